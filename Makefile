@@ -1,0 +1,52 @@
+# make demo    compare the bundled model with a pruned copy of it; writes runs/demo/
+# make test    run the tests
+# make lint    check style and types
+# make bench   print the benchmark tables
+# make data    rebuild the bundled corpus and the bundled model (about ten minutes)
+# make clean   remove the environment and what the demo wrote
+
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+# Threads that spin while they wait make each other slow where cores are shared.
+export OMP_WAIT_POLICY ?= passive
+
+.PHONY: demo test lint bench data clean
+
+demo: .venv/installed runs/demo/pruned
+	$(BIN)/python -m probes compare base=bundled pruned=runs/demo/pruned --corpus bundled --split test --pivot en \
+		--baseline base --out runs/demo --overwrite
+
+runs/demo/pruned: .venv/installed data/model/model.safetensors
+	rm -rf $@
+	$(BIN)/python -m compress prune bundled --sparsity 0.6 --out $@
+
+test: .venv/installed-test
+	$(BIN)/python -m pytest
+
+lint: .venv/installed-test
+	$(BIN)/ruff check
+	$(BIN)/ruff format --check
+	$(BIN)/mypy
+
+bench: .venv/installed-test
+	$(BIN)/python tests/benchmarks/bench_capture.py
+	$(BIN)/python tests/benchmarks/bench_probes.py
+	$(BIN)/python tests/benchmarks/bench_memory.py
+
+data: .venv/installed
+	$(BIN)/python data/build_corpus.py
+	$(BIN)/python data/build_model.py
+
+.venv/bin/python:
+	$(PYTHON) -m venv .venv
+
+.venv/installed: pyproject.toml constraints.txt | .venv/bin/python
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable .
+	touch $@
+
+.venv/installed-test: .venv/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test]"
+	touch $@
+
+clean:
+	rm -rf .venv runs/demo
