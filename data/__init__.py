@@ -1,0 +1,1 @@
+"""The bundled corpus and the bundled model, installed as `probes.data`."""
