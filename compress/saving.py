@@ -1,0 +1,50 @@
+"""What was done to a model, kept with it: in its configuration, and as `compression.json` beside its weights."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from probes.checkpoint import quiet
+from probes.errors import InputError
+
+
+def record(model: PreTrainedModel, what: dict[str, Any]) -> PreTrainedModel:
+    """Keep in a model's configuration what was done to it; `save_pretrained` and `from_pretrained` carry it along."""
+    model.config.compression = what
+    return model
+
+
+def save(model: PreTrainedModel, folder: str | Path, tokenizer: PreTrainedTokenizerBase | None = None) -> Path:
+    """Save a compressed model so that plain transformers loads it, with `compression.json` beside it.
+
+    Raises:
+        InputError: the folder exists and is not empty, or cannot be written to.
+    """
+    folder = Path(folder)
+    check_new(folder)
+    partial = folder.with_name(folder.name + ".partial")
+    with quiet():
+        model.save_pretrained(partial)
+    if tokenizer is not None:
+        tokenizer.save_pretrained(partial)
+    what = getattr(model.config, "compression", None)
+    if what is not None:
+        (partial / "compression.json").write_text(json.dumps(what, indent=2) + "\n", encoding="utf-8")
+    if folder.exists():
+        folder.rmdir()
+    partial.replace(folder)
+    return folder
+
+
+def check_new(folder: Path) -> None:
+    """Raise `InputError` where a folder is there already and not empty, or its place cannot be written to."""
+    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
+        raise InputError(f"{folder} exists and is not an empty folder; it is left as it is. Choose another one")
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise InputError(f"{folder} cannot be written to ({error.strerror}). Choose another output folder") from error

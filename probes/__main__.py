@@ -1,0 +1,141 @@
+"""The command line: python -m probes compare base=... pruned=... --corpus ... --out ..."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+
+import datasets
+import pandas as pd
+
+from probes.capture import POOLINGS
+from probes.comparison import PROBES, check_folder, compare
+from probes.corpus import cautions, describe, load_corpus
+from probes.errors import InputError, LayerscopeWarning
+
+
+def main(arguments: Sequence[str] | None = None) -> int:
+    """Run a command; bad input ends in one message on standard error and exit status 2."""
+    options = _parser().parse_args(arguments)
+    with warnings.catch_warnings():
+        warnings.simplefilter("always", LayerscopeWarning)
+        warnings.showwarning = _say
+        try:
+            options.run(options)
+        except InputError as error:
+            print(f"error: {error}", file=sys.stderr)
+            return 2
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(prog="python -m probes", description="Measure representations layer by layer.")
+    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+
+    corpus = argparse.ArgumentParser(add_help=False)
+    corpus.add_argument("--split", help="keep this split only")
+    corpus.add_argument("--languages", type=_list, help="keep these languages only, separated by commas")
+    for column in ("id", "language", "text", "label", "text-pair"):
+        name = column.replace("-", "_")
+        corpus.add_argument(f"--{column}", default=name, metavar="COLUMN", help=f"the column that holds the {column}")
+
+    run = commands.add_parser("compare", parents=[corpus], help="compare checkpoints layer by layer")
+    run.add_argument("models", nargs="+", metavar="NAME=CHECKPOINT", help="a folder, a hub name or 'bundled'")
+    run.add_argument("--corpus", required=True, help="CSV, TSV, Parquet, JSON lines, a hub name, or 'bundled'")
+    run.add_argument("--out", required=True, type=Path, help="folder for comparison.csv, report.html and the states")
+    run.add_argument("--overwrite", action="store_true", help="replace a run that is in the folder already")
+    run.add_argument("--pivot", help="language that alignment is measured against")
+    run.add_argument("--baseline", help="model that the others are compared with (the first)")
+    run.add_argument(
+        "--probes", type=_list, help=f"separated by commas (all that the corpus allows): {', '.join(PROBES)}"
+    )
+    run.add_argument("--draws", type=int, default=200, help="bootstrap draws (%(default)s)")
+    run.add_argument("--seed", type=int, default=0, help="of the bootstrap (%(default)s)")
+    run.add_argument("--pooling", choices=list(POOLINGS), default="mean", help="tokens -> one vector (%(default)s)")
+    run.add_argument("--max-length", type=int, help="cut texts at so many tokens (the limit of the model)")
+    run.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="(%(default)s)")
+    run.add_argument("--device", help="cuda, mps or cpu (the first there is)")
+    run.add_argument("--batch-size", type=int, default=64, help="most texts in a batch (%(default)s)")
+    run.add_argument("--batch-tokens", type=int, default=4096, help="most tokens in a batch (%(default)s)")
+    run.add_argument("--allow-pickle", action="store_true", help="also open pickled weights, which can run any code")
+    run.set_defaults(run=_compare)
+
+    show = commands.add_parser("describe", parents=[corpus], help="count a corpus and say what in it misleads")
+    show.add_argument("corpus", help="CSV, TSV, Parquet, JSON lines, a hub name, or 'bundled'")
+    show.set_defaults(run=lambda options: describe(_corpus(options)))
+    return parser
+
+
+def _compare(options: argparse.Namespace) -> None:
+    models: dict[str, str | Path] = {}
+    for given in options.models:
+        name, separator, checkpoint = given.partition("=")
+        if not separator or not name or not checkpoint:
+            raise InputError(f"{given!r}: expected NAME=CHECKPOINT, as in base=path/to/checkpoint")
+        if name in models:
+            raise InputError(f"two models are called {name!r}. Give each a name of its own")
+        models[name] = checkpoint
+    check_folder(options.out, overwrite=options.overwrite)
+    corpus = _corpus(options)
+    for caution in cautions(corpus):
+        print(f"caution: {caution}", file=sys.stderr)
+    comparison = compare(
+        models,
+        corpus,
+        pivot=options.pivot,
+        baseline=options.baseline,
+        probes=options.probes,
+        draws=options.draws,
+        seed=options.seed,
+        store=options.out / "representations",
+        allow_pickle=options.allow_pickle,
+        pooling=options.pooling,
+        max_length=options.max_length,
+        dtype=options.dtype,
+        device=options.device,
+        batch_size=options.batch_size,
+        batch_tokens=options.batch_tokens,
+    )
+    report = comparison.report(options.out / "report.html")
+    comparison.save(options.out, overwrite=options.overwrite)
+    print(_text(comparison.summary(), comparison.baseline))
+    print(f"\nwrote {options.out / 'comparison.csv'} and {report}")
+
+
+def _text(summary: pd.DataFrame, baseline: str) -> str:
+    """The summary for a terminal: numbers with their intervals in one cell each."""
+
+    def cell(value: float, low: float, high: float) -> str:
+        return "" if pd.isna(value) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+
+    table = summary[["probe", "better", "layer", "model"]].copy()
+    table["value [95 %]"] = [cell(*v) for v in summary[["value", "low", "high"]].to_numpy()]
+    others = summary[["difference", "difference_low", "difference_high"]].to_numpy()
+    if not pd.isna(others).all():
+        table[f"minus {baseline} [95 %]"] = [cell(*v) for v in others]
+        table["p"] = ["" if pd.isna(p) else f"{p:.3f}" for p in summary["p_adjusted"]]
+        worst = zip(summary["worst_language"], summary["its_difference"], strict=True)
+        table["most damaged"] = [f"{k} {v:+.3f}" if k else "" for k, v in worst]
+    title = "all languages pooled, at the layer where the baseline is best (layer 0 = embeddings)"
+    return f"{title}\n\n{table.to_string(index=False)}"
+
+
+def _corpus(options: argparse.Namespace) -> datasets.Dataset:
+    columns = {c: getattr(options, c) for c in ("id", "language", "text", "label", "text_pair")}
+    return load_corpus(options.corpus, split=options.split, languages=options.languages, **columns)
+
+
+def _list(text: str) -> list[str]:
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def _say(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
+    if issubclass(category, LayerscopeWarning):
+        print(f"warning: {message}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,526 @@
+"""One forward pass -> pooled hidden states of every layer, to memory or to a zarr store that resumes and is reused."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import shutil
+import warnings
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+import transformers
+import xarray as xr
+import zarr
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from probes.checkpoint import check_fit, embedding_rows, weights_fingerprint
+from probes.corpus import check_corpus, corpus_fingerprint
+from probes.errors import InputError, LayerscopeWarning
+from probes.representations import BLOCK, as_strings, open_representations
+
+POOLINGS = {
+    "mean": "mean over the tokens of the text, special tokens and padding excluded",
+    "mean_all": "mean over all attended tokens, special tokens included, padding excluded",
+    "first": "state of the first token",
+    "last": "state of the last attended token",
+}
+_BUFFER_BYTES = 2**28
+
+
+def capture(
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: datasets.Dataset,
+    *,
+    modules: Sequence[str] | None = None,
+    pooling: str = "mean",
+    max_length: int | None = None,
+    dtype: str = "float32",
+    device: str | torch.device | None = None,
+    batch_size: int = 64,
+    batch_tokens: int = 4096,
+    store: str | Path | None = None,
+    name: str | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Run a corpus through a model once and keep one vector a layer and text.
+
+    Layer 0 is the embeddings, layer l the output of block l; in a decoder the last one is after the final norm. A
+    model with a head is run without it. An encoder-decoder gives the layers of its encoder.
+
+    Args:
+        model: an encoder or decoder of transformers, or any module whose `modules` are named.
+        tokenizer: the tokenizer that belongs to it.
+        corpus: as `load_corpus` gives it; rows with a `text_pair` are encoded as one sequence.
+        modules: names from `model.named_modules()` whose outputs (batch, token, feature) are taken in place of the
+            hidden states; they become layers 0, 1, ... and their names the coordinate `module`.
+        pooling: "mean" over the text's own tokens (default), "mean_all" with special tokens, "first" or "last" token.
+        max_length: longest text in tokens, special ones included; longer ones are cut. By default the smaller of the
+            model's positions and the tokenizer's limit.
+        dtype: "float32", or "bfloat16" for mixed precision (about twice as fast; cosine to float32 above 0.999).
+        device: by default CUDA, MPS or the CPU, the first there is.
+        batch_size, batch_tokens: most texts, and most tokens with padding, in one batch.
+        store: a path for a zarr store. An interrupted capture goes on where it stopped; a complete one with the same
+            weights, corpus and settings is opened without running the model; one that does not match is made anew,
+            and a warning says so.
+        name: what the model is called in tables and messages; by default the name it was loaded by.
+        progress: show a progress bar.
+
+    Returns:
+        Representations: `hidden (layer, example, feature)` in float32, rows in the order of the corpus, with the
+        settings, versions and fingerprints as attributes.
+
+    Raises:
+        InputError: before the first forward pass, where corpus, tokenizer, model and settings do not fit together.
+
+    Example:
+        >>> import probes
+        >>> model, tokenizer = probes.load_checkpoint("bundled")
+        >>> corpus = probes.load_corpus("bundled", split="dev", languages=["en", "zh"])
+        >>> reps = capture(model, tokenizer, corpus, progress=False)
+        >>> reps.hidden.dims
+        ('layer', 'example', 'feature')
+    """
+    corpus = check_corpus(corpus)
+    if pooling not in POOLINGS:
+        raise InputError(f"pooling={pooling!r} is not known; choose one of {', '.join(map(repr, POOLINGS))}")
+    if dtype not in ("float32", "bfloat16"):
+        raise InputError(f"dtype={dtype!r} is not known; choose 'float32' or 'bfloat16'")
+    name = name or getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
+    check_fit(model, tokenizer, name)
+    runner, taken = _runner(model, modules, name)
+    tokens, cut = _tokenise(tokenizer, corpus, _limit(model, tokenizer, max_length), model, name)
+    attributes: dict[str, Any] = {
+        "model": name,
+        "weights": weights_fingerprint(model),
+        "corpus": corpus_fingerprint(corpus),
+        "tokenizer": _tokenizer_fingerprint(tokenizer),
+        "pooling": pooling,
+        "pooling_means": POOLINGS[pooling],
+        "dtype": dtype if dtype == "bfloat16" else _weights_dtype(model),
+        "max_length": -1 if tokens.limit is None else tokens.limit,
+        "texts_cut": cut,
+        "modules": list(modules or []),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+    # What the states depend on. Versions, batches and devices change them by rounding only.
+    depends = ("weights", "corpus", "tokenizer", "pooling", "dtype", "max_length", "modules")
+    attributes["fingerprint"] = hashlib.sha256(json.dumps([attributes[k] for k in depends]).encode()).hexdigest()[:16]
+    if cut:
+        warnings.warn(
+            f"{name}: {cut} of {len(corpus)} texts are longer than {tokens.limit} tokens and are cut there",
+            LayerscopeWarning,
+            stacklevel=2,
+        )
+    target = None if store is None else _Store(Path(store), attributes["fingerprint"])
+    if target is not None and target.complete():
+        return open_representations(target.path).assign_attrs(model=name)
+
+    batches = _Batches(tokens, batch_size, batch_tokens)
+    where = _device(device)
+    with _evaluating(model, where), taken as states_of, torch.inference_mode(), _precision(where, dtype):
+
+        def pooled(rows: np.ndarray) -> np.ndarray:
+            inputs, mask = batches.tensors(rows, pooling, where)
+            layers = states_of(runner, inputs)
+            return torch.stack([_pool(h, mask, name, i) for i, h in enumerate(layers)]).float().cpu().numpy()
+
+        layers, _, features = pooled(batches.longest()).shape
+        coordinates = {c: as_strings(corpus[c]) for c in corpus.column_names}
+        dataset = xr.Dataset(coords={"layer": np.arange(layers)} | {k: ("example", v) for k, v in coordinates.items()})
+        if modules:
+            dataset = dataset.assign_coords(module=("layer", as_strings(list(modules))))
+        dataset.attrs = attributes
+        shape = (layers, len(corpus), features)
+        window = max(BLOCK, _BUFFER_BYTES // (4 * layers * features) // BLOCK * BLOCK)
+        window = len(corpus) if target is None else min(window, 8 * BLOCK)
+        hidden = None if target is None else target.open(dataset, shape, window)
+        bar = tqdm(total=len(corpus), desc=f"capture {name}", unit="text", disable=not progress)
+        for number, start in enumerate(range(0, len(corpus), window)):
+            stop = min(start + window, len(corpus))
+            if target is not None and target.done(number):
+                bar.update(stop - start)
+                continue
+            buffer = np.empty((layers, stop - start, features), np.float32)
+            for rows in batches.over(start, stop):
+                buffer[:, rows - start] = pooled(rows)
+                bar.update(len(rows))
+            if target is not None and hidden is not None:
+                hidden[:, start:stop] = buffer
+                target.mark(number)
+        bar.close()
+    if target is not None:
+        target.finish()
+        return open_representations(target.path)
+    return dataset.assign(hidden=(("layer", "example", "feature"), buffer))
+
+
+# --- what is run, and which states are taken -------------------------------------------------------------------------
+
+_States = Callable[[Callable[..., object], dict[str, torch.Tensor]], Sequence[torch.Tensor]]
+
+
+def _runner(
+    model: torch.nn.Module, modules: Sequence[str] | None, name: str
+) -> tuple[Callable[..., object], AbstractContextManager[_States]]:
+    """Return what to call with the inputs, and a context that gives the function that calls it and collects states."""
+    if modules is not None:
+        known = dict(model.named_modules())
+        unknown = [m for m in modules if m not in known]
+        if unknown or not modules:
+            raise InputError(
+                f"{name}: no module named {', '.join(map(repr, unknown)) or '(none given)'}; "
+                f"it has {', '.join(list(known)[1:8])}, ... (all of them: model.named_modules())"
+            )
+        return model, _hooked([known[m] for m in modules], list(modules), name)
+    if not isinstance(model, PreTrainedModel):
+        raise InputError(
+            f"{name}: {type(model).__name__} is no model of transformers, so its layers are not known. "
+            "Name them with modules=[...], from model.named_modules()"
+        )
+    body: Any = model.base_model
+    if model.config.is_encoder_decoder:
+        body = body.get_encoder()
+    expected = getattr(body.config, "num_hidden_layers", None)
+
+    def states_of(run: Callable[..., object], inputs: dict[str, torch.Tensor]) -> Sequence[torch.Tensor]:
+        states = getattr(run(**inputs, output_hidden_states=True, return_dict=True), "hidden_states", None) or ()
+        if expected is not None and len(states) != expected + 1:
+            raise InputError(
+                f"{name}: expected {expected + 1} hidden states (the embeddings and {expected} layers, as its config "
+                f"says), {len(states)} came back. If a layer was replaced after the model had run, save and reload it"
+            )
+        return states
+
+    return body, nullcontext(states_of)
+
+
+@contextmanager
+def _hooked(modules: list[torch.nn.Module], names: list[str], name: str) -> Iterator[_States]:
+    """Collect the outputs of modules by forward hooks that are removed again."""
+    found: dict[int, torch.Tensor] = {}
+
+    def keep(i: int) -> Callable[..., None]:
+        def hook(_module: torch.nn.Module, _inputs: object, output: object) -> None:
+            found[i] = output[0] if isinstance(output, tuple | list) else output  # type: ignore[assignment]
+
+        return hook
+
+    def states_of(run: Callable[..., object], inputs: dict[str, torch.Tensor]) -> Sequence[torch.Tensor]:
+        found.clear()
+        _call(run, inputs)
+        for i, module in enumerate(names):
+            state = found.get(i)
+            if not isinstance(state, torch.Tensor) or state.ndim != 3 or state.shape[:2] != inputs["input_ids"].shape:
+                shape = tuple(state.shape) if isinstance(state, torch.Tensor) else type(state).__name__
+                raise InputError(
+                    f"{name}: module {module!r}: expected an output of shape (batch, token, feature) for inputs of "
+                    f"shape {tuple(inputs['input_ids'].shape)}, found {shape}. Choose another module"
+                )
+        widths = {names[i]: found[i].shape[-1] for i in found}
+        if len(set(widths.values())) > 1:
+            raise InputError(f"{name}: the modules differ in width ({widths}). Capture them one width at a time")
+        return [found[i] for i in range(len(names))]
+
+    handles = [module.register_forward_hook(keep(i)) for i, module in enumerate(modules)]
+    try:
+        yield states_of
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _call(run: Callable[..., object], inputs: dict[str, torch.Tensor]) -> object:
+    parameters = inspect.signature(getattr(run, "forward", run)).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return run(**inputs)
+    known = {k: v for k, v in inputs.items() if k in parameters}
+    return run(**known) if "input_ids" in known else run(inputs["input_ids"], **known)
+
+
+def _pool(states: torch.Tensor, weights: torch.Tensor, name: str, layer: int) -> torch.Tensor:
+    """Weighted sum over the tokens: (batch, token, feature), (batch, token) -> (batch, feature), in float32."""
+    if states.shape[:2] != weights.shape:
+        raise InputError(
+            f"{name}, layer {layer}: expected states of shape {(*weights.shape, 'features')}, "
+            f"found {tuple(states.shape)}"
+        )
+    # Zeroed before the product: a padded position may hold NaN or Inf, and 0 times that is NaN.
+    states = states.float().masked_fill((weights == 0).unsqueeze(-1), 0.0)
+    return torch.bmm(weights.unsqueeze(1), states).squeeze(1)
+
+
+# --- tokens and batches ----------------------------------------------------------------------------------------------
+
+
+@dataclass
+class _Tokens:
+    """The corpus as token ids, once: one list a row for every input that the model takes."""
+
+    inputs: dict[str, list[list[int]]]
+    special: list[list[int]]
+    padding: dict[str, int]
+    lengths: np.ndarray
+    limit: int | None
+
+
+def _limit(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> int | None:
+    """The longest input in tokens: the smaller of the model's positions and the tokenizer's limit, None without one."""
+    limits = [tokenizer.model_max_length] if tokenizer.model_max_length < 10**9 else []
+    config = getattr(model, "config", None)
+    positions = getattr(config, "max_position_embeddings", None)
+    table = next((m for n, m in model.named_modules() if n.endswith("position_embeddings")), None)
+    if isinstance(table, torch.nn.Embedding):
+        # RoBERTa counts positions from its padding index on, so two of its 514 are never used.
+        offset = 0 if table.padding_idx is None else table.padding_idx + 1
+        positions = table.num_embeddings - offset
+    if positions is not None and positions > 0:
+        limits.append(positions)
+    limit = min(limits, default=None)
+    if max_length is not None and (max_length < 1 or (limit is not None and max_length > limit)):
+        raise InputError(
+            f"max_length={max_length}: expected 1 to {limit}, the most tokens the model and its tokenizer take"
+        )
+    return max_length or limit
+
+
+def _tokenise(
+    tokenizer: PreTrainedTokenizerBase, corpus: datasets.Dataset, limit: int | None, model: torch.nn.Module, name: str
+) -> tuple[_Tokens, int]:
+    def encode(rows: list[int] | None, truncation: bool) -> dict[str, list[list[int]]]:
+        part = corpus if rows is None else corpus.select(rows)
+        pair = list(part["text_pair"]) if "text_pair" in part.column_names else None
+        return dict(
+            tokenizer(
+                list(part["text"]),
+                pair,
+                truncation=truncation,
+                max_length=limit if truncation else None,
+                padding=False,
+                return_attention_mask=False,
+                return_special_tokens_mask=True,
+                verbose=False,
+            )
+        )
+
+    encoded = encode(None, False)
+    lengths = np.array([len(ids) for ids in encoded["input_ids"]])
+    long = [] if limit is None else np.flatnonzero(lengths > limit).tolist()
+    if long:
+        for key, values in encode(long, True).items():
+            for row, value in zip(long, values, strict=True):
+                encoded[key][row] = value
+        lengths = np.array([len(ids) for ids in encoded["input_ids"]])
+    special = encoded.pop("special_tokens_mask")
+    bare = [i for i, mask in enumerate(special) if all(mask)]
+    if bare:
+        i = bare[0]
+        raise InputError(
+            f"{name}: the text of row {i} (id {corpus[i]['id']!r}, language {corpus[i]['language']!r}) has no tokens "
+            f"of its own{f' within {limit} tokens' if limit else ''}; {len(bare)} such in all. "
+            "Drop it, or raise max_length"
+        )
+    if isinstance(model, PreTrainedModel):
+        rows = embedding_rows(model)
+        highest = max(max(ids) for ids in encoded["input_ids"])
+        if highest >= rows:
+            raise InputError(
+                f"{name}: tokenizer and model do not fit: token {highest} occurs, but there are {rows} embeddings. "
+                "Load the tokenizer that the model was trained with"
+            )
+    pad = tokenizer.pad_token_id
+    if pad is None:
+        pad = getattr(getattr(model, "config", None), "pad_token_id", None) or 0
+    padding = {key: pad if key == "input_ids" else 0 for key in encoded}
+    return _Tokens(encoded, special, padding, lengths, limit), len(long)
+
+
+@dataclass
+class _Batches:
+    tokens: _Tokens
+    size: int
+    budget: int
+
+    def __post_init__(self) -> None:
+        if self.size < 1 or self.budget < 1:
+            raise InputError(f"expected batch_size and batch_tokens of at least 1; found {self.size} and {self.budget}")
+
+    def longest(self) -> np.ndarray:
+        """The row with the most tokens: if memory is short, it is short here and not after an hour."""
+        return np.array([int(self.tokens.lengths.argmax())])
+
+    def over(self, start: int, stop: int) -> Iterator[np.ndarray]:
+        """Yield the rows start to stop, longest first, so that those of a batch have nearly the same length."""
+        lengths = self.tokens.lengths[start:stop]
+        order = np.argsort(-lengths, kind="stable") + start
+        while len(order):
+            longest = int(self.tokens.lengths[order[0]])
+            count = max(1, min(self.size, self.budget // longest))
+            yield order[:count]
+            order = order[count:]
+
+    def tensors(
+        self, rows: np.ndarray, pooling: str, device: torch.device
+    ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
+        """Return the padded inputs of some rows, and the weight of every token in its text's vector."""
+        lengths = torch.from_numpy(self.tokens.lengths[rows])
+        width = int(lengths.max())
+        attention = (torch.arange(width) < lengths[:, None]).long()
+        inputs = {
+            key: _padded(values, rows, width, self.tokens.padding[key]) for key, values in self.tokens.inputs.items()
+        }
+        if pooling == "mean":
+            weights = 1.0 - _padded(self.tokens.special, rows, width, 1).float()
+        elif pooling == "mean_all":
+            weights = attention.float()
+        else:
+            at = torch.zeros_like(lengths) if pooling == "first" else lengths - 1
+            weights = torch.nn.functional.one_hot(at, width).float()
+        weights = weights / weights.sum(1, keepdim=True)
+        inputs["attention_mask"] = attention
+        return {k: v.to(device) for k, v in inputs.items()}, weights.to(device)
+
+
+def _padded(values: list[list[int]], rows: np.ndarray, width: int, padding: int) -> torch.Tensor:
+    out = np.full((len(rows), width), padding, np.int64)
+    for i, row in enumerate(rows):
+        out[i, : len(values[row])] = values[row]
+    return torch.from_numpy(out)
+
+
+# --- where and how it runs -------------------------------------------------------------------------------------------
+
+
+def _device(wanted: str | torch.device | None) -> torch.device:
+    if wanted is not None:
+        return torch.device(wanted)
+    if torch.cuda.is_available():
+        return torch.device("cuda")
+    return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def _precision(device: torch.device, dtype: str) -> torch.autocast:
+    return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == "bfloat16")
+
+
+def _weights_dtype(model: torch.nn.Module) -> str:
+    return str(next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)).removeprefix(
+        "torch."
+    )
+
+
+@contextmanager
+def _evaluating(model: torch.nn.Module, device: torch.device) -> Iterator[None]:
+    """Run in evaluation mode on a device, and leave the model as it was found."""
+    training = [module for module in model.modules() if module.training]
+    home = next((p.device for p in model.parameters()), device)
+    model.eval()
+    try:
+        if home != device:
+            model.to(device)
+        yield
+    finally:
+        if home != device:
+            model.to(home)
+        for module in training:
+            module.training = True
+
+
+def _tokenizer_fingerprint(tokenizer: PreTrainedTokenizerBase) -> str:
+    backend = getattr(tokenizer, "backend_tokenizer", None)
+    # Truncation and padding are set by every call; what is left says how a text becomes tokens.
+    state = json.loads(backend.to_str()) if backend is not None else {"vocabulary": tokenizer.get_vocab()}
+    state = {k: v for k, v in state.items() if k not in ("truncation", "padding")}
+    return hashlib.sha256(json.dumps(state, sort_keys=True).encode()).hexdigest()[:16]
+
+
+# --- the store -------------------------------------------------------------------------------------------------------
+
+
+class _Store:
+    """A zarr store that grows beside its place and is moved there when it is whole.
+
+    Rows are captured a window at a time; `done` marks the windows that are written, so that an interrupted capture
+    goes on with the first that is not.
+    """
+
+    def __init__(self, path: Path, fingerprint: str) -> None:
+        self.path = path
+        self.partial = path.with_name(path.name + ".partial")
+        self.fingerprint = fingerprint
+        if path.exists() and _attributes(path) is None:
+            raise InputError(
+                f"{path} exists and is no store of Representations; it is left as it is. Choose another path for store="
+            )
+
+    def complete(self) -> bool:
+        attributes = _attributes(self.path)
+        if attributes is None:
+            return False
+        if attributes["fingerprint"] == self.fingerprint:
+            return True
+        warnings.warn(
+            f"{self.path} was captured from another model, corpus or settings; it is made anew",
+            LayerscopeWarning,
+            stacklevel=4,
+        )
+        return False
+
+    def open(self, dataset: xr.Dataset, shape: tuple[int, int, int], window: int) -> zarr.Array:
+        """Return the array of states to write into, with what an interrupted capture has written already."""
+        attributes = _attributes(self.partial)
+        windows = -(-shape[1] // window)
+        if attributes is not None and attributes["fingerprint"] == self.fingerprint:
+            group = zarr.open_group(self.partial, mode="r+")
+            done, hidden = group.get("done"), group.get("hidden")
+            if isinstance(done, zarr.Array) and isinstance(hidden, zarr.Array) and done.shape == (windows,):
+                self._done = done
+                return hidden
+        if self.partial.exists():
+            shutil.rmtree(self.partial)
+        self.partial.parent.mkdir(parents=True, exist_ok=True)
+        dataset.to_zarr(self.partial, zarr_format=3, consolidated=False)
+        group = zarr.open_group(self.partial, mode="r+")
+        hidden = group.create_array(
+            "hidden",
+            shape=shape,
+            dtype="float32",
+            chunks=(1, min(BLOCK, shape[1]), shape[2]),
+            dimension_names=("layer", "example", "feature"),
+            compressors=None,  # floats of a network do not shrink
+        )
+        self._done = group.create_array(
+            "done", shape=(windows,), dtype="uint8", chunks=(1,), dimension_names=("window",)
+        )
+        return hidden
+
+    def done(self, window: int) -> bool:
+        return bool(self._done[window])
+
+    def mark(self, window: int) -> None:
+        self._done[window] = 1
+
+    def finish(self) -> None:
+        del zarr.open_group(self.partial, mode="r+")["done"]
+        if self.path.exists():
+            shutil.rmtree(self.path)
+        self.partial.replace(self.path)
+
+
+def _attributes(path: Path) -> dict | None:
+    """The attributes of a store of Representations, None where there is no such store."""
+    try:
+        attributes = dict(zarr.open_group(path, mode="r").attrs)
+    except Exception:  # zarr raises several kinds for a folder that is no store of its
+        return None
+    return attributes if "fingerprint" in attributes else None

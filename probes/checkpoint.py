@@ -1,0 +1,198 @@
+"""A checkpoint by path or hub name -> model and tokenizer, safely: safetensors only, no remote code, checked to fit."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from importlib import resources
+from pathlib import Path
+from typing import Any
+
+import torch
+import transformers
+from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+
+from probes.errors import InputError, LayerscopeWarning
+
+# What a configuration says of where and when a model was saved, not of what it computes.
+_NOT_COMPUTED = {
+    "_name_or_path",
+    "transformers_version",
+    "architectures",
+    "dtype",
+    "compression",
+    "id2label",
+    "label2id",
+}
+
+
+def load_checkpoint(
+    source: str | Path, *, allow_pickle: bool = False
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a transformers checkpoint, with the head it was saved with, in float32 on the CPU, ready for evaluation.
+
+    Args:
+        source: "bundled", a folder, or a name on the Hugging Face hub.
+        allow_pickle: also read weights from pickle files (`pytorch_model.bin`). A pickle can run any code when it is
+            opened: ask for it only where you trust who made it.
+
+    Returns:
+        The model in evaluation mode, and its tokenizer. Code from the checkpoint is never run.
+
+    Raises:
+        InputError: the folder holds no model; its weights are pickles only; weights of the encoder are missing; the
+            tokenizer is missing or does not fit the model.
+
+    Example:
+        >>> model, tokenizer = load_checkpoint("bundled")
+        >>> type(model).__name__
+        'BertForSequenceClassification'
+    """
+    if source == "bundled":
+        with resources.as_file(resources.files("probes.data") / "model") as folder:
+            return load_checkpoint(folder)
+    check_checkpoint(source, allow_pickle=allow_pickle)
+    name = str(source)
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        kind = _model_class(config, name)
+        with quiet():
+            model, loaded = kind.from_pretrained(
+                name,
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=None if allow_pickle else True,
+                weights_only=True,
+                trust_remote_code=False,
+                output_loading_info=True,
+            )
+    except InputError:
+        raise
+    except Exception as error:  # transformers raises OSError, ValueError, KeyError, RuntimeError ... for the same thing
+        raise InputError(f"{name}: the model could not be loaded ({type(error).__name__}: {error})") from error
+    _check_loaded(model, loaded, name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:
+        raise InputError(
+            f"{name}: the tokenizer could not be loaded ({type(error).__name__}: {error}). "
+            "Save it into the same folder with tokenizer.save_pretrained(...)"
+        ) from error
+    check_fit(model, tokenizer, name)
+    return model.eval(), tokenizer
+
+
+def check_checkpoint(source: str | Path, *, allow_pickle: bool = False) -> None:
+    """Raise `InputError` where a path cannot hold a loadable model; reads no weights. Hub names and "bundled" pass."""
+    folder = Path(source)
+    looks_like_path = isinstance(source, Path) or str(source).startswith((".", "/", "~")) or str(source).count("/") > 1
+    if not folder.exists():
+        if looks_like_path:
+            raise InputError(f"{source}: no such folder. Check the path")
+        return
+    if not folder.is_dir():
+        raise InputError(f"{source}: expected a folder that holds a model, found a file. Give the folder it is in")
+    if not (folder / "config.json").is_file():
+        raise InputError(
+            f"{source}: a folder without a model: no config.json in it. Expected what model.save_pretrained(...) writes"
+        )
+    if any(folder.glob("*.safetensors")):
+        return
+    pickles = [f.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for f in folder.glob(pattern)]
+    if pickles and not allow_pickle:
+        raise InputError(
+            f"{source}: expected weights in safetensors, found pickles only ({', '.join(sorted(pickles))}), which can "
+            "run any code when opened. Convert it with model.save_pretrained(...), or, if you trust who made it, ask "
+            "for allow_pickle=True (--allow-pickle)"
+        )
+    if not pickles:
+        raise InputError(f"{source}: a folder without weights: expected *.safetensors beside config.json, found none")
+
+
+def check_fit(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Raise `InputError` where the tokenizer has more tokens than the model has embeddings; warn where far fewer."""
+    if not isinstance(model, PreTrainedModel):
+        return
+    rows = embedding_rows(model)
+    tokens = len(tokenizer)
+    if tokens > rows:
+        raise InputError(
+            f"{name}: tokenizer and model do not fit: {tokens:,} tokens, but {rows:,} embeddings. "
+            "Load the tokenizer that the model was trained with"
+        )
+    if tokens < 0.9 * rows:
+        warnings.warn(
+            f"{name}: the tokenizer has {tokens:,} tokens and the model {rows:,} embeddings: do they belong together?",
+            LayerscopeWarning,
+            stacklevel=3,
+        )
+
+
+def embedding_rows(model: PreTrainedModel) -> int:
+    """Return how many tokens a model has an embedding for."""
+    weight = model.get_input_embeddings().weight
+    assert isinstance(weight, torch.Tensor)
+    return len(weight)
+
+
+def weights_fingerprint(model: torch.nn.Module) -> str:
+    """Return a hash of a model's weights, buffers and configuration: the same for the same function, on any device."""
+    digest = hashlib.sha256()
+    config = getattr(model, "config", None)
+    if config is not None:
+        settings = {k: v for k, v in config.to_dict().items() if k not in _NOT_COMPUTED and not k.startswith("_")}
+        digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
+    digest.update(type(model).__name__.encode())
+    for key, tensor in sorted(model.state_dict().items()):
+        if not isinstance(tensor, torch.Tensor):
+            digest.update(f"{key}{tensor}".encode())
+            continue
+        digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
+        flat = tensor.detach().cpu().contiguous().reshape(-1)
+        digest.update(flat.view(torch.uint8).numpy().data)
+    return digest.hexdigest()[:16]
+
+
+def _model_class(config: transformers.PreTrainedConfig, name: str) -> Any:
+    """The class that the checkpoint was saved from, so that its head comes along; without one, the bare model."""
+    for architecture in config.architectures or []:
+        kind = getattr(transformers, architecture, None)
+        if kind is None:
+            raise InputError(
+                f"{name}: its architecture {architecture!r} is not one of transformers {transformers.__version__}; "
+                "code that comes with a checkpoint is never run. Load the model yourself and pass it in its place"
+            )
+        return kind
+    return AutoModel
+
+
+def _check_loaded(model: PreTrainedModel, loaded: dict, name: str) -> None:
+    prefix = f"{model.base_model_prefix}."
+    own = {k for k, _ in model.base_model.named_parameters()}
+    missing = sorted(k for k in loaded.get("missing_keys", ()) if k.removeprefix(prefix) in own)
+    # A pooler on top is not part of any layer, and many encoders are saved without it.
+    missing = [k for k in missing if "pooler" not in k]
+    mismatched = sorted(str(k[0] if isinstance(k, tuple) else k) for k in loaded.get("mismatched_keys", ()))
+    if missing or mismatched:
+        wrong = missing or mismatched
+        raise InputError(
+            f"{name}: weights of the model are {'missing' if missing else 'of another shape'} in the checkpoint: "
+            f"{', '.join(wrong[:5])}{f' and {len(wrong) - 5} more' if len(wrong) > 5 else ''}. "
+            "Its config.json and its weights do not belong together"
+        )
+
+
+class quiet:
+    """Silence transformers' bars and its table of unexpected keys while it loads or saves; what matters is checked."""
+
+    def __enter__(self) -> None:
+        self.level = transformers.logging.get_verbosity()
+        self.bars = transformers.utils.logging.is_progress_bar_enabled()
+        transformers.logging.set_verbosity_error()
+        transformers.utils.logging.disable_progress_bar()
+
+    def __exit__(self, *_: object) -> None:
+        transformers.logging.set_verbosity(self.level)
+        if self.bars:
+            transformers.utils.logging.enable_progress_bar()

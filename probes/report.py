@@ -1,0 +1,66 @@
+"""One self-contained HTML page of a comparison: summary, figures, table, and where the numbers come from."""
+
+from __future__ import annotations
+
+import base64
+import io
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jinja2
+import numpy as np
+
+from probes.comparison import COLUMNS, write_whole
+from probes.errors import InputError
+from probes.plots import curves, damage
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from probes.comparison import Comparison
+
+_MARK = "<!-- layerscope report -->"
+
+
+def write(comparison: Comparison, path: Path) -> Path:
+    """Write the page; an earlier report at the path is replaced, any other file is left alone.
+
+    Raises:
+        InputError: there is a file at the path that is no report.
+    """
+    if path.exists() and not (path.is_file() and _MARK in path.read_text(encoding="utf-8", errors="replace")[:200]):
+        raise InputError(f"{path} exists and is no layerscope report; it is left as it is. Choose another path")
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent}: no such folder. Make it, or choose another path")
+    write_whole(path, _page(comparison))
+    return path
+
+
+def _page(comparison: Comparison) -> str:
+    # Everything is escaped: texts, labels and names come from files of others.
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("probes", "."), autoescape=True)
+    environment.filters["n"] = _number
+    probes, models = list(comparison.provenance["probes"]), comparison.provenance["models"]
+    return environment.get_template("report.html.jinja").render(
+        provenance=comparison.provenance,
+        models=list(models),
+        settings=list(dict.fromkeys(key for about in models.values() for key in about)),
+        summary=comparison.summary().to_dict("records"),
+        columns=COLUMNS,
+        rows=comparison.table.to_dict("records"),
+        curves=_image(curves(comparison, probes, "pooled")),
+        damage={p: _image(damage(comparison, p)) for p in probes} if len(models) > 1 else {},
+    )
+
+
+def _image(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _number(value: object) -> object:
+    """Four digits for a number, nothing for a missing one; anything else as it is."""
+    if not isinstance(value, float | np.floating):
+        return value
+    return "" if np.isnan(value) else f"{value:.4g}"

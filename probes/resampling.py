@@ -1,0 +1,284 @@
+"""Error bars: bootstrap by sentence id, paired differences, p-values adjusted over layers.
+
+Every probe is a statistic of weighted examples. `Sample.weights` holds one row of weights an id: row 0 is all ones (the
+sample itself), every further row is one bootstrap draw, how often each id was drawn. Ids are drawn, not rows, so that
+translations stay together; the draws depend on the ids and the seed alone, so that two models get the same ones and
+their difference is paired. A statistic for all rows of weights is one matrix product.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import warnings
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+
+from probes.errors import InputError, LayerscopeWarning
+from probes.representations import BLOCK, check_representations, from_arrays, states
+
+CONFIDENCE = 0.95
+POOLED = "pooled"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The examples of Representations as numbers, and the weights of every draw."""
+
+    ids: np.ndarray  # (example,) codes
+    names: np.ndarray  # (ids,) what the codes stand for
+    languages: list[str]
+    language: np.ndarray  # (example,) codes
+    classes: list[str]
+    label: np.ndarray  # (example,) codes, empty without labels
+    weights: np.ndarray  # (1 + draws, ids)
+    key: str  # the same for two results if and only if their draws are the same
+
+    def group(self, language: str) -> np.ndarray:
+        """Return the rows of a language, or of all of them."""
+        if language == POOLED:
+            return np.arange(len(self.ids))
+        return np.flatnonzero(self.language == self.languages.index(language))
+
+
+def sample(reps: xr.Dataset, *, draws: int, seed: int, labels: bool) -> Sample:
+    """Number the ids, languages and labels of Representations, and draw the ids.
+
+    Raises:
+        InputError: fewer than 2 draws; labels are needed and there are none, or only one class.
+    """
+    check_representations(reps)
+    if draws < 2:
+        raise InputError(f"draws={draws}: expected at least 2; 200 is the default")
+    # Sorted, so that shuffled rows get the same draws.
+    ids, names = pd.factorize(np.asarray(reps["id"].values, dtype=object), sort=True)
+    language, languages = pd.factorize(np.asarray(reps["language"].values, dtype=object))
+    label, classes = np.zeros(0, int), np.zeros(0, object)
+    if labels:
+        if "label" not in reps.coords:
+            raise InputError(
+                "this probe needs labels, and the Representations have none. Capture a corpus with a label"
+            )
+        label, classes = pd.factorize(np.asarray(reps["label"].values, dtype=object), sort=True)
+        if len(classes) < 2:
+            raise InputError(f"this probe compares classes, and there is only one: {classes[0]!r}")
+    key = hashlib.sha256("\0".join([*map(str, names), str(seed), str(draws)]).encode()).hexdigest()[:16]
+    weights = _weights(len(names), draws, seed)
+    return Sample(ids, names, list(languages), language, list(classes), label, weights, key)
+
+
+def _weights(n: int, draws: int, seed: int) -> np.ndarray:
+    """Balanced bootstrap: over all draws every id is drawn equally often, so their mean has no noise of its own."""
+    pool = np.tile(np.arange(n, dtype=np.int32), draws)
+    np.random.default_rng(seed).shuffle(pool)
+    weights = np.ones((draws + 1, n), np.uint16)
+    for row, drawn in zip(weights[1:], pool.reshape(draws, n), strict=True):
+        row[:] = np.bincount(drawn, minlength=n)
+    return weights
+
+
+def on_arrays(
+    statistics: Callable[[xr.Dataset, Sample], Mapping[str, np.ndarray]], x: npt.ArrayLike, labels: npt.ArrayLike | None
+) -> float:
+    """Return the value of a probe of labels on bare arrays (example, feature) and (example,), without an interval."""
+    if labels is None:
+        raise InputError("expected labels beside the array, one a row: probe(x, labels)")
+    reps = from_arrays(x, label=labels)
+    drawn = sample(reps, draws=2, seed=0, labels=True)
+    out = statistics(reps, replace(drawn, weights=drawn.weights[:1], languages=[]))
+    return float(out[POOLED].flat[0])
+
+
+def parts(rows: np.ndarray) -> list[np.ndarray]:
+    """Cut rows into pieces that are read together."""
+    return [rows[i : i + BLOCK] for i in range(0, len(rows), BLOCK)]
+
+
+def class_sums(x: np.ndarray, rows: np.ndarray, drawn: Sample) -> np.ndarray:
+    """Return the weighted sum of the states x of some rows in each class: (1 + draws, class, feature)."""
+    sums = np.zeros((len(drawn.weights), len(drawn.classes), x.shape[1]))
+    label, ids = drawn.label[rows], drawn.ids[rows]
+    for c in np.unique(label):
+        inside = np.flatnonzero(label == c)
+        sums[:, c] = drawn.weights[:, ids[inside]].astype(np.float64) @ x[inside]
+    return sums
+
+
+def class_weights(rows: np.ndarray, drawn: Sample) -> np.ndarray:
+    """Return the summed weights of the rows of each class, for every row of weights: (1 + draws, class)."""
+    indicator = np.zeros((drawn.weights.shape[1], len(drawn.classes)))
+    np.add.at(indicator, (drawn.ids[rows], drawn.label[rows]), 1.0)
+    return drawn.weights.astype(np.float64) @ indicator
+
+
+def bias_corrected(statistics: np.ndarray) -> np.ndarray:
+    """Move the draws of a biased statistic to where the true value lies; row 0, the sample's own value, stays.
+
+    A draw from the sample is as far from the sample as the sample is from the truth, so the draws carry the bias
+    twice: it is estimated by their mean minus the sample's value, and taken off two times.
+    """
+    moved = statistics.copy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # all NaN: said once, by name, in result()
+        moved[1:] -= 2 * (np.nanmean(statistics[1:], axis=0) - statistics[0])
+    return moved
+
+
+def result(
+    reps: xr.Dataset,
+    drawn: Sample,
+    statistics: Mapping[str, np.ndarray],
+    attributes: Mapping[str, object],
+    *,
+    n: Mapping[str, int] | None = None,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+    interval_of: Mapping[str, np.ndarray] | None = None,
+) -> xr.Dataset:
+    """Put a probe's numbers into its labelled result, with the interval, and say which are missing and why.
+
+    Args:
+        reps: what was measured.
+        drawn: the sample and its draws.
+        statistics: for every language (or `POOLED`) an array (1 + draws, layer), row 0 the sample's own value.
+        attributes: what the probe says of itself: its estimator, range, direction, invariances and paper.
+        n: for every language the number of examples; by default all that it has.
+        bounds: the range that the interval is kept within.
+        interval_of: other draws to take the interval from, where those of differences will not do.
+
+    Returns:
+        `value, low, high (layer, language)`, `n (language)`, `draws (draw, layer, language)`.
+    """
+    n = n or {language: len(drawn.group(language)) for language in statistics}
+    values = np.stack([statistics[language] for language in statistics], axis=-1)
+    spread = values if interval_of is None else np.stack([interval_of[language] for language in statistics], axis=-1)
+    low, high = interval(values[0], spread[1:])
+    low, high = np.clip(low, *bounds), np.clip(high, *bounds)
+    dims = ("layer", "language")
+    out = xr.Dataset(
+        {
+            "value": (dims, values[0]),
+            "low": (dims, low),
+            "high": (dims, high),
+            "n": ("language", np.array([n[language] for language in statistics])),
+            "draws": (("draw", *dims), values[1:]),
+        },
+        coords={"layer": reps["layer"].values, "language": np.array(list(statistics), dtype=object)},
+        attrs={
+            **attributes,
+            "model": reps.attrs.get("model", "?"),
+            "interval": f"{CONFIDENCE:.0%} percentile interval of {len(values) - 1} bootstrap draws of sentence ids",
+            "resampling": drawn.key,
+        },
+    )
+    _warn_missing(reps, drawn, out)
+    return out
+
+
+def interval(value: np.ndarray, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the percentile interval over the first axis, widened where needed so that it holds the value itself.
+
+    NaN draws (a class that a draw left out) are passed over; where the value is NaN, so are both ends.
+    """
+    tail = (1 - CONFIDENCE) / 2
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # all NaN: said once, by name, in result()
+        low, high = np.nanquantile(draws, [tail, 1 - tail], axis=0, method="nearest")  # a draw may be inf
+    missing = np.isnan(value)
+    return np.where(missing, np.nan, np.fmin(low, value)), np.where(missing, np.nan, np.fmax(high, value))
+
+
+def difference(result: xr.Dataset, baseline: xr.Dataset) -> xr.Dataset:
+    """Return how far a probe's result lies from the baseline's, draw by draw, on the layers and languages of both.
+
+    The p-value is two-sided and adjusted over the layers of one language (Westfall and Young's single-step max-T, on
+    the bootstrap draws): the chance, were there no difference at any layer, of a standardised difference as large as
+    this one at any of them. It cannot be smaller than 1 / (draws + 1).
+
+    Returns:
+        `difference, low, high, p_adjusted (layer, language)`.
+
+    Raises:
+        InputError: the two results come from different probes, ids, seeds or numbers of draws.
+
+    Example:
+        >>> import probes
+        >>> rng = np.random.default_rng(0)
+        >>> x, y = rng.normal(size=(60, 8)), np.arange(60) % 3
+        >>> base = probes.snr(probes.from_arrays(x + 2 * np.eye(8)[y], label=y))
+        >>> less = probes.snr(probes.from_arrays(x + np.eye(8)[y], label=y))
+        >>> bool(difference(less, base).high.sel(layer=0, language="pooled") < 0)
+        True
+    """
+    for key, what in (("probe", "probes"), ("resampling", "ids, seeds or numbers of draws")):
+        if result.attrs[key] != baseline.attrs[key]:
+            raise InputError(
+                f"the results of {result.attrs['model']} and {baseline.attrs['model']} come from different {what}, so "
+                "their draws are not paired. Measure both on the same corpus with the same draws and seed"
+            )
+    result, baseline = xr.align(result, baseline, join="inner")
+    gap = (result["value"] - baseline["value"]).values
+    draws = (result["draws"] - baseline["draws"]).values
+    low, high = interval(gap, draws)
+    dims = ("layer", "language")
+    return xr.Dataset(
+        {
+            "difference": (dims, gap),
+            "low": (dims, low),
+            "high": (dims, high),
+            "p_adjusted": (dims, _max_t(gap, draws)),
+        },
+        coords={k: result[k].values for k in dims},
+    )
+
+
+def _max_t(gap: np.ndarray, draws: np.ndarray) -> np.ndarray:
+    """Adjusted p-values (layer, language) of differences, from draws (draw, layer, language)."""
+    draws = np.where(np.isfinite(draws), draws, np.nan)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        centre, spread = np.nanmean(draws, axis=0), np.nanstd(draws, axis=0)
+        # A spread of rounding errors is none: two models that agree here differ by 0 with certainty.
+        still = ~(spread > 1e-12 * (1 + np.abs(centre)))
+        standard = np.where(still, 0.0, np.abs(draws - centre) / spread)
+        largest = np.nanmax(standard, axis=1, keepdims=True)
+        observed = np.where(still, np.where(np.abs(centre) > 1e-12, np.inf, 0.0), np.abs(centre) / spread)
+    p = (1 + (largest >= observed).sum(axis=0)) / (1 + len(draws))
+    return np.where(np.isnan(gap), np.nan, p)
+
+
+def _warn_missing(reps: xr.Dataset, drawn: Sample, out: xr.Dataset) -> None:
+    layers, languages = np.nonzero(np.isnan(out["value"].values))
+    reasons: dict[str, list[str]] = {}
+    for layer, language in zip(layers, languages, strict=True):
+        name = str(out["language"].values[language])
+        rows = drawn.group(name) if name in (*drawn.languages, POOLED) else drawn.group(POOLED)
+        bad = int((~np.isfinite(states(reps, int(layer), rows)).all(axis=1)).sum())
+        reason = f"{bad} rows are not finite" if bad else "undefined here (0/0), as for states that are all equal"
+        reasons.setdefault(f"layer {out['layer'].values[layer]}: {reason}", []).append(name)
+    if reasons:
+        found = "; ".join(f"{reason} ({', '.join(names)})" for reason, names in reasons.items())
+        warnings.warn(
+            f"{out.attrs['probe']} of model {out.attrs['model']} has no value at {found}",
+            LayerscopeWarning,
+            stacklevel=4,
+        )
+
+
+def warn_few(out: xr.Dataset, drawn: Sample, fewest: int) -> None:
+    """Warn where a class has so few examples in a language that the interval is too narrow or too wide."""
+    few = []
+    for language in out["language"].values:
+        counts = np.bincount(drawn.label[drawn.group(language)], minlength=len(drawn.classes))
+        few += [f"{drawn.classes[c]} has {counts[c]} in {language}" for c in np.flatnonzero(counts < fewest)]
+    if few:
+        warnings.warn(
+            f"{out.attrs['probe']} of model {out.attrs['model']}: fewer than {fewest} examples in a class "
+            f"({'; '.join(few[:5])}{f'; and {len(few) - 5} more' if len(few) > 5 else ''}), so its intervals hold the "
+            "true value less often than they say",
+            LayerscopeWarning,
+            stacklevel=4,
+        )

@@ -1,0 +1,43 @@
+"""Planted data: states whose classes, translations and noise are known."""
+
+from __future__ import annotations
+
+import numpy as np
+import xarray as xr
+
+import probes
+
+
+def planted(
+    rng: np.random.Generator,
+    *,
+    ids: int = 120,
+    features: int = 16,
+    classes: int = 4,
+    distance: float = 3.0,
+    languages: int = 2,
+    layers: int = 1,
+    shared: float = 0.7,
+) -> xr.Dataset:
+    """Sentences with a class, a part that their translations share, a shift of their language, and noise."""
+    label = np.arange(ids) % classes
+    hidden = []
+    for _ in range(layers):
+        sentence = rng.normal(size=(ids, features))
+        hidden.append(
+            np.concatenate(
+                [
+                    distance * np.eye(features)[label]
+                    + np.sqrt(shared) * sentence
+                    + np.sqrt(1 - shared) * rng.normal(size=(ids, features))
+                    + 0.5 * np.eye(features)[-1 - language]
+                    for language in range(languages)
+                ]
+            )
+        )
+    return probes.from_arrays(
+        np.stack(hidden),
+        id=np.tile(np.arange(ids), languages),
+        language=np.repeat([f"l{k}" for k in range(languages)], ids),
+        label=np.tile(label, languages),
+    )
