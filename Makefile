@@ -30,7 +30,6 @@ lint: .venv/installed-test
 
 bench: .venv/installed-test
 	$(BIN)/python tests/benchmarks/bench_capture.py
-	$(BIN)/python tests/benchmarks/bench_probes.py
 	$(BIN)/python tests/benchmarks/bench_memory.py
 
 data: .venv/installed

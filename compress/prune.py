@@ -49,7 +49,7 @@ def prune(model: PreTrainedModel, *, sparsity: float) -> PreTrainedModel:
         raise InputError(f"{type(model).__name__} has no weight matrices inside repeated blocks, so none to prune")
     with torch.no_grad():
         for weight in matrices.values():
-            weight[~_largest(weight, 1 - sparsity)] = 0
+            weight[_smallest(weight, sparsity)] = 0
     zeros = sum(int((w == 0).sum()) for w in matrices.values())
     total = sum(w.numel() for w in matrices.values())
     every = list(pruned.parameters())
@@ -81,10 +81,10 @@ def block_matrices(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
     return found
 
 
-def _largest(weight: torch.Tensor, share: float) -> torch.Tensor:
-    """Mark the given share of the entries, largest first; equal ones by position, so that the count is exact."""
-    keep = weight.numel() - round((1 - share) * weight.numel())
+def _smallest(weight: torch.Tensor, share: float) -> torch.Tensor:
+    """Mark the given share of the entries, smallest first; of equal ones the last, so that the count is exact."""
+    keep = weight.numel() - round(share * weight.numel())
     order = weight.detach().abs().flatten().argsort(descending=True, stable=True)
     mask = torch.zeros(weight.numel(), dtype=torch.bool, device=weight.device)
-    mask[order[:keep]] = True
+    mask[order[keep:]] = True
     return mask.view_as(weight)

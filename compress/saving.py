@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import tempfile
 from pathlib import Path
 from typing import Any
 
@@ -26,25 +27,30 @@ def save(model: PreTrainedModel, folder: str | Path, tokenizer: PreTrainedTokeni
     """
     folder = Path(folder)
     check_new(folder)
-    partial = folder.with_name(folder.name + ".partial")
-    with quiet():
-        model.save_pretrained(partial)
-    if tokenizer is not None:
-        tokenizer.save_pretrained(partial)
-    what = getattr(model.config, "compression", None)
-    if what is not None:
-        (partial / "compression.json").write_text(json.dumps(what, indent=2) + "\n", encoding="utf-8")
-    if folder.exists():
-        folder.rmdir()
-    partial.replace(folder)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as scratch:
+        partial = Path(scratch) / folder.name
+        with quiet():
+            model.save_pretrained(partial)
+        if tokenizer is not None:
+            tokenizer.save_pretrained(partial)
+        what = getattr(model.config, "compression", None)
+        if what is not None:
+            (partial / "compression.json").write_text(json.dumps(what, indent=2) + "\n", encoding="utf-8")
+        if folder.exists():
+            folder.rmdir()
+        partial.replace(folder)
     return folder
 
 
 def check_new(folder: Path) -> None:
-    """Raise `InputError` where a folder is there already and not empty, or its place cannot be written to."""
+    """Raise `InputError` where a folder is there already and not empty, or cannot be made; leaves no trace."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not an empty folder; it is left as it is. Choose another one")
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
+        for path in made:
+            path.rmdir()
     except OSError as error:
         raise InputError(f"{folder} cannot be written to ({error.strerror}). Choose another output folder") from error

@@ -268,22 +268,20 @@ def _statistics(
 
 
 def _gap(reps: xr.Dataset, layer: int, here: np.ndarray, there: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    features = reps.sizes["feature"]
-    sums = np.zeros((2, len(weights), features))
-    right, own = np.zeros(len(weights)), np.zeros(len(weights))
+    right, own, n, squares = np.zeros((4, len(weights)))
+    sums = np.zeros((2, len(weights), reps.sizes["feature"]))
     for i in range(0, len(here), BLOCK):
-        part = slice(i, i + BLOCK)
-        x, y = directions(reps, layer, here[part]), directions(reps, layer, there[part])
-        w = weights[:, part].astype(np.float64)
-        cosine = np.einsum("ij,ij->i", x, y)
+        w = weights[:, i : i + BLOCK].astype(np.float64)
+        pair = [directions(reps, layer, rows[i : i + BLOCK]) for rows in (here, there)]
+        cosine = np.einsum("ij,ij->i", *pair)
         right += w @ cosine
-        own += w**2 @ cosine
-        sums[0] += w @ x
-        sums[1] += w @ y
-    n = weights.sum(axis=1, dtype=np.float64)
-    pairs = n**2 - np.einsum("wi,wi->w", weights, weights, dtype=np.float64)
+        own += np.square(w) @ cosine
+        n += w.sum(axis=1)
+        squares += np.square(w).sum(axis=1)
+        for total in sums:
+            total += w @ pair.pop(0)  # popped, so that one piece is not kept while the next is read
     with np.errstate(invalid="ignore", divide="ignore"):
-        return right / n - (np.einsum("wd,wd->w", sums[0], sums[1]) - own) / pairs
+        return right / n - (np.einsum("wd,wd->w", *sums) - own) / (n**2 - squares)
 
 
 def _retrieval(reps: xr.Dataset, layer: int, here: np.ndarray, there: np.ndarray, weights: np.ndarray) -> np.ndarray:

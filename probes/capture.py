@@ -10,6 +10,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -34,6 +35,7 @@ POOLINGS = {
     "last": "state of the last attended token",
 }
 _BUFFER_BYTES = 2**28
+_TOKENISED = 8 * BLOCK  # rows at a time
 
 
 def capture(
@@ -98,7 +100,7 @@ def capture(
     name = name or getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
     check_fit(model, tokenizer, name)
     runner, taken = _runner(model, modules, name)
-    tokens, cut = _tokenise(tokenizer, corpus, _limit(model, tokenizer, max_length), model, name)
+    tokens = _tokenise(tokenizer, corpus, _limit(model, tokenizer, max_length), model, name)
     attributes: dict[str, Any] = {
         "model": name,
         "weights": weights_fingerprint(model),
@@ -108,7 +110,7 @@ def capture(
         "pooling_means": POOLINGS[pooling],
         "dtype": dtype if dtype == "bfloat16" else _weights_dtype(model),
         "max_length": -1 if tokens.limit is None else tokens.limit,
-        "texts_cut": cut,
+        "texts_cut": tokens.cut,
         "modules": list(modules or []),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
@@ -116,9 +118,9 @@ def capture(
     # What the states depend on. Versions, batches and devices change them by rounding only.
     depends = ("weights", "corpus", "tokenizer", "pooling", "dtype", "max_length", "modules")
     attributes["fingerprint"] = hashlib.sha256(json.dumps([attributes[k] for k in depends]).encode()).hexdigest()[:16]
-    if cut:
+    if tokens.cut:
         warnings.warn(
-            f"{name}: {cut} of {len(corpus)} texts are longer than {tokens.limit} tokens and are cut there",
+            f"{name}: {tokens.cut} of {len(corpus)} texts are longer than {tokens.limit} tokens and are cut there",
             LayerscopeWarning,
             stacklevel=2,
         )
@@ -182,15 +184,14 @@ def _runner(
                 f"{name}: no module named {', '.join(map(repr, unknown)) or '(none given)'}; "
                 f"it has {', '.join(list(known)[1:8])}, ... (all of them: model.named_modules())"
             )
-        return model, _hooked([known[m] for m in modules], list(modules), name)
+        encodes = isinstance(model, PreTrainedModel) and model.config.is_encoder_decoder
+        return _encoder(model) if encodes else model, _hooked([known[m] for m in modules], list(modules), name)
     if not isinstance(model, PreTrainedModel):
         raise InputError(
             f"{name}: {type(model).__name__} is no model of transformers, so its layers are not known. "
             "Name them with modules=[...], from model.named_modules()"
         )
-    body: Any = model.base_model
-    if model.config.is_encoder_decoder:
-        body = body.get_encoder()
+    body = _encoder(model) if model.config.is_encoder_decoder else model.base_model
     expected = getattr(body.config, "num_hidden_layers", None)
 
     def states_of(run: Callable[..., object], inputs: dict[str, torch.Tensor]) -> Sequence[torch.Tensor]:
@@ -203,6 +204,10 @@ def _runner(
         return states
 
     return body, nullcontext(states_of)
+
+
+def _encoder(model: Any) -> Any:
+    return model.base_model.get_encoder()
 
 
 @contextmanager
@@ -265,13 +270,25 @@ def _pool(states: torch.Tensor, weights: torch.Tensor, name: str, layer: int) ->
 
 @dataclass
 class _Tokens:
-    """The corpus as token ids, once: one list a row for every input that the model takes."""
+    """The corpus as token ids, once: for every input of the model all rows end to end, and where each row starts."""
 
-    inputs: dict[str, list[list[int]]]
-    special: list[list[int]]
-    padding: dict[str, int]
+    inputs: dict[str, np.ndarray]
+    special: np.ndarray
     lengths: np.ndarray
+    padding: dict[str, int]
     limit: int | None
+    cut: int
+
+    def __post_init__(self) -> None:
+        self.starts = np.cumsum(self.lengths) - self.lengths
+
+    def padded(self, values: np.ndarray, rows: np.ndarray, padding: int) -> torch.Tensor:
+        """Return some rows of an input side by side: (row, token)."""
+        column = np.arange(self.lengths[rows].max())
+        inside = column < self.lengths[rows, None]
+        out = np.full(inside.shape, padding, np.int64)
+        out[inside] = values[(self.starts[rows, None] + column)[inside]]
+        return torch.from_numpy(out)
 
 
 def _limit(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> int | None:
@@ -289,21 +306,54 @@ def _limit(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, max_lengt
     limit = min(limits, default=None)
     if max_length is not None and (max_length < 1 or (limit is not None and max_length > limit)):
         raise InputError(
-            f"max_length={max_length}: expected 1 to {limit}, the most tokens the model and its tokenizer take"
+            f"max_length={max_length}: expected "
+            + ("at least 1" if limit is None else f"1 to {limit}, the most tokens the model and its tokenizer take")
         )
     return max_length or limit
 
 
 def _tokenise(
     tokenizer: PreTrainedTokenizerBase, corpus: datasets.Dataset, limit: int | None, model: torch.nn.Module, name: str
-) -> tuple[_Tokens, int]:
-    def encode(rows: list[int] | None, truncation: bool) -> dict[str, list[list[int]]]:
-        part = corpus if rows is None else corpus.select(rows)
-        pair = list(part["text_pair"]) if "text_pair" in part.column_names else None
+) -> _Tokens:
+    pieces = [
+        _encode(tokenizer, corpus.select(range(start, min(start + _TOKENISED, len(corpus)))), limit)
+        for start in range(0, len(corpus), _TOKENISED)
+    ]
+    inputs = {key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0]}
+    lengths, special, cut = inputs.pop("lengths"), inputs.pop("special_tokens_mask"), int(inputs.pop("cut").sum())
+    if limit is not None and lengths.max() > limit:  # a tokenizer does not cut below its special tokens
+        raise InputError(f"{name}: at most {limit} tokens leave no room for special tokens. Raise max_length")
+    own = np.bincount(np.repeat(np.arange(len(lengths)), lengths), 1 - special, minlength=len(lengths))
+    if not own.all():
+        bare = np.flatnonzero(own == 0)
+        row = corpus[int(bare[0])]
+        raise InputError(
+            f"{name}: the text of row {bare[0]} (id {row['id']!r}, language {row['language']!r}) has no tokens of its "
+            f"own{f' within {limit} tokens' if lengths[bare[0]] == limit else ''}; {len(bare)} such in all. "
+            "Drop it, or raise max_length"
+        )
+    highest = int(inputs["input_ids"].max())
+    if isinstance(model, PreTrainedModel) and highest >= embedding_rows(model):
+        raise InputError(
+            f"{name}: tokenizer and model do not fit: token {highest} occurs, but there are {embedding_rows(model)} "
+            "embeddings. Load the tokenizer that the model was trained with"
+        )
+    pad = tokenizer.pad_token_id
+    if pad is None:
+        pad = getattr(getattr(model, "config", None), "pad_token_id", None)
+        pad = 0 if pad is None or pad < 0 else pad  # the configurations of older decoders say -1 for none
+    padding = {key: pad if key == "input_ids" else 0 for key in inputs}
+    return _Tokens(inputs, special, lengths, padding, limit, cut)
+
+
+def _encode(tokenizer: PreTrainedTokenizerBase, part: datasets.Dataset, limit: int | None) -> dict[str, np.ndarray]:
+    """Token ids and what goes with them, rows end to end: lists of lists take ten times the memory."""
+
+    def encode(rows: datasets.Dataset, truncation: bool) -> dict[str, list[list[int]]]:
         return dict(
             tokenizer(
-                list(part["text"]),
-                pair,
+                list(rows["text"]),
+                list(rows["text_pair"]) if "text_pair" in rows.column_names else None,
                 truncation=truncation,
                 max_length=limit if truncation else None,
                 padding=False,
@@ -313,36 +363,15 @@ def _tokenise(
             )
         )
 
-    encoded = encode(None, False)
-    lengths = np.array([len(ids) for ids in encoded["input_ids"]])
-    long = [] if limit is None else np.flatnonzero(lengths > limit).tolist()
+    encoded = encode(part, False)
+    long = [] if limit is None else [i for i, ids in enumerate(encoded["input_ids"]) if len(ids) > limit]
     if long:
-        for key, values in encode(long, True).items():
+        for key, values in encode(part.select(long), True).items():
             for row, value in zip(long, values, strict=True):
                 encoded[key][row] = value
-        lengths = np.array([len(ids) for ids in encoded["input_ids"]])
-    special = encoded.pop("special_tokens_mask")
-    bare = [i for i, mask in enumerate(special) if all(mask)]
-    if bare:
-        i = bare[0]
-        raise InputError(
-            f"{name}: the text of row {i} (id {corpus[i]['id']!r}, language {corpus[i]['language']!r}) has no tokens "
-            f"of its own{f' within {limit} tokens' if limit else ''}; {len(bare)} such in all. "
-            "Drop it, or raise max_length"
-        )
-    if isinstance(model, PreTrainedModel):
-        rows = embedding_rows(model)
-        highest = max(max(ids) for ids in encoded["input_ids"])
-        if highest >= rows:
-            raise InputError(
-                f"{name}: tokenizer and model do not fit: token {highest} occurs, but there are {rows} embeddings. "
-                "Load the tokenizer that the model was trained with"
-            )
-    pad = tokenizer.pad_token_id
-    if pad is None:
-        pad = getattr(getattr(model, "config", None), "pad_token_id", None) or 0
-    padding = {key: pad if key == "input_ids" else 0 for key in encoded}
-    return _Tokens(encoded, special, padding, lengths, limit), len(long)
+    lengths = np.array([len(ids) for ids in encoded["input_ids"]])
+    flat = {key: np.fromiter(chain.from_iterable(values), np.int32) for key, values in encoded.items()}
+    return flat | {"lengths": lengths, "cut": np.array([len(long)])}
 
 
 @dataclass
@@ -373,14 +402,13 @@ class _Batches:
         self, rows: np.ndarray, pooling: str, device: torch.device
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
         """Return the padded inputs of some rows, and the weight of every token in its text's vector."""
-        lengths = torch.from_numpy(self.tokens.lengths[rows])
+        tokens = self.tokens
+        inputs = {key: tokens.padded(values, rows, tokens.padding[key]) for key, values in tokens.inputs.items()}
+        lengths = torch.from_numpy(tokens.lengths[rows])
         width = int(lengths.max())
         attention = (torch.arange(width) < lengths[:, None]).long()
-        inputs = {
-            key: _padded(values, rows, width, self.tokens.padding[key]) for key, values in self.tokens.inputs.items()
-        }
         if pooling == "mean":
-            weights = 1.0 - _padded(self.tokens.special, rows, width, 1).float()
+            weights = 1.0 - tokens.padded(tokens.special, rows, 1).float()
         elif pooling == "mean_all":
             weights = attention.float()
         else:
@@ -391,19 +419,15 @@ class _Batches:
         return {k: v.to(device) for k, v in inputs.items()}, weights.to(device)
 
 
-def _padded(values: list[list[int]], rows: np.ndarray, width: int, padding: int) -> torch.Tensor:
-    out = np.full((len(rows), width), padding, np.int64)
-    for i, row in enumerate(rows):
-        out[i, : len(values[row])] = values[row]
-    return torch.from_numpy(out)
-
-
 # --- where and how it runs -------------------------------------------------------------------------------------------
 
 
 def _device(wanted: str | torch.device | None) -> torch.device:
     if wanted is not None:
-        return torch.device(wanted)
+        try:
+            return torch.empty(0, device=wanted).device
+        except (RuntimeError, AssertionError) as error:  # unknown to torch, or not on this machine
+            raise InputError(f"device={str(wanted)!r} cannot be used here ({str(error).splitlines()[0]})") from error
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
@@ -458,10 +482,14 @@ class _Store:
         self.path = path
         self.partial = path.with_name(path.name + ".partial")
         self.fingerprint = fingerprint
-        if path.exists() and _attributes(path) is None:
-            raise InputError(
-                f"{path} exists and is no store of Representations; it is left as it is. Choose another path for store="
-            )
+        # What an interruption leaves may lack its attributes still, but nothing that is no zarr store is of our making.
+        begun = (self.partial / "zarr.json").is_file() or (self.partial.is_dir() and not any(self.partial.iterdir()))
+        for place, ours in ((path, _attributes(path) is not None), (self.partial, begun)):
+            if place.exists() and not ours:
+                raise InputError(
+                    f"{place} exists and is no store of Representations; it is left as it is. "
+                    "Choose another path for store="
+                )
 
     def complete(self) -> bool:
         attributes = _attributes(self.path)

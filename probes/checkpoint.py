@@ -57,7 +57,10 @@ def load_checkpoint(
     try:
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
         kind = _model_class(config, name)
-        with quiet():
+        # What a checkpoint lacks (a head, a pooler) is drawn at random: the same each time, so that one checkpoint has
+        # one fingerprint, and without a trace in the caller's random numbers.
+        with quiet(), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
             model, loaded = kind.from_pretrained(
                 name,
                 config=config,
@@ -65,20 +68,29 @@ def load_checkpoint(
                 use_safetensors=None if allow_pickle else True,
                 weights_only=True,
                 trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
                 output_loading_info=True,
             )
     except InputError:
         raise
     except Exception as error:  # transformers raises OSError, ValueError, KeyError, RuntimeError ... for the same thing
-        raise InputError(f"{name}: the model could not be loaded ({type(error).__name__}: {error})") from error
+        raise InputError(
+            f"{name}: the model could not be loaded ({type(error).__name__}: {_one_line(error)})"
+        ) from error
     _check_loaded(model, loaded, name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:
         raise InputError(
-            f"{name}: the tokenizer could not be loaded ({type(error).__name__}: {error}). "
+            f"{name}: the tokenizer could not be loaded ({type(error).__name__}: {_one_line(error)}). "
             "Save it into the same folder with tokenizer.save_pretrained(...)"
         ) from error
+    # Where its files are missing, transformers makes one that knows nothing but its special tokens.
+    if set(tokenizer.get_vocab()) <= {"▁", *tokenizer.all_special_tokens}:
+        raise InputError(
+            f"{name}: the tokenizer is missing: expected its files beside config.json, found none with a vocabulary. "
+            "Save it into the same folder with tokenizer.save_pretrained(...)"
+        )
     check_fit(model, tokenizer, name)
     return model.eval(), tokenizer
 
@@ -181,6 +193,10 @@ def _check_loaded(model: PreTrainedModel, loaded: dict, name: str) -> None:
             f"{', '.join(wrong[:5])}{f' and {len(wrong) - 5} more' if len(wrong) > 5 else ''}. "
             "Its config.json and its weights do not belong together"
         )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())
 
 
 class quiet:

@@ -290,11 +290,11 @@ def _examples(
                 f"model {name!r} is still to be run: expected a corpus, as probes.load_corpus(...) gives it"
             )
         first = next(iter(captured.values()))
-        frame = pd.DataFrame({c: first[c].values.astype(object) for c in columns if c in first.coords})
+        frame = pd.DataFrame({c: first[c].values for c in columns if c in first.coords})
     else:
         frame = pd.DataFrame({c: list(corpus[c]) for c in columns if c in corpus.column_names})
     for name, reps in captured.items():
-        other = pd.DataFrame({c: reps[c].values.astype(object) for c in columns if c in reps.coords})
+        other = pd.DataFrame({c: reps[c].values for c in columns if c in reps.coords})
         keys = [c for c in frame if c in other]
         if not frame[keys].equals(other[keys]):
             raise InputError(
@@ -395,9 +395,7 @@ def _provenance(
 ) -> dict[str, Any]:
     about = ("estimator", "range", "higher_is", "invariant_to", "paper")
     first = next(iter(representations.values()))
-    examples = pd.DataFrame(
-        {c: first[c].values.astype(object) for c in ("id", "language", "text") if c in first.coords}
-    )
+    examples = pd.DataFrame({c: first[c].values for c in ("id", "language", "text") if c in first.coords})
     sizes = examples.groupby("language", sort=False).agg(texts=("id", "size"), example=("text", "first"))
     packages = ("layerscope", "torch", "transformers", "tokenizers", "numpy", "scipy", "scikit-learn", "xarray", "zarr")
     return {

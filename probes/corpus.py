@@ -6,6 +6,7 @@ A corpus is a `datasets.Dataset` with the text columns `id` (the same id = trans
 
 from __future__ import annotations
 
+import csv
 import hashlib
 import json
 from collections.abc import Callable, Sequence
@@ -36,8 +37,8 @@ def load_corpus(
     """Load labelled, parallel text from "bundled", a file, a pandas frame, a `datasets.Dataset` or a hub name.
 
     Args:
-        source: "bundled"; a path ending in .csv, .tsv, .parquet, .jsonl or .json (JSON lines); a frame; a data set; or
-            the name of a data set on the Hugging Face hub.
+        source: "bundled"; a path ending in .csv, .tsv (not quoted), .parquet, .jsonl or .json (JSON lines); a frame; a
+            data set; or the name of a data set on the Hugging Face hub.
         split: keep the rows of this split only (for a hub name: the split that is loaded).
         languages: keep these languages only, in this order.
         id, language, text, label, text_pair: the names of the columns in the source, where they differ from these.
@@ -58,6 +59,7 @@ def load_corpus(
         ['ar', 'en']
     """
     frame, name = _read(source, split)
+    frame = frame.reset_index(drop=True)  # so that messages give the rows as they were given
     columns = {id: "id", language: "language", text: "text", label: "label", text_pair: "text_pair"}
     for given, meant in columns.items():
         required = meant in REQUIRED
@@ -72,6 +74,8 @@ def load_corpus(
     elif split is not None and not _is_hub_name(source):
         raise InputError(f"{name}: split={split!r} was asked for, but there is no column 'split'. Leave split out")
     if languages is not None:
+        if len(set(languages)) < len(languages):
+            raise InputError(f"{name}: languages={list(languages)!r} names one twice. Give each once")
         frame = _keep(frame, "language", list(languages), name)
         frame = frame.iloc[np.argsort(pd.Categorical(frame["language"], list(languages)).codes, kind="stable")]
     frame = _checked(frame, name)
@@ -89,7 +93,7 @@ def describe(corpus: datasets.Dataset) -> None:
     print(f"{len(frame):,} rows, {frame['id'].nunique():,} ids, {frame['language'].nunique()} languages")
     for column in ("split", "label"):
         if column in frame:
-            print("\n" + pd.crosstab(frame["language"], frame[column], margins=True, margins_name="all").to_string())
+            print("\n" + pd.crosstab(frame["language"], frame[column], margins=True, margins_name="(all)").to_string())
     if "label" not in frame:
         print("\n" + frame["language"].value_counts(sort=False).to_string())
     found = cautions(corpus)
@@ -172,6 +176,11 @@ def _read(source: str | Path | pd.DataFrame | datasets.Dataset, split: str | Non
     if source == "bundled":
         with resources.as_file(resources.files("probes.data") / "corpus.tsv") as path:
             return _read_file(path)
+    if not isinstance(source, str | Path):
+        raise InputError(
+            "expected 'bundled', a path, a pandas frame, a datasets.Dataset or a hub name; "
+            f"found {type(source).__name__}"
+        )
     if _is_hub_name(source):
         return _read_hub(str(source), split)
     return _read_file(Path(source))
@@ -201,8 +210,20 @@ def _read_csv(path: Path, separator: str) -> pd.DataFrame:
     with path.open("rb") as file:
         if b"\0" in (head := file.read(4096)) or head[:4] == b"PAR1":
             raise ValueError("binary content")
-    # Only an empty cell is null: "NA" and "null" are words, and "no" and "nan" are language codes.
-    return pd.read_csv(path, sep=separator, dtype=str, keep_default_na=False, na_values=[""], encoding="utf-8")
+    frame = pd.read_csv(
+        path,
+        sep=separator,
+        dtype=str,
+        # Only an empty cell is null: "NA" and "null" are words, and "no" and "nan" are language codes.
+        keep_default_na=False,
+        na_values=[""],
+        encoding="utf-8",
+        # Tab-separated text is not quoted: a quotation mark is one.
+        quoting=csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL,
+    )
+    if not isinstance(frame.index, pd.RangeIndex):  # pandas would take the first cells of longer rows for names of rows
+        raise ValueError("rows have more cells than the header; a text that holds the separator needs quotes")
+    return frame
 
 
 def _read_jsonl(path: Path) -> pd.DataFrame:
@@ -300,7 +321,7 @@ def _as_text(column: pd.Series) -> pd.Series:
 
 
 def _rows(mask: pd.Series) -> str:
-    at = np.flatnonzero(mask.to_numpy())
+    at = mask.index[mask]
     shown = ", ".join(str(i) for i in at[:5])
     return (
         f"row {shown}" if len(at) == 1 else f"{len(at)} rows (counted from 0: {shown}{', ...' if len(at) > 5 else ''})"

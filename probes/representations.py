@@ -45,13 +45,18 @@ def from_arrays(
         >>> dict(reps.sizes)
         {'layer': 1, 'example': 4, 'feature': 4}
     """
-    values = np.asarray(hidden)
+    try:
+        values = np.asarray(hidden)
+    except ValueError as error:
+        raise InputError(f"expected hidden states of shape (layer, example, feature); {error}") from error
     if values.ndim == 2:
         values = values[None]
     if values.ndim != 3 or 0 in values.shape:
         raise InputError(
             f"expected hidden states of shape (layer, example, feature), none of them 0; found {np.shape(hidden)}"
         )
+    if values.dtype.kind not in "fiub":
+        raise InputError(f"expected hidden states that are real numbers; found {values.dtype}")
     n = values.shape[1]
     coordinates = {
         "id": np.arange(n) if id is None else id,
@@ -59,6 +64,12 @@ def from_arrays(
         "text": np.full(n, "") if text is None else text,
         "label": label,
     }
+    for key in ("id", "language", "label"):
+        null = np.flatnonzero(pd.isna(np.asarray(coordinates[key], dtype=object)).ravel())
+        if coordinates[key] is not None and len(null):
+            raise InputError(f"{key} is null in row {null[0]}. Every row needs one: fill it, or drop the row")
+    if np.isin("pooled", np.asarray(coordinates["language"], dtype=object)):
+        raise InputError("the language code 'pooled' is kept for all languages together. Rename it")
     reps = _dataset(values, {k: as_strings(v) for k, v in coordinates.items() if v is not None})
     twice = pd.DataFrame({k: reps[k].values for k in ("id", "language")}).duplicated()
     if twice.any():
@@ -79,11 +90,15 @@ def open_representations(path: str | Path) -> xr.Dataset:
     """
     if not (Path(path) / "zarr.json").is_file():
         raise InputError(f"{path}: expected a zarr store that probes.capture(..., store=...) wrote, found none")
-    reps = xr.open_zarr(path, chunks=None, consolidated=False)
+    try:
+        reps = xr.open_zarr(path, chunks=None, consolidated=False)
+    except Exception as error:  # xarray and zarr raise several kinds for a store that is not one of groups and arrays
+        raise InputError(f"{path}: the store cannot be opened ({type(error).__name__}: {error})") from error
     if "hidden" not in reps or "done" in reps:
         raise InputError(f"{path}: the store is not complete or not one of Representations. Capture it again")
     # The coordinates are small and every probe needs them; `hidden` stays on disk.
-    return reps.assign_coords({c: reps[c].load() for c in reps.coords})
+    texts = {c: (reps[c].dims, as_strings(reps[c].values)) for c in reps.coords if c != "layer"}
+    return reps.assign_coords(texts)
 
 
 def check_representations(reps: xr.Dataset) -> xr.Dataset:
@@ -116,12 +131,13 @@ def directions(reps: xr.Dataset, layer: int, rows: slice | np.ndarray) -> np.nda
     """Return the states (rows, feature) of one layer (by position) at unit length; NaN where a state is all zero."""
     x = states(reps, layer, rows)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return x / np.linalg.norm(x, axis=1, keepdims=True)
+        x /= np.linalg.norm(x, axis=1, keepdims=True)
+    return x
 
 
 def as_strings(values: npt.ArrayLike) -> np.ndarray:
-    """Return a one-dimensional array as numpy's variable-length strings, which zarr stores without pickling."""
-    return np.asarray([str(v) for v in np.asarray(values).ravel().tolist()], dtype=np.dtypes.StringDType())
+    """Return values as a one-dimensional array of Python strings, which pandas groups and zarr stores as text."""
+    return np.array([str(v) for v in np.asarray(values).ravel().tolist()], dtype=object)
 
 
 def _dataset(hidden: np.ndarray, coordinates: dict[str, np.ndarray]) -> xr.Dataset:

@@ -55,15 +55,15 @@ def sample(reps: xr.Dataset, *, draws: int, seed: int, labels: bool) -> Sample:
     if draws < 2:
         raise InputError(f"draws={draws}: expected at least 2; 200 is the default")
     # Sorted, so that shuffled rows get the same draws.
-    ids, names = pd.factorize(np.asarray(reps["id"].values, dtype=object), sort=True)
-    language, languages = pd.factorize(np.asarray(reps["language"].values, dtype=object))
+    ids, names = pd.factorize(reps["id"].values, sort=True)
+    language, languages = pd.factorize(reps["language"].values)
     label, classes = np.zeros(0, int), np.zeros(0, object)
     if labels:
         if "label" not in reps.coords:
             raise InputError(
                 "this probe needs labels, and the Representations have none. Capture a corpus with a label"
             )
-        label, classes = pd.factorize(np.asarray(reps["label"].values, dtype=object), sort=True)
+        label, classes = pd.factorize(reps["label"].values, sort=True)
         if len(classes) < 2:
             raise InputError(f"this probe compares classes, and there is only one: {classes[0]!r}")
     key = hashlib.sha256("\0".join([*map(str, names), str(seed), str(draws)]).encode()).hexdigest()[:16]
@@ -104,7 +104,8 @@ def class_sums(x: np.ndarray, rows: np.ndarray, drawn: Sample) -> np.ndarray:
     label, ids = drawn.label[rows], drawn.ids[rows]
     for c in np.unique(label):
         inside = np.flatnonzero(label == c)
-        sums[:, c] = drawn.weights[:, ids[inside]].astype(np.float64) @ x[inside]
+        with np.errstate(invalid="ignore"):  # a state that is not finite makes its class so, which is said by name
+            sums[:, c] = drawn.weights[:, ids[inside]].astype(np.float64) @ x[inside]
     return sums
 
 
@@ -255,7 +256,9 @@ def _warn_missing(reps: xr.Dataset, drawn: Sample, out: xr.Dataset) -> None:
     reasons: dict[str, list[str]] = {}
     for layer, language in zip(layers, languages, strict=True):
         name = str(out["language"].values[language])
-        rows = drawn.group(name) if name in (*drawn.languages, POOLED) else drawn.group(POOLED)
+        rows = drawn.group(name)
+        if "pivot" in out.attrs:
+            rows = np.union1d(rows, drawn.group(out.attrs["pivot"]))
         bad = int((~np.isfinite(states(reps, int(layer), rows)).all(axis=1)).sum())
         reason = f"{bad} rows are not finite" if bad else "undefined here (0/0), as for states that are all equal"
         reasons.setdefault(f"layer {out['layer'].values[layer]}: {reason}", []).append(name)

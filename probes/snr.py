@@ -76,7 +76,8 @@ def _statistics(reps: xr.Dataset, drawn: Sample) -> dict[str, np.ndarray]:
         x = states(reps, layer, slice(None))
         for group in groups:
             rows = drawn.group(group)
-            out[group][:, layer] = _snr(x[rows], drawn.label[rows], drawn.ids[rows], drawn.weights)
+            with np.errstate(invalid="ignore", divide="ignore"):  # what has no value is said by name
+                out[group][:, layer] = _snr(x[rows], drawn.label[rows], drawn.ids[rows], drawn.weights)
     return out
 
 
@@ -122,14 +123,14 @@ def _snr(x: np.ndarray, label: np.ndarray, ids: np.ndarray, weights: np.ndarray)
             products = (w[:, columns] @ d[:, columns.start - lo : columns.stop - lo].T) * w[:, lo:hi]
             sums[:, there, c] += np.add.reduceat(products, np.maximum(first[there] - lo, 0), axis=1)
 
-    with np.errstate(invalid="ignore", divide="ignore"):
-        count = np.add.reduceat(w * size, first, axis=1)
-        one, other = np.triu_indices(len(first), k=1)
-        between = (sums[:, one, other] / (count[:, one] * count[:, other])).mean(axis=1)
-        within = 2 * np.einsum("wcc->wc", sums) / (count**2 - np.add.reduceat((w * size) ** 2, first, axis=1))
-        # In the sample itself translations are pairs like any other, and count in the mean with their share of it.
-        n_class = np.add.reduceat(size, first)
-        share = np.add.reduceat(size * (size - 1), first) / (n_class * (n_class - 1))
-        together = np.add.reduceat(own, first) / np.add.reduceat(size * (size - 1), first)
-        within[0] = np.where(share < 1, (1 - share) * within[0], 0) + np.where(share > 0, share * together, 0)
-        return between / within.mean(axis=1)
+    count = np.add.reduceat(w * size, first, axis=1)
+    one, other = np.triu_indices(len(first), k=1)
+    between = (sums[:, one, other] / (count[:, one] * count[:, other])).mean(axis=1)
+    within = 2 * np.einsum("wcc->wc", sums) / (count**2 - np.add.reduceat((w * size) ** 2, first, axis=1))
+    # In the sample itself translations are pairs like any other, and count in the mean with their share of it.
+    n_class = np.add.reduceat(size, first)
+    share = np.add.reduceat(size * (size - 1), first) / (n_class * (n_class - 1))
+    together = np.add.reduceat(own, first) / np.add.reduceat(size * (size - 1), first)
+    mixed = np.where(share < 1, (1 - share) * within[0], 0) + np.where(share > 0, share * together, 0)
+    within[0] = np.where(n_class > 1, mixed, np.nan)
+    return between / within.mean(axis=1)

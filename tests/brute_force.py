@@ -1,0 +1,63 @@
+"""Every probe once more, from its definition: float64, loops over pairs, no shared code."""
+
+from __future__ import annotations
+
+import numpy as np
+
+
+def snr(x: np.ndarray, y: np.ndarray) -> float:
+    x = np.asarray(x, np.float64)
+    distance = np.array([[np.sqrt(((a - b) ** 2).sum()) for b in x] for a in x])
+    classes = sorted(set(y))
+    within = [distance[np.ix_(y == c, y == c)][~np.eye((y == c).sum(), dtype=bool)].mean() for c in classes]
+    between = [distance[np.ix_(y == c, y == d)].mean() for c in classes for d in classes if c != d]
+    return float(np.mean(between) / np.mean(within))
+
+
+def class_separability(x: np.ndarray, y: np.ndarray) -> float:
+    x = np.asarray(x, np.float64)
+    distance = 1 - np.array([[a @ b / np.linalg.norm(a) / np.linalg.norm(b) for b in x] for a in x])
+    classes = sorted(set(y))
+    within = np.mean([distance[np.ix_(y == c, y == c)].mean() for c in classes])
+    total = np.mean([distance[np.ix_(y == c, y == d)].mean() for c in classes for d in classes])
+    return float(1 - within / total)
+
+
+def variability(x: np.ndarray, y: np.ndarray) -> float:
+    x = np.asarray(x, np.float64)
+    classes = sorted(set(y))
+    means = np.array([x[y == c].mean(axis=0) for c in classes])
+    within = np.mean([np.cov(x[y == c].T, bias=True) for c in classes], axis=0)
+    centred = means - means.mean(axis=0)
+    between = centred.T @ centred / len(classes)
+    return float(np.trace(within @ np.linalg.pinv(between, rcond=1e-10, hermitian=True)) / len(classes))
+
+
+def _cosines(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    x, y = np.asarray(x, np.float64), np.asarray(y, np.float64)
+    return np.array([[a @ b / np.linalg.norm(a) / np.linalg.norm(b) for b in y] for a in x])
+
+
+def _accuracy(score: np.ndarray) -> float:
+    right = [score[i, i] >= score[i].max() for i in range(len(score))]
+    right += [score[i, i] >= score[:, i].max() for i in range(len(score))]
+    return float(np.mean(right))
+
+
+def retrieval(x: np.ndarray, y: np.ndarray) -> float:
+    return _accuracy(_cosines(x, y))
+
+
+def margin_retrieval(x: np.ndarray, y: np.ndarray) -> float:
+    cosine = _cosines(x, y)
+    of_x = np.array([np.sort(row)[-4:].mean() for row in cosine])
+    of_y = np.array([np.sort(column)[-4:].mean() for column in cosine.T])
+    return _accuracy(
+        np.array([[cosine[i, j] / ((of_x[i] + of_y[j]) / 2) for j in range(len(y))] for i in range(len(x))])
+    )
+
+
+def alignment_gap(x: np.ndarray, y: np.ndarray) -> float:
+    cosine = _cosines(x, y)
+    same = np.eye(len(cosine), dtype=bool)
+    return float(cosine[same].mean() - cosine[~same].mean())

@@ -1,0 +1,94 @@
+"""The command line: what it prints, what it writes, and how it fails."""
+
+import os
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+import probes
+from compress import prune
+from compress.__main__ import main
+
+
+def test_prune_writes_a_model_and_prints_a_summary(tiny_folder, tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["prune", str(tiny_folder), "--sparsity", "0.6", "--out", str(out)]) == 0
+    printed = capsys.readouterr()
+    assert printed.err == ""
+    original, _ = probes.load_checkpoint(tiny_folder)
+    expected = prune(original, sparsity=0.6)
+    done = expected.config.compression
+    assert printed.out == (
+        f"pruned 18 matrices: {done['sparsity_of_pruned']:.1%} of their weights are zero, "
+        f"{done['sparsity_of_model']:.1%} of all; wrote {out}\n"
+    )
+    assert 0.59 < done["sparsity_of_pruned"] < 0.61
+    model, tokenizer = probes.load_checkpoint(out)
+    assert all(torch.equal(v, expected.state_dict()[k]) for k, v in model.state_dict().items())
+    assert len(tokenizer) == len(probes.load_checkpoint(tiny_folder)[1])
+    assert [p.name for p in tmp_path.iterdir()] == ["out"]
+
+
+@pytest.mark.parametrize(
+    ("model", "sparsity", "out", "message"),
+    [
+        ("/no/such/model", "0.5", "out", "error: /no/such/model: no such folder. Check the path\n"),
+        ("no-such-model", "0.5", "out", "error: no-such-model: the model could not be loaded"),
+        ("no tokenizer", "0.5", "out", "tokenizer"),
+        ("tiny", "1", "out", "error: --sparsity 1.0: expected at least 0 and below 1\n"),
+        ("tiny", "nan", "out", "error: --sparsity nan: expected at least 0 and below 1\n"),
+        ("tiny", "0.5", "full", "full exists and is not an empty folder; it is left as it is. Choose another one\n"),
+        ("tiny", "0.5", "full/mine.txt/out", "cannot be written to"),
+    ],
+)
+def test_bad_input_ends_in_status_2_and_one_line_and_leaves_nothing(
+    tiny_folder, tmp_path, capsys, model, sparsity, out, message
+):
+    work = tmp_path / "work"
+    (work / "full").mkdir(parents=True)
+    (work / "full" / "mine.txt").write_text("mine")
+    if model == "no tokenizer":
+        model = shutil.copytree(tiny_folder, tmp_path / "bare")
+        for path in model.glob("tokenizer*"):
+            path.unlink()
+    model = tiny_folder if model == "tiny" else model
+    assert main(["prune", str(model), "--sparsity", sparsity, "--out", str(work / out)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert message in printed.err
+    assert printed.err.startswith("error: ")
+    assert printed.err.count("\n") == 1
+    assert [str(p.relative_to(work)) for p in sorted(work.rglob("*"))] == ["full", "full/mine.txt"]
+
+
+def test_pickled_weights_need_to_be_asked_for(tiny_folder, tmp_path, capsys):
+    folder = shutil.copytree(tiny_folder, tmp_path / "pickled")
+    torch.save(probes.load_checkpoint(folder)[0].state_dict(), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    command = ["prune", str(folder), "--sparsity", "0.5", "--out", str(tmp_path / "out")]
+    assert main(command) == 2
+    assert "--allow-pickle" in capsys.readouterr().err
+    assert main([*command, "--allow-pickle"]) == 0
+
+
+@pytest.mark.parametrize("arguments", [[], ["prune"], ["prune", "m", "--out", "o", "--sparsity", "much"], ["squeeze"]])
+def test_an_unusable_command_line_ends_in_status_2_and_the_usage(arguments, capsys):
+    with pytest.raises(SystemExit) as caught:
+        main(arguments)
+    assert caught.value.code == 2
+    assert "usage: python -m compress" in capsys.readouterr().err
+
+
+def test_the_module_runs_as_a_program_and_ends_without_a_traceback(tmp_path):
+    root = Path(__file__).resolve().parents[2]
+    command = [sys.executable, "-m", "compress", "prune", "/no/such/model", "--sparsity", "0.5", "--out", str(tmp_path)]
+    done = subprocess.run(command, cwd=root, env=os.environ, capture_output=True, text=True, timeout=120, check=False)
+    assert (done.returncode, done.stdout, done.stderr) == (
+        2,
+        "",
+        "error: /no/such/model: no such folder. Check the path\n",
+    )

@@ -1,0 +1,130 @@
+"""Pruning: exactly the smallest weights of exactly the matrices of the blocks become zero."""
+
+import numpy as np
+import pytest
+import torch
+
+import probes
+from compress import prune
+from probes.checkpoint import weights_fingerprint
+
+# Per block: query, key, value, output and two of feed-forward; GPT2 has the first three in one; Llama has a gate.
+MATRICES = {
+    "BertForSequenceClassification": ("bert.encoder.layer.", 6),
+    "BertModel": ("encoder.layer.", 6),
+    "DistilBertModel": ("transformer.layer.", 6),
+    "RobertaModel": ("encoder.layer.", 6),
+    "GPT2LMHeadModel": ("transformer.h.", 4),
+    "LlamaModel": ("layers.", 7),
+    "LlamaForCausalLM": ("model.layers.", 7),
+}
+
+
+@pytest.mark.parametrize("architecture", MATRICES)
+def test_the_matrices_of_the_blocks_are_pruned_and_nothing_else(tiny_models, architecture):
+    model = tiny_models(architecture)
+    prefix, per_block = MATRICES[architecture]
+    expected = {k for k, v in model.state_dict().items() if k.startswith(prefix) and v.ndim == 2}
+    assert len(expected) == 3 * per_block
+    pruned = prune(model, sparsity=0.6)
+    assert type(pruned) is type(model)
+    assert pruned.config.compression["pruned"] == sorted(expected)
+    for name, weight in pruned.state_dict().items():
+        before = model.state_dict()[name]
+        if name not in expected:
+            assert torch.equal(weight, before), name
+            continue
+        zero, size = weight == 0, weight.numel()
+        assert int(zero.sum()) == round(0.6 * size), name
+        assert torch.equal(weight[~zero], before[~zero]), name
+        assert before[zero].abs().max() <= before[~zero].abs().min(), name
+
+
+def test_an_encoder_decoder_is_pruned_in_both_halves(tiny_models):
+    names = prune(tiny_models("T5ForConditionalGeneration"), sparsity=0.5).config.compression["pruned"]
+    assert len(names) == 3 * 6 + 3 * 10
+    assert not any("lm_head" in n or "relative" in n or "shared" in n for n in names)
+
+
+@pytest.mark.parametrize("sparsity", [0, 0.001, 0.1, 1 / 3, 0.5, 0.7, 0.9, 0.999])
+def test_the_count_of_zeros_is_exact_for_every_sparsity(tiny_models, sparsity):
+    model = tiny_models("BertModel", intermediate_size=25)
+    pruned = prune(model, sparsity=sparsity)
+    done = pruned.config.compression
+    matrices = [pruned.get_parameter(name) for name in done["pruned"]]
+    zeros = [int((w == 0).sum()) for w in matrices]
+    assert zeros == [round(sparsity * w.numel()) for w in matrices]
+    assert done["sparsity_of_pruned"] == sum(zeros) / sum(w.numel() for w in matrices)
+    assert done["sparsity_of_model"] == sum(zeros) / sum(p.numel() for p in pruned.parameters())
+    assert done["sparsity"] == sparsity
+
+
+@pytest.mark.parametrize(
+    ("sparsity", "size", "zeros"), [(0.7, 25, 18), (0.1, 12, 1), (0.5, 5, 2), (0.02, 25, 0), (0.22, 25, 6)]
+)
+def test_half_an_entry_is_rounded_as_python_rounds_it(tiny_models, sparsity, size, zeros):
+    model = tiny_models("BertModel")
+    model.encoder.layer[0].attention.output.dense.weight = torch.nn.Parameter(torch.arange(1.0, size + 1).view(1, -1))
+    weight = prune(model, sparsity=sparsity).encoder.layer[0].attention.output.dense.weight
+    assert int((weight == 0).sum()) == zeros == round(sparsity * size)
+
+
+def test_equal_weights_do_not_change_the_count_and_the_first_are_kept(tiny_models):
+    model = tiny_models("BertModel")
+    weight = model.encoder.layer[1].attention.self.query.weight
+    with torch.no_grad():
+        weight.fill_(0.5)
+        weight[::2] = -0.5
+    pruned = prune(model, sparsity=0.75).encoder.layer[1].attention.self.query.weight
+    assert torch.equal((pruned != 0).flatten(), torch.arange(144) < 36)
+
+
+def test_the_model_that_was_given_is_not_changed(tiny_models):
+    model = tiny_models("BertForSequenceClassification").train()
+    before, weights = weights_fingerprint(model), {k: v.clone() for k, v in model.state_dict().items()}
+    pruned = prune(model, sparsity=0.9)
+    assert weights_fingerprint(model) == before == pruned.config.compression["parent"]
+    assert all(torch.equal(v, weights[k]) for k, v in model.state_dict().items())
+    assert not hasattr(model.config, "compression")
+    assert model.training
+    shared = {p.data_ptr() for p in model.parameters()} & {p.data_ptr() for p in pruned.parameters()}
+    assert shared == set()
+
+
+def test_sparsity_zero_is_the_identity(tiny_models):
+    model = tiny_models("BertModel")
+    assert weights_fingerprint(prune(model, sparsity=0)) == weights_fingerprint(model)
+    assert weights_fingerprint(prune(model, sparsity=0.1)) != weights_fingerprint(model)
+
+
+def test_pruning_is_repeatable_and_pruning_again_prunes_no_more(tiny_models):
+    once = prune(tiny_models("BertModel"), sparsity=0.5)
+    assert weights_fingerprint(prune(tiny_models("BertModel"), sparsity=0.5)) == weights_fingerprint(once)
+    assert weights_fingerprint(prune(once, sparsity=0.5)) == weights_fingerprint(once)
+
+
+@pytest.mark.parametrize("sparsity", [-0.1, 1, 1.5, 60, float("nan"), float("inf")])
+def test_a_sparsity_out_of_range_is_refused(tiny_models, sparsity):
+    with pytest.raises(probes.InputError, match=f"sparsity={sparsity}: expected at least 0 and below 1"):
+        prune(tiny_models("BertModel"), sparsity=sparsity)
+
+
+def test_what_is_no_model_of_transformers_or_has_no_blocks_is_refused(tiny_models):
+    with pytest.raises(probes.InputError, match="expected a model of transformers, found Linear"):
+        prune(torch.nn.Linear(2, 2), sparsity=0.5)
+    with pytest.raises(probes.InputError, match="BertModel has no weight matrices inside repeated blocks"):
+        prune(tiny_models("BertModel", num_hidden_layers=0), sparsity=0.5)
+
+
+def test_a_pruned_model_gives_other_states_and_the_more_so_the_sparser(tiny_models, make_tokenizer):
+    import pandas as pd
+
+    corpus = probes.load_corpus(pd.DataFrame({"id": [0, 1], "language": "en", "text": ["the cat sat", "a big dog"]}))
+    model = tiny_models("BertModel")
+    states = [
+        probes.capture(m, make_tokenizer(), corpus, progress=False).hidden.values
+        for m in (model, prune(model, sparsity=0.2), prune(model, sparsity=0.9))
+    ]
+    assert np.array_equal(states[1][0], states[0][0])  # the embeddings
+    little, much = (np.linalg.norm(s[1:] - states[0][1:]) for s in states[1:])
+    assert 0 < little < much

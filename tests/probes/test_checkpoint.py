@@ -1,0 +1,209 @@
+"""Checkpoints: what was saved comes back, what cannot be used or trusted is refused."""
+
+import json
+import shutil
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+
+import probes
+from probes.checkpoint import check_checkpoint, weights_fingerprint
+
+
+@pytest.fixture
+def folder(tiny_folder, tmp_path):
+    """A copy of the tiny model to spoil."""
+    return shutil.copytree(tiny_folder, tmp_path / "model")
+
+
+def change_config(folder, **changes):
+    path = folder / "config.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
+
+
+def pickle_only(folder):
+    torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+
+
+@pytest.mark.parametrize("architecture", ["BertForSequenceClassification", "BertModel", "GPT2LMHeadModel", "T5Model"])
+def test_a_saved_model_comes_back_with_its_head_in_evaluation_mode(tmp_path, tiny_models, make_tokenizer, architecture):
+    saved = tiny_models(architecture).train()
+    saved.save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    model, tokenizer = probes.load_checkpoint(str(tmp_path))
+    assert type(model) is type(saved)
+    assert not any(module.training for module in model.modules())
+    assert len(tokenizer) == len(make_tokenizer())
+    assert weights_fingerprint(model) == weights_fingerprint(saved)
+
+
+def test_a_bfloat16_checkpoint_comes_back_in_float32_with_the_same_values(folder, tiny_models):
+    half = tiny_models("BertForSequenceClassification").to(torch.bfloat16)
+    half.save_pretrained(folder)
+    assert json.loads((folder / "config.json").read_text())["dtype"] == "bfloat16"
+    model, _ = probes.load_checkpoint(folder)
+    assert {p.dtype for p in model.parameters()} == {torch.float32}
+    for name, value in half.state_dict().items():
+        assert torch.equal(model.state_dict()[name], value.float()), name
+
+
+def test_pickled_weights_are_refused_and_load_when_asked_for_by_name(folder):
+    expected = weights_fingerprint(probes.load_checkpoint(folder)[0])
+    pickle_only(folder)
+    with pytest.raises(probes.InputError, match=r"(?s)pickles only \(pytorch_model.bin\).*allow_pickle=True"):
+        probes.load_checkpoint(folder)
+    assert weights_fingerprint(probes.load_checkpoint(folder, allow_pickle=True)[0]) == expected
+
+
+def test_a_pickle_is_not_opened_beside_safetensors_of_another_name(folder):
+    pickle_only(folder)
+    save_file({"other": torch.zeros(1)}, folder / "other.safetensors", {"format": "pt"})
+    with pytest.raises(probes.InputError, match="could not be loaded"):
+        probes.load_checkpoint(folder)
+
+
+class Evil:
+    def __reduce__(self):
+        return (exec, ("raise SystemExit('code of a pickle was run')",))
+
+
+def test_code_in_a_pickle_is_not_run_even_where_pickles_are_allowed(folder):
+    pickle_only(folder)
+    torch.save({"evil": Evil()}, folder / "pytorch_model.bin")
+    with pytest.raises(probes.InputError, match="could not be loaded"):
+        probes.load_checkpoint(folder, allow_pickle=True)
+
+
+def remove(*patterns):
+    return lambda folder: [path.unlink() for pattern in patterns for path in folder.glob(pattern)]
+
+
+def resize(folder):
+    change_config(folder, intermediate_size=24)
+
+
+def drop_weight(folder):
+    weights = load_file(folder / "model.safetensors")
+    del weights["bert.encoder.layer.1.output.dense.weight"]
+    save_file(weights, folder / "model.safetensors", {"format": "pt"})
+
+
+SPOILT = {
+    "no model": (remove("config.json"), "a folder without a model: no config.json in it"),
+    "no weights": (remove("*.safetensors"), r"a folder without weights: expected \*.safetensors beside config.json"),
+    "no tokenizer": (remove("tokenizer*"), "the tokenizer .*tokenizer.save_pretrained"),
+    "more layers": (
+        lambda f: change_config(f, num_hidden_layers=5),
+        "missing in the checkpoint: bert.encoder.layer.3.* and",
+    ),
+    "a weight lacks": (drop_weight, "missing in the checkpoint: bert.encoder.layer.1.output.dense.weight. Its config"),
+    "other shape": (resize, "of another shape in the checkpoint: bert.encoder.layer.0.intermediate.dense"),
+    "truncated": (lambda f: (f / "model.safetensors").write_bytes(b"\x10"), "the model could not be loaded"),
+    "no json": (lambda f: (f / "config.json").write_text("{"), "the model could not be loaded"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "message"), SPOILT.values(), ids=SPOILT)
+def test_a_folder_that_holds_no_whole_model_is_refused_in_one_line(folder, spoil, message):
+    spoil(folder)
+    with pytest.raises(probes.InputError, match=message) as caught:
+        probes.load_checkpoint(folder)
+    assert str(caught.value).startswith(str(folder))
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("source", "message"),
+    [
+        ("/no/such/folder", "/no/such/folder: no such folder. Check the path"),
+        ("./model", "./model: no such folder"),
+        ("a/b/c", "a/b/c: no such folder"),
+        ("no-such-model", "no-such-model: the model could not be loaded"),
+    ],
+)
+def test_a_model_that_is_not_there_is_refused(source, message):
+    with pytest.raises(probes.InputError, match=message):
+        probes.load_checkpoint(source)
+
+
+def test_a_file_in_place_of_a_folder_is_refused(folder):
+    with pytest.raises(
+        probes.InputError, match=r"model.safetensors: expected a folder that holds a model, found a file"
+    ):
+        probes.load_checkpoint(folder / "model.safetensors")
+
+
+def test_the_check_before_loading_reads_no_weights(folder):
+    (folder / "model.safetensors").write_bytes(b"")
+    check_checkpoint(folder)
+    check_checkpoint("bundled")
+    check_checkpoint("owner/name")
+
+
+@pytest.mark.parametrize("kind", ["evil", "bert"])
+def test_code_that_comes_with_a_checkpoint_is_refused_and_not_run(folder, kind):
+    code = {
+        "AutoConfig": "evil.EvilConfig",
+        "AutoModel": "evil.EvilModel",
+        "AutoTokenizer": ["evil.EvilTokenizer", None],
+    }
+    change_config(folder, model_type=kind, architectures=["EvilModel"], auto_map=code)
+    (folder / "evil.py").write_text(f"open({str(folder / 'ran')!r}, 'w')\n")
+    with pytest.raises(probes.InputError, match=r"custom code|'EvilModel' is not one of transformers"):
+        probes.load_checkpoint(folder)
+    assert not (folder / "ran").exists()
+
+
+def test_a_tokenizer_with_more_tokens_than_the_model_is_refused(folder, make_tokenizer):
+    size = len(make_tokenizer())
+    make_tokenizer(words=[str(i) for i in range(50)]).save_pretrained(folder)
+    with pytest.raises(probes.InputError, match=f"do not fit: 54 tokens, but {size} embeddings"):
+        probes.load_checkpoint(folder)
+
+
+def test_a_far_smaller_tokenizer_is_warned_about_and_a_little_smaller_one_is_not(folder, make_tokenizer):
+    words = [word for word in make_tokenizer().get_vocab() if not word.startswith("[")]
+    make_tokenizer(words=words[1:]).save_pretrained(folder)
+    probes.load_checkpoint(folder)
+    make_tokenizer(words=words[:5]).save_pretrained(folder)
+    with pytest.warns(probes.LayerscopeWarning, match=r"the tokenizer has 9 tokens and the model \d+ embeddings"):
+        probes.load_checkpoint(folder)
+
+
+def test_copies_have_one_fingerprint_and_a_changed_weight_or_setting_another(tiny_models):
+    model = tiny_models("BertModel")
+    copy = tiny_models("BertModel")
+    assert weights_fingerprint(copy) == weights_fingerprint(model)
+    copy.config._name_or_path = "elsewhere"
+    assert weights_fingerprint(copy) == weights_fingerprint(model)
+    with torch.no_grad():
+        weight = copy.encoder.layer[1].output.dense.bias
+        weight[3] = torch.nextafter(weight[3], torch.tensor(9.0))
+    assert weights_fingerprint(copy) != weights_fingerprint(model)
+    copy = tiny_models("BertModel")
+    copy.config.hidden_act = "relu"
+    assert weights_fingerprint(copy) != weights_fingerprint(model)
+
+
+def test_a_checkpoint_has_the_same_fingerprint_each_time_also_where_it_lacks_its_pooler(folder):
+    weights = load_file(folder / "model.safetensors")
+    save_file({k: v for k, v in weights.items() if "pooler" not in k}, folder / "model.safetensors", {"format": "pt"})
+    found = set()
+    for seed in (1, 2):
+        before = torch.manual_seed(seed).get_state()
+        found.add(weights_fingerprint(probes.load_checkpoint(folder)[0]))
+        assert torch.equal(torch.get_rng_state(), before)
+    assert len(found) == 1
+
+
+def test_loading_leaves_the_messages_of_transformers_as_they_were(folder):
+    from transformers import logging
+
+    before = logging.get_verbosity(), logging.is_progress_bar_enabled()
+    probes.load_checkpoint(folder)
+    (folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(probes.InputError):
+        probes.load_checkpoint(folder)
+    assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before

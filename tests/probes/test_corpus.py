@@ -1,0 +1,353 @@
+"""Corpora: every source gives the same rows, and every bad one says what is wrong with it."""
+
+import csv
+import json
+import re
+
+import datasets
+import numpy as np
+import pandas as pd
+import pytest
+
+import probes
+from probes.corpus import check_corpus, corpus_fingerprint
+
+ROWS = pd.DataFrame(
+    {
+        "id": ["1", "2", "1", "2"],
+        "language": ["no", "no", "nan", "nan"],
+        "text": ["god dag", 'han sa "NA", så', "你好", 'مرحبا, "صديق"'],
+        "label": ["greeting", "null", "greeting", "null"],
+        "split": ["dev", "test", "dev", "test"],
+    }
+)
+
+
+def write(frame, path):
+    if path.suffix == ".parquet":
+        frame.to_parquet(path)
+    elif path.suffix in (".json", ".jsonl"):
+        frame.to_json(path, orient="records", lines=True, force_ascii=False)
+    else:
+        unquoted = {"sep": "\t", "quoting": csv.QUOTE_NONE}
+        frame.to_csv(path, index=False, **(unquoted if path.suffix == ".tsv" else {}))
+    return path
+
+
+def as_dataset(frame):
+    return datasets.Dataset.from_pandas(frame, preserve_index=False)
+
+
+def with_class_labels(frame):
+    names = sorted(set(frame["label"]))
+    return as_dataset(frame).cast_column("label", datasets.ClassLabel(names=names))
+
+
+def many(n=200, language="en", **columns):
+    """Rows in which nothing misleads: all texts of one length, the labels in turn."""
+    base = {
+        "id": np.arange(n),
+        "language": language,
+        "text": [f"text {i:04}" for i in range(n)],
+        "label": list("ab") * (n // 2),
+    }
+    return pd.DataFrame({**base, **columns})
+
+
+ENDINGS = [".csv", ".tsv", ".parquet", ".jsonl", ".json"]
+
+
+# --- sources ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+@pytest.mark.parametrize("as_text", [str, lambda path: path])
+def test_a_file_of_every_kind_gives_the_rows_that_were_written(tmp_path, ending, as_text):
+    path = write(ROWS, tmp_path / f"rows{ending}")
+    pd.testing.assert_frame_equal(probes.load_corpus(as_text(path)).to_pandas(), ROWS, check_dtype=False)
+
+
+@pytest.mark.parametrize("source", [lambda f: f, as_dataset, with_class_labels])
+def test_frames_and_data_sets_give_their_rows_and_class_labels_their_names(source):
+    corpus = probes.load_corpus(source(ROWS))
+    assert isinstance(corpus, datasets.Dataset)
+    pd.testing.assert_frame_equal(corpus.to_pandas(), ROWS, check_dtype=False)
+
+
+def test_the_bundled_corpus_is_parallel_and_labelled():
+    corpus = probes.load_corpus("bundled").to_pandas()
+    assert list(corpus) == ["id", "language", "text", "label", "split"]
+    assert len(corpus) == corpus["id"].nunique() * corpus["language"].nunique()
+    assert set(corpus["split"]) == {"train", "dev", "test"}
+
+
+def test_a_file_with_a_byte_order_mark_is_read(tmp_path):
+    path = tmp_path / "excel.csv"
+    ROWS.to_csv(path, index=False, encoding="utf-8-sig")
+    assert probes.load_corpus(path)["id"] == list(ROWS["id"])
+
+
+def test_columns_can_have_other_names_and_others_are_dropped():
+    renamed = ROWS.rename(columns={"id": "n", "language": "code", "text": "sentence", "label": "topic"})
+    renamed = renamed.assign(text="not this one", text_pair="and this", url="x")
+    mapping = {"id": "n", "language": "code", "text": "sentence", "label": "topic"}
+    corpus = probes.load_corpus(renamed.drop(columns="text_pair"), **mapping)
+    pd.testing.assert_frame_equal(corpus.to_pandas()[list(ROWS)], ROWS, check_dtype=False)
+    assert set(corpus.column_names) == set(ROWS)
+    assert probes.load_corpus(renamed, **mapping)["text_pair"] == ["and this"] * 4
+
+
+def test_the_source_frame_is_not_changed():
+    before = ROWS.copy()
+    probes.load_corpus(ROWS, split="dev", languages=["nan"])
+    pd.testing.assert_frame_equal(ROWS, before)
+
+
+def test_split_and_languages_choose_rows_in_the_order_of_the_languages():
+    assert probes.load_corpus(ROWS, split="test")["text"] == list(ROWS["text"][[1, 3]])
+    corpus = probes.load_corpus(ROWS, languages=["nan", "no"])
+    assert corpus["language"] == ["nan", "nan", "no", "no"]
+    assert corpus["text"] == list(ROWS["text"][[2, 3, 0, 1]])
+    assert probes.load_corpus(ROWS, languages=["no"])["language"] == ["no", "no"]
+
+
+@pytest.mark.parametrize("source", [lambda f, p: f, lambda f, p: write(f, p)])
+def test_a_label_column_of_empty_strings_counts_as_no_labels(tmp_path, source):
+    corpus = probes.load_corpus(source(ROWS.assign(label=""), tmp_path / "rows.csv"))
+    assert "label" not in corpus.column_names
+
+
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_whole_numbers_are_the_same_text_from_every_kind_of_file(tmp_path, ending):
+    frame = ROWS.assign(id=[1, 2, 1, 2], label=[3.0, 4.0, 3.0, 4.0])
+    corpus = probes.load_corpus(frame if ending in (".csv", ".tsv") else write(frame, tmp_path / f"rows{ending}"))
+    assert corpus["id"] == ["1", "2", "1", "2"]
+    assert corpus["label"] == ["3", "4", "3", "4"]
+
+
+@pytest.mark.parametrize("code", ["no", "nan", "NA", "null", "None"])
+@pytest.mark.parametrize("ending", ENDINGS)
+def test_language_codes_that_look_like_nothing_survive_files(tmp_path, code, ending):
+    path = write(ROWS.iloc[:2].assign(language=code), tmp_path / f"rows{ending}")
+    assert probes.load_corpus(path, languages=[code])["language"] == [code, code]
+
+
+# --- bad input -------------------------------------------------------------------------------------------------------
+
+NAN = float("nan")
+BAD_FRAMES = {
+    "missing column": (ROWS.drop(columns="text"), {}, "no column 'text' for 'text'; the columns are 'id', 'language'"),
+    "misnamed column": (ROWS, {"text": "sentence"}, "no column 'sentence' for 'text'.*text=..."),
+    "misnamed label": (ROWS, {"label": "topic"}, "no column 'topic' for 'label'"),
+    "unknown language": (ROWS, {"languages": ["no", "xx"]}, "unknown language 'xx'; there are 'no', 'nan'"),
+    "language twice": (ROWS, {"languages": ["no", "no"]}, "languages.*'no'"),
+    "no language": (ROWS, {"languages": []}, "at least one row, found none"),
+    "unknown split": (ROWS, {"split": "train"}, "unknown split 'train'; there are 'dev', 'test'"),
+    "no split": (ROWS.drop(columns="split"), {"split": "dev"}, "split='dev' was asked for.*no column 'split'"),
+    "empty text": (ROWS.assign(text=["a", "", "c", "d"]), {}, "text is empty in row 1"),
+    "whitespace": (
+        ROWS.assign(text=["a", "b", " \n\t", "　"]),
+        {},
+        r"text is empty in 2 rows \(counted from 0: 2, 3\)",
+    ),
+    "null text": (ROWS.assign(text=["a", "b", None, "d"]), {}, "text is null in row 2"),
+    "empty table": (ROWS.iloc[:0], {}, "expected at least one row, found none"),
+    "null id": (ROWS.assign(id=[1, 2, 1, NAN]), {}, "id is null in row 3"),
+    "null label": (ROWS.assign(label=[1, NAN, 1, 2]), {}, "label is null in row 1.*drop the row.*whole column"),
+    "empty label": (ROWS.assign(label=["x", "", "x", "y"]), {}, "label is empty in row 1"),
+    "null language": (ROWS.assign(language=["no", None, "da", "da"]), {}, "language is null in row 1"),
+    "null pair": (ROWS.assign(text_pair=["a", None, "c", "d"]), {}, "text_pair is null in row 1"),
+    "twice": (
+        ROWS.assign(id=["1", "1", "1", "2"]),
+        {},
+        r"id '1' occurs more than once in language 'no' \(2 rows.*0, 1",
+    ),
+    "pooled": (
+        ROWS.assign(language=["no", "no", "pooled", "pooled"]),
+        {},
+        "'pooled' is kept for all languages.*Rename",
+    ),
+}
+
+
+@pytest.mark.parametrize(("frame", "options", "message"), BAD_FRAMES.values(), ids=BAD_FRAMES)
+@pytest.mark.parametrize("source", [lambda f: f, as_dataset], ids=["frame", "data set"])
+def test_a_bad_table_is_refused_with_what_where_and_what_to_do(frame, options, message, source):
+    with pytest.raises(probes.InputError, match=f"(?s)^the (frame|data set): .*{message}"):
+        probes.load_corpus(source(frame), **options)
+
+
+def test_the_rows_of_a_message_are_those_of_the_source_also_where_some_were_left_out():
+    frame = ROWS.assign(text=["a", "b", "c", ""]).set_axis([7, 7, 8, 8])
+    with pytest.raises(probes.InputError, match="text is empty in row 3"):
+        probes.load_corpus(frame, languages=["nan", "no"], split="test")
+
+
+def test_an_unlabelled_class_label_is_a_null_label():
+    data = with_class_labels(ROWS).to_dict()
+    data = datasets.Dataset.from_dict(
+        {**data, "label": [0, -1, 0, 1]}, features=datasets.Features(with_class_labels(ROWS).features)
+    )
+    with pytest.raises(probes.InputError, match="label is null in row 1"):
+        probes.load_corpus(data)
+
+
+PARQUET = ("PAR1" + "\0" * 20).encode()
+BAD_FILES = {
+    "parquet as csv": ("x.csv", PARQUET, "x.csv is not a comma-separated table, as its name says .*binary content"),
+    "parquet as tsv": ("x.tsv", PARQUET, "x.tsv is not a tab-separated table, as its name says .*binary content"),
+    "csv as parquet": ("x.parquet", b"id,language,text\n1,en,x\n", "x.parquet is not a Parquet file, as its name says"),
+    "csv as jsonl": ("x.jsonl", b"id,language,text\n1,en,x\n", "x.jsonl is not a file of JSON lines, as its name says"),
+    "json array": (
+        "x.json",
+        b'[{"id": 1, "language": "en", "text": "x"}]',
+        "not a file of JSON lines.*one object a line",
+    ),
+    "latin 1": (
+        "x.csv",
+        "id,language,text\n1,de,süß\n".encode("latin-1"),
+        "not a comma-separated table.*UnicodeDecode",
+    ),
+    "tsv as csv": ("x.csv", b"id\tlanguage\ttext\n1\ten\tx\n", "no column 'id' for 'id'; the columns are"),
+    "text unquoted": (
+        "x.csv",
+        b"id,language,text\n1,en,Hello, you\n2,en,Hi, all\n",
+        "not a comma-separated table.*cells",
+    ),
+    "rows too long": ("x.csv", b"id,language,text\n1,en,Hello\n2,en,Hi, all\n", "not a comma-separated table.*line 3"),
+    "header only": ("x.csv", b"id,language,text\n", "expected at least one row, found none"),
+    "empty csv": ("x.csv", b"", "x.csv: the file is empty. Expected a comma-separated table with the columns id, lang"),
+    "empty parquet": ("x.parquet", b"", "x.parquet: the file is empty. Expected a Parquet file"),
+    "unknown ending": ("x.xlsx", b"PK", "expected a file ending in .csv, .tsv, .parquet, .jsonl, .json, found '.xlsx'"),
+    "no ending": ("corpus", b"id,language,text\n", "found 'no ending'"),
+}
+
+
+@pytest.mark.parametrize(("name", "content", "message"), BAD_FILES.values(), ids=BAD_FILES)
+def test_a_file_that_is_not_what_its_name_says_is_refused(tmp_path, name, content, message):
+    path = tmp_path / name
+    path.write_bytes(content)
+    with pytest.raises(probes.InputError, match=message) as caught:
+        probes.load_corpus(path)
+    assert str(path) in str(caught.value)
+
+
+@pytest.mark.parametrize("missing", ["/no/such/rows.csv", "rows-that-are-not.csv", "./rows.parquet"])
+def test_a_file_that_is_not_there_is_refused_as_such(missing):
+    with pytest.raises(
+        probes.InputError, match=f"{re.escape(missing.removeprefix('./'))}: no such file. Check the path"
+    ):
+        probes.load_corpus(missing)
+
+
+def test_a_dictionary_of_splits_is_refused_with_their_names():
+    with pytest.raises(probes.InputError, match=r"found a dictionary of dev, test. Pass one of them"):
+        probes.load_corpus(datasets.DatasetDict(dev=as_dataset(ROWS), test=as_dataset(ROWS)))
+
+
+@pytest.mark.parametrize("source", [as_dataset(ROWS).to_iterable_dataset(), None, ["a text"]], ids=str)
+def test_anything_else_is_refused_with_its_type(source):
+    with pytest.raises(probes.InputError, match=type(source).__name__):
+        probes.load_corpus(source)
+
+
+@pytest.mark.parametrize("name", ["no-such-corpus", "owner/no-such-corpus"])
+def test_a_hub_name_that_cannot_be_reached_says_so_in_one_line(name):
+    with pytest.raises(probes.InputError, match=f"'{name}' is neither a file here nor a data set") as caught:
+        probes.load_corpus(name)
+    assert "\n" not in str(caught.value)
+
+
+def test_a_corpus_built_by_hand_is_checked_as_a_loaded_one():
+    assert check_corpus(as_dataset(ROWS)).column_names == list(ROWS)
+    with pytest.raises(probes.InputError, match=r"expected a datasets\.Dataset, found DataFrame"):
+        check_corpus(ROWS)
+    with pytest.raises(probes.InputError, match="text is empty in row 0"):
+        check_corpus(as_dataset(ROWS.assign(text=["", "b", "c", "d"])))
+
+
+# --- describe, cautions, fingerprint ---------------------------------------------------------------------------------
+
+
+def test_describe_prints_counts_and_cautions(capsys):
+    probes.describe(probes.load_corpus(pd.concat([many(), many(100, "fr", text="same")])))
+    out = capsys.readouterr().out
+    assert out.startswith("300 rows, 200 ids, 2 languages")
+    assert re.search(r"en +100 +100 +200\nfr +50 +50 +100\n\S+ +150 +150 +300\n", out)
+    assert "caution: ids missing in a language: fr lacks 100 of 200" in out
+    assert "caution: duplicated texts: 100 rows in fr" in out
+
+
+def test_describe_says_where_nothing_was_found_and_manages_without_labels(capsys):
+    probes.describe(probes.load_corpus(many().drop(columns="label")))
+    out = capsys.readouterr().out
+    assert re.search(r"en +200", out)
+    assert "nothing that is known to mislead was found" in out
+
+
+def test_describe_takes_any_names_of_labels_and_languages(capsys):
+    probes.describe(probes.load_corpus(many(label=["all", "b"] * 100, language="all")))
+    assert capsys.readouterr().out.startswith("200 rows")
+
+
+CAUTIONS = {
+    "sorted": (many(label=["a"] * 100 + ["b"] * 100), ["rows sorted by label in en: never take the first n rows"]),
+    "lonely": (many(label=["a", "b"] * 99 + ["a", "c"]), ["classes of one example: 'c' in en"]),
+    "length": (
+        many(text=[f"text {i:04}" + " more" * (i % 2) for i in range(200)]),
+        ["label readable from text length alone in en: accuracy 1.00, largest class 0.50"],
+    ),
+    "duplicated": (many(text=["same", "same", *(f"t{i:04}" for i in range(198))]), ["duplicated texts: 2 rows in en"]),
+    "missing": (pd.concat([many(), many(198, "fr")]), ["ids missing in a language: fr lacks 2 of 200"]),
+    "labels differ": (
+        pd.concat([many(), many(language="fr", label=list("ab") * 98 + list("baab"))]),
+        ["translations of one sentence carry different labels: 2 ids"],
+    ),
+}
+
+
+@pytest.mark.parametrize(("frame", "expected"), CAUTIONS.values(), ids=CAUTIONS)
+def test_each_caution_is_given_for_its_planted_case_and_no_other(frame, expected):
+    found = probes.cautions(probes.load_corpus(frame))
+    assert [c for c in found if c in expected] == expected
+    assert len(found) == 1, found
+
+
+@pytest.mark.parametrize("frame", [many(), pd.concat([many(), many(language="fr")]), many().drop(columns="label")])
+def test_a_clean_corpus_gets_no_caution(frame):
+    assert probes.cautions(probes.load_corpus(frame)) == []
+
+
+def test_the_same_text_in_two_languages_or_with_another_pair_is_no_duplicate():
+    frame = many(text="same", text_pair=[f"pair {i:04}" for i in range(200)])
+    assert probes.cautions(probes.load_corpus(pd.concat([frame, frame.assign(language="fr")]))) == []
+
+
+@pytest.mark.parametrize("column", list(ROWS))
+def test_the_fingerprint_changes_with_any_value(column):
+    before = corpus_fingerprint(probes.load_corpus(ROWS))
+    changed = ROWS.copy()
+    changed.loc[3, column] = {"id": "9", "language": "no "}.get(column, ROWS.loc[3, column] + ".")
+    assert corpus_fingerprint(probes.load_corpus(changed)) != before
+    if column in ("label", "split"):
+        assert corpus_fingerprint(probes.load_corpus(ROWS.drop(columns=column))) != before
+
+
+def test_the_fingerprint_changes_with_the_order_of_rows_only():
+    before = corpus_fingerprint(probes.load_corpus(ROWS))
+    assert corpus_fingerprint(probes.load_corpus(ROWS.iloc[::-1])) != before
+    assert corpus_fingerprint(as_dataset(ROWS[list(ROWS)[::-1]])) == before
+    assert corpus_fingerprint(as_dataset(ROWS.iloc[::-1]).select([3, 2, 1, 0])) == before
+
+
+def test_the_fingerprint_does_not_change_with_how_the_corpus_was_loaded(tmp_path):
+    sources = [ROWS, as_dataset(ROWS), with_class_labels(ROWS), ROWS.assign(id=[1, 2, 1, 2], url="x")]
+    sources += [write(ROWS, tmp_path / f"rows{ending}") for ending in ENDINGS]
+    assert len({corpus_fingerprint(probes.load_corpus(source)) for source in sources}) == 1
+
+
+def test_json_lines_need_not_have_their_keys_in_order(tmp_path):
+    path = tmp_path / "rows.jsonl"
+    rows = [dict(reversed(row.items())) if i % 2 else row for i, row in enumerate(ROWS.to_dict("records"))]
+    path.write_text("\n\n".join(json.dumps(row) for row in rows), encoding="utf-8")
+    pd.testing.assert_frame_equal(probes.load_corpus(path).to_pandas(), ROWS, check_dtype=False)

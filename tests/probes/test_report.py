@@ -1,0 +1,99 @@
+import re
+from html.parser import HTMLParser
+
+import numpy as np
+import pytest
+
+import probes
+
+HOSTILE = "<script>alert('x')</script>"
+
+
+class Page(HTMLParser):
+    def __init__(self, html):
+        super().__init__()
+        self.tags, self.links, self.text = [], [], []
+        self.feed(html)
+
+    def handle_starttag(self, tag, attrs):
+        self.tags.append(tag)
+        self.links += [v for k, v in attrs if k in ("src", "href", "xlink:href", "srcset", "action")]
+
+    def handle_data(self, data):
+        self.text.append(data)
+
+
+@pytest.fixture(scope="module")
+def comparison():
+    rng = np.random.default_rng(0)
+    label = np.tile(np.repeat([HOSTILE, "b"], 15), 2)
+    language = np.repeat(["<b>en</b>", "ar"], 30)
+    text = np.where(language == "ar", "مرحبا", HOSTILE)
+    make = lambda scale: probes.from_arrays(  # noqa: E731
+        rng.normal(size=(2, 60, 8)) + scale * (label == "b")[:, None],
+        id=np.tile(np.arange(30), 2),
+        language=language,
+        label=label,
+        text=text,
+    )
+    return probes.compare({HOSTILE: make(1.0), "b & c": make(2.0)}, pivot="ar")
+
+
+@pytest.fixture(scope="module")
+def page(comparison, tmp_path_factory):
+    return comparison.report(tmp_path_factory.mktemp("r") / "report.html").read_text(encoding="utf-8")
+
+
+def test_text_of_others_is_escaped(page):
+    parsed = Page(page)
+    assert "script" not in parsed.tags
+    assert "b" in parsed.tags  # the parser does see tags
+    assert "<b>en</b>" not in page
+    assert HOSTILE in "".join(parsed.text)
+
+
+def test_nothing_is_loaded_from_outside(page):
+    links = Page(page).links
+    assert links
+    assert all(link.startswith("data:image/svg+xml;base64,") for link in links)
+    assert not re.search(r"@import|url\(|<link|<iframe", page)
+
+
+def test_every_value_of_the_table_is_there(page, comparison):
+    assert page.count("<tr>") >= len(comparison.table)
+    assert f"{comparison.table['value'].iloc[7]:.4g}" in page
+    for column in comparison.table:
+        assert f">{column}</th>" in page
+
+
+def test_where_the_numbers_come_from_is_there(page, comparison):
+    for version in ("torch", "transformers", "numpy", "layerscope"):
+        assert f"<code>{version} {comparison.provenance['versions'][version]}</code>" in page
+    for about in ("Seed: 0", "200 bootstrap draws", "Westfall-Young", "arXiv 2210.10041"):
+        assert about in page
+
+
+def test_right_to_left_text_is_set_by_its_own_direction(page):
+    assert '<td class="prose" dir="auto">مرحبا</td>' in page
+
+
+def test_an_earlier_report_is_replaced_and_nothing_else(comparison, tmp_path):
+    path = comparison.report(tmp_path / "report.html")
+    comparison.report(path)
+    path.write_text("my notes", encoding="utf-8")
+    with pytest.raises(probes.InputError, match="exists and is no layerscope report; it is left as it is"):
+        comparison.report(path)
+    assert path.read_text(encoding="utf-8") == "my notes"
+    assert [f.name for f in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_a_missing_folder_is_named(comparison, tmp_path):
+    with pytest.raises(probes.InputError, match="no such folder"):
+        comparison.report(tmp_path / "nowhere" / "report.html")
+
+
+def test_one_model_has_a_report_without_differences(comparison, tmp_path):
+    name, reps = next(iter(comparison.representations.items()))
+    alone = probes.compare({name: reps}, pivot="ar")
+    html = alone.report(tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "Language by language" not in html
