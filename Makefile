@@ -3,6 +3,7 @@
 # make lint    check style and types
 # make bench   print the benchmark tables
 # make data    rebuild the bundled corpus and the bundled model (about ten minutes)
+# make figures remake the figures of the README
 # make clean   remove the environment and what the demo wrote
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -10,7 +11,7 @@ BIN := .venv/bin
 # Threads that spin while they wait make each other slow where cores are shared.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test lint bench data clean
+.PHONY: demo test lint bench data figures clean
 
 demo: .venv/installed runs/demo/pruned
 	$(BIN)/python -m probes compare base=bundled pruned=runs/demo/pruned --corpus bundled --split test --pivot en \
@@ -35,6 +36,11 @@ bench: .venv/installed-test
 data: .venv/installed
 	$(BIN)/python data/build_corpus.py
 	$(BIN)/python data/build_model.py
+
+figures: demo
+	$(BIN)/python -c "import probes; c = probes.Comparison.open('runs/demo'); \
+		c.plot().savefig('notebooks/images/demo_curves.png', dpi=90); \
+		c.plot_damage('retrieval').savefig('notebooks/images/demo_damage.png', dpi=90)"
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv

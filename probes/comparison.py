@@ -69,8 +69,8 @@ class Comparison:
         >>> comparison = probes.compare(models, probes=["snr"])
         >>> comparison.to_dataframe().query("language == 'pooled'")[["model", "probe", "value"]].round(2)
           model probe  value
-        1   far   snr   1.26
-        3  near   snr   1.03
+        1   far   snr   1.48
+        3  near   snr   1.07
     """
 
     table: pd.DataFrame

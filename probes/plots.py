@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -26,6 +27,15 @@ _TITLES = {
 }
 
 
+class _Shown(Figure):
+    """A figure that a notebook shows by itself: made without pyplot, it opens no window and leaves no state."""
+
+    def _repr_png_(self) -> bytes:
+        buffer = io.BytesIO()
+        self.savefig(buffer, format="png", dpi=110)
+        return buffer.getvalue()
+
+
 def curves(comparison: Comparison, probes: list[str], language: str) -> Figure:
     """Draw value and interval by layer: one panel a probe, one colour a model."""
     table = comparison.table
@@ -36,7 +46,7 @@ def curves(comparison: Comparison, probes: list[str], language: str) -> Figure:
     models = list(comparison.provenance["models"])
     columns = min(3, len(probes))
     rows = -(-len(probes) // columns)
-    figure = Figure(figsize=(4.2 * columns + 0.6, 3.0 * rows + 0.8), layout="constrained")
+    figure = _Shown(figsize=(4.2 * columns + 0.6, 3.0 * rows + 0.8), layout="constrained")
     axes = np.atleast_1d(figure.subplots(rows, columns, squeeze=False).ravel())
     colours = dict(zip(models, sns.color_palette("colorblind", len(models)), strict=True))
     with sns.axes_style("whitegrid"):
@@ -81,7 +91,7 @@ def damage(comparison: Comparison, probe: str) -> Figure:
     largest = max(float(np.nanmax(np.abs(w.to_numpy(float)), initial=0.0)) for w in wide.values()) or 1.0
     rows, layers = next(iter(wide.values())).shape
     size = (max(3.2, 0.55 * layers + 1.6) * len(others) + 0.6, max(2.2, 0.32 * rows + 1.4))
-    figure = Figure(figsize=size, layout="constrained")
+    figure = _Shown(figsize=size, layout="constrained")
     axes = figure.subplots(1, len(others), squeeze=False)[0]
     for axis, model in zip(axes, others, strict=True):
         p = _wide(table[table["model"] == model], "p_adjusted")

@@ -67,7 +67,7 @@ def class_separability(
         >>> rng = np.random.default_rng(0)
         >>> y = np.arange(3000) % 3
         >>> round(class_separability(rng.normal(size=(3000, 16)) + 4 * np.eye(16)[y], y), 2)
-        0.4
+        0.41
     """
     if not isinstance(x, xr.Dataset):
         return on_arrays(_statistics, x, labels)

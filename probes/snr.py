@@ -59,7 +59,7 @@ def snr(
         >>> rng = np.random.default_rng(0)
         >>> y = np.arange(3000) % 3
         >>> round(snr(rng.normal(size=(3000, 16)) + 4 * np.eye(16)[y], y), 2)
-        1.41
+        1.42
     """
     if not isinstance(x, xr.Dataset):
         return on_arrays(_statistics, x, labels)

@@ -49,7 +49,6 @@ def files(tmp_path):
     ("arguments", "message"),
     [
         (["bundled"], "'bundled': expected NAME=CHECKPOINT"),
-        (["a=bundled", "a=bundled"], "two models are called 'a'"),
         (["a=bundled", "--languages", "en,xx"], "unknown language 'xx'"),
         (["a=bundled", "--pivot", "de"], "pivot 'de': no such language"),
         (["a=bundled", "--split", "none"], "unknown split 'none'"),
@@ -73,6 +72,11 @@ def test_bad_input_ends_in_one_message_and_status_2(arguments, message, files, c
     assert message in printed
     assert "Traceback" not in printed
     assert printed.count("error:") == 1
+
+
+def test_two_models_of_one_name_are_refused(tmp_path, capsys):
+    assert main(["compare", "a=bundled", "a=bundled", *SMALL, "--out", str(tmp_path / "out")]) == 2
+    assert "two models are called 'a'" in capsys.readouterr().err
 
 
 def test_columns_can_be_mapped_and_missing_labels_are_said(files, capsys):
