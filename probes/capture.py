@@ -34,8 +34,7 @@ POOLINGS = {
     "first": "state of the first token",
     "last": "state of the last attended token",
 }
-_BUFFER_BYTES = 2**28
-_TOKENISED = 8 * BLOCK  # rows at a time
+_WINDOW = _TOKENISED = 2 * BLOCK  # rows at a time
 
 
 def capture(
@@ -98,7 +97,8 @@ def capture(
     if dtype not in ("float32", "bfloat16"):
         raise InputError(f"dtype={dtype!r} is not known; choose 'float32' or 'bfloat16'")
     name = name or getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
-    check_fit(model, tokenizer, name)
+    if isinstance(model, PreTrainedModel):
+        check_fit(embedding_rows(model), tokenizer, name)
     runner, taken = _runner(model, modules, name)
     tokens = _tokenise(tokenizer, corpus, _limit(model, tokenizer, max_length), model, name)
     attributes: dict[str, Any] = {
@@ -144,8 +144,8 @@ def capture(
             dataset = dataset.assign_coords(module=("layer", as_strings(list(modules))))
         dataset.attrs = attributes
         shape = (layers, len(corpus), features)
-        window = max(BLOCK, _BUFFER_BYTES // (4 * layers * features) // BLOCK * BLOCK)
-        window = len(corpus) if target is None else min(window, 8 * BLOCK)
+        # What is kept before it is written: enough rows to sort by length, whatever the size of the corpus.
+        window = len(corpus) if target is None else _WINDOW
         hidden = None if target is None else target.open(dataset, shape, window)
         bar = tqdm(total=len(corpus), desc=f"capture {name}", unit="text", disable=not progress)
         for number, start in enumerate(range(0, len(corpus), window)):

@@ -52,16 +52,14 @@ def load_checkpoint(
     if source == "bundled":
         with resources.as_file(resources.files("probes.data") / "model") as folder:
             return load_checkpoint(folder)
-    check_checkpoint(source, allow_pickle=allow_pickle)
+    config, tokenizer = check_checkpoint(source, allow_pickle=allow_pickle)
     name = str(source)
     try:
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
-        kind = _model_class(config, name)
         # What a checkpoint lacks (a head, a pooler) is drawn at random: the same each time, so that one checkpoint has
         # one fingerprint, and without a trace in the caller's random numbers.
         with quiet(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
-            model, loaded = kind.from_pretrained(
+            model, loaded = _model_class(config, name).from_pretrained(
                 name,
                 config=config,
                 dtype=torch.float32,
@@ -71,13 +69,35 @@ def load_checkpoint(
                 ignore_mismatched_sizes=True,  # they are refused below, by name
                 output_loading_info=True,
             )
-    except InputError:
-        raise
     except Exception as error:  # transformers raises OSError, ValueError, KeyError, RuntimeError ... for the same thing
         raise InputError(
             f"{name}: the model could not be loaded ({type(error).__name__}: {_one_line(error)})"
         ) from error
     _check_loaded(model, loaded, name)
+    check_fit(embedding_rows(model), tokenizer, name)
+    return model.eval(), tokenizer
+
+
+def check_checkpoint(
+    source: str | Path, *, allow_pickle: bool = False
+) -> tuple[transformers.PreTrainedConfig, PreTrainedTokenizerBase]:
+    """Return the configuration and the tokenizer of a checkpoint, having checked all that can be without its weights.
+
+    Raises:
+        InputError: as `load_checkpoint`, but for weights that are missing inside their file.
+    """
+    if source == "bundled":
+        with resources.as_file(resources.files("probes.data") / "model") as folder:
+            return check_checkpoint(folder)
+    _check_files(source, allow_pickle)
+    name = str(source)
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:  # as above: one kind for the user, many in transformers
+        raise InputError(
+            f"{name}: the model could not be loaded ({type(error).__name__}: {_one_line(error)})"
+        ) from error
+    _model_class(config, name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:
@@ -91,12 +111,14 @@ def load_checkpoint(
             f"{name}: the tokenizer is missing: expected its files beside config.json, found none with a vocabulary. "
             "Save it into the same folder with tokenizer.save_pretrained(...)"
         )
-    check_fit(model, tokenizer, name)
-    return model.eval(), tokenizer
+    rows = getattr(config, "vocab_size", None)
+    if rows is not None and len(tokenizer) > rows:
+        check_fit(rows, tokenizer, name)
+    return config, tokenizer
 
 
-def check_checkpoint(source: str | Path, *, allow_pickle: bool = False) -> None:
-    """Raise `InputError` where a path cannot hold a loadable model; reads no weights. Hub names and "bundled" pass."""
+def _check_files(source: str | Path, allow_pickle: bool) -> None:
+    """Raise `InputError` where a path holds no model, or only one that would be unpickled. Hub names pass."""
     folder = Path(source)
     looks_like_path = isinstance(source, Path) or str(source).startswith((".", "/", "~")) or str(source).count("/") > 1
     if not folder.exists():
@@ -122,11 +144,8 @@ def check_checkpoint(source: str | Path, *, allow_pickle: bool = False) -> None:
         raise InputError(f"{source}: a folder without weights: expected *.safetensors beside config.json, found none")
 
 
-def check_fit(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """Raise `InputError` where the tokenizer has more tokens than the model has embeddings; warn where far fewer."""
-    if not isinstance(model, PreTrainedModel):
-        return
-    rows = embedding_rows(model)
+def check_fit(rows: int, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Raise `InputError` where the tokenizer has more tokens than a model has embeddings; warn where far fewer."""
     tokens = len(tokenizer)
     if tokens > rows:
         raise InputError(

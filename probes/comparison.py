@@ -17,15 +17,15 @@ import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.alignment import alignment_gap, check_pivot, margin_retrieval, retrieval
 from probes.capture import capture
-from probes.checkpoint import check_checkpoint, load_checkpoint
+from probes.checkpoint import check_checkpoint, check_fit, embedding_rows, load_checkpoint
 from probes.corpus import cautions, check_corpus
 from probes.errors import InputError, LayerscopeWarning
 from probes.representations import check_representations
-from probes.resampling import POOLED, difference
+from probes.resampling import POOLED, check_draws, difference
 from probes.separability import class_separability
 from probes.snr import snr
 from probes.variability import variability
@@ -221,9 +221,12 @@ def compare(
     examples = _examples(corpus, captured, models)
     chosen = _chosen(probes, examples, pivot)
     tokenizers = _tokenizers(models, tokenizer)
-    for model in models.values():
-        if isinstance(model, str | Path) and model != "bundled":
+    check_draws(draws)
+    for name, model in models.items():
+        if isinstance(model, str | Path):
             check_checkpoint(model, allow_pickle=allow_pickle)
+        elif isinstance(model, PreTrainedModel):
+            check_fit(embedding_rows(model), tokenizers[name], name)
 
     measured: dict[str, dict[str, xr.Dataset]] = {}
     representations: dict[str, xr.Dataset] = {}

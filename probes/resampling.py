@@ -52,8 +52,7 @@ def sample(reps: xr.Dataset, *, draws: int, seed: int, labels: bool) -> Sample:
         InputError: fewer than 2 draws; labels are needed and there are none, or only one class.
     """
     check_representations(reps)
-    if draws < 2:
-        raise InputError(f"draws={draws}: expected at least 2; 200 is the default")
+    check_draws(draws)
     # Sorted, so that shuffled rows get the same draws.
     ids, names = pd.factorize(reps["id"].values, sort=True)
     language, languages = pd.factorize(reps["language"].values)
@@ -69,6 +68,12 @@ def sample(reps: xr.Dataset, *, draws: int, seed: int, labels: bool) -> Sample:
     key = hashlib.sha256("\0".join([*map(str, names), str(seed), str(draws)]).encode()).hexdigest()[:16]
     weights = _weights(len(names), draws, seed)
     return Sample(ids, names, list(languages), language, list(classes), label, weights, key)
+
+
+def check_draws(draws: int) -> None:
+    """Raise `InputError` where there are too few draws for an interval."""
+    if draws < 2:
+        raise InputError(f"draws={draws}: expected at least 2; 200 is the default")
 
 
 def _weights(n: int, draws: int, seed: int) -> np.ndarray:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from collections.abc import Iterator
 from typing import overload
 
 import numpy as np
@@ -14,10 +15,7 @@ from probes.resampling import (
     POOLED,
     Sample,
     bias_corrected,
-    class_sums,
-    class_weights,
     on_arrays,
-    parts,
     result,
     sample,
     warn_few,
@@ -92,25 +90,14 @@ def variability(
 
 def _statistics(reps: xr.Dataset, drawn: Sample) -> dict[str, np.ndarray]:
     """For every group: nu, and nu freed of the noise in the class means, each (1 + draws, layer)."""
-    out = {group: np.empty((2, len(drawn.weights), reps.sizes["layer"])) for group in [*drawn.languages, POOLED]}
-    groups = {group: drawn.group(group) for group in drawn.languages or [POOLED]}
-    counts = {group: class_weights(rows, drawn) for group, rows in groups.items()}
-    for layer in range(reps.sizes["layer"]):
-        # Any point near the states will do; without it, means would be taken off numbers that are mostly mean.
-        origin = states(reps, layer, slice(0, BLOCK)).mean(axis=0)
-        origin = np.where(np.isfinite(origin), origin, 0.0)
-        pooled = np.zeros((len(drawn.weights), len(drawn.classes), reps.sizes["feature"]))
-        for group, rows in groups.items():
-            sums = np.zeros_like(pooled)
-            for part in parts(rows):
-                sums += class_sums(states(reps, layer, part) - origin, part, drawn)
-            pooled += sums
-            if group != POOLED:
-                out[group][..., layer] = _variability(reps, layer, rows, origin, sums, counts[group], drawn)
-        everyone = drawn.group(POOLED)
-        out[POOLED][..., layer] = _variability(
-            reps, layer, everyone, origin, pooled, class_weights(everyone, drawn), drawn
-        )
+    # Made once: to get fresh memory of this size from the system again and again takes longer than to fill it.
+    memory = np.empty((len(drawn.classes), len(drawn.weights), reps.sizes["feature"]), np.float32)
+    out = {}
+    for group in [*drawn.languages, POOLED]:
+        rows = drawn.group(group)
+        moments = _id_weights(rows, drawn)
+        layers = [_variability(reps, layer, rows, drawn, moments, memory) for layer in range(reps.sizes["layer"])]
+        out[group] = np.stack(layers, axis=-1)
     return out
 
 
@@ -126,10 +113,9 @@ def _variability(
     reps: xr.Dataset,
     layer: int,
     rows: np.ndarray,
-    origin: np.ndarray,
-    sums: np.ndarray,
-    counts: np.ndarray,
     drawn: Sample,
+    moments: tuple[np.ndarray, np.ndarray, np.ndarray],
+    memory: np.ndarray,
 ) -> np.ndarray:
     """Return nu, and nu freed of the noise in the class means, for every row of weights: (2, 1 + draws).
 
@@ -137,56 +123,71 @@ def _variability(
     Q = M Sigma_within M', which are small. Noise e in the class means adds e e' to K and e Sigma_within e' to Q. Both
     are read off the draws, whose class means are as far from the sample's as those are from the truth.
     """
-    there = np.flatnonzero(counts[0] > 0)
-    missing = np.full((2, len(sums)), np.nan)
-    with np.errstate(invalid="ignore", divide="ignore"):
-        centre = sums[0, there] / counts[0, there, None]
-        # How far a draw is from the sample, in float32: rounding far below the spread, in half the time.
-        moved = (sums[:, there] / counts[:, there, None] - centre).astype(np.float32)
+    there, label = np.unique(drawn.label[rows], return_inverse=True)
+    size, n_classes = np.bincount(label), len(there)
+    few_rows = len(rows) <= BLOCK
+    kept = states(reps, layer, rows) if few_rows else None
+
+    def by_class() -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
+        """Yield the states of one class after another, a piece at a time, with the weights of their ids."""
+        for start in range(0, len(rows), BLOCK):
+            part = slice(start, start + BLOCK)
+            x = states(reps, layer, rows[part]) if kept is None else kept
+            for c in range(n_classes):
+                inside = np.flatnonzero(label[part] == c)
+                if len(inside):
+                    yield c, x[inside], drawn.ids[rows[part][inside]]
+
+    centre = np.zeros((n_classes, reps.sizes["feature"]))
+    for c, x, _ in by_class():
+        centre[c] += x.sum(axis=0) / size[c]
+    if not np.isfinite(centre).all():
+        return np.full((2, len(drawn.weights)), np.nan)
     # The rows of centred means sum to 0, so one singular value is 0 by construction. It is taken out by working in the
     # C - 1 directions orthogonal to the ones, which takes the mean out as well.
-    n_classes = len(there)
     contrasts = np.linalg.qr(np.column_stack([np.ones(n_classes), np.eye(n_classes)[:, :-1]]))[0][:, 1:].T
-    if not np.isfinite(centre).all():
-        return missing
     own = np.linalg.pinv(contrasts @ centre, rcond=1e-10)
     if not own.any():
-        return missing
-    usable = np.isfinite(moved.sum(axis=(1, 2)))  # a draw may leave a class out
-    moved[~usable] = 0
-    reduced = contrasts.astype(np.float32) @ moved + (contrasts @ centre).astype(np.float32)
-    flat = reduced.reshape(-1, reduced.shape[2])
-    few = moved[1 : 1 + _FEW].reshape(-1, moved.shape[2])
-
-    value, spread = 0.0, np.zeros(len(few))
-    q = np.zeros((n_classes, len(sums), len(contrasts), len(contrasts)))
-    for part in parts(rows):
-        label = drawn.label[part]
-        x = states(reps, layer, part) - origin
-        for i, c in enumerate(there):
-            inside = label == c
-            # Around the class mean of the sample, so that little is taken off below.
-            x_class = x[inside] - centre[i]
-            value += np.square(x_class @ own).sum() / counts[0, c] / n_classes
-            x_class = x_class.astype(np.float32)
-            along = (flat @ x_class.T).reshape(*reduced.shape[:2], -1)
-            w = drawn.weights[:, drawn.ids[part[inside]]].astype(np.float32)
-            q[i] += (along * w[:, None, :]) @ along.transpose(0, 2, 1)
-            spread += np.square(few @ x_class.T).sum(axis=1) / counts[0, c]
-    if len(sums) == 1:
+        return np.full((2, len(drawn.weights)), np.nan)
+    # Around the class means of the sample, so that little is taken off anywhere. The sample itself in float64; the
+    # draws in float32: rounding far below their spread, in half the time.
+    value = sum(np.square((x - centre[c]) @ own).sum() / size[c] for c, x, _ in by_class()) / n_classes
+    if len(drawn.weights) == 1:
         return np.full((2, 1), value)
-    q /= np.maximum(counts[:, there], 1).T[..., None, None]
-    off = (moved @ reduced.transpose(0, 2, 1)).transpose(1, 0, 2)
+    moved = memory[:n_classes]
+    moved[:] = 0
+    counts = np.zeros((n_classes, len(drawn.weights)))
+    for c, x, ids in by_class():
+        w = drawn.weights[:, ids].astype(np.float32)
+        moved[c] += w @ (x - centre[c]).astype(np.float32)
+        counts[c] += w.sum(axis=1)
+    usable = np.all(counts > 0, axis=0)  # a draw may leave a class out
+    moved /= np.maximum(counts, 1)[..., None].astype(np.float32)
+    reduced = (contrasts.astype(np.float32) @ moved.reshape(n_classes, -1)).reshape(-1, *moved.shape[1:])
+    reduced += (contrasts @ centre).astype(np.float32)[:, None]  # (C - 1, 1 + draws, feature)
+
+    few = moved[:, 1 : 1 + _FEW].reshape(-1, moved.shape[2])
+    spread = np.zeros(len(few))
+    q = np.zeros((n_classes, len(drawn.weights), len(contrasts), len(contrasts)))
+    for c, x, ids in by_class():
+        x = (x - centre[c]).astype(np.float32)
+        along = (reduced.reshape(-1, reduced.shape[2]) @ x.T).reshape(*reduced.shape[:2], -1)
+        weighted = along * drawn.weights[:, ids].astype(np.float32)
+        q[c] += weighted.transpose(1, 0, 2) @ along.transpose(1, 2, 0)
+        spread += np.square(few @ x.T).sum(axis=1) / size[c]
+    q /= np.maximum(counts, 1)[..., None, None]
+    across = reduced.transpose(1, 0, 2)  # (1 + draws, C - 1, feature)
+    off = (moved.transpose(1, 0, 2) @ across.transpose(0, 2, 1)).transpose(1, 0, 2)
     q -= off[..., :, None] * off[..., None, :]
 
-    n, second, third = _id_weights(rows, there, drawn)
+    n, second, third = moments
     few_ids = n / np.maximum(n - 1, 1)
-    noise = np.square(moved[1:][usable[1:]]).sum(axis=2).mean(axis=0) * few_ids
+    noise = np.einsum("cwd,cwd->c", moved[:, 1:], moved[:, 1:]) / max(int(usable[1:].sum()), 1) * few_ids
     # What a class mean shares with its own examples is alike for all of them and taken off with their mean; only the
     # part that differs by their weights is left.
     shared = np.square(noise) / n_classes
-    spread_noise = spread.reshape(-1, n_classes).mean(axis=0) / n_classes * few_ids - shared
-    k = (reduced @ reduced.transpose(0, 2, 1)).astype(np.float64)
+    spread_noise = spread.reshape(n_classes, -1).mean(axis=1) / n_classes * few_ids - shared
+    k = (across @ across.transpose(0, 2, 1)).astype(np.float64)
     k_freed = k - np.einsum("kc,wc,lc->wkl", contrasts, noise * second, contrasts)
     q_freed = (q / np.maximum(1 - second / n, 1e-12).T[..., None, None]).mean(axis=0)
     q_freed -= np.einsum("kc,wc,lc->wkl", contrasts, spread_noise * second + shared * (third - second**2), contrasts)
@@ -198,18 +199,19 @@ def _variability(
 
 def _nu(k: np.ndarray, q: np.ndarray) -> np.ndarray:
     """trace(K^-1 Q K^-1) of every draw; inf where K is not positive, so the classes may not differ at all."""
-    scale, axes = np.linalg.eigh(k)
+    scale = np.linalg.eigvalsh(k)
     positive = scale[:, 0] > 1e-12 * scale[:, -1]
-    turned = np.einsum("wka,wkl,wla->wa", axes, q, axes)
-    return np.where(positive, (turned / np.where(positive[:, None], scale, 1) ** 2).sum(axis=1), np.inf)
+    inverse = np.linalg.inv(np.where(positive[:, None, None], k, np.eye(k.shape[1])))
+    return np.where(positive, np.einsum("wkl,wlm,wmk->w", inverse, q, inverse, optimize=True), np.inf)
 
 
-def _id_weights(rows: np.ndarray, there: np.ndarray, drawn: Sample) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _id_weights(rows: np.ndarray, drawn: Sample) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Return how many ids each class has, and for every row of weights its second and third moment over them.
 
     Both are 1 for equal weights: n sum(w^2) / sum(w)^2, the noise of a weighted mean against that of the plain one,
     and n^2 sum(w^3) / sum(w)^3.
     """
+    there = np.unique(drawn.label[rows])
     n = np.empty(len(there))
     second, third = np.empty((2, len(drawn.weights), len(there)))
     for i, c in enumerate(there):

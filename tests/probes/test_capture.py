@@ -526,7 +526,7 @@ def windows(monkeypatch):
     """Twenty rows in windows of four."""
     module = sys.modules["probes.capture"]  # the name itself is the function
     monkeypatch.setattr(module, "BLOCK", 4)
-    monkeypatch.setattr(module, "_BUFFER_BYTES", 1)
+    monkeypatch.setattr(module, "_WINDOW", 4)
     return make_corpus([" ".join(LONG.split()[: 1 + i % 7]) + f" w{i}" for i in range(20)])
 
 

@@ -139,7 +139,18 @@ def test_the_check_before_loading_reads_no_weights(folder):
     (folder / "model.safetensors").write_bytes(b"")
     check_checkpoint(folder)
     check_checkpoint("bundled")
-    check_checkpoint("owner/name")
+
+
+def test_the_check_before_loading_finds_a_tokenizer_that_does_not_fit(folder):
+    change_config(folder, vocab_size=5)
+    (folder / "model.safetensors").write_bytes(b"")
+    with pytest.raises(probes.InputError, match="tokenizer and model do not fit: .* tokens, but 5 embeddings"):
+        check_checkpoint(folder)
+
+
+def test_a_hub_name_that_cannot_be_reached_is_named():
+    with pytest.raises(probes.InputError, match="owner/name: the model could not be loaded"):
+        check_checkpoint("owner/name")
 
 
 @pytest.mark.parametrize("kind", ["evil", "bert"])

@@ -4,6 +4,8 @@ import sys
 import pandas as pd
 import pytest
 
+import compress
+import probes
 from probes.__main__ import main
 
 SMALL = ["--corpus", "bundled", "--split", "dev", "--languages", "en,fr,zh", "--pivot", "en", "--draws", "20"]
@@ -37,12 +39,40 @@ def test_a_run_is_not_overwritten_unasked(tmp_path, capsys):
     assert main([*arguments, "--overwrite"]) == 0
 
 
-@pytest.fixture
-def files(tmp_path):
-    (tmp_path / "no_label.csv").write_text("id,language,sentence\n1,en,hello\n1,fr,bonjour\n2,en,a\n2,fr,b\n")
-    (tmp_path / "blocked").write_text("a file")
-    (tmp_path / "empty_folder").mkdir()
-    return tmp_path
+HEADER = "id,language,text,label\n"
+GOOD = "".join(f"{i},{k},word {i} {k},{'xy'[i % 2]}\n" for i in range(8) for k in ("en", "fr"))
+TABLES = {
+    "good": HEADER + GOOD,
+    "no_text": "id,language,sentence\n1,en,hello\n",
+    "no_rows": HEADER,
+    "empty_text": HEADER + GOOD + "9,en, ,x\n",
+    "null_id": HEADER + GOOD + ",en,word,x\n",
+    "null_label": HEADER + GOOD + "9,en,word,\n",
+    "twice": HEADER + GOOD + "1,en,word,x\n",
+    "one_class": HEADER + GOOD.replace(",y\n", ",x\n"),
+    "lonely": HEADER + GOOD + "9,en,word,z\n",
+    "no_shared": HEADER + "".join(f"{k}{i},{k},word {i},{'xy'[i % 2]}\n" for i in range(8) for k in ("en", "fr")),
+}
+
+
+@pytest.fixture(scope="module")
+def files(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("files")
+    for name, text in TABLES.items():
+        (folder / f"{name}.csv").write_text(text)
+    (folder / "text.parquet").write_text(TABLES["good"])
+    (folder / "blocked").write_text("a file")
+    (folder / "empty_folder").mkdir()
+    model, tokenizer = probes.load_checkpoint("bundled")
+    tokenizer.add_tokens([f"new{i}" for i in range(9)])
+    compress.save(model, folder / "too_many_tokens", tokenizer)
+    (folder / "pickle").mkdir()
+    (folder / "pickle" / "config.json").write_text("{}")
+    (folder / "pickle" / "pytorch_model.bin").write_bytes(b"")
+    return folder
+
+
+CORPUS = "--corpus={}/"
 
 
 @pytest.mark.parametrize(
@@ -51,27 +81,43 @@ def files(tmp_path):
         (["bundled"], "'bundled': expected NAME=CHECKPOINT"),
         (["a=bundled", "--languages", "en,xx"], "unknown language 'xx'"),
         (["a=bundled", "--pivot", "de"], "pivot 'de': no such language"),
-        (["a=bundled", "--split", "none"], "unknown split 'none'"),
+        (["a=bundled", "--split", "none"], "split='none' was asked for, but there is no column 'split'"),
         (["a=bundled", "--probes", "snr,r2"], "unknown probe 'r2'"),
         (["a=bundled", "--baseline", "b"], "baseline 'b': no such model"),
-        (["a=bundled", "--corpus", "{}/missing.csv"], "no such file"),
-        (["a=bundled", "--corpus", "{}/no_label.csv"], "no column 'text' for 'text'"),
+        (["a=bundled", CORPUS + "missing.csv"], "no such file"),
+        (["a=bundled", CORPUS + "no_text.csv"], "no column 'text' for 'text'"),
         (["a=bundled", "--text", "sentence"], "no column 'sentence' for 'text'"),
+        (["a=bundled", CORPUS + "no_rows.csv"], "expected at least one row, found none"),
+        (["a=bundled", CORPUS + "empty_text.csv"], "text is empty in row 16"),
+        (["a=bundled", CORPUS + "null_id.csv"], "id is null in row 16"),
+        (["a=bundled", CORPUS + "null_label.csv"], "label is null in row 16"),
+        (["a=bundled", CORPUS + "twice.csv"], "id '1' occurs more than once in language 'en'"),
+        (["a=bundled", CORPUS + "text.parquet"], "text.parquet is not a Parquet file, as its name says"),
+        (["a=bundled", CORPUS + "one_class.csv"], "language 'en' has only one class, 'x'"),
+        (["a=bundled", CORPUS + "lonely.csv"], "class 'z' has a single example in language 'en'"),
+        (["a=bundled", CORPUS + "no_shared.csv"], "language 'fr' shares no ids with the pivot 'en'"),
         (["a={}/empty_folder"], "a folder without a model"),
         (["a={}/missing"], "no such folder"),
+        (["a={}/pickle"], "expected weights in safetensors, found pickles only (pytorch_model.bin)"),
+        (["a={}/too_many_tokens"], "tokenizer and model do not fit: 4,009 tokens, but 4,000 embeddings"),
         (["a=bundled", "--out", "{}/blocked/run"], "cannot be written to"),
         (["a=bundled", "--max-length", "1000"], "max_length=1000: expected 1 to 64"),
         (["a=bundled", "--draws", "1"], "draws=1: expected at least 2"),
+        (["a=bundled", "--device", "nowhere"], "device='nowhere' cannot be used here"),
     ],
 )
-def test_bad_input_ends_in_one_message_and_status_2(arguments, message, files, capsys):
+def test_bad_input_ends_in_one_message_and_status_2_before_a_model_is_run(
+    arguments, message, files, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("transformers.BertModel.forward", lambda *_, **__: pytest.fail("the model was run"))
+    common = ["--corpus", f"{files}/good.csv", "--pivot", "en", "--out", str(tmp_path / "out")]
     filled = [a.replace("{}", str(files)) for a in arguments]
-    command = ["compare", filled[0], *SMALL, "--out", str(files / "out"), *filled[1:]]
-    assert main(command) == 2
+    assert main(["compare", filled[0], *common, *filled[1:]]) == 2
     printed = capsys.readouterr().err
     assert message in printed
     assert "Traceback" not in printed
     assert printed.count("error:") == 1
+    assert not (tmp_path / "out" / "comparison.csv").exists()
 
 
 def test_two_models_of_one_name_are_refused(tmp_path, capsys):
@@ -79,11 +125,11 @@ def test_two_models_of_one_name_are_refused(tmp_path, capsys):
     assert "two models are called 'a'" in capsys.readouterr().err
 
 
-def test_columns_can_be_mapped_and_missing_labels_are_said(files, capsys):
+def test_columns_can_be_mapped_and_missing_labels_are_said(tmp_path, capsys):
     rows = "".join(f"{i},{k},word {i} {k}\n" for i in range(8) for k in ("en", "fr"))
-    (files / "plain.csv").write_text("key,language,sentence\n" + rows)
-    corpus = ["--corpus", str(files / "plain.csv"), "--id", "key", "--text", "sentence", "--pivot", "en"]
-    assert main(["compare", "a=bundled", *corpus, "--draws", "5", "--out", str(files / "out")]) == 0
+    (tmp_path / "plain.csv").write_text("key,language,sentence\n" + rows)
+    corpus = ["--corpus", str(tmp_path / "plain.csv"), "--id", "key", "--text", "sentence", "--pivot", "en"]
+    assert main(["compare", "a=bundled", *corpus, "--draws", "5", "--out", str(tmp_path / "out")]) == 0
     assert "warning: no labels: class_separability, variability, snr left out" in capsys.readouterr().err
 
 
