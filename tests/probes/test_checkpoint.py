@@ -144,7 +144,7 @@ def test_the_check_before_loading_reads_no_weights(folder):
 def test_the_check_before_loading_finds_a_tokenizer_that_does_not_fit(folder):
     change_config(folder, vocab_size=5)
     (folder / "model.safetensors").write_bytes(b"")
-    with pytest.raises(probes.InputError, match="tokenizer and model do not fit: .* tokens, but 5 embeddings"):
+    with pytest.raises(probes.InputError, match=r"tokenizer and model do not fit: .* tokens, but 5 embeddings"):
         check_checkpoint(folder)
 
 
