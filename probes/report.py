@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -39,7 +40,8 @@ def write(comparison: Comparison, path: Path) -> Path:
 def _page(comparison: Comparison) -> str:
     # Everything is escaped: texts, labels and names come from files of others.
     environment = jinja2.Environment(loader=jinja2.PackageLoader("probes", "."), autoescape=True)
-    environment.filters["n"] = _number
+    environment.filters["n"] = partial(_number, digits=4)
+    environment.filters["short"] = partial(_number, digits=3)
     probes, models = list(comparison.provenance["probes"]), comparison.provenance["models"]
     return environment.get_template("report.html.jinja").render(
         provenance=comparison.provenance,
@@ -59,8 +61,8 @@ def _image(figure: Figure) -> str:
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
-def _number(value: object) -> object:
-    """Four digits for a number, nothing for a missing one; anything else as it is."""
+def _number(value: object, digits: int) -> object:
+    """Some digits of a number, nothing for a missing one; anything else as it is."""
     if not isinstance(value, float | np.floating):
         return value
-    return "" if np.isnan(value) else f"{value:.4g}"
+    return "" if np.isnan(value) else f"{value:#.{digits}g}"

@@ -61,7 +61,7 @@ def test_nothing_is_loaded_from_outside(page):
 
 def test_every_value_of_the_table_is_there(page, comparison):
     assert page.count("<tr>") >= len(comparison.table)
-    assert f"{comparison.table['value'].iloc[7]:.4g}" in page
+    assert f"{comparison.table['value'].iloc[7]:#.4g}" in page
     for column in comparison.table:
         assert f">{column}</th>" in page
 
