@@ -10,29 +10,26 @@ from pathlib import Path
 from compress.prune import prune
 from compress.saving import check_new, save
 from probes.checkpoint import load_checkpoint
+from probes.command import run
 from probes.errors import InputError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; bad input ends in one message on standard error and exit status 2."""
-    options = _parser().parse_args(arguments)
-    try:
-        options.run(options)
-    except InputError as error:
-        print(f"error: {error}", file=sys.stderr)
-        return 2
-    return 0
+    """Run a command and return its exit status."""
+    return run(_parser(), arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m compress", description="Make a model smaller.")
     commands = parser.add_subparsers(required=True, metavar="COMMAND")
-    run = commands.add_parser("prune", help="set the smallest weights of every matrix to zero")
-    run.add_argument("model", metavar="MODEL", help="a folder, a hub name or 'bundled'")
-    run.add_argument("--sparsity", type=float, required=True, help="share of the weights that become zero, 0 to 1")
-    run.add_argument("--out", type=Path, required=True, help="a new folder for the pruned model and its tokenizer")
-    run.add_argument("--allow-pickle", action="store_true", help="also open pickled weights, which can run any code")
-    run.set_defaults(run=_prune)
+    smaller = commands.add_parser("prune", help="set the smallest weights of every matrix to zero")
+    smaller.add_argument("model", metavar="MODEL", help="a folder, a hub name or 'bundled'")
+    smaller.add_argument("--sparsity", type=float, required=True, help="share of the weights that become zero, 0 to 1")
+    smaller.add_argument("--out", type=Path, required=True, help="a new folder for the pruned model and its tokenizer")
+    smaller.add_argument(
+        "--allow-pickle", action="store_true", help="also open pickled weights, which can run any code"
+    )
+    smaller.set_defaults(run=_prune)
     return parser
 
 

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import argparse
 import sys
-import warnings
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -12,23 +11,15 @@ import datasets
 import pandas as pd
 
 from probes.capture import POOLINGS
+from probes.command import run
 from probes.comparison import PROBES, check_folder, compare
 from probes.corpus import cautions, describe, load_corpus
-from probes.errors import InputError, LayerscopeWarning
+from probes.errors import InputError
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
-    """Run a command; bad input ends in one message on standard error and exit status 2."""
-    options = _parser().parse_args(arguments)
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", LayerscopeWarning)
-        warnings.showwarning = _say
-        try:
-            options.run(options)
-        except InputError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
-    return 0
+    """Run a command and return its exit status."""
+    return run(_parser(), arguments)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -42,26 +33,30 @@ def _parser() -> argparse.ArgumentParser:
         name = column.replace("-", "_")
         corpus.add_argument(f"--{column}", default=name, metavar="COLUMN", help=f"the column that holds the {column}")
 
-    run = commands.add_parser("compare", parents=[corpus], help="compare checkpoints layer by layer")
-    run.add_argument("models", nargs="+", metavar="NAME=CHECKPOINT", help="a folder, a hub name or 'bundled'")
-    run.add_argument("--corpus", required=True, help="CSV, TSV, Parquet, JSON lines, a hub name, or 'bundled'")
-    run.add_argument("--out", required=True, type=Path, help="folder for comparison.csv, report.html and the states")
-    run.add_argument("--overwrite", action="store_true", help="replace a run that is in the folder already")
-    run.add_argument("--pivot", help="language that alignment is measured against")
-    run.add_argument("--baseline", help="model that the others are compared with (the first)")
-    run.add_argument(
+    measure = commands.add_parser("compare", parents=[corpus], help="compare checkpoints layer by layer")
+    measure.add_argument("models", nargs="+", metavar="NAME=CHECKPOINT", help="a folder, a hub name or 'bundled'")
+    measure.add_argument("--corpus", required=True, help="CSV, TSV, Parquet, JSON lines, a hub name, or 'bundled'")
+    measure.add_argument(
+        "--out", required=True, type=Path, help="folder for comparison.csv, report.html and the states"
+    )
+    measure.add_argument("--overwrite", action="store_true", help="replace a run that is in the folder already")
+    measure.add_argument("--pivot", help="language that alignment is measured against")
+    measure.add_argument("--baseline", help="model that the others are compared with (the first)")
+    measure.add_argument(
         "--probes", type=_list, help=f"separated by commas (all that the corpus allows): {', '.join(PROBES)}"
     )
-    run.add_argument("--draws", type=int, default=200, help="bootstrap draws (%(default)s)")
-    run.add_argument("--seed", type=int, default=0, help="of the bootstrap (%(default)s)")
-    run.add_argument("--pooling", choices=list(POOLINGS), default="mean", help="tokens -> one vector (%(default)s)")
-    run.add_argument("--max-length", type=int, help="cut texts at so many tokens (the limit of the model)")
-    run.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="(%(default)s)")
-    run.add_argument("--device", help="cuda, mps or cpu (the first there is)")
-    run.add_argument("--batch-size", type=int, default=64, help="most texts in a batch (%(default)s)")
-    run.add_argument("--batch-tokens", type=int, default=4096, help="most tokens in a batch (%(default)s)")
-    run.add_argument("--allow-pickle", action="store_true", help="also open pickled weights, which can run any code")
-    run.set_defaults(run=_compare)
+    measure.add_argument("--draws", type=int, default=200, help="bootstrap draws (%(default)s)")
+    measure.add_argument("--seed", type=int, default=0, help="of the bootstrap (%(default)s)")
+    measure.add_argument("--pooling", choices=list(POOLINGS), default="mean", help="tokens -> one vector (%(default)s)")
+    measure.add_argument("--max-length", type=int, help="cut texts at so many tokens (the limit of the model)")
+    measure.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="(%(default)s)")
+    measure.add_argument("--device", help="cuda, mps or cpu (the first there is)")
+    measure.add_argument("--batch-size", type=int, default=64, help="most texts in a batch (%(default)s)")
+    measure.add_argument("--batch-tokens", type=int, default=4096, help="most tokens in a batch (%(default)s)")
+    measure.add_argument(
+        "--allow-pickle", action="store_true", help="also open pickled weights, which can run any code"
+    )
+    measure.set_defaults(run=_compare)
 
     show = commands.add_parser("describe", parents=[corpus], help="count a corpus and say what in it misleads")
     show.add_argument("corpus", help="CSV, TSV, Parquet, JSON lines, a hub name, or 'bundled'")
@@ -130,11 +125,6 @@ def _corpus(options: argparse.Namespace) -> datasets.Dataset:
 
 def _list(text: str) -> list[str]:
     return [part.strip() for part in text.split(",") if part.strip()]
-
-
-def _say(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
-    if issubclass(category, LayerscopeWarning):
-        print(f"warning: {message}", file=sys.stderr)
 
 
 if __name__ == "__main__":
