@@ -15,6 +15,7 @@ from probes.command import run
 from probes.comparison import PROBES, check_folder, compare
 from probes.corpus import cautions, describe, load_corpus
 from probes.errors import InputError
+from probes.report import check_path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -74,6 +75,7 @@ def _compare(options: argparse.Namespace) -> None:
             raise InputError(f"two models are called {name!r}. Give each a name of its own")
         models[name] = checkpoint
     check_folder(options.out, overwrite=options.overwrite)
+    check_path(options.out / "report.html")
     corpus = _corpus(options)
     for caution in cautions(corpus):
         print(f"caution: {caution}", file=sys.stderr)
@@ -94,8 +96,8 @@ def _compare(options: argparse.Namespace) -> None:
         batch_size=options.batch_size,
         batch_tokens=options.batch_tokens,
     )
-    report = comparison.report(options.out / "report.html")
     comparison.save(options.out, overwrite=options.overwrite)
+    report = comparison.report(options.out / "report.html")
     print(_text(comparison.summary(), comparison.baseline))
     print(f"\nwrote {options.out / 'comparison.csv'} and {report}")
 

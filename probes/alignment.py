@@ -17,8 +17,8 @@ from probes.resampling import CONFIDENCE, POOLED, Sample, result, sample
 NEIGHBOURS = 4
 _INVARIANT = "rotation, common scale, length of each vector, order (not shift)"
 _ENTRIES = 2**22  # of one block of similarities
-# What separates equal inputs that ran in different batches; a tie within it is a tie.
-_TIE = 4 * float(np.finfo(np.float32).eps)
+# What separates equal inputs that ran in different batches: a few roundings of their states.
+_ROUNDING = 4 * float(np.finfo(np.float32).eps)
 
 _Statistic = Callable[[xr.Dataset, int, np.ndarray, np.ndarray, np.ndarray], np.ndarray]
 
@@ -58,10 +58,11 @@ def retrieval(
         InputError: the pivot is unknown; a language shares no id with it.
 
     Notes:
-        A tie with the right one (within 4 float32 roundings) counts as right; a layer whose states are all equal has
-        no value. The draws weigh each sentence by what it does to the value, as one that is looked for and as one that
-        keeps another from being found, among the same candidates. Where all sentences are right, or none is, draws
-        cannot differ: the interval is then the exact binomial one.
+        A tie with the right one (within 4 float32 roundings of the states) counts as right; a layer whose states are
+        all equal has no value. The draws weigh each sentence by what it does to the value, as one that is looked for
+        and as one that keeps another from being found, among the same candidates. Where all sentences are right, or
+        none is, the interval is the exact binomial one. It is for the mean over corpora of this size, and wider than it
+        need be where nearly all are right.
 
     Example:
         >>> x = np.random.default_rng(0).normal(size=(100, 8))
@@ -319,9 +320,14 @@ def _accuracy(
     themselves would make the task easier, since a draw has fewer different ones.
     """
     together = np.concatenate([x, y])
-    if not np.isfinite(together).all() or np.abs(together - together[0]).max() < _TIE:
+    if not np.isfinite(together).all() or np.abs(together - together[0]).max() < _ROUNDING:
         return np.full(len(weights), np.nan)
     n = len(x)
+    # Rounding a state moves a cosine by that times the sine of the angle, which is small where all states lie close.
+    angle = np.linalg.norm(x - y, axis=1)
+    if nearest is not None:  # and the means over neighbours by that times the sine of the angle to them
+        angle = (angle + np.sqrt(2 * max(1 - np.mean(nearest), 0))) / np.abs(np.mean(nearest, axis=0))
+    tie = _ROUNDING * angle + 1e-14
     right, spoiled = np.zeros(n), np.zeros(n)
     for one, other, near in ((x, y, nearest), (y, x, nearest and nearest[::-1])):
         for rows, score in _cosines(one, other):
@@ -329,14 +335,15 @@ def _accuracy(
                 scale = (near[0][rows, None] + near[1]) / 2
                 score = np.divide(score, scale, out=np.full_like(score, -np.inf), where=scale > 0)
             own = score[np.arange(len(score)), np.arange(rows.start, rows.stop)]
-            better = (score > own[:, None] + _TIE).sum(axis=1)
+            better = (score > (own + tie[rows])[:, None]).sum(axis=1)
             right[rows] += (better == 0) & np.isfinite(own)
-            spoiled += np.bincount(score[better == 1].argmax(axis=1), minlength=n)
+            spoiled += np.bincount(score[(better == 1) & np.isfinite(own)].argmax(axis=1), minlength=n)
     effect = (right - spoiled) / 2
     share = right.sum() / (2 * n)
-    total = weights.sum(axis=1)
     with np.errstate(invalid="ignore", divide="ignore"):
-        return share + weights @ (effect - effect.mean()) / total
+        out = share + weights @ (effect - effect.mean()) / weights.sum(axis=1)
+    out[0] = share
+    return out
 
 
 def _exact_at_the_ends(out: xr.Dataset) -> xr.Dataset:

@@ -92,10 +92,7 @@ def capture(
         ('layer', 'example', 'feature')
     """
     corpus = check_corpus(corpus)
-    if pooling not in POOLINGS:
-        raise InputError(f"pooling={pooling!r} is not known; choose one of {', '.join(map(repr, POOLINGS))}")
-    if dtype not in ("float32", "bfloat16"):
-        raise InputError(f"dtype={dtype!r} is not known; choose 'float32' or 'bfloat16'")
+    where = check_settings(pooling, dtype, device, batch_size, batch_tokens)
     name = name or getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
     if isinstance(model, PreTrainedModel):
         check_fit(embedding_rows(model), tokenizer, name)
@@ -129,7 +126,6 @@ def capture(
         return open_representations(target.path).assign_attrs(model=name)
 
     batches = _Batches(tokens, batch_size, batch_tokens)
-    where = _device(device)
     with _evaluating(model, where), taken as states_of, torch.inference_mode(), _precision(where, dtype):
 
         def pooled(rows: np.ndarray) -> np.ndarray:
@@ -165,6 +161,38 @@ def capture(
         target.finish()
         return open_representations(target.path)
     return dataset.assign(hidden=(("layer", "example", "feature"), buffer))
+
+
+def check_settings(
+    pooling: str = "mean",
+    dtype: str = "float32",
+    device: str | torch.device | None = None,
+    batch_size: int = 64,
+    batch_tokens: int = 4096,
+    **_: object,
+) -> torch.device:
+    """Return the device to run on; raise `InputError` where a setting of `capture` that needs no model is wrong."""
+    if pooling not in POOLINGS:
+        raise InputError(f"pooling={pooling!r} is not known; choose one of {', '.join(map(repr, POOLINGS))}")
+    if dtype not in ("float32", "bfloat16"):
+        raise InputError(f"dtype={dtype!r} is not known; choose 'float32' or 'bfloat16'")
+    if batch_size < 1 or batch_tokens < 1:
+        raise InputError(f"expected batch_size and batch_tokens of at least 1; found {batch_size} and {batch_tokens}")
+    return _device(device)
+
+
+def check_length(max_length: int | None, positions: int | None, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the longest input in tokens: the smaller of positions and the tokenizer's limit, None without one."""
+    limits = [tokenizer.model_max_length] if tokenizer.model_max_length < 10**9 else []
+    if positions is not None and positions > 0:
+        limits.append(positions)
+    limit = min(limits, default=None)
+    if max_length is not None and (max_length < 1 or (limit is not None and max_length > limit)):
+        raise InputError(
+            f"max_length={max_length}: expected "
+            + ("at least 1" if limit is None else f"1 to {limit}, the most tokens the model and its tokenizer take")
+        )
+    return max_length or limit
 
 
 # --- what is run, and which states are taken -------------------------------------------------------------------------
@@ -292,24 +320,13 @@ class _Tokens:
 
 
 def _limit(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> int | None:
-    """The longest input in tokens: the smaller of the model's positions and the tokenizer's limit, None without one."""
-    limits = [tokenizer.model_max_length] if tokenizer.model_max_length < 10**9 else []
-    config = getattr(model, "config", None)
-    positions = getattr(config, "max_position_embeddings", None)
+    positions = getattr(getattr(model, "config", None), "max_position_embeddings", None)
     table = next((m for n, m in model.named_modules() if n.endswith("position_embeddings")), None)
     if isinstance(table, torch.nn.Embedding):
         # RoBERTa counts positions from its padding index on, so two of its 514 are never used.
         offset = 0 if table.padding_idx is None else table.padding_idx + 1
         positions = table.num_embeddings - offset
-    if positions is not None and positions > 0:
-        limits.append(positions)
-    limit = min(limits, default=None)
-    if max_length is not None and (max_length < 1 or (limit is not None and max_length > limit)):
-        raise InputError(
-            f"max_length={max_length}: expected "
-            + ("at least 1" if limit is None else f"1 to {limit}, the most tokens the model and its tokenizer take")
-        )
-    return max_length or limit
+    return check_length(max_length, positions, tokenizer)
 
 
 def _tokenise(
@@ -380,10 +397,6 @@ class _Batches:
     size: int
     budget: int
 
-    def __post_init__(self) -> None:
-        if self.size < 1 or self.budget < 1:
-            raise InputError(f"expected batch_size and batch_tokens of at least 1; found {self.size} and {self.budget}")
-
     def longest(self) -> np.ndarray:
         """The row with the most tokens: if memory is short, it is short here and not after an hour."""
         return np.array([int(self.tokens.lengths.argmax())])
@@ -424,6 +437,8 @@ class _Batches:
 
 def _device(wanted: str | torch.device | None) -> torch.device:
     if wanted is not None:
+        if str(wanted).startswith("meta"):
+            raise InputError("device='meta' holds no numbers; choose 'cuda', 'mps' or 'cpu'")
         try:
             return torch.empty(0, device=wanted).device
         except (RuntimeError, AssertionError) as error:  # unknown to torch, or not on this machine
@@ -490,6 +505,12 @@ class _Store:
                     f"{place} exists and is no store of Representations; it is left as it is. "
                     "Choose another path for store="
                 )
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            raise InputError(
+                f"{path} cannot be written to ({error.strerror}). Choose another path for store="
+            ) from error
 
     def complete(self) -> bool:
         attributes = _attributes(self.path)
@@ -516,7 +537,6 @@ class _Store:
                 return hidden
         if self.partial.exists():
             shutil.rmtree(self.partial)
-        self.partial.parent.mkdir(parents=True, exist_ok=True)
         dataset.to_zarr(self.partial, zarr_format=3, consolidated=False)
         group = zarr.open_group(self.partial, mode="r+")
         hidden = group.create_array(

@@ -11,6 +11,7 @@ from typing import Any
 
 import torch
 import transformers
+from safetensors import safe_open
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.errors import InputError, LayerscopeWarning
@@ -131,7 +132,16 @@ def _check_files(source: str | Path, allow_pickle: bool) -> None:
         raise InputError(
             f"{source}: a folder without a model: no config.json in it. Expected what model.save_pretrained(...) writes"
         )
-    if any(folder.glob("*.safetensors")):
+    weights = sorted(folder.glob("*.safetensors"))
+    for file in weights:
+        try:
+            with safe_open(file, framework="pt"):
+                pass
+        except Exception as error:  # cut short, or something else under that name
+            raise InputError(
+                f"{file}: not readable as safetensors ({_one_line(error)}). Copy or save it again"
+            ) from error
+    if weights:
         return
     pickles = [f.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for f in folder.glob(pattern)]
     if pickles and not allow_pickle:

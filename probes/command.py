@@ -21,6 +21,9 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
+        except KeyboardInterrupt:
+            print("interrupted; what was captured is kept, the same command goes on from there", file=sys.stderr)
+            return 130
     return 0
 
 

@@ -20,7 +20,7 @@ import xarray as xr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.alignment import alignment_gap, check_pivot, margin_retrieval, retrieval
-from probes.capture import capture
+from probes.capture import capture, check_length, check_settings
 from probes.checkpoint import check_checkpoint, check_fit, embedding_rows, load_checkpoint
 from probes.corpus import cautions, check_corpus
 from probes.errors import InputError, LayerscopeWarning
@@ -84,7 +84,8 @@ class Comparison:
     def summary(self) -> pd.DataFrame:
         """Return one row a probe and model, over all languages: the layer where the baseline is best, and what is lost.
 
-        `worst_language` is the one that lost most at that layer, by `its_difference`.
+        `worst_language` is the one that lost most at that layer, by `its_difference`; empty where none lost. A model
+        that does not have the layer has a row without numbers.
         """
         rows = []
         for probe, attributes in self.provenance["probes"].items():
@@ -99,11 +100,10 @@ class Comparison:
             for model in self.provenance["models"]:
                 here = of_probe[(of_probe["model"] == model) & (of_probe["layer"] == layer)]
                 pooled = here[here["language"] == POOLED]
-                if pooled.empty:
-                    continue
                 row = {"probe": probe, "better": "higher" if better > 0 else "lower", "layer": layer, "model": model}
-                row |= pooled.iloc[0][["value", "low", "high", *COLUMNS[8:]]].to_dict()
-                lost = (better * here[here["language"] != POOLED].set_index("language")["difference"]).dropna()
+                row |= pooled[["value", "low", "high", *COLUMNS[8:]]].squeeze().to_dict() if len(pooled) else {}
+                change = better * here[here["language"] != POOLED].set_index("language")["difference"]
+                lost = change[change < 0]
                 row["worst_language"] = "" if lost.empty else lost.idxmin()
                 row["its_difference"] = np.nan if lost.empty else better * lost.min()
                 rows.append(row)
@@ -144,6 +144,7 @@ class Comparison:
         """
         folder = Path(folder)
         check_folder(folder, overwrite=overwrite)
+        folder.mkdir(parents=True, exist_ok=True)
         texts = {
             "comparison.csv": self.table.to_csv(index=False),
             "provenance.json": json.dumps(self.provenance, indent=2, ensure_ascii=False) + "\n",
@@ -221,10 +222,14 @@ def compare(
     examples = _examples(corpus, captured, models)
     chosen = _chosen(probes, examples, pivot)
     tokenizers = _tokenizers(models, tokenizer)
-    check_draws(draws)
+    check_draws(draws, seed)
+    check_settings(**settings)
+    if store is not None:
+        check_folder(Path(store), overwrite=True)
     for name, model in models.items():
         if isinstance(model, str | Path):
-            check_checkpoint(model, allow_pickle=allow_pickle)
+            config, own = check_checkpoint(model, allow_pickle=allow_pickle)
+            check_length(settings.get("max_length"), getattr(config, "max_position_embeddings", None), own)
         elif isinstance(model, PreTrainedModel):
             check_fit(embedding_rows(model), tokenizers[name], name)
 
@@ -265,11 +270,14 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
         raise InputError(
             f"{folder} already holds a run. Choose another folder, or replace it with overwrite=True (--overwrite)"
         )
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe = folder / ".layerscope-can-write"
         probe.touch()
         probe.unlink()
+        for path in made:  # leaves no trace where something else is refused
+            path.rmdir()
     except OSError as error:
         raise InputError(f"{folder} cannot be written to ({error.strerror}). Choose another output folder") from error
 
@@ -309,6 +317,8 @@ def _examples(
 
 def _chosen(probes: Sequence[str] | None, examples: pd.DataFrame, pivot: str | None) -> list[str]:
     """The probes to measure, checked against the corpus; those that it does not allow are left out and named."""
+    if probes is not None and (isinstance(probes, str) or not probes):
+        raise InputError(f"probes={probes!r}: expected a list of names, out of {', '.join(PROBES)}")
     unknown = [p for p in probes or () if p not in PROBES]
     if unknown:
         raise InputError(f"unknown probe {', '.join(map(repr, unknown))}; there are {', '.join(PROBES)}")

@@ -60,6 +60,12 @@ def load_corpus(
     """
     frame, name = _read(source, split)
     frame = frame.reset_index(drop=True)  # so that messages give the rows as they were given
+    if isinstance(languages, str):
+        raise InputError(f"languages={languages!r}: expected a list of language codes, found one string")
+    given_names = [id, language, text, *(c for c in (label, text_pair, "split") if c in frame)]
+    for column in given_names:
+        if given_names.count(column) > 1 or (column in frame and list(frame).count(column) > 1):
+            raise InputError(f"{name}: column {column!r} stands for more than one thing. Give each its own column")
     columns = {id: "id", language: "language", text: "text", label: "label", text_pair: "text_pair"}
     for given, meant in columns.items():
         required = meant in REQUIRED

@@ -51,11 +51,7 @@ def curves(comparison: Comparison, probes: list[str], language: str) -> Figure:
     colours = dict(zip(models, sns.color_palette("colorblind", len(models)), strict=True))
     with sns.axes_style("whitegrid"):
         for axis, probe in zip(axes, probes, strict=False):
-            of_probe = table[table["probe"] == probe].copy()
-            # An interval without an upper end goes to the edge of the picture, not to infinity.
-            top = of_probe[["value", "low"]].max().max()
-            finite = of_probe["high"][np.isfinite(of_probe["high"])].max()
-            of_probe["high"] = of_probe["high"].replace(np.inf, max(2 * top, finite))
+            of_probe = table[table["probe"] == probe]
             (
                 so.Plot(of_probe, x="layer", y="value", ymin="low", ymax="high", color="model")
                 .add(so.Band(alpha=0.2), legend=False)

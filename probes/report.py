@@ -29,12 +29,17 @@ def write(comparison: Comparison, path: Path) -> Path:
     Raises:
         InputError: there is a file at the path that is no report.
     """
-    if path.exists() and not (path.is_file() and _MARK in path.read_text(encoding="utf-8", errors="replace")[:200]):
-        raise InputError(f"{path} exists and is no layerscope report; it is left as it is. Choose another path")
+    check_path(path)
     if not path.parent.is_dir():
         raise InputError(f"{path.parent}: no such folder. Make it, or choose another path")
     write_whole(path, _page(comparison))
     return path
+
+
+def check_path(path: Path) -> None:
+    """Raise `InputError` where there is something at the path that is no earlier report."""
+    if path.exists() and not (path.is_file() and _MARK in path.read_text(encoding="utf-8", errors="replace")[:200]):
+        raise InputError(f"{path} exists and is no layerscope report; it is left as it is. Choose another path")
 
 
 def _page(comparison: Comparison) -> str:

@@ -17,6 +17,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import xarray as xr
+from scipy.stats import norm as normal
+from scipy.stats import t as student_t
 
 from probes.errors import InputError, LayerscopeWarning
 from probes.representations import BLOCK, check_representations, from_arrays, states
@@ -52,7 +54,7 @@ def sample(reps: xr.Dataset, *, draws: int, seed: int, labels: bool) -> Sample:
         InputError: fewer than 2 draws; labels are needed and there are none, or only one class.
     """
     check_representations(reps)
-    check_draws(draws)
+    check_draws(draws, seed)
     # Sorted, so that shuffled rows get the same draws.
     ids, names = pd.factorize(reps["id"].values, sort=True)
     language, languages = pd.factorize(reps["language"].values)
@@ -70,10 +72,12 @@ def sample(reps: xr.Dataset, *, draws: int, seed: int, labels: bool) -> Sample:
     return Sample(ids, names, list(languages), language, list(classes), label, weights, key)
 
 
-def check_draws(draws: int) -> None:
-    """Raise `InputError` where there are too few draws for an interval."""
-    if draws < 2:
-        raise InputError(f"draws={draws}: expected at least 2; 200 is the default")
+def check_draws(draws: int, seed: int) -> None:
+    """Raise `InputError` where draws and seed cannot be used, or there are too few draws for an interval."""
+    if not isinstance(draws, int | np.integer) or draws < 2:
+        raise InputError(f"draws={draws!r}: expected a whole number of at least 2; 200 is the default")
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise InputError(f"seed={seed!r}: expected a whole number of at least 0")
 
 
 def _weights(n: int, draws: int, seed: int) -> np.ndarray:
@@ -121,17 +125,37 @@ def class_weights(rows: np.ndarray, drawn: Sample) -> np.ndarray:
     return drawn.weights.astype(np.float64) @ indicator
 
 
-def bias_corrected(statistics: np.ndarray) -> np.ndarray:
-    """Move the draws of a biased statistic to where the true value lies; row 0, the sample's own value, stays.
+def centred(statistics: np.ndarray, times: int = 1) -> np.ndarray:
+    """Take the bias off the draws of a statistic; row 0, the sample's own value, stays.
 
-    A draw from the sample is as far from the sample as the sample is from the truth, so the draws carry the bias
-    twice: it is estimated by their mean minus the sample's value, and taken off two times.
+    A draw is as far from the sample as the sample is from the truth, so the draws carry the bias twice, once more than
+    the sample's value. Taken off once, as their mean minus that value, they spread around what the statistic is in
+    samples of this size; taken off two times, around what it tends to in large ones.
     """
     moved = statistics.copy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # all NaN: said once, by name, in result()
-        moved[1:] -= 2 * (np.nanmean(statistics[1:], axis=0) - statistics[0])
+        moved[1:] -= times * (np.nanmean(statistics[1:], axis=0) - statistics[0])
     return moved
+
+
+def widened(statistics: np.ndarray, drawn: Sample, group: str) -> np.ndarray:
+    """Spread the draws of a statistic of classes as widely as the ids of the smallest class warrant.
+
+    The draws know the spread of n ids with a share of 1 / n missing, and exactly only for large n: as for a mean, the
+    factor is that of Student's t.
+    """
+    rows = drawn.group(group)
+    counts = pd.DataFrame({"label": drawn.label[rows], "id": drawn.ids[rows]}).groupby("label")["id"].nunique()
+    n = max(int(counts.min()), 2)
+    level = (1 + CONFIDENCE) / 2
+    factor = np.sqrt(n / (n - 1)) * student_t.ppf(level, n - 1) / normal.ppf(level)
+    spread = statistics.copy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        middle = np.nanmean(statistics[1:], axis=0)
+    spread[1:] = middle + factor * (statistics[1:] - middle)
+    return spread
 
 
 def result(
@@ -142,7 +166,6 @@ def result(
     *,
     n: Mapping[str, int] | None = None,
     bounds: tuple[float, float] = (-np.inf, np.inf),
-    interval_of: Mapping[str, np.ndarray] | None = None,
 ) -> xr.Dataset:
     """Put a probe's numbers into its labelled result, with the interval, and say which are missing and why.
 
@@ -153,15 +176,13 @@ def result(
         attributes: what the probe says of itself: its estimator, range, direction, invariances and paper.
         n: for every language the number of examples; by default all that it has.
         bounds: the range that the interval is kept within.
-        interval_of: other draws to take the interval from, where those of differences will not do.
 
     Returns:
         `value, low, high (layer, language)`, `n (language)`, `draws (draw, layer, language)`.
     """
     n = n or {language: len(drawn.group(language)) for language in statistics}
     values = np.stack([statistics[language] for language in statistics], axis=-1)
-    spread = values if interval_of is None else np.stack([interval_of[language] for language in statistics], axis=-1)
-    low, high = interval(values[0], spread[1:])
+    low, high = interval(values[0], values[1:])
     low, high = np.clip(low, *bounds), np.clip(high, *bounds)
     dims = ("layer", "language")
     out = xr.Dataset(
@@ -192,7 +213,7 @@ def interval(value: np.ndarray, draws: np.ndarray) -> tuple[np.ndarray, np.ndarr
     tail = (1 - CONFIDENCE) / 2
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # all NaN: said once, by name, in result()
-        low, high = np.nanquantile(draws, [tail, 1 - tail], axis=0, method="nearest")  # a draw may be inf
+        low, high = np.nanquantile(draws, [tail, 1 - tail], axis=0, method="weibull")  # the (n + 1) q-th draw
     missing = np.isnan(value)
     return np.where(missing, np.nan, np.fmin(low, value)), np.where(missing, np.nan, np.fmax(high, value))
 
@@ -281,12 +302,13 @@ def warn_few(out: xr.Dataset, drawn: Sample, fewest: int) -> None:
     few = []
     for language in out["language"].values:
         counts = np.bincount(drawn.label[drawn.group(language)], minlength=len(drawn.classes))
-        few += [f"{drawn.classes[c]} has {counts[c]} in {language}" for c in np.flatnonzero(counts < fewest)]
+        scarce = np.flatnonzero((counts > 0) & (counts < fewest))
+        few += [f"{drawn.classes[c]} has {counts[c]} in {language}" for c in scarce]
     if few:
         warnings.warn(
             f"{out.attrs['probe']} of model {out.attrs['model']}: fewer than {fewest} examples in a class "
-            f"({'; '.join(few[:5])}{f'; and {len(few) - 5} more' if len(few) > 5 else ''}), so its intervals hold the "
-            "true value less often than they say",
+            f"({'; '.join(few[:5])}{f'; and {len(few) - 5} more' if len(few) > 5 else ''}), so its intervals are "
+            "not reliable",
             LayerscopeWarning,
             stacklevel=4,
         )

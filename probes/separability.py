@@ -12,7 +12,7 @@ from probes.representations import directions
 from probes.resampling import (
     POOLED,
     Sample,
-    bias_corrected,
+    centred,
     class_sums,
     class_weights,
     on_arrays,
@@ -20,6 +20,7 @@ from probes.resampling import (
     result,
     sample,
     warn_few,
+    widened,
 )
 
 _ATTRIBUTES = {
@@ -60,8 +61,9 @@ def class_separability(
         The class-separation index of Kornblith, Chen, Lee and Norouzi 2021, arXiv 2010.16402, as recalled: means over
         all ordered pairs, those of an example with itself included. Self pairs raise the value, by about (1 - R2) /
         (examples a class); the interval is for the value without that (the draws are moved by twice the bias the
-        bootstrap finds) and is widened where needed so that it holds the value. With fewer than 5 examples in a class
-        it holds the true value less often than it says, and a warning says so. Memory does not grow with the corpus.
+        bootstrap finds) and reaches to the value itself where needed. Where the classes hardly differ it is wider than
+        it need be. With fewer than 5 examples in a class it is not reliable, and a warning says so. Memory does not
+        grow with the corpus.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -72,7 +74,9 @@ def class_separability(
     if not isinstance(x, xr.Dataset):
         return on_arrays(_statistics, x, labels)
     drawn = sample(x, draws=draws, seed=seed, labels=True)
-    statistics = {group: bias_corrected(values) for group, values in _statistics(x, drawn).items()}
+    statistics = {
+        group: widened(centred(values, times=2), drawn, group) for group, values in _statistics(x, drawn).items()
+    }
     out = result(x, drawn, statistics, _ATTRIBUTES, bounds=(-np.inf, 1))
     warn_few(out, drawn, _FEWEST)
     return out

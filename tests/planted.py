@@ -18,18 +18,23 @@ def planted(
     languages: int = 2,
     layers: int = 1,
     shared: float = 0.7,
+    decay: float = 0.0,
 ) -> xr.Dataset:
-    """Sentences with a class, a part that their translations share, a shift of their language, and noise."""
+    """Sentences with a class, a part that their translations share, a shift of their language, and noise.
+
+    The variance of the noise falls over the features as 1 / k ** decay; classes differ along the first ones.
+    """
+    noise = np.sqrt(features * np.arange(1, features + 1) ** -decay / (np.arange(1, features + 1) ** -decay).sum())
     label = np.arange(ids) % classes
     hidden = []
     for _ in range(layers):
-        sentence = rng.normal(size=(ids, features))
+        sentence = noise * rng.normal(size=(ids, features))
         hidden.append(
             np.concatenate(
                 [
                     distance * np.eye(features)[label]
                     + np.sqrt(shared) * sentence
-                    + np.sqrt(1 - shared) * rng.normal(size=(ids, features))
+                    + np.sqrt(1 - shared) * noise * rng.normal(size=(ids, features))
                     + 0.5 * np.eye(features)[-1 - language]
                     for language in range(languages)
                 ]

@@ -95,6 +95,28 @@ def test_states_that_are_all_equal_have_no_value(probe):
         assert np.isnan(probe(reps, pivot="b").value).all()
 
 
+@FINDS
+def test_states_with_a_large_common_mean_do_not_tie(probe):
+    rng = np.random.default_rng(0)
+    x, y = (rng.normal(size=(200, 64)).astype(np.float32) + np.float32(1000) for _ in range(2))
+    assert probe(x, y) == pytest.approx(getattr(brute_force, probe.__name__)(x, y), abs=0.01)
+    assert probe(x, y) < 0.05
+    assert probe(x, x * np.float32(1 + 1e-7)) == 1.0
+
+
+def test_none_right_has_the_exact_binomial_interval():
+    from scipy.stats import binomtest
+
+    x = np.eye(30)
+    reps = probes.from_arrays(
+        np.concatenate([x, np.roll(x, 1, axis=0)]), id=np.tile(np.arange(30), 2), language=np.repeat(["a", "b"], 30)
+    )
+    out = probes.retrieval(reps, pivot="b")
+    assert (out.value == 0).all()
+    np.testing.assert_allclose(out.high, binomtest(0, 30).proportion_ci(0.95, "exact").high)
+    np.testing.assert_allclose(out.low, 0)
+
+
 def test_margin_finds_what_a_hub_hides():
     # A sentence that lies close to everything is the cosine neighbour of many, and the margin's of none but its own.
     rng = np.random.default_rng(0)

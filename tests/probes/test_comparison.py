@@ -86,6 +86,16 @@ def test_summary_names_the_best_layer_and_the_worst_language(comparison):
         assert summary.loc[(probe, "worse"), "its_difference"] == here[worst]
 
 
+def test_summary_keeps_a_model_without_the_best_layer_and_names_no_language_where_none_lost(models):
+    pair = {"base": models["base"], "half": models["half"].isel(layer=[0])}
+    summary = probes.compare(pair, probes=["snr"]).summary().set_index("model")
+    assert list(summary.index) == ["base", "half"]
+    if summary.loc["base", "layer"] > 0:
+        assert np.isnan(summary.loc["half", "value"])
+    same = probes.compare({"a": models["base"], "b": models["base"]}, probes=["snr"]).summary().set_index("model")
+    assert same.loc["b", "worst_language"] == ""
+
+
 def test_saves_and_opens_to_the_last_digit_and_refuses_to_overwrite(comparison, tmp_path):
     folder = comparison.save(tmp_path / "run")
     opened = probes.Comparison.open(folder)
@@ -102,6 +112,7 @@ def test_opening_a_folder_without_a_run_is_refused(tmp_path):
         probes.Comparison.open(tmp_path)
 
 
+@pytest.mark.filterwarnings("ignore:.*more than half of the distance")
 def test_the_notebook_example_runs(tmp_path, bundled):
     model, tokenizer = probes.load_checkpoint("bundled")
     pruned = compress.prune(model, sparsity=0.6)

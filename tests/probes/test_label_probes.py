@@ -201,7 +201,8 @@ def test_constant_states_have_no_value_and_the_reason_is_said(probe, constant):
 @EACH
 def test_few_examples_in_a_class_are_warned_of(probe):
     rng = np.random.default_rng(0)
-    reps = probes.from_arrays(rng.normal(size=(33, 5)), label=[*(["a", "b"] * 15), "c", "c", "c"])
+    x = rng.normal(size=(33, 5)) + 9 * np.eye(5)[[*([0, 1] * 15), 2, 2, 2]]
+    reps = probes.from_arrays(x, label=[*(["a", "b"] * 15), "c", "c", "c"])
     with pytest.warns(probes.LayerscopeWarning, match=r"fewer than (5|10) examples in a class \(c has 3 in und"):
         probe(reps)
 
@@ -210,6 +211,14 @@ def test_snr_of_a_class_with_one_example_is_undefined():
     x, y = states()
     y = np.where(np.arange(len(y)) == 0, 9, y)
     assert np.isnan(probes.snr(x, y))
+
+
+def test_variability_says_where_class_means_are_mostly_noise():
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(90, 40)), np.arange(90) % 3
+    with pytest.warns(probes.LayerscopeWarning, match="at 2 of 2 layers and languages more than half of the distance"):
+        probes.variability(probes.from_arrays(x, label=y))
+    probes.variability(probes.from_arrays(x + 5 * np.eye(40)[y], label=y))  # no warning
 
 
 def test_variability_of_two_classes_has_the_closed_form():
@@ -226,11 +235,23 @@ def test_variability_of_classes_that_share_a_mean_uses_the_directions_that_are_l
     assert probes.variability(x, y) == pytest.approx(brute_force.variability(x, y), rel=1e-6)
 
 
-def test_variability_interval_has_no_upper_end_where_classes_do_not_differ():
+def test_variability_of_more_classes_than_features_has_draws_of_its_own():
     rng = np.random.default_rng(0)
-    out = probes.variability(probes.from_arrays(rng.normal(size=(60, 40)), label=np.arange(60) % 3))
-    assert np.isinf(out.high).all()
-    assert np.isfinite(out.value).all()
+    y = np.arange(400) % 10
+    reps = probes.from_arrays(rng.normal(size=(400, 4)) + 3 * rng.normal(size=(10, 4))[y], label=y)
+    out = probes.variability(reps)
+    assert out.value[0, 0] == pytest.approx(brute_force.variability(reps.hidden[0].values, reps.label.values))
+    assert (out.low < 0.99 * out.value).all()
+    assert (out.high > 1.01 * out.value).all()
+
+
+@pytest.mark.parametrize("scale", [1e-20, 1e-9, 1e9, 1e20])
+def test_values_and_intervals_do_not_depend_on_the_scale(scale):
+    reps = planted(np.random.default_rng(0), ids=60)
+    for probe in PROBES:
+        a, b = probe(reps), probe(reps.assign(hidden=reps.hidden * scale))
+        for name in ("value", "low", "high"):
+            np.testing.assert_allclose(a[name], b[name], rtol=1e-4)
 
 
 def test_a_language_without_one_of_the_classes_is_measured_on_its_own():
@@ -240,8 +261,7 @@ def test_a_language_without_one_of_the_classes_is_measured_on_its_own():
     rows = part.language.values == "l1"
     x, y = part.hidden[0].values, part.label.values
     for probe in PROBES:
-        with pytest.warns(probes.LayerscopeWarning, match="2 has 0 in l1"):
-            out = probe(part)
+        out = probe(part)
         expected = getattr(brute_force, probe.__name__)
         assert out.value.sel(layer=0, language="l1").item() == pytest.approx(expected(x[rows], y[rows]))
         assert out.value.sel(layer=0, language="pooled").item() == pytest.approx(expected(x, y))

@@ -102,8 +102,13 @@ CORPUS = "--corpus={}/"
         (["a={}/too_many_tokens"], "tokenizer and model do not fit: 4,009 tokens, but 4,000 embeddings"),
         (["a=bundled", "--out", "{}/blocked/run"], "cannot be written to"),
         (["a=bundled", "--max-length", "1000"], "max_length=1000: expected 1 to 64"),
-        (["a=bundled", "--draws", "1"], "draws=1: expected at least 2"),
+        (["a=bundled", "--draws", "1"], "draws=1: expected a whole number of at least 2"),
         (["a=bundled", "--device", "nowhere"], "device='nowhere' cannot be used here"),
+        (["a=bundled", "--device", "meta"], "device='meta' holds no numbers"),
+        (["a=bundled", "--seed", "-1"], "seed=-1: expected a whole number of at least 0"),
+        (["a=bundled", "--probes", ""], "probes=[]: expected a list of names"),
+        (["a=bundled", "--id", "text"], "column 'text' stands for more than one thing"),
+        (["a=bundled", "--batch-size", "0"], "expected batch_size and batch_tokens of at least 1"),
     ],
 )
 def test_bad_input_ends_in_one_message_and_status_2_before_a_model_is_run(
@@ -117,7 +122,38 @@ def test_bad_input_ends_in_one_message_and_status_2_before_a_model_is_run(
     assert message in printed
     assert "Traceback" not in printed
     assert printed.count("error:") == 1
-    assert not (tmp_path / "out" / "comparison.csv").exists()
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_second_checkpoint_that_cannot_be_read_is_refused_before_the_first_is_run(
+    files, tmp_path, capsys, monkeypatch
+):
+    monkeypatch.setattr("transformers.BertModel.forward", lambda *_, **__: pytest.fail("the model was run"))
+    broken = tmp_path / "broken"
+    compress.save(probes.load_checkpoint("bundled")[0], broken, probes.load_checkpoint("bundled")[1])
+    weights = broken / "model.safetensors"
+    weights.write_bytes(weights.read_bytes()[:1000])
+    common = ["--corpus", f"{files}/good.csv", "--pivot", "en", "--out", str(tmp_path / "out")]
+    assert main(["compare", "a=bundled", f"b={broken}", *common]) == 2
+    assert "not readable as safetensors" in capsys.readouterr().err
+
+
+def test_a_file_of_others_in_place_of_the_report_is_left_alone(files, tmp_path, capsys):
+    (tmp_path / "report.html").write_text("my notes")
+    common = ["--corpus", f"{files}/good.csv", "--pivot", "en", "--out", str(tmp_path)]
+    assert main(["compare", "a=bundled", *common]) == 2
+    assert "is no layerscope report" in capsys.readouterr().err
+    assert [f.name for f in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_an_interruption_is_said_without_a_traceback(files, tmp_path, capsys, monkeypatch):
+    def interrupt(*_, **__):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("transformers.BertModel.forward", interrupt)
+    common = ["--corpus", f"{files}/good.csv", "--pivot", "en", "--out", str(tmp_path)]
+    assert main(["compare", "a=bundled", *common]) == 130
+    assert "interrupted; what was captured is kept" in capsys.readouterr().err
 
 
 def test_two_models_of_one_name_are_refused(tmp_path, capsys):

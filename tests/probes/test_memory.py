@@ -37,6 +37,7 @@ def peak(probe, reps, **options):
         tracemalloc.stop()
 
 
+@pytest.mark.filterwarnings("ignore:.*more than half of the distance")
 @pytest.mark.parametrize("probe", [probes.class_separability, probes.variability, probes.alignment_gap])
 def test_ten_times_the_rows_take_no_more_memory(probe, tmp_path):
     options = {"pivot": "en"} if probe is probes.alignment_gap else {}
