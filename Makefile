@@ -30,8 +30,8 @@ lint: .venv/installed-test
 	$(BIN)/mypy
 
 bench: .venv/installed-test
-	$(BIN)/python tests/benchmarks/bench_capture.py
-	$(BIN)/python tests/benchmarks/bench_memory.py
+	$(BIN)/python -W ignore tests/benchmarks/bench_capture.py
+	$(BIN)/python -W ignore tests/benchmarks/bench_memory.py
 
 data: .venv/installed
 	$(BIN)/python data/build_corpus.py
