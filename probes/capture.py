@@ -134,7 +134,7 @@ def capture(
             return torch.stack([_pool(h, mask, name, i) for i, h in enumerate(layers)]).float().cpu().numpy()
 
         layers, _, features = pooled(batches.longest()).shape
-        coordinates = {c: as_strings(corpus[c]) for c in corpus.column_names}
+        coordinates = {c: as_strings(list(corpus[c])) for c in corpus.column_names}
         dataset = xr.Dataset(coords={"layer": np.arange(layers)} | {k: ("example", v) for k, v in coordinates.items()})
         if modules:
             dataset = dataset.assign_coords(module=("layer", as_strings(list(modules))))

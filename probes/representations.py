@@ -6,6 +6,7 @@ In memory, or on disk as a zarr store that is read in pieces, so that memory doe
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -137,7 +138,11 @@ def directions(reps: xr.Dataset, layer: int, rows: slice | np.ndarray) -> np.nda
 
 def as_strings(values: npt.ArrayLike) -> np.ndarray:
     """Return values as a one-dimensional array of Python strings, which pandas groups and zarr stores as text."""
-    return np.array([str(v) for v in np.asarray(values).ravel().tolist()], dtype=object)
+    # Not by way of an array of numpy's strings: those are all as long as the longest.
+    flat = list(values) if isinstance(values, Sequence) else np.asarray(values).ravel().tolist()
+    out = np.empty(len(flat), dtype=object)
+    out[:] = [str(v) for v in flat]
+    return out
 
 
 def _dataset(hidden: np.ndarray, coordinates: dict[str, np.ndarray]) -> xr.Dataset:
