@@ -88,6 +88,7 @@ def _snr(x: np.ndarray, label: np.ndarray, ids: np.ndarray, weights: np.ndarray)
     Two units weigh the product of their weights. Pairs inside a unit are left out of the draws: their share vanishes
     in a large corpus, and the interval is for the value there.
     """
+    size_of_states = np.abs(x).max()
     order = np.lexsort((ids, label))
     x, label, ids = x[order] - x.mean(axis=0), label[order], ids[order]
     n = len(x)
@@ -99,6 +100,8 @@ def _snr(x: np.ndarray, label: np.ndarray, ids: np.ndarray, weights: np.ndarray)
     w = weights[:, ids[starts]].astype(np.float64)
 
     squares = np.einsum("ij,ij->i", x, x)
+    if not squares.max() > (1e-12 * size_of_states) ** 2:  # all equal but for rounding, or not finite
+        return np.full(len(w), np.nan)
     sums = np.zeros((len(w), len(first), len(first)))
     own = np.zeros(units)
     step = max(1, _ENTRIES * units // n**2)

@@ -140,9 +140,9 @@ def _variability(
     # The rows of centred means sum to 0, so one singular value is 0 by construction. It is taken out by working in the
     # C - 1 directions orthogonal to the ones, which takes the mean out as well.
     contrasts = np.linalg.qr(np.column_stack([np.ones(n_classes), np.eye(n_classes)[:, :-1]]))[0][:, 1:].T
-    own = np.linalg.pinv(contrasts @ centre, rcond=1e-10)
-    if not own.any():
+    if np.abs(contrasts @ centre).max() <= 1e-12 * np.abs(centre).max():  # class means that differ by rounding
         return np.full(len(drawn.weights), np.nan), 0.0
+    own = np.linalg.pinv(contrasts @ centre, rcond=1e-10)
     # Around the class means of the sample, so that little is taken off anywhere. The sample itself in float64; the
     # draws in float32, in units in which nothing overflows: rounding far below their spread, in half the time.
     value = sum(np.square((x - centre[c]) @ own).sum() / size[c] for c, x, _ in by_class()) / n_classes

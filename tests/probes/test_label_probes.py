@@ -191,7 +191,7 @@ def test_inf_is_missing_too(probe):
 
 
 @EACH
-@pytest.mark.parametrize("constant", [0.0, 1.5])
+@pytest.mark.parametrize("constant", [0.0, 1.5, 0.1, 1e6 / 3])
 def test_constant_states_have_no_value_and_the_reason_is_said(probe, constant):
     reps = probes.from_arrays(np.full((1, 40, 5), constant), label=np.arange(40) % 2)
     with pytest.warns(probes.LayerscopeWarning, match=r"undefined here \(0/0\), as for states that are all equal"):
