@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.checkpoint import quiet
 from probes.errors import InputError
+from probes.files import check_writable
 
 
 def record(model: PreTrainedModel, what: dict[str, Any]) -> PreTrainedModel:
@@ -47,10 +48,4 @@ def check_new(folder: Path) -> None:
     """Raise `InputError` where a folder is there already and not empty, or cannot be made; leaves no trace."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not an empty folder; it is left as it is. Choose another one")
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        for path in made:
-            path.rmdir()
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written to ({error.strerror}). Choose another output folder") from error
+    check_writable(folder)

@@ -24,6 +24,7 @@ from probes.capture import capture, check_length, check_settings
 from probes.checkpoint import check_checkpoint, check_fit, embedding_rows, load_checkpoint
 from probes.corpus import cautions, check_corpus
 from probes.errors import InputError, LayerscopeWarning
+from probes.files import check_writable, write_whole
 from probes.representations import check_representations
 from probes.resampling import POOLED, check_draws, difference
 from probes.separability import class_separability
@@ -225,7 +226,7 @@ def compare(
     check_draws(draws, seed)
     check_settings(**settings)
     if store is not None:
-        check_folder(Path(store), overwrite=True)
+        check_writable(Path(store))
     for name, model in models.items():
         if isinstance(model, str | Path):
             config, own = check_checkpoint(model, allow_pickle=allow_pickle)
@@ -270,23 +271,7 @@ def check_folder(folder: Path, *, overwrite: bool) -> None:
         raise InputError(
             f"{folder} already holds a run. Choose another folder, or replace it with overwrite=True (--overwrite)"
         )
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".layerscope-can-write"
-        probe.touch()
-        probe.unlink()
-        for path in made:  # leaves no trace where something else is refused
-            path.rmdir()
-    except OSError as error:
-        raise InputError(f"{folder} cannot be written to ({error.strerror}). Choose another output folder") from error
-
-
-def write_whole(path: Path, text: str) -> None:
-    """Write a file under a temporary name and move it into place, so that it is never there in part."""
-    partial = path.with_name(path.name + ".partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    check_writable(folder)
 
 
 def _examples(

@@ -11,8 +11,9 @@ from typing import TYPE_CHECKING
 import jinja2
 import numpy as np
 
-from probes.comparison import COLUMNS, write_whole
+from probes.comparison import COLUMNS
 from probes.errors import InputError
+from probes.files import write_whole
 from probes.plots import curves, damage
 
 if TYPE_CHECKING:

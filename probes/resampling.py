@@ -21,7 +21,7 @@ from scipy.stats import norm as normal
 from scipy.stats import t as student_t
 
 from probes.errors import InputError, LayerscopeWarning
-from probes.representations import BLOCK, check_representations, from_arrays, states
+from probes.representations import check_representations, from_arrays, states
 
 CONFIDENCE = 0.95
 POOLED = "pooled"
@@ -32,7 +32,6 @@ class Sample:
     """The examples of Representations as numbers, and the weights of every draw."""
 
     ids: np.ndarray  # (example,) codes
-    names: np.ndarray  # (ids,) what the codes stand for
     languages: list[str]
     language: np.ndarray  # (example,) codes
     classes: list[str]
@@ -69,7 +68,7 @@ def sample(reps: xr.Dataset, *, draws: int, seed: int, labels: bool) -> Sample:
             raise InputError(f"this probe compares classes, and there is only one: {classes[0]!r}")
     key = hashlib.sha256("\0".join([*map(str, names), str(seed), str(draws)]).encode()).hexdigest()[:16]
     weights = _weights(len(names), draws, seed)
-    return Sample(ids, names, list(languages), language, list(classes), label, weights, key)
+    return Sample(ids, list(languages), language, list(classes), label, weights, key)
 
 
 def check_draws(draws: int, seed: int) -> None:
@@ -99,30 +98,7 @@ def on_arrays(
     reps = from_arrays(x, label=labels)
     drawn = sample(reps, draws=2, seed=0, labels=True)
     out = statistics(reps, replace(drawn, weights=drawn.weights[:1], languages=[]))
-    return float(out[POOLED].flat[0])
-
-
-def parts(rows: np.ndarray) -> list[np.ndarray]:
-    """Cut rows into pieces that are read together."""
-    return [rows[i : i + BLOCK] for i in range(0, len(rows), BLOCK)]
-
-
-def class_sums(x: np.ndarray, rows: np.ndarray, drawn: Sample) -> np.ndarray:
-    """Return the weighted sum of the states x of some rows in each class: (1 + draws, class, feature)."""
-    sums = np.zeros((len(drawn.weights), len(drawn.classes), x.shape[1]))
-    label, ids = drawn.label[rows], drawn.ids[rows]
-    for c in np.unique(label):
-        inside = np.flatnonzero(label == c)
-        with np.errstate(invalid="ignore"):  # a state that is not finite makes its class so, which is said by name
-            sums[:, c] = drawn.weights[:, ids[inside]].astype(np.float64) @ x[inside]
-    return sums
-
-
-def class_weights(rows: np.ndarray, drawn: Sample) -> np.ndarray:
-    """Return the summed weights of the rows of each class, for every row of weights: (1 + draws, class)."""
-    indicator = np.zeros((drawn.weights.shape[1], len(drawn.classes)))
-    np.add.at(indicator, (drawn.ids[rows], drawn.label[rows]), 1.0)
-    return drawn.weights.astype(np.float64) @ indicator
+    return float(out[POOLED][0, 0])
 
 
 def centred(statistics: np.ndarray, times: int = 1) -> np.ndarray:

@@ -8,15 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from probes.representations import directions
+from probes.representations import BLOCK, directions
 from probes.resampling import (
     POOLED,
     Sample,
     centred,
-    class_sums,
-    class_weights,
     on_arrays,
-    parts,
     result,
     sample,
     warn_few,
@@ -85,17 +82,36 @@ def class_separability(
 def _statistics(reps: xr.Dataset, drawn: Sample) -> dict[str, np.ndarray]:
     out = {group: np.empty((len(drawn.weights), reps.sizes["layer"])) for group in [*drawn.languages, POOLED]}
     groups = {group: drawn.group(group) for group in drawn.languages or [POOLED]}
-    counts = {group: class_weights(rows, drawn) for group, rows in groups.items()}
+    counts = {group: _class_weights(drawn.group(group), drawn) for group in out}
     for layer in range(reps.sizes["layer"]):
         pooled = np.zeros((len(drawn.weights), len(drawn.classes), reps.sizes["feature"]))
         for group, rows in groups.items():
             sums = np.zeros_like(pooled)
-            for part in parts(rows):
-                sums += class_sums(directions(reps, layer, part), part, drawn)
+            for start in range(0, len(rows), BLOCK):
+                part = rows[start : start + BLOCK]
+                sums += _class_sums(directions(reps, layer, part), part, drawn)
             out[group][:, layer] = _separability(sums, counts[group])
             pooled += sums
-        out[POOLED][:, layer] = _separability(pooled, class_weights(drawn.group(POOLED), drawn))
+        out[POOLED][:, layer] = _separability(pooled, counts[POOLED])
     return out
+
+
+def _class_sums(x: np.ndarray, rows: np.ndarray, drawn: Sample) -> np.ndarray:
+    """Return the weighted sum of the states x of some rows in each class: (1 + draws, class, feature)."""
+    sums = np.zeros((len(drawn.weights), len(drawn.classes), x.shape[1]))
+    label, ids = drawn.label[rows], drawn.ids[rows]
+    for c in np.unique(label):
+        inside = np.flatnonzero(label == c)
+        with np.errstate(invalid="ignore"):  # a state that is not finite makes its class so, which is said by name
+            sums[:, c] = drawn.weights[:, ids[inside]].astype(np.float64) @ x[inside]
+    return sums
+
+
+def _class_weights(rows: np.ndarray, drawn: Sample) -> np.ndarray:
+    """Return the summed weights of the rows of each class, for every row of weights: (1 + draws, class)."""
+    indicator = np.zeros((drawn.weights.shape[1], len(drawn.classes)))
+    np.add.at(indicator, (drawn.ids[rows], drawn.label[rows]), 1.0)
+    return drawn.weights.astype(np.float64) @ indicator
 
 
 def _separability(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
