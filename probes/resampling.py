@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import hashlib
 import warnings
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -25,6 +25,7 @@ from probes.representations import check_representations, from_arrays, states
 
 CONFIDENCE = 0.95
 POOLED = "pooled"
+_MOST_NAMED = 20  # places without a value that a warning lists
 
 
 @dataclass(frozen=True)
@@ -134,6 +135,40 @@ def widened(statistics: np.ndarray, drawn: Sample, group: str) -> np.ndarray:
     return spread
 
 
+def linearised(
+    value: np.ndarray, influence: np.ndarray, ids: np.ndarray, weights: np.ndarray, bounds: tuple[float, float]
+) -> np.ndarray:
+    """Return a statistic for every row of weights, to first order, from what each example does to it.
+
+    For statistics that draws with repetition distort (nearest neighbours, ranks, eigenvalues: a sentence and its copy
+    are alike) or that are too dear to compute hundreds of times. Spread as widely as the number of ids warrants
+    (Student's t), and kept within bounds.
+
+    Args:
+        value: (...) the sample's own.
+        influence: (example, ...) n times what adding a little of this example does to the value; its mean is taken off.
+        ids: (example,) codes, columns of the weights.
+        weights: (1 + draws, ids).
+        bounds: the range of the statistic.
+
+    Returns:
+        (1 + draws, ...), row 0 the value.
+    """
+    there, own = np.unique(ids, return_inverse=True)
+    flat = (influence - influence.mean(axis=0)).reshape(len(ids), -1)
+    summed = np.zeros((len(there), flat.shape[1]))
+    np.add.at(summed, own, flat)
+    w = weights[1:, there].astype(np.float64)
+    n = max(len(there), 2)
+    level = (1 + CONFIDENCE) / 2
+    factor = np.sqrt(n / (n - 1)) * student_t.ppf(level, n - 1) / normal.ppf(level)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        moved = factor * (w @ summed) / (w @ np.bincount(own))[:, None]
+    out = value + np.concatenate([np.zeros((1, *value.shape)), moved.reshape(-1, *value.shape)])
+    out[1:] = np.clip(out[1:], *bounds)
+    return out
+
+
 def result(
     reps: xr.Dataset,
     drawn: Sample,
@@ -142,6 +177,8 @@ def result(
     *,
     n: Mapping[str, int] | None = None,
     bounds: tuple[float, float] = (-np.inf, np.inf),
+    over: Mapping[str, npt.ArrayLike] | None = None,
+    missing: Callable[[tuple[int, ...], str], str] | None = None,
 ) -> xr.Dataset:
     """Put a probe's numbers into its labelled result, with the interval, and say which are missing and why.
 
@@ -152,15 +189,19 @@ def result(
         attributes: what the probe says of itself: its estimator, range, direction, invariances and paper.
         n: for every language the number of examples; by default all that it has.
         bounds: the range that the interval is kept within.
+        over: the dimensions of a statistic after the draws, with their coordinates; by default `layer`.
+        missing: (position along `over`, language) -> why there is no value; by default what the states tell.
 
     Returns:
-        `value, low, high (layer, language)`, `n (language)`, `draws (draw, layer, language)`.
+        `value, low, high (layer, language)`, `n (language)`, `draws (draw, layer, language)`, or along `over` in place
+        of `layer`.
     """
+    over = {"layer": reps["layer"].values} if over is None else over
     n = n or {language: len(drawn.group(language)) for language in statistics}
     values = np.stack([statistics[language] for language in statistics], axis=-1)
     low, high = interval(values[0], values[1:])
     low, high = np.clip(low, *bounds), np.clip(high, *bounds)
-    dims = ("layer", "language")
+    dims = (*over, "language")
     out = xr.Dataset(
         {
             "value": (dims, values[0]),
@@ -169,7 +210,7 @@ def result(
             "n": ("language", np.array([n[language] for language in statistics])),
             "draws": (("draw", *dims), values[1:]),
         },
-        coords={"layer": reps["layer"].values, "language": np.array(list(statistics), dtype=object)},
+        coords={**over, "language": np.array(list(statistics), dtype=object)},
         attrs={
             **attributes,
             "model": reps.attrs.get("model", "?"),
@@ -177,7 +218,32 @@ def result(
             "resampling": drawn.key,
         },
     )
-    _warn_missing(reps, drawn, out)
+    _warn_missing(out, missing or (lambda at, language: _why(reps, drawn, out, at[0], language)))
+    return out
+
+
+# What a probe says of itself, one value a measure where one function returns several.
+ABOUT = ("probe", "estimator", "range", "higher_is", "invariant_to", "paper")
+
+
+def together(results: Sequence[xr.Dataset]) -> xr.Dataset:
+    """Put the results of several probes of one run side by side along `measure`; what each says of itself beside it."""
+    first = results[0]
+    about = {k: ("measure", np.array([r.attrs[k] for r in results], dtype=object)) for k in ABOUT if k != "probe"}
+    names = np.array([r.attrs["probe"] for r in results], dtype=object)
+    out = xr.concat([r.drop_attrs() for r in results], pd.Index(names, name="measure"))
+    return out.assign_coords(about).assign_attrs({k: v for k, v in first.attrs.items() if k not in ABOUT})
+
+
+def apart(result: xr.Dataset) -> dict[str, xr.Dataset]:
+    """Return the results that `together` put side by side, or one that stands alone, by the name of the probe."""
+    if "measure" not in result.dims:
+        return {result.attrs["probe"]: result}
+    out = {}
+    for name in result["measure"].values:
+        one = result.sel(measure=name)
+        about = {"probe": name} | {k: one[k].item() for k in ABOUT if k != "probe"}
+        out[str(name)] = one.drop_vars(["measure", *(k for k in ABOUT if k != "probe")]).assign_attrs(about)
     return out
 
 
@@ -226,12 +292,13 @@ def difference(result: xr.Dataset, baseline: xr.Dataset) -> xr.Dataset:
     gap = (result["value"] - baseline["value"]).values
     draws = (result["draws"] - baseline["draws"]).values
     low, high = interval(gap, draws)
-    dims = ("layer", "language")
+    dims = tuple(map(str, result["value"].dims))
     return xr.Dataset(
         {
             "difference": (dims, gap),
             "low": (dims, low),
             "high": (dims, high),
+            # Over all that a language has: its layers, or pairs of them.
             "p_adjusted": (dims, _max_t(gap, draws)),
         },
         coords={k: result[k].values for k in dims},
@@ -240,6 +307,8 @@ def difference(result: xr.Dataset, baseline: xr.Dataset) -> xr.Dataset:
 
 def _max_t(gap: np.ndarray, draws: np.ndarray) -> np.ndarray:
     """Adjusted p-values (layer, language) of differences, from draws (draw, layer, language)."""
+    shape = gap.shape
+    gap, draws = gap.reshape(-1, shape[-1]), draws.reshape(len(draws), -1, shape[-1])
     draws = np.where(np.isfinite(draws), draws, np.nan)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -250,27 +319,33 @@ def _max_t(gap: np.ndarray, draws: np.ndarray) -> np.ndarray:
         largest = np.nanmax(standard, axis=1, keepdims=True)
         observed = np.where(still, np.where(np.abs(centre) > 1e-12, np.inf, 0.0), np.abs(centre) / spread)
     p = (1 + (largest >= observed).sum(axis=0)) / (1 + len(draws))
-    return np.where(np.isnan(gap), np.nan, p)
+    return np.where(np.isnan(gap), np.nan, p).reshape(shape)
 
 
-def _warn_missing(reps: xr.Dataset, drawn: Sample, out: xr.Dataset) -> None:
-    layers, languages = np.nonzero(np.isnan(out["value"].values))
+def _warn_missing(out: xr.Dataset, why: Callable[[tuple[int, ...], str], str]) -> None:
+    dims = out["value"].dims[:-1]
     reasons: dict[str, list[str]] = {}
-    for layer, language in zip(layers, languages, strict=True):
+    for *at, language in np.argwhere(np.isnan(out["value"].values)):
         name = str(out["language"].values[language])
-        rows = drawn.group(name)
-        if "pivot" in out.attrs:
-            rows = np.union1d(rows, drawn.group(out.attrs["pivot"]))
-        bad = int((~np.isfinite(states(reps, int(layer), rows)).all(axis=1)).sum())
-        reason = f"{bad} rows are not finite" if bad else "undefined here (0/0), as for states that are all equal"
-        reasons.setdefault(f"layer {out['layer'].values[layer]}: {reason}", []).append(name)
+        place = ", ".join(f"{d.replace('_', ' ')} {out[d].values[i]}" for d, i in zip(dims, at, strict=True))  # type: ignore[attr-defined]
+        reasons.setdefault(f"{place}: {why(tuple(at), name)}", []).append(name)
     if reasons:
-        found = "; ".join(f"{reason} ({', '.join(names)})" for reason, names in reasons.items())
+        found = "; ".join(f"{reason} ({', '.join(names)})" for reason, names in list(reasons.items())[:_MOST_NAMED])
+        more = len(reasons) - _MOST_NAMED
         warnings.warn(
-            f"{out.attrs['probe']} of model {out.attrs['model']} has no value at {found}",
+            f"{out.attrs['probe']} of model {out.attrs['model']} has no value at {found}"
+            f"{f'; and at {more} more places' if more > 0 else ''}",
             LayerscopeWarning,
             stacklevel=4,
         )
+
+
+def _why(reps: xr.Dataset, drawn: Sample, out: xr.Dataset, layer: int, language: str) -> str:
+    rows = drawn.group(language)
+    if "pivot" in out.attrs:
+        rows = np.union1d(rows, drawn.group(out.attrs["pivot"]))
+    bad = int((~np.isfinite(states(reps, layer, rows)).all(axis=1)).sum())
+    return f"{bad} rows are not finite" if bad else "undefined here (0/0), as for states that are all equal"
 
 
 def warn_few(out: xr.Dataset, drawn: Sample, fewest: int) -> None:
