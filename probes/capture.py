@@ -7,8 +7,8 @@ import inspect
 import json
 import shutil
 import warnings
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -34,6 +34,11 @@ POOLINGS = {
     "first": "state of the first token",
     "last": "state of the last attended token",
 }
+_DIMS = {
+    "hidden": ("layer", "example", "feature"),
+    "logits": ("example", "class"),
+    "head_input": ("example", "head_feature"),
+}
 _WINDOW = _TOKENISED = 2 * BLOCK  # rows at a time
 
 
@@ -55,8 +60,9 @@ def capture(
 ) -> xr.Dataset:
     """Run a corpus through a model once and keep one vector a layer and text.
 
-    Layer 0 is the embeddings, layer l the output of block l; in a decoder the last one is after the final norm. A
-    model with a head is run without it. An encoder-decoder gives the layers of its encoder.
+    Layer 0 is the embeddings, layer l the output of block l; in a decoder the last one is after the final norm. An
+    encoder-decoder gives the layers of its encoder. A head that classifies texts is run too and its outputs are kept;
+    any other head is left out.
 
     Args:
         model: an encoder or decoder of transformers, or any module whose `modules` are named.
@@ -78,7 +84,9 @@ def capture(
 
     Returns:
         Representations: `hidden (layer, example, feature)` in float32, rows in the order of the corpus, with the
-        settings, versions and fingerprints as attributes.
+        settings, versions and fingerprints as attributes. Of a model for sequence classification also `logits
+        (example, class)`, with the names of the classes, and `head_input (example, head_feature)`, what its last linear
+        layer gets, where that is known.
 
     Raises:
         InputError: before the first forward pass, where corpus, tokenizer, model and settings do not fit together.
@@ -109,11 +117,12 @@ def capture(
         "max_length": -1 if tokens.limit is None else tokens.limit,
         "texts_cut": tokens.cut,
         "modules": list(modules or []),
+        "logits": modules is None and _classifies(model),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
     # What the states depend on. Versions, batches and devices change them by rounding only.
-    depends = ("weights", "corpus", "tokenizer", "pooling", "dtype", "max_length", "modules")
+    depends = ("weights", "corpus", "tokenizer", "pooling", "dtype", "max_length", "modules", "logits")
     attributes["fingerprint"] = hashlib.sha256(json.dumps([attributes[k] for k in depends]).encode()).hexdigest()[:16]
     if tokens.cut:
         warnings.warn(
@@ -128,39 +137,47 @@ def capture(
     batches = _Batches(tokens, batch_size, batch_tokens)
     with _evaluating(model, where), taken as states_of, torch.inference_mode(), _precision(where, dtype):
 
-        def pooled(rows: np.ndarray) -> np.ndarray:
+        def pooled(rows: np.ndarray) -> dict[str, np.ndarray]:
             inputs, mask = batches.tensors(rows, pooling, where)
-            layers = states_of(runner, inputs)
-            return torch.stack([_pool(h, mask, name, i) for i, h in enumerate(layers)]).float().cpu().numpy()
+            layers, outputs = states_of(runner, inputs)
+            hidden = torch.stack([_pool(h, mask, name, i) for i, h in enumerate(layers)])
+            return {k: v.float().cpu().numpy() for k, v in ({"hidden": hidden} | outputs).items()}
 
-        layers, _, features = pooled(batches.longest()).shape
+        first = pooled(batches.longest())
+        # The examples are the last dimension but one of all of them.
+        sizes = {k: (*v.shape[:-2], len(corpus), v.shape[-1]) for k, v in first.items()}
         coordinates = {c: as_strings(list(corpus[c])) for c in corpus.column_names}
-        dataset = xr.Dataset(coords={"layer": np.arange(layers)} | {k: ("example", v) for k, v in coordinates.items()})
+        dataset = xr.Dataset(
+            coords={"layer": np.arange(sizes["hidden"][0])} | {k: ("example", v) for k, v in coordinates.items()}
+        )
         if modules:
             dataset = dataset.assign_coords(module=("layer", as_strings(list(modules))))
+        if "logits" in sizes:
+            dataset = dataset.assign_coords({"class": as_strings(_classes(model, sizes["logits"][1]))})
         dataset.attrs = attributes
-        shape = (layers, len(corpus), features)
         # What is kept before it is written: enough rows to sort by length, whatever the size of the corpus.
         window = len(corpus) if target is None else _WINDOW
-        hidden = None if target is None else target.open(dataset, shape, window)
+        arrays = {} if target is None else target.open(dataset, sizes, window)
         bar = tqdm(total=len(corpus), desc=f"capture {name}", unit="text", disable=not progress)
         for number, start in enumerate(range(0, len(corpus), window)):
             stop = min(start + window, len(corpus))
             if target is not None and target.done(number):
                 bar.update(stop - start)
                 continue
-            buffer = np.empty((layers, stop - start, features), np.float32)
+            buffers = {k: np.empty((*size[:-2], stop - start, size[-1]), np.float32) for k, size in sizes.items()}
             for rows in batches.over(start, stop):
-                buffer[:, rows - start] = pooled(rows)
+                for k, values in pooled(rows).items():
+                    buffers[k][..., rows - start, :] = values
                 bar.update(len(rows))
-            if target is not None and hidden is not None:
-                hidden[:, start:stop] = buffer
+            if target is not None:
+                for k, array in arrays.items():
+                    array[..., start:stop, :] = buffers[k]
                 target.mark(number)
         bar.close()
     if target is not None:
         target.finish()
         return open_representations(target.path)
-    return dataset.assign(hidden=(("layer", "example", "feature"), buffer))
+    return dataset.assign({k: (_DIMS[k], values) for k, values in buffers.items()})
 
 
 def check_settings(
@@ -197,7 +214,10 @@ def check_length(max_length: int | None, positions: int | None, tokenizer: PreTr
 
 # --- what is run, and which states are taken -------------------------------------------------------------------------
 
-_States = Callable[[Callable[..., object], dict[str, torch.Tensor]], Sequence[torch.Tensor]]
+# The states of every layer (batch, token, feature), and what the head gives for every text.
+_States = Callable[
+    [Callable[..., object], dict[str, torch.Tensor]], tuple[Sequence[torch.Tensor], dict[str, torch.Tensor]]
+]
 
 
 def _runner(
@@ -219,19 +239,68 @@ def _runner(
             f"{name}: {type(model).__name__} is no model of transformers, so its layers are not known. "
             "Name them with modules=[...], from model.named_modules()"
         )
-    body = _encoder(model) if model.config.is_encoder_decoder else model.base_model
-    expected = getattr(body.config, "num_hidden_layers", None)
+    body: Any = _encoder(model) if model.config.is_encoder_decoder else model.base_model
+    return (model if _classifies(model) and not hasattr(model, "score") else body), _layers(model, body, name)
 
-    def states_of(run: Callable[..., object], inputs: dict[str, torch.Tensor]) -> Sequence[torch.Tensor]:
-        states = getattr(run(**inputs, output_hidden_states=True, return_dict=True), "hidden_states", None) or ()
+
+def _classifies(model: torch.nn.Module) -> bool:
+    """Whether a model has a head that gives one row of logits a text."""
+    return (
+        isinstance(model, PreTrainedModel)
+        and not model.config.is_encoder_decoder
+        and any(c.__name__.endswith("ForSequenceClassification") for c in type(model).__mro__)
+    )
+
+
+def _classes(model: Any, count: int) -> list[str]:
+    names = getattr(model.config, "id2label", None) or {}
+    return [str(names.get(i, i)) for i in range(count)]
+
+
+@contextmanager
+def _layers(model: PreTrainedModel, body: Any, name: str) -> Iterator[_States]:
+    """Collect all hidden states, and of a model that classifies the logits and what its last linear layer gets."""
+    expected = getattr(body.config, "num_hidden_layers", None)
+    classifies = _classifies(model)
+    # A decoder's head is linear, and looks for the last token by the padding's id, which another may have: it is put on
+    # the last attended state here. Of any other head the linear layers are watched, and the one that gives the logits
+    # is known by that.
+    score: Any = getattr(model, "score", None) if classifies else None
+    within = set(body.modules())
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def hook(_module: torch.nn.Module, inputs: Sequence[torch.Tensor], output: torch.Tensor) -> None:
+        seen.append((inputs[0], output))
+
+    watched = [m for m in model.modules() if classifies and m not in within and hasattr(m, "out_features")]
+    handles = [] if score is not None else [m.register_forward_hook(hook) for m in watched]
+
+    def states_of(
+        run: Callable[..., object], inputs: dict[str, torch.Tensor]
+    ) -> tuple[Sequence[torch.Tensor], dict[str, torch.Tensor]]:
+        seen.clear()
+        given = run(**inputs, output_hidden_states=True, return_dict=True)
+        states: Sequence[torch.Tensor] = getattr(given, "hidden_states", None) or ()
         if expected is not None and len(states) != expected + 1:
             raise InputError(
                 f"{name}: expected {expected + 1} hidden states (the embeddings and {expected} layers, as its config "
                 f"says), {len(states)} came back. If a layer was replaced after the model had run, save and reload it"
             )
-        return states
+        if callable(score):
+            last = inputs["attention_mask"].sum(1) - 1
+            taken: torch.Tensor = states[-1][torch.arange(len(last), device=last.device), last]
+            return states, {"logits": score(taken), "head_input": taken}
+        if not classifies:
+            return states, {}
+        logits: torch.Tensor = given.logits  # type: ignore[attr-defined]
+        sources = [x for x, y in seen if x.ndim == 2 and y.shape == logits.shape and torch.equal(y, logits)]
+        return states, {"logits": logits} | ({"head_input": sources[-1]} if sources else {})
 
-    return body, nullcontext(states_of)
+    try:
+        yield states_of
+    finally:
+        for handle in handles:
+            handle.remove()
 
 
 def _encoder(model: Any) -> Any:
@@ -249,7 +318,9 @@ def _hooked(modules: list[torch.nn.Module], names: list[str], name: str) -> Iter
 
         return hook
 
-    def states_of(run: Callable[..., object], inputs: dict[str, torch.Tensor]) -> Sequence[torch.Tensor]:
+    def states_of(
+        run: Callable[..., object], inputs: dict[str, torch.Tensor]
+    ) -> tuple[Sequence[torch.Tensor], dict[str, torch.Tensor]]:
         found.clear()
         _call(run, inputs)
         for i, module in enumerate(names):
@@ -263,7 +334,7 @@ def _hooked(modules: list[torch.nn.Module], names: list[str], name: str) -> Iter
         widths = {names[i]: found[i].shape[-1] for i in found}
         if len(set(widths.values())) > 1:
             raise InputError(f"{name}: the modules differ in width ({widths}). Capture them one width at a time")
-        return [found[i] for i in range(len(names))]
+        return [found[i] for i in range(len(names))], {}
 
     handles = [module.register_forward_hook(keep(i)) for i, module in enumerate(modules)]
     try:
@@ -525,32 +596,37 @@ class _Store:
         )
         return False
 
-    def open(self, dataset: xr.Dataset, shape: tuple[int, int, int], window: int) -> zarr.Array:
-        """Return the array of states to write into, with what an interrupted capture has written already."""
+    def open(self, dataset: xr.Dataset, sizes: Mapping[str, tuple[int, ...]], window: int) -> dict[str, zarr.Array]:
+        """Return the arrays to write into, with what an interrupted capture has written already."""
         attributes = _attributes(self.partial)
-        windows = -(-shape[1] // window)
+        examples = sizes["hidden"][1]
+        windows = -(-examples // window)
         if attributes is not None and attributes["fingerprint"] == self.fingerprint:
             group = zarr.open_group(self.partial, mode="r+")
-            done, hidden = group.get("done"), group.get("hidden")
-            if isinstance(done, zarr.Array) and isinstance(hidden, zarr.Array) and done.shape == (windows,):
+            done, begun = group.get("done"), {k: group.get(k) for k in sizes}
+            there = {k: a for k, a in begun.items() if isinstance(a, zarr.Array) and a.shape == sizes[k]}
+            if isinstance(done, zarr.Array) and done.shape == (windows,) and len(there) == len(sizes):
                 self._done = done
-                return hidden
+                return there
         if self.partial.exists():
             shutil.rmtree(self.partial)
         dataset.to_zarr(self.partial, zarr_format=3, consolidated=False)
         group = zarr.open_group(self.partial, mode="r+")
-        hidden = group.create_array(
-            "hidden",
-            shape=shape,
-            dtype="float32",
-            chunks=(1, min(BLOCK, shape[1]), shape[2]),
-            dimension_names=("layer", "example", "feature"),
-            compressors=None,  # floats of a network do not shrink
-        )
+        arrays = {
+            k: group.create_array(
+                k,
+                shape=size,
+                dtype="float32",
+                chunks=(*(1 for _ in size[:-2]), min(BLOCK, examples), size[-1]),
+                dimension_names=_DIMS[k],
+                compressors=None,  # floats of a network do not shrink
+            )
+            for k, size in sizes.items()
+        }
         self._done = group.create_array(
             "done", shape=(windows,), dtype="uint8", chunks=(1,), dimension_names=("window",)
         )
-        return hidden
+        return arrays
 
     def done(self, window: int) -> bool:
         return bool(self._done[window])

@@ -63,6 +63,13 @@ def tiny_models(make_tokenizer):
         "LlamaForCausalLM": (t.LlamaConfig, llama),
         "T5Model": (t.T5Config, {"d_model": 12, "num_layers": 3, "num_heads": 2, "d_kv": 6, "d_ff": 20}),
     }
+    for name, body in (("Roberta", "RobertaModel"), ("DistilBert", "DistilBertModel"), ("Llama", "LlamaModel")):
+        known[f"{name}ForSequenceClassification"] = (known[body][0], {**known[body][1], "num_labels": 3})
+    known["LlamaForSequenceClassification"][1]["pad_token_id"] = 0
+    known["GPT2ForSequenceClassification"] = (
+        t.GPT2Config,
+        {**known["GPT2LMHeadModel"][1], "num_labels": 3, "pad_token_id": 0},
+    )
     known["T5ForConditionalGeneration"] = known["T5Model"]
 
     def make(architecture, **changes):

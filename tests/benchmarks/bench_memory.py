@@ -50,7 +50,9 @@ def measure(probe: str, rows: int, folder: Path) -> None:
         label=np.repeat(label, 4),
     )
     store = _Store(folder / "states.zarr", "bench")
-    hidden = store.open(small.drop_vars("hidden").assign_attrs(fingerprint="bench"), (7, rows, 384), rows)
+    hidden = store.open(small.drop_vars("hidden").assign_attrs(fingerprint="bench"), {"hidden": (7, rows, 384)}, rows)[
+        "hidden"
+    ]
     for start in range(0, rows, BLOCK):
         stop = min(start + BLOCK, rows)
         centres = np.random.default_rng(1).normal(size=(6, 384)).astype(np.float32)

@@ -83,7 +83,7 @@ def body_of(model):
 def test_every_pooling_equals_an_independent_computation_and_no_other(bert, tokenizer, corpus, pooling):
     reps = capture(bert, tokenizer, corpus, pooling=pooling)
     assert reps.hidden.dtype == np.float32
-    assert reps.sizes == {"layer": 4, "example": 6, "feature": 12}
+    assert reps.hidden.sizes == {"layer": 4, "example": 6, "feature": 12}
     for other in POOLINGS:
         expected = independent(bert.bert, tokenizer, corpus, other)
         if other == pooling:
@@ -116,10 +116,45 @@ def test_every_architecture_equals_an_independent_computation(
     assert reps.sizes["layer"] == 4
 
 
-def test_a_model_with_a_head_is_run_without_it(bert, tokenizer, corpus, monkeypatch):
-    monkeypatch.setattr(bert, "forward", lambda *_, **__: pytest.fail("the head was run"))
-    with_head = capture(bert, tokenizer, corpus)
-    assert_close(with_head, capture(bert.bert, tokenizer, corpus).hidden.values, 0)
+def test_a_head_changes_no_state(bert, tokenizer, corpus):
+    assert_close(capture(bert, tokenizer, corpus), capture(bert.bert, tokenizer, corpus).hidden.values, 0)
+
+
+def test_a_head_that_does_not_classify_texts_is_not_run(tiny_models, tokenizer, corpus, monkeypatch):
+    model = tiny_models("GPT2LMHeadModel")
+    monkeypatch.setattr(model, "forward", lambda *_, **__: pytest.fail("the head was run"))
+    assert "logits" not in capture(model, tokenizer, corpus)
+
+
+@pytest.mark.parametrize("architecture", ["Bert", "Roberta", "DistilBert", "GPT2", "Llama"])
+def test_logits_are_those_of_each_text_alone_and_linear_in_the_input_of_the_head(
+    tiny_models, tokenizer, corpus, tmp_path, architecture
+):
+    model = tiny_models(f"{architecture}ForSequenceClassification")
+    model.config.id2label = {0: "no", 1: "so", 2: "yes"}
+    capture(model, tokenizer, corpus)  # at the first run transformers puts hooks of its own
+    before = hooks(model)
+    reps = capture(model, tokenizer, corpus, store=tmp_path / "s.zarr")
+    assert hooks(model) == before
+    with torch.inference_mode():
+        alone = [model(**tokenizer(text, return_tensors="pt")).logits[0] for text in corpus["text"]]
+        last = next(
+            m
+            for n, m in model.named_modules()
+            if n.split(".")[-1] in ("classifier", "out_proj", "score") and hasattr(m, "weight")
+        )
+        again = last(torch.from_numpy(reps.head_input.values))
+    np.testing.assert_allclose(reps.logits, torch.stack(alone), atol=1e-5)
+    np.testing.assert_allclose(reps.logits, again, atol=1e-5)
+    assert reps["class"].values.tolist() == ["no", "so", "yes"]
+    assert np.abs(reps.logits.values - np.roll(reps.logits.values, 1, axis=0)).max() > 1e-3
+
+
+def test_a_head_whose_logits_are_not_linear_gives_no_input(bert, tokenizer, corpus):
+    bert.classifier = torch.nn.Sequential(torch.nn.Linear(12, 3), torch.nn.Tanh())
+    reps = capture(bert, tokenizer, corpus)
+    assert "logits" in reps
+    assert "head_input" not in reps
 
 
 def test_a_decoder_whose_configuration_says_minus_one_for_no_padding_is_captured(tiny_models, make_tokenizer, corpus):
@@ -537,7 +572,7 @@ def count_rows(model, monkeypatch, stop_after=None):
     def counting(*args, **inputs):
         if stop_after is not None and sum(seen) >= stop_after:
             raise KeyboardInterrupt
-        seen.append(len(inputs["input_ids"]))
+        seen.append(len(args[0] if args else inputs["input_ids"]))
         return forward(*args, **inputs)
 
     monkeypatch.setattr(model.bert, "forward", counting)
@@ -584,7 +619,10 @@ def test_a_store_in_many_windows_equals_one_in_memory(bert, tokenizer, windows, 
     assert zarr.open_group(tmp_path / "s.zarr")["hidden"].chunks == (1, 4, 12)
     memory = capture(bert, tokenizer, windows)
     assert_close(stored, memory.hidden.values)
-    xr.testing.assert_identical(stored.load().drop_vars("hidden"), memory.drop_vars("hidden"))
+    for outputs in ("logits", "head_input"):
+        np.testing.assert_allclose(stored[outputs], memory[outputs], atol=1e-5)
+    arrays = ["hidden", "logits", "head_input"]
+    xr.testing.assert_identical(stored.load().drop_vars(arrays), memory.drop_vars(arrays))
 
 
 # --- a real checkpoint and real text ---------------------------------------------------------------------------------

@@ -22,7 +22,9 @@ def stored(folder, rows):
         label=np.tile(label, 2),
     )
     store = _Store(folder / f"{rows}.zarr", "test")
-    array = store.open(reps.drop_vars("hidden").assign_attrs(fingerprint="test"), hidden.shape, rows)
+    array = store.open(reps.drop_vars("hidden").assign_attrs(fingerprint="test"), {"hidden": hidden.shape}, rows)[
+        "hidden"
+    ]
     array[:] = hidden
     store.finish()
     return probes.open_representations(store.path)
