@@ -29,8 +29,10 @@ lint: .venv/installed-test
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: .venv/installed-test
+bench: .venv/installed-bench
 	$(BIN)/python -W ignore tests/benchmarks/bench_capture.py
+	$(BIN)/python -W ignore tests/benchmarks/bench_similarity.py
+	$(BIN)/python -W ignore tests/benchmarks/bench_representers.py
 	$(BIN)/python -W ignore tests/benchmarks/bench_memory.py
 
 data: .venv/installed
@@ -40,7 +42,8 @@ data: .venv/installed
 figures: demo
 	$(BIN)/python -c "import probes; c = probes.Comparison.open('runs/demo'); \
 		c.plot().savefig('notebooks/images/demo_curves.png', dpi=90); \
-		c.plot_damage('retrieval').savefig('notebooks/images/demo_damage.png', dpi=90)"
+		c.plot_damage('retrieval').savefig('notebooks/images/demo_damage.png', dpi=90); \
+		c.plot('cka').savefig('notebooks/images/demo_cka.png', dpi=90)"
 
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
@@ -51,6 +54,11 @@ figures: demo
 
 .venv/installed-test: .venv/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test]"
+	touch $@
+
+# What the benchmarks are measured against, without what it would bring along.
+.venv/installed-bench: tests/benchmarks/peers.txt .venv/installed-test
+	$(BIN)/pip install --quiet --no-deps --requirement $<
 	touch $@
 
 clean:

@@ -5,30 +5,45 @@ from probes.capture import capture
 from probes.checkpoint import load_checkpoint
 from probes.comparison import Comparison, compare
 from probes.corpus import cautions, describe, load_corpus
+from probes.drift import accuracy, drift, loyalty
 from probes.errors import InputError, LayerscopeWarning
+from probes.geometry import geometry
+from probes.linear_probe import linear_probe
+from probes.module_error import module_error
 from probes.representations import from_arrays, open_representations
+from probes.representers import representers
 from probes.resampling import difference
 from probes.separability import class_separability
+from probes.similarity import similarity
 from probes.snr import snr
-from probes.variability import variability
+from probes.variability import best_layer, variability
 
 __all__ = [
     "Comparison",
     "InputError",
     "LayerscopeWarning",
+    "accuracy",
     "alignment_gap",
+    "best_layer",
     "capture",
     "cautions",
     "class_separability",
     "compare",
     "describe",
     "difference",
+    "drift",
     "from_arrays",
+    "geometry",
+    "linear_probe",
     "load_checkpoint",
     "load_corpus",
+    "loyalty",
     "margin_retrieval",
+    "module_error",
     "open_representations",
+    "representers",
     "retrieval",
+    "similarity",
     "snr",
     "variability",
 ]

@@ -12,7 +12,7 @@ import xarray as xr
 
 from probes.errors import InputError
 from probes.representations import BLOCK, directions, from_arrays
-from probes.resampling import CONFIDENCE, POOLED, Sample, result, sample
+from probes.resampling import POOLED, Sample, exact_at_the_ends, result, sample
 
 NEIGHBOURS = 4
 _INVARIANT = "rotation, common scale, length of each vector, order (not shift)"
@@ -221,7 +221,7 @@ def _measure(
     out = result(
         x, drawn, statistics, attributes | {"pivot": pivot}, n=n, bounds=(-2, 2) if statistic is _gap else (0, 1)
     )
-    return out if statistic is _gap else _exact_at_the_ends(out)
+    return out if statistic is _gap else exact_at_the_ends(out)
 
 
 def _on_arrays(
@@ -310,6 +310,11 @@ def _cosines(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]
         yield rows, x[rows] @ y.T
 
 
+def _margins(cosine: np.ndarray, scale: np.ndarray) -> np.ndarray:
+    """Cosines over the mean of both sides' cosines to their neighbours; no match where that is not positive."""
+    return np.divide(cosine, scale, out=np.full_like(cosine, -np.inf), where=scale > 0)
+
+
 def _accuracy(
     x: np.ndarray, y: np.ndarray, nearest: tuple[np.ndarray, np.ndarray] | None, weights: np.ndarray
 ) -> np.ndarray:
@@ -328,29 +333,26 @@ def _accuracy(
     if nearest is not None:  # and the means over neighbours by that times the sine of the angle to them
         angle = (angle + np.sqrt(2 * max(1 - np.mean(nearest), 0))) / np.abs(np.mean(nearest, axis=0))
     tie = _ROUNDING * angle + 1e-14
-    right, spoiled = np.zeros(n), np.zeros(n)
-    for one, other, near in ((x, y, nearest), (y, x, nearest and nearest[::-1])):
-        for rows, score in _cosines(one, other):
-            if near is not None:
-                scale = (near[0][rows, None] + near[1]) / 2
-                score = np.divide(score, scale, out=np.full_like(score, -np.inf), where=scale > 0)
-            own = score[np.arange(len(score)), np.arange(rows.start, rows.stop)]
-            better = (score > (own + tie[rows])[:, None]).sum(axis=1)
-            right[rows] += (better == 0) & np.isfinite(own)
-            spoiled += np.bincount(score[(better == 1) & np.isfinite(own)].argmax(axis=1), minlength=n)
+    # Every score serves both directions: of x_i among all y, along the rows, and of y_j among all x, down the columns.
+    own = np.einsum("id,id->i", x, y)
+    if nearest is not None:
+        own = _margins(own, np.mean(nearest, axis=0))
+    least = own + tie
+    better, best = np.zeros((2, n), int), np.zeros((2, n), int)
+    for rows, score in _cosines(x, y):
+        if nearest is not None:
+            score = _margins(score, (nearest[0][rows, None] + nearest[1]) / 2)
+        better[0, rows] = (score > least[rows, None]).sum(axis=1)
+        best[0, rows] = score.argmax(axis=1)
+        above = (score > least).sum(axis=0)
+        best[1] = np.where(above > 0, score.argmax(axis=0) + rows.start, best[1])
+        better[1] += above
+    there = np.isfinite(own)
+    right = ((better == 0) & there).sum(axis=0)
+    spoiled = sum(np.bincount(best[side, (better[side] == 1) & there], minlength=n) for side in (0, 1))
     effect = (right - spoiled) / 2
     share = right.sum() / (2 * n)
     with np.errstate(invalid="ignore", divide="ignore"):
         out = share + weights @ (effect - effect.mean()) / weights.sum(axis=1)
     out[0] = share
     return out
-
-
-def _exact_at_the_ends(out: xr.Dataset) -> xr.Dataset:
-    """Where every sentence is right, or none, take the exact binomial interval of as many sentences."""
-    ids = out["n"].where(out["language"] != POOLED, out["n"].sel(language=out["language"] != POOLED).max())
-    least = ((1 - CONFIDENCE) / 2) ** (1 / ids)
-    return out.assign(
-        low=xr.where(out["value"] == 1, least, out["low"]).transpose(*out["value"].dims),
-        high=xr.where(out["value"] == 0, 1 - least, out["high"]).transpose(*out["value"].dims),
-    )

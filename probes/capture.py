@@ -117,7 +117,7 @@ def capture(
         "max_length": -1 if tokens.limit is None else tokens.limit,
         "texts_cut": tokens.cut,
         "modules": list(modules or []),
-        "logits": modules is None and _classifies(model),
+        "logits": modules is None and classifies(model),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
@@ -135,7 +135,7 @@ def capture(
         return open_representations(target.path).assign_attrs(model=name)
 
     batches = _Batches(tokens, batch_size, batch_tokens)
-    with _evaluating(model, where), taken as states_of, torch.inference_mode(), _precision(where, dtype):
+    with evaluating(model, where), taken as states_of, torch.inference_mode(), _precision(where, dtype):
 
         def pooled(rows: np.ndarray) -> dict[str, np.ndarray]:
             inputs, mask = batches.tensors(rows, pooling, where)
@@ -212,6 +212,27 @@ def check_length(max_length: int | None, positions: int | None, tokenizer: PreTr
     return max_length or limit
 
 
+def batches_of(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: datasets.Dataset,
+    name: str,
+    *,
+    max_length: int | None = None,
+    device: str | torch.device | None = None,
+    batch_size: int = 64,
+    batch_tokens: int = 4096,
+) -> tuple[torch.device, Callable[[], Iterator[tuple[np.ndarray, dict[str, torch.Tensor]]]]]:
+    """Return the device to run on, and what yields the rows and inputs of one batch after another, as `capture` does.
+
+    For probes that need more of a forward pass than its hidden states.
+    """
+    where = check_settings(device=device, batch_size=batch_size, batch_tokens=batch_tokens)
+    tokens = _tokenise(tokenizer, corpus, _limit(model, tokenizer, max_length), model, name)
+    batches = _Batches(tokens, batch_size, batch_tokens)
+    return where, lambda: ((rows, batches.tensors(rows, "mean", where)[0]) for rows in batches.over(0, len(corpus)))
+
+
 # --- what is run, and which states are taken -------------------------------------------------------------------------
 
 # The states of every layer (batch, token, feature), and what the head gives for every text.
@@ -239,11 +260,11 @@ def _runner(
             f"{name}: {type(model).__name__} is no model of transformers, so its layers are not known. "
             "Name them with modules=[...], from model.named_modules()"
         )
-    body: Any = _encoder(model) if model.config.is_encoder_decoder else model.base_model
-    return (model if _classifies(model) and not hasattr(model, "score") else body), _layers(model, body, name)
+    body = body_of(model)
+    return (model if classifies(model) and not hasattr(model, "score") else body), _layers(model, body, name)
 
 
-def _classifies(model: torch.nn.Module) -> bool:
+def classifies(model: torch.nn.Module) -> bool:
     """Whether a model has a head that gives one row of logits a text."""
     return (
         isinstance(model, PreTrainedModel)
@@ -261,18 +282,18 @@ def _classes(model: Any, count: int) -> list[str]:
 def _layers(model: PreTrainedModel, body: Any, name: str) -> Iterator[_States]:
     """Collect all hidden states, and of a model that classifies the logits and what its last linear layer gets."""
     expected = getattr(body.config, "num_hidden_layers", None)
-    classifies = _classifies(model)
+    has_head = classifies(model)
     # A decoder's head is linear, and looks for the last token by the padding's id, which another may have: it is put on
     # the last attended state here. Of any other head the linear layers are watched, and the one that gives the logits
     # is known by that.
-    score: Any = getattr(model, "score", None) if classifies else None
+    score: Any = getattr(model, "score", None) if has_head else None
     within = set(body.modules())
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def hook(_module: torch.nn.Module, inputs: Sequence[torch.Tensor], output: torch.Tensor) -> None:
         seen.append((inputs[0], output))
 
-    watched = [m for m in model.modules() if classifies and m not in within and hasattr(m, "out_features")]
+    watched = [m for m in model.modules() if has_head and m not in within and hasattr(m, "out_features")]
     handles = [] if score is not None else [m.register_forward_hook(hook) for m in watched]
 
     def states_of(
@@ -290,7 +311,7 @@ def _layers(model: PreTrainedModel, body: Any, name: str) -> Iterator[_States]:
             last = inputs["attention_mask"].sum(1) - 1
             taken: torch.Tensor = states[-1][torch.arange(len(last), device=last.device), last]
             return states, {"logits": score(taken), "head_input": taken}
-        if not classifies:
+        if not has_head:
             return states, {}
         logits: torch.Tensor = given.logits  # type: ignore[attr-defined]
         sources = [x for x, y in seen if x.ndim == 2 and y.shape == logits.shape and torch.equal(y, logits)]
@@ -301,6 +322,11 @@ def _layers(model: PreTrainedModel, body: Any, name: str) -> Iterator[_States]:
     finally:
         for handle in handles:
             handle.remove()
+
+
+def body_of(model: Any) -> Any:
+    """Return a model without its head, and of an encoder-decoder the encoder."""
+    return _encoder(model) if model.config.is_encoder_decoder else model.base_model
 
 
 def _encoder(model: Any) -> Any:
@@ -530,7 +556,7 @@ def _weights_dtype(model: torch.nn.Module) -> str:
 
 
 @contextmanager
-def _evaluating(model: torch.nn.Module, device: torch.device) -> Iterator[None]:
+def evaluating(model: torch.nn.Module, device: torch.device) -> Iterator[None]:
     """Run in evaluation mode on a device, and leave the model as it was found."""
     training = [module for module in model.modules() if module.training]
     home = next((p.device for p in model.parameters()), device)

@@ -6,8 +6,10 @@ import importlib.metadata
 import json
 import platform
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from itertools import chain
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
@@ -20,16 +22,22 @@ import xarray as xr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.alignment import alignment_gap, check_pivot, margin_retrieval, retrieval
-from probes.capture import capture, check_length, check_settings
+from probes.capture import capture, check_length, check_settings, classifies
 from probes.checkpoint import check_checkpoint, check_fit, embedding_rows, load_checkpoint
 from probes.corpus import cautions, check_corpus
+from probes.drift import accuracy, class_names, drift, loyalty
 from probes.errors import InputError, LayerscopeWarning
 from probes.files import check_writable, write_whole
+from probes.geometry import geometry
+from probes.linear_probe import linear_probe
+from probes.module_error import module_error
 from probes.representations import check_representations
-from probes.resampling import POOLED, check_draws, difference
+from probes.representers import representer_support
+from probes.resampling import ABOUT, POOLED, apart, check_draws, difference
 from probes.separability import class_separability
+from probes.similarity import MEASURES, similarity
 from probes.snr import snr
-from probes.variability import variability
+from probes.variability import best_layer, variability
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,9 +56,55 @@ COLUMNS = [
     "difference_high",
     "p_adjusted",
 ]
+# Where a probe needs more than layer and language to say where a number is from.
+FURTHER = ["other_layer", "module", "other_language"]
 OF_LABELS = {"class_separability": class_separability, "variability": variability, "snr": snr}
 OF_ALIGNMENT = {"retrieval": retrieval, "margin_retrieval": margin_retrieval, "alignment_gap": alignment_gap}
-PROBES = [*OF_LABELS, *OF_ALIGNMENT]
+# What is measured together; a family can be asked for by its name.
+FAMILIES = {
+    "labels": tuple(OF_LABELS),
+    "alignment": tuple(OF_ALIGNMENT),
+    "drift": ("cosine_to_baseline", "signal_to_error", "norm_ratio"),
+    "loyalty": ("label_loyalty", "probability_loyalty"),
+    "similarity": tuple(MEASURES),
+    "geometry": (
+        "mean_cosine_of_pairs",
+        "iso_score",
+        "effective_rank",
+        "participation_ratio",
+        "intrinsic_dimension",
+        "norm",
+    ),
+    "linear_probe": (
+        "linear_probe",
+        "linear_probe_in_language",
+        "linear_probe_control",
+        "linear_probe_selectivity",
+    ),
+    "module_error": ("accumulated_error", "local_error", "amplification"),
+}
+PROBES = [*chain.from_iterable(FAMILIES.values()), "accuracy", "best_layer", "representer_support"]
+DEFAULT = [*FAMILIES["labels"], *FAMILIES["alignment"], *FAMILIES["drift"], *FAMILIES["loyalty"], "accuracy", "cka"]
+# Probes that compare a model with the baseline, so that there is no difference to it.
+OF_PAIRS = {p for family in ("drift", "loyalty", "similarity", "module_error") for p in FAMILIES[family]}
+_NEED = {
+    "logits": {*FAMILIES["loyalty"], "accuracy"},
+    "labels": {*OF_LABELS, *FAMILIES["linear_probe"], "accuracy", "best_layer"},
+    "pivot": {*OF_ALIGNMENT, *FAMILIES["linear_probe"]},
+    "classes named as the labels are": {"accuracy"},
+    "another model": {*FAMILIES["drift"], *FAMILIES["loyalty"], *FAMILIES["module_error"]},
+    "models to run": {*FAMILIES["module_error"]},
+    "splits": {"representer_support"},
+}
+_FIX = {
+    "labels": "a corpus with a column 'label'",
+    "pivot": "pivot=... (--pivot), a language of the corpus",
+    "classes named as the labels are": "names to the classes in model.config.id2label, or their numbers as labels",
+    "another model": "at least two models",
+    "logits": "models for sequence classification, with their heads",
+    "models to run": "models or checkpoints in place of Representations",
+    "splits": "a corpus with a column 'split' that holds 'train' and 'test'",
+}
 
 Model = torch.nn.Module | str | Path | xr.Dataset
 
@@ -85,28 +139,40 @@ class Comparison:
     def summary(self) -> pd.DataFrame:
         """Return one row a probe and model, over all languages: the layer where the baseline is best, and what is lost.
 
-        `worst_language` is the one that lost most at that layer, by `its_difference`; empty where none lost. A model
-        that does not have the layer has a row without numbers.
+        Probes that compare a model with the baseline are given at the layer where the model is farthest from it (of
+        similarities, the same layer of both). `worst_language` is the one that lost most at that layer, by
+        `its_difference`, or the value itself where it is a comparison; empty where none lost. Probes that are neither
+        better nor worse when they are higher are left out. A model that does not have the layer has a row without
+        numbers.
         """
         rows = []
         for probe, attributes in self.provenance["probes"].items():
-            better = 1 if attributes["higher_is"].startswith("better") else -1
+            sign = direction(attributes["higher_is"])
             of_probe = self.table[self.table["probe"] == probe]
-            base = of_probe[(of_probe["model"] == self.baseline) & (of_probe["language"] == POOLED)].dropna(
-                subset="value"
-            )
-            if base.empty:
+            if "other_layer" in of_probe and of_probe["other_layer"].notna().any():
+                of_probe = of_probe[of_probe["layer"] == of_probe["other_layer"]]
+            elif self.is_map(probe):
                 continue
-            layer = base.loc[(better * base["value"]).idxmax(), "layer"]
-            for model in self.provenance["models"]:
-                here = of_probe[(of_probe["model"] == model) & (of_probe["layer"] == layer)]
+            compares = probe in OF_PAIRS
+            for model in self.provenance["models"] if sign else ():
+                if compares and model == self.baseline:
+                    continue
+                judge = of_probe[of_probe["model"] == (model if compares else self.baseline)]
+                judge = judge[judge["language"] == POOLED].dropna(subset="value")
+                if judge.empty:
+                    continue
+                score = sign * judge["value"]
+                layer = judge.loc[score.idxmin() if compares else score.idxmax(), "layer"]
+                at = of_probe["layer"].isna() if pd.isna(layer) else of_probe["layer"].eq(layer).fillna(False)
+                here = of_probe[(of_probe["model"] == model) & at]
                 pooled = here[here["language"] == POOLED]
-                row = {"probe": probe, "better": "higher" if better > 0 else "lower", "layer": layer, "model": model}
+                row = {"probe": probe, "better": "higher" if sign > 0 else "lower", "layer": layer, "model": model}
                 row |= pooled[["value", "low", "high", *COLUMNS[8:]]].squeeze().to_dict() if len(pooled) else {}
-                change = better * here[here["language"] != POOLED].set_index("language")["difference"]
-                lost = change[change < 0]
+                by_language = here[here["language"] != POOLED].set_index("language")
+                change = (sign * by_language["value" if compares else "difference"]).dropna()
+                lost = change if compares else change[change < 0]
                 row["worst_language"] = "" if lost.empty else lost.idxmin()
-                row["its_difference"] = np.nan if lost.empty else better * lost.min()
+                row["its_difference"] = np.nan if lost.empty else sign * lost.min()
                 rows.append(row)
         return pd.DataFrame(rows)
 
@@ -116,10 +182,16 @@ class Comparison:
         return self.provenance["baseline"]
 
     def plot(self, probe: str | None = None, *, language: str = POOLED) -> Figure:
-        """Draw layer curves with their bands: one panel a probe (or the one asked for), one colour a model."""
-        from probes.plots import curves
+        """Draw layer curves with their bands: one panel a probe (or the one asked for), one colour a model.
 
-        return curves(self, self._probes(probe), language)
+        A probe that has more to a number than its layer is drawn as maps, one a model: similarities layer by layer, the
+        error of modules by layer, representer values by language.
+        """
+        from probes.plots import curves, maps
+
+        chosen = self._probes(probe)
+        flat = [p for p in chosen if not self.is_map(p)]
+        return curves(self, flat, language) if flat else maps(self, chosen[0], language)
 
     def plot_damage(self, probe: str) -> Figure:
         """Draw the difference to the baseline, languages by layers, one panel a model; dots mark p_adjusted < 0.05."""
@@ -162,9 +234,19 @@ class Comparison:
             raise InputError(
                 f"{folder}: expected comparison.csv and provenance.json in it, as Comparison.save writes them"
             )
-        text = dict.fromkeys(("model", "language", "probe"), str)
-        table = pd.read_csv(folder / "comparison.csv", dtype=text, keep_default_na=False, na_values=[""])
+        types: dict[str, Any] = dict.fromkeys(("model", "language", "probe", "module", "other_language"), str)
+        types |= dict.fromkeys(("layer", "other_layer"), "Int64")
+        table = pd.read_csv(folder / "comparison.csv", dtype=types, keep_default_na=False, na_values=[""])
         return cls(table, json.loads((folder / "provenance.json").read_text(encoding="utf-8")))
+
+    def is_map(self, probe: str) -> bool:
+        """Whether a probe has more to a number than its layer, such as another layer, so that it is drawn as a map."""
+        of_probe = self.table[self.table["probe"] == probe]
+        return bool(of_probe[[c for c in FURTHER if c in of_probe]].notna().any(axis=None))
+
+    def has_difference(self, probe: str) -> bool:
+        """Whether a probe has differences to the baseline."""
+        return bool(self.table.loc[self.table["probe"] == probe, "difference"].notna().any())
 
     def _probes(self, probe: str | None) -> list[str]:
         measured = list(self.provenance["probes"])
@@ -195,7 +277,9 @@ def compare(
         tokenizer: of the models that are not given as checkpoints: one for all, or name -> tokenizer.
         pivot: the language that alignment is measured against; without it those probes are left out.
         baseline: the model that the others are compared with; by default the first.
-        probes: names of probes; by default all that corpus and pivot allow.
+        probes: names of probes or families of them ("drift", "similarity", "geometry", ...; all are in
+            `probes.comparison.FAMILIES`); by default those of labels, alignment, drift and predictions, and "cka", as
+            far as models, corpus and pivot allow.
         draws, seed: of the bootstrap by sentence id; every model gets the same draws.
         store: a folder for the Representations, one zarr store a model, which a later run with the same weights,
             corpus and settings opens in place of running the model.
@@ -221,22 +305,28 @@ def compare(
     if corpus is not None:
         corpus = check_corpus(corpus)
     examples = _examples(corpus, captured, models)
-    chosen = _chosen(probes, examples, pivot)
     tokenizers = _tokenizers(models, tokenizer)
     check_draws(draws, seed)
     check_settings(**settings)
     if store is not None:
         check_writable(Path(store))
+    known: dict[str, Any] = dict(models)
     for name, model in models.items():
         if isinstance(model, str | Path):
             config, own = check_checkpoint(model, allow_pickle=allow_pickle)
             check_length(settings.get("max_length"), getattr(config, "max_position_embeddings", None), own)
+            known[name] = config
         elif isinstance(model, PreTrainedModel):
             check_fit(embedding_rows(model), tokenizers[name], name)
+    chosen = _chosen(probes, examples, pivot, known)
 
     measured: dict[str, dict[str, xr.Dataset]] = {}
     representations: dict[str, xr.Dataset] = {}
-    for name, model in models.items():
+    original: Any = None  # the baseline itself, where probes run it beside the others
+    # The baseline first: others are compared with it.
+    for name in [baseline, *(n for n in models if n != baseline)]:
+        model = models[name]
+        loaded: Any = None
         if isinstance(model, xr.Dataset):
             reps = model.assign_attrs(model=name)
         else:
@@ -249,20 +339,42 @@ def compare(
             target = None if store is None else Path(store) / f"{quote(name, safe='')}.zarr"
             reps = capture(loaded, own, corpus, store=target, name=name, **settings)
         representations[name] = reps
-        measured[name] = {probe: _measure(probe, reps, pivot, draws, seed) for probe in chosen}
+        base = representations[baseline]
+        measured[name] = _measure(chosen, reps, base, pivot, draws, seed, progress=settings.get("progress", True))
+        if name == baseline:
+            original = loaded if any(p in chosen for p in FAMILIES["module_error"]) else None
+        elif original is not None:
+            errors = module_error(
+                original, loaded, own, corpus, draws=draws, seed=seed, names=(baseline, name), **_of_batches(settings)
+            )
+            measured[name] |= {p: result for p, result in apart(errors).items() if p in chosen}
     table = pd.concat(
         [
-            _rows(measured[name][probe], None if name == baseline else measured[baseline][probe])
+            _rows(
+                measured[name][probe],
+                None
+                if name == baseline or probe in OF_PAIRS or probe == "best_layer"
+                else measured[baseline].get(probe),
+            )
             for name in models
             for probe in chosen
+            if probe in measured[name]
         ],
         ignore_index=True,
     )
+    columns = [*COLUMNS[:4], *(c for c in FURTHER if c in table), *COLUMNS[4:]]
+    whole = {c: "Int64" for c in ("layer", "other_layer") if c in table}
     return Comparison(
-        table[COLUMNS],
+        table.reindex(columns=columns).astype(whole),
         _provenance(measured, representations, corpus, baseline, pivot, draws, seed),
         representations,
     )
+
+
+def direction(higher_is: str) -> int:
+    """Return 1 where higher is better, or nearer to the baseline, -1 where it is worse, 0 where it is neither."""
+    word = " ".join(higher_is.split()[:2])
+    return {"better": 1, "worse": -1}.get(higher_is.split()[0], {"more alike": 1, "less alike": -1}.get(word, 0))
 
 
 def check_folder(folder: Path, *, overwrite: bool) -> None:
@@ -278,7 +390,7 @@ def _examples(
     corpus: datasets.Dataset | None, captured: dict[str, xr.Dataset], models: Mapping[str, Model]
 ) -> pd.DataFrame:
     """The id, language and label of every example, the same for every model."""
-    columns = ["id", "language", "label"]
+    columns = ["id", "language", "label", "split"]
     if corpus is None:
         if len(captured) < len(models):
             name = next(n for n in models if n not in captured)
@@ -291,7 +403,7 @@ def _examples(
         frame = pd.DataFrame({c: list(corpus[c]) for c in columns if c in corpus.column_names})
     for name, reps in captured.items():
         other = pd.DataFrame({c: reps[c].values for c in columns if c in reps.coords})
-        keys = [c for c in frame if c in other]
+        keys = [c for c in frame if c in other and c != "split"]
         if not frame[keys].equals(other[keys]):
             raise InputError(
                 f"model {name!r}: its Representations hold other examples (id, language, label) than the others, or "
@@ -300,26 +412,37 @@ def _examples(
     return frame
 
 
-def _chosen(probes: Sequence[str] | None, examples: pd.DataFrame, pivot: str | None) -> list[str]:
+def _chosen(
+    probes: Sequence[str] | None, examples: pd.DataFrame, pivot: str | None, models: Mapping[str, Any]
+) -> list[str]:
     """The probes to measure, checked against the corpus; those that it does not allow are left out and named."""
+    known = ", ".join([*FAMILIES, *(p for p in PROBES if p not in FAMILIES)])
     if probes is not None and (isinstance(probes, str) or not probes):
-        raise InputError(f"probes={probes!r}: expected a list of names, out of {', '.join(PROBES)}")
-    unknown = [p for p in probes or () if p not in PROBES]
+        raise InputError(f"probes={probes!r}: expected a list of names, out of {known}")
+    unknown = [p for p in probes or () if p not in PROBES and p not in FAMILIES]
     if unknown:
-        raise InputError(f"unknown probe {', '.join(map(repr, unknown))}; there are {', '.join(PROBES)}")
-    chosen = list(dict.fromkeys(probes or PROBES))
-    lacking: dict[str, Collection[str]] = {
-        "labels": OF_LABELS if "label" not in examples else (),
-        "pivot": OF_ALIGNMENT if pivot is None else (),
+        raise InputError(f"unknown probe {', '.join(map(repr, unknown))}; there are {known}")
+    chosen = list(dict.fromkeys(chain.from_iterable(FAMILIES.get(p, (p,)) for p in probes or DEFAULT)))
+    splits = set(examples["split"]) if "split" in examples else set()
+    there = {
+        "labels": "label" in examples,
+        "pivot": pivot is not None,
+        "classes named as the labels are": "label" not in examples
+        or all(_knows(model, set(examples["label"])) for model in models.values()),
+        "another model": len(models) > 1,
+        "logits": all(map(_has_logits, models.values())),
+        "models to run": not any(isinstance(m, xr.Dataset) for m in models.values()),
+        "splits": {"train", "test"} <= splits,
     }
-    for what, needs in lacking.items():
-        left_out = [p for p in chosen if p in needs]
-        fix = "a corpus with a column 'label'" if what == "labels" else "pivot=... (--pivot), a language of the corpus"
+    said: list[str] = []
+    for what, needs in _NEED.items():
+        left_out = [p for p in chosen if p in needs and not there[what]]
         if left_out and probes:
-            raise InputError(f"{', '.join(left_out)} cannot be measured without {what}. Give {fix}")
-        if left_out:
-            warnings.warn(f"no {what}: {', '.join(left_out)} left out", LayerscopeWarning, stacklevel=3)
-        chosen = [p for p in chosen if p not in needs]
+            raise InputError(f"{', '.join(left_out)} cannot be measured without {what}. Give {_FIX[what]}")
+        # That a model has no head, or no other beside it, is as it should be: nothing to warn of.
+        if left_out and what in ("labels", "pivot", "classes named as the labels are"):
+            said.append(f"no {what}: {', '.join(left_out)} left out")
+        chosen = [p for p in chosen if p not in left_out]
     if not chosen:
         raise InputError("no probe is left to measure: give labels, or a pivot, or both")
     if any(p in OF_LABELS for p in chosen):
@@ -327,7 +450,28 @@ def _chosen(probes: Sequence[str] | None, examples: pd.DataFrame, pivot: str | N
     if pivot is not None:
         for probe in [p for p in chosen if p in OF_ALIGNMENT]:
             check_pivot(examples["id"].to_numpy(), examples["language"].to_numpy(), pivot, probe)
+    for what in said:
+        warnings.warn(what, LayerscopeWarning, stacklevel=3)
     return chosen
+
+
+def _knows(model: Any, labels: set[str]) -> bool:
+    """Whether labels are the names or the numbers of a model's classes; True where it has none."""
+    if not _has_logits(model):
+        return True
+    if isinstance(model, xr.Dataset):
+        classes = class_names(model)
+    else:
+        classes = [str(c) for c in getattr(model, "config", model).id2label.values()]
+    return labels <= set(classes) or labels <= {str(i) for i in range(len(classes))}
+
+
+def _has_logits(model: Any) -> bool:
+    if isinstance(model, xr.Dataset):
+        return "logits" in model
+    if isinstance(model, torch.nn.Module):
+        return classifies(model)
+    return any(a.endswith("ForSequenceClassification") for a in getattr(model, "architectures", None) or ())
 
 
 def _check_labels(examples: pd.DataFrame) -> None:
@@ -365,11 +509,40 @@ def _tokenizers(
     return found
 
 
-def _measure(probe: str, reps: xr.Dataset, pivot: str | None, draws: int, seed: int) -> xr.Dataset:
-    if probe in OF_LABELS:
-        return OF_LABELS[probe](reps, draws=draws, seed=seed)
-    assert pivot is not None  # _chosen has left these probes out
-    return OF_ALIGNMENT[probe](reps, pivot=pivot, draws=draws, seed=seed)
+def _measure(
+    chosen: list[str],
+    reps: xr.Dataset,
+    base: xr.Dataset,
+    pivot: str | None,
+    draws: int,
+    seed: int,
+    progress: bool,
+) -> dict[str, xr.Dataset]:
+    """The results of all chosen probes that need no more than the states."""
+    how: dict[str, Any] = {"draws": draws, "seed": seed}
+    # What is asked for, and what gives it; a function that gives several is called once.
+    found: dict[str, xr.Dataset] = {}
+    calls: list[tuple[Collection[str], Callable[[], xr.Dataset]]] = [
+        *(((p,), partial(f, reps, **how)) for p, f in OF_LABELS.items()),
+        *(((p,), partial(f, reps, pivot=pivot, **how)) for p, f in OF_ALIGNMENT.items()),
+        *(((m,), partial(similarity, reps, None if reps is base else base, measure=m, **how)) for m in MEASURES),
+        (FAMILIES["geometry"], partial(geometry, reps, **how)),
+        (FAMILIES["linear_probe"], partial(linear_probe, reps, pivot=pivot, progress=progress, **how)),
+        (("accuracy",), partial(accuracy, reps, **how)),
+        (("best_layer",), partial(best_layer, reps, **how)),
+        (("representer_support",), partial(representer_support, reps, progress=progress, **how)),
+    ]
+    if reps is not base:
+        calls += [(FAMILIES["drift"], partial(drift, base, reps, **how))]
+        calls += [(FAMILIES["loyalty"], partial(loyalty, base, reps, **how))]
+    for names, call in calls:
+        if any(p in chosen for p in names):
+            found |= apart(call())
+    return {p: found[p] for p in chosen if p in found}
+
+
+def _of_batches(settings: Mapping[str, Any]) -> dict[str, Any]:
+    return {k: settings[k] for k in ("max_length", "device", "batch_size", "batch_tokens", "progress") if k in settings}
 
 
 def _rows(result: xr.Dataset, baseline: xr.Dataset | None) -> pd.DataFrame:
@@ -377,9 +550,12 @@ def _rows(result: xr.Dataset, baseline: xr.Dataset | None) -> pd.DataFrame:
     if baseline is not None:
         gap = difference(result, baseline).rename(low="difference_low", high="difference_high")
         wide = xr.merge([wide, gap], join="left", compat="override")
-    frame = wide.to_dataframe(dim_order=["language", "layer"]).reset_index()
+    dims = ["language", *(str(d) for d in result["value"].dims if d != "language")]
+    frame = wide.to_dataframe(dim_order=dims).reset_index()
+    if "kind" in frame:  # the number of its layer, and what it is in that
+        frame["module"] = frame["kind"]
     frame["model"], frame["probe"] = result.attrs["model"], result.attrs["probe"]
-    return frame.reindex(columns=COLUMNS)
+    return frame.reindex(columns=[c for c in [*COLUMNS, *FURTHER] if c in COLUMNS or c in frame])
 
 
 def _provenance(
@@ -391,7 +567,8 @@ def _provenance(
     draws: int,
     seed: int,
 ) -> dict[str, Any]:
-    about = ("estimator", "range", "higher_is", "invariant_to", "paper")
+    results = {probe: result for by_probe in measured.values() for probe, result in by_probe.items()}
+    about = (*ABOUT[1:], "interval", "kind", "symmetric")
     first = next(iter(representations.values()))
     examples = pd.DataFrame({c: first[c].values for c in ("id", "language", "text") if c in first.coords})
     sizes = examples.groupby("language", sort=False).agg(texts=("id", "size"), example=("text", "first"))
@@ -407,7 +584,8 @@ def _provenance(
             for name, reps in representations.items()
         },
         "probes": {
-            probe: {k: result.attrs[k] for k in (*about, "interval")} for probe, result in measured[baseline].items()
+            probe: {k: results[probe].attrs[k] for k in about if k in results[probe].attrs}
+            for probe in sorted(results, key=PROBES.index)
         },
         "corpus": {
             "languages": {

@@ -11,10 +11,10 @@ from typing import TYPE_CHECKING
 import jinja2
 import numpy as np
 
-from probes.comparison import COLUMNS
 from probes.errors import InputError
 from probes.files import write_whole
-from probes.plots import curves, damage
+from probes.plots import curves, damage, maps
+from probes.resampling import POOLED
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -48,16 +48,18 @@ def _page(comparison: Comparison) -> str:
     environment = jinja2.Environment(loader=jinja2.PackageLoader("probes", "."), autoescape=True)
     environment.filters["n"] = partial(_number, digits=4)
     environment.filters["short"] = partial(_number, digits=3)
+    flat = [p for p in comparison.provenance["probes"] if not comparison.is_map(p)]
     probes, models = list(comparison.provenance["probes"]), comparison.provenance["models"]
     return environment.get_template("report.html.jinja").render(
         provenance=comparison.provenance,
         models=list(models),
         settings=list(dict.fromkeys(key for about in models.values() for key in about)),
         summary=comparison.summary().to_dict("records"),
-        columns=COLUMNS,
+        columns=list(comparison.table),
         rows=comparison.table.to_dict("records"),
-        curves=_image(curves(comparison, probes, "pooled")),
-        damage={p: _image(damage(comparison, p)) for p in probes} if len(models) > 1 else {},
+        curves=_image(curves(comparison, flat, POOLED)) if flat else "",
+        maps={p: _image(maps(comparison, p, POOLED)) for p in probes if p not in flat},
+        damage={p: _image(damage(comparison, p)) for p in flat if comparison.has_difference(p)},
     )
 
 

@@ -190,7 +190,8 @@ def result(
         n: for every language the number of examples; by default all that it has.
         bounds: the range that the interval is kept within.
         over: the dimensions of a statistic after the draws, with their coordinates; by default `layer`.
-        missing: (position along `over`, language) -> why there is no value; by default what the states tell.
+        missing: (position along `over`, language) -> where there is no value and why, as "layer 3: ..."; by default
+            what the states tell.
 
     Returns:
         `value, low, high (layer, language)`, `n (language)`, `draws (draw, layer, language)`, or along `over` in place
@@ -260,6 +261,16 @@ def interval(value: np.ndarray, draws: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return np.where(missing, np.nan, np.fmin(low, value)), np.where(missing, np.nan, np.fmax(high, value))
 
 
+def exact_at_the_ends(out: xr.Dataset) -> xr.Dataset:
+    """For a share of sentences: where all are right, or none, take the exact binomial interval of as many sentences."""
+    ids = out["n"].where(out["language"] != POOLED, out["n"].sel(language=out["language"] != POOLED).max())
+    least = ((1 - CONFIDENCE) / 2) ** (1 / ids)
+    return out.assign(
+        low=xr.where(out["value"] == 1, least, out["low"]).transpose(*out["value"].dims),
+        high=xr.where(out["value"] == 0, 1 - least, out["high"]).transpose(*out["value"].dims),
+    )
+
+
 def difference(result: xr.Dataset, baseline: xr.Dataset) -> xr.Dataset:
     """Return how far a probe's result lies from the baseline's, draw by draw, on the layers and languages of both.
 
@@ -323,12 +334,10 @@ def _max_t(gap: np.ndarray, draws: np.ndarray) -> np.ndarray:
 
 
 def _warn_missing(out: xr.Dataset, why: Callable[[tuple[int, ...], str], str]) -> None:
-    dims = out["value"].dims[:-1]
-    reasons: dict[str, list[str]] = {}
+    reasons: dict[str, dict[str, None]] = {}  # in order, each once
     for *at, language in np.argwhere(np.isnan(out["value"].values)):
         name = str(out["language"].values[language])
-        place = ", ".join(f"{d.replace('_', ' ')} {out[d].values[i]}" for d, i in zip(dims, at, strict=True))  # type: ignore[attr-defined]
-        reasons.setdefault(f"{place}: {why(tuple(at), name)}", []).append(name)
+        reasons.setdefault(why(tuple(at), name), {})[name] = None
     if reasons:
         found = "; ".join(f"{reason} ({', '.join(names)})" for reason, names in list(reasons.items())[:_MOST_NAMED])
         more = len(reasons) - _MOST_NAMED
@@ -345,7 +354,8 @@ def _why(reps: xr.Dataset, drawn: Sample, out: xr.Dataset, layer: int, language:
     if "pivot" in out.attrs:
         rows = np.union1d(rows, drawn.group(out.attrs["pivot"]))
     bad = int((~np.isfinite(states(reps, layer, rows)).all(axis=1)).sum())
-    return f"{bad} rows are not finite" if bad else "undefined here (0/0), as for states that are all equal"
+    reason = f"{bad} rows are not finite" if bad else "undefined here (0/0), as for states that are all equal"
+    return f"layer {out['layer'].values[layer]}: {reason}"
 
 
 def warn_few(out: xr.Dataset, drawn: Sample, fewest: int) -> None:

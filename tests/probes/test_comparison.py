@@ -8,7 +8,9 @@ from planted import planted
 
 import compress
 import probes
-from probes.comparison import COLUMNS, PROBES
+from probes.comparison import COLUMNS, FAMILIES, FURTHER, OF_PAIRS, PROBES, direction
+
+SIX = [*FAMILIES["labels"], *FAMILIES["alignment"]]
 
 
 @pytest.fixture(scope="module")
@@ -21,7 +23,7 @@ def models():
 
 @pytest.fixture(scope="module")
 def comparison(models):
-    return probes.compare(models, pivot="l0")
+    return probes.compare(models, pivot="l0", probes=SIX)
 
 
 @pytest.fixture(scope="module")
@@ -35,15 +37,15 @@ def test_table_has_one_row_a_model_probe_language_and_layer(comparison):
     assert not table.duplicated(["model", "layer", "language", "probe"]).any()
     rows = table.groupby(["model", "probe"]).size()
     # Three languages with `pooled` for probes of labels; the pivot has no alignment to itself.
-    assert rows["base"].to_dict() == {p: 9 if p in PROBES[:3] else 6 for p in PROBES}
+    assert rows["base"].to_dict() == {p: 9 if p in SIX[:3] else 6 for p in SIX}
     assert rows["half"].sum() == rows["base"].sum() * 2 / 3
 
 
 def test_values_are_those_of_each_probe_alone(comparison, models):
     table = comparison.to_dataframe()
     for name, reps in models.items():
-        for probe in PROBES:
-            options = {} if probe in PROBES[:3] else {"pivot": "l0"}
+        for probe in SIX:
+            options = {} if probe in SIX[:3] else {"pivot": "l0"}
             alone = getattr(probes, probe)(reps, **options)
             rows = table[(table["model"] == name) & (table["probe"] == probe)]
             for row in rows.itertuples():
@@ -75,7 +77,7 @@ def test_another_baseline_turns_the_sign(models):
 def test_summary_names_the_best_layer_and_the_worst_language(comparison):
     summary = comparison.summary().set_index(["probe", "model"])
     table = comparison.to_dataframe()
-    for probe in PROBES:
+    for probe in SIX:
         base = table.query("probe == @probe and model == 'base' and language == 'pooled'").set_index("layer")["value"]
         best = base.idxmin() if probe == "variability" else base.idxmax()
         assert summary.loc[(probe, "base"), "layer"] == best
@@ -124,9 +126,11 @@ def test_the_notebook_example_runs(tmp_path, bundled):
     assert set(table["language"]) == {"en", "fr", "ar", "pooled"}
     # Pruning leaves the embeddings alone, and nothing else. (Retrieval can stay by chance: it counts.)
     lost = table.query("model == 'pruned' and language == 'pooled' and probe != 'retrieval'")
-    lost = lost[lost["probe"] != "margin_retrieval"].set_index(["probe", "layer"])["difference"]
+    lost = lost[lost["probe"].isin([*SIX[:3], "alignment_gap"])].set_index(["probe", "layer"])["difference"]
     assert (lost.xs(0, level="layer") == 0).all()
     assert (lost.drop(0, level="layer") != 0).all()
+    # Both have heads, so what they predict is compared too.
+    assert {"accuracy", "label_loyalty", "cka", "signal_to_error"} < set(table["probe"])
     assert comparison.report(tmp_path / "report.html").stat().st_size > 10_000
 
 
@@ -150,7 +154,7 @@ def test_without_labels_their_probes_are_left_out_and_the_run_says_so(models):
     bare = {k: models[k].drop_vars("label") for k in ("base", "worse")}
     with pytest.warns(probes.LayerscopeWarning, match="no labels: class_separability, variability, snr left out"):
         comparison = probes.compare(bare, pivot="l0")
-    assert set(comparison.table["probe"]) == set(PROBES[3:])
+    assert set(comparison.table["probe"]) == {*SIX[3:], *FAMILIES["drift"], "cka"}
     with pytest.raises(probes.InputError, match="snr cannot be measured without labels"):
         probes.compare(bare, pivot="l0", probes=["snr"])
 
@@ -158,7 +162,7 @@ def test_without_labels_their_probes_are_left_out_and_the_run_says_so(models):
 def test_without_pivot_alignment_is_left_out_and_the_run_says_so(models):
     with pytest.warns(probes.LayerscopeWarning, match="no pivot: retrieval, margin_retrieval, alignment_gap left out"):
         comparison = probes.compare({"base": models["base"]})
-    assert set(comparison.table["probe"]) == set(PROBES[:3])
+    assert set(comparison.table["probe"]) == {*SIX[:3], "cka"}
     with pytest.raises(probes.InputError, match="retrieval cannot be measured without pivot"):
         probes.compare({"base": models["base"]}, probes=["retrieval"])
 
@@ -173,7 +177,7 @@ def corpus(**columns):
     [
         ({"models": {}}, "expected at least one model"),
         ({"baseline": "none"}, "baseline 'none': no such model; there are 'a'"),
-        ({"probes": ["r2"]}, "unknown probe 'r2'; there are class_separability"),
+        ({"probes": ["r2"]}, "unknown probe 'r2'; there are labels, alignment, drift"),
         ({"pivot": "xx"}, "pivot 'xx': no such language in the corpus; there are 'en', 'fr'"),
         ({"models": {"a": 3}}, "model 'a': expected a torch model"),
         ({"models": {"a": "./nowhere"}}, "no such folder"),
@@ -211,7 +215,7 @@ def test_nan_in_a_layer_does_not_end_the_run(models):
     hidden[1, :60] = np.inf
     broken = models["worse"].assign(hidden=(models["worse"].hidden.dims, hidden))
     with pytest.warns(probes.LayerscopeWarning, match="model worse has no value at layer 1: 60 rows are not finite"):
-        comparison = probes.compare({"base": models["base"], "worse": broken}, pivot="l0")
+        comparison = probes.compare({"base": models["base"], "worse": broken}, pivot="l0", probes=SIX)
     row = comparison.table.query("model == 'worse' and layer == 1 and language == 'pooled' and probe == 'snr'").iloc[0]
     assert row[["value", "low", "high", "difference", "p_adjusted"]].isna().all()
     assert len(comparison.summary()) == 12
@@ -238,3 +242,157 @@ def test_damage_needs_two_models(models):
     alone = probes.compare({"base": models["base"]}, probes=["snr"])
     with pytest.raises(probes.InputError, match="only one model was measured"):
         alone.plot_damage("snr")
+
+
+# --- probes that compare with the baseline, or that have more to a number than its layer -----------------------------
+
+
+def logits(reps, rng, sharp=3.0):
+    codes = pd.factorize(reps.label.values, sort=True)[0]
+    values = sharp * np.eye(4)[codes] + rng.normal(size=(len(codes), 4))
+    return reps.assign(logits=(("example", "class"), values)).assign_coords({"class": [str(c) for c in range(4)]})
+
+
+@pytest.fixture(scope="module")
+def with_heads(models):
+    rng = np.random.default_rng(1)
+    return {k: logits(models[k], rng, sharp) for k, sharp in (("base", 3.0), ("worse", 1.0))}
+
+
+def test_by_default_all_that_models_corpus_and_pivot_allow_is_measured(with_heads, models):
+    found = probes.compare(with_heads, pivot="l0", draws=20).table
+    assert set(found["probe"]) == {*SIX, *FAMILIES["drift"], *FAMILIES["loyalty"], "accuracy", "cka"}
+    alone = probes.compare({"base": models["base"]}, pivot="l0", draws=20).table
+    assert set(alone["probe"]) == {*SIX, "cka"}
+
+
+def test_a_family_is_all_of_its_probes(with_heads):
+    found = probes.compare(with_heads, probes=["drift", "loyalty", "rsa"], draws=20).table
+    assert set(found["probe"]) == {*FAMILIES["drift"], *FAMILIES["loyalty"], "rsa"}
+
+
+def test_comparisons_with_the_baseline_have_rows_of_the_others_and_no_difference(with_heads):
+    table = probes.compare(with_heads, probes=["drift", "loyalty"], draws=20).table
+    assert set(table["model"]) == {"worse"}
+    assert table["difference"].isna().all()
+    alone = probes.drift(with_heads["base"], with_heads["worse"], draws=20)
+    for row in table[table["probe"].isin(FAMILIES["drift"])].itertuples():
+        at = alone.sel(measure=row.probe, layer=row.layer, language=row.language)
+        assert (row.value, row.low, row.high, row.n) == (at.value, at.low, at.high, at.n)
+
+
+def test_another_baseline_is_compared_with_though_it_comes_last(with_heads):
+    table = probes.compare(with_heads, probes=["drift"], baseline="worse", draws=20).table
+    assert set(table["model"]) == {"base"}
+    alone = probes.drift(with_heads["worse"], with_heads["base"], draws=20)
+    first = table.iloc[0]
+    assert first["value"] == alone.value.sel(measure=first["probe"], layer=first["layer"], language=first["language"])
+
+
+def test_what_has_no_layer_has_none_in_the_table_and_a_difference(with_heads):
+    table = probes.compare(with_heads, probes=["accuracy"], draws=20).table
+    assert table["layer"].isna().all()
+    worse = table[table["model"] == "worse"].set_index("language")
+    assert worse.loc["pooled", "difference"] < 0
+    assert worse.loc["pooled", "p_adjusted"] < 0.1
+    assert not set(FURTHER) & set(table)
+
+
+def test_similarity_has_a_row_for_every_pair_of_layers(models):
+    table = probes.compare(models, probes=["cka"], draws=20).table
+    assert list(table)[:5] == ["model", "layer", "language", "probe", "other_layer"]
+    half = table[(table["model"] == "half") & (table["language"] == "l0")]
+    # Its own layers by those of the baseline.
+    assert sorted(zip(half["layer"], half["other_layer"], strict=True)) == [(i, j) for i in range(2) for j in range(3)]
+    alone = probes.similarity(models["half"], models["base"], draws=20)
+    for row in half.itertuples():
+        assert row.value == alone.value.sel(layer=row.layer, other_layer=row.other_layer, language="l0")
+    base = table[(table["model"] == "base") & (table["layer"] == table["other_layer"])]
+    np.testing.assert_allclose(base["value"], 1)
+
+
+@pytest.mark.filterwarnings("ignore:.*more than half of the distance")
+def test_every_probe_can_be_asked_for_and_drawn_and_reported(with_heads, tmp_path, monkeypatch):
+    split = np.where(np.arange(120) % 60 < 40, "train", "test")
+    models = {k: r.assign_coords(split=("example", split)) for k, r in with_heads.items()}
+    asked = [p for p in PROBES if p not in FAMILIES["module_error"]]
+    comparison = probes.compare(models, pivot="l0", probes=asked, draws=10, progress=False)
+    assert set(comparison.table["probe"]) == set(asked)
+    assert set(comparison.provenance["probes"]) == set(asked)
+    keys = ["model", "layer", "language", "probe", "other_layer", "other_language"]
+    assert not comparison.table.duplicated(keys).any()
+    for probe in asked:
+        assert comparison.plot(probe).axes
+        sign = direction(comparison.provenance["probes"][probe]["higher_is"])
+        if sign and probe not in OF_PAIRS:
+            assert comparison.plot_damage(probe).axes
+    assert {"cka", "procrustes", "rsa"} < set(comparison.summary()["probe"])
+    assert not {"norm", "best_layer", "representer_support"} & set(comparison.summary()["probe"])
+    page = comparison.report(tmp_path / "report.html").read_text()
+    for text in ("CKA", "other_layer", "Procrustes"):
+        assert text in page
+    opened = probes.Comparison.open(comparison.save(tmp_path / "run"))
+    pd.testing.assert_frame_equal(opened.table, comparison.table, check_dtype=False)
+    assert opened.table["layer"].dtype == comparison.table["layer"].dtype == "Int64"
+
+
+def test_errors_of_modules_are_in_the_table_with_their_layer(bundled, tmp_path):
+    model, tokenizer = probes.load_checkpoint("bundled")
+    compress.prune(model, sparsity=0.6).save_pretrained(tmp_path / "pruned")
+    tokenizer.save_pretrained(tmp_path / "pruned")
+    few = bundled.select(range(0, len(bundled), 6))
+    comparison = probes.compare(
+        {"base": "bundled", "pruned": tmp_path / "pruned"}, few, probes=["module_error"], draws=20, progress=False
+    )
+    table = comparison.table
+    assert set(table["model"]) == {"pruned"}
+    assert {"block", "attention.self", "attention.self.query"} < set(table["module"])
+    assert sorted(table["layer"].unique()) == [1, 2, 3, 4, 5, 6]
+    block = table.query("module == 'block' and language == 'pooled' and probe == 'accumulated_error'")
+    assert block.sort_values("layer")["value"].is_monotonic_increasing
+    assert comparison.plot("accumulated_error").axes
+    with pytest.raises(
+        probes.InputError,
+        match="accumulated_error, local_error, amplification cannot be measured without models to run",
+    ):
+        probes.compare(comparison.representations, probes=["module_error"])
+
+
+@pytest.mark.parametrize(
+    ("probe", "message"),
+    [
+        ("drift", "cannot be measured without another model. Give at least two models"),
+        ("accuracy", "cannot be measured without logits. Give models for sequence classification"),
+        (
+            "representer_support",
+            "cannot be measured without splits. Give a corpus with a column 'split' that holds 'train'",
+        ),
+        ("linear_probe", "cannot be measured without pivot"),
+    ],
+)
+def test_what_a_probe_needs_and_is_not_there_is_named_with_what_to_do(models, probe, message):
+    with pytest.raises(probes.InputError, match=message):
+        probes.compare({"base": models["base"]}, probes=[probe])
+
+
+def test_labels_that_are_no_classes_of_the_model_leave_accuracy_out_and_say_so(with_heads):
+    named = {k: r.assign_coords({"class": [*"abcd"], "label": "x" + r.label}) for k, r in with_heads.items()}
+    with pytest.warns(probes.LayerscopeWarning, match="no classes named as the labels are: accuracy left out"):
+        table = probes.compare(named, pivot="l0", draws=10).table
+    assert "label_loyalty" in set(table["probe"])
+    with pytest.raises(
+        probes.InputError, match=r"accuracy cannot be measured without classes named .* model.config.id2l"
+    ):
+        probes.compare(named, probes=["accuracy"])
+
+
+def test_the_summary_of_comparisons_is_at_the_layer_that_moved_most(with_heads):
+    comparison = probes.compare(with_heads, probes=["drift", "cka", "loyalty"], draws=20)
+    summary = comparison.summary().set_index("probe")
+    table = comparison.table.query("language == 'pooled' and model == 'worse'")
+    error = table[table["probe"] == "signal_to_error"].set_index("layer")["value"]
+    assert summary.loc["signal_to_error", "layer"] == error.idxmin()
+    same = table[(table["probe"] == "cka") & (table["layer"] == table["other_layer"])].set_index("layer")["value"]
+    assert summary.loc["cka", "layer"] == same.idxmin()
+    assert pd.isna(summary.loc["label_loyalty", "layer"])
+    assert summary.loc["label_loyalty", "worst_language"] in ("l0", "l1")

@@ -25,8 +25,11 @@ def test_compare_writes_table_report_and_states_and_prints_a_summary(tmp_path, c
     ]
     table = pd.read_csv(out / "comparison.csv")
     assert set(table["language"]) == {"en", "fr", "zh", "pooled"}
-    # The same weights twice: no difference anywhere.
-    assert (table.loc[table["model"] == "b", "difference"] == 0).all()
+    # The same weights twice: no difference anywhere, and nothing has moved.
+    other = table[(table["model"] == "b") & (table["language"] == "pooled")]
+    assert (other["difference"].dropna() == 0).all()
+    assert len(other["difference"].dropna()) > 40
+    assert (other.loc[other["probe"].isin(["label_loyalty", "norm_ratio"]), "value"] == 1).all()
 
 
 def test_a_run_is_not_overwritten_unasked(tmp_path, capsys):
@@ -166,7 +169,7 @@ def test_columns_can_be_mapped_and_missing_labels_are_said(tmp_path, capsys):
     (tmp_path / "plain.csv").write_text("key,language,sentence\n" + rows)
     corpus = ["--corpus", str(tmp_path / "plain.csv"), "--id", "key", "--text", "sentence", "--pivot", "en"]
     assert main(["compare", "a=bundled", *corpus, "--draws", "5", "--out", str(tmp_path / "out")]) == 0
-    assert "warning: no labels: class_separability, variability, snr left out" in capsys.readouterr().err
+    assert "warning: no labels: class_separability, variability, snr, accuracy left out" in capsys.readouterr().err
 
 
 def test_describe_counts(capsys):
