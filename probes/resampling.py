@@ -254,9 +254,11 @@ def interval(value: np.ndarray, draws: np.ndarray) -> tuple[np.ndarray, np.ndarr
     NaN draws (a class that a draw left out) are passed over; where the value is NaN, so are both ends.
     """
     tail = (1 - CONFIDENCE) / 2
+    # The one that passes over NaN takes a loop in Python.
+    quantile = np.nanquantile if np.isnan(draws).any() else np.quantile
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # all NaN: said once, by name, in result()
-        low, high = np.nanquantile(draws, [tail, 1 - tail], axis=0, method="weibull")  # the (n + 1) q-th draw
+        low, high = quantile(draws, [tail, 1 - tail], axis=0, method="weibull")  # the (n + 1) q-th draw
     missing = np.isnan(value)
     return np.where(missing, np.nan, np.fmin(low, value)), np.where(missing, np.nan, np.fmax(high, value))
 

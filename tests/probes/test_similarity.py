@@ -166,6 +166,24 @@ def test_gram_matrices_in_blocks_of_rows_give_the_same(rng, monkeypatch):
         np.testing.assert_allclose(blocks[name], whole[name], atol=1e-12)
 
 
+@pytest.mark.parametrize("debiased", [False, True])
+def test_cka_of_many_float32_states_is_that_of_float64(rng, debiased):
+    x = (rng.normal(size=(2, 700, 40)) * np.linspace(5, 0.1, 40)).astype(np.float32)
+    y = (0.3 * x + rng.normal(size=x.shape)).astype(np.float32)
+    measure = "cka_debiased" if debiased else "cka"
+    exact = np.array([[cka(a, b, debiased) for b in y] for a in x])
+    doubled = [probes.from_arrays(z.astype(np.float64)) for z in (x, y)]
+    double = similarity(*doubled, measure=measure).sel(language="pooled")
+    np.testing.assert_allclose(double.value, exact, atol=1e-12)
+    single = similarity(probes.from_arrays(x), probes.from_arrays(y), measure=measure).sel(language="pooled")
+    np.testing.assert_allclose(single.value, exact, atol=1e-8)
+    np.testing.assert_allclose(single.low, double.low, atol=1e-7)
+    # Numbers whose products float32 cannot hold are multiplied in float64.
+    tiny, huge = (1e-25 * x).astype(np.float32), (1e25 * y).astype(np.float32)
+    far = similarity(probes.from_arrays(tiny), probes.from_arrays(huge), measure=measure).sel(language="pooled")
+    np.testing.assert_allclose(far.value, exact, atol=1e-6)
+
+
 @pytest.mark.parametrize("measure", ["cka", "cka_debiased"])
 def test_cka_of_features_dominated_by_their_mean(rng, measure):
     x = rng.normal(size=(100, 30))
