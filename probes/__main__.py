@@ -12,7 +12,7 @@ import pandas as pd
 
 from probes.capture import POOLINGS
 from probes.command import run
-from probes.comparison import PROBES, check_folder, compare
+from probes.comparison import FAMILIES, OF_PAIRS, PROBES, check_folder, compare
 from probes.corpus import cautions, describe, load_corpus
 from probes.errors import InputError
 from probes.report import check_path
@@ -44,7 +44,10 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("--pivot", help="language that alignment is measured against")
     measure.add_argument("--baseline", help="model that the others are compared with (the first)")
     measure.add_argument(
-        "--probes", type=_list, help=f"separated by commas (all that the corpus allows): {', '.join(PROBES)}"
+        "--probes",
+        type=_list,
+        help="names or families, separated by commas (the usual ones that models and corpus allow); "
+        f"families: {', '.join(FAMILIES)}; probes: {', '.join(PROBES)}",
     )
     measure.add_argument("--draws", type=int, default=200, help="bootstrap draws (%(default)s)")
     measure.add_argument("--seed", type=int, default=0, help="of the bootstrap (%(default)s)")
@@ -109,14 +112,20 @@ def _text(summary: pd.DataFrame, baseline: str) -> str:
         return "" if pd.isna(value) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
     table = summary[["probe", "better", "layer", "model"]].copy()
+    table["layer"] = ["output" if pd.isna(layer) else str(layer) for layer in summary["layer"]]
     table["value [95 %]"] = [cell(*v) for v in summary[["value", "low", "high"]].to_numpy()]
     others = summary[["difference", "difference_low", "difference_high"]].to_numpy()
     if not pd.isna(others).all():
         table[f"minus {baseline} [95 %]"] = [cell(*v) for v in others]
         table["p"] = ["" if pd.isna(p) else f"{p:.3f}" for p in summary["p_adjusted"]]
-        worst = zip(summary["worst_language"], summary["its_difference"], strict=True)
-        table["most damaged"] = [f"{k} {v:+.3f}" if k else "" for k, v in worst]
-    title = "all languages pooled, at the layer where the baseline is best (layer 0 = embeddings)"
+    if summary["worst_language"].any():
+        worst = zip(summary["probe"], summary["worst_language"], summary["its_difference"], strict=True)
+        # A comparison with the baseline is no difference, so it has no sign.
+        table["most damaged"] = [f"{k} {v:{'' if p in OF_PAIRS else '+'}.3f}" if k else "" for p, k, v in worst]
+    title = (
+        "all languages pooled, at the layer where the baseline is best (layer 0 = embeddings);\n"
+        "what compares with the baseline: at the layer farthest from it"
+    )
     return f"{title}\n\n{table.to_string(index=False)}"
 
 

@@ -325,7 +325,7 @@ class _Layers(NamedTuple):
     def single(self) -> bool:
         """Whether the states are float32, and their products lie well within its range."""
         norms = self.norms().max(axis=0)
-        return self.dtype == np.float32 and 1e-20 < norms.min() and norms.max() < 1e30
+        return self.dtype == np.float32 and norms.min() > 1e-20 and norms.max() < 1e30
 
 
 @dataclass(frozen=True)
