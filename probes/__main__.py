@@ -111,6 +111,8 @@ def _text(summary: pd.DataFrame, baseline: str) -> str:
     def cell(value: float, low: float, high: float) -> str:
         return "" if pd.isna(value) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
+    if summary.empty:
+        return "none of these probes is better or worse when it is higher: see the table and the report"
     table = summary[["probe", "better", "layer", "model"]].copy()
     table["layer"] = ["output" if pd.isna(layer) else str(layer) for layer in summary["layer"]]
     table["value [95 %]"] = [cell(*v) for v in summary[["value", "low", "high"]].to_numpy()]

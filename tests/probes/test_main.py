@@ -32,6 +32,13 @@ def test_compare_writes_table_report_and_states_and_prints_a_summary(tmp_path, c
     assert (other.loc[other["probe"].isin(["label_loyalty", "norm_ratio"]), "value"] == 1).all()
 
 
+def test_probes_that_are_neither_better_nor_worse_leave_the_summary_empty(tmp_path, capsys):
+    arguments = ["compare", "a=bundled", "b=bundled", *SMALL, "--probes", "geometry", "--out", str(tmp_path)]
+    assert main(arguments) == 0
+    assert "none of these probes is better or worse" in capsys.readouterr().out
+    assert (tmp_path / "report.html").exists()
+
+
 def test_a_run_is_not_overwritten_unasked(tmp_path, capsys):
     arguments = ["compare", "a=bundled", *SMALL, "--probes", "retrieval", "--out", str(tmp_path)]
     assert main(arguments) == 0
