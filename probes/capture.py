@@ -264,12 +264,17 @@ def _runner(
     return (model if classifies(model) and not hasattr(model, "score") else body), _layers(model, body, name)
 
 
-def classifies(model: torch.nn.Module) -> bool:
-    """Whether a model has a head that gives one row of logits a text."""
+def classifies(model: Any) -> bool:
+    """Whether a model, or the model of a configuration, has a head that gives one row of logits a text."""
+    config = getattr(model, "config", model)
+    if isinstance(model, torch.nn.Module):
+        kinds = [c.__name__ for c in type(model).__mro__]
+    else:
+        kinds = getattr(config, "architectures", None) or []
     return (
-        isinstance(model, PreTrainedModel)
-        and not model.config.is_encoder_decoder
-        and any(c.__name__.endswith("ForSequenceClassification") for c in type(model).__mro__)
+        any(k.endswith("ForSequenceClassification") for k in kinds)
+        and not getattr(config, "is_encoder_decoder", False)
+        and getattr(config, "num_labels", 0) > 1  # one is a regression
     )
 
 

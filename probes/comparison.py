@@ -87,24 +87,35 @@ PROBES = [*chain.from_iterable(FAMILIES.values()), "accuracy", "best_layer", "re
 DEFAULT = [*FAMILIES["labels"], *FAMILIES["alignment"], *FAMILIES["drift"], *FAMILIES["loyalty"], "accuracy", "cka"]
 # Probes that compare a model with the baseline, so that there is no difference to it.
 OF_PAIRS = {p for family in ("drift", "loyalty", "similarity", "module_error") for p in FAMILIES[family]}
+# What probes cannot do without, and what to do about it.
 _NEED = {
     "logits": {*FAMILIES["loyalty"], "accuracy"},
     "labels": {*OF_LABELS, *FAMILIES["linear_probe"], "accuracy", "best_layer"},
+    "labels or logits": {"representer_support"},
     "pivot": {*OF_ALIGNMENT, *FAMILIES["linear_probe"]},
     "classes named as the labels are": {"accuracy"},
     "another model": {*FAMILIES["drift"], *FAMILIES["loyalty"], *FAMILIES["module_error"]},
+    "models of one width": {*FAMILIES["drift"]},
+    "models of the same classes": {*FAMILIES["loyalty"]},
     "models to run": {*FAMILIES["module_error"]},
+    "models of one architecture": {*FAMILIES["module_error"]},
     "splits": {"representer_support"},
 }
 _FIX = {
+    "logits": "models for sequence classification, with their heads",
     "labels": "a corpus with a column 'label'",
+    "labels or logits": "a corpus with a column 'label', or models for sequence classification",
     "pivot": "pivot=... (--pivot), a language of the corpus",
     "classes named as the labels are": "names to the classes in model.config.id2label, or their numbers as labels",
     "another model": "at least two models",
-    "logits": "models for sequence classification, with their heads",
+    "models of one width": "models whose states have the same number of features, or measure similarity instead",
+    "models of the same classes": "models whose config.id2label names the same classes in the same order",
     "models to run": "models or checkpoints in place of Representations",
+    "models of one architecture": "models of one type, depth and width",
     "splits": "a corpus with a column 'split' that holds 'train' and 'test'",
 }
+# What is left out of a run that did not ask for it, and said; the rest is as it should be.
+_SAID = {"labels", "pivot", "classes named as the labels are", "models of one width", "models of the same classes"}
 
 Model = torch.nn.Module | str | Path | xr.Dataset
 
@@ -424,14 +435,21 @@ def _chosen(
         raise InputError(f"unknown probe {', '.join(map(repr, unknown))}; there are {known}")
     chosen = list(dict.fromkeys(chain.from_iterable(FAMILIES.get(p, (p,)) for p in probes or DEFAULT)))
     splits = set(examples["split"]) if "split" in examples else set()
+    every = list(models.values())
+    logits = all(map(_has_logits, every))
     there = {
+        "logits": logits,
         "labels": "label" in examples,
+        "labels or logits": logits or "label" in examples,
         "pivot": pivot is not None,
         "classes named as the labels are": "label" not in examples
-        or all(_knows(model, set(examples["label"])) for model in models.values()),
-        "another model": len(models) > 1,
-        "logits": all(map(_has_logits, models.values())),
-        "models to run": not any(isinstance(m, xr.Dataset) for m in models.values()),
+        or not logits
+        or all(_knows(model, set(examples["label"])) for model in every),
+        "another model": len(every) > 1,
+        "models of one width": _one([_width(m) for m in every]),
+        "models of the same classes": not logits or _one([tuple(_classes(m)) for m in every]),
+        "models to run": not any(isinstance(m, xr.Dataset) for m in every),
+        "models of one architecture": _one([_architecture(m) for m in every]),
         "splits": {"train", "test"} <= splits,
     }
     said: list[str] = []
@@ -439,8 +457,7 @@ def _chosen(
         left_out = [p for p in chosen if p in needs and not there[what]]
         if left_out and probes:
             raise InputError(f"{', '.join(left_out)} cannot be measured without {what}. Give {_FIX[what]}")
-        # That a model has no head, or no other beside it, is as it should be: nothing to warn of.
-        if left_out and what in ("labels", "pivot", "classes named as the labels are"):
+        if left_out and what in _SAID:
             said.append(f"no {what}: {', '.join(left_out)} left out")
         chosen = [p for p in chosen if p not in left_out]
     if not chosen:
@@ -456,22 +473,38 @@ def _chosen(
 
 
 def _knows(model: Any, labels: set[str]) -> bool:
-    """Whether labels are the names or the numbers of a model's classes; True where it has none."""
-    if not _has_logits(model):
-        return True
-    if isinstance(model, xr.Dataset):
-        classes = class_names(model)
-    else:
-        classes = [str(c) for c in getattr(model, "config", model).id2label.values()]
+    """Whether labels are the names or the numbers of a model's classes."""
+    classes = _classes(model)
     return labels <= set(classes) or labels <= {str(i) for i in range(len(classes))}
 
 
-def _has_logits(model: Any) -> bool:
+def _classes(model: Any) -> list[str]:
     if isinstance(model, xr.Dataset):
-        return "logits" in model
-    if isinstance(model, torch.nn.Module):
-        return classifies(model)
-    return any(a.endswith("ForSequenceClassification") for a in getattr(model, "architectures", None) or ())
+        return class_names(model)
+    return [str(c) for c in getattr(model, "config", model).id2label.values()]
+
+
+def _has_logits(model: Any) -> bool:
+    return "logits" in model if isinstance(model, xr.Dataset) else classifies(model)
+
+
+def _width(model: Any) -> int | None:
+    """Number of features of a model's states; None where that is not known before it has run."""
+    if isinstance(model, xr.Dataset):
+        return int(model.sizes["feature"])
+    return getattr(getattr(model, "config", model), "hidden_size", None)
+
+
+def _architecture(model: Any) -> tuple[object, ...] | None:
+    config = getattr(model, "config", model)
+    if isinstance(model, xr.Dataset):
+        return None
+    return tuple(getattr(config, k, None) for k in ("model_type", "num_hidden_layers", "hidden_size"))
+
+
+def _one(found: list[Any]) -> bool:
+    """Whether all that are known are the same."""
+    return len({f for f in found if f is not None}) < 2
 
 
 def _check_labels(examples: pd.DataFrame) -> None:

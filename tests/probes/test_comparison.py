@@ -396,3 +396,46 @@ def test_the_summary_of_comparisons_is_at_the_layer_that_moved_most(with_heads):
     assert summary.loc["cka", "layer"] == same.idxmin()
     assert pd.isna(summary.loc["label_loyalty", "layer"])
     assert summary.loc["label_loyalty", "worst_language"] in ("l0", "l1")
+
+
+def narrow(models):
+    return {"base": models["base"], "narrow": models["worse"].isel(feature=slice(0, 9))}
+
+
+def test_models_of_different_width_are_compared_without_drift_and_the_run_says_so(models):
+    with pytest.warns(
+        probes.LayerscopeWarning, match="no models of one width: cosine_to_baseline, signal_to_error, norm"
+    ):
+        table = probes.compare(narrow(models), pivot="l0", draws=10).table
+    assert set(table["probe"]) == {*SIX, "cka"}
+    with pytest.raises(
+        probes.InputError, match=r"measured without models of one width. Give models .* measure similarity"
+    ):
+        probes.compare(narrow(models), probes=["drift"])
+
+
+def test_models_of_other_classes_are_compared_without_loyalty_and_the_run_says_so(with_heads):
+    other = with_heads | {"worse": with_heads["worse"].assign_coords({"class": [*"1032"]})}
+    with pytest.warns(
+        probes.LayerscopeWarning, match="no models of the same classes: label_loyalty, probability_loyalty"
+    ):
+        table = probes.compare(other, pivot="l0", draws=10).table
+    assert "accuracy" in set(table["probe"])
+    with pytest.raises(
+        probes.InputError, match=r"without models of the same classes. Give models whose config.id2label"
+    ):
+        probes.compare(other, probes=["loyalty"])
+
+
+def test_errors_of_modules_need_one_architecture_before_a_model_is_run(tiny_models, make_tokenizer, monkeypatch):
+    pair = {"a": tiny_models("BertModel"), "b": tiny_models("BertModel", num_hidden_layers=2)}
+    monkeypatch.setattr("transformers.BertModel.forward", lambda *_, **__: pytest.fail("a model was run"))
+    with pytest.raises(probes.InputError, match=r"without models of one architecture. Give models of one type, depth"):
+        probes.compare(pair, corpus(), tokenizer=make_tokenizer(), probes=["module_error"])
+
+
+def test_a_regression_has_no_predictions_to_compare(tiny_models, make_tokenizer):
+    model = tiny_models("BertForSequenceClassification", num_labels=1)
+    with pytest.raises(probes.InputError, match="cannot be measured without logits"):
+        probes.compare({"a": model, "b": model}, corpus(), tokenizer=make_tokenizer(), probes=["loyalty"])
+    assert "logits" not in probes.capture(model, make_tokenizer(), probes.load_corpus(corpus()), progress=False)
