@@ -28,14 +28,14 @@ from probes.corpus import cautions, check_corpus
 from probes.drift import accuracy, class_names, drift, loyalty
 from probes.errors import InputError, LayerscopeWarning
 from probes.files import check_writable, write_whole
-from probes.geometry import geometry
-from probes.linear_probe import linear_probe
+from probes.geometry import FEWEST_IDS, geometry
+from probes.linear_probe import check_linear_probe, linear_probe
 from probes.module_error import module_error
-from probes.representations import check_representations
-from probes.representers import representer_support
+from probes.representations import check_representations, from_arrays
+from probes.representers import check_splits, representer_support
 from probes.resampling import ABOUT, POOLED, apart, check_draws, difference
 from probes.separability import class_separability
-from probes.similarity import MEASURES, similarity
+from probes.similarity import MEASURES, check_enough, similarity
 from probes.snr import snr
 from probes.variability import best_layer, variability
 
@@ -467,9 +467,26 @@ def _chosen(
     if pivot is not None:
         for probe in [p for p in chosen if p in OF_ALIGNMENT]:
             check_pivot(examples["id"].to_numpy(), examples["language"].to_numpy(), pivot, probe)
+    _check_examples(chosen, examples, pivot)
     for what in said:
         warnings.warn(what, LayerscopeWarning, stacklevel=3)
     return chosen
+
+
+def _check_examples(chosen: list[str], examples: pd.DataFrame, pivot: str | None) -> None:
+    """Ask the probes that look at ids, labels and splits whether they can be measured, before the states are there."""
+    columns = {c: examples[c].to_numpy() for c in ("id", "language", "label") if c in examples}
+    stand_in = from_arrays(np.zeros((len(examples), 1)), **columns)
+    if "split" in examples:
+        stand_in = stand_in.assign_coords(split=("example", examples["split"].to_numpy()))
+    for measure in [p for p in chosen if p in MEASURES]:
+        check_enough(stand_in, MEASURES[measure].fewest, measure)
+    if any(p in FAMILIES["geometry"] for p in chosen):
+        check_enough(stand_in, FEWEST_IDS, "geometry")
+    if any(p in FAMILIES["linear_probe"] for p in chosen):
+        check_linear_probe(stand_in, pivot)
+    if "representer_support" in chosen:
+        check_splits(stand_in)
 
 
 def _knows(model: Any, labels: set[str]) -> bool:

@@ -160,6 +160,12 @@ def linear_probe(
     return _measures(x, drawn, pivot, folds, {k: np.stack(v, axis=1) for k, v in right.items()}, seed)
 
 
+def check_linear_probe(reps: xr.Dataset, pivot: str | None, seed: int = 0) -> None:
+    """Raise `InputError` where labels, pivot, splits and classes do not let a linear probe be trained and tested."""
+    drawn = sample(reps, draws=2, seed=seed, labels=True)
+    _folds(reps, drawn, _known(drawn, pivot), seed)
+
+
 @dataclass(frozen=True)
 class _Fold:
     """What is trained on and what is tested on, and how the pivot's training rows are split to choose the strength."""

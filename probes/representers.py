@@ -423,21 +423,7 @@ def representer_support(
         >>> float(representer_support(reps, progress=False).value.squeeze().sel(language="pooled").round(6))
         1.0
     """
-    check_representations(reps)
-    split = reps["split"].values if "split" in reps.coords else np.array([], object)
-    parts = {name: np.flatnonzero(split == name) for name in ("train", "test")}
-    for name, rows in parts.items():
-        if not len(rows):
-            raise InputError(
-                f"representer_support: no row has the split {name!r}; expected a coordinate 'split' that holds 'train' "
-                "and 'test'. Capture a corpus with a column 'split'"
-            )
-    both = sorted(set(reps["id"].values[parts["train"]]) & set(reps["id"].values[parts["test"]]))
-    if both:
-        raise InputError(
-            f"id {both[0]!r} is in split 'train' and in split 'test', so a sentence would be explained by its own "
-            "translations. Give all rows of an id the same split"
-        )
+    parts = check_splits(reps)
     train, test = (reps.isel(example=rows) for rows in parts.values())
     drawn = sample(test, draws=draws, seed=seed, labels=False)
     names = list(dict.fromkeys(train["language"].values))
@@ -468,6 +454,26 @@ def representer_support(
         over={"layer": reps["layer"].values, "other_language": as_strings(names)},
         missing=lambda at, language: reasons.get(at[0], f"layer {reps['layer'].values[at[0]]}: all logits are 0"),
     )
+
+
+def check_splits(reps: xr.Dataset) -> dict[str, np.ndarray]:
+    """Return the rows of split "train" and "test"; raise `InputError` where one has none, or they share an id."""
+    check_representations(reps)
+    split = reps["split"].values if "split" in reps.coords else np.array([], object)
+    parts = {name: np.flatnonzero(split == name) for name in ("train", "test")}
+    for name, rows in parts.items():
+        if not len(rows):
+            raise InputError(
+                f"representer_support: no row has the split {name!r}; expected a coordinate 'split' that holds 'train' "
+                "and 'test'. Capture a corpus with a column 'split'"
+            )
+    both = sorted(set(reps["id"].values[parts["train"]]) & set(reps["id"].values[parts["test"]]))
+    if both:
+        raise InputError(
+            f"id {both[0]!r} is in split 'train' and in split 'test', so a sentence would be explained by its own "
+            "translations. Give all rows of an id the same split"
+        )
+    return parts
 
 
 def _solved(a: _Rows, b: _Rows, classes: list[str], explains: str, l2: float) -> RepresenterValues:

@@ -434,6 +434,24 @@ def test_errors_of_modules_need_one_architecture_before_a_model_is_run(tiny_mode
         probes.compare(pair, corpus(), tokenizer=make_tokenizer(), probes=["module_error"])
 
 
+@pytest.mark.parametrize(
+    ("asked", "columns", "message"),
+    [
+        ("neighbour_overlap", {}, "neighbour_overlap: language 'en' has 8 examples, and needs at least 11"),
+        ("linear_probe", {}, "class 'x' has 4 ids to train on in the pivot 'en', and folds need at least 5"),
+        ("linear_probe", {"split": ["train"] * 8 + ["test"] * 8}, "id 'a' is in split 'train' and in split 'test'"),
+        ("representer_support", {"split": ["train"] * 8 + ["test"] * 8}, "id 'a' is in split 'train' and in split"),
+    ],
+)
+def test_what_the_examples_do_not_allow_is_said_before_a_model_is_run(
+    tiny_models, make_tokenizer, monkeypatch, asked, columns, message
+):
+    model = tiny_models("BertModel")
+    monkeypatch.setattr("transformers.BertModel.forward", lambda *_, **__: pytest.fail("a model was run"))
+    with pytest.raises(probes.InputError, match=message):
+        probes.compare({"a": model}, corpus(**columns), tokenizer=make_tokenizer(), probes=[asked], pivot="en")
+
+
 def test_a_regression_has_no_predictions_to_compare(tiny_models, make_tokenizer):
     model = tiny_models("BertForSequenceClassification", num_labels=1)
     with pytest.raises(probes.InputError, match="cannot be measured without logits"):
