@@ -312,6 +312,12 @@ def _layers(model: PreTrainedModel, body: Any, name: str) -> Iterator[_States]:
                 f"{name}: expected {expected + 1} hidden states (the embeddings and {expected} layers, as its config "
                 f"says), {len(states)} came back. If a layer was replaced after the model had run, save and reload it"
             )
+        widths = [state.shape[-1] for state in states]
+        if len(set(widths)) > 1:
+            raise InputError(
+                f"{name}: its hidden states differ in width ({widths}), so they are no one space. Capture the layers "
+                "of one width by name, with modules=[...], from model.named_modules()"
+            )
         if callable(score):
             last = inputs["attention_mask"].sum(1) - 1
             taken: torch.Tensor = states[-1][torch.arange(len(last), device=last.device), last]

@@ -100,6 +100,7 @@ _NEED = {
     "models to run": {*FAMILIES["module_error"]},
     "models of one architecture": {*FAMILIES["module_error"]},
     "splits": {"representer_support"},
+    "two texts in every language": {"cka"},
 }
 _FIX = {
     "logits": "models for sequence classification, with their heads",
@@ -113,9 +114,17 @@ _FIX = {
     "models to run": "models or checkpoints in place of Representations",
     "models of one architecture": "models of one type, depth and width",
     "splits": "a corpus with a column 'split' that holds 'train' and 'test'",
+    "two texts in every language": "more texts, or drop the language",
 }
 # What is left out of a run that did not ask for it, and said; the rest is as it should be.
-_SAID = {"labels", "pivot", "classes named as the labels are", "models of one width", "models of the same classes"}
+_SAID = {
+    "labels",
+    "pivot",
+    "classes named as the labels are",
+    "models of one width",
+    "models of the same classes",
+    "two texts in every language",
+}
 
 Model = torch.nn.Module | str | Path | xr.Dataset
 
@@ -451,6 +460,7 @@ def _chosen(
         "models to run": not any(isinstance(m, xr.Dataset) for m in every),
         "models of one architecture": _one([_architecture(m) for m in every]),
         "splits": {"train", "test"} <= splits,
+        "two texts in every language": int(examples["language"].value_counts().min()) > 1,
     }
     said: list[str] = []
     for what, needs in _NEED.items():

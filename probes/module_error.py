@@ -119,6 +119,11 @@ def module_error(
             mask = inputs["attention_mask"].bool()
             first, second = _run(bodies[0], modules, inputs), _run(bodies[1], modules, inputs)
             kept = kept or [m for m in modules if m in first and m in second and _is_state(first[m][2], mask)]
+            if not kept:
+                raise InputError(
+                    f"module_error: no module of {names[0]!r} gives an output of shape (batch, token, feature) for "
+                    f"inputs of shape {tuple(mask.shape)}, so there is nothing to compare"
+                )
             for m in kept:
                 args, kwargs, output = first[m]
                 if second[m][2].shape != output.shape:
@@ -169,6 +174,11 @@ def _run(
 
     def watch(name: str) -> Callable[..., None]:
         def hook(_module: torch.nn.Module, args: tuple, kwargs: dict[str, Any], output: Any) -> None:
+            if name in seen:
+                raise InputError(
+                    f"module_error: module {name!r} runs more than once a text, since layers share it, so it has no "
+                    "one error. Compare models whose layers are their own"
+                )
             seen[name] = (args, kwargs, _tensor(output))
 
         return hook

@@ -25,7 +25,7 @@ _VARIANCE = 0.99  # what the directions kept for SVCCA and PWCCA explain
 _MOST_FOR_RSA = 1000  # examples: their pairs are ranked
 _ENTRIES = 2**25  # of the Gram matrices that are kept at a time
 _ROWS = 128  # of them that are summed at a time
-_MANY = 512  # examples, from which on products of float32 states are taken in float32
+_MANY = 5 * 10**9  # multiplications, from which on products of float32 states are taken in float32
 
 _Values = tuple[np.ndarray, np.ndarray]  # (layer, other layer), and what each example does to it, (example, ..., ...)
 
@@ -163,7 +163,9 @@ def similarity(
         InputError: the measure is not known; the two hold different sentences; a language has too few.
 
     Notes:
-        Means are subtracted, and sums kept, in float64. "cka" (Kornblith et al. 2019, arXiv 1905.00414) and the
+        Means are subtracted, and sums kept, in float64. The products for CKA of more than some thousand million
+        multiplications are taken in float32 where the states are stored so; that moves a value by about 1e-9, and by
+        1e-8 where one feature dwarfs all others. "cka" (Kornblith et al. 2019, arXiv 1905.00414) and the
         measures of canonical correlation and Procrustes are above 0 (below pi / 2) even for unrelated states where
         examples are few against features; "cka_debiased" (Song et al. 2012) is not, and where it comes out below 0 it
         stays so. SVCCA and PWCCA have no value where the directions to match (99 % of the variance of both) are as many
@@ -423,9 +425,10 @@ def _products(x: _Layers, y: _Layers | None) -> tuple[np.ndarray, np.ndarray, np
             return both, own, own
         own, other = (np.stack([_along(z(i), z(i)) for i in range(len(z.at))], axis=1) for z in (x, y))
         return both, own, other
-    # Of float32 states that are many, float32 products do: their roundings average out over the pairs (to about 1e-9).
-    # Lengths, which do not, and sums stay in float64.
-    single = n >= _MANY and all(z.single() for z in (x, x if y is None else y))
+    # Of many float32 states float32 products do: their roundings average out over the pairs. Lengths, whose do not, and
+    # sums stay in float64.
+    many = layers * n * n * (features + other_features) / 2 >= _MANY
+    single = many and all(z.single() for z in (x, x if y is None else y))
     rows = max(1, min(n, _ENTRIES // (layers * n)))
     grams = np.empty((layers, rows, n), np.float32 if single else np.float64)
     by_row = np.empty((min(rows, _ROWS), layers, n))

@@ -139,3 +139,19 @@ def test_models_are_left_as_they_were(tiny_models, tokenizer, corpus):
     module_error(base, other, tokenizer, corpus, progress=False, draws=10)
     assert [len(m._forward_hooks) for m in (*base.modules(), *other.modules())] == hooks
     assert base.training
+
+
+def test_layers_that_share_their_weights_have_no_error_of_their_own(tiny_models, tokenizer, corpus):
+    import transformers
+
+    config = transformers.AlbertConfig(
+        vocab_size=len(tokenizer),
+        embedding_size=12,
+        hidden_size=12,
+        num_attention_heads=2,
+        intermediate_size=20,
+        num_hidden_layers=3,
+    )
+    model = transformers.AlbertModel(config)
+    with pytest.raises(probes.InputError, match=r"runs more than once a text, since layers share it"):
+        module_error(model, copy.deepcopy(model), tokenizer, corpus, progress=False)
