@@ -11,7 +11,7 @@ from probes.geometry import geometry
 from probes.linear_probe import linear_probe
 from probes.module_error import module_error
 from probes.representations import from_arrays, open_representations
-from probes.representers import representers
+from probes.representers import representer_support, representers
 from probes.resampling import difference
 from probes.separability import class_separability
 from probes.similarity import similarity
@@ -41,6 +41,7 @@ __all__ = [
     "margin_retrieval",
     "module_error",
     "open_representations",
+    "representer_support",
     "representers",
     "retrieval",
     "similarity",

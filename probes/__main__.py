@@ -41,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
         "--out", required=True, type=Path, help="folder for comparison.csv, report.html and the states"
     )
     measure.add_argument("--overwrite", action="store_true", help="replace a run that is in the folder already")
-    measure.add_argument("--pivot", help="language that alignment is measured against")
+    measure.add_argument("--pivot", help="language that alignment is measured against, and that linear probes learn")
     measure.add_argument("--baseline", help="model that the others are compared with (the first)")
     measure.add_argument(
         "--probes",

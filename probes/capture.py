@@ -265,7 +265,7 @@ def _runner(
 
 
 def classifies(model: Any) -> bool:
-    """Whether a model, or the model of a configuration, has a head that gives one row of logits a text."""
+    """Whether a model, or the model of a configuration, has a head that puts every text into one class."""
     config = getattr(model, "config", model)
     if isinstance(model, torch.nn.Module):
         kinds = [c.__name__ for c in type(model).__mro__]
@@ -275,6 +275,7 @@ def classifies(model: Any) -> bool:
         any(k.endswith("ForSequenceClassification") for k in kinds)
         and not getattr(config, "is_encoder_decoder", False)
         and getattr(config, "num_labels", 0) > 1  # one is a regression
+        and getattr(config, "problem_type", None) in (None, "single_label_classification")
     )
 
 

@@ -87,6 +87,7 @@ PROBES = [*chain.from_iterable(FAMILIES.values()), "accuracy", "best_layer", "re
 DEFAULT = [*FAMILIES["labels"], *FAMILIES["alignment"], *FAMILIES["drift"], *FAMILIES["loyalty"], "accuracy", "cka"]
 # Probes that compare a model with the baseline, so that there is no difference to it.
 OF_PAIRS = {p for family in ("drift", "loyalty", "similarity", "module_error") for p in FAMILIES[family]}
+_UNCHANGED = {"signal_to_error": np.inf, "procrustes": 0.0}  # and 1 for all others
 # What probes cannot do without, and what to do about it.
 _NEED = {
     "logits": {*FAMILIES["loyalty"], "accuracy"},
@@ -190,7 +191,9 @@ class Comparison:
                 row |= pooled[["value", "low", "high", *COLUMNS[8:]]].squeeze().to_dict() if len(pooled) else {}
                 by_language = here[here["language"] != POOLED].set_index("language")
                 change = (sign * by_language["value" if compares else "difference"]).dropna()
-                lost = change if compares else change[change < 0]
+                # Of a comparison the value itself, unless it says that nothing has changed.
+                kept = np.isclose(np.abs(change), _UNCHANGED.get(probe, 1.0), rtol=0, atol=1e-7)
+                lost = change[~kept] if compares else change[change < 0]
                 row["worst_language"] = "" if lost.empty else lost.idxmin()
                 row["its_difference"] = np.nan if lost.empty else sign * lost.min()
                 rows.append(row)
@@ -265,8 +268,8 @@ class Comparison:
         return bool(of_probe[[c for c in FURTHER if c in of_probe]].notna().any(axis=None))
 
     def has_difference(self, probe: str) -> bool:
-        """Whether a probe has differences to the baseline."""
-        return bool(self.table.loc[self.table["probe"] == probe, "difference"].notna().any())
+        """Whether a probe has differences to the baseline that a map of languages by layers can show."""
+        return not self.is_map(probe) and bool(self.table.loc[self.table["probe"] == probe, "difference"].notna().any())
 
     def _probes(self, probe: str | None) -> list[str]:
         measured = list(self.provenance["probes"])
@@ -463,7 +466,9 @@ def _chosen(
         "two texts in every language": int(examples["language"].value_counts().min()) > 1,
     }
     said: list[str] = []
+    alone = examples["language"].nunique() == 1  # then a linear probe needs no pivot
     for what, needs in _NEED.items():
+        needs = needs - set(FAMILIES["linear_probe"]) if what == "pivot" and alone else needs
         left_out = [p for p in chosen if p in needs and not there[what]]
         if left_out and probes:
             raise InputError(f"{', '.join(left_out)} cannot be measured without {what}. Give {_FIX[what]}")

@@ -266,6 +266,11 @@ def accuracy(reps: xr.Dataset, *, draws: int = 200, seed: int = 0) -> xr.Dataset
 
 def label_codes(labels: np.ndarray, classes: list[str], model: str) -> np.ndarray:
     """Return the number of the class that each label names, by the name of the class or by its number."""
+    if len(set(classes)) < len(classes):
+        raise InputError(
+            f"accuracy: two classes of model {model!r} have one name, among {', '.join(map(repr, classes[:10]))}. "
+            "Give each its own, in model.config.id2label"
+        )
     numbers = [str(i) for i in range(len(classes))]
     known = set(pd.unique(pd.Series(labels)))
     names = classes if known <= set(classes) else numbers

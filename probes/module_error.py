@@ -155,7 +155,8 @@ def _modules(body: torch.nn.Module) -> list[str]:
 
 
 def _is_linear(module: torch.nn.Module) -> bool:
-    return hasattr(module, "out_features") or getattr(getattr(module, "weight", None), "ndim", 0) == 2
+    matrix = getattr(getattr(module, "weight", None), "ndim", 0) == 2
+    return hasattr(module, "out_features") or (matrix and not isinstance(module, torch.nn.Embedding))
 
 
 def _is_state(output: torch.Tensor, mask: torch.Tensor) -> bool:

@@ -70,8 +70,7 @@ class _Shown(Figure):
 def curves(comparison: Comparison, probes: list[str], language: str) -> Figure:
     """Draw value and interval by layer, one panel a probe, one colour a model; by language what has no layer."""
     table = comparison.table[comparison.table["probe"].isin(probes)]
-    by_layer = table["layer"].notna()
-    if table[by_layer & (table["language"] == language)].empty and by_layer.any():
+    if language not in set(table["language"]):
         known = dict.fromkeys(table["language"])
         raise InputError(f"no values for language {language!r}; there are {', '.join(map(repr, known))}")
     models = list(comparison.provenance["models"])
@@ -138,8 +137,8 @@ def maps(comparison: Comparison, probe: str, language: str) -> Figure:
     further = next(c for c in FURTHER if c in table and table[c].notna().any())
     if further == "other_language":
         # By the last layer: who is behind the predictions of each language.
-        rows, columns, where = "language", "other_language", "last layer"
-        table = table[table["layer"] == table["layer"].max()]
+        rows, columns, where = "language", "other_language", "last layer of each"
+        table = table[table["layer"] == table.groupby("model")["layer"].transform("max")]
     else:
         rows, columns = (further, "layer") if further == "module" else ("layer", further)
         where = "all languages pooled" if language == POOLED else language
@@ -192,9 +191,10 @@ def damage(comparison: Comparison, probe: str) -> Figure:
     if not others:
         raise InputError("only one model was measured, so there is no difference to draw. Compare at least two")
     better = direction(comparison.provenance["probes"][probe]["higher_is"]) >= 0
-    if table["difference"].isna().all():
+    if table["difference"].isna().all() or comparison.is_map(probe):
         raise InputError(
-            f"{probe} compares with the baseline itself, or has no difference to it; draw it with plot({probe!r})"
+            f"{probe} compares with the baseline itself, or has more to a number than layer and language; "
+            f"draw it with plot({probe!r})"
         )
     if table["layer"].isna().all():  # one column: the output
         table = table.assign(layer="output")

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 import jinja2
 import numpy as np
+import pandas as pd
 
 from probes.errors import InputError
 from probes.files import write_whole
@@ -71,6 +72,8 @@ def _image(figure: Figure) -> str:
 
 def _number(value: object, digits: int) -> object:
     """Some digits of a number, nothing for a missing one; anything else as it is."""
+    if value is None or value is pd.NA:
+        return ""
     if not isinstance(value, float | np.floating):
         return value
     return "" if np.isnan(value) else f"{value:#.{digits}g}"

@@ -429,6 +429,11 @@ def representer_support(
     names = list(dict.fromkeys(train["language"].values))
     found: dict[str, list[np.ndarray]] = {group: [] for group in [*drawn.languages, POOLED]}
     reasons: dict[int, str] = {}
+    outputs = "logits" in reps
+    unknown = 0
+    if outputs:
+        given = reps["logits"].values[np.concatenate(list(parts.values()))]
+        unknown = int((~np.isfinite(given).all(axis=1)).sum())
     bar = tqdm(
         reps["layer"].values, desc=f"representers {reps.attrs.get('model', '?')}", unit="layer", disable=not progress
     )
@@ -436,10 +441,13 @@ def representer_support(
         used = states(reps, i, np.concatenate(list(parts.values())))
         if bad := int((~np.isfinite(used).all(axis=1)).sum()):
             reasons[i] = f"layer {layer}: {bad} rows are not finite"
+        elif unknown:
+            reasons[i] = f"every layer: the logits of {unknown} rows are not finite"
+        if i in reasons:
             for shares in found.values():
                 shares.append(np.full((len(drawn.weights), len(names)), np.nan))
             continue
-        values = _solved(*_of_representations(train, test, None, None, layer, outputs="logits" in reps), l2)
+        values = _solved(*_of_representations(train, test, None, None, layer, outputs=outputs), l2)
         table, logits = values.support()
         for group in found:
             rows = drawn.group(group)

@@ -284,7 +284,7 @@ def difference(result: xr.Dataset, baseline: xr.Dataset) -> xr.Dataset:
         `difference, low, high, p_adjusted (layer, language)`.
 
     Raises:
-        InputError: the two results come from different probes, ids, seeds or numbers of draws.
+        InputError: the two results come from different probes, ids, seeds or numbers of draws, or have no draws.
 
     Example:
         >>> import probes
@@ -295,6 +295,12 @@ def difference(result: xr.Dataset, baseline: xr.Dataset) -> xr.Dataset:
         >>> bool(difference(less, base).high.sel(layer=0, language="pooled") < 0)
         True
     """
+    if "measure" in result.dims and "measure" in baseline.dims:
+        pairs = zip(apart(result).items(), apart(baseline).values(), strict=True)
+        gaps = {name: difference(one, other) for (name, one), other in pairs}
+        return xr.concat(list(gaps.values()), pd.Index(list(gaps), name="measure"))
+    if "draws" not in result or "draws" not in baseline:
+        raise InputError(f"{result.attrs.get('probe', 'this')} has no draws, so no difference to a baseline")
     for key, what in (("probe", "probes"), ("resampling", "ids, seeds or numbers of draws")):
         if result.attrs[key] != baseline.attrs[key]:
             raise InputError(

@@ -457,3 +457,33 @@ def test_a_regression_has_no_predictions_to_compare(tiny_models, make_tokenizer)
     with pytest.raises(probes.InputError, match="cannot be measured without logits"):
         probes.compare({"a": model, "b": model}, corpus(), tokenizer=make_tokenizer(), probes=["loyalty"])
     assert "logits" not in probes.capture(model, make_tokenizer(), probes.load_corpus(corpus()), progress=False)
+
+
+def test_nothing_is_lost_where_nothing_has_changed(with_heads):
+    same = {"base": with_heads["base"], "copy": with_heads["base"].copy()}
+    summary = probes.compare(same, probes=["drift", "loyalty", "cka", "procrustes"], draws=10).summary()
+    assert set(summary["worst_language"]) == {""}
+    assert summary["its_difference"].isna().all()
+
+
+def test_maps_of_models_of_different_depth_show_each_at_its_last_layer(with_heads):
+    split = np.where(np.arange(120) % 60 < 40, "train", "test")
+    models = {k: r.assign_coords(split=("example", split)) for k, r in with_heads.items()}
+    models["half"] = models["base"].isel(layer=slice(0, 2))
+    comparison = probes.compare(models, probes=["representer_support"], draws=10, progress=False)
+    titles = [axis.get_title() for axis in comparison.plot("representer_support").axes]
+    assert titles[:3] == ["base", "worse", "half"]
+    with pytest.raises(probes.InputError, match=r"representer_support .* draw it with plot\('representer_support'\)"):
+        comparison.plot_damage("representer_support")
+
+
+def test_a_language_that_is_not_there_is_refused_also_by_what_has_no_layer(with_heads):
+    comparison = probes.compare(with_heads, probes=["accuracy"], draws=10)
+    with pytest.raises(probes.InputError, match=r"no values for language 'xx'; there are 'l0', 'l1', 'pooled'"):
+        comparison.plot("accuracy", language="xx")
+
+
+def test_one_language_needs_no_pivot_for_a_linear_probe(models):
+    alone = models["base"].isel(example=slice(0, 60))
+    table = probes.compare({"base": alone}, probes=["linear_probe"], draws=10, progress=False).table
+    assert set(table["probe"]) == set(FAMILIES["linear_probe"])

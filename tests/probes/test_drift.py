@@ -222,3 +222,9 @@ def test_the_bundled_model_is_as_accurate_as_its_card_says_and_pruning_costs_loy
     assert (error[0][1:] > error[1][1:]).all()
     assert (error[1][1:] > error[2][1:]).all()
     assert isinstance(error[0], xr.DataArray)
+
+
+def test_classes_of_one_name_are_refused():
+    reps = probes.from_arrays(np.ones((4, 2)), label=["a", "b", "a", "b"])
+    with pytest.raises(probes.InputError, match=r"two classes of model 'arrays' have one name, among 'a', 'b', 'b'"):
+        accuracy(with_logits(reps, np.eye(4)[:, :3], "abb"))

@@ -746,3 +746,11 @@ def test_a_layer_that_is_not_finite_has_no_support_and_is_named():
         out = MODULE.representer_support(reps, progress=False)
     assert np.isnan(out.value.sel(layer=0)).all()
     assert np.isfinite(out.value.sel(layer=1)).all()
+
+
+def test_logits_that_are_not_finite_leave_no_support_and_are_named():
+    reps = with_splits().copy(deep=True)
+    reps.logits.values[5] = np.nan
+    with pytest.warns(probes.LayerscopeWarning, match="every layer: the logits of 1 rows are not finite"):
+        out = MODULE.representer_support(reps, progress=False)
+    assert np.isnan(out.value).all()

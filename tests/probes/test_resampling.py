@@ -4,7 +4,7 @@ import xarray as xr
 from planted import planted
 
 import probes
-from probes.resampling import interval, sample
+from probes.resampling import apart, interval, sample
 
 
 def drawn(**options):
@@ -149,3 +149,14 @@ def test_result_says_what_it_is():
     assert isinstance(out, xr.Dataset)
     assert {"probe", "estimator", "range", "higher_is", "invariant_to", "paper", "interval", "model"} <= set(out.attrs)
     assert "200 bootstrap draws" in out.attrs["interval"]
+
+
+def test_differences_of_several_measures_are_those_of_each():
+    rng = np.random.default_rng(0)
+    base, other = (planted(rng, layers=2) for _ in range(2))
+    both = probes.difference(probes.geometry(other), probes.geometry(base))
+    assert both.difference.dims == ("measure", "layer", "language")
+    one = probes.difference(apart(probes.geometry(other))["norm"], apart(probes.geometry(base))["norm"])
+    np.testing.assert_array_equal(both.p_adjusted.sel(measure="norm"), one.p_adjusted)
+    with pytest.raises(probes.InputError, match="best_layer has no draws, so no difference"):
+        probes.difference(probes.best_layer(base), probes.best_layer(base))
