@@ -28,7 +28,7 @@ from probes.corpus import cautions, check_corpus
 from probes.drift import accuracy, class_names, drift, loyalty
 from probes.errors import InputError, LayerscopeWarning
 from probes.files import check_writable, write_whole
-from probes.geometry import FEWEST_IDS, geometry
+from probes.geometry import FEWEST_IDS, GEOMETRY, geometry
 from probes.linear_probe import check_linear_probe, linear_probe
 from probes.module_error import module_error
 from probes.representations import check_representations, from_arrays
@@ -67,14 +67,7 @@ FAMILIES = {
     "drift": ("cosine_to_baseline", "signal_to_error", "norm_ratio"),
     "loyalty": ("label_loyalty", "probability_loyalty"),
     "similarity": tuple(MEASURES),
-    "geometry": (
-        "mean_cosine_of_pairs",
-        "iso_score",
-        "effective_rank",
-        "participation_ratio",
-        "intrinsic_dimension",
-        "norm",
-    ),
+    "geometry": GEOMETRY,
     "linear_probe": (
         "linear_probe",
         "linear_probe_in_language",
@@ -341,7 +334,7 @@ def compare(
             known[name] = config
         elif isinstance(model, PreTrainedModel):
             check_fit(embedding_rows(model), tokenizers[name], name)
-    chosen = _chosen(probes, examples, pivot, known)
+    chosen = _chosen(probes, examples, pivot, known, heads=not settings.get("modules"))
 
     measured: dict[str, dict[str, xr.Dataset]] = {}
     representations: dict[str, xr.Dataset] = {}
@@ -436,9 +429,17 @@ def _examples(
 
 
 def _chosen(
-    probes: Sequence[str] | None, examples: pd.DataFrame, pivot: str | None, models: Mapping[str, Any]
+    probes: Sequence[str] | None,
+    examples: pd.DataFrame,
+    pivot: str | None,
+    models: Mapping[str, Any],
+    *,
+    heads: bool,
 ) -> list[str]:
-    """The probes to measure, checked against the corpus; those that it does not allow are left out and named."""
+    """The probes to measure, checked against the corpus; those that it does not allow are left out and named.
+
+    Where modules are captured by name, the heads of models do not run.
+    """
     known = ", ".join([*FAMILIES, *(p for p in PROBES if p not in FAMILIES)])
     if probes is not None and (isinstance(probes, str) or not probes):
         raise InputError(f"probes={probes!r}: expected a list of names, out of {known}")
@@ -448,7 +449,7 @@ def _chosen(
     chosen = list(dict.fromkeys(chain.from_iterable(FAMILIES.get(p, (p,)) for p in probes or DEFAULT)))
     splits = set(examples["split"]) if "split" in examples else set()
     every = list(models.values())
-    logits = all(map(_has_logits, every))
+    logits = all(_has_logits(m) and (heads or isinstance(m, xr.Dataset)) for m in every)
     there = {
         "logits": logits,
         "labels": "label" in examples,
@@ -458,7 +459,7 @@ def _chosen(
         or not logits
         or all(_knows(model, set(examples["label"])) for model in every),
         "another model": len(every) > 1,
-        "models of one width": _one([_width(m) for m in every]),
+        "models of one width": not heads or _one([_width(m) for m in every]),
         "models of the same classes": not logits or _one([tuple(_classes(m)) for m in every]),
         "models to run": not any(isinstance(m, xr.Dataset) for m in every),
         "models of one architecture": _one([_architecture(m) for m in every]),

@@ -124,15 +124,20 @@ def widened(statistics: np.ndarray, drawn: Sample, group: str) -> np.ndarray:
     """
     rows = drawn.group(group)
     counts = pd.DataFrame({"label": drawn.label[rows], "id": drawn.ids[rows]}).groupby("label")["id"].nunique()
-    n = max(int(counts.min()), 2)
-    level = (1 + CONFIDENCE) / 2
-    factor = np.sqrt(n / (n - 1)) * student_t.ppf(level, n - 1) / normal.ppf(level)
+    factor = _student(int(counts.min()))
     spread = statistics.copy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
         middle = np.nanmean(statistics[1:], axis=0)
     spread[1:] = middle + factor * (statistics[1:] - middle)
     return spread
+
+
+def _student(n: int) -> float:
+    """How much more widely than the draws of n ids their population spreads."""
+    n = max(n, 2)
+    level = (1 + CONFIDENCE) / 2
+    return float(np.sqrt(n / (n - 1)) * student_t.ppf(level, n - 1) / normal.ppf(level))
 
 
 def linearised(
@@ -159,9 +164,7 @@ def linearised(
     summed = np.zeros((len(there), flat.shape[1]))
     np.add.at(summed, own, flat)
     w = weights[1:, there].astype(np.float64)
-    n = max(len(there), 2)
-    level = (1 + CONFIDENCE) / 2
-    factor = np.sqrt(n / (n - 1)) * student_t.ppf(level, n - 1) / normal.ppf(level)
+    factor = _student(len(there))
     with np.errstate(invalid="ignore", divide="ignore"):
         moved = factor * (w @ summed) / (w @ np.bincount(own))[:, None]
     out = value + np.concatenate([np.zeros((1, *value.shape)), moved.reshape(-1, *value.shape)])

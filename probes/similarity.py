@@ -164,8 +164,8 @@ def similarity(
 
     Notes:
         Means are subtracted, and sums kept, in float64. The products for CKA of more than some thousand million
-        multiplications are taken in float32 where the states are stored so; that moves a value by about 1e-9, and by
-        1e-8 where one feature dwarfs all others. "cka" (Kornblith et al. 2019, arXiv 1905.00414) and the
+        multiplications are taken in float32 where the states are stored so and no feature dwarfs the others; that moves
+        a value by about 1e-9. "cka" (Kornblith et al. 2019, arXiv 1905.00414) and the
         measures of canonical correlation and Procrustes are above 0 (below pi / 2) even for unrelated states where
         examples are few against features; "cka_debiased" (Song et al. 2012) is not, and where it comes out below 0 it
         stays so. SVCCA and PWCCA have no value where the directions to match (99 % of the variance of both) are as many
@@ -198,8 +198,8 @@ def similarity(
             reasons |= {(which, layer, POOLED): reason for (which, layer, _), reason in reasons.items()}
             break
         rows = drawn.group(group)
-        if measure == "rsa" and len(rows) > _MOST_FOR_RSA:
-            rows = np.sort(np.random.default_rng(seed).choice(rows, _MOST_FOR_RSA, replace=False))
+        if measure == "rsa":
+            rows = _some(rows, drawn.ids, x["language"].values, seed)
         n[group] = len(rows)
         value, influence = _between(x, None if y is None else other, rows, measure, reasons, group)
         statistics[group] = linearised(value, influence, drawn.ids[rows], drawn.weights, about.bounds)
@@ -274,9 +274,17 @@ def _on_arrays(x: npt.ArrayLike, y: npt.ArrayLike | xr.Dataset | None, measure: 
     a, b = from_arrays(x), from_arrays(y)
     check_enough(a, MEASURES[measure].fewest, measure)
     rows = np.arange(a.sizes["example"])
-    if measure == "rsa" and len(rows) > _MOST_FOR_RSA:
-        rows = np.sort(np.random.default_rng(0).choice(rows, _MOST_FOR_RSA, replace=False))
+    if measure == "rsa":
+        rows = _some(rows, rows, a["language"].values, 0)
     return float(_between(a, b, rows, measure, {}, POOLED)[0][0, 0])
+
+
+def _some(rows: np.ndarray, ids: np.ndarray, languages: np.ndarray, seed: int) -> np.ndarray:
+    """At most so many rows as can be ranked, the same ones in whichever order they come."""
+    if len(rows) <= _MOST_FOR_RSA:
+        return rows
+    ordered = rows[np.lexsort((languages[rows].astype(str), ids[rows]))]
+    return np.sort(np.random.default_rng(seed).choice(ordered, _MOST_FOR_RSA, replace=False))
 
 
 def _between(
@@ -325,9 +333,12 @@ class _Layers(NamedTuple):
         return np.stack([self.load(i).norms for i in self.at], axis=1)
 
     def single(self) -> bool:
-        """Whether the states are float32, and their products lie well within its range."""
-        norms = self.norms().max(axis=0)
-        return self.dtype == np.float32 and norms.min() > 1e-20 and norms.max() < 1e30
+        """Whether float32 is enough for products: of float32 states, well within its range, none of them dominated."""
+        norms = self.norms()
+        if self.dtype != np.float32 or norms.max(axis=0).min() < 1e-20 or norms.max() > 1e30:
+            return False
+        largest = [np.einsum("ad,ad->d", self(i), self(i)).max() for i in range(len(self.at))]
+        return bool((largest < 0.1 * norms.sum(axis=0)).all())
 
 
 @dataclass(frozen=True)

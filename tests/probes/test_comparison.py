@@ -487,3 +487,14 @@ def test_one_language_needs_no_pivot_for_a_linear_probe(models):
     alone = models["base"].isel(example=slice(0, 60))
     table = probes.compare({"base": alone}, probes=["linear_probe"], draws=10, progress=False).table
     assert set(table["probe"]) == set(FAMILIES["linear_probe"])
+
+
+def test_modules_that_are_captured_by_name_have_no_head(bundled):
+    model, tokenizer = probes.load_checkpoint("bundled")
+    few = bundled.select(range(0, len(bundled), 6))
+    names = ["bert.encoder.layer.1", "bert.encoder.layer.3"]
+    pair = {"a": model, "b": compress.prune(model, sparsity=0.5)}
+    table = probes.compare(pair, few, tokenizer=tokenizer, modules=names, probes=["cka", "drift"], progress=False).table
+    assert set(table["probe"]) == {"cka", *FAMILIES["drift"]}
+    with pytest.raises(probes.InputError, match="loyalty cannot be measured without logits"):
+        probes.compare(pair, few, tokenizer=tokenizer, modules=names, probes=["loyalty"])

@@ -179,6 +179,11 @@ def test_cka_of_many_float32_states_is_that_of_float64(rng, debiased, monkeypatc
     single = similarity(probes.from_arrays(x), probes.from_arrays(y), measure=measure).sel(language="pooled")
     np.testing.assert_allclose(single.value, exact, atol=1e-8)
     np.testing.assert_allclose(single.low, double.low, atol=1e-7)
+    # Nor where one feature dwarfs the others: float32 would keep little of these.
+    x[:, :, 0] *= 1000
+    exact = np.array([[cka(a, b, debiased) for b in y] for a in x])
+    dominated = similarity(probes.from_arrays(x), probes.from_arrays(y), measure=measure).sel(language="pooled")
+    np.testing.assert_allclose(dominated.value, exact, atol=1e-10)
     # Numbers whose products float32 cannot hold are multiplied in float64.
     tiny, huge = (1e-25 * x).astype(np.float32), (1e25 * y).astype(np.float32)
     far = similarity(probes.from_arrays(tiny), probes.from_arrays(huge), measure=measure).sel(language="pooled")
@@ -430,6 +435,11 @@ def test_rsa_ranks_the_pairs_of_some_of_many_examples(rng, monkeypatch):
     assert (out.n == 30).all()
     assert abs(float(out.value.squeeze()[0]) - rsa(x, y)) < 0.2
     assert similarity(x, y, measure="rsa") == float(out.value.squeeze()[0])
+    order = rng.permutation(80)
+    shuffled = similarity(*(probes.from_arrays(z[order], id=order) for z in (x, y)), measure="rsa")
+    np.testing.assert_allclose(
+        shuffled.value, similarity(*(probes.from_arrays(z, id=range(80)) for z in (x, y)), measure="rsa").value
+    )
 
 
 # --- a real checkpoint -----------------------------------------------------------------------------------------------
