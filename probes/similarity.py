@@ -275,7 +275,7 @@ def _on_arrays(x: npt.ArrayLike, y: npt.ArrayLike | xr.Dataset | None, measure: 
     check_enough(a, MEASURES[measure].fewest, measure)
     rows = np.arange(a.sizes["example"])
     if measure == "rsa":
-        rows = _some(rows, rows, a["language"].values, 0)
+        rows = _some(rows, np.unique(a["id"].values, return_inverse=True)[1], a["language"].values, 0)
     return float(_between(a, b, rows, measure, {}, POOLED)[0][0, 0])
 
 
