@@ -1,36 +1,94 @@
-"""Pruning: set weights to zero, by magnitude and in one shot."""
+"""Pruning: set weights to zero, at once or step by step while the rest is trained."""
 
 from __future__ import annotations
 
 import copy
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
 
+import datasets
 import torch
 import transformers
-from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from compress.criteria import (
+    NEED_TEXT,
+    check_criterion,
+    scores,
+    smallest,
+    sparsity_at,
+    transposed,
+)
+from compress.matrices import block_matrices
+from compress.objectives import CrossEntropy, Objective
 from compress.saving import record
+from compress.training import train as run_training
 from probes.checkpoint import weights_fingerprint
 from probes.errors import InputError
 
+SCHEDULES = ("one_shot", "uniform", "cubic")
 
-def prune(model: PreTrainedModel, *, sparsity: float) -> PreTrainedModel:
-    """Return a copy of a model with the smallest weights of every matrix set to zero.
 
-    One-shot magnitude pruning, layer-wise: in each weight matrix of the transformer blocks (query, key, value,
-    attention output, feed-forward) the share `sparsity` of the entries that are smallest in absolute value becomes
-    exactly zero. Embeddings, norms, biases, pooler and head stay as they are.
+def prune(
+    model: PreTrainedModel,
+    *,
+    sparsity: float,
+    criterion: str = "magnitude",
+    scope: str | None = None,
+    only: str | None = None,
+    schedule: str = "one_shot",
+    prunings: int = 10,
+    train: datasets.Dataset | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    steps: int = 0,
+    objective: Sequence[Objective] = (),
+    teacher: PreTrainedModel | None = None,
+    seed: int = 0,
+    folder: str | Path | None = None,
+    **settings: Any,
+) -> PreTrainedModel:
+    """Return a copy of a model with the weights that matter least set to zero, at once or while the rest is trained.
+
+    Pruned are the weight matrices of the transformer blocks (query, key, value, attention output, feed-forward);
+    embeddings, norms, biases, pooler and head stay as they are.
 
     Args:
         model: a model of transformers; it is not changed.
-        sparsity: share of each pruned matrix that becomes zero, at least 0 and below 1.
+        sparsity: share of the pruned weights that become zero, at least 0 and below 1.
+        criterion: "random", "magnitude", "gradient", "lamp", "lookahead", "wanda" (see `compress.criteria.scores`), or
+            "movement", which is gathered in training (minus the sum of weight times gradient).
+        scope: what is compared: the weights of one "matrix", of all of them ("global"), or of one output "unit"; by
+            default what suits the criterion: global for lamp, unit for wanda, matrix for the others.
+        only: a regular expression; of the matrices only those whose name it finds are pruned.
+        schedule: "one_shot", or while training "uniform" (equal steps) or "cubic" (fast first).
+        prunings: how many times, at even distances over the training; the last one leaves as many steps to recover.
+        train: a corpus to train on, and to look at where the criterion does.
+        tokenizer: of the model, where there is text.
+        steps: updates of the weights; 0 for no training.
+        objective: what is trained for, of `compress.objectives`; by default the cross-entropy with the labels.
+        teacher: for the objectives that need one; by default the model itself, before any pruning.
+        seed: of the random criterion and of the training.
+        folder: for checkpoints, as in `compress.training.train`; a training that was interrupted goes on.
+        settings: further settings of `compress.training.train`: batch_size, learning_rate, accumulate, evaluate,
+            evaluate_at, save_every, progress.
 
     Returns:
         A new model of the same class. `model.config.compression` says what was done to it, over the pruned matrices
-        and over the whole model, and is saved with it.
+        and over the whole model, and is saved with it; after training `model.history` is what was logged.
 
     Raises:
-        InputError: the sparsity is out of range, or the model has no matrices in blocks.
+        InputError: sparsity, criterion, scope or schedule is not known or does not fit what else is given; no matrix is
+            found; what `compress.training.train` raises.
+
+    Notes:
+        The count of zeros is exact in every matrix (global: in their sum); of equal scores the last go. What is gone
+        stays gone: it is set to zero again after every update, so that an interrupted training needs no other memory of
+        it than its weights. The cubic schedule is that of Zhu and Gupta 2017, arXiv 1710.01878; movement is that of
+        Sanh, Wolf and Rush 2020, arXiv 2005.07683, without their penalty and with the count of the schedule.
 
     Example:
         >>> import probes
@@ -43,48 +101,175 @@ def prune(model: PreTrainedModel, *, sparsity: float) -> PreTrainedModel:
         raise InputError(f"sparsity={sparsity}: expected at least 0 and below 1, the share of weights that become zero")
     if not isinstance(model, PreTrainedModel):
         raise InputError(f"expected a model of transformers, found {type(model).__name__}")
+    scope = check_criterion(criterion, scope)
+    _check_schedule(criterion, schedule, prunings, train, tokenizer, steps)
     pruned = copy.deepcopy(model)
-    matrices = block_matrices(pruned)
-    if not matrices:
-        raise InputError(f"{type(model).__name__} has no weight matrices inside repeated blocks, so none to prune")
-    with torch.no_grad():
-        for weight in matrices.values():
-            weight[_smallest(weight, sparsity)] = 0
+    matrices = _matrices(pruned, only)
+    masks = _Masks(pruned, matrices, scope)
+    history = None
+    if not steps:
+        found = scores(pruned, matrices, criterion, corpus=train, tokenizer=tokenizer, seed=seed)
+        masks.grow(found, sparsity)
+    else:
+        assert train is not None  # _check_schedule has raised
+        assert tokenizer is not None
+        times = [1] if schedule == "one_shot" else [round(k * steps / (prunings + 1)) for k in range(1, prunings + 1)]
+        targets = {
+            step: sparsity if schedule == "one_shot" else sparsity_at(k + 1, len(times), sparsity, schedule)
+            for k, step in enumerate(times)
+        }
+        callback = _Prunes(masks, targets, criterion, train, tokenizer, seed)
+        settings = {"evaluate_at": times} | settings
+        history = run_training(
+            pruned,
+            tokenizer,
+            train,
+            objective=list(objective) or [CrossEntropy()],
+            teacher=model if teacher is None else teacher,
+            steps=steps,
+            callbacks=[callback],
+            folder=folder,
+            seed=seed,
+            **settings,
+        )
     zeros = sum(int((w == 0).sum()) for w in matrices.values())
     total = sum(w.numel() for w in matrices.values())
     every = list(pruned.parameters())
-    return record(
-        pruned,
-        {
-            "method": "prune",
-            "criterion": "magnitude, layer-wise, one shot",
-            "sparsity": sparsity,
-            "sparsity_of_pruned": zeros / total,
-            "sparsity_of_model": sum(int((p == 0).sum()) for p in every) / sum(p.numel() for p in every),
-            "pruned": sorted(matrices),
-            "parent": weights_fingerprint(model),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
-        },
-    )
+    what = {
+        "method": "prune",
+        "criterion": f"{criterion}, {_SCOPES[scope]}, {schedule.replace('_', ' ')}",
+        "sparsity": sparsity,
+        "sparsity_of_pruned": zeros / total,
+        "sparsity_of_model": sum(int((p == 0).sum()) for p in every) / sum(p.numel() for p in every),
+        "pruned": sorted(matrices),
+        "parent": weights_fingerprint(model),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+    if criterion == "random" or steps:
+        what["seed"] = seed
+    if steps:
+        what |= {"steps": steps, "prunings": len(times), "objective": [o.name for o in objective] or ["cross_entropy"]}
+    return record(pruned, what, history)
 
 
-def block_matrices(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
-    """Return the weight matrices of the linear maps inside a model's repeated blocks, by name."""
-    found: dict[str, torch.nn.Parameter] = {}
-    prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
-    lists = [name for name, module in model.base_model.named_modules() if isinstance(module, torch.nn.ModuleList)]
-    for name, module in model.base_model.named_modules():
-        if isinstance(module, torch.nn.Linear | Conv1D) and any(name.startswith(f"{block}.") for block in lists):
-            assert isinstance(module.weight, torch.nn.Parameter)
-            found[f"{prefix}{name}.weight"] = module.weight
-    return found
+_SCOPES = {"matrix": "layer-wise", "global": "global", "unit": "by output unit"}
 
 
-def _smallest(weight: torch.Tensor, share: float) -> torch.Tensor:
-    """Mark the given share of the entries, smallest first; of equal ones the last, so that the count is exact."""
-    keep = weight.numel() - round(share * weight.numel())
-    order = weight.detach().abs().flatten().argsort(descending=True, stable=True)
-    mask = torch.zeros(weight.numel(), dtype=torch.bool, device=weight.device)
-    mask[order[keep:]] = True
-    return mask.view_as(weight)
+class _Masks:
+    """Which weights of a model's matrices are still there, and what keeps the others at zero."""
+
+    def __init__(self, model: PreTrainedModel, matrices: Mapping[str, torch.nn.Parameter], scope: str) -> None:
+        self.matrices, self.scope = dict(matrices), scope
+        self.transposed = transposed(model, matrices)
+        self.kept = {name: torch.ones_like(w, dtype=torch.bool) for name, w in self.matrices.items()}
+
+    def restore(self) -> None:
+        """Take as gone what is zero: of weights that a checkpoint brought back."""
+        self.kept = {name: w.detach() != 0 for name, w in self.matrices.items()}
+
+    def grow(self, found: Mapping[str, torch.Tensor], sparsity: float) -> None:
+        """Prune the lowest scores until the share `sparsity` of the weights is gone; never give one back."""
+        self.kept = smallest(found, self.kept, sparsity, self.scope, self.transposed)
+        self.apply()
+
+    def apply(self) -> None:
+        """Set to zero what is gone."""
+        with torch.no_grad():
+            for name, weight in self.matrices.items():
+                weight.mul_(self.kept[name])
+
+
+class _Prunes(TrainerCallback):
+    """Prunes at some steps of a training, and keeps at zero what is gone."""
+
+    def __init__(
+        self,
+        masks: _Masks,
+        targets: Mapping[int, float],
+        criterion: str,
+        corpus: datasets.Dataset,
+        tokenizer: PreTrainedTokenizerBase,
+        seed: int,
+    ) -> None:
+        self.masks, self.targets, self.criterion = masks, targets, criterion
+        self.corpus, self.tokenizer, self.seed = corpus, tokenizer, seed
+        self.movement = {name: torch.zeros_like(w) for name, w in masks.matrices.items()}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if any(step <= state.global_step for step in self.targets):
+            self.masks.restore()
+        gathered = _movement(args.output_dir, state.global_step)
+        if gathered.is_file():
+            self.movement = load_file(gathered, device=str(args.device))
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.criterion == "movement":
+            save_file(self.movement, _movement(args.output_dir, state.global_step))
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.criterion == "movement":
+            for name, weight in self.masks.matrices.items():
+                if weight.grad is not None:
+                    self.movement[name] -= weight.detach() * weight.grad
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.masks.apply()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        if state.global_step not in self.targets:
+            return
+        if self.criterion == "movement":
+            found = self.movement
+        else:
+            found = scores(
+                model,
+                self.masks.matrices,
+                self.criterion,
+                corpus=self.corpus,
+                tokenizer=self.tokenizer,
+                seed=self.seed + state.global_step,
+            )
+        self.masks.grow(found, self.targets[state.global_step])
+
+
+def _movement(folder: str, step: int) -> Path:
+    return Path(folder) / f"{PREFIX_CHECKPOINT_DIR}-{step}" / "movement.safetensors"
+
+
+def _check_schedule(
+    criterion: str,
+    schedule: str,
+    prunings: int,
+    train: datasets.Dataset | None,
+    tokenizer: PreTrainedTokenizerBase | None,
+    steps: int,
+) -> None:
+    if schedule not in SCHEDULES:
+        raise InputError(f"schedule={schedule!r} is not known; choose one of {', '.join(map(repr, SCHEDULES))}")
+    if not isinstance(steps, int) or steps < 0:
+        raise InputError(f"steps={steps!r}: expected a whole number, 0 for no training")
+    trained = steps > 0
+    if (trained or criterion in NEED_TEXT) and (train is None or tokenizer is None):
+        raise InputError(
+            f"{'training' if trained else f'criterion={criterion!r}'} needs text: give train=..., a corpus, and "
+            "tokenizer=..."
+        )
+    if not trained and schedule != "one_shot":
+        raise InputError(f"schedule={schedule!r} prunes while it trains: give train=... and steps=...")
+    if not trained and criterion == "movement":
+        raise InputError("criterion='movement' is gathered in training: give train=... and steps=...")
+    if schedule != "one_shot" and (not isinstance(prunings, int) or not 1 <= prunings < max(steps, 2)):
+        raise InputError(f"prunings={prunings!r}: expected a whole number of at least 1 and fewer than steps={steps}")
+
+
+def _matrices(model: PreTrainedModel, only: str | None) -> dict[str, torch.nn.Parameter]:
+    matrices = block_matrices(model)
+    if not matrices:
+        raise InputError(f"{type(model).__name__} has no weight matrices inside repeated blocks, so none to prune")
+    if only is None:
+        return matrices
+    chosen = {name: w for name, w in matrices.items() if re.search(only, name)}
+    if not chosen:
+        raise InputError(f"only={only!r} finds none of the matrices; they are {', '.join(list(matrices)[:6])}, ...")
+    return chosen

@@ -7,6 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
+import pandas as pd
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.checkpoint import quiet
@@ -14,14 +15,20 @@ from probes.errors import InputError
 from probes.files import check_writable
 
 
-def record(model: PreTrainedModel, what: dict[str, Any]) -> PreTrainedModel:
-    """Keep in a model's configuration what was done to it; `save_pretrained` and `from_pretrained` carry it along."""
+def record(model: PreTrainedModel, what: dict[str, Any], history: pd.DataFrame | None = None) -> PreTrainedModel:
+    """Keep with a model what was done to it, and what was logged while it was trained, as `model.history`.
+
+    What was done goes into its configuration, which `save_pretrained` and `from_pretrained` carry along.
+    """
     model.config.compression = what
+    vars(model)["history"] = history
     return model
 
 
 def save(model: PreTrainedModel, folder: str | Path, tokenizer: PreTrainedTokenizerBase | None = None) -> Path:
     """Save a compressed model so that plain transformers loads it, with `compression.json` beside it.
+
+    What was logged in training goes to `history.csv`.
 
     Raises:
         InputError: the folder exists and is not empty, or cannot be written to.
@@ -38,6 +45,9 @@ def save(model: PreTrainedModel, folder: str | Path, tokenizer: PreTrainedTokeni
         what = getattr(model.config, "compression", None)
         if what is not None:
             (partial / "compression.json").write_text(json.dumps(what, indent=2) + "\n", encoding="utf-8")
+        history = getattr(model, "history", None)
+        if history is not None:
+            history.to_csv(partial / "history.csv", index=False)
         if folder.exists():
             folder.rmdir()
         partial.replace(folder)

@@ -15,6 +15,7 @@ from safetensors import safe_open
 from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.errors import InputError, LayerscopeWarning
+from probes.shapes import with_shapes
 
 # What a configuration says of where and when a model was saved, not of what it computes.
 _NOT_COMPUTED = {
@@ -60,7 +61,10 @@ def load_checkpoint(
         # one fingerprint, and without a trace in the caller's random numbers.
         with quiet(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
-            model, loaded = _model_class(config, name).from_pretrained(
+            kind = _model_class(config, name)
+            # What a configuration of transformers cannot say: how many heads each layer has kept.
+            shaped = with_shapes(kind) if getattr(config, "heads_kept", None) and kind is not AutoModel else kind
+            model, loaded = shaped.from_pretrained(
                 name,
                 config=config,
                 dtype=torch.float32,
@@ -70,6 +74,8 @@ def load_checkpoint(
                 ignore_mismatched_sizes=True,  # they are refused below, by name
                 output_loading_info=True,
             )
+            if shaped is not kind:
+                model.__class__ = kind
     except Exception as error:  # transformers raises OSError, ValueError, KeyError, RuntimeError ... for the same thing
         raise InputError(
             f"{name}: the model could not be loaded ({type(error).__name__}: {_one_line(error)})"

@@ -92,3 +92,50 @@ def test_the_module_runs_as_a_program_and_ends_without_a_traceback(tmp_path):
         "",
         "error: /no/such/model: no such folder. Check the path\n",
     )
+
+
+def test_structure_removes_heads_channels_and_layers(tmp_path, capsys):
+    out = tmp_path / "small"
+    given = ["--corpus", "bundled", "--split", "dev", "--languages", "en"]
+    options = ["--heads", "0.5", "--channels", "0.5", "--layers", "1", *given]
+    assert main(["structure", "bundled", *options, "--out", str(out)]) == 0
+    model, tokenizer = probes.load_checkpoint("bundled")
+    smaller, again = probes.load_checkpoint(out)
+    sizes = [sum(p.numel() for p in m.parameters()) for m in (model, smaller)]
+    assert f"{sizes[0]:,} parameters -> {sizes[1]:,} parameters; wrote {out}" in capsys.readouterr().out
+    assert smaller.config.num_hidden_layers == model.config.num_hidden_layers - 1
+    assert smaller.config.heads_kept == [2] * 5
+    assert len(again) == len(tokenizer)
+
+
+def test_vocabulary_keeps_the_tokens_of_a_corpus(tmp_path, capsys):
+    out = tmp_path / "small"
+    given = ["--corpus", "bundled", "--languages", "en"]
+    assert main(["vocabulary", "bundled", *given, "--out", str(out)]) == 0
+    smaller, tokenizer = probes.load_checkpoint(out)
+    assert len(tokenizer) == smaller.config.vocab_size < 1500
+    assert f"4,000 -> {len(tokenizer):,} tokens" in capsys.readouterr().out
+
+
+def test_prune_trains_where_it_is_asked_to(tmp_path, capsys):
+    out = tmp_path / "pruned"
+    given = ["--corpus", "bundled", "--split", "train", "--languages", "en"]
+    how = ["--criterion", "lamp", "--schedule", "cubic", "--prunings", "2", "--steps", "4", "--batch-size", "4"]
+    assert main(["prune", "bundled", "--sparsity", "0.5", *how, *given, "--out", str(out)]) == 0
+    assert "50.0% of their weights are zero" in capsys.readouterr().out
+    assert (out / "history.csv").is_file()
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["structure"], "nothing to remove: give --heads, --channels or --layers"),
+        (["structure", "--layers", "1"], "is measured on text: give --corpus"),
+        (["vocabulary"], "which tokens stay is read from text: give --corpus"),
+        (["prune", "--sparsity", "0.5", "--steps", "3"], "training needs text: give train=..., a corpus"),
+    ],
+)
+def test_what_a_command_lacks_is_said(tmp_path, capsys, arguments, message):
+    assert main([arguments[0], "bundled", *arguments[1:], "--out", str(tmp_path / "out")]) == 2
+    assert message in capsys.readouterr().err
+    assert not (tmp_path / "out").exists()

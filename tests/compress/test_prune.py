@@ -1,11 +1,16 @@
 """Pruning: exactly the smallest weights of exactly the matrices of the blocks become zero."""
 
+from itertools import pairwise
+
 import numpy as np
+import pandas as pd
 import pytest
 import torch
 
 import probes
-from compress import prune
+from compress import prune, save
+from compress.matrices import block_matrices
+from compress.objectives import CrossEntropy, SoftLabels
 from probes.checkpoint import weights_fingerprint
 
 # Per block: query, key, value, output and two of feed-forward; GPT2 has the first three in one; Llama has a gate.
@@ -128,3 +133,148 @@ def test_a_pruned_model_gives_other_states_and_the_more_so_the_sparser(tiny_mode
     assert np.array_equal(states[1][0], states[0][0])  # the embeddings
     little, much = (np.linalg.norm(s[1:] - states[0][1:]) for s in states[1:])
     assert 0 < little < much
+
+
+# --- while the rest is trained ---------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def corpus():
+    rng = np.random.default_rng(0)
+    words = {"x": "red dog ran on mat", "y": "small bird sang under tree", "z": "big cat sat over house"}
+    rows = [
+        {
+            "id": i,
+            "language": "en",
+            "text": " ".join(rng.permutation(words["xyz"[i % 3]].split())[:3]),
+            "label": "xyz"[i % 3],
+        }
+        for i in range(32)
+    ]
+    return probes.load_corpus(pd.DataFrame(rows))
+
+
+@pytest.fixture
+def classifier(tiny_models):
+    model = tiny_models("BertForSequenceClassification", hidden_dropout_prob=0.1)
+    model.config.id2label = {0: "x", 1: "y", 2: "z"}
+    return model
+
+
+QUIET = {"progress": False, "batch_size": 8, "learning_rate": 1e-3}
+
+
+class Watch:
+    """Notes the zeros of every matrix after every update."""
+
+    def __init__(self):
+        self.zeros = []
+
+    def __call__(self, model):
+        self.zeros.append({n: w.detach() == 0 for n, w in block_matrices(model).items()})
+        return {"zeros": float(sum(z.sum() for z in self.zeros[-1].values()))}
+
+
+@pytest.mark.parametrize("criterion", ["random", "magnitude", "gradient", "lamp", "lookahead", "movement", "wanda"])
+def test_trained_to_exactly_the_sparsity_that_was_asked_for(classifier, make_tokenizer, corpus, criterion):
+    before = {k: v.clone() for k, v in classifier.state_dict().items()}
+    watch = Watch()
+    pruned = prune(
+        classifier,
+        sparsity=0.7,
+        criterion=criterion,
+        schedule="cubic",
+        prunings=3,
+        train=corpus,
+        tokenizer=make_tokenizer(),
+        steps=12,
+        accumulate=2,
+        evaluate=watch,
+        evaluate_at=range(1, 13),
+        **QUIET,
+    )
+    matrices = {n: pruned.get_parameter(n) for n in pruned.config.compression["pruned"]}
+    zeros = {n: int((w == 0).sum()) for n, w in matrices.items()}
+    total = sum(w.numel() for w in matrices.values())
+    if criterion == "lamp":
+        assert sum(zeros.values()) == round(0.7 * total)
+    else:
+        assert zeros == {n: round(0.7 * w.numel()) for n, w in matrices.items()}
+    for earlier, later in pairwise(watch.zeros):
+        assert all(bool((earlier[n] <= later[n]).all()) for n in matrices)  # masks only grow
+    shares = pruned.history.dropna(subset="when").query("when == 'after'")["zeros"].to_numpy() / total
+    steps = [0.7 * (1 - (1 - k / 3) ** 3) for k in range(4)]
+    np.testing.assert_allclose(shares, np.repeat(steps, [2, 3, 3, 4]), atol=0.01)
+    assert all(torch.equal(v, before[k]) for k, v in classifier.state_dict().items())
+    assert not torch.equal(pruned.classifier.weight, before["classifier.weight"])
+
+
+@pytest.mark.parametrize("criterion", ["magnitude", "movement"])
+def test_an_interrupted_pruning_ends_as_it_would_have(classifier, make_tokenizer, corpus, criterion, tmp_path):
+    options = {
+        "sparsity": 0.8,
+        "criterion": criterion,
+        "schedule": "uniform",
+        "prunings": 4,
+        "train": corpus,
+        "tokenizer": make_tokenizer(),
+        "steps": 15,
+        "save_every": 5,
+        "objective": [CrossEntropy(), SoftLabels(weight=0.5)],
+        **QUIET,
+    }
+    whole = prune(classifier, folder=tmp_path / "whole", **options)
+
+    def stop(model):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        prune(classifier, folder=tmp_path / "run", evaluate=stop, evaluate_at=[11], **options)
+    again = prune(classifier, folder=tmp_path / "run", **options)
+    assert all(torch.equal(v, again.state_dict()[k]) for k, v in whole.state_dict().items())
+    pd.testing.assert_frame_equal(again.history, whole.history)
+
+
+def test_a_pruned_model_stays_so_when_saved_and_loaded_with_what_was_logged(
+    classifier, make_tokenizer, corpus, tmp_path
+):
+    tokenizer = make_tokenizer()
+    pruned = prune(classifier, sparsity=0.6, train=corpus, tokenizer=tokenizer, steps=3, **QUIET)
+    folder = save(pruned, tmp_path / "out", tokenizer)
+    loaded, _ = probes.load_checkpoint(folder)
+    assert all(torch.equal(v, loaded.state_dict()[k]) for k, v in pruned.state_dict().items())
+    assert loaded.config.compression["sparsity_of_pruned"] == pytest.approx(0.6, abs=2e-3)
+    history = pd.read_csv(folder / "history.csv")
+    np.testing.assert_allclose(history["loss"], pruned.history["loss"])
+
+
+def test_only_some_matrices(classifier):
+    pruned = prune(classifier, sparsity=0.5, only=r"layer\.1\..*query")
+    assert pruned.config.compression["pruned"] == ["bert.encoder.layer.1.attention.self.query.weight"]
+    with pytest.raises(
+        probes.InputError, match=r"only='none' finds none of the matrices; they are bert.encoder.layer.0"
+    ):
+        prune(classifier, sparsity=0.5, only="none")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"criterion": "size"}, "criterion='size' is not known"),
+        ({"scope": "row"}, "scope='row' is not known"),
+        ({"schedule": "linear"}, "schedule='linear' is not known; choose one of 'one_shot', 'uniform', 'cubic'"),
+        ({"schedule": "cubic"}, "schedule='cubic' prunes while it trains: give train=... and steps=..."),
+        ({"criterion": "movement"}, "criterion='movement' is gathered in training"),
+        ({"criterion": "wanda"}, "criterion='wanda' needs text: give train=..., a corpus, and tokenizer=..."),
+        ({"steps": 4}, "training needs text: give train=..., a corpus, and tokenizer=..."),
+        ({"steps": -1}, "steps=-1: expected a whole number, 0 for no training"),
+    ],
+)
+def test_settings_that_do_not_fit_are_refused(classifier, options, message):
+    with pytest.raises(probes.InputError, match=message):
+        prune(classifier, sparsity=0.5, **options)
+
+
+def test_more_prunings_than_steps_are_refused(classifier, make_tokenizer, corpus):
+    with pytest.raises(probes.InputError, match="prunings=10: expected a whole number of at least 1 and fewer than"):
+        prune(classifier, sparsity=0.5, schedule="cubic", train=corpus, tokenizer=make_tokenizer(), steps=5)

@@ -1,0 +1,265 @@
+"""Criteria of pruning: how much each weight matters, and which ones go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.pytorch_utils import Conv1D
+
+from compress.training import collate, training_rows
+from probes.errors import InputError
+
+# What each compares: the weights of one matrix, of all matrices together, or of one output unit.
+SCOPES = {
+    "random": "matrix",
+    "magnitude": "matrix",
+    "gradient": "matrix",
+    "lookahead": "matrix",
+    "movement": "matrix",
+    "lamp": "global",
+    "wanda": "unit",
+}
+NEED_TEXT = {"gradient", "wanda"}
+_BATCH = 32
+# A matrix and the one that reads what it writes, by the last part of their names: value and the output of attention,
+# the two of feed-forward.
+_FOLLOWS = (
+    ("attention.self.value", "attention.output.dense"),
+    ("intermediate.dense", "output.dense"),  # of one block, since what comes before is the same
+    ("attention.v_lin", "attention.out_lin"),
+    ("ffn.lin1", "ffn.lin2"),
+    ("self_attn.v_proj", "self_attn.o_proj"),
+    ("mlp.up_proj", "mlp.down_proj"),
+)
+
+
+def check_criterion(criterion: str, scope: str | None) -> str:
+    """Return what a criterion compares; raise `InputError` where criterion or scope is not known."""
+    if criterion not in SCOPES:
+        raise InputError(f"criterion={criterion!r} is not known; choose one of {', '.join(map(repr, SCOPES))}")
+    if scope is not None and scope not in ("matrix", "global", "unit"):
+        raise InputError(f"scope={scope!r} is not known; choose 'matrix', 'global' or 'unit'")
+    return scope or SCOPES[criterion]
+
+
+def scores(
+    model: PreTrainedModel,
+    matrices: Mapping[str, torch.nn.Parameter],
+    criterion: str,
+    *,
+    corpus: datasets.Dataset | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    seed: int = 0,
+) -> dict[str, torch.Tensor]:
+    """Return how much each weight of some matrices matters, by name, in the shape of the matrix; low ones go first.
+
+    - "random": by the seed.
+    - "magnitude": |w|.
+    - "gradient": |w g|, g the gradient of the loss on a labelled corpus (first-order Taylor).
+    - "lamp": w^2 over the sum of the squares that are not smaller, in each matrix; to be compared over all of them
+      (Lee, Park, Mo, Ahn, Shin 2020, arXiv 2010.07611).
+    - "lookahead": |w| times the norms of what the weight connects: the unit of the matrix before that it reads, and
+      that of the matrix after which reads it (Park, Lee, Mo, Shin 2020, arXiv 2002.04809). Matrices with no such
+      neighbour, as query and key, are scored by |w| and that of the one side they have.
+    - "wanda": |w| times the norm of its input over a corpus; to be compared within an output unit (Sun, Liu, Bair,
+      Kolter 2023, arXiv 2306.11695).
+
+    Raises:
+        InputError: the criterion needs text, or labels, and there are none.
+
+    Example:
+        >>> import torch, probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> weight = torch.nn.Parameter(torch.tensor([[3.0, -1.0], [0.5, 2.0]]))
+        >>> scores(model, {"w": weight}, "lamp")["w"]
+        tensor([[1.0000, 0.0714],
+                [0.0175, 0.3077]])
+    """
+    if criterion in NEED_TEXT and (corpus is None or tokenizer is None):
+        raise InputError(f"criterion={criterion!r} looks at text: give corpus=... and tokenizer=...")
+    with torch.no_grad():
+        sizes = {name: w.detach().abs().float() for name, w in matrices.items()}
+        if criterion == "magnitude":
+            return sizes
+        if criterion == "random":
+            generator = torch.Generator().manual_seed(seed)
+            # By name, so that it does not matter in which order matrices come.
+            drawn = {name: torch.rand(sizes[name].shape, generator=generator) for name in sorted(sizes)}
+            return {name: drawn[name].to(sizes[name].device) for name in sizes}
+        if criterion == "lamp":
+            return {name: _lamp(size) for name, size in sizes.items()}
+        if criterion == "lookahead":
+            return _lookahead(model, matrices, sizes)
+    assert corpus is not None  # checked above
+    assert tokenizer is not None
+    if criterion == "gradient":
+        return {n: (sizes[n] * g.abs()) for n, g in _gradients(model, matrices, corpus, tokenizer).items()}
+    if criterion == "wanda":
+        norms = _input_norms(model, matrices, corpus, tokenizer)
+        return {n: sizes[n] * (norms[n][:, None] if _transposed(model, n) else norms[n]) for n in sizes}
+    raise InputError(f"criterion={criterion!r} is gathered in training: give train=... and steps=...")
+
+
+def smallest(
+    score: Mapping[str, torch.Tensor],
+    kept: Mapping[str, torch.Tensor],
+    sparsity: float,
+    scope: str,
+    transposed: Mapping[str, bool],
+) -> dict[str, torch.Tensor]:
+    """Return which weights stay (True), so that exactly the share `sparsity` of them is gone, smallest scores first.
+
+    Those that are gone stay gone; of equal ones the last go. Per matrix and per output unit the count is exact in every
+    matrix, over all matrices together in their sum.
+    """
+    # What is gone already sorts behind everything.
+    ranked = {n: torch.where(kept[n], s, torch.full_like(s, -torch.inf)) for n, s in score.items()}
+    if scope == "global":
+        flat = torch.cat([s.flatten() for s in ranked.values()])
+        stays = _largest(flat[None], torch.tensor([flat.numel() - round(sparsity * flat.numel())]))[0]
+        parts = stays.split([s.numel() for s in ranked.values()])
+        return {n: p.view_as(s) for p, (n, s) in zip(parts, ranked.items(), strict=True)}
+    out = {}
+    for name, s in ranked.items():
+        keep = s.numel() - round(sparsity * s.numel())
+        if scope == "matrix":
+            out[name] = _largest(s.flatten()[None], torch.tensor([keep])).view_as(s)
+            continue
+        units = s.T if transposed[name] else s
+        # As even as the exact count allows, but never more than a unit still has.
+        counts = torch.full((len(units),), keep // len(units), device=s.device)
+        counts[: keep % len(units)] += 1
+        stays = _largest(units, counts)
+        out[name] = stays.T.contiguous() if transposed[name] else stays
+    return out
+
+
+def _largest(values: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """Mark the largest entries of each row, so many in each; of equal ones the first."""
+    order = values.argsort(dim=1, descending=True, stable=True)
+    among = torch.arange(values.shape[1], device=values.device) < counts.to(values.device)[:, None]
+    return torch.zeros_like(values, dtype=torch.bool).scatter_(1, order, among)
+
+
+def _lamp(size: torch.Tensor) -> torch.Tensor:
+    squares = size.double().square().flatten()
+    ascending = squares.argsort(stable=True)
+    rest = squares[ascending].flip(0).cumsum(0).flip(0)  # of those that are not smaller
+    out = torch.empty_like(squares)
+    out[ascending] = squares[ascending] / rest.clamp_min(torch.finfo(torch.float64).tiny)
+    return out.view_as(size).float()
+
+
+def _lookahead(
+    model: PreTrainedModel, matrices: Mapping[str, torch.nn.Parameter], sizes: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    out = {name: size.clone() for name, size in sizes.items()}
+    for before, after in _FOLLOWS:
+        for name in matrices:
+            if not name.endswith(f".{before}.weight"):
+                continue
+            follower = name[: -len(f"{before}.weight")] + f"{after}.weight"
+            if follower not in matrices:
+                continue
+            one, two = sizes[name], sizes[follower]
+            if one.shape[0] != two.shape[1]:  # grouped heads share their values
+                continue
+            out[name] = out[name] * two.norm(dim=0)[:, None]  # the columns that read each unit
+            out[follower] = out[follower] * one.norm(dim=1)[None, :]  # the units that each column reads
+    return out
+
+
+def _transposed(model: PreTrainedModel, name: str) -> bool:
+    """Whether a matrix holds its inputs along the first dimension, as GPT-2's do."""
+    return isinstance(model.get_submodule(name.removesuffix(".weight")), Conv1D)
+
+
+def transposed(model: PreTrainedModel, names: Mapping[str, Any]) -> dict[str, bool]:
+    """Return for each matrix whether it holds its inputs along the first dimension."""
+    return {name: _transposed(model, name) for name in names}
+
+
+def _batches(
+    model: PreTrainedModel, corpus: datasets.Dataset, tokenizer: PreTrainedTokenizerBase
+) -> Iterator[tuple[dict[str, torch.Tensor], bool]]:
+    rows, labelled = training_rows(corpus, model, tokenizer)
+    for start in range(0, len(rows), _BATCH):
+        batch = collate(tokenizer, rows[start : start + _BATCH])
+        yield {k: v.to(model.device) for k, v in batch.items()}, labelled
+
+
+def _gradients(
+    model: PreTrainedModel,
+    matrices: Mapping[str, torch.nn.Parameter],
+    corpus: datasets.Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+) -> dict[str, torch.Tensor]:
+    """Gradient of the mean cross-entropy over the corpus, without dropout and without a trace on the model."""
+    training, total, count = model.training, {n: torch.zeros_like(w) for n, w in matrices.items()}, 0
+    model.eval()
+    try:
+        for batch, labelled in _batches(model, corpus, tokenizer):
+            if not labelled:
+                raise InputError("criterion='gradient' needs labels, and the corpus has none. Give a column 'label'")
+            labels = batch.pop("labels")
+            loss = torch.nn.functional.cross_entropy(model(**batch).logits, labels, reduction="sum")
+            found = torch.autograd.grad(loss, list(matrices.values()))
+            for name, gradient in zip(matrices, found, strict=True):
+                total[name] += gradient
+            count += len(labels)
+    finally:
+        model.train(training)
+    return {name: gradient / count for name, gradient in total.items()}
+
+
+def _input_norms(
+    model: PreTrainedModel,
+    matrices: Mapping[str, torch.nn.Parameter],
+    corpus: datasets.Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+) -> dict[str, torch.Tensor]:
+    """Euclidean norm of every input of every matrix over all tokens of a corpus, padding left out."""
+    squares: dict[str, torch.Tensor] = {}
+    mask = torch.empty(0)
+
+    def watch(name: str):  # type: ignore[no-untyped-def]
+        def hook(_module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            x = inputs[0].detach().double()
+            if x.shape[:-1] == mask.shape:
+                x = x[mask]
+            squares[name] = squares.get(name, 0) + x.flatten(0, -2).square().sum(0)
+
+        return hook
+
+    modules = {n: model.get_submodule(n.removesuffix(".weight")) for n in matrices}
+    handles = [m.register_forward_pre_hook(watch(n)) for n, m in modules.items()]
+    training = model.training
+    model.eval()
+    try:
+        with torch.inference_mode():
+            for batch, _ in _batches(model, corpus, tokenizer):
+                batch.pop("labels", None)
+                mask = batch["attention_mask"].bool()
+                model(**batch)
+    finally:
+        model.train(training)
+        for handle in handles:
+            handle.remove()
+    return {name: value.sqrt().float() for name, value in squares.items()}
+
+
+def sparsity_at(number: int, of: int, final: float, schedule: str) -> float:
+    """Return the sparsity after pruning step `number` of `of`: in equal steps, or fast first (cubic)."""
+    done = number / of
+    return final * (done if schedule == "uniform" else 1 - (1 - done) ** 3)
+
+
+def as_counts(kept: Mapping[str, torch.Tensor]) -> tuple[int, int]:
+    """Return how many weights are gone, and of how many."""
+    gone = sum(int((~k).sum()) for k in kept.values())
+    return gone, int(np.sum([k.numel() for k in kept.values()]))

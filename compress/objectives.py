@@ -1,0 +1,781 @@
+"""Objectives: what a model in training should come close to, its labels, its teacher or its former weights.
+
+A training loop calls each objective once a batch with what student and teacher gave, and adds up what comes back:
+
+    loss = sum(objective(student, teacher, batch) for objective in objectives)
+
+An objective is any object with `name`, `weight`, `needs` and such a call, see `Objective`. Those here compute in
+float32 at least, whatever the models compute in. No gradient reaches the teacher.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import InitVar, dataclass, field
+from typing import ClassVar, Literal, Protocol
+
+import torch
+import torch.nn.functional as F
+from transformers import PreTrainedModel
+from transformers.pytorch_utils import Conv1D
+
+from compress.matrices import block_matrices
+from probes.errors import InputError
+
+NEEDS = frozenset({"labels", "teacher", "hidden_states", "attentions"})
+IGNORED = -100  # the label of a token that has none
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What a model gave for one batch.
+
+    Attributes:
+        model: the model itself, without what a training loop wraps around it.
+        logits: (batch, class), or (batch, token, class) of a model that labels or predicts tokens; None without a head.
+        hidden_states: (batch, token, feature) of the embeddings and after each block, where they were asked for.
+        attentions: (batch, head, token, token), probabilities of each block, where they were asked for.
+    """
+
+    model: PreTrainedModel
+    logits: torch.Tensor | None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+
+
+class Objective(Protocol):
+    """What a training loop asks of an objective.
+
+    It may also have a method `check(student, teacher)` of two models, the teacher None where there is none, that raises
+    `InputError` where it cannot work with them; `check` of this module calls it.
+    """
+
+    @property
+    def name(self) -> str:
+        """What its values are logged under."""
+
+    @property
+    def weight(self) -> float:
+        """What its loss is multiplied by, at least 0."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the loop must provide beside the logits: any of "labels", "teacher", "hidden_states", "attentions"."""
+
+    def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the loss of a batch, a scalar, times `weight`."""
+
+
+def check(
+    objectives: Sequence[Objective], student: PreTrainedModel, teacher: PreTrainedModel | None, labelled: bool
+) -> None:
+    """Raise where objectives cannot work with two models and the data, before any training.
+
+    Args:
+        objectives: what the student is to be trained on.
+        student: the model to be trained.
+        teacher: the model it learns from, where there is one.
+        labelled: whether the data has labels.
+
+    Raises:
+        InputError: there are no objectives; two have one name; a weight is negative or not finite; labels or a teacher
+            are needed and there are none; student and teacher differ in classes, width, layers or heads where an
+            objective compares them; a reference lacks a matrix or has it in another shape.
+
+    Example:
+        >>> import probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> check([CrossEntropy(), SoftLabels(weight=0.5)], model, None, labelled=True)
+        Traceback (most recent call last):
+        probes.errors.InputError: objective soft_labels needs a teacher, found none: give one, or leave it out
+    """
+    if not objectives:
+        raise InputError("expected at least one objective, found none: without one there is nothing to train on")
+    names = [objective.name for objective in objectives]
+    for objective in objectives:
+        name = objective.name
+        if names.count(name) > 1:
+            raise InputError(f"{names.count(name)} objectives are named {name}: give each its own name, with name=...")
+        _check_number(name, "weight", objective.weight, least=0)
+        if unknown := sorted(objective.needs - NEEDS):
+            raise InputError(f"objective {name} needs {unknown}: expected any of {sorted(NEEDS)}")
+        if "labels" in objective.needs and not labelled:
+            raise InputError(f"objective {name} needs labels, the data has none: add a label column, or leave it out")
+        if "teacher" in objective.needs and teacher is None:
+            raise InputError(f"objective {name} needs a teacher, found none: give one, or leave it out")
+        if (own_check := getattr(objective, "check", None)) is not None:
+            own_check(student, teacher)
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Cross-entropy of the logits with the labels, the mean over texts or tokens.
+
+    -log softmax(logits)[label], in nats. Tokens with the label -100 are left out; a batch without any other gives 0. A
+    model that predicts the next token is compared to its labels one further, as transformers does itself.
+
+    Args:
+        weight: what the loss is multiplied by.
+        name: what it is logged under.
+
+    Raises:
+        InputError: the weight is negative or not finite; at the call, logits or labels are missing, or the labels are
+            not whole numbers, one to each text or token. A label that is no class of the head is PyTorch's to refuse.
+
+    Example:
+        >>> import torch, probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> student = Pass(model, logits=torch.zeros(2, 6))
+        >>> round(float(CrossEntropy()(student, None, {"labels": torch.tensor([0, 5])})), 3)  # log 6
+        1.792
+    """
+
+    weight: float = 1.0
+    name: str = "cross_entropy"
+    needs: ClassVar[frozenset[str]] = frozenset({"labels"})
+
+    def __post_init__(self) -> None:
+        _check_number(self.name, "weight", self.weight, least=0)
+
+    def check(self, student: PreTrainedModel, teacher: PreTrainedModel | None) -> None:
+        """Raise `InputError` where the student does not tell classes apart."""
+        _check_classes(self.name, student)
+
+    def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the loss of a batch with `labels` (batch,) or (batch, token), times the weight."""
+        logits, labels = _logits(student, self.name), _entry(batch, "labels", self.name)
+        if labels.shape != logits.shape[:-1] or labels.is_floating_point():
+            raise InputError(
+                f"objective {self.name}: expected labels of whole numbers of shape {tuple(logits.shape[:-1])}, found "
+                f"{labels.dtype} of shape {tuple(labels.shape)}: give one class to each text or token"
+            )
+        if logits.ndim == 3 and student.model.can_generate() and not student.model.config.is_encoder_decoder:
+            logits, labels = logits[:, :-1], labels[:, 1:]
+        total = F.cross_entropy(logits.flatten(0, -2), labels.flatten().long(), ignore_index=IGNORED, reduction="sum")
+        return self.weight * total / (labels != IGNORED).sum().clamp_min(1)
+
+
+@dataclass(frozen=True)
+class SoftLabels:
+    """Divergence of the student's class probabilities from the teacher's, both softened by a temperature.
+
+    temperature^2 KL(softmax(teacher / temperature) || softmax(student / temperature)), in nats, the mean over texts, or
+    over the tokens that are not padding.
+
+    Args:
+        weight: what the loss is multiplied by.
+        temperature: above 0. The larger, the more the logits of unlikely classes count: towards infinity the loss
+            becomes half the variance, over the classes, of the difference between the logits.
+        name: what it is logged under.
+
+    Raises:
+        InputError: the weight is negative or not finite, or the temperature not above 0; at the call, the teacher or
+            logits are missing, or those of student and teacher differ in shape.
+
+    Notes:
+        Hinton, Vinyals and Dean 2015, arXiv 1503.02531; the divergence of self-distilled pruning (O' Neill, Dutta,
+        Assem 2021, arXiv 2109.15014) is `CrossEntropy(weight=1 - a)` and `SoftLabels(weight=a)`, as recalled. The
+        gradient is that of the cross-entropy with the teacher's probabilities as labels, which only adds the teacher's
+        entropy. The code of sparse progressive distillation (arXiv 2110.08190) and SparseBERT (arXiv 2104.08682) takes
+        the mean of that over texts and classes without temperature^2: `weight=1 / (classes * temperature**2)` here.
+
+    Example:
+        >>> import torch, probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> student, teacher = Pass(model, torch.tensor([[0.0, 0.0]])), Pass(model, torch.tensor([[0.0, 2.0]]))
+        >>> round(float(SoftLabels(temperature=2)(student, teacher, {})), 3)
+        0.444
+    """
+
+    weight: float = 1.0
+    temperature: float = 1.0
+    name: str = "soft_labels"
+    needs: ClassVar[frozenset[str]] = frozenset({"teacher"})
+
+    def __post_init__(self) -> None:
+        _check_number(self.name, "weight", self.weight, least=0)
+        _check_number(self.name, "temperature", self.temperature, above=0)
+
+    def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+        """Raise `InputError` where student and teacher do not have the same classes in the same order."""
+        _check_classes(self.name, student)
+        _check_classes(self.name, teacher)
+        if (found := _classes(student)) != (expected := _classes(teacher)):
+            raise InputError(
+                f"objective {self.name}: the student has {found} classes, the teacher {expected}: expected the same"
+            )
+        mine, theirs = student.config.id2label or {}, teacher.config.id2label or {}
+        if set(mine.values()) == set(theirs.values()) and mine != theirs:
+            raise InputError(
+                f"objective {self.name}: student and teacher have their classes in different orders, {mine} and "
+                f"{theirs}: give the teacher's to the student's configuration and head"
+            )
+
+    def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the loss of a batch, times the weight; `attention_mask` is used where tokens have logits."""
+        s, t = _logits(student, self.name), _logits(_given(teacher, self.name), self.name).detach()
+        _check_shapes(self.name, "logits", s, t)
+        count: float | torch.Tensor = len(s)
+        if s.ndim == 3:
+            attended = _attended(batch, s, self.name)
+            s, t = (logits.masked_fill(~attended[..., None], 0) for logits in (s, t))  # no difference there
+            count = attended.sum().clamp_min(1)
+        s, t = (F.log_softmax(logits / self.temperature, dim=-1) for logits in (s, t))
+        mean = F.kl_div(s, t, reduction="sum", log_target=True) / count
+        return self.weight * self.temperature**2 * mean
+
+
+@dataclass(frozen=True)
+class RepresentationMSE:
+    """Mean squared difference between the student's and the teacher's representation of each text.
+
+    The representation z is the last hidden state of the first token, or the mean over the tokens that are not padding;
+    the loss is the mean over texts and features of (student - teacher)^2, in squared units of the hidden states.
+
+    Args:
+        weight: what the loss is multiplied by.
+        pooling: "first", which heads of encoders read, or "mean", for decoders, whose first token has seen no other.
+        name: what it is logged under.
+
+    Raises:
+        InputError: the weight is negative or not finite, or the pooling unknown; at the call, the teacher or hidden
+            states are missing, or student and teacher differ in width.
+
+    Notes:
+        A variant of self-distilled pruning (O' Neill, Dutta, Assem 2021, arXiv 2109.15014), as recalled. The mean over
+        features, so that the weight does not depend on the width, and mean pooling are choices made here.
+
+    Example:
+        >>> import torch, probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> student = Pass(model, None, hidden_states=(torch.tensor([[[1.0, 0.0], [9.0, 9.0]]]),))
+        >>> teacher = Pass(model, None, hidden_states=(torch.tensor([[[0.0, 0.0], [0.0, 0.0]]]),))
+        >>> float(RepresentationMSE()(student, teacher, {"attention_mask": torch.tensor([[1, 1]])}))
+        0.5
+    """
+
+    weight: float = 1.0
+    pooling: Literal["first", "mean"] = "first"
+    name: str = "representation_mse"
+    needs: ClassVar[frozenset[str]] = frozenset({"teacher", "hidden_states"})
+
+    def __post_init__(self) -> None:
+        _check_number(self.name, "weight", self.weight, least=0)
+        _check_choice(self.name, "pooling", self.pooling, ("first", "mean"))
+
+    def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+        """Raise `InputError` where student and teacher differ in width."""
+        _check_same(self.name, student, teacher, "hidden_size")
+
+    def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the loss of a batch with `attention_mask` (batch, token), times the weight."""
+        s, t = _representations(student, teacher, batch, self.pooling, self.name)
+        return self.weight * (s - t).square().mean()
+
+
+@dataclass(frozen=True)
+class RepresentationCosine:
+    """Cosine distance between the student's and the teacher's representation of each text.
+
+    The mean over texts of 1 - cos(student, teacher), 0 to 2, of the representations z that `RepresentationMSE` takes.
+    Their lengths play no part. A representation of zeros has the cosine 0 with any other.
+
+    Args:
+        weight: what the loss is multiplied by.
+        pooling: "first", which heads of encoders read, or "mean", for decoders, whose first token has seen no other.
+        name: what it is logged under.
+
+    Raises:
+        InputError: as for `RepresentationMSE`.
+
+    Notes:
+        A variant of self-distilled pruning (O' Neill, Dutta, Assem 2021, arXiv 2109.15014), as recalled. Mean pooling
+        is a choice made here.
+
+    Example:
+        >>> import torch, probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> student = Pass(model, None, hidden_states=(torch.tensor([[[3.0, 4.0]]]),))
+        >>> teacher = Pass(model, None, hidden_states=(torch.tensor([[[2.0, 0.0]]]),))
+        >>> round(float(RepresentationCosine()(student, teacher, {"attention_mask": torch.tensor([[1]])})), 3)
+        0.4
+    """
+
+    weight: float = 1.0
+    pooling: Literal["first", "mean"] = "first"
+    name: str = "representation_cosine"
+    needs: ClassVar[frozenset[str]] = frozenset({"teacher", "hidden_states"})
+
+    def __post_init__(self) -> None:
+        _check_number(self.name, "weight", self.weight, least=0)
+        _check_choice(self.name, "pooling", self.pooling, ("first", "mean"))
+
+    def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+        """Raise `InputError` where student and teacher differ in width."""
+        _check_same(self.name, student, teacher, "hidden_size")
+
+    def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the loss of a batch with `attention_mask` (batch, token), times the weight."""
+        s, t = _representations(student, teacher, batch, self.pooling, self.name)
+        return self.weight * (1 - _cosines(s, t)).mean()
+
+
+@dataclass(frozen=True)
+class CrossCorrelation:
+    """Distance of the correlations between the student's and the teacher's features from the identity.
+
+    C_ij is the correlation over the batch of feature i of the student with feature j of the teacher, both of the
+    representations z that `RepresentationMSE` takes. The loss is, with d features,
+    [sum_i (1 - C_ii)^2 + off_diagonal sum_i sum_{j != i} C_ij^2] / d: 0 where each feature of the student is that of
+    the teacher up to a positive scale and a shift, and the teacher's features are uncorrelated. It is not 0 for a
+    student equal to a teacher whose features are correlated: that part asks for less redundancy.
+
+    Args:
+        weight: what the loss is multiplied by.
+        off_diagonal: what a squared correlation of two different features counts, at least 0.
+        center: take the means over the batch from the features first; without, C_ij is a cosine.
+        pooling: "first", which heads of encoders read, or "mean", for decoders, whose first token has seen no other.
+        name: what it is logged under.
+
+    Raises:
+        InputError: as for `RepresentationMSE`, or `off_diagonal` is negative or not finite.
+
+    Notes:
+        The variant of self-distilled pruning that gives it its name (O' Neill, Dutta, Assem 2021, arXiv 2109.15014),
+        form as recalled. Choices made here: off_diagonal=0.005 and centring as in Barlow Twins (Zbontar, Jing, Misra,
+        LeCun, Deny 2021, arXiv 2103.03230), and dividing by d, so that the weight does not depend on the width.
+        Correlations of a small batch are mostly chance, an off-diagonal C_ij^2 about 1 / (texts): use 32 texts or more;
+        accumulating gradients does not make a batch larger here. A feature that is constant over the batch correlates
+        with nothing and gets no gradient; in a batch of one text, centred, that is all of them: the loss is 1.
+
+    Example:
+        >>> import torch, probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> z = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])[:, None]  # (text, token, feature)
+        >>> student, teacher = Pass(model, None, hidden_states=(2 * z + 3,)), Pass(model, None, hidden_states=(z,))
+        >>> float(CrossCorrelation()(student, teacher, {"attention_mask": torch.ones(4, 1)}))
+        0.0
+    """
+
+    weight: float = 1.0
+    off_diagonal: float = 5e-3
+    center: bool = True
+    pooling: Literal["first", "mean"] = "first"
+    name: str = "cross_correlation"
+    needs: ClassVar[frozenset[str]] = frozenset({"teacher", "hidden_states"})
+
+    def __post_init__(self) -> None:
+        _check_number(self.name, "weight", self.weight, least=0)
+        _check_number(self.name, "off_diagonal", self.off_diagonal, least=0)
+        _check_choice(self.name, "pooling", self.pooling, ("first", "mean"))
+
+    def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+        """Raise `InputError` where student and teacher differ in width."""
+        _check_same(self.name, student, teacher, "hidden_size")
+
+    def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the loss of a batch with `attention_mask` (batch, token), times the weight."""
+        s, t = (self._scaled(z) for z in _representations(student, teacher, batch, self.pooling, self.name))
+        with torch.autocast(s.device.type, enabled=False):  # which would round the correlations to three digits
+            correlation = s.T @ t
+        diagonal = correlation.diagonal()
+        off = correlation - diagonal.diag()
+        total = (1 - diagonal).square().sum() + self.off_diagonal * off.square().sum()
+        return self.weight * total / len(diagonal)
+
+    def _scaled(self, z: torch.Tensor) -> torch.Tensor:
+        """Bring the features (text, feature) to mean 0 and length 1 over the texts, and constant ones to zeros."""
+        centred = z - z.mean(0) if self.center else z
+        length = torch.linalg.vector_norm(centred, dim=0)
+        rounding = 10 * torch.finfo(z.dtype).eps * torch.linalg.vector_norm(z.detach(), dim=0)
+        return centred / length.where(length > rounding, math.inf)
+
+
+@dataclass(frozen=True)
+class HiddenStates:
+    """Mean squared difference between the student's and the teacher's hidden states, layer by layer.
+
+    The mean over layers, embeddings included, of the mean over features and over the tokens that are not padding of
+    (student - teacher)^2, in squared units of the hidden states.
+
+    Args:
+        weight: what the loss is multiplied by.
+        layers: the teacher's layer for each layer of the student that is compared, 0 the embeddings, i the states after
+            block i; without it all layers, of which both must have as many.
+        name: what it is logged under.
+
+    Raises:
+        InputError: the weight is negative or not finite, or `layers` is empty; at the call, the teacher or hidden
+            states are missing, or student and teacher differ in width, or layers are compared that they do not have.
+
+    Notes:
+        As in self-distilled quantization (O' Neill and Dutta 2023, arXiv 2307.05972), as recalled. Sparse progressive
+        distillation (arXiv 2110.08190) and SparseBERT (arXiv 2104.08682) sum over the layers, which is a weight of the
+        number of layers here, and their code takes the mean over padding as well.
+
+    Example:
+        >>> import torch, probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> student = Pass(model, None, hidden_states=(torch.zeros(1, 2, 4), torch.zeros(1, 2, 4)))
+        >>> teacher = Pass(model, None, hidden_states=(torch.zeros(1, 2, 4), torch.ones(1, 2, 4)))
+        >>> float(HiddenStates()(student, teacher, {"attention_mask": torch.tensor([[1, 0]])}))
+        0.5
+    """
+
+    weight: float = 1.0
+    layers: Mapping[int, int] | None = None
+    name: str = "hidden_states"
+    needs: ClassVar[frozenset[str]] = frozenset({"teacher", "hidden_states"})
+
+    def __post_init__(self) -> None:
+        _check_number(self.name, "weight", self.weight, least=0)
+        _check_given_layers(self.name, self.layers)
+
+    def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+        """Raise `InputError` where student and teacher differ in width, or lack a layer that is compared."""
+        _check_same(self.name, student, teacher, "hidden_size")
+        _layer_pairs(
+            self.name, 1 + _size(student, "num_hidden_layers"), 1 + _size(teacher, "num_hidden_layers"), self.layers
+        )
+
+    def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the loss of a batch with `attention_mask` (batch, token), times the weight."""
+        s, t = _hidden(student, self.name), _hidden(_given(teacher, self.name), self.name)
+        each = []
+        for i, j in _layer_pairs(self.name, len(s), len(t), self.layers):
+            _check_shapes(self.name, "hidden states", s[i], t[j])
+            attended = _attended(batch, s[i], self.name)[..., None]
+            squares = (_wide(s[i]) - _wide(t[j]).detach()).masked_fill(~attended, 0).square()
+            each.append(squares.sum() / (attended.sum().clamp_min(1) * squares.shape[-1]))
+        return self.weight * torch.stack(each).mean()
+
+
+@dataclass(frozen=True)
+class Attentions:
+    """Mean squared difference between the student's and the teacher's attention maps, layer by layer.
+
+    The mean over blocks of the mean over heads and over pairs of tokens, of which neither is padding, of
+    (student - teacher)^2; the maps are probabilities, so the loss has no unit and lies between 0 and 1.
+
+    Args:
+        weight: what the loss is multiplied by.
+        layers: the teacher's block for each block of the student that is compared, 0 the first; without it all blocks,
+            of which both must have as many.
+        name: what it is logged under.
+
+    Raises:
+        InputError: the weight is negative or not finite, or `layers` is empty; at the call, the teacher or attention
+            maps are missing, or student and teacher differ in heads, or blocks are compared that they do not have.
+
+    Notes:
+        After sparse progressive distillation (Huang et al. 2022, arXiv 2110.08190) and SparseBERT (Xu, Yen, Zhao, Xiao
+        2021, arXiv 2104.08682), whose code compares scores before the softmax, those of padding (-100 and less) set to
+        0, and sums over the blocks. Models of transformers return probabilities, which are compared here, so a weight
+        of those papers does not carry over. The pairs that a decoder masks, which are 0 in both, count in the mean.
+
+    Example:
+        >>> import torch, probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> student = Pass(model, None, attentions=(torch.eye(2)[None, None],))  # each token sees itself
+        >>> teacher = Pass(model, None, attentions=(torch.full((1, 1, 2, 2), 0.5),))
+        >>> float(Attentions()(student, teacher, {"attention_mask": torch.tensor([[1, 1]])}))
+        0.25
+    """
+
+    weight: float = 1.0
+    layers: Mapping[int, int] | None = None
+    name: str = "attentions"
+    needs: ClassVar[frozenset[str]] = frozenset({"teacher", "attentions"})
+
+    def __post_init__(self) -> None:
+        _check_number(self.name, "weight", self.weight, least=0)
+        _check_given_layers(self.name, self.layers)
+
+    def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+        """Raise `InputError` where student and teacher differ in heads, or lack a block that is compared."""
+        _check_same(self.name, student, teacher, "num_attention_heads")
+        _layer_pairs(self.name, _size(student, "num_hidden_layers"), _size(teacher, "num_hidden_layers"), self.layers)
+
+    def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the loss of a batch with `attention_mask` (batch, token), times the weight."""
+        s, t = _maps(student, self.name), _maps(_given(teacher, self.name), self.name)
+        each = []
+        for i, j in _layer_pairs(self.name, len(s), len(t), self.layers):
+            _check_shapes(self.name, "attention maps", s[i], t[j])
+            attended = _attended(batch, s[i][:, 0], self.name)
+            both = (attended[:, :, None] & attended[:, None, :])[:, None]
+            squares = (_wide(s[i]) - _wide(t[j]).detach()).masked_fill(~both, 0).square()
+            each.append(squares.sum() / (both.sum().clamp_min(1) * squares.shape[1]))
+        return self.weight * torch.stack(each).mean()
+
+
+@dataclass(frozen=True)
+class AlignedWeights:
+    """Distance of a model's surviving weights from those of a reference, such as the model before it was pruned.
+
+    With w_i a row of a matrix W, the weights of one output unit, and w0_i and W0 those of the reference: "cosine" is
+    the mean over rows of 1 - cos(w_i, w0_i), 0 to 2, whatever the scale of each unit; "frobenius" is
+    ||W - W0|| / ||W0||, 0 where they are equal. The loss is the mean over the matrices.
+
+    A weight that is exactly 0 counts as pruned: it gets no gradient from here. A row that is pruned as a whole has the
+    cosine 0. Rows, and for "frobenius" matrices, that are zero in the reference have nothing to align with and count
+    nothing.
+
+    Args:
+        reference: a model, or tensors by name. A copy is kept, so it may be the model that is trained. It may have
+            another head than the model in training, or none.
+        form: "cosine" or "frobenius".
+        weight: what the loss is multiplied by.
+        matrices: names of parameters of the model in training; without it, the matrices of its blocks that
+            `compress.prune` prunes.
+        name: what it is logged under, by default "aligned_weights_" and the form.
+
+    Raises:
+        InputError: the weight is negative or not finite, or the form unknown; at the check and the call, the model has
+            no such matrices, or the reference lacks one or has it in another shape.
+
+    Notes:
+        O' Neill, Dutta and Assem 2022, arXiv 2204.01385: two regularisers that keep the units of a pruned network
+        aligned with those of the unpruned one. The formulas are choices made here after their names; "frobenius" is
+        relative, so that one weight suits all layers. The reference is the fine-tuned model, as recalled; the
+        pretrained one can be given instead. With W = W0 but for pruned entries, each cosine is the square root of the
+        share of the row's energy that is kept, and the distance that of the share of the matrix's that is lost.
+
+    Example:
+        >>> import probes
+        >>> from compress import prune
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> aligned = AlignedWeights(model, form="frobenius")
+        >>> aligned(Pass(model, None), None, {}).item()
+        0.0
+        >>> pruned = prune(model, sparsity=0.6)
+        >>> 0.1 < aligned(Pass(pruned, None), None, {}).item() < 0.6
+        True
+    """
+
+    reference: InitVar[PreTrainedModel | Mapping[str, torch.Tensor]]
+    form: Literal["cosine", "frobenius"] = "cosine"
+    weight: float = 1.0
+    matrices: Sequence[str] | None = None
+    name: str = ""
+    needs: ClassVar[frozenset[str]] = frozenset()
+    _kept: dict[str, torch.Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self, reference: PreTrainedModel | Mapping[str, torch.Tensor]) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", f"aligned_weights_{self.form}")
+        _check_number(self.name, "weight", self.weight, least=0)
+        _check_choice(self.name, "form", self.form, ("cosine", "frobenius"))
+        if isinstance(self.matrices, str) or (self.matrices is not None and not self.matrices):
+            raise InputError(f"objective {self.name}: matrices={self.matrices!r}: expected a list of names, or None")
+        tensors: Mapping[str, torch.Tensor]
+        if not isinstance(reference, PreTrainedModel):
+            tensors = reference
+        elif self.matrices is None:
+            tensors = block_matrices(reference)
+        else:
+            every, prefix = dict(reference.named_parameters()), reference.base_model_prefix
+            found = [_known_as(name, prefix, every) for name in self.matrices]
+            tensors = {name: every[name] for name in found if name is not None}
+        self._kept.update({name: tensor.detach().clone() for name, tensor in tensors.items()})
+
+    def check(self, student: PreTrainedModel, teacher: PreTrainedModel | None) -> None:
+        """Raise `InputError` where the student has no such matrices, or the reference other ones."""
+        for _ in self._matrices(student):
+            pass
+
+    def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the loss of the student's weights as they are, times the weight; the batch plays no part."""
+        each = []
+        for weight, reference in self._matrices(student.model):
+            w = weight.masked_fill(weight == 0, 0)  # what is pruned gets no gradient
+            w, w0 = _wide(w), reference.to(_wide(w).dtype)
+            if self.form == "cosine":
+                there = (w0 != 0).any(1)
+                each.append((1 - _cosines(w, w0)).where(there, 0).sum() / there.sum().clamp_min(1))
+            else:
+                size = torch.linalg.vector_norm(w0)
+                each.append(torch.linalg.vector_norm(w - w0) / size.where(size > 0, math.inf))
+        return self.weight * torch.stack(each).mean()
+
+    def _matrices(self, model: PreTrainedModel) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+        """Yield each matrix and its reference on the same device, one row an output unit."""
+        parameters = dict(model.named_parameters())
+        names = list(block_matrices(model)) if self.matrices is None else self.matrices
+        if not names:
+            raise InputError(f"objective {self.name}: {type(model).__name__} has no matrices in blocks: give matrices=")
+        for name in names:
+            if name not in parameters or parameters[name].ndim != 2:
+                raise InputError(
+                    f"objective {self.name}: {type(model).__name__} has no matrix {name}: expected names of its "
+                    f"parameters of two dimensions, such as {next(iter(block_matrices(model)), 'none')}"
+                )
+            weight: torch.Tensor = parameters[name]
+            known = _known_as(name, model.base_model_prefix, self._kept)
+            if known is None:
+                raise InputError(
+                    f"objective {self.name}: the reference has no matrix {name}: give one of the model's architecture"
+                )
+            reference = self._kept[known]
+            if reference.shape != weight.shape:
+                raise InputError(
+                    f"objective {self.name}: {name} has shape {tuple(weight.shape)}, in the reference "
+                    f"{tuple(reference.shape)}: expected the same"
+                )
+            if reference.device != weight.device:
+                reference = self._kept[known] = reference.to(weight.device)
+            if isinstance(model.get_submodule(name.rpartition(".")[0]), Conv1D):
+                weight, reference = weight.T, reference.T
+            yield weight, reference
+
+
+def _known_as(name: str, prefix: str, among: Mapping[str, torch.Tensor]) -> str | None:
+    """Return what a parameter is called among others, with or without the name of the model below the head."""
+    bare = name.removeprefix(f"{prefix}.")
+    return next((known for known in (name, bare, f"{prefix}.{bare}") if known in among), None)
+
+
+def _wide(x: torch.Tensor) -> torch.Tensor:
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def _cosines(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Cosine of each row of x with that of y; 0, without a gradient that is not finite, where one is zero."""
+    lengths = (torch.linalg.vector_norm(z, dim=1) for z in (x, y))
+    x_length, y_length = (length.where(length > 0, 1) for length in lengths)
+    return (x * y).sum(1) / (x_length * y_length)
+
+
+def _given(teacher: Pass | None, name: str) -> Pass:
+    if teacher is None:
+        raise InputError(f"objective {name} needs a teacher, found none: give one, or leave it out")
+    return teacher
+
+
+def _entry(batch: Mapping[str, torch.Tensor], key: str, name: str) -> torch.Tensor:
+    if batch.get(key) is None:
+        raise InputError(f"objective {name}: the batch has no {key}, found {sorted(batch)}: add it")
+    return batch[key]
+
+
+def _logits(given: Pass, name: str) -> torch.Tensor:
+    if given.logits is None:
+        raise InputError(
+            f"objective {name}: {type(given.model).__name__} gave no logits: expected a model with a head of classes"
+        )
+    return _wide(given.logits)
+
+
+def _hidden(given: Pass, name: str) -> tuple[torch.Tensor, ...]:
+    if not given.hidden_states:
+        raise InputError(
+            f"objective {name}: {type(given.model).__name__} gave no hidden states: call it with "
+            "output_hidden_states=True"
+        )
+    return given.hidden_states
+
+
+def _maps(given: Pass, name: str) -> tuple[torch.Tensor, ...]:
+    if not given.attentions or any(layer is None for layer in given.attentions):
+        raise InputError(
+            f"objective {name}: {type(given.model).__name__} gave no attention maps: call it with "
+            'output_attentions=True after model.set_attn_implementation("eager"); no other implementation returns them'
+        )
+    return given.attentions
+
+
+def _attended(batch: Mapping[str, torch.Tensor], like: torch.Tensor, name: str) -> torch.Tensor:
+    """Mark the tokens that are not padding: (batch, token), as the first two dimensions of another tensor."""
+    mask = _entry(batch, "attention_mask", name)
+    if mask.shape != like.shape[:2]:
+        raise InputError(
+            f"objective {name}: expected an attention_mask of shape {tuple(like.shape[:2])}, one entry to each token, "
+            f"found {tuple(mask.shape)}"
+        )
+    return mask.bool()
+
+
+def _representations(
+    student: Pass, teacher: Pass | None, batch: Mapping[str, torch.Tensor], pooling: str, name: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the representation z of each text by student and teacher: (text, feature)."""
+    s, t = (_wide(_hidden(given, name)[-1]) for given in (student, _given(teacher, name)))
+    _check_shapes(name, "hidden states", s, t)
+    attended = _attended(batch, s, name)
+    if pooling == "first":  # after padding, where that is on the left
+        first = attended.int().argmax(1)
+        texts = torch.arange(len(s), device=s.device)
+        return s[texts, first], t.detach()[texts, first]
+    counts = attended.sum(1, keepdim=True).clamp_min(1)
+    s, t = (x.masked_fill(~attended[..., None], 0).sum(1) / counts for x in (s, t.detach()))
+    return s, t
+
+
+def _layer_pairs(name: str, student: int, teacher: int, layers: Mapping[int, int] | None) -> list[tuple[int, int]]:
+    """Return which of so many layers of the student is compared to which of the teacher's."""
+    if layers is None:
+        if student != teacher:
+            raise InputError(
+                f"objective {name}: the student has {student} layers to compare, the teacher {teacher}: say with "
+                "layers= which of the teacher's each of the student's is compared to"
+            )
+        return [(i, i) for i in range(student)]
+    for i, j in layers.items():
+        if not (0 <= i < student and 0 <= j < teacher):
+            raise InputError(
+                f"objective {name}: layers has {i}: {j}: expected a layer of the student from 0 to {student - 1} "
+                f"and one of the teacher from 0 to {teacher - 1}"
+            )
+    return list(layers.items())
+
+
+def _size(model: PreTrainedModel, what: str) -> int:
+    return int(getattr(model.config.get_text_config(), what))
+
+
+def _classes(model: PreTrainedModel) -> int:
+    return _size(model, "vocab_size") if model.get_output_embeddings() is not None else model.config.num_labels or 0
+
+
+def _check_classes(name: str, model: PreTrainedModel) -> None:
+    if model.base_model is model:
+        raise InputError(f"objective {name}: {type(model).__name__} has no head: expected a model that gives classes")
+    if _classes(model) < 2:
+        raise InputError(
+            f"objective {name}: {type(model).__name__} gives {_classes(model)} number(s) a text or token: "
+            "expected at least two classes"
+        )
+
+
+def _check_same(name: str, student: PreTrainedModel, teacher: PreTrainedModel, what: str) -> None:
+    found, expected = (getattr(model.config.get_text_config(), what, None) for model in (student, teacher))
+    if found != expected:
+        raise InputError(
+            f"objective {name}: the student has {what} {found}, the teacher {expected}: expected the same; take "
+            "another teacher, or an objective that compares only logits"
+        )
+
+
+def _check_shapes(name: str, what: str, student: torch.Tensor, teacher: torch.Tensor) -> None:
+    if student.shape != teacher.shape:
+        raise InputError(
+            f"objective {name}: {what} of shape {tuple(student.shape)} by the student, {tuple(teacher.shape)} by the "
+            "teacher: expected the same"
+        )
+
+
+def _check_given_layers(name: str, layers: Mapping[int, int] | None) -> None:
+    if layers is not None and not layers:
+        raise InputError(f"objective {name}: layers is empty: give a layer of the teacher for each of the student's")
+
+
+def _check_choice(name: str, setting: str, value: str, known: tuple[str, ...]) -> None:
+    if value not in known:
+        raise InputError(f"objective {name}: {setting}={value!r}: expected one of {known}")
+
+
+def _check_number(name: str, setting: str, value: float, *, least: float = -math.inf, above: float = -math.inf) -> None:
+    if not isinstance(value, int | float) or not math.isfinite(value) or value < least or value <= above:
+        bound = f"above {above:g}" if above > -math.inf else f"at least {least:g}"
+        raise InputError(f"objective {name}: {setting}={value!r}: expected a finite number {bound}")

@@ -1,0 +1,281 @@
+"""The one training loop: a student, its objectives and, where they need one, its teacher, on transformers' Trainer.
+
+Pruning, quantisation and distillation are callbacks of this loop: they change the student at some steps, or put it
+right after each.
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import tempfile
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pandas as pd
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer_callback import PrinterCallback, ProgressCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
+
+from compress.objectives import Objective, Pass, check
+from probes.capture import check_length
+from probes.checkpoint import check_fit, embedding_rows
+from probes.corpus import check_corpus
+from probes.drift import label_codes
+from probes.errors import InputError
+from probes.files import check_writable, write_whole
+
+_HISTORY = "history.json"
+
+
+def train(
+    student: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: datasets.Dataset,
+    *,
+    objective: Sequence[Objective],
+    steps: int,
+    teacher: PreTrainedModel | None = None,
+    batch_size: int = 32,
+    learning_rate: float = 5e-5,
+    accumulate: int = 1,
+    evaluate: Callable[[PreTrainedModel], Mapping[str, float]] | None = None,
+    evaluate_at: Collection[int] = (),
+    callbacks: Sequence[TrainerCallback] = (),
+    folder: str | Path | None = None,
+    save_every: int = 100,
+    seed: int = 0,
+    progress: bool = True,
+) -> pd.DataFrame:
+    """Train a model in place by some objectives, and return what was logged.
+
+    Args:
+        student: the model that is trained; it is changed.
+        tokenizer: the tokenizer that belongs to it.
+        corpus: as `load_corpus` gives it; where it has a split, the rows of "train" are trained on.
+        objective: objects of `compress.objectives`; their sum is minimised, each is logged under its name.
+        steps: updates of the weights.
+        teacher: a model of the same tokenizer for the objectives that need one; it is not changed.
+        batch_size, learning_rate: of AdamW with linear decay.
+        accumulate: batches whose gradients make up one update.
+        evaluate: what to measure of the student, name -> number.
+        evaluate_at: the steps at which it is measured, once before the callbacks of that step and once after.
+        callbacks: of transformers' Trainer; they change the student.
+        folder: where checkpoints go, every `save_every` steps. A training that was interrupted goes on from the last
+            one and ends as it would have.
+        seed: of the order of the rows and of dropout.
+        progress: show a progress bar.
+
+    Returns:
+        One row an update: `step`, a column an objective and their sum as `loss`; where the student was measured, rows
+        with `when` "before" or "after" and a column a number.
+
+    Raises:
+        InputError: before the first step, where student, teacher, corpus and objectives do not fit together; at a step
+            whose loss is not finite, by the name of the objective.
+    """
+    rows, labelled = training_rows(corpus, student, tokenizer)
+    check(objective, student, teacher, labelled)
+    if not isinstance(steps, int) or steps < 1:
+        raise InputError(f"steps={steps!r}: expected a whole number of at least 1")
+    if not (math.isfinite(learning_rate) and learning_rate > 0):
+        raise InputError(f"learning_rate={learning_rate!r}: expected a number above 0")
+    if folder is not None:
+        check_writable(Path(folder))
+    with tempfile.TemporaryDirectory() as scratch:
+        arguments = TrainingArguments(
+            output_dir=str(folder or scratch),
+            max_steps=steps,
+            per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=accumulate,
+            learning_rate=learning_rate,
+            lr_scheduler_type="linear",
+            save_strategy="no" if folder is None else "steps",
+            save_steps=save_every,
+            save_total_limit=2,
+            seed=seed,
+            data_seed=seed,
+            remove_unused_columns=False,
+            report_to="none",
+            logging_strategy="no",
+            disable_tqdm=not progress,
+        )
+        log = _Log()
+        measured = set(evaluate_at) if evaluate is not None else set()
+        before, after = (_Measure(w, evaluate, measured, log) for w in ("before", "after"))
+        trainer = _Trainer(
+            model=student,
+            args=arguments,
+            train_dataset=rows,
+            processing_class=tokenizer,
+            data_collator=lambda batch: collate(tokenizer, batch),
+            callbacks=[log, before, *callbacks, after],
+        )
+        trainer.remove_callback(PrinterCallback)
+        if not progress:
+            trainer.remove_callback(ProgressCallback)
+        trainer.begin(objective, teacher, log)
+        last = get_last_checkpoint(str(folder)) if folder is not None and Path(folder).is_dir() else None
+        if last is not None:
+            log.resume(Path(last))
+        was_training = student.training
+        try:
+            trainer.train(resume_from_checkpoint=last)
+        finally:
+            trainer.end()
+            student.train(was_training)
+    return pd.DataFrame(log.rows)
+
+
+class _Trainer(Trainer):
+    """Transformers' Trainer with our objectives in place of the model's own loss."""
+
+    # Objectives are means over their batch: the Trainer divides by the batches of one update.
+    loss_is_scaled_for_ga = False
+    objective: Sequence[Objective]
+    teacher: Any
+    log_of: _Log
+    options: dict[str, bool]
+    attention: list[tuple[Any, str]]
+
+    def begin(self, objective: Sequence[Objective], teacher: PreTrainedModel | None, log: _Log) -> None:
+        self.objective, self.log_of = objective, log
+        needs = {need for o in objective for need in o.needs}
+        self.options = {
+            "output_hidden_states": "hidden_states" in needs,
+            "output_attentions": "attentions" in needs,
+            "return_dict": True,
+        }
+        self.teacher = teacher if "teacher" in needs else None
+        models: list[Any] = [m for m in (self.model, self.teacher) if m is not None]
+        # Only the plain implementation of attention gives its maps.
+        self.attention = [(m, m.config._attn_implementation) for m in models] if "attentions" in needs else []
+        for model, _ in self.attention:
+            model.set_attn_implementation("eager")
+        if self.teacher is not None:
+            self.teacher.to(self.args.device).eval()
+
+    def end(self) -> None:
+        for model, implementation in self.attention:
+            model.set_attn_implementation(implementation)
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # type: ignore[no-untyped-def]
+        own = {k: v for k, v in inputs.items() if k != "labels"}
+        student = self._pass(model, own)
+        with torch.no_grad():
+            teacher = None if self.teacher is None else self._pass(self.teacher, own)
+        parts = {o.name: o(student, teacher, inputs) for o in self.objective}
+        for name, value in parts.items():
+            if not torch.isfinite(value):
+                raise InputError(
+                    f"step {self.state.global_step + 1}: the objective {name!r} is {value.item()}. The last checkpoint "
+                    "is kept. Lower the learning rate, or look at the texts and weights it is computed from"
+                )
+        self.log_of.add({k: float(v.detach()) for k, v in parts.items()})
+        loss = sum(parts.values())
+        return (loss, student) if return_outputs else loss
+
+    def _pass(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> Pass:
+        outputs = model(**inputs, **self.options)
+        return Pass(
+            model=self.accelerator.unwrap_model(model),
+            logits=outputs.get("logits"),
+            hidden_states=outputs.get("hidden_states"),
+            attentions=outputs.get("attentions"),
+        )
+
+
+class _Log(TrainerCallback):
+    """What is logged, kept beside every checkpoint, so that a training that goes on has the whole of it."""
+
+    def __init__(self) -> None:
+        self.rows: list[dict[str, Any]] = []
+        self.parts: list[dict[str, float]] = []
+
+    def add(self, parts: dict[str, float]) -> None:
+        self.parts.append(parts)
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        mean = {k: float(np.mean([p[k] for p in self.parts])) for k in self.parts[0]}
+        self.rows.append({"step": state.global_step + 1, **mean, "loss": sum(mean.values())})
+        self.parts = []
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        write_whole(folder / _HISTORY, json.dumps(self.rows) + "\n")
+
+    def resume(self, checkpoint: Path) -> None:
+        if (checkpoint / _HISTORY).is_file():
+            self.rows = json.loads((checkpoint / _HISTORY).read_text(encoding="utf-8"))
+
+
+class _Measure(TrainerCallback):
+    """Measures the student at some steps: one instance stands before the callbacks that change it, one after."""
+
+    def __init__(
+        self,
+        when: str,
+        evaluate: Callable[[PreTrainedModel], Mapping[str, float]] | None,
+        steps: Collection[int],
+        log: _Log,
+    ) -> None:
+        self.when, self.evaluate, self.steps, self.log = when, evaluate, steps, log
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        if self.evaluate is None or state.global_step not in self.steps:
+            return
+        # Neither dropout nor the random numbers of the training are touched.
+        training = model.training
+        model.eval()
+        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            found = dict(self.evaluate(model))
+        model.train(training)
+        self.log.rows.append({"step": state.global_step, "when": self.when, **found})
+
+
+def training_rows(
+    corpus: datasets.Dataset, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> tuple[list[dict[str, Any]], bool]:
+    """Token ids and labels of the texts that are trained on, and whether there are labels."""
+    corpus = check_corpus(corpus)
+    name = getattr(student.config, "_name_or_path", "") or type(student).__name__
+    check_fit(embedding_rows(student), tokenizer, name)
+    if "split" in corpus.column_names:
+        chosen = [i for i, split in enumerate(corpus["split"]) if split == "train"]
+        if not chosen:
+            found = ", ".join(map(repr, sorted(set(corpus["split"]))))
+            raise InputError(
+                f"the corpus has no row of split 'train', only of {found}. Give one that has some, or one without a "
+                "column 'split'"
+            )
+        corpus = corpus.select(chosen)
+    labelled = "label" in corpus.column_names
+    limit = check_length(None, getattr(student.config, "max_position_embeddings", None), tokenizer)
+    pairs = list(corpus["text_pair"]) if "text_pair" in corpus.column_names else None
+    encoded = tokenizer(list(corpus["text"]), pairs, truncation=limit is not None, max_length=limit, verbose=False)
+    rows = [{k: v[i] for k, v in encoded.items() if k != "attention_mask"} for i in range(len(corpus))]
+    if labelled:
+        classes = [str(c) for c in (student.config.id2label or {}).values()]
+        for row, code in zip(rows, label_codes(np.asarray(corpus["label"], object), classes, name), strict=True):
+            row["labels"] = int(code)
+    return rows, labelled
+
+
+def collate(tokenizer: PreTrainedTokenizerBase, batch: list[dict[str, Any]]) -> dict[str, torch.Tensor]:
+    """Pad the rows of a batch side by side."""
+    width = max(len(row["input_ids"]) for row in batch)
+    pad = tokenizer.pad_token_id or 0
+    out = {
+        key: torch.tensor([row[key] + [pad if key == "input_ids" else 0] * (width - len(row[key])) for row in batch])
+        for key in batch[0]
+        if key != "labels"
+    }
+    lengths = torch.tensor([len(row["input_ids"]) for row in batch])
+    out["attention_mask"] = (torch.arange(width) < lengths[:, None]).long()
+    if "labels" in batch[0]:
+        out["labels"] = torch.tensor([row["labels"] for row in batch])
+    return out
