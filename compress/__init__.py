@@ -1,5 +1,7 @@
 """layerscope's compressions: model in, smaller model out, the input untouched."""
 
+from compress import recipes
+from compress.footprint import footprint
 from compress.objectives import (
     AlignedWeights,
     Attentions,
@@ -11,6 +13,7 @@ from compress.objectives import (
     SoftLabels,
 )
 from compress.prune import prune
+from compress.recovery import recovery
 from compress.saving import save
 from compress.structure import drop_layers, prune_channels, prune_heads
 from compress.vocabulary import prune_vocabulary
@@ -25,9 +28,12 @@ __all__ = [
     "RepresentationMSE",
     "SoftLabels",
     "drop_layers",
+    "footprint",
     "prune",
     "prune_channels",
     "prune_heads",
     "prune_vocabulary",
+    "recipes",
+    "recovery",
     "save",
 ]

@@ -119,7 +119,7 @@ def prune(
             for k, step in enumerate(times)
         }
         callback = _Prunes(masks, targets, criterion, train, tokenizer, seed)
-        settings = {"evaluate_at": times} | settings
+        settings["evaluate_at"] = {*times, *settings.get("evaluate_at", ())}
         history = run_training(
             pruned,
             tokenizer,
@@ -132,6 +132,7 @@ def prune(
             seed=seed,
             **settings,
         )
+        history.attrs["pruned_at"] = times
     zeros = sum(int((w == 0).sum()) for w in matrices.values())
     total = sum(w.numel() for w in matrices.values())
     every = list(pruned.parameters())

@@ -1,0 +1,44 @@
+import pytest
+import torch
+
+import compress
+import probes
+from compress import footprint
+
+
+def test_counts_are_those_of_the_weights(tiny_models, tmp_path):
+    model = tiny_models("BertForSequenceClassification")
+    pruned = compress.prune(model, sparsity=0.75)
+    cost = footprint(pruned, model)
+    assert list(cost.index) == ["model", "parent", "share"]
+    every = sum(p.numel() for p in model.parameters())
+    assert cost.loc["parent", "parameters"] == cost.loc["model", "parameters"] == every
+    # Per layer four matrices of 12 x 12 and two of 12 x 20; three layers.
+    assert cost.loc["model", "encoder"] == 3 * (4 * 144 + 2 * 240)
+    assert cost.loc["model", "encoder_nonzero"] == 0.25 * 3 * (4 * 144 + 2 * 240)
+    assert cost.loc["parent", "nonzero"] - cost.loc["model", "nonzero"] == 0.75 * 3 * (4 * 144 + 2 * 240)
+    pruned.save_pretrained(tmp_path)
+    assert cost.loc["model", "bytes"] == (tmp_path / "model.safetensors").stat().st_size
+    assert cost.loc["share", "bytes"] == pytest.approx(1)
+    assert (cost["seconds"] > 0).all()
+
+
+def test_operations_by_hand_and_fewer_where_structure_is_removed(tiny_models):
+    model = tiny_models("BertModel")
+    texts, tokens, layers, d, f = 32, 32, 3, 12, 20
+    linear = 2 * texts * tokens * (4 * d * d + 2 * d * f) * layers + 2 * texts * d * d  # with the pooler
+    attention = 2 * 2 * texts * tokens * tokens * d * layers
+    assert footprint(model).loc["model", "flops"] == linear + attention
+    narrow = footprint(compress.prune_channels(model, 0.5), model)
+    assert narrow.loc["parent", "flops"] - narrow.loc["model", "flops"] == 2 * texts * tokens * d * f * layers
+    assert narrow.loc["share", "bytes"] < 1
+
+
+def test_models_are_left_as_they_were(tiny_models):
+    model = tiny_models("BertModel").train()
+    before = {k: v.clone() for k, v in model.state_dict().items()}
+    footprint(model)
+    assert model.training
+    assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
+    with pytest.raises(probes.InputError, match="parent: expected a model of transformers, found Linear"):
+        footprint(model, torch.nn.Linear(2, 2))
