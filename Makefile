@@ -33,6 +33,7 @@ bench: .venv/installed-bench
 	$(BIN)/python -W ignore tests/benchmarks/bench_capture.py
 	$(BIN)/python -W ignore tests/benchmarks/bench_similarity.py
 	$(BIN)/python -W ignore tests/benchmarks/bench_representers.py
+	$(BIN)/python -W ignore tests/benchmarks/bench_pruning.py
 	$(BIN)/python -W ignore tests/benchmarks/bench_memory.py
 
 data: .venv/installed

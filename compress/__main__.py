@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import argparse
 import sys
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
 import datasets
 from transformers import PreTrainedModel
 
+from compress import recipes
 from compress.criteria import SCOPES
 from compress.prune import SCHEDULES, prune
 from compress.saving import check_new, save
@@ -20,6 +21,13 @@ from probes.checkpoint import load_checkpoint
 from probes.command import run
 from probes.corpus import load_corpus
 from probes.errors import InputError
+
+# Those that need no second model.
+_RECIPES: dict[str, Callable[..., PreTrainedModel]] = {
+    "magnitude_pruning": recipes.magnitude_pruning,
+    "self_distilled_pruning": recipes.self_distilled_pruning,
+    "aligned_weights": recipes.aligned_weights,
+}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -43,9 +51,12 @@ def _parser() -> argparse.ArgumentParser:
         "prune", parents=[common], help="set the weights that matter least to zero, at once or while training"
     )
     weights.add_argument("--sparsity", type=float, required=True, help="share of the weights that become zero, 0 to 1")
+    weights.add_argument(
+        "--recipe", choices=list(_RECIPES), help="a published method, ready set; needs --corpus and --steps"
+    )
     weights.add_argument("--criterion", choices=list(SCOPES), default="magnitude", help="(%(default)s)")
     weights.add_argument("--scope", choices=["matrix", "global", "unit"], help="what is compared (what suits)")
-    weights.add_argument("--schedule", choices=SCHEDULES, default="one_shot", help="(%(default)s)")
+    weights.add_argument("--schedule", choices=SCHEDULES, help="(one_shot, or that of the recipe)")
     weights.add_argument("--prunings", type=int, default=10, help="how many times, over the training (%(default)s)")
     weights.add_argument("--steps", type=int, default=0, help="updates of the weights; 0 for no training")
     weights.add_argument("--batch-size", type=int, default=32, help="(%(default)s)")
@@ -69,23 +80,21 @@ def _parser() -> argparse.ArgumentParser:
 def _prune(options: argparse.Namespace) -> None:
     if not 0 <= options.sparsity < 1:
         raise InputError(f"--sparsity {options.sparsity}: expected at least 0 and below 1")
+    if options.recipe is not None and (options.corpus is None or not options.steps):
+        raise InputError(f"--recipe {options.recipe} prunes while it trains: give --corpus and --steps")
     check_new(options.out)
     corpus = _corpus(options)
     model, tokenizer = load_checkpoint(options.model, allow_pickle=options.allow_pickle)
-    training = {"batch_size": options.batch_size, "learning_rate": options.learning_rate} if options.steps else {}
-    pruned = prune(
-        model,
-        sparsity=options.sparsity,
-        criterion=options.criterion,
-        scope=options.scope,
-        schedule=options.schedule,
-        prunings=options.prunings,
-        train=corpus,
-        tokenizer=tokenizer,
-        steps=options.steps,
-        seed=options.seed,
-        **training,
-    )
+    how: dict[str, Any] = {"sparsity": options.sparsity, "steps": options.steps, "seed": options.seed}
+    how |= {"criterion": options.criterion, "scope": options.scope}
+    if options.schedule is not None:
+        how |= {"schedule": options.schedule, "prunings": options.prunings}
+    if options.steps:
+        how |= {"batch_size": options.batch_size, "learning_rate": options.learning_rate}
+    if options.recipe is None:
+        pruned = prune(model, train=corpus, tokenizer=tokenizer, **how)
+    else:
+        pruned = _RECIPES[options.recipe](model, tokenizer, corpus, **how)
     save(pruned, options.out, tokenizer)
     done = pruned.config.compression
     print(

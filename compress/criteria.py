@@ -141,6 +141,14 @@ def smallest(
 
 def _largest(values: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
     """Mark the largest entries of each row, so many in each; of equal ones the first."""
+    if len(values) == 1:  # by a threshold: to sort all takes many times as long
+        row, keep = values[0], int(counts[0])
+        if keep == 0:
+            return torch.zeros_like(values, dtype=torch.bool)
+        least = row.kthvalue(len(row) - keep + 1).values
+        stays = row > least
+        stays[(row == least).nonzero().flatten()[: keep - int(stays.sum())]] = True
+        return stays[None]
     order = values.argsort(dim=1, descending=True, stable=True)
     among = torch.arange(values.shape[1], device=values.device) < counts.to(values.device)[:, None]
     return torch.zeros_like(values, dtype=torch.bool).scatter_(1, order, among)

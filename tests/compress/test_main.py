@@ -126,9 +126,25 @@ def test_prune_trains_where_it_is_asked_to(tmp_path, capsys):
     assert (out / "history.csv").is_file()
 
 
+def test_a_recipe_prunes_as_its_function_does(tmp_path, capsys):
+    out = tmp_path / "pruned"
+    given = ["--corpus", "bundled", "--split", "train", "--languages", "en", "--steps", "4", "--batch-size", "4"]
+    assert (
+        main(["prune", "bundled", "--recipe", "aligned_weights", "--sparsity", "0.5", *given, "--out", str(out)]) == 0
+    )
+    assert "50.0% of their weights are zero" in capsys.readouterr().out
+    done = probes.load_checkpoint(out)[0].config.compression
+    assert done["objective"] == ["cross_entropy", "aligned_weights_cosine"]
+    assert done["criterion"] == "magnitude, layer-wise, uniform"
+
+
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
+        (
+            ["prune", "--sparsity", "0.5", "--recipe", "aligned_weights"],
+            "prunes while it trains: give --corpus and --steps",
+        ),
         (["structure"], "nothing to remove: give --heads, --channels or --layers"),
         (["structure", "--layers", "1"], "is measured on text: give --corpus"),
         (["vocabulary"], "which tokens stay is read from text: give --corpus"),
