@@ -22,7 +22,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
 from compress.objectives import Objective, Pass, check
-from probes.capture import check_length
+from probes.capture import input_limit
 from probes.checkpoint import check_fit, embedding_rows
 from probes.corpus import check_corpus
 from probes.drift import label_codes
@@ -254,7 +254,7 @@ def training_rows(
             )
         corpus = corpus.select(chosen)
     labelled = "label" in corpus.column_names
-    limit = check_length(None, getattr(student.config, "max_position_embeddings", None), tokenizer)
+    limit = input_limit(student, tokenizer, None)
     pairs = list(corpus["text_pair"]) if "text_pair" in corpus.column_names else None
     encoded = tokenizer(list(corpus["text"]), pairs, truncation=limit is not None, max_length=limit, verbose=False)
     rows = [{k: v[i] for k, v in encoded.items() if k != "attention_mask"} for i in range(len(corpus))]

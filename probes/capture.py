@@ -105,7 +105,7 @@ def capture(
     if isinstance(model, PreTrainedModel):
         check_fit(embedding_rows(model), tokenizer, name)
     runner, taken = _runner(model, modules, name)
-    tokens = _tokenise(tokenizer, corpus, _limit(model, tokenizer, max_length), model, name)
+    tokens = _tokenise(tokenizer, corpus, input_limit(model, tokenizer, max_length), model, name)
     attributes: dict[str, Any] = {
         "model": name,
         "weights": weights_fingerprint(model),
@@ -228,7 +228,7 @@ def batches_of(
     For probes that need more of a forward pass than its hidden states.
     """
     where = check_settings(device=device, batch_size=batch_size, batch_tokens=batch_tokens)
-    tokens = _tokenise(tokenizer, corpus, _limit(model, tokenizer, max_length), model, name)
+    tokens = _tokenise(tokenizer, corpus, input_limit(model, tokenizer, max_length), model, name)
     batches = _Batches(tokens, batch_size, batch_tokens)
     return where, lambda: ((rows, batches.tensors(rows, "mean", where)[0]) for rows in batches.over(0, len(corpus)))
 
@@ -428,7 +428,8 @@ class _Tokens:
         return torch.from_numpy(out)
 
 
-def _limit(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> int | None:
+def input_limit(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> int | None:
+    """Return the most tokens that a model and its tokenizer take, or as many as asked for; None without a limit."""
     positions = getattr(getattr(model, "config", None), "max_position_embeddings", None)
     table = next((m for n, m in model.named_modules() if n.endswith("position_embeddings")), None)
     if isinstance(table, torch.nn.Embedding):

@@ -240,3 +240,11 @@ def test_a_copy_is_what_compressions_train(make, tokenizer, corpus):
     before = weights(model)
     train(copy.deepcopy(model), tokenizer, corpus, objective=[CrossEntropy()], steps=2, **QUIET)
     assert same(before, weights(model))
+
+
+def test_long_texts_are_cut_at_the_positions_that_a_model_can_use(tiny_models, make_tokenizer, corpus):
+    # RoBERTa counts positions from its padding index on, so two of its 20 are never used.
+    student = tiny_models("RobertaForSequenceClassification", max_position_embeddings=20)
+    student.config.id2label = {0: "x", 1: "y", 2: "z"}
+    long = corpus.map(lambda row: {"text": " ".join([row["text"]] * 9)})
+    train(student, make_tokenizer(limit=64), long, objective=[CrossEntropy()], steps=1, **QUIET)
