@@ -6,7 +6,6 @@ from collections.abc import Iterator, Mapping
 from typing import Any
 
 import datasets
-import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
@@ -123,19 +122,19 @@ def smallest(
         flat = torch.cat([s.flatten() for s in ranked.values()])
         stays = _largest(flat[None], torch.tensor([flat.numel() - round(sparsity * flat.numel())]))[0]
         parts = stays.split([s.numel() for s in ranked.values()])
-        return {n: p.view_as(s) for p, (n, s) in zip(parts, ranked.items(), strict=True)}
+        return {n: p.view_as(s) & kept[n] for p, (n, s) in zip(parts, ranked.items(), strict=True)}
     out = {}
     for name, s in ranked.items():
         keep = s.numel() - round(sparsity * s.numel())
         if scope == "matrix":
-            out[name] = _largest(s.flatten()[None], torch.tensor([keep])).view_as(s)
+            out[name] = _largest(s.flatten()[None], torch.tensor([keep])).view_as(s) & kept[name]
             continue
         units = s.T if transposed[name] else s
         # As even as the exact count allows, but never more than a unit still has.
         counts = torch.full((len(units),), keep // len(units), device=s.device)
         counts[: keep % len(units)] += 1
         stays = _largest(units, counts)
-        out[name] = stays.T.contiguous() if transposed[name] else stays
+        out[name] = (stays.T if transposed[name] else stays) & kept[name]
     return out
 
 
@@ -261,13 +260,7 @@ def _input_norms(
     return {name: value.sqrt().float() for name, value in squares.items()}
 
 
-def sparsity_at(number: int, of: int, final: float, schedule: str) -> float:
-    """Return the sparsity after pruning step `number` of `of`: in equal steps, or fast first (cubic)."""
+def sparsity_at(number: int, of: int, schedule: str) -> float:
+    """Return which share of the way is done after pruning `number` of `of`: in equal steps, or fast first (cubic)."""
     done = number / of
-    return final * (done if schedule == "uniform" else 1 - (1 - done) ** 3)
-
-
-def as_counts(kept: Mapping[str, torch.Tensor]) -> tuple[int, int]:
-    """Return how many weights are gone, and of how many."""
-    gone = sum(int((~k).sum()) for k in kept.values())
-    return gone, int(np.sum([k.numel() for k in kept.values()]))
+    return done if schedule == "uniform" else 1 - (1 - done) ** 3

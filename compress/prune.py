@@ -64,7 +64,8 @@ def prune(
         scope: what is compared: the weights of one "matrix", of all of them ("global"), or of one output "unit"; by
             default what suits the criterion: global for lamp, unit for wanda, matrix for the others.
         only: a regular expression; of the matrices only those whose name it finds are pruned.
-        schedule: "one_shot", or while training "uniform" (equal steps) or "cubic" (fast first).
+        schedule: "one_shot" (before any training; by movement halfway through it), or while training "uniform" (equal
+            steps) or "cubic" (fast first).
         prunings: how many times, at even distances over the training; the last one leaves as many steps to recover.
         train: a corpus to train on, and to look at where the criterion does.
         tokenizer: of the model, where there is text.
@@ -82,13 +83,14 @@ def prune(
 
     Raises:
         InputError: sparsity, criterion, scope or schedule is not known or does not fit what else is given; no matrix is
-            found; what `compress.training.train` raises.
+            found; more is zero already than is asked for; what `compress.training.train` raises.
 
     Notes:
         The count of zeros is exact in every matrix (global: in their sum); of equal scores the last go. What is gone
-        stays gone: it is set to zero again after every update, so that an interrupted training needs no other memory of
-        it than its weights. The cubic schedule is that of Zhu and Gupta 2017, arXiv 1710.01878; movement is that of
-        Sanh, Wolf and Rush 2020, arXiv 2005.07683, without their penalty and with the count of the schedule.
+        stays gone, what was zero in the model given too: it is set to zero again after every update, so that a training
+        that goes on needs no other memory of it than the weights. The cubic schedule is that of Zhu and Gupta 2017,
+        arXiv 1710.01878; movement is that of Sanh, Wolf and Rush 2020, arXiv 2005.07683, without their penalty and with
+        the count of the schedule.
 
     Example:
         >>> import probes
@@ -106,18 +108,31 @@ def prune(
     pruned = copy.deepcopy(model)
     matrices = _matrices(pruned, only)
     masks = _Masks(pruned, matrices, scope)
+    gone = sum(int((~k).sum()) for k in masks.kept.values())
+    total = sum(k.numel() for k in masks.kept.values())
+    if gone > sum(round(sparsity * k.numel()) for k in masks.kept.values()):
+        raise InputError(
+            f"sparsity={sparsity}: {gone / total:.1%} of these weights are zero already. Ask for more, or prune the "
+            "model as it was before"
+        )
     history = None
-    if not steps:
+    at_once = schedule == "one_shot" and criterion != "movement"
+    if at_once:
         found = scores(pruned, matrices, criterion, corpus=train, tokenizer=tokenizer, seed=seed)
         masks.grow(found, sparsity)
-    else:
+    if steps:
         assert train is not None  # _check_schedule has raised
         assert tokenizer is not None
-        times = [1] if schedule == "one_shot" else [round(k * steps / (prunings + 1)) for k in range(1, prunings + 1)]
-        targets = {
-            step: sparsity if schedule == "one_shot" else sparsity_at(k + 1, len(times), sparsity, schedule)
-            for k, step in enumerate(times)
-        }
+        times: list[int] = []
+        shares: list[float] = []
+        if schedule != "one_shot":
+            times = [round(k * steps / (prunings + 1)) for k in range(1, prunings + 1)]
+            shares = [sparsity_at(k, prunings, schedule) for k in range(1, prunings + 1)]
+        elif not at_once:
+            times, shares = [max(1, steps // 2)], [1.0]
+        # By steps that lead from what is gone already to what is asked for.
+        start = gone / total
+        targets = {step: start + (sparsity - start) * share for step, share in zip(times, shares, strict=True)}
         callback = _Prunes(masks, targets, criterion, train, tokenizer, seed)
         settings["evaluate_at"] = {*times, *settings.get("evaluate_at", ())}
         history = run_training(
@@ -134,7 +149,6 @@ def prune(
         )
         history.attrs["pruned_at"] = times
     zeros = sum(int((w == 0).sum()) for w in matrices.values())
-    total = sum(w.numel() for w in matrices.values())
     every = list(pruned.parameters())
     what = {
         "method": "prune",
@@ -163,10 +177,10 @@ class _Masks:
     def __init__(self, model: PreTrainedModel, matrices: Mapping[str, torch.nn.Parameter], scope: str) -> None:
         self.matrices, self.scope = dict(matrices), scope
         self.transposed = transposed(model, matrices)
-        self.kept = {name: torch.ones_like(w, dtype=torch.bool) for name, w in self.matrices.items()}
+        self.restore()
 
     def restore(self) -> None:
-        """Take as gone what is zero: of weights that a checkpoint brought back."""
+        """Take as gone what is zero, also of weights that a checkpoint brought back."""
         self.kept = {name: w.detach() != 0 for name, w in self.matrices.items()}
 
     def grow(self, found: Mapping[str, torch.Tensor], sparsity: float) -> None:

@@ -159,10 +159,10 @@ def test_what_is_gone_stays_gone(scope):
 
 
 def test_schedules_by_hand():
-    assert [sparsity_at(k, 4, 0.8, "uniform") for k in range(1, 5)] == pytest.approx([0.2, 0.4, 0.6, 0.8])
-    cubic = [0.8 * (1 - (1 - k / 4) ** 3) for k in range(1, 5)]
-    assert [sparsity_at(k, 4, 0.8, "cubic") for k in range(1, 5)] == pytest.approx(cubic)
-    assert cubic[-1] == 0.8
+    assert [sparsity_at(k, 4, "uniform") for k in range(1, 5)] == pytest.approx([0.25, 0.5, 0.75, 1])
+    cubic = [1 - (1 - k / 4) ** 3 for k in range(1, 5)]
+    assert [sparsity_at(k, 4, "cubic") for k in range(1, 5)] == pytest.approx(cubic)
+    assert cubic[-1] == 1
 
 
 def test_unknown_names_and_missing_text_are_refused(model, corpus):

@@ -278,3 +278,35 @@ def test_settings_that_do_not_fit_are_refused(classifier, options, message):
 def test_more_prunings_than_steps_are_refused(classifier, make_tokenizer, corpus):
     with pytest.raises(probes.InputError, match="prunings=10: expected a whole number of at least 1 and fewer than"):
         prune(classifier, sparsity=0.5, schedule="cubic", train=corpus, tokenizer=make_tokenizer(), steps=5)
+
+
+def test_one_shot_prunes_before_it_trains(classifier, make_tokenizer, corpus):
+    watch = Watch()
+    once = prune(classifier, sparsity=0.6)
+    trained = prune(
+        classifier,
+        sparsity=0.6,
+        train=corpus,
+        tokenizer=make_tokenizer(),
+        steps=3,
+        evaluate=watch,
+        evaluate_at=[1, 3],
+        **QUIET,
+    )
+    for name, weight in block_matrices(once).items():
+        assert all(torch.equal(zeros[name], weight == 0) for zeros in watch.zeros)
+        assert not torch.equal(trained.get_parameter(name), weight)
+
+
+def test_what_was_gone_before_stays_gone_and_counts(classifier, make_tokenizer, corpus):
+    first = prune(classifier, sparsity=0.5, criterion="random", seed=1)
+    second = prune(
+        first, sparsity=0.8, schedule="uniform", prunings=3, train=corpus, tokenizer=make_tokenizer(), steps=8, **QUIET
+    )
+    for name, weight in block_matrices(first).items():
+        after = second.get_parameter(name)
+        assert bool((after[weight == 0] == 0).all())
+        assert int((after == 0).sum()) == round(0.8 * weight.numel())
+    assert all(torch.equal(w, first.state_dict()[k]) for k, w in prune(first, sparsity=0.5).state_dict().items())
+    with pytest.raises(probes.InputError, match=r"sparsity=0.3: 50.0% of these weights are zero already. Ask for more"):
+        prune(first, sparsity=0.3)
