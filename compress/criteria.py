@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
 from compress.training import collate, training_rows
+from probes.capture import evaluating
 from probes.errors import InputError
 
 # What each compares: the weights of one matrix, of all matrices together, or of one output unit.
@@ -207,9 +208,8 @@ def _gradients(
     tokenizer: PreTrainedTokenizerBase,
 ) -> dict[str, torch.Tensor]:
     """Gradient of the mean cross-entropy over the corpus, without dropout and without a trace on the model."""
-    training, total, count = model.training, {n: torch.zeros_like(w) for n, w in matrices.items()}, 0
-    model.eval()
-    try:
+    total, count = {n: torch.zeros_like(w) for n, w in matrices.items()}, 0
+    with evaluating(model, model.device):
         for batch, labelled in _batches(model, corpus, tokenizer):
             if not labelled:
                 raise InputError("criterion='gradient' needs labels, and the corpus has none. Give a column 'label'")
@@ -219,8 +219,6 @@ def _gradients(
             for name, gradient in zip(matrices, found, strict=True):
                 total[name] += gradient
             count += len(labels)
-    finally:
-        model.train(training)
     return {name: gradient / count for name, gradient in total.items()}
 
 
@@ -245,16 +243,13 @@ def _input_norms(
 
     modules = {n: model.get_submodule(n.removesuffix(".weight")) for n in matrices}
     handles = [m.register_forward_pre_hook(watch(n)) for n, m in modules.items()]
-    training = model.training
-    model.eval()
     try:
-        with torch.inference_mode():
+        with evaluating(model, model.device), torch.inference_mode():
             for batch, _ in _batches(model, corpus, tokenizer):
                 batch.pop("labels", None)
                 mask = batch["attention_mask"].bool()
                 model(**batch)
     finally:
-        model.train(training)
         for handle in handles:
             handle.remove()
     return {name: value.sqrt().float() for name, value in squares.items()}

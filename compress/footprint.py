@@ -87,14 +87,14 @@ def _counts(model: PreTrainedModel) -> dict[str, float]:
 
 def _seconds(models: dict[str, PreTrainedModel]) -> dict[str, float]:
     times: dict[str, list[float]] = {name: [] for name in models}
+    batches = {name: _batch(model) for name, model in models.items()}
     # In turns, so that a busy machine is busy for both; the first round warms up.
     for number in range(_ROUNDS + 1):
         for name, model in models.items():
-            batch = _batch(model)
             with evaluating(model, model.device), torch.inference_mode():
                 _wait(model.device)
                 started = time.perf_counter()
-                model(**batch)
+                model(**batches[name])
                 _wait(model.device)
             if number:
                 times[name].append(time.perf_counter() - started)

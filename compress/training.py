@@ -22,7 +22,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
 from compress.objectives import Objective, Pass, check
-from probes.capture import input_limit
+from probes.capture import evaluating, input_limit
 from probes.checkpoint import check_fit, embedding_rows
 from probes.corpus import check_corpus
 from probes.drift import label_codes
@@ -229,11 +229,8 @@ class _Measure(TrainerCallback):
         if self.evaluate is None or state.global_step not in self.steps:
             return
         # Neither dropout nor the random numbers of the training are touched.
-        training = model.training
-        model.eval()
-        with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+        with evaluating(model, model.device), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
             found = dict(self.evaluate(model))
-        model.train(training)
         self.log.rows.append({"step": state.global_step, "when": self.when, **found})
 
 

@@ -20,7 +20,6 @@ import pandas as pd
 from probes.errors import InputError
 
 REQUIRED = ("id", "language", "text")
-OPTIONAL = ("label", "text_pair", "split")
 
 
 def load_corpus(
