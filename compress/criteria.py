@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -115,52 +115,84 @@ def smallest(
     """Return which weights stay (True), so that exactly the share `sparsity` of them is gone, smallest scores first.
 
     Those that are gone stay gone; of equal ones the last go. Per matrix and per output unit the count is exact in every
-    matrix, over all matrices together in their sum.
+    matrix, over all matrices together in their sum. What is not a number goes first.
     """
-    # What is gone already sorts behind everything.
-    ranked = {n: torch.where(kept[n], s, torch.full_like(s, -torch.inf)) for n, s in score.items()}
-    if scope == "global":
-        flat = torch.cat([s.flatten() for s in ranked.values()])
-        stays = _largest(flat[None], torch.tensor([flat.numel() - round(sparsity * flat.numel())]))[0]
-        parts = stays.split([s.numel() for s in ranked.values()])
-        return {n: p.view_as(s) & kept[n] for p, (n, s) in zip(parts, ranked.items(), strict=True)}
-    out = {}
-    for name, s in ranked.items():
+    out: dict[str, torch.Tensor] = {}
+    if scope != "unit":
+        for names in [list(score)] if scope == "global" else [[name] for name in score]:
+            total = sum(score[n].numel() for n in names)
+            among = _top([score[n] for n in names], [kept[n] for n in names], total - round(sparsity * total))
+            out.update(zip(names, among, strict=True))
+        return out
+    for name, s in score.items():
+        ranked = _behind(s, kept[name])
+        units = ranked.T if transposed[name] else ranked
         keep = s.numel() - round(sparsity * s.numel())
-        if scope == "matrix":
-            out[name] = _largest(s.flatten()[None], torch.tensor([keep])).view_as(s) & kept[name]
-            continue
-        units = s.T if transposed[name] else s
         # As even as the exact count allows, but never more than a unit still has.
-        counts = torch.full((len(units),), keep // len(units), device=s.device)
+        counts = torch.full((len(units), 1), keep // len(units), device=s.device)
         counts[: keep % len(units)] += 1
-        stays = _largest(units, counts)
+        order = units.argsort(dim=1, descending=True, stable=True)
+        first = torch.arange(units.shape[1], device=s.device) < counts
+        stays = torch.zeros_like(units, dtype=torch.bool).scatter_(1, order, first)
         out[name] = (stays.T if transposed[name] else stays) & kept[name]
     return out
 
 
-def _largest(values: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
-    """Mark the largest entries of each row, so many in each; of equal ones the first."""
-    if len(values) == 1:  # by a threshold: to sort all takes many times as long
-        row, keep = values[0], int(counts[0])
-        if keep == 0:
-            return torch.zeros_like(values, dtype=torch.bool)
-        least = row.kthvalue(len(row) - keep + 1).values
-        stays = row > least
-        stays[(row == least).nonzero().flatten()[: keep - int(stays.sum())]] = True
-        return stays[None]
-    order = values.argsort(dim=1, descending=True, stable=True)
-    among = torch.arange(values.shape[1], device=values.device) < counts.to(values.device)[:, None]
-    return torch.zeros_like(values, dtype=torch.bool).scatter_(1, order, among)
+def _top(score: Sequence[torch.Tensor], kept: Sequence[torch.Tensor], keep: int) -> list[torch.Tensor]:
+    """Mark the largest of some tensors together, so many of what is left; of equal ones the first."""
+    least = _nth_largest(score, keep) if keep else torch.inf
+    stays = [(s >= least).logical_and_(k) for s, k in zip(score, kept, strict=True)]
+    if sum(int(s.count_nonzero()) for s in stays) == keep:
+        return stays
+    # Some are as large as the least that stays, or what is gone scores higher than what is left, or too few are left.
+    keep = min(keep, sum(int(k.count_nonzero()) for k in kept))
+    if keep == 0:
+        return [torch.zeros_like(k) for k in kept]
+    flat = torch.cat([_behind(s, k).flatten() for s, k in zip(score, kept, strict=True)])
+    least = _nth_largest([flat], keep)
+    among = flat >= least
+    equal = (flat == least).nonzero().flatten()
+    among[equal[len(equal) - int(among.count_nonzero()) + keep :]] = False
+    return [a.view_as(s) for a, s in zip(among.split([s.numel() for s in score]), score, strict=True)]
+
+
+def _nth_largest(values: Sequence[torch.Tensor], n: int) -> float:
+    """Return the n-th largest entry of some tensors together, counted from 1; NaN is below all."""
+    flat = [v.detach().flatten() for v in values]
+    down = torch.cat(flat).neg_() if len(flat) > 1 else flat[0].neg()
+    if down.device.type != "cpu" or down.dtype not in (torch.float32, torch.float64):
+        return -float(down.kthvalue(n).values)
+    # NumPy's selection is several times as fast as torch's, but not where many equal entries come first, as the zeros
+    # of what is gone would: hence downwards.
+    numbers = down.numpy()
+    numbers.partition(n - 1)
+    return -float(numbers[n - 1])
+
+
+def _behind(score: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """Put what is gone behind everything, and what is not a number right before it."""
+    lowest = torch.finfo(score.dtype).min
+    return torch.where(kept, score.nan_to_num(nan=lowest, posinf=torch.inf, neginf=lowest), -torch.inf)
 
 
 def _lamp(size: torch.Tensor) -> torch.Tensor:
-    squares = size.double().square().flatten()
-    ascending = squares.argsort(stable=True)
-    rest = squares[ascending].flip(0).cumsum(0).flip(0)  # of those that are not smaller
-    out = torch.empty_like(squares)
-    out[ascending] = squares[ascending] / rest.clamp_min(torch.finfo(torch.float64).tiny)
-    return out.view_as(size).float()
+    ascending, places = _sorted(size.flatten())
+    squares = ascending.double().square_()
+    rest = squares.flip(0).cumsum(0).flip(0)  # of those that are not smaller
+    out = torch.empty_like(ascending)
+    out[places] = squares.div_(rest.clamp_min_(torch.finfo(torch.float64).tiny)).float()
+    return out.view_as(size)
+
+
+def _sorted(sizes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sort float32 numbers that are not negative, of equal ones the first first; return also their places."""
+    if sizes.device.type != "cpu":
+        return sizes.sort(stable=True)
+    # Their bits are ordered as they are. With the place below the bits one integer says both, and to sort integers
+    # takes NumPy a small part of the time that it takes torch to find an order.
+    both = (sizes.view(torch.int32).long() << 32).add_(torch.arange(len(sizes)))
+    both.numpy().sort()
+    return (both >> 32).int().view(torch.float32), both.bitwise_and_(2**32 - 1)
 
 
 def _lookahead(

@@ -13,6 +13,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from compress.matrices import block_matrices
+from compress.saving import pack_weights
 from probes.capture import evaluating
 from probes.checkpoint import embedding_rows, quiet
 from probes.errors import InputError
@@ -31,16 +32,18 @@ def footprint(model: PreTrainedModel, parent: PreTrainedModel | None = None) -> 
     Returns:
         One row a model ("model", "parent" where there is one, and "share", the one over the other), with the columns
         `parameters` and `nonzero` (of the whole model), `encoder` and `encoder_nonzero` (of the weight matrices in its
-        blocks), `bytes` (of its weights as `save_pretrained` writes them), `flops` (multiplications and additions in
-        matrix products of one forward pass over 32 texts of 32 tokens, zeros counted like any number), and `seconds`
-        (of that pass, the median of 7, both models in turns, on the device that the model is on).
+        blocks), `bytes` (of its weights as `save_pretrained` writes them), `packed_bytes` (of the same as
+        `compress.save(..., packed=True)` does, without the zeros), `flops` (multiplications and additions in matrix
+        products of one forward pass over 32 texts of 32 tokens, zeros counted like any number), and `seconds` (of that
+        pass, the median of 7, both models in turns, on the device that the model is on).
 
     Raises:
         InputError: the model is not one of transformers.
 
     Notes:
         Weights that are zero take as many bytes and as long as others, unless a format or a kernel makes something of
-        them: what is saved and what is fast is told by `bytes` and `seconds`, what could be by `nonzero`.
+        them: what is saved and what is fast is told by `bytes`, `packed_bytes` and `seconds`, what could be by
+        `nonzero`. Packed weights are small on disk only; loaded, they take the memory of any others.
 
     Example:
         >>> import compress, probes
@@ -67,6 +70,7 @@ def _counts(model: PreTrainedModel) -> dict[str, float]:
         with quiet():
             model.save_pretrained(folder)
         size = sum(f.stat().st_size for f in Path(folder).iterdir() if f.suffix == ".safetensors")
+        packed = pack_weights(Path(folder)).stat().st_size
     # Fused attention is not counted everywhere; the plain one does the same operations.
     implementation = model.config._attn_implementation
     model.set_attn_implementation("eager")
@@ -81,6 +85,7 @@ def _counts(model: PreTrainedModel) -> dict[str, float]:
         "encoder": sum(w.numel() for w in blocks),
         "encoder_nonzero": sum(int(w.count_nonzero()) for w in blocks),
         "bytes": size,
+        "packed_bytes": packed,
         "flops": counter.get_total_flops(),
     }
 

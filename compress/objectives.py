@@ -11,9 +11,11 @@ float32 at least, whatever the models compute in. No gradient reaches the teache
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from dataclasses import InitVar, dataclass, field
-from typing import ClassVar, Literal, Protocol
+from typing import Any, ClassVar, Literal, Protocol
 
 import torch
 import torch.nn.functional as F
@@ -23,8 +25,22 @@ from transformers.pytorch_utils import Conv1D
 from compress.matrices import block_matrices
 from probes.errors import InputError
 
-NEEDS = frozenset({"labels", "teacher", "hidden_states", "attentions"})
+NEEDS = frozenset({"labels", "teacher", "hidden_states", "attentions", "attention_outputs"})
 IGNORED = -100  # the label of a token that has none
+
+# What layers have to compare, in words, and how a model is made to give it.
+_HOW = {
+    "hidden_states": ("hidden states", "call it with output_hidden_states=True"),
+    "attentions": (
+        "attention maps",
+        'call it with output_attentions=True after model.set_attn_implementation("eager"); no other implementation '
+        "returns them",
+    ),
+    "attention_outputs": ("attention outputs", "call it within watching_attention(model)"),
+}
+# Attention output projections, whose input is what the heads give, side by side: BERT and its kin, DistilBERT, GPT-2,
+# Llama and its kin.
+_PROJECTION = re.compile(r"\.(attention\.output\.dense|attention\.out_lin|attn\.c_proj|self_attn\.o_proj)$")
 
 
 @dataclass(frozen=True)
@@ -36,12 +52,15 @@ class Pass:
         logits: (batch, class), or (batch, token, class) of a model that labels or predicts tokens; None without a head.
         hidden_states: (batch, token, feature) of the embeddings and after each block, where they were asked for.
         attentions: (batch, head, token, token), probabilities of each block, where they were asked for.
+        attention_outputs: (batch, token, heads * size) of each block, what its heads give, side by side, before the
+            output projection, where they were asked for; `watching_attention` collects them.
     """
 
     model: PreTrainedModel
     logits: torch.Tensor | None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
+    attention_outputs: tuple[torch.Tensor, ...] | None = None
 
 
 class Objective(Protocol):
@@ -61,7 +80,7 @@ class Objective(Protocol):
 
     @property
     def needs(self) -> frozenset[str]:
-        """What the loop must provide beside the logits: any of "labels", "teacher", "hidden_states", "attentions"."""
+        """What the loop must provide beside the logits: any of `NEEDS`."""
 
     def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the loss of a batch, a scalar, times `weight`."""
@@ -81,7 +100,8 @@ def check(
     Raises:
         InputError: there are no objectives; two have one name; a weight is negative or not finite; labels or a teacher
             are needed and there are none; student and teacher differ in classes, width, layers or heads where an
-            objective compares them; a reference lacks a matrix or has it in another shape.
+            objective compares them, or are of an architecture whose attention outputs are not known; a reference
+            lacks a matrix or has it in another shape.
 
     Example:
         >>> import probes
@@ -227,7 +247,42 @@ class SoftLabels:
 
 
 @dataclass(frozen=True)
-class RepresentationMSE:
+class _OfTexts:
+    """What objectives that compare one representation z of each text share: (text, feature)."""
+
+    weight: float = 1.0
+    pooling: Literal["first", "mean"] = "first"
+    name: str = ""
+    needs: ClassVar[frozenset[str]] = frozenset({"teacher", "hidden_states"})
+
+    def __post_init__(self) -> None:
+        _check_number(self.name, "weight", self.weight, least=0)
+        _check_choice(self.name, "pooling", self.pooling, ("first", "mean"))
+
+    def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+        """Raise `InputError` where student and teacher differ in width."""
+        _check_same(self.name, student, teacher, "hidden_size")
+
+    def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the loss of a batch with `attention_mask` (batch, token), times the weight."""
+        s, t = (_wide(_layers(p, "hidden_states", self.name)[-1]) for p in (student, _given(teacher, self.name)))
+        _check_shapes(self.name, "hidden states", s, t)
+        t, attended = t.detach(), _attended(batch, s, self.name)
+        if self.pooling == "first":  # after padding, where that is on the left
+            first = attended.int().argmax(1)
+            texts = torch.arange(len(s), device=s.device)
+            s, t = s[texts, first], t[texts, first]
+        else:
+            counts = attended.sum(1, keepdim=True).clamp_min(1)
+            s, t = (x.masked_fill(~attended[..., None], 0).sum(1) / counts for x in (s, t))
+        return self.weight * self._loss(s, t)
+
+    def _loss(self, s: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        raise NotImplementedError
+
+
+@dataclass(frozen=True)
+class RepresentationMSE(_OfTexts):
     """Mean squared difference between the student's and the teacher's representation of each text.
 
     The representation z is the last hidden state of the first token, or the mean over the tokens that are not padding;
@@ -255,27 +310,14 @@ class RepresentationMSE:
         0.5
     """
 
-    weight: float = 1.0
-    pooling: Literal["first", "mean"] = "first"
     name: str = "representation_mse"
-    needs: ClassVar[frozenset[str]] = frozenset({"teacher", "hidden_states"})
 
-    def __post_init__(self) -> None:
-        _check_number(self.name, "weight", self.weight, least=0)
-        _check_choice(self.name, "pooling", self.pooling, ("first", "mean"))
-
-    def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
-        """Raise `InputError` where student and teacher differ in width."""
-        _check_same(self.name, student, teacher, "hidden_size")
-
-    def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return the loss of a batch with `attention_mask` (batch, token), times the weight."""
-        s, t = _representations(student, teacher, batch, self.pooling, self.name)
-        return self.weight * (s - t).square().mean()
+    def _loss(self, s: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return (s - t).square().mean()
 
 
 @dataclass(frozen=True)
-class RepresentationCosine:
+class RepresentationCosine(_OfTexts):
     """Cosine distance between the student's and the teacher's representation of each text.
 
     The mean over texts of 1 - cos(student, teacher), 0 to 2, of the representations z that `RepresentationMSE` takes.
@@ -302,27 +344,14 @@ class RepresentationCosine:
         0.4
     """
 
-    weight: float = 1.0
-    pooling: Literal["first", "mean"] = "first"
     name: str = "representation_cosine"
-    needs: ClassVar[frozenset[str]] = frozenset({"teacher", "hidden_states"})
 
-    def __post_init__(self) -> None:
-        _check_number(self.name, "weight", self.weight, least=0)
-        _check_choice(self.name, "pooling", self.pooling, ("first", "mean"))
-
-    def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
-        """Raise `InputError` where student and teacher differ in width."""
-        _check_same(self.name, student, teacher, "hidden_size")
-
-    def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return the loss of a batch with `attention_mask` (batch, token), times the weight."""
-        s, t = _representations(student, teacher, batch, self.pooling, self.name)
-        return self.weight * (1 - _cosines(s, t)).mean()
+    def _loss(self, s: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        return (1 - _cosines(s, t)).mean()
 
 
 @dataclass(frozen=True)
-class CrossCorrelation:
+class CrossCorrelation(_OfTexts):
     """Distance of the correlations between the student's and the teacher's features from the identity.
 
     C_ij is the correlation over the batch of feature i of the student with feature j of the teacher, both of the
@@ -333,10 +362,10 @@ class CrossCorrelation:
 
     Args:
         weight: what the loss is multiplied by.
-        off_diagonal: what a squared correlation of two different features counts, at least 0.
-        center: take the means over the batch from the features first; without, C_ij is a cosine.
         pooling: "first", which heads of encoders read, or "mean", for decoders, whose first token has seen no other.
         name: what it is logged under.
+        off_diagonal: what a squared correlation of two different features counts, at least 0.
+        center: take the means over the batch from the features first; without, C_ij is a cosine.
 
     Raises:
         InputError: as for `RepresentationMSE`, or `off_diagonal` is negative or not finite.
@@ -358,31 +387,21 @@ class CrossCorrelation:
         0.0
     """
 
-    weight: float = 1.0
+    name: str = "cross_correlation"
     off_diagonal: float = 5e-3
     center: bool = True
-    pooling: Literal["first", "mean"] = "first"
-    name: str = "cross_correlation"
-    needs: ClassVar[frozenset[str]] = frozenset({"teacher", "hidden_states"})
 
     def __post_init__(self) -> None:
-        _check_number(self.name, "weight", self.weight, least=0)
+        super().__post_init__()
         _check_number(self.name, "off_diagonal", self.off_diagonal, least=0)
-        _check_choice(self.name, "pooling", self.pooling, ("first", "mean"))
 
-    def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
-        """Raise `InputError` where student and teacher differ in width."""
-        _check_same(self.name, student, teacher, "hidden_size")
-
-    def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return the loss of a batch with `attention_mask` (batch, token), times the weight."""
-        s, t = (self._scaled(z) for z in _representations(student, teacher, batch, self.pooling, self.name))
+    def _loss(self, s: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         with torch.autocast(s.device.type, enabled=False):  # which would round the correlations to three digits
-            correlation = s.T @ t
+            correlation = self._scaled(s).T @ self._scaled(t)
         diagonal = correlation.diagonal()
         off = correlation - diagonal.diag()
         total = (1 - diagonal).square().sum() + self.off_diagonal * off.square().sum()
-        return self.weight * total / len(diagonal)
+        return total / len(diagonal)
 
     def _scaled(self, z: torch.Tensor) -> torch.Tensor:
         """Bring the features (text, feature) to mean 0 and length 1 over the texts, and constant ones to zeros."""
@@ -393,7 +412,43 @@ class CrossCorrelation:
 
 
 @dataclass(frozen=True)
-class HiddenStates:
+class _ByLayer:
+    """What objectives that compare layer by layer share: the mean over layers of the mean squared difference."""
+
+    weight: float = 1.0
+    layers: Mapping[int, int] | None = None
+    name: str = ""
+    what: ClassVar[str]  # the attribute of `Pass` that is compared
+
+    @property
+    def needs(self) -> frozenset[str]:
+        return frozenset({"teacher", self.what})
+
+    def __post_init__(self) -> None:
+        _check_number(self.name, "weight", self.weight, least=0)
+        if self.layers is not None and not self.layers:
+            raise InputError(
+                f"objective {self.name}: layers is empty: give a layer of the teacher for each of the student's"
+            )
+
+    def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the loss of a batch with `attention_mask` (batch, token), times the weight."""
+        s, t = (_layers(p, self.what, self.name) for p in (student, _given(teacher, self.name)))
+        each = []
+        for i, j in _layer_pairs(self.name, len(s), len(t), self.layers):
+            _check_shapes(self.name, _HOW[self.what][0], s[i], t[j])
+            there = self._there(batch, s[i])
+            squares = (_wide(s[i]) - _wide(t[j]).detach()).masked_fill(~there, 0).square()
+            each.append(squares.sum() / (there.sum().clamp_min(1) * (squares.numel() // there.numel())))
+        return self.weight * torch.stack(each).mean()
+
+    def _there(self, batch: Mapping[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+        """Mark what is not padding in a layer's (batch, token, feature)."""
+        return _attended(batch, x, self.name)[..., None]
+
+
+@dataclass(frozen=True)
+class HiddenStates(_ByLayer):
     """Mean squared difference between the student's and the teacher's hidden states, layer by layer.
 
     The mean over layers, embeddings included, of the mean over features and over the tokens that are not padding of
@@ -423,14 +478,8 @@ class HiddenStates:
         0.5
     """
 
-    weight: float = 1.0
-    layers: Mapping[int, int] | None = None
     name: str = "hidden_states"
-    needs: ClassVar[frozenset[str]] = frozenset({"teacher", "hidden_states"})
-
-    def __post_init__(self) -> None:
-        _check_number(self.name, "weight", self.weight, least=0)
-        _check_given_layers(self.name, self.layers)
+    what: ClassVar[str] = "hidden_states"
 
     def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
         """Raise `InputError` where student and teacher differ in width, or lack a layer that is compared."""
@@ -439,20 +488,9 @@ class HiddenStates:
             self.name, 1 + _size(student, "num_hidden_layers"), 1 + _size(teacher, "num_hidden_layers"), self.layers
         )
 
-    def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return the loss of a batch with `attention_mask` (batch, token), times the weight."""
-        s, t = _hidden(student, self.name), _hidden(_given(teacher, self.name), self.name)
-        each = []
-        for i, j in _layer_pairs(self.name, len(s), len(t), self.layers):
-            _check_shapes(self.name, "hidden states", s[i], t[j])
-            attended = _attended(batch, s[i], self.name)[..., None]
-            squares = (_wide(s[i]) - _wide(t[j]).detach()).masked_fill(~attended, 0).square()
-            each.append(squares.sum() / (attended.sum().clamp_min(1) * squares.shape[-1]))
-        return self.weight * torch.stack(each).mean()
-
 
 @dataclass(frozen=True)
-class Attentions:
+class Attentions(_ByLayer):
     """Mean squared difference between the student's and the teacher's attention maps, layer by layer.
 
     The mean over blocks of the mean over heads and over pairs of tokens, of which neither is padding, of
@@ -483,31 +521,121 @@ class Attentions:
         0.25
     """
 
-    weight: float = 1.0
-    layers: Mapping[int, int] | None = None
     name: str = "attentions"
-    needs: ClassVar[frozenset[str]] = frozenset({"teacher", "attentions"})
-
-    def __post_init__(self) -> None:
-        _check_number(self.name, "weight", self.weight, least=0)
-        _check_given_layers(self.name, self.layers)
+    what: ClassVar[str] = "attentions"
 
     def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
         """Raise `InputError` where student and teacher differ in heads, or lack a block that is compared."""
         _check_same(self.name, student, teacher, "num_attention_heads")
         _layer_pairs(self.name, _size(student, "num_hidden_layers"), _size(teacher, "num_hidden_layers"), self.layers)
 
-    def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return the loss of a batch with `attention_mask` (batch, token), times the weight."""
-        s, t = _maps(student, self.name), _maps(_given(teacher, self.name), self.name)
-        each = []
+    def _there(self, batch: Mapping[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+        """Mark the pairs of tokens, of which neither is padding, in a block's (batch, head, token, token)."""
+        attended = _attended(batch, x[:, 0], self.name)
+        return (attended[:, :, None] & attended[:, None, :])[:, None]
+
+
+@dataclass(frozen=True)
+class AttentionOutputs(_ByLayer):
+    """Mean squared difference between what the student's and the teacher's attention heads give, block by block.
+
+    A[l, h] = softmax(Q K^T / sqrt(d)) V of head h in block l, before the output projection. The mean over blocks and
+    heads of the mean over features and over the tokens that are not padding of (student - teacher)^2, in squared units
+    of the values V. It works with any implementation of attention.
+
+    Args:
+        weight: what the loss is multiplied by.
+        layers: the teacher's block for each block of the student that is compared, 0 the first; without it all blocks,
+            of which both must have as many.
+        name: what it is logged under.
+
+    Raises:
+        InputError: the weight is negative or not finite, or `layers` is empty; at the check, the attention outputs of
+            the architecture are not known; at the check and the call, student and teacher differ in heads times their
+            size, or blocks are compared that they do not have; at the call, the teacher or attention outputs are
+            missing.
+
+    Notes:
+        The loss of self-distilled quantization (O' Neill and Dutta 2023, arXiv 2307.05972), where it is added to
+        `CrossEntropy` and `SoftLabels`; form as recalled. Leaving out padding and `layers` are choices made here. Heads
+        of one block have one size, so the mean over heads is one over all their features side by side; that is what is
+        compared where student and teacher split the same width into heads of different number.
+
+    Example:
+        >>> import torch, probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> student = Pass(model, None, attention_outputs=(torch.zeros(1, 2, 4),))
+        >>> teacher = Pass(model, None, attention_outputs=(torch.ones(1, 2, 4),))
+        >>> float(AttentionOutputs()(student, teacher, {"attention_mask": torch.tensor([[1, 0]])}))
+        1.0
+    """
+
+    name: str = "attention_outputs"
+    what: ClassVar[str] = "attention_outputs"
+
+    def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+        """Raise `InputError` where attention outputs are not known, of different width, or of blocks that lack."""
+        s, t = ([_width(module) for module in _projections(model)] for model in (student, teacher))
         for i, j in _layer_pairs(self.name, len(s), len(t), self.layers):
-            _check_shapes(self.name, "attention maps", s[i], t[j])
-            attended = _attended(batch, s[i][:, 0], self.name)
-            both = (attended[:, :, None] & attended[:, None, :])[:, None]
-            squares = (_wide(s[i]) - _wide(t[j]).detach()).masked_fill(~both, 0).square()
-            each.append(squares.sum() / (both.sum().clamp_min(1) * squares.shape[1]))
-        return self.weight * torch.stack(each).mean()
+            if s[i] != t[j]:
+                raise InputError(
+                    f"objective {self.name}: the heads of block {i} of the student give {s[i]} features, those of "
+                    f"block {j} of the teacher {t[j]}: expected the same; take another teacher, or an objective that "
+                    "compares only logits"
+                )
+
+
+@contextmanager
+def watching_attention(model: PreTrainedModel) -> Iterator[list[torch.Tensor]]:
+    """Collect what the attention heads of each block give while a model runs: (batch, token, heads * size).
+
+    Args:
+        model: a model of the BERT, DistilBERT, GPT-2 or Llama family; nothing of it is changed, and nothing is watched
+            any more afterwards.
+
+    Returns:
+        A list that a forward pass fills, one entry a block.
+
+    Raises:
+        InputError: the architecture is not known.
+
+    Example:
+        >>> import torch, probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> with watching_attention(model) as seen:
+        ...     _ = model(torch.tensor([[1, 2, 3]]))
+        >>> len(seen), seen[0].shape
+        (6, torch.Size([1, 3, 128]))
+    """
+    seen: list[torch.Tensor] = []
+    hooks = [
+        module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for module in _projections(model)
+    ]
+    try:
+        yield seen
+    finally:
+        for hook in hooks:
+            hook.remove()
+
+
+def _projections(model: PreTrainedModel) -> list[torch.nn.Module]:
+    """Return the attention output projection of each block."""
+    found = [module for name, module in model.named_modules() if _PROJECTION.search(name)]
+    blocks = _size(model, "num_hidden_layers")
+    if len(found) != blocks or model.config.is_encoder_decoder:
+        raise InputError(
+            f"{type(model).__name__}: the attention outputs of this architecture are not known: expected an attention "
+            f"output projection named as in BERT, DistilBERT, GPT-2 or Llama in each of {blocks} blocks, found "
+            f"{len(found)}. Compare hidden states in their place"
+        )
+    return found
+
+
+def _width(module: torch.nn.Module) -> int:
+    """Return how many features a linear map reads."""
+    # Conv1D, of GPT-2, has its inputs first and does not name them as Linear does.
+    found: Any = module.weight.shape[0] if isinstance(module, Conv1D) else module.in_features
+    return int(found)
 
 
 @dataclass(frozen=True)
@@ -667,22 +795,13 @@ def _logits(given: Pass, name: str) -> torch.Tensor:
     return _wide(given.logits)
 
 
-def _hidden(given: Pass, name: str) -> tuple[torch.Tensor, ...]:
-    if not given.hidden_states:
-        raise InputError(
-            f"objective {name}: {type(given.model).__name__} gave no hidden states: call it with "
-            "output_hidden_states=True"
-        )
-    return given.hidden_states
-
-
-def _maps(given: Pass, name: str) -> tuple[torch.Tensor, ...]:
-    if not given.attentions or any(layer is None for layer in given.attentions):
-        raise InputError(
-            f"objective {name}: {type(given.model).__name__} gave no attention maps: call it with "
-            'output_attentions=True after model.set_attn_implementation("eager"); no other implementation returns them'
-        )
-    return given.attentions
+def _layers(given: Pass, what: str, name: str) -> tuple[torch.Tensor, ...]:
+    """Return what a model gave by layer: `hidden_states`, `attentions` or `attention_outputs`."""
+    found: tuple[torch.Tensor, ...] | None = getattr(given, what)
+    if not found or any(layer is None for layer in found):
+        words, how = _HOW[what]
+        raise InputError(f"objective {name}: {type(given.model).__name__} gave no {words}: {how}")
+    return found
 
 
 def _attended(batch: Mapping[str, torch.Tensor], like: torch.Tensor, name: str) -> torch.Tensor:
@@ -694,22 +813,6 @@ def _attended(batch: Mapping[str, torch.Tensor], like: torch.Tensor, name: str) 
             f"found {tuple(mask.shape)}"
         )
     return mask.bool()
-
-
-def _representations(
-    student: Pass, teacher: Pass | None, batch: Mapping[str, torch.Tensor], pooling: str, name: str
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the representation z of each text by student and teacher: (text, feature)."""
-    s, t = (_wide(_hidden(given, name)[-1]) for given in (student, _given(teacher, name)))
-    _check_shapes(name, "hidden states", s, t)
-    attended = _attended(batch, s, name)
-    if pooling == "first":  # after padding, where that is on the left
-        first = attended.int().argmax(1)
-        texts = torch.arange(len(s), device=s.device)
-        return s[texts, first], t.detach()[texts, first]
-    counts = attended.sum(1, keepdim=True).clamp_min(1)
-    s, t = (x.masked_fill(~attended[..., None], 0).sum(1) / counts for x in (s, t.detach()))
-    return s, t
 
 
 def _layer_pairs(name: str, student: int, teacher: int, layers: Mapping[int, int] | None) -> list[tuple[int, int]]:
@@ -763,11 +866,6 @@ def _check_shapes(name: str, what: str, student: torch.Tensor, teacher: torch.Te
             f"objective {name}: {what} of shape {tuple(student.shape)} by the student, {tuple(teacher.shape)} by the "
             "teacher: expected the same"
         )
-
-
-def _check_given_layers(name: str, layers: Mapping[int, int] | None) -> None:
-    if layers is not None and not layers:
-        raise InputError(f"objective {name}: layers is empty: give a layer of the teacher for each of the student's")
 
 
 def _check_choice(name: str, setting: str, value: str, known: tuple[str, ...]) -> None:

@@ -8,11 +8,14 @@ from pathlib import Path
 from typing import Any
 
 import pandas as pd
+import torch
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.checkpoint import quiet
 from probes.errors import InputError
 from probes.files import check_writable
+from probes.packed import PACKED, pack
 
 
 def record(model: PreTrainedModel, what: dict[str, Any], history: pd.DataFrame | None = None) -> PreTrainedModel:
@@ -25,21 +28,61 @@ def record(model: PreTrainedModel, what: dict[str, Any], history: pd.DataFrame |
     return model
 
 
-def save(model: PreTrainedModel, folder: str | Path, tokenizer: PreTrainedTokenizerBase | None = None) -> Path:
+def save(
+    model: PreTrainedModel,
+    folder: str | Path,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    packed: bool = False,
+) -> Path:
     """Save a compressed model so that plain transformers loads it, with `compression.json` beside it.
 
     What was logged in training goes to `history.csv`.
 
+    Args:
+        model: a model of transformers.
+        folder: where to; new or empty.
+        tokenizer: is saved beside the model.
+        packed: leave out the zeros. In place of `model.safetensors` the folder holds `packed.safetensors`, of which the
+            size falls with the number of zeros: a bit for every weight, and in full only those that are not zero.
+
+    Returns:
+        The folder.
+
     Raises:
-        InputError: the folder exists and is not empty, or cannot be written to.
+        InputError: the folder exists and is not empty, or cannot be written to; `packed` is asked for weights that
+            transformers quantised.
+
+    Notes:
+        Plain transformers cannot read packed weights; `probes.load_checkpoint` can, and so all here that takes a path,
+        with the same weights bit for bit. To turn them back, load and save: `model, tokenizer =
+        probes.load_checkpoint("packed")`, then `compress.save(model, "plain", tokenizer)`. Zeros are left out on disk
+        only: in memory and in time the model is as it was.
+
+    Example:
+        >>> import compress, probes
+        >>> from tempfile import TemporaryDirectory
+        >>> model, tokenizer = probes.load_checkpoint("bundled")
+        >>> with TemporaryDirectory() as folder:
+        ...     out = save(compress.prune(model, sparsity=0.9), f"{folder}/small", tokenizer, packed=True)
+        ...     back, _ = probes.load_checkpoint(out)
+        >>> back.config.compression["sparsity"]
+        0.9
     """
     folder = Path(folder)
     check_new(folder)
+    if packed and getattr(model.config, "quantization_config", None) is not None:
+        # What undoes it lies in the metadata of their own file.
+        raise InputError(
+            f"{type(model).__name__}: expected weights that are plain numbers, found quantised ones "
+            "(config.quantization_config). Save it without packed=True"
+        )
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as scratch:
         partial = Path(scratch) / folder.name
         with quiet():
             model.save_pretrained(partial)
+        if packed:
+            pack_weights(partial)
         if tokenizer is not None:
             tokenizer.save_pretrained(partial)
         what = getattr(model.config, "compression", None)
@@ -59,3 +102,17 @@ def check_new(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not an empty folder; it is left as it is. Choose another one")
     check_writable(folder)
+
+
+def pack_weights(folder: Path) -> Path:
+    """Put packed weights in place of those that `save_pretrained` wrote into a folder, and return their file."""
+    written = sorted(folder.glob("model*.safetensors*"))  # also those in several files, and their index
+    state: dict[str, torch.Tensor] = {}
+    for file in written:
+        if file.suffix == ".safetensors":
+            state |= load_file(file)
+    tensors, metadata = pack(state)
+    save_file(tensors, folder / PACKED, metadata)
+    for file in written:
+        file.unlink()
+    return folder / PACKED

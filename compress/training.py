@@ -9,7 +9,8 @@ from __future__ import annotations
 import json
 import math
 import tempfile
-from collections.abc import Callable, Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -17,13 +18,15 @@ import datasets
 import numpy as np
 import pandas as pd
 import torch
+from accelerate.data_loader import prepare_data_loader
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer_callback import PrinterCallback, ProgressCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 
-from compress.objectives import Objective, Pass, check
+from compress.objectives import Objective, Pass, check, watching_attention
 from probes.capture import evaluating, input_limit
-from probes.checkpoint import check_fit, embedding_rows
+from probes.checkpoint import check_fit, embedding_rows, quiet
 from probes.corpus import check_corpus
 from probes.drift import label_codes
 from probes.errors import InputError
@@ -60,7 +63,8 @@ def train(
         objective: objects of `compress.objectives`; their sum is minimised, each is logged under its name.
         steps: updates of the weights.
         teacher: a model of the same tokenizer for the objectives that need one; it is not changed.
-        batch_size, learning_rate: of AdamW with linear decay.
+        batch_size: texts of a batch, over all processes.
+        learning_rate: of AdamW with linear decay.
         accumulate: batches whose gradients make up one update.
         evaluate: what to measure of the student, name -> number.
         evaluate_at: the steps at which it is measured, once before the callbacks of that step and once after.
@@ -77,6 +81,13 @@ def train(
     Raises:
         InputError: before the first step, where student, teacher, corpus and objectives do not fit together; at a step
             whose loss is not finite, by the name of the objective.
+
+    Notes:
+        Under `torchrun`, each process runs its part of every batch, and the objectives see the whole of it, so that
+        weights and what is logged are, up to rounding, those of one process, also of objectives that compare the texts
+        of a batch. Dropout draws other numbers. What the objectives compare is kept of the whole batch by each process.
+        Callbacks and `evaluate` run in every process, on the same weights; the first one writes the checkpoints, to a
+        folder that all must see.
     """
     rows, labelled = training_rows(corpus, student, tokenizer)
     check(objective, student, teacher, labelled)
@@ -84,8 +95,8 @@ def train(
         raise InputError(f"steps={steps!r}: expected a whole number of at least 1")
     if not (math.isfinite(learning_rate) and learning_rate > 0):
         raise InputError(f"learning_rate={learning_rate!r}: expected a number above 0")
-    if folder is not None:
-        check_writable(Path(folder))
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise InputError(f"batch_size={batch_size!r}: expected a whole number of at least 1")
     with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
             output_dir=str(folder or scratch),
@@ -103,31 +114,36 @@ def train(
             report_to="none",
             logging_strategy="no",
             disable_tqdm=not progress,
+            use_cpu=not torch.accelerator.is_available(),  # or processes without one would each train alone
         )
+        arguments._n_gpu = min(arguments.n_gpu, 1)  # one process, one device: a second would make batches larger
+        if folder is not None and arguments.should_save:
+            check_writable(Path(folder))
         log = _Log()
         measured = set(evaluate_at) if evaluate is not None else set()
         before, after = (_Measure(w, evaluate, measured, log) for w in ("before", "after"))
-        trainer = _Trainer(
-            model=student,
-            args=arguments,
-            train_dataset=rows,
-            processing_class=tokenizer,
-            data_collator=lambda batch: collate(tokenizer, batch),
-            callbacks=[log, before, *callbacks, after],
-        )
+        with quiet():  # that two callbacks are of one kind is meant
+            trainer = _Trainer(
+                model=student,
+                args=arguments,
+                train_dataset=rows,
+                processing_class=tokenizer,
+                data_collator=lambda batch: collate(tokenizer, batch),
+                callbacks=[log, before, *callbacks, after],
+            )
         trainer.remove_callback(PrinterCallback)
         if not progress:
             trainer.remove_callback(ProgressCallback)
-        trainer.begin(objective, teacher, log)
         last = get_last_checkpoint(str(folder)) if folder is not None and Path(folder).is_dir() else None
         if last is not None:
             log.resume(Path(last))
         was_training = student.training
         try:
-            trainer.train(resume_from_checkpoint=last)
+            with trainer.prepared(objective, teacher, log):
+                trainer.train(resume_from_checkpoint=last)
         finally:
-            trainer.end()
             student.train(was_training)
+        trainer.accelerator.wait_for_everyone()  # until what is written is whole
     return pd.DataFrame(log.rows)
 
 
@@ -139,35 +155,49 @@ class _Trainer(Trainer):
     objective: Sequence[Objective]
     teacher: Any
     log_of: _Log
-    options: dict[str, bool]
-    attention: list[tuple[Any, str]]
+    needs: set[str]
 
-    def begin(self, objective: Sequence[Objective], teacher: PreTrainedModel | None, log: _Log) -> None:
+    @contextmanager
+    def prepared(self, objective: Sequence[Objective], teacher: PreTrainedModel | None, log: _Log) -> Iterator[None]:
+        """Make both models give what the objectives need, and leave the teacher as it was found."""
         self.objective, self.log_of = objective, log
-        needs = {need for o in objective for need in o.needs}
-        self.options = {
-            "output_hidden_states": "hidden_states" in needs,
-            "output_attentions": "attentions" in needs,
-            "return_dict": True,
-        }
-        self.teacher = teacher if "teacher" in needs else None
+        self.needs = {need for o in objective for need in o.needs}
+        self.teacher = teacher if "teacher" in self.needs else None
         models: list[Any] = [m for m in (self.model, self.teacher) if m is not None]
         # Only the plain implementation of attention gives its maps.
-        self.attention = [(m, m.config._attn_implementation) for m in models] if "attentions" in needs else []
-        for model, _ in self.attention:
-            model.set_attn_implementation("eager")
-        if self.teacher is not None:
-            self.teacher.to(self.args.device).eval()
+        attention = [(m, m.config._attn_implementation) for m in models] if "attentions" in self.needs else []
+        with evaluating(self.teacher, self.args.device) if self.teacher is not None else nullcontext():
+            try:
+                for model, _ in attention:
+                    model.set_attn_implementation("eager")
+                yield
+            finally:
+                for model, implementation in attention:
+                    model.set_attn_implementation(implementation)
 
-    def end(self) -> None:
-        for model, implementation in self.attention:
-            model.set_attn_implementation(implementation)
+    def get_train_dataloader(self) -> DataLoader:
+        # The whole of every batch in every process, which takes its part of it in `_pass`.
+        batches = DataLoader(
+            self.train_dataset,  # type: ignore[arg-type]
+            batch_size=self.args.per_device_train_batch_size,
+            shuffle=True,
+            collate_fn=self.data_collator,
+        )
+        return prepare_data_loader(
+            batches,
+            self.args.device,
+            num_processes=1,
+            process_index=0,
+            put_on_device=True,
+            use_seedable_sampler=True,
+            data_seed=self.args.data_seed,
+        )
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # type: ignore[no-untyped-def]
         own = {k: v for k, v in inputs.items() if k != "labels"}
-        student = self._pass(model, own)
+        student, output = self._pass(model, own)
         with torch.no_grad():
-            teacher = None if self.teacher is None else self._pass(self.teacher, own)
+            teacher = None if self.teacher is None else self._pass(self.teacher, own)[0]
         parts = {o.name: o(student, teacher, inputs) for o in self.objective}
         for name, value in parts.items():
             if not torch.isfinite(value):
@@ -177,16 +207,44 @@ class _Trainer(Trainer):
                 )
         self.log_of.add({k: float(v.detach()) for k, v in parts.items()})
         loss = sum(parts.values())
+        if self.accelerator.num_processes > 1:  # DDP waits for the gradient of an output, also where none is compared
+            loss = loss + output.flatten()[:0].sum()
         return (loss, student) if return_outputs else loss
 
-    def _pass(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> Pass:
-        outputs = model(**inputs, **self.options)
-        return Pass(
-            model=self.accelerator.unwrap_model(model),
-            logits=outputs.get("logits"),
-            hidden_states=outputs.get("hidden_states"),
-            attentions=outputs.get("attentions"),
-        )
+    def _pass(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> tuple[Pass, torch.Tensor]:
+        """Run a model on this process's part of a batch; return what it gave for the whole, and its first output."""
+        bare = self.accelerator.unwrap_model(model)
+        count, processes = len(inputs["input_ids"]), self.accelerator.num_processes
+        if processes > 1:  # parts of one size, the last ones filled up with the last text
+            size = -(-count // processes)
+            rows = torch.arange(size, device=self.args.device) + size * self.accelerator.process_index
+            inputs = {k: v[rows.clamp_max(count - 1)] for k, v in inputs.items()}
+        watching: AbstractContextManager[list[torch.Tensor]] = nullcontext([])
+        if "attention_outputs" in self.needs:
+            watching = watching_attention(bare)
+        with watching as seen:
+            outputs = model(
+                **inputs,
+                output_hidden_states="hidden_states" in self.needs,
+                output_attentions="attentions" in self.needs,
+                return_dict=True,
+            )
+        found = {k: outputs.get(k) for k in ("logits", "hidden_states", "attentions")}
+        found["attention_outputs"] = tuple(seen) or None
+        if processes > 1:
+            found = {k: self._whole(v, count) for k, v in found.items()}
+        return Pass(bare, **found), outputs[0]
+
+    def _whole(self, part: Any, count: int) -> Any:
+        """Put what all processes computed into the places of their texts; the gradient flows to this one's."""
+        if not torch.is_tensor(part):
+            return part and tuple(self._whole(layer, count) for layer in part)
+        processes, start = self.accelerator.num_processes, self.accelerator.process_index * len(part)
+        every = self.accelerator.gather(part.detach())
+        own = part.view_as(part)
+        if own.requires_grad:  # every process has the loss of the whole, and the mean of their gradients is taken
+            own.register_hook(lambda gradient: gradient * processes)
+        return torch.cat([every[:start], own, every[start + len(part) :]])[:count]
 
 
 class _Log(TrainerCallback):
@@ -205,6 +263,8 @@ class _Log(TrainerCallback):
         self.parts = []
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if not state.is_world_process_zero:
+            return
         folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
         write_whole(folder / _HISTORY, json.dumps(self.rows) + "\n")
 

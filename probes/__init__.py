@@ -1,12 +1,13 @@
 """layerscope's probes: see, layer by layer and language by language, what compression did to representations."""
 
+import probes.noise  # noqa: F401  # isort: skip
 from probes.alignment import alignment_gap, margin_retrieval, retrieval
 from probes.capture import capture
 from probes.checkpoint import load_checkpoint
 from probes.comparison import Comparison, compare
 from probes.corpus import cautions, describe, load_corpus
 from probes.drift import accuracy, drift, loyalty
-from probes.errors import InputError, LayerscopeWarning
+from probes.errors import DependencyError, InputError, LayerscopeWarning
 from probes.geometry import geometry
 from probes.linear_probe import linear_probe
 from probes.module_error import module_error
@@ -20,6 +21,7 @@ from probes.variability import best_layer, variability
 
 __all__ = [
     "Comparison",
+    "DependencyError",
     "InputError",
     "LayerscopeWarning",
     "accuracy",

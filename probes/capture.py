@@ -8,7 +8,7 @@ import json
 import shutil
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import chain
 from pathlib import Path
@@ -26,6 +26,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from probes.checkpoint import check_fit, embedding_rows, weights_fingerprint
 from probes.corpus import check_corpus, corpus_fingerprint
 from probes.errors import InputError, LayerscopeWarning
+from probes.onnx_model import OnnxModel
 from probes.representations import BLOCK, as_strings, open_representations
 
 POOLINGS = {
@@ -65,7 +66,8 @@ def capture(
     any other head is left out.
 
     Args:
-        model: an encoder or decoder of transformers, or any module whose `modules` are named.
+        model: an encoder or decoder of transformers, an `OnnxModel` made of one, or any module whose `modules` are
+            named.
         tokenizer: the tokenizer that belongs to it.
         corpus: as `load_corpus` gives it; rows with a `text_pair` are encoded as one sequence.
         modules: names from `model.named_modules()` whose outputs (batch, token, feature) are taken in place of the
@@ -100,11 +102,14 @@ def capture(
         ('layer', 'example', 'feature')
     """
     corpus = check_corpus(corpus)
+    if isinstance(model, OnnxModel):
+        model.check(device, dtype)
+        device = model.device
     where = check_settings(pooling, dtype, device, batch_size, batch_tokens)
     name = name or getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
-    if isinstance(model, PreTrainedModel):
+    if isinstance(model, PreTrainedModel | OnnxModel):
         check_fit(embedding_rows(model), tokenizer, name)
-    runner, taken = _runner(model, modules, name)
+    runner, taken = runner_of(model, modules, name)
     tokens = _tokenise(tokenizer, corpus, input_limit(model, tokenizer, max_length), model, name)
     attributes: dict[str, Any] = {
         "model": name,
@@ -241,10 +246,14 @@ _States = Callable[
 ]
 
 
-def _runner(
+def runner_of(
     model: torch.nn.Module, modules: Sequence[str] | None, name: str
 ) -> tuple[Callable[..., object], AbstractContextManager[_States]]:
     """Return what to call with the inputs, and a context that gives the function that calls it and collects states."""
+    if isinstance(model, OnnxModel):
+        if modules is not None:
+            raise InputError(f"{name}: an exported model has no modules to name, only its layers. Leave modules= out")
+        return model, nullcontext(_exported)
     if modules is not None:
         known = dict(model.named_modules())
         unknown = [m for m in modules if m not in known]
@@ -264,8 +273,18 @@ def _runner(
     return (model if classifies(model) and not hasattr(model, "score") else body), _layers(model, body, name)
 
 
+def _exported(
+    run: Callable[..., object], inputs: dict[str, torch.Tensor]
+) -> tuple[Sequence[torch.Tensor], dict[str, torch.Tensor]]:
+    """What `_layers` collects, of a model whose outputs it is."""
+    given: Any = run(**inputs)
+    return given.hidden_states, {k: given[k] for k in ("logits", "head_input") if k in given}
+
+
 def classifies(model: Any) -> bool:
     """Whether a model, or the model of a configuration, has a head that puts every text into one class."""
+    if isinstance(model, OnnxModel):
+        return "logits" in model.outputs
     config = getattr(model, "config", model)
     if isinstance(model, torch.nn.Module):
         kinds = [c.__name__ for c in type(model).__mro__]
@@ -313,7 +332,7 @@ def _layers(model: PreTrainedModel, body: Any, name: str) -> Iterator[_States]:
                 f"{name}: expected {expected + 1} hidden states (the embeddings and {expected} layers, as its config "
                 f"says), {len(states)} came back. If a layer was replaced after the model had run, save and reload it"
             )
-        widths = [state.shape[-1] for state in states]
+        widths = [int(state.shape[-1]) for state in states]  # tensors, while a model is traced
         if len(set(widths)) > 1:
             raise InputError(
                 f"{name}: its hidden states differ in width ({widths}), so they are no one space. Capture the layers "
@@ -321,7 +340,7 @@ def _layers(model: PreTrainedModel, body: Any, name: str) -> Iterator[_States]:
             )
         if callable(score):
             last = inputs["attention_mask"].sum(1) - 1
-            taken: torch.Tensor = states[-1][torch.arange(len(last), device=last.device), last]
+            taken: torch.Tensor = states[-1][torch.arange(last.shape[0], device=last.device), last]
             return states, {"logits": score(taken), "head_input": taken}
         if not has_head:
             return states, {}
@@ -338,6 +357,11 @@ def _layers(model: PreTrainedModel, body: Any, name: str) -> Iterator[_States]:
 
 def body_of(model: Any) -> Any:
     """Return a model without its head, and of an encoder-decoder the encoder."""
+    if isinstance(model, OnnxModel):
+        raise InputError(
+            f"{model.config.name_or_path or 'the model'} was exported to ONNX and has no modules to look into. Give a "
+            "model of transformers"
+        )
     return _encoder(model) if model.config.is_encoder_decoder else model.base_model
 
 
@@ -430,13 +454,20 @@ class _Tokens:
 
 def input_limit(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> int | None:
     """Return the most tokens that a model and its tokenizer take, or as many as asked for; None without a limit."""
+    return check_length(max_length, positions_of(model), tokenizer)
+
+
+def positions_of(model: torch.nn.Module) -> int | None:
+    """Return the most tokens that a model takes; None where that is not known or without end."""
+    if isinstance(model, OnnxModel):
+        return model.positions
     positions = getattr(getattr(model, "config", None), "max_position_embeddings", None)
     table = next((m for n, m in model.named_modules() if n.endswith("position_embeddings")), None)
     if isinstance(table, torch.nn.Embedding):
         # RoBERTa counts positions from its padding index on, so two of its 514 are never used.
         offset = 0 if table.padding_idx is None else table.padding_idx + 1
         positions = table.num_embeddings - offset
-    return check_length(max_length, positions, tokenizer)
+    return positions
 
 
 def _tokenise(
@@ -460,7 +491,7 @@ def _tokenise(
             "Drop it, or raise max_length"
         )
     highest = int(inputs["input_ids"].max())
-    if isinstance(model, PreTrainedModel) and highest >= embedding_rows(model):
+    if isinstance(model, PreTrainedModel | OnnxModel) and highest >= embedding_rows(model):
         raise InputError(
             f"{name}: tokenizer and model do not fit: token {highest} occurs, but there are {embedding_rows(model)} "
             "embeddings. Load the tokenizer that the model was trained with"

@@ -5,16 +5,27 @@ from __future__ import annotations
 import hashlib
 import json
 import warnings
+from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 import transformers
-from safetensors import safe_open
-from transformers import AutoConfig, AutoModel, AutoTokenizer, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
 
-from probes.errors import InputError, LayerscopeWarning
+from probes.errors import InputError, LayerscopeWarning, needed
+from probes.onnx_model import FILE as ONNX
+from probes.onnx_model import OnnxModel
+from probes.packed import PACKED, check_packed, open_safetensors, unpack
+from probes.quantized_inputs import apply_quantized_inputs
 from probes.shapes import with_shapes
 
 # What a configuration says of where and when a model was saved, not of what it computes.
@@ -35,16 +46,18 @@ def load_checkpoint(
     """Load a transformers checkpoint, with the head it was saved with, in float32 on the CPU, ready for evaluation.
 
     Args:
-        source: "bundled", a folder, or a name on the Hugging Face hub.
+        source: "bundled", a folder (also one of packed weights, as `compress.save(..., packed=True)` writes it), or a
+            name on the Hugging Face hub.
         allow_pickle: also read weights from pickle files (`pytorch_model.bin`). A pickle can run any code when it is
             opened: ask for it only where you trust who made it.
 
     Returns:
-        The model in evaluation mode, and its tokenizer. Code from the checkpoint is never run.
+        The model in evaluation mode, and its tokenizer. Code from the checkpoint is never run. Of a folder that
+        `compress.deploy` exported a model to, the model is a `probes.onnx_model.OnnxModel`.
 
     Raises:
-        InputError: the folder holds no model; its weights are pickles only; weights of the encoder are missing; the
-            tokenizer is missing or does not fit the model.
+        InputError: the folder holds no model; its weights are pickles only, or both plain and packed; weights of the
+            encoder are missing; packed ones do not fit together; the tokenizer is missing or does not fit the model.
 
     Example:
         >>> model, tokenizer = load_checkpoint("bundled")
@@ -56,16 +69,26 @@ def load_checkpoint(
             return load_checkpoint(folder)
     config, tokenizer = check_checkpoint(source, allow_pickle=allow_pickle)
     name = str(source)
+    if _is_onnx(Path(source)):
+        exported = OnnxModel.from_pretrained(source)
+        check_fit(exported.embeddings, tokenizer, name)
+        return cast(PreTrainedModel, exported), tokenizer
+    file = Path(source) / PACKED
+    weights = unpack(file) if file.is_file() else None
     try:
         # What a checkpoint lacks (a head, a pooler) is drawn at random: the same each time, so that one checkpoint has
         # one fingerprint, and without a trace in the caller's random numbers.
         with quiet(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             kind = _model_class(config, name)
+            if kind is AutoModel and weights is not None:  # which takes weights from where its configuration is only
+                kind = transformers.MODEL_MAPPING[type(config)]
             # What a configuration of transformers cannot say: how many heads each layer has kept.
             shaped = with_shapes(kind) if getattr(config, "heads_kept", None) and kind is not AutoModel else kind
             model, loaded = shaped.from_pretrained(
-                name,
+                name if weights is None else None,
+                state_dict=weights,
+                generation_config=None if weights is None else _generation(Path(source)),
                 config=config,
                 dtype=torch.float32,
                 use_safetensors=None if allow_pickle else True,
@@ -76,11 +99,13 @@ def load_checkpoint(
             )
             if shaped is not kind:
                 model.__class__ = kind
+            model.name_or_path = model.config.name_or_path = name
     except Exception as error:  # transformers raises OSError, ValueError, KeyError, RuntimeError ... for the same thing
         raise InputError(
             f"{name}: the model could not be loaded ({type(error).__name__}: {_one_line(error)})"
         ) from error
     _check_loaded(model, loaded, name)
+    apply_quantized_inputs(model)
     check_fit(embedding_rows(model), tokenizer, name)
     return model.eval(), tokenizer
 
@@ -104,6 +129,9 @@ def check_checkpoint(
         raise InputError(
             f"{name}: the model could not be loaded ({type(error).__name__}: {_one_line(error)})"
         ) from error
+    quantized = getattr(config, "quantization_config", None) or {}
+    if isinstance(quantized, dict) and quantized.get("quant_method") == "torchao":
+        needed("torchao", f"{name}: a model quantised by torchao")
     _model_class(config, name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
@@ -140,14 +168,20 @@ def _check_files(source: str | Path, allow_pickle: bool) -> None:
         )
     weights = sorted(folder.glob("*.safetensors"))
     for file in weights:
-        try:
-            with safe_open(file, framework="pt"):
-                pass
-        except Exception as error:  # cut short, or something else under that name
+        with open_safetensors(file):
+            pass
+    plain = [file.name for file in weights if file.name.startswith("model")]
+    if folder / PACKED in weights:
+        if plain:
             raise InputError(
-                f"{file}: not readable as safetensors ({_one_line(error)}). Copy or save it again"
-            ) from error
+                f"{source}: expected one set of weights, found {plain[0]} and {PACKED}: which one is meant cannot be "
+                "known. Move one of them away"
+            )
+        check_packed(folder / PACKED)
     if weights:
+        return
+    if _is_onnx(folder):
+        needed("onnxruntime", f"{source}: a model in ONNX")
         return
     pickles = [f.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for f in folder.glob(pattern)]
     if pickles and not allow_pickle:
@@ -158,6 +192,11 @@ def _check_files(source: str | Path, allow_pickle: bool) -> None:
         )
     if not pickles:
         raise InputError(f"{source}: a folder without weights: expected *.safetensors beside config.json, found none")
+
+
+def _is_onnx(folder: Path) -> bool:
+    """Whether a folder holds an exported model, and not beside one that transformers loads."""
+    return (folder / ONNX).is_file() and not any(folder.glob("*.safetensors"))
 
 
 def check_fit(rows: int, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
@@ -176,8 +215,10 @@ def check_fit(rows: int, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
         )
 
 
-def embedding_rows(model: PreTrainedModel) -> int:
+def embedding_rows(model: PreTrainedModel | OnnxModel) -> int:
     """Return how many tokens a model has an embedding for."""
+    if isinstance(model, OnnxModel):
+        return model.embeddings
     weight = model.get_input_embeddings().weight
     assert isinstance(weight, torch.Tensor)
     return len(weight)
@@ -196,9 +237,18 @@ def weights_fingerprint(model: torch.nn.Module) -> str:
             digest.update(f"{key}{tensor}".encode())
             continue
         digest.update(f"{key} {tuple(tensor.shape)} {tensor.dtype}".encode())
-        flat = tensor.detach().cpu().contiguous().reshape(-1)
-        digest.update(flat.view(torch.uint8).numpy().data)
+        for part in plain_parts(tensor.detach()):
+            digest.update(part.cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
     return digest.hexdigest()[:16]
+
+
+def plain_parts(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
+    """Yield the tensors of numbers that a tensor is made of: itself, or of a quantised one its codes, steps, ..."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        yield tensor
+        return
+    for name in sorted(tensor.__tensor_flatten__()[0]):
+        yield from plain_parts(getattr(tensor, name))
 
 
 def _model_class(config: transformers.PreTrainedConfig, name: str) -> Any:
@@ -212,6 +262,11 @@ def _model_class(config: transformers.PreTrainedConfig, name: str) -> Any:
             )
         return kind
     return AutoModel
+
+
+def _generation(folder: Path) -> GenerationConfig | None:
+    """How a model with packed weights writes text, which transformers reads by itself only beside plain weights."""
+    return GenerationConfig.from_pretrained(folder) if (folder / "generation_config.json").is_file() else None
 
 
 def _check_loaded(model: PreTrainedModel, loaded: dict, name: str) -> None:

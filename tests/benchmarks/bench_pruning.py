@@ -4,6 +4,7 @@ python tests/benchmarks/bench_pruning.py [rounds]
 """
 
 import sys
+from collections.abc import Callable
 
 import torch
 from common import interleaved
@@ -31,14 +32,34 @@ def step() -> None:
     optimiser.zero_grad()
 
 
-tasks = {"a step of training, 32 texts": step}
-for criterion in ("magnitude", "lamp"):
-    masks = _Masks(model, matrices, "matrix" if criterion == "magnitude" else "global")
-    masks.grow(scores(model, matrices, criterion), 0.5)
-    tasks[f"masks grow, {criterion}"] = lambda c=criterion, m=masks: m.grow(scores(model, matrices, c), 0.6)
-tasks["masks are put on again"] = masks.apply
+tasks: dict[str, Callable[[], object]] = {"step": step}
+pairs = [
+    ("magnitude", "matrix"),
+    ("magnitude", "global"),
+    ("lamp", "global"),
+    ("random", "matrix"),
+    ("magnitude", "unit"),
+]
+for criterion, scope in pairs:
+    # From half to 0.6, on weights of their own, so that every round finds the same.
+    own = {name: torch.nn.Parameter(w.detach().clone()) for name, w in matrices.items()}
+    masks = _Masks(model, own, scope)
+    masks.grow(scores(model, own, criterion), 0.5)
+    half = masks.kept
+
+    def grow(masks: _Masks = masks, half: dict[str, torch.Tensor] = half, criterion: str = criterion) -> None:
+        masks.kept = half
+        masks.grow(scores(model, masks.matrices, criterion), 0.6)
+
+    tasks[f"{criterion}, {scope}: grow"] = grow
+    tasks[f"{criterion}, {scope}: apply"] = masks.apply
 seconds = interleaved(tasks, rounds)
-whole = seconds["a step of training, 32 texts"]
-print(f"\n{'bundled model, ' + str(torch.get_num_threads()) + ' threads':34}{'ms':>9}{'to a step':>11}")
-for name, t in seconds.items():
-    print(f"{name:34}{1000 * t:9.2f}{t / whole:11.3f}")
+whole = seconds["step"]
+print(f"\nbundled model, {torch.get_num_threads()} threads; a step of training on 32 texts takes {1000 * whole:.1f} ms")
+print(f"{'':20}{'masks grow':>12}{'of a step':>11}{'put on again':>14}{'of a step':>11}")
+for criterion, scope in pairs:
+    grown, applied = (seconds[f"{criterion}, {scope}: {what}"] for what in ("grow", "apply"))
+    print(
+        f"{criterion + ', ' + scope:20}{1000 * grown:9.2f} ms{grown / whole:11.1%}{1000 * applied:11.2f} ms"
+        f"{applied / whole:11.1%}"
+    )

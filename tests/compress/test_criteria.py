@@ -158,6 +158,118 @@ def test_what_is_gone_stays_gone(scope):
         kept = grown
 
 
+def by_brute_force(score, kept, sparsity, scope, transposed):
+    """The same selection weight by weight: those that are left before those that are gone, then by size, then place."""
+
+    def mark(out, weights, keep):  # of (is gone, minus its score, place)
+        for gone, _, (name, place) in sorted(weights, key=lambda w: w[:2])[:keep]:
+            out[name][place] = not gone
+
+    out = {n: np.zeros(s.shape, dtype=bool) for n, s in score.items()}
+    listed = {n: [(not kept[n][p], -float(s[p]), (n, p)) for p in np.ndindex(*s.shape)] for n, s in score.items()}
+    if scope == "global":
+        weights = [w for part in listed.values() for w in part]
+        mark(out, weights, len(weights) - round(sparsity * len(weights)))
+        return out
+    for name, weights in listed.items():
+        keep = len(weights) - round(sparsity * len(weights))
+        if scope == "matrix":
+            mark(out, weights, keep)
+            continue
+        axis = int(transposed[name])
+        units = score[name].shape[axis]
+        for unit in range(units):
+            own = [w for w in weights if w[2][1][axis] == unit]
+            mark(out, own, keep // units + (unit < keep % units))
+    return out
+
+
+def drawn(rng, shape, kind):
+    values = rng.normal(size=shape)
+    if kind == "sizes":  # those that are gone score least, as zeros do
+        return np.abs(values) * (rng.random(shape) < 0.6)
+    if kind == "few values":
+        return np.round(values)
+    if kind == "equal rows":
+        return np.repeat(np.round(values[:, :1], 1), shape[1], axis=1)
+    if kind == "signed zeros":
+        return np.copysign(0.0, values)
+    if kind == "infinite":
+        return np.where(np.abs(values) > 1, np.inf * np.sign(values), values)
+    return values
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("kind", ["any", "sizes", "few values", "equal rows", "signed zeros", "infinite"])
+def test_what_stays_is_what_brute_force_finds(kind, dtype):
+    rng = np.random.default_rng(0)
+    shapes = [(1, 1), (1, 9), (7, 1), (4, 6), (5, 13), (16, 8)]
+    for trial in range(10):
+        chosen = [shapes[i] for i in rng.choice(len(shapes), 1 + trial % 3)]
+        found = {str(i): torch.tensor(drawn(rng, s, kind)).to(dtype) for i, s in enumerate(chosen)}
+        turned = {n: bool(rng.random() < 0.5) for n in found}
+        if kind == "sizes":
+            kept = {n: s != 0 for n, s in found.items()}
+        else:
+            kept = {n: torch.tensor(rng.random(s.shape) < (1, 0.7)[trial % 2]) for n, s in found.items()}
+        for scope in ("matrix", "global", "unit"):
+            for sparsity in (0.0, 0.3, float(rng.random()), 0.8, 0.999):
+                stays = smallest(found, kept, sparsity, scope, turned)
+                expected = by_brute_force(found, kept, sparsity, scope, turned)
+                for name in found:
+                    np.testing.assert_array_equal(stays[name].numpy(), expected[name], f"{scope} {sparsity}")
+
+
+@pytest.mark.parametrize("digits", [6, 1])  # without equal scores at the edge, and with many
+def test_of_many_weights_the_largest_stay(digits):
+    rng = np.random.default_rng(2)
+    for sparsity in rng.random(20):
+        sizes = np.abs(rng.normal(size=(2, 3000))).round(digits).astype(np.float32)
+        found = {"a": torch.tensor(sizes[0].reshape(60, 50)), "b": torch.tensor(sizes[1].reshape(50, 60))}
+        for scope, rows in (("matrix", sizes), ("global", sizes.reshape(1, -1))):
+            stays = smallest(found, keep_all(found), sparsity, scope, {})
+            expected = np.zeros(rows.shape, dtype=bool)
+            order = (-rows).argsort(axis=1, kind="stable")
+            np.put_along_axis(expected, order[:, : rows.shape[1] - round(sparsity * rows.shape[1])], True, axis=1)
+            got = torch.cat([s.flatten() for s in stays.values()]).numpy()
+            np.testing.assert_array_equal(got, expected.flatten())
+
+
+@pytest.mark.parametrize("scope", ["matrix", "global", "unit"])
+def test_what_is_not_a_number_goes_first_and_counts_stay_exact(scope):
+    for lost in (torch.nan, -torch.nan):
+        values = torch.tensor([[3.0, lost, 1.0, torch.inf], [lost, -5.0, 2.0, 4.0]])
+        for sparsity, expected in [
+            (0.25, [[1, 0, 1, 1], [0, 1, 1, 1]]),
+            (0.5, [[1, 0, 0, 1], [0, 0, 1, 1]]),
+            (0.0, [[1, 1, 1, 1], [1, 1, 1, 1]]),
+        ]:
+            kept = smallest({"w": values}, keep_all({"w": values}), sparsity, scope, {"w": False})
+            assert kept["w"].int().tolist() == expected
+
+
+def test_scores_that_carry_gradients_are_ranked(model):
+    weight = parameter([[3.0, 1.0, 2.0]])
+    assert smallest({"w": weight}, keep_all({"w": weight}), 0.4, "matrix", {})["w"].tolist() == [[True, False, True]]
+
+
+@pytest.mark.parametrize("scale", [1e-30, 1.0, 1e18])
+def test_lamp_of_many_weights_by_its_definition(model, scale):
+    rng = np.random.default_rng(1)
+    weight = (scale * rng.normal(size=(17, 23)) * (rng.random((17, 23)) < 0.7)).astype(np.float32)
+    found = scores(model, {"w": torch.nn.Parameter(torch.tensor(weight))}, "lamp")["w"].numpy()
+    size = np.abs(weight.astype(np.float64))
+    assert len(np.unique(size[size > 0])) == (size > 0).sum()  # no ties, so the definition says it all
+    expected = [[s**2 / (size[size >= s] ** 2).sum() for s in row] for row in size]
+    np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_lamp_of_equal_weights_grows_with_their_place(model):
+    found = scores(model, {"w": parameter([[2.0, -2.0], [0.0, 2.0]]), "zero": parameter([[0.0, -0.0]])}, "lamp")
+    assert found["w"].tolist() == [[pytest.approx(1 / 3), 0.5], [0, 1]]
+    assert found["zero"].tolist() == [[0, 0]]
+
+
 def test_schedules_by_hand():
     assert [sparsity_at(k, 4, "uniform") for k in range(1, 5)] == pytest.approx([0.25, 0.5, 0.75, 1])
     cubic = [1 - (1 - k / 4) ** 3 for k in range(1, 5)]

@@ -23,6 +23,19 @@ def test_counts_are_those_of_the_weights(tiny_models, tmp_path):
     assert (cost["seconds"] > 0).all()
 
 
+@pytest.mark.parametrize("architecture", ["BertForSequenceClassification", "GPT2LMHeadModel"])
+def test_packed_bytes_are_those_of_a_packed_model(tiny_models, tmp_path, architecture):
+    model = tiny_models(architecture)
+    pruned = compress.prune(model, sparsity=0.9)
+    cost = footprint(pruned, model)
+    compress.save(pruned, tmp_path / "out", packed=True)
+    assert cost.loc["model", "packed_bytes"] == (tmp_path / "out" / "packed.safetensors").stat().st_size
+    assert cost.loc["share", "packed_bytes"] < 0.9
+    # Without zeros it is the plain file, but for a few bytes that say so.
+    assert 0 <= cost.loc["parent", "packed_bytes"] - cost.loc["parent", "bytes"] < 100
+    assert cost.loc["share", "bytes"] == pytest.approx(1)
+
+
 def test_operations_by_hand_and_fewer_where_structure_is_removed(tiny_models):
     model = tiny_models("BertModel")
     texts, tokens, layers, d, f = 32, 32, 3, 12, 20

@@ -14,6 +14,7 @@ from compress import prune
 from compress.matrices import block_matrices
 from compress.objectives import (
     AlignedWeights,
+    AttentionOutputs,
     Attentions,
     CrossCorrelation,
     CrossEntropy,
@@ -24,12 +25,14 @@ from compress.objectives import (
     RepresentationMSE,
     SoftLabels,
     check,
+    watching_attention,
 )
 from probes.errors import InputError
 
 BATCH, TOKENS, WIDTH, HEADS, LAYERS, CLASSES = 6, 5, 4, 2, 3, 3
 REPRESENTATION = [RepresentationMSE, RepresentationCosine, CrossCorrelation]
-PAIRED = [*REPRESENTATION, SoftLabels, HiddenStates, Attentions]
+BY_LAYER = [HiddenStates, Attentions, AttentionOutputs]
+PAIRED = [*REPRESENTATION, SoftLabels, *BY_LAYER]
 ENCODER = "BertForSequenceClassification"
 
 
@@ -56,6 +59,7 @@ def a_pass(model, seed, tokens=False, dtype=torch.float64):
         logits=2 * draw(BATCH, *([TOKENS] if tokens else []), CLASSES),
         hidden_states=tuple(draw(BATCH, TOKENS, WIDTH) + 1 for _ in range(LAYERS)),
         attentions=tuple(draw(BATCH, HEADS, TOKENS, TOKENS).softmax(-1) for _ in range(LAYERS - 1)),
+        attention_outputs=tuple(draw(BATCH, TOKENS, WIDTH) for _ in range(LAYERS - 1)),
     )
 
 
@@ -78,9 +82,9 @@ def by_hand(objective, student, teacher, batch):
         case SoftLabels():
             each = kl(student.logits, teacher.logits, objective.temperature)
             return each[mask].mean() if each.ndim == 2 else each.mean()
-        case HiddenStates() | Attentions():
-            hidden = isinstance(objective, HiddenStates)
-            s, t = (p.hidden_states if hidden else p.attentions for p in (student, teacher))
+        case HiddenStates() | Attentions() | AttentionOutputs():
+            what, hidden = compared(objective)[0], not isinstance(objective, Attentions)
+            s, t = (getattr(p, what) for p in (student, teacher))
             out = []
             for i, j in (objective.layers or {i: i for i in range(len(s))}).items():
                 d = (s[i] - t[j]).numpy() ** 2
@@ -118,6 +122,8 @@ VARIANTS = [
     HiddenStates(weight=3, layers={0: 2, 2: 0}),
     Attentions(),
     Attentions(weight=0.25, layers={1: 0}),
+    AttentionOutputs(),
+    AttentionOutputs(weight=0.5, layers={0: 1}),
 ]
 
 
@@ -131,6 +137,7 @@ def test_an_objective_is_its_formula(model, batch, objective, dtype):
             logits=p.logits.double(),
             hidden_states=tuple(x.double() for x in p.hidden_states),
             attentions=tuple(x.double() for x in p.attentions),
+            attention_outputs=tuple(x.double() for x in p.attention_outputs),
         )
         for p in (student, teacher)
     ]
@@ -179,7 +186,7 @@ def test_cross_entropy_is_the_loss_of_transformers(tiny_models, architecture):
     assert float(found) == pytest.approx(float(out.loss), rel=1e-6)
 
 
-@pytest.mark.parametrize("kind", [SoftLabels, RepresentationMSE, RepresentationCosine, HiddenStates, Attentions])
+@pytest.mark.parametrize("kind", [k for k in PAIRED if k is not CrossCorrelation])
 def test_a_student_that_equals_its_teacher_has_no_loss_and_another_has(model, batch, kind):
     student = a_pass(model, 0)
     assert float(kind()(student, student, batch)) == pytest.approx(0, abs=1e-15)
@@ -266,7 +273,7 @@ def replaced(given, what, x):
 
 def compared(objective):
     """What an objective compares, and that of a pass."""
-    what = next(iter(objective.needs & {"hidden_states", "attentions"}), "logits")
+    what = next(iter(objective.needs - {"teacher"}), "logits")
     return what, lambda given: given.logits if what == "logits" else getattr(given, what)[-1]
 
 
@@ -335,6 +342,7 @@ def test_more_padding_changes_nothing_whatever_stands_there(model, batch, object
             pad(given.logits, 0),
             tuple(pad(h, 0) for h in given.hidden_states),
             tuple(pad(a, 2) for a in given.attentions),
+            tuple(pad(a, 0) for a in given.attention_outputs),
         )
 
     longer = {"attention_mask": pad(batch["attention_mask"], 1, 0)}
@@ -346,7 +354,7 @@ def test_more_padding_changes_nothing_whatever_stands_there(model, batch, object
     if getattr(objective, "layers", None) is None:
         loss.backward()
         assert torch.isfinite(x.grad).all()
-        if what == "hidden_states" or x.ndim == 3:
+        if x.ndim == 3:
             assert (x.grad[longer["attention_mask"] == 0] == 0).all()
 
 
@@ -354,7 +362,7 @@ def test_what_is_not_padding_does_change_something(model, batch):
     """The control to the test above: unmasked, the same tokens count."""
     student, teacher = a_pass(model, 0, tokens=True), a_pass(model, 1, tokens=True)
     everything = {"attention_mask": torch.ones_like(batch["attention_mask"])}
-    for objective in [SoftLabels(), RepresentationMSE(pooling="mean"), HiddenStates(), Attentions()]:
+    for objective in [SoftLabels(), RepresentationMSE(pooling="mean"), *(kind() for kind in BY_LAYER)]:
         found = [float(objective(student, teacher, b)) for b in (batch, everything)]
         assert found[0] != pytest.approx(found[1], rel=1e-3)
 
@@ -392,13 +400,115 @@ def test_the_pass_of_a_real_model_and_more_padding(tiny_models):
         passes = []
         for model in (student, teacher):
             model.set_attn_implementation("eager")
-            out = model(b["input_ids"], b["attention_mask"], output_hidden_states=True, output_attentions=True)
-            passes.append(Pass(model, out.logits, out.hidden_states, out.attentions))
+            with watching_attention(model) as seen:
+                out = model(b["input_ids"], b["attention_mask"], output_hidden_states=True, output_attentions=True)
+            passes.append(Pass(model, out.logits, out.hidden_states, out.attentions, tuple(seen)))
         found.append(torch.stack([o(*passes, b) for o in objectives]))
     torch.testing.assert_close(found[0], found[1], rtol=1e-4, atol=1e-7)
     found[0].sum().backward()
     assert all(p.grad is None for p in teacher.parameters())
     assert all(torch.isfinite(p.grad).all() for p in student.parameters())
+
+
+# Attention outputs
+
+
+def texts_with_padding():
+    ids = torch.randint(4, 20, (4, 6), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[0, 4:], mask[2, 2:] = 0, 0
+    return ids, mask
+
+
+def heads_by_hand(model, ids, mask):
+    """softmax(QK^T / sqrt(d)) V of each block and head of a BERT, from its weights and hidden states, in numpy."""
+    with torch.no_grad():
+        states = model(ids, mask, output_hidden_states=True).hidden_states
+    out = []
+    for layer, x in zip(model.bert.encoder.layer, states[:-1], strict=True):
+        q, k, v = (
+            x.numpy() @ m.weight.detach().numpy().T + m.bias.detach().numpy()
+            for m in (layer.attention.self.query, layer.attention.self.key, layer.attention.self.value)
+        )
+        size = q.shape[-1] // model.config.num_attention_heads
+        for at in range(0, q.shape[-1], size):
+            scores = q[..., at : at + size] @ k[..., at : at + size].transpose(0, 2, 1) / math.sqrt(size)
+            scores = np.where(mask.numpy()[:, None] == 1, scores, -np.inf)
+            out.append(np.exp(log_softmax(scores, axis=-1)) @ v[..., at : at + size])
+    return out
+
+
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_attention_outputs_are_those_of_queries_keys_and_values(tiny_models, implementation):
+    student, teacher = tiny_models(ENCODER).double(), tiny_models(ENCODER).double()
+    teacher = moved(teacher, 0.3)
+    ids, mask = texts_with_padding()
+    passes = []
+    for model in (student, teacher):
+        model.set_attn_implementation(implementation)
+        with watching_attention(model) as seen:
+            passes.append(Pass(model, model(ids, mask).logits, attention_outputs=tuple(seen)))
+    objective = AttentionOutputs(weight=0.7)
+    check([objective], student, teacher, labelled=False)
+    found = objective(*passes, {"attention_mask": mask})
+    pairs = zip(heads_by_hand(student, ids, mask), heads_by_hand(teacher, ids, mask), strict=True)
+    each = [((s - t)[mask.numpy() == 1] ** 2).mean() for s, t in pairs]
+    assert len(each) == 3 * 2
+    assert float(found.detach()) == pytest.approx(0.7 * np.mean(each), rel=1e-10)
+    assert np.mean(each) > 1e-3
+    # The gradient reaches what the outputs are made of in the student, and nothing else.
+    found.backward()
+    assert all(p.grad is None for p in teacher.parameters())
+    last = student.bert.encoder.layer[-1]
+    assert all(m.weight.grad.abs().sum() > 0 for m in (last.attention.self.query, last.attention.self.value))
+    assert last.attention.output.dense.weight.grad is None
+    assert student.classifier.weight.grad is None
+
+
+@pytest.mark.parametrize(
+    "architecture", ["DistilBertModel", "RobertaModel", "GPT2LMHeadModel", "LlamaForCausalLM", "LlamaModel"]
+)
+def test_attention_outputs_of_each_family_are_maps_times_values(tiny_models, architecture):
+    model = tiny_models(architecture)
+    model.set_attn_implementation("eager")
+    values = []
+    for name, module in model.named_modules():
+        if name.endswith(("v_lin", "self.value", "v_proj", "c_attn")):
+            module.register_forward_hook(lambda m, i, o: values.append(o.detach().numpy()))
+    ids, mask = texts_with_padding()
+    with watching_attention(model) as seen:
+        out = model(ids, attention_mask=mask, output_attentions=True)
+    assert len(seen) == len(values) == len(out.attentions) == 3
+    for found, value, maps in zip(seen, values, out.attentions, strict=True):
+        value = value[..., -12:] if architecture.startswith("GPT2") else value  # behind queries and keys
+        value = np.split(value, value.shape[-1] // 6, axis=-1)
+        heads = [maps[:, h].detach().numpy() @ value[h % len(value)] for h in range(2)]  # Llama's share their values
+        np.testing.assert_allclose(found.detach().numpy(), np.concatenate(heads, axis=-1), atol=1e-5)
+    model(ids, attention_mask=mask)
+    assert len(seen) == 3  # nothing is watched any more
+
+
+def test_attention_is_not_watched_any_more_after_an_error(model):
+    with pytest.raises(KeyError), watching_attention(model) as seen:
+        raise KeyError
+    model(torch.ones(1, 3, dtype=torch.long))
+    assert not seen
+    assert not any(module._forward_pre_hooks for module in model.modules())
+
+
+def test_check_compares_the_attention_outputs_of_two_models(tiny_models, model):
+    own = [AttentionOutputs()]
+    check(own, model, tiny_models("RobertaModel"), labelled=False)  # other families
+    check(own, model, tiny_models(ENCODER, num_attention_heads=3), labelled=False)  # the same width in other heads
+    with pytest.raises(InputError, match=r"heads of block 0 of the student give 12 features, those of block 0 .* 24"):
+        check(own, model, tiny_models(ENCODER, hidden_size=24), labelled=False)
+    shallow = tiny_models(ENCODER, num_hidden_layers=2)
+    with pytest.raises(InputError, match="the student has 2 layers to compare, the teacher 3: say with layers="):
+        check(own, shallow, model, labelled=False)
+    check([AttentionOutputs(layers={0: 0, 1: 2})], shallow, model, labelled=False)
+    for architecture in ("T5Model", "T5ForConditionalGeneration"):
+        with pytest.raises(InputError, match=f"{architecture}: the attention outputs .* not known.* 3 blocks, found 0"):
+            check(own, model, tiny_models(architecture), labelled=False)
 
 
 # Aligned weights
@@ -711,6 +821,7 @@ def test_a_call_without_what_is_needed_says_so(model, batch, kind):
         "logits": "gave no logits",
         "hidden_states": "output_hidden_states=True",
         "attentions": r'output_attentions=True after model.set_attn_implementation\("eager"\)',
+        "attention_outputs": "gave no attention outputs: call it within watching_attention",
     }[what]
     with pytest.raises(InputError, match=wanted):
         objective(dataclasses.replace(student, **{what: None}), teacher, batch)
@@ -761,6 +872,7 @@ def test_every_objective_is_one_to_a_type_checker_and_has_a_name_of_its_own(mode
         CrossCorrelation(),
         HiddenStates(),
         Attentions(),
+        AttentionOutputs(),
         AlignedWeights(model),
         AlignedWeights(model, form="frobenius"),
     ]

@@ -3,13 +3,18 @@
 import json
 import os
 
+import pandas as pd
 import pytest
 import torch
 import transformers
+from safetensors.torch import load_file
 
 import probes
 from compress import prune, save
-from compress.saving import check_new
+from compress.matrices import block_matrices
+from compress.saving import check_new, pack_weights
+from probes.checkpoint import weights_fingerprint
+from probes.packed import unpack
 
 
 @pytest.fixture
@@ -90,3 +95,83 @@ def test_the_check_of_a_new_folder_leaves_no_trace(tmp_path):
     for place in ("new", "a/b/c", "empty"):
         check_new(tmp_path / place)
     assert contents(tmp_path) == {"empty": None}
+
+
+def test_a_packed_model_is_the_same_model_in_a_folder_of_the_same_files(pruned, make_tokenizer, tmp_path):
+    pruned = prune(pruned, sparsity=0.9)
+    vars(pruned)["history"] = pd.DataFrame({"step": [1], "loss": [0.5]})
+    for name, packed in {"plain": False, "packed": True}.items():
+        assert save(pruned, tmp_path / name, make_tokenizer(), packed=packed) == tmp_path / name
+    before, after = contents(tmp_path / "plain"), contents(tmp_path / "packed")
+    weights, packed_weights = before.pop("model.safetensors"), after.pop("packed.safetensors")
+    assert after == before
+    assert {"config.json", "compression.json", "history.csv", "tokenizer.json"} <= set(after)
+    assert len(packed_weights) < len(weights)
+    plain, packed = (probes.load_checkpoint(tmp_path / name)[0] for name in ("plain", "packed"))
+    assert weights_fingerprint(packed) == weights_fingerprint(plain) == weights_fingerprint(pruned)
+    assert packed.config.compression == pruned.config.compression
+    ids = torch.tensor([[2, 5, 6, 3]])
+    with torch.no_grad():
+        assert torch.equal(packed(input_ids=ids).logits, plain(input_ids=ids).logits)
+    with pytest.raises(OSError, match=r"model.safetensors"):
+        transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "packed")
+
+
+def test_a_packed_model_that_is_loaded_and_saved_is_plain_again(pruned, make_tokenizer, tmp_path):
+    save(pruned, tmp_path / "plain", make_tokenizer())
+    save(pruned, tmp_path / "packed", make_tokenizer(), packed=True)
+    model, tokenizer = probes.load_checkpoint(tmp_path / "packed")
+    save(model, tmp_path / "back", tokenizer)
+    assert contents(tmp_path / "back").keys() == contents(tmp_path / "plain").keys()
+    weights = [(tmp_path / name / "model.safetensors").read_bytes() for name in ("back", "plain")]
+    assert weights[0] == weights[1]
+    transformers.AutoModelForSequenceClassification.from_pretrained(tmp_path / "back")
+
+
+@pytest.mark.parametrize("sparsity", [0.5, 0.8, 0.95])
+def test_the_bundled_model_is_as_small_as_its_zeros_say(tmp_path, sparsity):
+    model, _ = probes.load_checkpoint("bundled")
+    pruned = prune(model, sparsity=sparsity)
+    save(pruned, tmp_path / "out", packed=True)
+    blocks = list(block_matrices(pruned).values())
+    whole = sum(v.nbytes for v in pruned.state_dict().values()) - sum(w.nbytes for w in blocks)
+    nonzero, every = sum(int((w != 0).sum()) for w in blocks), sum(w.numel() for w in blocks)
+    assert nonzero == pytest.approx((1 - sparsity) * every, rel=1e-3)
+    signs = sum(-(-int((w == 0).sum()) // 8) for w in blocks if bool((torch.signbit(w) & (w == 0)).any()))
+    with (tmp_path / "out" / "packed.safetensors").open("rb") as file:
+        header = 8 + int.from_bytes(file.read(8), "little")
+    size = (tmp_path / "out" / "packed.safetensors").stat().st_size
+    assert size - header == whole + 4 * nonzero + every / 8 + signs
+    assert header < 0.01 * size
+
+
+@pytest.mark.parametrize("architecture", ["GPT2LMHeadModel", "T5ForConditionalGeneration"])
+def test_tied_weights_are_packed_once(tiny_models, tmp_path, architecture):
+    model = tiny_models(architecture)
+    with torch.no_grad():
+        model.get_input_embeddings().weight[1:].zero_()
+    save(model, tmp_path / "plain")
+    save(model, tmp_path / "packed", packed=True)
+    assert set(unpack(tmp_path / "packed" / "packed.safetensors")) == set(
+        load_file(tmp_path / "plain" / "model.safetensors")
+    )
+    name = {"GPT2LMHeadModel": "transformer.wte.weight"}.get(architecture, "shared.weight")
+    assert f"{name}.mask" in load_file(tmp_path / "packed" / "packed.safetensors")
+
+
+def test_weights_in_several_files_are_packed_into_one(pruned, make_tokenizer, tmp_path):
+    pruned.save_pretrained(tmp_path, max_shard_size="5KB")
+    make_tokenizer().save_pretrained(tmp_path)
+    assert len(list(tmp_path.glob("model-*.safetensors"))) > 2
+    assert pack_weights(tmp_path) == tmp_path / "packed.safetensors"
+    assert [p.name for p in tmp_path.glob("*safetensors*")] == ["packed.safetensors"]
+    assert weights_fingerprint(probes.load_checkpoint(tmp_path)[0]) == weights_fingerprint(pruned)
+
+
+def test_quantised_weights_are_not_packed(pruned, tmp_path):
+    pruned.config.quantization_config = {"quant_method": "torchao"}
+    with pytest.raises(
+        probes.InputError, match=r"expected weights that are plain numbers.*Save it without packed=True"
+    ):
+        save(pruned, tmp_path / "deep" / "out", packed=True)
+    assert list(tmp_path.iterdir()) == []

@@ -1,13 +1,29 @@
 import copy
+import os
+import subprocess
+import sys
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file, save_file
+from stops import Stops
 from transformers import TrainerCallback
 
 import probes
-from compress.objectives import Attentions, CrossEntropy, HiddenStates, Pass, SoftLabels
+from compress import prune
+from compress.objectives import (
+    AlignedWeights,
+    AttentionOutputs,
+    Attentions,
+    CrossCorrelation,
+    CrossEntropy,
+    HiddenStates,
+    Pass,
+    SoftLabels,
+)
 from compress.training import train
 
 WORDS = {"x": "red dog ran on mat", "y": "small bird sang under tree", "z": "big cat sat over house"}
@@ -15,6 +31,10 @@ WORDS = {"x": "red dog ran on mat", "y": "small bird sang under tree", "z": "big
 
 @pytest.fixture
 def corpus():
+    return make_corpus()
+
+
+def make_corpus():
     rng = np.random.default_rng(0)
     rows = []
     for i in range(48):
@@ -94,16 +114,20 @@ def test_objectives_add_up_and_the_teacher_stays_as_it_was(make, tokenizer, corp
     student, teacher = make(), make()
     with torch.no_grad():
         teacher.classifier.weight.add_(1.0)
-    before = weights(teacher)
+    teacher.train().classifier.eval()
+    before, modes = weights(teacher), {name: m.training for name, m in teacher.named_modules()}
     parts = [CrossEntropy(), SoftLabels(weight=0.5, temperature=2.0), HiddenStates(weight=0.1), Attentions()]
+    parts.append(AttentionOutputs())
     implementation = student.config._attn_implementation
     history = train(student, tokenizer, corpus, objective=parts, teacher=teacher, steps=3, **QUIET)
     names = [p.name for p in parts]
     np.testing.assert_allclose(history[names].sum(axis=1), history["loss"], rtol=1e-6)
     assert (history[names].loc[1:] > 0).all(axis=None)
     # Student and teacher differ in their heads alone at first.
-    assert history.loc[0, "hidden_states"] < 1e-12
+    assert (history.loc[0, ["hidden_states", "attentions", "attention_outputs"]] < 1e-12).all()
     assert same(before, weights(teacher))
+    assert all(teacher.get_submodule(name).training == mode for name, mode in modes.items())
+    assert not any(m._forward_pre_hooks for model in (student, teacher) for m in model.modules())
     assert all(p.grad is None for p in teacher.parameters())
     assert student.config._attn_implementation == teacher.config._attn_implementation == implementation
 
@@ -124,15 +148,6 @@ def test_the_same_seed_gives_the_same_model_and_another_one_another(make, tokeni
         found.append(weights(student))
     assert same(found[0], found[1])
     assert not same(found[0], found[2], atol=1e-6)
-
-
-class Stops(TrainerCallback):
-    def __init__(self, step):
-        self.step = step
-
-    def on_step_end(self, args, state, control, **_):
-        if state.global_step == self.step:
-            raise KeyboardInterrupt
 
 
 def test_a_training_that_was_interrupted_ends_as_it_would_have(make, tokenizer, corpus, tmp_path):
@@ -200,6 +215,26 @@ def test_a_loss_that_is_not_finite_ends_it_by_name_and_keeps_the_last_checkpoint
     assert all(torch.isfinite(p).all() for p in student.parameters())
 
 
+def test_attention_is_watched_only_where_it_is_needed_and_not_after_an_error(make, tokenizer, corpus):
+    class Looks(Spoils):
+        def __init__(self, *needs):
+            super().__init__(2)
+            self.needs = frozenset(needs)
+
+        def __call__(self, student, teacher, batch):
+            found.append(student.attention_outputs)
+            return super().__call__(student, teacher, batch)
+
+    found: list = []
+    for needs in ((), ("attention_outputs",)):
+        student = make()
+        with pytest.raises(probes.InputError, match="'spoilt' is nan"):
+            train(student, tokenizer, corpus, objective=[Looks(*needs)], steps=2, **QUIET)
+        assert not any(m._forward_pre_hooks for m in student.modules())
+    assert found[:2] == [None, None]
+    assert [x.shape[::2] for x in found[2]] == [(8, 12)] * 3
+
+
 def test_the_mode_of_the_student_is_restored(make, tokenizer, corpus):
     student = make().eval()
     train(student, tokenizer, corpus, objective=[CrossEntropy()], steps=1, **QUIET)
@@ -211,6 +246,7 @@ def test_the_mode_of_the_student_is_restored(make, tokenizer, corpus):
     [
         ({"steps": 0}, r"steps=0: expected a whole number of at least 1"),
         ({"learning_rate": 0.0}, r"learning_rate=0.0: expected a number above 0"),
+        ({"batch_size": 0}, r"batch_size=0: expected a whole number of at least 1"),
         ({"objective": [SoftLabels()]}, "soft_labels needs a teacher"),
         ({"objective": []}, "expected at least one objective"),
     ],
@@ -248,3 +284,98 @@ def test_long_texts_are_cut_at_the_positions_that_a_model_can_use(tiny_models, m
     student.config.id2label = {0: "x", 1: "y", 2: "z"}
     long = corpus.map(lambda row: {"text": " ".join([row["text"]] * 9)})
     train(student, make_tokenizer(limit=64), long, objective=[CrossEntropy()], steps=1, **QUIET)
+
+
+# Two processes
+
+
+def everything(given, out):
+    """Trainings of which each process writes weights and history; as many processes as run this give the same."""
+    corpus = probes.load_corpus(given / "corpus.csv")
+    rank = os.environ.get("RANK", "0")
+
+    def accuracy(model):
+        return {"size": float(model.classifier.weight.detach().abs().sum())}
+
+    def run(name, *objectives, **settings):
+        student, tokenizer = probes.load_checkpoint(given / "student")
+        teacher, _ = probes.load_checkpoint(given / "teacher")
+        settings = {"objective": objectives, "teacher": teacher, "steps": 3, "progress": False} | settings
+        settings["learning_rate"] = 1e-4
+        if name == "prune":
+            student = prune(student, sparsity=0.5, train=corpus, tokenizer=tokenizer, **settings)
+            history = student.history
+        else:
+            history = train(student, tokenizer, corpus, **settings)
+        save_file(weights(student), out / f"{name}-{rank}.safetensors")
+        history.to_csv(out / f"{name}-{rank}.csv", index=False)
+
+    teacher, _ = probes.load_checkpoint(given / "teacher")
+    every = [CrossEntropy(), SoftLabels(), HiddenStates(), Attentions(), CrossCorrelation(), AttentionOutputs()]
+    # Of 36 rows, batches of 5 are no equal parts, and the last one of an epoch is a single text.
+    options = {"batch_size": 5, "accumulate": 3, "folder": out / "folder", "save_every": 2, "progress": True}
+    run("all", *every, AlignedWeights(teacher), steps=4, **options)
+    run("outputs", AttentionOutputs())  # of which no output of the model is a part
+    run("weights", AlignedWeights(teacher, form="frobenius"))
+    settings = {"criterion": "movement", "schedule": "cubic", "prunings": 2, "evaluate": accuracy}
+    run("prune", CrossEntropy(), steps=4, **settings)
+    with pytest.raises(probes.InputError, match="step 2: the objective 'spoilt' is nan"):
+        run("spoilt", CrossEntropy(), Spoils(2))
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory, make_tokenizer, tiny_models):
+    """What `everything` wrote: in one process, and in two under torchrun with what they printed."""
+    given, one, two = (tmp_path_factory.mktemp(name) for name in ("given", "one", "two"))
+    settings = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "id2label": dict(enumerate("xyz"))}
+    model = tiny_models("BertForSequenceClassification", **settings)
+    for name in ("student", "teacher"):
+        model.save_pretrained(given / name)
+        make_tokenizer().save_pretrained(given / name)
+        with torch.no_grad():
+            for parameter in model.parameters():  # those of the teacher
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    make_corpus().to_pandas().to_csv(given / "corpus.csv", index=False)
+    root = Path(__file__).resolve().parents[2]
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", __file__, given, two],
+        env={**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    everything(given, one)
+    return given, one, two, done.stderr
+
+
+@pytest.mark.parametrize("name", ["all", "outputs", "weights", "prune"])
+def test_two_processes_train_as_one_does(two_processes, name):
+    given, one, two, _ = two_processes
+    expected, *found = (load_file(p / f"{name}-{r}.safetensors") for p, r in ((one, 0), (two, 0), (two, 1)))
+    assert same(found[0], found[1])
+    # Softmax does not see the biases of keys: their gradients are rounding, which Adam takes for a direction.
+    real = {k: v for k, v in expected.items() if not k.endswith("key.bias")}
+    assert len(real) == len(expected) - 3
+    assert same(real, found[0], atol=1e-6)
+    assert same(expected, found[0], atol=1e-4)
+    given = load_file(given / "student" / "model.safetensors")
+    assert not same(given, expected, atol=1e-4)  # they were trained
+    expected, *found = (pd.read_csv(p / f"{name}-{r}.csv") for p, r in ((one, 0), (two, 0), (two, 1)))
+    pd.testing.assert_frame_equal(found[0], found[1])
+    pd.testing.assert_frame_equal(found[0], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_of_two_processes_one_writes_and_shows_progress(two_processes):
+    _, one, two, printed = two_processes
+    folders = [sorted(p.name for p in (x / "folder").iterdir()) for x in (one, two)]
+    assert folders == [["checkpoint-2", "checkpoint-4"]] * 2
+    assert len(list((two / "folder" / "checkpoint-4").glob("rng_state_*"))) == 2  # it was two that trained
+    histories = [pd.read_json(x / "folder" / "checkpoint-4" / "history.json") for x in (one, two)]
+    pd.testing.assert_frame_equal(*histories, rtol=1e-4, atol=1e-6)
+    assert histories[0]["step"].tolist() == [1, 2, 3, 4]
+    assert printed.count("| 0/4 ") == 1
+
+
+if __name__ == "__main__":
+    everything(Path(sys.argv[1]), Path(sys.argv[2]))

@@ -9,6 +9,8 @@ from safetensors.torch import load_file, save_file
 
 import probes
 from probes.checkpoint import check_checkpoint, weights_fingerprint
+from probes.packed import PACKED, pack, unpack
+from probes.shapes import apply_shapes
 
 
 @pytest.fixture
@@ -25,6 +27,30 @@ def change_config(folder, **changes):
 def pickle_only(folder):
     torch.save(load_file(folder / "model.safetensors"), folder / "pytorch_model.bin")
     (folder / "model.safetensors").unlink()
+
+
+def thin_out(model):
+    """Set nine of ten numbers of a model to zero, negative ones to negative zero."""
+    with torch.no_grad():
+        for parameter in model.parameters():
+            parameter.mul_((torch.arange(parameter.numel()) % 10 == 0).reshape(parameter.shape))
+    return model
+
+
+def pack_in_place(folder):
+    tensors, metadata = pack(load_file(folder / "model.safetensors"))
+    assert any(name.endswith(".mask") for name in tensors)
+    save_file(tensors, folder / PACKED, metadata)
+    (folder / "model.safetensors").unlink()
+
+
+@pytest.fixture
+def packed_folder(tiny_models, make_tokenizer, tmp_path):
+    """A folder of packed weights to spoil."""
+    thin_out(tiny_models("BertForSequenceClassification")).save_pretrained(tmp_path / "packed")
+    make_tokenizer().save_pretrained(tmp_path / "packed")
+    pack_in_place(tmp_path / "packed")
+    return tmp_path / "packed"
 
 
 @pytest.mark.parametrize("architecture", ["BertForSequenceClassification", "BertModel", "GPT2LMHeadModel", "T5Model"])
@@ -217,3 +243,137 @@ def test_loading_leaves_the_messages_of_transformers_as_they_were(folder):
     with pytest.raises(probes.InputError):
         probes.load_checkpoint(folder)
     assert (logging.get_verbosity(), logging.is_progress_bar_enabled()) == before
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16], ids=str)
+@pytest.mark.parametrize(
+    "architecture",
+    ["BertForSequenceClassification", "BertModel", "LlamaModel", "GPT2LMHeadModel", "T5ForConditionalGeneration"],
+)
+def test_packed_weights_make_the_same_model_as_plain_ones(tmp_path, tiny_models, make_tokenizer, architecture, dtype):
+    saved = thin_out(tiny_models(architecture)).to(dtype)
+    if saved.can_generate():
+        saved.generation_config.max_new_tokens = 7
+    saved.save_pretrained(tmp_path / "plain")
+    make_tokenizer().save_pretrained(tmp_path / "plain")
+    pack_in_place(shutil.copytree(tmp_path / "plain", tmp_path / "packed"))
+    plain, packed = (probes.load_checkpoint(tmp_path / name)[0] for name in ("plain", "packed"))
+    assert type(packed) is type(saved)
+    assert {p.dtype for p in packed.parameters()} == {torch.float32}
+    assert not any(module.training for module in packed.modules())
+    assert weights_fingerprint(packed) == weights_fingerprint(plain)
+    ids = {"input_ids": torch.tensor([[2, 5, 6, 3]])}
+    if saved.config.is_encoder_decoder:
+        ids["decoder_input_ids"] = ids["input_ids"]
+    with torch.no_grad():
+        assert torch.equal(packed(**ids)[0], plain(**ids)[0])
+    assert packed.name_or_path == packed.config.name_or_path == str(tmp_path / "packed")
+    if saved.can_generate():
+        assert packed.generation_config.to_dict() == plain.generation_config.to_dict()
+        assert packed.generation_config.max_new_tokens == 7
+        # Tied weights come back tied, once.
+        assert packed.get_input_embeddings().weight is packed.get_output_embeddings().weight
+    tied = {name for name, _ in packed.named_parameters()}
+    assert tied == {name for name, _ in plain.named_parameters()}
+
+
+def test_packed_weights_of_fewer_heads_load(tmp_path, tiny_models, make_tokenizer):
+    saved = thin_out(tiny_models("BertForSequenceClassification"))
+    saved.config.heads_kept = [1, 2, 1]
+    apply_shapes(saved)
+    saved.save_pretrained(tmp_path)
+    make_tokenizer().save_pretrained(tmp_path)
+    pack_in_place(tmp_path)
+    model, _ = probes.load_checkpoint(tmp_path)
+    assert type(model) is type(saved)
+    assert model.bert.encoder.layer[0].attention.self.query.weight.shape == (6, 12)
+    assert weights_fingerprint(model) == weights_fingerprint(saved)
+
+
+def test_packed_weights_load_without_the_name_of_an_architecture(packed_folder):
+    whole = probes.load_checkpoint(packed_folder)[0]
+    change_config(packed_folder, architectures=None)
+    assert weights_fingerprint(probes.load_checkpoint(packed_folder)[0]) == weights_fingerprint(whole.bert)
+
+
+def repack(folder, **changes):
+    """Change tensors of packed weights: one that is None goes."""
+    state = {k: v for k, v in (unpack(folder / PACKED) | changes).items() if v is not None}
+    tensors, metadata = pack(state)
+    save_file(tensors, folder / PACKED, metadata)
+
+
+def shorten_values(folder):
+    tensors, (_, metadata) = load_file(folder / PACKED), pack(unpack(folder / PACKED))
+    tensors["bert.encoder.layer.0.output.dense.weight.values"] = torch.ones(3)
+    save_file(tensors, folder / PACKED, metadata)
+
+
+def shorten_mask(folder):
+    tensors, (_, metadata) = load_file(folder / PACKED), pack(unpack(folder / PACKED))
+    tensors["bert.encoder.layer.0.output.dense.weight.mask"] = torch.ones(3, dtype=torch.uint8)
+    save_file(tensors, folder / PACKED, metadata)
+
+
+def both_forms(folder):
+    save_file(unpack(folder / PACKED), folder / "model.safetensors", {"format": "pt"})
+
+
+SPOILT_PACKED = {
+    "no model": SPOILT["no model"],
+    "no weights": SPOILT["no weights"],
+    "no tokenizer": SPOILT["no tokenizer"],
+    "more layers": SPOILT["more layers"],
+    "a weight lacks": (
+        lambda f: repack(f, **{"bert.encoder.layer.1.output.dense.weight": None}),
+        "missing in the checkpoint: bert.encoder.layer.1.output.dense.weight. Its config",
+    ),
+    "other shape": SPOILT["other shape"],
+    "truncated": (lambda f: (f / PACKED).write_bytes((f / PACKED).read_bytes()[:-1]), f"{PACKED}: not readable as"),
+    "values": (shorten_values, f"{PACKED}: bert.encoder.layer.0.output.dense.weight: .* found 3"),
+    "mask": (shorten_mask, f"{PACKED}: bert.encoder.layer.0.output.dense.weight: .* a mask of 30 bytes .* found 3"),
+    "plain under this name": (
+        lambda f: (both_forms(f), (f / "model.safetensors").replace(f / PACKED)),
+        f"{PACKED}: its metadata is not that of packed weights",
+    ),
+    "both forms": (both_forms, f"expected one set of weights, found model.safetensors and {PACKED}: .*Move one of"),
+}
+
+
+@pytest.mark.parametrize(("spoil", "message"), SPOILT_PACKED.values(), ids=SPOILT_PACKED)
+def test_a_folder_of_packed_weights_that_is_not_whole_is_refused_in_one_line(packed_folder, spoil, message):
+    probes.load_checkpoint(packed_folder)
+    spoil(packed_folder)
+    with pytest.raises(probes.InputError, match=message) as caught:
+        probes.load_checkpoint(packed_folder)
+    assert str(caught.value).startswith(str(packed_folder))
+    assert "\n" not in str(caught.value)
+
+
+def test_the_check_before_loading_finds_packed_weights_that_do_not_fit_and_reads_none(packed_folder, monkeypatch):
+    check_checkpoint(packed_folder)
+    monkeypatch.setattr("numpy.unpackbits", None)
+    check_checkpoint(packed_folder)
+    monkeypatch.undo()
+    shorten_mask(packed_folder)
+    with pytest.raises(probes.InputError, match="its parts do not fit together"):
+        check_checkpoint(packed_folder)
+
+
+def test_no_pickle_is_opened_beside_packed_weights(packed_folder):
+    torch.save({"evil": Evil()}, packed_folder / "pytorch_model.bin")
+    expected = weights_fingerprint(probes.load_checkpoint(packed_folder)[0])
+    assert weights_fingerprint(probes.load_checkpoint(packed_folder, allow_pickle=True)[0]) == expected
+
+
+def test_packed_weights_without_a_pooler_have_the_same_fingerprint_each_time_and_as_plain_ones(packed_folder):
+    repack(packed_folder, **{"bert.pooler.dense.weight": None, "bert.pooler.dense.bias": None})
+    found = set()
+    for seed in (1, 2):
+        before = torch.manual_seed(seed).get_state()
+        found.add(weights_fingerprint(probes.load_checkpoint(packed_folder)[0]))
+        assert torch.equal(torch.get_rng_state(), before)
+    both_forms(packed_folder)
+    (packed_folder / PACKED).unlink()
+    found.add(weights_fingerprint(probes.load_checkpoint(packed_folder)[0]))
+    assert len(found) == 1
