@@ -42,6 +42,7 @@ def prune(
     only: str | None = None,
     schedule: str = "one_shot",
     prunings: int = 10,
+    prune_until: float | None = None,
     train: datasets.Dataset | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     steps: int = 0,
@@ -66,7 +67,9 @@ def prune(
         only: a regular expression; of the matrices only those whose name it finds are pruned.
         schedule: "one_shot" (before any training; by movement halfway through it), or while training "uniform" (equal
             steps) or "cubic" (fast first).
-        prunings: how many times, at even distances over the training; the last one leaves as many steps to recover.
+        prunings: how many times, at even distances.
+        prune_until: share of the training at which the last of them is, above 0 and at most 1; by default it leaves as
+            many steps to recover as there are between two.
         train: a corpus to train on, and to look at where the criterion does.
         tokenizer: of the model, where there is text.
         steps: updates of the weights; 0 for no training.
@@ -75,7 +78,7 @@ def prune(
         seed: of the random criterion and of the training.
         folder: for checkpoints, as in `compress.training.train`; a training that was interrupted goes on.
         settings: further settings of `compress.training.train`: batch_size, learning_rate, accumulate, evaluate,
-            evaluate_at, save_every, progress.
+            evaluate_at, callbacks, save_every, progress.
 
     Returns:
         A new model of the same class. `model.config.compression` says what was done to it, over the pruned matrices
@@ -104,7 +107,7 @@ def prune(
     if not isinstance(model, PreTrainedModel):
         raise InputError(f"expected a model of transformers, found {type(model).__name__}")
     scope = check_criterion(criterion, scope)
-    _check_schedule(criterion, schedule, prunings, train, tokenizer, steps)
+    _check_schedule(criterion, schedule, prunings, prune_until, train, tokenizer, steps)
     pruned = copy.deepcopy(model)
     matrices = _matrices(pruned, only)
     masks = _Masks(pruned, matrices, scope)
@@ -126,7 +129,8 @@ def prune(
         times: list[int] = []
         shares: list[float] = []
         if schedule != "one_shot":
-            times = [round(k * steps / (prunings + 1)) for k in range(1, prunings + 1)]
+            until = prunings / (prunings + 1) if prune_until is None else prune_until
+            times = [max(1, round(k * steps * until / prunings)) for k in range(1, prunings + 1)]
             shares = [sparsity_at(k, prunings, schedule) for k in range(1, prunings + 1)]
         elif not at_once:
             times, shares = [max(1, steps // 2)], [1.0]
@@ -142,7 +146,7 @@ def prune(
             objective=list(objective) or [CrossEntropy()],
             teacher=model if teacher is None else teacher,
             steps=steps,
-            callbacks=[callback],
+            callbacks=[callback, *settings.pop("callbacks", ())],
             folder=folder,
             seed=seed,
             **settings,
@@ -192,7 +196,7 @@ class _Masks:
         """Set to zero what is gone."""
         with torch.no_grad():
             for name, weight in self.matrices.items():
-                weight.mul_(self.kept[name])
+                weight.masked_fill_(~self.kept[name], 0)
 
 
 class _Prunes(TrainerCallback):
@@ -219,7 +223,7 @@ class _Prunes(TrainerCallback):
             self.movement = load_file(gathered, device=str(args.device))
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self.criterion == "movement":
+        if self.criterion == "movement" and state.is_world_process_zero:
             save_file(self.movement, _movement(args.output_dir, state.global_step))
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -256,6 +260,7 @@ def _check_schedule(
     criterion: str,
     schedule: str,
     prunings: int,
+    prune_until: float | None,
     train: datasets.Dataset | None,
     tokenizer: PreTrainedTokenizerBase | None,
     steps: int,
@@ -274,8 +279,16 @@ def _check_schedule(
         raise InputError(f"schedule={schedule!r} prunes while it trains: give train=... and steps=...")
     if not trained and criterion == "movement":
         raise InputError("criterion='movement' is gathered in training: give train=... and steps=...")
-    if schedule != "one_shot" and (not isinstance(prunings, int) or not 1 <= prunings < max(steps, 2)):
-        raise InputError(f"prunings={prunings!r}: expected a whole number of at least 1 and fewer than steps={steps}")
+    if schedule == "one_shot":
+        return
+    if prune_until is not None and not 0 < prune_until <= 1:
+        raise InputError(f"prune_until={prune_until}: expected a share of the training, above 0 and at most 1")
+    most = max(1, int(steps - 1 if prune_until is None else steps * prune_until))
+    if not isinstance(prunings, int) or not 1 <= prunings <= most:
+        raise InputError(
+            f"prunings={prunings!r}: expected a whole number of at least 1 and at most {most}, the steps that they are "
+            "spread over"
+        )
 
 
 def _matrices(model: PreTrainedModel, only: str | None) -> dict[str, torch.nn.Parameter]:

@@ -1,4 +1,4 @@
-"""Recipes: published methods of pruning, each a schedule and its objectives. Settings go on to `compress.prune`."""
+"""Recipes: published methods of compression, each a schedule and its objectives, by the verbs of this package."""
 
 from __future__ import annotations
 
@@ -7,8 +7,11 @@ from typing import Any, Literal
 import datasets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from compress.codebooks import product_quantize
+from compress.grafting import Grafting
 from compress.objectives import (
     AlignedWeights,
+    AttentionOutputs,
     Attentions,
     CrossCorrelation,
     CrossEntropy,
@@ -19,6 +22,7 @@ from compress.objectives import (
     SoftLabels,
 )
 from compress.prune import prune
+from compress.quantize import quantize
 from probes.errors import InputError
 
 
@@ -144,6 +148,109 @@ def sparse_bert(
     parts: list[Objective] = [Attentions(weight=layers), HiddenStates(weight=layers + 1), SoftLabels()]
     settings = {"teacher": teacher, "schedule": "cubic", "prunings": min(100, max(1, steps // 2))} | settings
     return _prune(pretrained, tokenizer, train, parts, sparsity, steps, settings)
+
+
+def sparse_progressive_distillation(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: datasets.Dataset,
+    *,
+    sparsity: float = 0.9,
+    steps: int,
+    probability: float = 0.8,
+    prune_until: float = 1 / 2,
+    alone_from: float = 2 / 3,
+    **settings: Any,
+) -> PreTrainedModel:
+    """Prune a fine-tuned model block by block inside the model itself, so that it learns without overfitting.
+
+    In three stages: the blocks are pruned while each stands, with some probability, in its place in the frozen model,
+    whose own block is used otherwise; then that probability rises to 1; then the pruned model is trained alone. All the
+    while attention maps, hidden states and soft labels of the model are distilled.
+
+    Args:
+        model: the fine-tuned model, also the teacher; it is not changed.
+        tokenizer: of the model.
+        train: a corpus; labels are not used.
+        sparsity, steps, settings: as in `compress.prune`; pruned is by a cubic schedule, 12 times or fewer.
+        probability, prune_until, alone_from: as in `compress.grafting.Grafting`.
+
+    Raises:
+        InputError: what `Grafting` and `compress.prune` raise.
+
+    Notes:
+        Huang et al. 2022, arXiv 2110.08190: blocks only are trained, and the learning rate decays once until the
+        pruning ends and once after it. The authors' learning rates (1.6e-4 and above) are higher than the default here.
+        Attention is compared as probabilities, and padding is left out, see `compress.objectives`.
+    """
+    layers, classes = model.config.num_hidden_layers, max(1, len(model.config.id2label or {}))
+    parts: list[Objective] = [
+        Attentions(weight=layers),
+        HiddenStates(weight=layers + 1),
+        SoftLabels(weight=1 / classes),
+    ]
+    teacher = settings.pop("teacher", model)
+    grafting = Grafting(
+        teacher,
+        probability=probability,
+        prune_until=prune_until,
+        alone_from=alone_from,
+        seed=settings.get("seed", 0),
+    )
+    how = {"teacher": teacher, "schedule": "cubic", "prunings": min(12, max(1, int(steps * prune_until)))} | settings
+    how["callbacks"] = [grafting, *how.get("callbacks", ())]
+    return _prune(model, tokenizer, train, parts, sparsity, steps, {"prune_until": prune_until} | how)
+
+
+def self_distilled_quantization(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: datasets.Dataset,
+    *,
+    steps: int,
+    variant: Literal["attention_and_logits", "logits", "attention", "hidden_states"] = "attention_and_logits",
+    host: Literal["quant_noise", "product"] = "quant_noise",
+    alpha: float = 0.5,
+    beta: float = 1.0,
+    temperature: float = 2.0,
+    **settings: Any,
+) -> PreTrainedModel:
+    """Quantise a fine-tuned model in training, while the model in full precision is distilled into it.
+
+    Args:
+        model: the fine-tuned model, also the teacher; it is not changed.
+        tokenizer: of the model.
+        train: a corpus with labels.
+        steps: updates of the weights.
+        variant: what is distilled beside the labels: what each attention head gives, the class probabilities, both, or
+            the hidden states.
+        host: "quant_noise" rounds random blocks in training and all in the end (`compress.quantize`), "product" gives
+            one layer after another few codewords (`compress.product_quantize`).
+        alpha, beta: what class probabilities count, and what heads or hidden states do.
+        temperature: of the class probabilities.
+        settings: of the host: bits, group, noise, ... or codes, block, ..., and of `compress.training.train`.
+
+    Raises:
+        InputError: variant or host is not known; what the host raises.
+
+    Notes:
+        O' Neill and Dutta 2023, arXiv 2307.05972, its objectives as recalled. With the host "product" the attention of
+        all layers is compared all along, not only of those that are quantised by then.
+    """
+    logits = SoftLabels(weight=alpha, temperature=temperature)
+    distilled: dict[str, list[Objective]] = {
+        "attention_and_logits": [logits, AttentionOutputs(weight=beta)],
+        "logits": [logits],
+        "attention": [AttentionOutputs(weight=beta)],
+        "hidden_states": [HiddenStates(weight=beta)],
+    }
+    hosts = {"quant_noise": quantize, "product": product_quantize}
+    if variant not in distilled:
+        raise InputError(f"variant={variant!r} is not known; choose one of {', '.join(map(repr, distilled))}")
+    if host not in hosts:
+        raise InputError(f"host={host!r} is not known; choose one of {', '.join(map(repr, hosts))}")
+    objective = [CrossEntropy(), *distilled[variant]]
+    return hosts[host](model, tokenizer=tokenizer, train=train, steps=steps, objective=objective, **settings)
 
 
 def _prune(

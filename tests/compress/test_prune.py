@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from stops import Stops
 
 import probes
 from compress import prune, save
@@ -224,12 +225,9 @@ def test_an_interrupted_pruning_ends_as_it_would_have(classifier, make_tokenizer
         **QUIET,
     }
     whole = prune(classifier, folder=tmp_path / "whole", **options)
-
-    def stop(model):
-        raise KeyboardInterrupt
-
     with pytest.raises(KeyboardInterrupt):
-        prune(classifier, folder=tmp_path / "run", evaluate=stop, evaluate_at=[11], **options)
+        prune(classifier, folder=tmp_path / "run", callbacks=[Stops(11)], **options)
+    assert (tmp_path / "run" / "checkpoint-10").is_dir()
     again = prune(classifier, folder=tmp_path / "run", **options)
     assert all(torch.equal(v, again.state_dict()[k]) for k, v in whole.state_dict().items())
     pd.testing.assert_frame_equal(again.history, whole.history)
@@ -276,8 +274,11 @@ def test_settings_that_do_not_fit_are_refused(classifier, options, message):
 
 
 def test_more_prunings_than_steps_are_refused(classifier, make_tokenizer, corpus):
-    with pytest.raises(probes.InputError, match="prunings=10: expected a whole number of at least 1 and fewer than"):
+    with pytest.raises(probes.InputError, match="prunings=10: expected a whole number of at least 1 and at most 4"):
         prune(classifier, sparsity=0.5, schedule="cubic", train=corpus, tokenizer=make_tokenizer(), steps=5)
+    options = {"train": corpus, "tokenizer": make_tokenizer(), "steps": 5, "prune_until": 1.2}
+    with pytest.raises(probes.InputError, match=r"prune_until=1.2: expected a share of the training"):
+        prune(classifier, sparsity=0.5, schedule="cubic", **options)
 
 
 def test_one_shot_prunes_before_it_trains(classifier, make_tokenizer, corpus):
