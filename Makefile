@@ -2,6 +2,8 @@
 # make test    run the tests
 # make lint    check style and types
 # make bench   print the benchmark tables
+# make study-pruning, make study-quantization
+#              make the studies in notebooks/studies/ again (up to an hour each)
 # make data    rebuild the bundled corpus and the bundled model (about ten minutes)
 # make figures remake the figures of the README
 # make clean   remove the environment and what the demo wrote
@@ -11,7 +13,7 @@ BIN := .venv/bin
 # Threads that spin while they wait make each other slow where cores are shared.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test lint bench data figures clean
+.PHONY: demo test lint bench study-pruning study-quantization data figures clean
 
 demo: .venv/installed runs/demo/pruned
 	$(BIN)/python -m probes compare base=bundled pruned=runs/demo/pruned --corpus bundled --split test --pivot en \
@@ -34,7 +36,14 @@ bench: .venv/installed-bench
 	$(BIN)/python -W ignore tests/benchmarks/bench_similarity.py
 	$(BIN)/python -W ignore tests/benchmarks/bench_representers.py
 	$(BIN)/python -W ignore tests/benchmarks/bench_pruning.py
+	$(BIN)/python -W ignore tests/benchmarks/bench_quantization.py
 	$(BIN)/python -W ignore tests/benchmarks/bench_memory.py
+
+study-pruning: .venv/installed
+	$(BIN)/python -W ignore notebooks/studies/pruning.py
+
+study-quantization: .venv/installed
+	$(BIN)/python -W ignore notebooks/studies/quantization.py
 
 data: .venv/installed
 	$(BIN)/python data/build_corpus.py

@@ -12,8 +12,13 @@ import datasets
 from transformers import PreTrainedModel
 
 from compress import recipes
+from compress.allocate import DAMAGES, allocate_bits
+from compress.codebooks import product_quantize
 from compress.criteria import SCOPES
+from compress.deploy import BACKENDS
 from compress.prune import SCHEDULES, prune
+from compress.quantize import quantize
+from compress.quantizers import RANGES
 from compress.saving import check_new, save
 from compress.structure import drop_layers, prune_channels, prune_heads
 from compress.vocabulary import prune_vocabulary
@@ -27,6 +32,7 @@ _RECIPES: dict[str, Callable[..., PreTrainedModel]] = {
     "magnitude_pruning": recipes.magnitude_pruning,
     "self_distilled_pruning": recipes.self_distilled_pruning,
     "aligned_weights": recipes.aligned_weights,
+    "sparse_progressive_distillation": recipes.sparse_progressive_distillation,
 }
 
 
@@ -45,6 +51,9 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument("--corpus", help="where text is needed: a file, a hub name, or 'bundled'")
     common.add_argument("--split", help="keep this split of the corpus only")
     common.add_argument("--languages", type=_list, help="keep these languages only, separated by commas")
+    common.add_argument(
+        "--packed", action="store_true", help="leave zeros out on disk: smaller, but for layerscope alone to read"
+    )
     common.add_argument("--seed", type=int, default=0, help="(%(default)s)")
 
     weights = commands.add_parser(
@@ -74,6 +83,41 @@ def _parser() -> argparse.ArgumentParser:
 
     vocabulary = commands.add_parser("vocabulary", parents=[common], help="keep the tokens that a corpus uses")
     vocabulary.set_defaults(run=_vocabulary)
+    trained = argparse.ArgumentParser(add_help=False)
+    trained.add_argument("--only", metavar="RE", help="of the matrices only those whose name this expression finds")
+    trained.add_argument("--embeddings", action="store_true", help="the token embeddings too")
+    trained.add_argument(
+        "--distilled", action="store_true", help="train on what the original gives, not on labels alone"
+    )
+    trained.add_argument("--steps", type=int, default=0, help="updates of the weights on --corpus; 0 for no training")
+    trained.add_argument("--batch-size", type=int, default=32, help="(%(default)s)")
+    trained.add_argument("--learning-rate", type=float, default=5e-5, help="(%(default)s)")
+
+    rounded = commands.add_parser("quantize", parents=[common, trained], help="round weights and inputs to a few bits")
+    rounded.add_argument("--bits", type=int, default=8, help="of the weights, 2 to 8 (%(default)s)")
+    rounded.add_argument("--average-bits", type=float, help="in place of --bits: to each matrix as many as it needs")
+    rounded.add_argument(
+        "--damage", choices=DAMAGES, default="alignment", help="what --average-bits keeps low (%(default)s)"
+    )
+    rounded.add_argument("--backend", choices=BACKENDS, help="make a model that runs in int8, in place of a simulation")
+    rounded.add_argument("--group", default="channel", help="tensor, channel or so many inputs (%(default)s)")
+    rounded.add_argument("--affine", action="store_true", help="with a zero point, for weights that lean to one side")
+    rounded.add_argument("--ranges", choices=RANGES, default="minmax", help="(%(default)s)")
+    rounded.add_argument("--activation-bits", type=_bits, default=8, help="of the inputs, or none (%(default)s)")
+    rounded.add_argument(
+        "--calibrate", action="store_true", help="measure the ranges of inputs on --corpus, and fix them"
+    )
+    rounded.add_argument(
+        "--noise", type=float, default=0.1, help="share of the weights rounded in training (%(default)s)"
+    )
+    rounded.set_defaults(run=_quantize)
+
+    shared = commands.add_parser(
+        "product-quantize", parents=[common, trained], help="let groups of weights share a few codewords"
+    )
+    shared.add_argument("--codes", type=int, default=256, help="codewords a matrix (%(default)s)")
+    shared.add_argument("--block", type=int, default=8, help="weights that share one (%(default)s)")
+    shared.set_defaults(run=_product_quantize)
     return parser
 
 
@@ -95,7 +139,7 @@ def _prune(options: argparse.Namespace) -> None:
         pruned = prune(model, train=corpus, tokenizer=tokenizer, **how)
     else:
         pruned = _RECIPES[options.recipe](model, tokenizer, corpus, **how)
-    save(pruned, options.out, tokenizer)
+    save(pruned, options.out, tokenizer, packed=options.packed)
     done = pruned.config.compression
     print(
         f"pruned {len(done['pruned'])} matrices: {done['sparsity_of_pruned']:.1%} of their weights are zero, "
@@ -120,7 +164,7 @@ def _structure(options: argparse.Namespace) -> None:
         smaller = prune_channels(smaller, options.channels, **how)
     if options.layers:
         smaller = drop_layers(smaller, options.layers, **given)
-    save(smaller, options.out, tokenizer)
+    save(smaller, options.out, tokenizer, packed=options.packed)
     print(f"{_size(model)} -> {_size(smaller)}; wrote {options.out}")
 
 
@@ -132,8 +176,72 @@ def _vocabulary(options: argparse.Namespace) -> None:
     model, tokenizer = load_checkpoint(options.model, allow_pickle=options.allow_pickle)
     assert corpus is not None
     smaller, fewer = prune_vocabulary(model, tokenizer, corpus)
-    save(smaller, options.out, fewer)
+    save(smaller, options.out, fewer, packed=options.packed)
     print(f"{len(tokenizer):,} -> {len(fewer):,} tokens, {_size(model)} -> {_size(smaller)}; wrote {options.out}")
+
+
+def _quantize(options: argparse.Namespace) -> None:
+    if options.calibrate and options.corpus is None:
+        raise InputError("--calibrate measures ranges on text: give --corpus")
+    if options.average_bits is not None and options.corpus is None and options.damage != "weights":
+        raise InputError("--average-bits measures damage on text: give --corpus")
+    if options.average_bits is not None and options.backend is not None:
+        raise InputError(f"--backend {options.backend} takes as many bits for all: give --bits, not --average-bits")
+    model, tokenizer, corpus, how = _before_quantising(options)
+    grid: dict[str, Any] = {"symmetric": not options.affine, "ranges": options.ranges}
+    grid["group"] = int(options.group) if options.group.isdecimal() else options.group
+    bits: Any = options.bits
+    if options.average_bits is not None:
+        bits = allocate_bits(
+            model,
+            corpus,
+            tokenizer,
+            average_bits=options.average_bits,
+            damage=options.damage,
+            seed=options.seed,
+            **grid,
+        )
+    how |= {"bits": bits, "activation_bits": options.activation_bits, "backend": options.backend, **grid}
+    how |= {"calibrate": corpus if options.calibrate else None} | ({"noise": options.noise} if options.steps else {})
+    make = recipes.self_distilled_quantization if options.distilled else quantize
+    _saved_quantised(make(model, **how), options, tokenizer)
+
+
+def _product_quantize(options: argparse.Namespace) -> None:
+    model, tokenizer, _, how = _before_quantising(options)
+    how |= {"codes": options.codes, "block": options.block}
+    if options.distilled:
+        quantised = recipes.self_distilled_quantization(model, host="product", **how)
+    else:
+        quantised = product_quantize(model, **how)
+    _saved_quantised(quantised, options, tokenizer)
+
+
+def _before_quantising(options: argparse.Namespace) -> tuple[Any, Any, datasets.Dataset | None, dict[str, Any]]:
+    """Return model, tokenizer, corpus, and the settings that both ways of quantising have."""
+    if options.steps and options.corpus is None:
+        raise InputError("--steps trains on text: give --corpus")
+    if options.distilled and not options.steps:
+        raise InputError("--distilled is about training: give --steps and --corpus")
+    check_new(options.out)
+    corpus = _corpus(options)
+    model, tokenizer = load_checkpoint(options.model, allow_pickle=options.allow_pickle)
+    how: dict[str, Any] = {"tokenizer": tokenizer, "only": options.only, "embeddings": options.embeddings}
+    how |= {"train": corpus if options.steps else None, "steps": options.steps, "seed": options.seed}
+    if options.steps:
+        how |= {"batch_size": options.batch_size, "learning_rate": options.learning_rate}
+    return model, tokenizer, corpus, how
+
+
+def _saved_quantised(model: PreTrainedModel, options: argparse.Namespace, tokenizer: Any) -> None:
+    save(model, options.out, tokenizer, packed=options.packed)
+    done = model.config.compression
+    counted = f"{done['average_bits']:.2f} bits a weight, " if "average_bits" in done else ""
+    print(f"{counted}{done['bytes_of_model'] / 1e6:.2f} MB in all, packed; wrote {options.out}")
+
+
+def _bits(text: str) -> int | None:
+    return None if text == "none" else int(text)
 
 
 def _size(model: PreTrainedModel) -> str:
