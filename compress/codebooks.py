@@ -24,7 +24,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from compress.criteria import transposed
-from compress.matrices import block_matrices
+from compress.matrices import matrices_of
 from compress.objectives import CrossEntropy, Objective
 from compress.saving import record
 from compress.training import train as run_training
@@ -112,7 +112,7 @@ def product_quantize(
     if not isinstance(model, PreTrainedModel):
         raise InputError(f"expected a model of transformers, found {type(model).__name__}")
     quantized = copy.deepcopy(model)
-    matrices = _matrices(quantized, only, embeddings)
+    matrices = matrices_of(quantized, only, embeddings)
     layers = _layers(matrices)
     _check_training(train, tokenizer, steps, len(layers))
     books = _Codebooks(quantized, matrices, codes, block, seed)
@@ -332,21 +332,6 @@ def _check_training(
         raise InputError(
             f"steps={steps}: expected more than {layers}, the layers that are quantised one after another in training"
         )
-
-
-def _matrices(model: PreTrainedModel, only: str | None, embeddings: bool) -> dict[str, torch.nn.Parameter]:
-    matrices = block_matrices(model)
-    if embeddings:
-        table = model.get_input_embeddings().weight
-        matrices = {n: p for n, p in model.named_parameters() if p is table} | matrices
-    if not matrices:
-        raise InputError(f"{type(model).__name__} has no weight matrices inside repeated blocks, so none to quantise")
-    if only is None:
-        return matrices
-    chosen = {name: w for name, w in matrices.items() if re.search(only, name)}
-    if not chosen:
-        raise InputError(f"only={only!r} finds none of the matrices; they are {', '.join(list(matrices)[:6])}, ...")
-    return chosen
 
 
 def _layers(matrices: Mapping[str, Any]) -> list[list[str]]:

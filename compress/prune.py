@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,7 @@ from compress.criteria import (
     sparsity_at,
     transposed,
 )
-from compress.matrices import block_matrices
+from compress.matrices import matrices_of
 from compress.objectives import CrossEntropy, Objective
 from compress.saving import record
 from compress.training import train as run_training
@@ -109,7 +108,7 @@ def prune(
     scope = check_criterion(criterion, scope)
     _check_schedule(criterion, schedule, prunings, prune_until, train, tokenizer, steps)
     pruned = copy.deepcopy(model)
-    matrices = _matrices(pruned, only)
+    matrices = matrices_of(pruned, only)
     masks = _Masks(pruned, matrices, scope)
     gone = sum(int((~k).sum()) for k in masks.kept.values())
     total = sum(k.numel() for k in masks.kept.values())
@@ -289,15 +288,3 @@ def _check_schedule(
             f"prunings={prunings!r}: expected a whole number of at least 1 and at most {most}, the steps that they are "
             "spread over"
         )
-
-
-def _matrices(model: PreTrainedModel, only: str | None) -> dict[str, torch.nn.Parameter]:
-    matrices = block_matrices(model)
-    if not matrices:
-        raise InputError(f"{type(model).__name__} has no weight matrices inside repeated blocks, so none to prune")
-    if only is None:
-        return matrices
-    chosen = {name: w for name, w in matrices.items() if re.search(only, name)}
-    if not chosen:
-        raise InputError(f"only={only!r} finds none of the matrices; they are {', '.join(list(matrices)[:6])}, ...")
-    return chosen

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import json
-import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import partial
@@ -21,7 +20,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from compress.criteria import transposed
 from compress.deploy import check_deployed, deploy
-from compress.matrices import block_matrices
+from compress.matrices import found_by, matrices_of
 from compress.objectives import CrossEntropy, Objective
 from compress.quantizers import (
     check_bits,
@@ -505,11 +504,7 @@ def _chosen(
     model: PreTrainedModel, bits: int | Mapping[str, int], embeddings: bool, only: str | None
 ) -> dict[str, int]:
     """The matrices that are quantised, and their bits."""
-    known = list(block_matrices(model))
-    if not known:
-        raise InputError(f"{type(model).__name__} has no weight matrices inside repeated blocks, so none to quantise")
-    if embeddings:
-        known.append(_embedding_name(model))
+    known = list(matrices_of(model, embeddings=embeddings))
     if isinstance(bits, Mapping):
         for name in bits:
             if name not in known:
@@ -522,12 +517,7 @@ def _chosen(
         chosen = {name: bits[name] for name in known if name in bits}
     else:
         chosen = dict.fromkeys(known, bits)
-    if only is None:
-        return chosen
-    found = {name: b for name, b in chosen.items() if re.search(only, name)}
-    if not found:
-        raise InputError(f"only={only!r} finds none of the matrices; they are {', '.join(list(chosen)[:6])}, ...")
-    return found
+    return found_by(only, chosen)
 
 
 def _check_settings(
