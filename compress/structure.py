@@ -21,6 +21,7 @@ from probes.capture import batches_of, capture, classifies, evaluating
 from probes.checkpoint import check_fit, embedding_rows, weights_fingerprint
 from probes.corpus import check_corpus
 from probes.errors import InputError
+from probes.quantized_inputs import quantized_inputs_of
 from probes.shapes import count_of, ends_of, family_of, keep_parts, layers_of
 from probes.similarity import similarity
 
@@ -243,6 +244,8 @@ def _drop(model: PreTrainedModel, gone: Sequence[int]) -> None:
     heads = getattr(model.config, "heads_kept", None)
     if heads is not None:
         model.config.heads_kept = [heads[i] for i in kept]
+    if getattr(model.config, "quantized_inputs", None):
+        model.config.quantized_inputs = quantized_inputs_of(model)
 
 
 def _renumber(model: PreTrainedModel, layers: nn.ModuleList) -> None:

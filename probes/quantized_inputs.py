@@ -59,6 +59,16 @@ def apply_quantized_inputs(model: PreTrainedModel) -> dict[str, QuantizedInput]:
     return hooks
 
 
+def quantized_inputs_of(model: PreTrainedModel) -> dict[str, dict[str, Any]]:
+    """Return what `config.quantized_inputs` has to say of a model as it is, after modules have moved or gone."""
+    return {
+        name: {k: v for k, v in vars(hook).items() if v is not None}
+        for name, module in model.base_model.named_modules()
+        for hook in module._forward_pre_hooks.values()
+        if isinstance(hook, QuantizedInput)
+    }
+
+
 def _hook(name: str, settings: Any) -> QuantizedInput:
     known = {"bits"}, {"bits", "low", "high"}
     good = isinstance(settings, dict) and set(settings) in known and settings["bits"] in BITS

@@ -552,3 +552,20 @@ def test_heads_kept_of_another_model_are_refused(tmp_path):
     pruned.save_pretrained(tmp_path)
     with pytest.raises(probes.InputError, match=r"config.heads_kept has 2 numbers and the model 3 layers"):
         load_pruned(tmp_path)
+
+
+def test_a_quantised_model_that_loses_layers_rounds_the_inputs_of_those_it_keeps(tiny_models, tmp_path, make_tokenizer):
+    model = compress.quantize(tiny_models("BertModel"), bits=8)
+    settings = model.config.quantized_inputs
+    smaller = drop_layers(model, [1])
+    second = {k: v for k, v in settings.items() if ".2." in k}
+    kept = {k: v for k, v in settings.items() if ".0." in k} | {k.replace(".2.", ".1."): v for k, v in second.items()}
+    assert smaller.config.quantized_inputs == kept
+    assert model.config.quantized_inputs == settings
+    assert len(settings) == 18
+    compress.save(smaller, tmp_path / "out", make_tokenizer())
+    loaded, _ = probes.load_checkpoint(tmp_path / "out")
+    ids = torch.tensor([[2, 5, 7, 3]])
+    with torch.no_grad():
+        states = [m(ids).last_hidden_state for m in (smaller, loaded)]
+    assert torch.equal(*states)
