@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import probes.noise  # isort: skip
+
 import importlib.util
 import json
 import os
