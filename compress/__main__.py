@@ -54,7 +54,7 @@ def _parser() -> argparse.ArgumentParser:
     common.add_argument(
         "--packed", action="store_true", help="leave zeros out on disk: smaller, but for layerscope alone to read"
     )
-    common.add_argument("--seed", type=int, default=0, help="(%(default)s)")
+    common.add_argument("--seed", type=_seed, default=0, help="(%(default)s)")
 
     weights = commands.add_parser(
         "prune", parents=[common], help="set the weights that matter least to zero, at once or while training"
@@ -66,7 +66,7 @@ def _parser() -> argparse.ArgumentParser:
     weights.add_argument("--criterion", choices=list(SCOPES), default="magnitude", help="(%(default)s)")
     weights.add_argument("--scope", choices=["matrix", "global", "unit"], help="what is compared (what suits)")
     weights.add_argument("--schedule", choices=SCHEDULES, help="(one_shot, or that of the recipe)")
-    weights.add_argument("--prunings", type=int, default=10, help="how many times, over the training (%(default)s)")
+    weights.add_argument("--prunings", type=int, help="how many times, over the training (10)")
     weights.add_argument("--steps", type=int, default=0, help="updates of the weights; 0 for no training")
     weights.add_argument("--batch-size", type=int, default=32, help="(%(default)s)")
     weights.add_argument("--learning-rate", type=float, default=5e-5, help="(%(default)s)")
@@ -94,7 +94,7 @@ def _parser() -> argparse.ArgumentParser:
     trained.add_argument("--learning-rate", type=float, default=5e-5, help="(%(default)s)")
 
     rounded = commands.add_parser("quantize", parents=[common, trained], help="round weights and inputs to a few bits")
-    rounded.add_argument("--bits", type=int, default=8, help="of the weights, 2 to 8 (%(default)s)")
+    rounded.add_argument("--bits", type=int, help="of the weights, 2 to 8 (8)")
     rounded.add_argument("--average-bits", type=float, help="in place of --bits: to each matrix as many as it needs")
     rounded.add_argument(
         "--damage", choices=DAMAGES, default="alignment", help="what --average-bits keeps low (%(default)s)"
@@ -103,7 +103,9 @@ def _parser() -> argparse.ArgumentParser:
     rounded.add_argument("--group", default="channel", help="tensor, channel or so many inputs (%(default)s)")
     rounded.add_argument("--affine", action="store_true", help="with a zero point, for weights that lean to one side")
     rounded.add_argument("--ranges", choices=RANGES, default="minmax", help="(%(default)s)")
-    rounded.add_argument("--activation-bits", type=_bits, default=8, help="of the inputs, or none (%(default)s)")
+    rounded.add_argument(
+        "--activation-bits", type=_bits_or_none, default=8, help="of the inputs, or none (%(default)s)"
+    )
     rounded.add_argument(
         "--calibrate", action="store_true", help="measure the ranges of inputs on --corpus, and fix them"
     )
@@ -132,7 +134,9 @@ def _prune(options: argparse.Namespace) -> None:
     how: dict[str, Any] = {"sparsity": options.sparsity, "steps": options.steps, "seed": options.seed}
     how |= {"criterion": options.criterion, "scope": options.scope}
     if options.schedule is not None:
-        how |= {"schedule": options.schedule, "prunings": options.prunings}
+        how |= {"schedule": options.schedule}
+    if options.prunings is not None:
+        how |= {"prunings": options.prunings}
     if options.steps:
         how |= {"batch_size": options.batch_size, "learning_rate": options.learning_rate}
     if options.recipe is None:
@@ -185,12 +189,18 @@ def _quantize(options: argparse.Namespace) -> None:
         raise InputError("--calibrate measures ranges on text: give --corpus")
     if options.average_bits is not None and options.corpus is None and options.damage != "weights":
         raise InputError("--average-bits measures damage on text: give --corpus")
+    if options.packed and options.backend is not None:
+        raise InputError(f"--packed leaves out zeros, and --backend {options.backend} stores codes: give one of them")
+    if options.average_bits is not None and (
+        options.only is not None or options.embeddings or options.bits is not None
+    ):
+        raise InputError("--average-bits is shared out over all matrices: leave --only, --embeddings and --bits out")
     if options.average_bits is not None and options.backend is not None:
         raise InputError(f"--backend {options.backend} takes as many bits for all: give --bits, not --average-bits")
     model, tokenizer, corpus, how = _before_quantising(options)
     grid: dict[str, Any] = {"symmetric": not options.affine, "ranges": options.ranges}
     grid["group"] = int(options.group) if options.group.isdecimal() else options.group
-    bits: Any = options.bits
+    bits: Any = 8 if options.bits is None else options.bits
     if options.average_bits is not None:
         bits = allocate_bits(
             model,
@@ -198,7 +208,6 @@ def _quantize(options: argparse.Namespace) -> None:
             tokenizer,
             average_bits=options.average_bits,
             damage=options.damage,
-            seed=options.seed,
             **grid,
         )
     how |= {"bits": bits, "activation_bits": options.activation_bits, "backend": options.backend, **grid}
@@ -221,6 +230,9 @@ def _before_quantising(options: argparse.Namespace) -> tuple[Any, Any, datasets.
     """Return model, tokenizer, corpus, and the settings that both ways of quantising have."""
     if options.steps and options.corpus is None:
         raise InputError("--steps trains on text: give --corpus")
+    read = options.steps or getattr(options, "calibrate", False) or getattr(options, "average_bits", None) is not None
+    if options.corpus is not None and not read:
+        raise InputError("--corpus is given and nothing reads it: give --steps to train on it, or leave it out")
     if options.distilled and not options.steps:
         raise InputError("--distilled is about training: give --steps and --corpus")
     check_new(options.out)
@@ -236,12 +248,24 @@ def _before_quantising(options: argparse.Namespace) -> tuple[Any, Any, datasets.
 def _saved_quantised(model: PreTrainedModel, options: argparse.Namespace, tokenizer: Any) -> None:
     save(model, options.out, tokenizer, packed=options.packed)
     done = model.config.compression
-    counted = f"{done['average_bits']:.2f} bits a weight, " if "average_bits" in done else ""
-    print(f"{counted}{done['bytes_of_model'] / 1e6:.2f} MB in all, packed; wrote {options.out}")
+    size = f"{done['bytes_of_model'] / 1e6:.2f} MB"
+    if "backend" not in done:
+        written = sum(f.stat().st_size for f in options.out.iterdir() if f.suffix == ".safetensors")
+        bits = f"{done['average_bits']:.2f} bits a weight"
+        size = f"{bits}: {size} if they were stored so; simulated, {written / 1e6:.2f} MB"
+    print(f"{size}; wrote {options.out}")
 
 
-def _bits(text: str) -> int | None:
+def _bits_or_none(text: str) -> int | None:
+    if text != "none" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected 2 to 8 or none, found {text!r}")
     return None if text == "none" else int(text)
+
+
+def _seed(text: str) -> int:
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0 and below 2**32, found {text!r}")
+    return int(text)
 
 
 def _size(model: PreTrainedModel) -> str:

@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.criteria import transposed
-from compress.matrices import block_matrices
+from compress.matrices import matrices_of
 from compress.quantizers import check_bits, check_matrix, check_quantizer, dequantize, packed_bytes, quantize_tensor
 from probes.alignment import check_pivot
 from probes.capture import capture, check_settings, classifies
@@ -204,7 +204,7 @@ def bit_damage(
     measured: Callable[[], float] | None = None
     if damage != "weights":
         measured = _measured(work, corpus, tokenizer, damage, pivot, list(shapes), settings)
-    weights, across = block_matrices(work), transposed(work, shapes)
+    weights, across = matrices_of(work), transposed(work, shapes)
     how: dict[str, Any] = {"group": group, "symmetric": symmetric, "ranges": ranges, "percentile": percentile}
     units = _units(shapes, by)
     rows = []
@@ -339,11 +339,7 @@ def _check_labels(corpus: datasets.Dataset) -> None:
 
 def _shapes(model: PreTrainedModel, group: str | int) -> dict[str, tuple[int, int]]:
     """The matrices that are quantised, by name, with their shapes (unit, input)."""
-    if not isinstance(model, PreTrainedModel):
-        raise InputError(f"expected a model of transformers, found {type(model).__name__}")
-    matrices = block_matrices(model)
-    if not matrices:
-        raise InputError(f"{type(model).__name__} has no weight matrices inside repeated blocks, so none to quantise")
+    matrices = matrices_of(model)
     across = transposed(model, matrices)
     out = {}
     for name, weight in matrices.items():

@@ -24,9 +24,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from compress.criteria import transposed
-from compress.matrices import matrices_of
+from compress.matrices import check_plain, matrices_of
 from compress.objectives import CrossEntropy, Objective
 from compress.saving import record
+from compress.training import check_settings
 from compress.training import train as run_training
 from probes.checkpoint import weights_fingerprint
 from probes.errors import InputError
@@ -96,7 +97,7 @@ def product_quantize(
         matrix of no more distinct sub-vectors than codes is kept exactly. A codeword moves by the mean of the gradients
         of its sub-vectors, which AdamW then scales, its moments averaged alike when the matrix is quantised. The steps
         before the first layer is quantised are as many as between two; those after the last train codewords only, and
-        what is never quantised: embeddings, norms, biases, head.
+        what is never quantised: embeddings, norms, biases, head. Weights that are zero do not stay so.
 
     Example:
         >>> import probes
@@ -109,12 +110,12 @@ def product_quantize(
         raise InputError(f"codes={codes!r}: expected a whole number from 2 to {_MOST}, the codewords a matrix")
     if not isinstance(block, int) or block < 1:
         raise InputError(f"block={block!r}: expected a whole number of at least 1, the weights of a sub-vector")
-    if not isinstance(model, PreTrainedModel):
-        raise InputError(f"expected a model of transformers, found {type(model).__name__}")
+    check_plain(model)
+    check_settings(settings, train, tokenizer, steps)
     quantized = copy.deepcopy(model)
     matrices = matrices_of(quantized, only, embeddings)
     layers = _layers(matrices)
-    _check_training(train, tokenizer, steps, len(layers))
+    _check_training(train, steps, len(layers))
     books = _Codebooks(quantized, matrices, codes, block, seed)
     history = None
     if steps:
@@ -133,6 +134,7 @@ def product_quantize(
             callbacks=[callback, *settings.pop("callbacks", ())],
             folder=folder,
             seed=seed,
+            about={"codes": codes, "block": block, "only": only, "embeddings": embeddings},
             **settings,
         )
         history.attrs["quantized_at"] = times
@@ -287,6 +289,8 @@ class _Quantizes(TrainerCallback):
                     self.books.restore(name, saved.get(name))
 
     def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if not state.is_world_process_zero:
+            return
         save_file({n: c.int() for n, c in self.books.codes.items()}, _codes(args.output_dir, state.global_step))
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
@@ -319,13 +323,7 @@ def _check_finite(name: str, weight: torch.Tensor) -> None:
         raise InputError(f"{name}: {wrong} of its {weight.numel()} weights are not finite, so they have no codewords")
 
 
-def _check_training(
-    train: datasets.Dataset | None, tokenizer: PreTrainedTokenizerBase | None, steps: int, layers: int
-) -> None:
-    if not isinstance(steps, int) or steps < 0:
-        raise InputError(f"steps={steps!r}: expected a whole number, 0 for no training")
-    if steps and (train is None or tokenizer is None):
-        raise InputError("training needs text: give train=..., a corpus, and tokenizer=...")
+def _check_training(train: datasets.Dataset | None, steps: int, layers: int) -> None:
     if train is not None and not steps:
         raise InputError("train=... is given, and steps=0 trains nothing: give steps=...")
     if steps and steps <= layers:

@@ -128,14 +128,25 @@ def smallest(
         ranked = _behind(s, kept[name])
         units = ranked.T if transposed[name] else ranked
         keep = s.numel() - round(sparsity * s.numel())
-        # As even as the exact count allows, but never more than a unit still has.
-        counts = torch.full((len(units), 1), keep // len(units), device=s.device)
-        counts[: keep % len(units)] += 1
+        counts = _evenly(kept[name].sum(0 if transposed[name] else 1), keep)[:, None]
         order = units.argsort(dim=1, descending=True, stable=True)
         first = torch.arange(units.shape[1], device=s.device) < counts
         stays = torch.zeros_like(units, dtype=torch.bool).scatter_(1, order, first)
         out[name] = (stays.T if transposed[name] else stays) & kept[name]
     return out
+
+
+def _evenly(left: torch.Tensor, keep: int) -> torch.Tensor:
+    """How many weights each unit keeps of those it has left: as even as can be, and `keep` in all."""
+    keep = min(keep, int(left.sum()))
+    low, high = 0, int(left.max())
+    while low < high:  # the largest number that all may keep
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if int(left.clamp_max(middle).sum()) <= keep else (low, middle - 1)
+    counts = left.clamp_max(low)
+    more = (left > low).nonzero().flatten()[: keep - int(counts.sum())]
+    counts[more] += 1
+    return counts
 
 
 def _top(score: Sequence[torch.Tensor], kept: Sequence[torch.Tensor], keep: int) -> list[torch.Tensor]:

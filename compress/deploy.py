@@ -21,9 +21,11 @@ from compress.saving import record
 from probes.capture import positions_of, runner_of
 from probes.checkpoint import embedding_rows, plain_parts, quiet, weights_fingerprint
 from probes.errors import InputError, needed
+from probes.factors import with_factors
 from probes.onnx_model import METADATA, OnnxModel
 from probes.quantized_inputs import apply_quantized_inputs
 from probes.shapes import with_shapes
+from probes.sharing import unshare
 
 _PACKAGES = {"onnxruntime": ("onnxruntime", "onnx"), "torchao": ("torchao",)}
 BACKENDS = tuple(_PACKAGES)
@@ -106,7 +108,7 @@ def deploy(model: PreTrainedModel, backend: str, *, bits: int = 8) -> PreTrained
     quantize_graph(graph)
     serialized = graph.SerializeToString()
     model.config.architectures = [type(model).__name__]
-    model.config.compression = what | {"bytes_of_model": len(serialized)}
+    record(model, what | {"bytes_of_model": len(serialized)})
     return OnnxModel(serialized, model.config)
 
 
@@ -321,10 +323,10 @@ def _gather(
     codes, steps = _rounded(values)
     arrays |= {f"{table}.codes": codes, f"{table}.steps": steps, "one": _CONSTANTS["one"]}
     return [
-        make("Gather", [f"{table}.codes", rows], [f"{out}.codes"]),
-        make("Gather", [f"{table}.steps", rows], [f"{out}.steps"]),
-        make("DequantizeLinear", [f"{out}.codes", "one"], [f"{out}.scaled"]),
-        make("Mul", [f"{out}.scaled", f"{out}.steps"], [out]),
+        make("Gather", [f"{table}.codes", rows], [f"{out}.row_codes"]),
+        make("Gather", [f"{table}.steps", rows], [f"{out}.row_steps"]),
+        make("DequantizeLinear", [f"{out}.row_codes", "one"], [f"{out}.row_scaled"]),
+        make("Mul", [f"{out}.row_scaled", f"{out}.row_steps"], [out]),
     ]
 
 
@@ -363,8 +365,12 @@ def _with_torchao(model: PreTrainedModel, bits: int) -> PreTrainedModel:
         )
     kind: Any = type(model)
     shaped = with_shapes(kind) if getattr(model.config, "heads_kept", None) else kind
+    if getattr(model.config, "factorized", None):
+        shaped = with_factors(shaped)
     with tempfile.TemporaryDirectory() as folder, quiet(), torch.random.fork_rng(devices=[]):
-        model.save_pretrained(folder)
+        separate = copy.deepcopy(model)
+        unshare(separate)  # transformers itself loads them
+        separate.save_pretrained(folder)
         quantized = shaped.from_pretrained(
             folder, dtype=torch.float32, use_safetensors=True, quantization_config=transformers.TorchAoConfig(how)
         )

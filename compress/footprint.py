@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import tempfile
 import time
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
-from compress.matrices import block_matrices
+from compress.matrices import block_matrices, distinct
 from compress.saving import pack_weights
 from probes.capture import evaluating
 from probes.checkpoint import embedding_rows, quiet
@@ -65,12 +66,13 @@ def footprint(model: PreTrainedModel, parent: PreTrainedModel | None = None) -> 
 
 
 def _counts(model: PreTrainedModel) -> dict[str, float]:
-    every, blocks = list(model.parameters()), list(block_matrices(model).values())
+    every, blocks = list(model.parameters()), list(distinct(block_matrices(model)).values())
     with tempfile.TemporaryDirectory() as folder:
         with quiet():
             model.save_pretrained(folder)
         size = sum(f.stat().st_size for f in Path(folder).iterdir() if f.suffix == ".safetensors")
-        packed = pack_weights(Path(folder)).stat().st_size
+        coded = getattr(model.config, "quantization_config", None) is not None  # which are not packed
+        packed = math.nan if coded else pack_weights(Path(folder)).stat().st_size
     # Fused attention is not counted everywhere; the plain one does the same operations.
     implementation = model.config._attn_implementation
     model.set_attn_implementation("eager")
@@ -81,13 +83,18 @@ def _counts(model: PreTrainedModel) -> dict[str, float]:
         model.set_attn_implementation(implementation)
     return {
         "parameters": sum(p.numel() for p in every),
-        "nonzero": sum(int(p.count_nonzero()) for p in every),
+        "nonzero": sum(_nonzero(p) for p in every),
         "encoder": sum(w.numel() for w in blocks),
-        "encoder_nonzero": sum(int(w.count_nonzero()) for w in blocks),
+        "encoder_nonzero": sum(_nonzero(w) for w in blocks),
         "bytes": size,
         "packed_bytes": packed,
         "flops": counter.get_total_flops(),
     }
+
+
+def _nonzero(weight: torch.Tensor) -> int:
+    # What another package stores by codes does not count by itself.
+    return int((weight.dequantize() if hasattr(weight, "__tensor_flatten__") else weight).count_nonzero())
 
 
 def _seconds(models: dict[str, PreTrainedModel]) -> dict[str, float]:
@@ -110,7 +117,10 @@ def _batch(model: PreTrainedModel) -> dict[str, torch.Tensor]:
     length = min(_SHAPE[1], getattr(model.config, "max_position_embeddings", None) or _SHAPE[1])
     generator = torch.Generator().manual_seed(0)
     ids = torch.randint(0, embedding_rows(model), (_SHAPE[0], length), generator=generator)
-    return {"input_ids": ids.to(model.device), "attention_mask": torch.ones_like(ids).to(model.device)}
+    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
+    if model.config.is_encoder_decoder:
+        batch["decoder_input_ids"] = ids
+    return {k: v.to(model.device) for k, v in batch.items()}
 
 
 def _wait(device: torch.device) -> None:

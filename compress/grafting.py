@@ -79,7 +79,7 @@ class Grafting(TrainerCallback):
         """Return what the learning rate is multiplied by when this share of the training is done."""
         if done < self.prune_until:
             return 1 - done / self.prune_until
-        return (1 - done) / (1 - self.prune_until) if self.prune_until < 1 else 0.0
+        return max(0.0, 1 - done) / (1 - self.prune_until) if self.prune_until < 1 else 0.0
 
     def on_init_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """Freeze what is not trained, before the optimiser looks for what is."""
@@ -99,7 +99,9 @@ class Grafting(TrainerCallback):
         self, args: Any, state: Any, control: Any, model: Any = None, lr_scheduler: Any = None, **_: Any
     ) -> None:
         """Make ready what is grafted, the hooks that do it, and the learning rate."""
-        self.total = state.max_steps
+        self.total, self.hooks = state.max_steps, []
+        if lr_scheduler is None:  # a training that was finished before
+            return
         lr_scheduler.lr_lambdas = [lambda step: self.learning_rate(step / self.total)] * len(lr_scheduler.lr_lambdas)
         # The teacher's numbers, but no gradient to it. By now it is where the model is.
         theirs = {n: torch.nn.Parameter(p.detach(), requires_grad=False) for n, p in self.teacher.named_parameters()}

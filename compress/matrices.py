@@ -30,7 +30,7 @@ def block_matrices(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
 def matrices_of(
     model: PreTrainedModel, only: str | None = None, embeddings: bool = False
 ) -> dict[str, torch.nn.Parameter]:
-    """Return the weight matrices that a compression works on, by name.
+    """Return the weight matrices that a compression works on, by name; one that several modules share comes once.
 
     Args:
         model: a model of transformers.
@@ -38,21 +38,48 @@ def matrices_of(
         embeddings: also the table of token embeddings, first.
 
     Raises:
-        InputError: there are none, or none whose name is found.
+        InputError: there are none, or none whose name is found; `only` is no regular expression; the model is none of
+            transformers, or its weights are stored by codes of another package.
     """
+    check_plain(model)
     found: dict[str, torch.nn.Parameter] = {}
     if embeddings:
-        table = model.get_input_embeddings().weight
-        found |= {name: p for name, p in model.named_parameters() if p is table}
+        table = getattr(model.get_input_embeddings(), "weight", None)
+        named = {name: p for name, p in model.named_parameters() if p is table}
+        if not named:
+            raise InputError(
+                f"{type(model).__name__}: its embeddings are no table of weights. Leave embeddings=True out"
+            )
+        found |= named
     found |= block_matrices(model)
     if not found:
         raise InputError(f"{type(model).__name__} has no weight matrices inside repeated blocks, so none to compress")
-    return found_by(only, found)
+    return distinct(found_by(only, found))
+
+
+def distinct(matrices: Mapping[str, torch.nn.Parameter]) -> dict[str, torch.nn.Parameter]:
+    """Return some matrices without those that are the same parameter as one before them."""
+    first = {id(w): name for name, w in reversed(list(matrices.items()))}
+    return {name: w for name, w in matrices.items() if first[id(w)] == name}
+
+
+def check_plain(model: PreTrainedModel) -> None:
+    """Raise `InputError` where the weights of a model are stored by codes of another package, not as numbers."""
+    if not isinstance(model, PreTrainedModel):
+        raise InputError(f"expected a model of transformers, found {type(model).__name__}")
+    if getattr(model.config, "quantization_config", None) is not None:
+        raise InputError(
+            f"{type(model).__name__}: its weights are quantised already (config.quantization_config). Give the model "
+            "that it was made from"
+        )
 
 
 def found_by(only: str | None, matrices: Mapping[str, _Value]) -> dict[str, _Value]:
     """Return those of some matrices whose name a regular expression finds, or all; raise `InputError` for none."""
-    found = {name: value for name, value in matrices.items() if only is None or re.search(only, name)}
+    try:
+        found = {name: value for name, value in matrices.items() if only is None or re.search(only, name)}
+    except re.error as error:
+        raise InputError(f"only={only!r} is no regular expression: {error}") from error
     if not found:
         raise InputError(f"only={only!r} finds none of the matrices; they are {', '.join(list(matrices)[:6])}, ...")
     return found

@@ -6,6 +6,9 @@ A training loop calls each objective once a batch with what student and teacher 
 
 An objective is any object with `name`, `weight`, `needs` and such a call, see `Objective`. Those here compute in
 float32 at least, whatever the models compute in. No gradient reaches the teacher.
+
+Where student and teacher differ in width, objectives that compare their features learn a linear map, with bias, of the
+student's to the teacher's, one for each pair of layers that is compared; after the training it is gone.
 """
 
 from __future__ import annotations
@@ -68,6 +71,17 @@ class Objective(Protocol):
 
     It may also have a method `check(student, teacher)` of two models, the teacher None where there is none, that raises
     `InputError` where it cannot work with them; `check` of this module calls it.
+
+    An objective that learns or remembers something has a method `prepare(student, teacher, rows, seed)`, which
+    `compress.training.train` calls once before the first step, with both models in evaluation mode and on their device
+    (the teacher None where there is none), the rows of `compress.training.training_rows`, and the seed of the training.
+    It returns a `torch.nn.Module`: its parameters are trained beside the student's, by the learning rate of the
+    training or the objective's attribute `learning_rate`, and its buffers are kept in checkpoints with them. At each
+    call `batch["modules"][name]` is that module, and `batch["index"]` (batch,) says which of the rows the texts are.
+    The objective itself stays as it is, and can be used again.
+
+    Under `torchrun` each process calls it on the whole of every batch, so that what it remembers is the same in all of
+    them, as long as it draws from a generator of its own, seeded by `seed` and what the module holds.
     """
 
     @property
@@ -82,7 +96,7 @@ class Objective(Protocol):
     def needs(self) -> frozenset[str]:
         """What the loop must provide beside the logits: any of `NEEDS`."""
 
-    def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, Any]) -> torch.Tensor:
         """Return the loss of a batch, a scalar, times `weight`."""
 
 
@@ -99,9 +113,9 @@ def check(
 
     Raises:
         InputError: there are no objectives; two have one name; a weight is negative or not finite; labels or a teacher
-            are needed and there are none; student and teacher differ in classes, width, layers or heads where an
-            objective compares them, or are of an architecture whose attention outputs are not known; a reference
-            lacks a matrix or has it in another shape.
+            are needed and there are none; student and teacher differ in classes, or lack layers, where an objective
+            compares them, or are of an architecture whose attention outputs are not known; a reference lacks a matrix
+            or has it in another shape.
 
     Example:
         >>> import probes
@@ -259,14 +273,16 @@ class _OfTexts:
         _check_number(self.name, "weight", self.weight, least=0)
         _check_choice(self.name, "pooling", self.pooling, ("first", "mean"))
 
-    def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
-        """Raise `InputError` where student and teacher differ in width."""
-        _check_same(self.name, student, teacher, "hidden_size")
+    def prepare(
+        self, student: PreTrainedModel, teacher: PreTrainedModel, rows: Sequence[Mapping[str, Any]], seed: int
+    ) -> torch.nn.Module:
+        """Return the map of the student's features to the teacher's, where they differ in width."""
+        return _projections_of([_size(student, "hidden_size")], [_size(teacher, "hidden_size")], [(0, 0)])
 
-    def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, Any]) -> torch.Tensor:
         """Return the loss of a batch with `attention_mask` (batch, token), times the weight."""
         s, t = (_wide(_layers(p, "hidden_states", self.name)[-1]) for p in (student, _given(teacher, self.name)))
-        _check_shapes(self.name, "hidden states", s, t)
+        _check_shapes(self.name, "hidden states", s[..., 0], t[..., 0])
         t, attended = t.detach(), _attended(batch, s, self.name)
         if self.pooling == "first":  # after padding, where that is on the left
             first = attended.int().argmax(1)
@@ -275,7 +291,14 @@ class _OfTexts:
         else:
             counts = attended.sum(1, keepdim=True).clamp_min(1)
             s, t = (x.masked_fill(~attended[..., None], 0).sum(1) / counts for x in (s, t))
-        return self.weight * self._loss(s, t)
+        return self.weight * self._loss(*self._comparable(s, t, batch))
+
+    def _comparable(
+        self, s: torch.Tensor, t: torch.Tensor, batch: Mapping[str, Any]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        s = _projected(s, 0, self.name, batch)
+        _check_shapes(self.name, "hidden states", s, t)
+        return s, t
 
     def _loss(self, s: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         raise NotImplementedError
@@ -295,7 +318,7 @@ class RepresentationMSE(_OfTexts):
 
     Raises:
         InputError: the weight is negative or not finite, or the pooling unknown; at the call, the teacher or hidden
-            states are missing, or student and teacher differ in width.
+            states are missing, or student and teacher differ in width and there is no learned map.
 
     Notes:
         A variant of self-distilled pruning (O' Neill, Dutta, Assem 2021, arXiv 2109.15014), as recalled. The mean over
@@ -412,6 +435,86 @@ class CrossCorrelation(_OfTexts):
 
 
 @dataclass(frozen=True)
+class Relational(_OfTexts):
+    """Difference between how the texts of a batch lie to each other for the student and for the teacher.
+
+    Of the representations z that `RepresentationMSE` takes, for both models: the distances |z_i - z_j| over their mean
+    in the batch, of all pairs of texts, and the cosines of the angles at z_j between z_i and z_k, of all triples of
+    texts. The loss is distance times the mean over pairs, plus angle times the mean over triples, of the Huber loss of
+    the student's minus the teacher's: d^2 / 2 up to |d| = 1, and |d| - 1/2 beyond. Scale, shift and rotation of either
+    play no part, and they may differ in width without a learned map.
+
+    Args:
+        weight: what the loss is multiplied by.
+        pooling: "first", which heads of encoders read, or "mean", for decoders, whose first token has seen no other.
+        name: what it is logged under.
+        distance: what the distances count, at least 0.
+        angle: what the angles count, at least 0.
+
+    Raises:
+        InputError: as for `RepresentationMSE`, but for the width; `distance` or `angle` is negative or not finite.
+
+    Notes:
+        Park, Kim, Lu and Cho 2019, arXiv 1904.05068; that angles count twice as much as distances, as recalled. Means
+        over pairs and triples of different texts are a choice made here: copies of one text, whose angle or distance
+        is 0 without a direction, have the cosine 0, and get no gradient. Of n texts there are n^3 angles: a batch of
+        some hundred is as far as memory goes. A batch of one text has the loss 0, of two no angles.
+
+    Example:
+        >>> import torch, probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> z = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]])[:, None]  # (text, token, feature)
+        >>> flat = torch.tensor([[0.0], [3.0], [4.0]])[:, None]
+        >>> student, teacher = Pass(model, None, hidden_states=(flat,)), Pass(model, None, hidden_states=(7 * z + 1,))
+        >>> one = {"attention_mask": torch.ones(3, 1)}
+        >>> float(Relational()(teacher, teacher, one)), round(float(Relational()(student, teacher, one)), 3)
+        (0.0, 1.273)
+    """
+
+    name: str = "relational"
+    distance: float = 1.0
+    angle: float = 2.0
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_number(self.name, "distance", self.distance, least=0)
+        _check_number(self.name, "angle", self.angle, least=0)
+
+    def prepare(
+        self, student: PreTrainedModel, teacher: PreTrainedModel, rows: Sequence[Mapping[str, Any]], seed: int
+    ) -> torch.nn.Module:
+        """Return an empty module: there is nothing to learn."""
+        return torch.nn.Module()
+
+    def _comparable(
+        self, s: torch.Tensor, t: torch.Tensor, batch: Mapping[str, Any]
+    ) -> tuple[torch.Tensor, torch.Tensor]:
+        return s, t
+
+    def _loss(self, s: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
+        n = len(s)
+        other = ~torch.eye(n, dtype=torch.bool, device=s.device)
+        with torch.autocast(s.device.type, enabled=False):
+            (s_distance, s_cosine), (t_distance, t_cosine) = (self._relations(z) for z in (s, t))
+        pairs = F.huber_loss(s_distance[other], t_distance[other], reduction="sum") / max(n * (n - 1), 1)
+        # At the first text of three, the second and third are others, and different.
+        three = other[:, :, None] & other[:, None, :] & other[None, :, :]
+        triples = F.huber_loss(s_cosine[three], t_cosine[three], reduction="sum") / max(n * (n - 1) * (n - 2), 1)
+        return self.distance * pairs + self.angle * triples
+
+    def _relations(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """Return distances over their mean (text, text), and cosines at each text (text, text, text)."""
+        difference = z[None] - z[:, None]
+        squares = difference.square().sum(2)
+        apart = squares > 0
+        distance = squares.where(apart, 1).sqrt().where(apart, 0)  # whose gradient is finite at 0
+        pairs = max(len(z) * (len(z) - 1), 1)
+        mean = distance.sum() / pairs
+        unit = difference / distance.where(apart, 1)[..., None]
+        return distance / mean.where(mean > 0, 1), unit @ unit.transpose(1, 2)
+
+
+@dataclass(frozen=True)
 class _ByLayer:
     """What objectives that compare layer by layer share: the mean over layers of the mean squared difference."""
 
@@ -419,6 +522,7 @@ class _ByLayer:
     layers: Mapping[int, int] | None = None
     name: str = ""
     what: ClassVar[str]  # the attribute of `Pass` that is compared
+    first: ClassVar[int] = 0  # how many layers stand before that of the first block
 
     @property
     def needs(self) -> frozenset[str]:
@@ -431,16 +535,40 @@ class _ByLayer:
                 f"objective {self.name}: layers is empty: give a layer of the teacher for each of the student's"
             )
 
-    def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+    def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+        """Raise `InputError` where student or teacher lack a layer that is compared."""
+        self._pairs(len(self._sizes(student)), len(self._sizes(teacher)))
+
+    def prepare(
+        self, student: PreTrainedModel, teacher: PreTrainedModel, rows: Sequence[Mapping[str, Any]], seed: int
+    ) -> torch.nn.Module:
+        """Return the maps of what the student gives to what the teacher gives, where they differ in size."""
+        s, t = self._sizes(student), self._sizes(teacher)
+        return _projections_of(s, t, self._pairs(len(s), len(t)), bias=self.what != "attentions")
+
+    def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, Any]) -> torch.Tensor:
         """Return the loss of a batch with `attention_mask` (batch, token), times the weight."""
         s, t = (_layers(p, self.what, self.name) for p in (student, _given(teacher, self.name)))
         each = []
-        for i, j in _layer_pairs(self.name, len(s), len(t), self.layers):
-            _check_shapes(self.name, _HOW[self.what][0], s[i], t[j])
-            there = self._there(batch, s[i])
-            squares = (_wide(s[i]) - _wide(t[j]).detach()).masked_fill(~there, 0).square()
+        for i, j in self._pairs(len(s), len(t)):
+            mine = self._mapped(_wide(s[i]), i, batch)
+            _check_shapes(self.name, _HOW[self.what][0], mine, t[j])
+            there = self._there(batch, mine)
+            squares = (mine - _wide(t[j]).detach()).masked_fill(~there, 0).square()
             each.append(squares.sum() / (there.sum().clamp_min(1) * (squares.numel() // there.numel())))
         return self.weight * torch.stack(each).mean()
+
+    def _sizes(self, model: PreTrainedModel) -> list[int]:
+        """Return how many features, or heads, each layer gives."""
+        raise NotImplementedError
+
+    def _pairs(self, student: int, teacher: int) -> list[tuple[int, int]]:
+        """Return which of so many layers of the student is compared to which of the teacher's."""
+        return _layer_pairs(self.name, student, teacher, self.layers, self.first)
+
+    def _mapped(self, x: torch.Tensor, layer: int, batch: Mapping[str, Any]) -> torch.Tensor:
+        """Map what a layer of the student gives to the size of the teacher's."""
+        return _projected(x, layer, self.name, batch)
 
     def _there(self, batch: Mapping[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
         """Mark what is not padding in a layer's (batch, token, feature)."""
@@ -457,17 +585,20 @@ class HiddenStates(_ByLayer):
     Args:
         weight: what the loss is multiplied by.
         layers: the teacher's layer for each layer of the student that is compared, 0 the embeddings, i the states after
-            block i; without it all layers, of which both must have as many.
+            block i; `compress.match_layers` proposes one. Without it all layers of the student, uniformly: with s
+            blocks, i to the teacher's i t / s of t, rounded.
         name: what it is logged under.
 
     Raises:
-        InputError: the weight is negative or not finite, or `layers` is empty; at the call, the teacher or hidden
-            states are missing, or student and teacher differ in width, or layers are compared that they do not have.
+        InputError: the weight is negative or not finite, or `layers` is empty; at the check and the call, layers are
+            compared that student or teacher do not have, or the student has more than the teacher and no `layers`; at
+            the call, the teacher or hidden states are missing, or they differ in width and there is no learned map.
 
     Notes:
         As in self-distilled quantization (O' Neill and Dutta 2023, arXiv 2307.05972), as recalled. Sparse progressive
         distillation (arXiv 2110.08190) and SparseBERT (arXiv 2104.08682) sum over the layers, which is a weight of the
-        number of layers here, and their code takes the mean over padding as well.
+        number of layers here, and their code takes the mean over padding as well. A learned map of its own for each
+        layer, where the widths differ, and the uniform map are choices made here.
 
     Example:
         >>> import torch, probes
@@ -480,13 +611,10 @@ class HiddenStates(_ByLayer):
 
     name: str = "hidden_states"
     what: ClassVar[str] = "hidden_states"
+    first: ClassVar[int] = 1
 
-    def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
-        """Raise `InputError` where student and teacher differ in width, or lack a layer that is compared."""
-        _check_same(self.name, student, teacher, "hidden_size")
-        _layer_pairs(
-            self.name, 1 + _size(student, "num_hidden_layers"), 1 + _size(teacher, "num_hidden_layers"), self.layers
-        )
+    def _sizes(self, model: PreTrainedModel) -> list[int]:
+        return [_size(model, "hidden_size")] * (1 + _size(model, "num_hidden_layers"))
 
 
 @dataclass(frozen=True)
@@ -498,19 +626,22 @@ class Attentions(_ByLayer):
 
     Args:
         weight: what the loss is multiplied by.
-        layers: the teacher's block for each block of the student that is compared, 0 the first; without it all blocks,
-            of which both must have as many.
+        layers: the teacher's block for each block of the student that is compared, 0 the first. Without it all blocks
+            of the student, uniformly: with s blocks, i to the teacher's (i + 1) t / s - 1 of t, rounded.
         name: what it is logged under.
 
     Raises:
-        InputError: the weight is negative or not finite, or `layers` is empty; at the call, the teacher or attention
-            maps are missing, or student and teacher differ in heads, or blocks are compared that they do not have.
+        InputError: the weight is negative or not finite, or `layers` is empty; at the check and the call, blocks are
+            compared that student or teacher do not have, or the student has more than the teacher and no `layers`; at
+            the call, the teacher or attention maps are missing, or they differ in heads and there is no learned map.
 
     Notes:
         After sparse progressive distillation (Huang et al. 2022, arXiv 2110.08190) and SparseBERT (Xu, Yen, Zhao, Xiao
         2021, arXiv 2104.08682), whose code compares scores before the softmax, those of padding (-100 and less) set to
         0, and sums over the blocks. Models of transformers return probabilities, which are compared here, so a weight
         of those papers does not carry over. The pairs that a decoder masks, which are 0 in both, count in the mean.
+        Where student and teacher differ in heads, each of the teacher's is compared to a learned linear mixture of the
+        student's in that block, a choice made here.
 
     Example:
         >>> import torch, probes
@@ -524,10 +655,11 @@ class Attentions(_ByLayer):
     name: str = "attentions"
     what: ClassVar[str] = "attentions"
 
-    def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
-        """Raise `InputError` where student and teacher differ in heads, or lack a block that is compared."""
-        _check_same(self.name, student, teacher, "num_attention_heads")
-        _layer_pairs(self.name, _size(student, "num_hidden_layers"), _size(teacher, "num_hidden_layers"), self.layers)
+    def _sizes(self, model: PreTrainedModel) -> list[int]:
+        return [_size(model, "num_attention_heads")] * _size(model, "num_hidden_layers")
+
+    def _mapped(self, x: torch.Tensor, layer: int, batch: Mapping[str, Any]) -> torch.Tensor:
+        return _projected(x.movedim(1, -1), layer, self.name, batch).movedim(-1, 1)
 
     def _there(self, batch: Mapping[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
         """Mark the pairs of tokens, of which neither is padding, in a block's (batch, head, token, token)."""
@@ -545,15 +677,15 @@ class AttentionOutputs(_ByLayer):
 
     Args:
         weight: what the loss is multiplied by.
-        layers: the teacher's block for each block of the student that is compared, 0 the first; without it all blocks,
-            of which both must have as many.
+        layers: the teacher's block for each block of the student that is compared, 0 the first. Without it all blocks
+            of the student, uniformly: with s blocks, i to the teacher's (i + 1) t / s - 1 of t, rounded.
         name: what it is logged under.
 
     Raises:
         InputError: the weight is negative or not finite, or `layers` is empty; at the check, the attention outputs of
-            the architecture are not known; at the check and the call, student and teacher differ in heads times their
-            size, or blocks are compared that they do not have; at the call, the teacher or attention outputs are
-            missing.
+            the architecture are not known; at the check and the call, blocks are compared that student or teacher do
+            not have, or the student has more than the teacher and no `layers`; at the call, the teacher or attention
+            outputs are missing, or they differ in heads times their size and there is no learned map.
 
     Notes:
         The loss of self-distilled quantization (O' Neill and Dutta 2023, arXiv 2307.05972), where it is added to
@@ -573,16 +705,8 @@ class AttentionOutputs(_ByLayer):
     name: str = "attention_outputs"
     what: ClassVar[str] = "attention_outputs"
 
-    def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
-        """Raise `InputError` where attention outputs are not known, of different width, or of blocks that lack."""
-        s, t = ([_width(module) for module in _projections(model)] for model in (student, teacher))
-        for i, j in _layer_pairs(self.name, len(s), len(t), self.layers):
-            if s[i] != t[j]:
-                raise InputError(
-                    f"objective {self.name}: the heads of block {i} of the student give {s[i]} features, those of "
-                    f"block {j} of the teacher {t[j]}: expected the same; take another teacher, or an objective that "
-                    "compares only logits"
-                )
+    def _sizes(self, model: PreTrainedModel) -> list[int]:
+        return [_width(module) for module in _projections(model)]
 
 
 @contextmanager
@@ -815,15 +939,32 @@ def _attended(batch: Mapping[str, torch.Tensor], like: torch.Tensor, name: str) 
     return mask.bool()
 
 
-def _layer_pairs(name: str, student: int, teacher: int, layers: Mapping[int, int] | None) -> list[tuple[int, int]]:
-    """Return which of so many layers of the student is compared to which of the teacher's."""
+def uniform_layers(student: int, teacher: int) -> list[int]:
+    """Return the teacher's layer, at most so many, for the layers 0 (embeddings), 1, ... of a student of some blocks.
+
+    Example:
+        >>> uniform_layers(2, 6), uniform_layers(3, 4)
+        ([0, 3, 6], [0, 1, 3, 4])
+    """
+    # Halves up: of 5 blocks 2 stand for the 3rd and the 5th.
+    return [(2 * i * teacher + student) // (2 * student) for i in range(student + 1)] if student else [0]
+
+
+def _layer_pairs(
+    name: str, student: int, teacher: int, layers: Mapping[int, int] | None, first: int
+) -> list[tuple[int, int]]:
+    """Return which of so many layers of the student is compared to which of the teacher's.
+
+    Of them `first`, 0 or 1, stand before that of the first block.
+    """
     if layers is None:
-        if student != teacher:
+        if student > teacher:
             raise InputError(
                 f"objective {name}: the student has {student} layers to compare, the teacher {teacher}: say with "
                 "layers= which of the teacher's each of the student's is compared to"
             )
-        return [(i, i) for i in range(student)]
+        uniform = uniform_layers(student - first, teacher - first)
+        return [(i, uniform[i + 1 - first] - 1 + first) for i in range(student)]
     for i, j in layers.items():
         if not (0 <= i < student and 0 <= j < teacher):
             raise InputError(
@@ -831,6 +972,23 @@ def _layer_pairs(name: str, student: int, teacher: int, layers: Mapping[int, int
                 f"and one of the teacher from 0 to {teacher - 1}"
             )
     return list(layers.items())
+
+
+def _projections_of(
+    student: Sequence[int], teacher: Sequence[int], pairs: Sequence[tuple[int, int]], bias: bool = True
+) -> torch.nn.ModuleDict:
+    """Return a linear map for each layer of the student whose size is not that of the teacher's, by its number."""
+    different = [(i, j) for i, j in pairs if student[i] != teacher[j]]
+    return torch.nn.ModuleDict({str(i): torch.nn.Linear(student[i], teacher[j], bias) for i, j in different})
+
+
+def _projected(x: torch.Tensor, layer: int, name: str, batch: Mapping[str, Any]) -> torch.Tensor:
+    """Map the last dimension by what was learned for a layer of the student, if something was."""
+    learned = batch.get("modules", {}).get(name)
+    if learned is None or str(layer) not in learned:
+        return x
+    mapped: torch.Tensor = learned[str(layer)](x)
+    return mapped
 
 
 def _size(model: PreTrainedModel, what: str) -> int:
@@ -848,15 +1006,6 @@ def _check_classes(name: str, model: PreTrainedModel) -> None:
         raise InputError(
             f"objective {name}: {type(model).__name__} gives {_classes(model)} number(s) a text or token: "
             "expected at least two classes"
-        )
-
-
-def _check_same(name: str, student: PreTrainedModel, teacher: PreTrainedModel, what: str) -> None:
-    found, expected = (getattr(model.config.get_text_config(), what, None) for model in (student, teacher))
-    if found != expected:
-        raise InputError(
-            f"objective {name}: the student has {what} {found}, the teacher {expected}: expected the same; take "
-            "another teacher, or an objective that compares only logits"
         )
 
 

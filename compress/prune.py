@@ -22,9 +22,10 @@ from compress.criteria import (
     sparsity_at,
     transposed,
 )
-from compress.matrices import matrices_of
+from compress.matrices import check_plain, matrices_of
 from compress.objectives import CrossEntropy, Objective
 from compress.saving import record
+from compress.training import check_settings
 from compress.training import train as run_training
 from probes.checkpoint import weights_fingerprint
 from probes.errors import InputError
@@ -103,20 +104,16 @@ def prune(
     """
     if not 0 <= sparsity < 1:
         raise InputError(f"sparsity={sparsity}: expected at least 0 and below 1, the share of weights that become zero")
-    if not isinstance(model, PreTrainedModel):
-        raise InputError(f"expected a model of transformers, found {type(model).__name__}")
     scope = check_criterion(criterion, scope)
+    check_plain(model)
     _check_schedule(criterion, schedule, prunings, prune_until, train, tokenizer, steps)
+    check_settings(settings, train, tokenizer, steps)
     pruned = copy.deepcopy(model)
     matrices = matrices_of(pruned, only)
     masks = _Masks(pruned, matrices, scope)
     gone = sum(int((~k).sum()) for k in masks.kept.values())
     total = sum(k.numel() for k in masks.kept.values())
-    if gone > sum(round(sparsity * k.numel()) for k in masks.kept.values()):
-        raise InputError(
-            f"sparsity={sparsity}: {gone / total:.1%} of these weights are zero already. Ask for more, or prune the "
-            "model as it was before"
-        )
+    _check_zeros(masks.kept, sparsity, scope)
     history = None
     at_once = schedule == "one_shot" and criterion != "movement"
     if at_once:
@@ -148,6 +145,7 @@ def prune(
             callbacks=[callback, *settings.pop("callbacks", ())],
             folder=folder,
             seed=seed,
+            about={"sparsity": sparsity, "criterion": criterion, "scope": scope, "only": only, "pruned_at": times},
             **settings,
         )
         history.attrs["pruned_at"] = times
@@ -169,6 +167,19 @@ def prune(
     if steps:
         what |= {"steps": steps, "prunings": len(times), "objective": [o.name for o in objective] or ["cross_entropy"]}
     return record(pruned, what, history)
+
+
+def _check_zeros(kept: Mapping[str, torch.Tensor], sparsity: float, scope: str) -> None:
+    """Raise where more is zero already than is asked for: over all, or in a matrix that is counted by itself."""
+    parts = {"these weights": list(kept.values())} if scope == "global" else {n: [k] for n, k in kept.items()}
+    for name, masks in parts.items():
+        count = sum(k.numel() for k in masks)
+        gone = sum(int((~k).sum()) for k in masks)
+        if gone > round(sparsity * count):
+            raise InputError(
+                f"sparsity={sparsity}: {gone / count:.1%} of {name} are zero already. Ask for more, or prune the model "
+                "as it was before"
+            )
 
 
 _SCOPES = {"matrix": "layer-wise", "global": "global", "unit": "by output unit"}
@@ -266,14 +277,11 @@ def _check_schedule(
 ) -> None:
     if schedule not in SCHEDULES:
         raise InputError(f"schedule={schedule!r} is not known; choose one of {', '.join(map(repr, SCHEDULES))}")
-    if not isinstance(steps, int) or steps < 0:
-        raise InputError(f"steps={steps!r}: expected a whole number, 0 for no training")
-    trained = steps > 0
-    if (trained or criterion in NEED_TEXT) and (train is None or tokenizer is None):
-        raise InputError(
-            f"{'training' if trained else f'criterion={criterion!r}'} needs text: give train=..., a corpus, and "
-            "tokenizer=..."
-        )
+    trained = isinstance(steps, int) and steps > 0
+    if criterion in NEED_TEXT and (train is None or tokenizer is None):
+        raise InputError(f"criterion={criterion!r} needs text: give train=..., a corpus, and tokenizer=...")
+    if train is not None and steps == 0 and criterion not in (*NEED_TEXT, "movement") and schedule == "one_shot":
+        raise InputError("train=... is given, and steps=0 trains nothing: give steps=...")
     if not trained and schedule != "one_shot":
         raise InputError(f"schedule={schedule!r} prunes while it trains: give train=... and steps=...")
     if not trained and criterion == "movement":

@@ -20,7 +20,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from compress.criteria import transposed
 from compress.deploy import check_deployed, deploy
-from compress.matrices import found_by, matrices_of
+from compress.matrices import block_matrices, check_plain, found_by, matrices_of
 from compress.objectives import CrossEntropy, Objective
 from compress.quantizers import (
     check_bits,
@@ -31,10 +31,11 @@ from compress.quantizers import (
     quantize_tensor,
 )
 from compress.saving import record
-from compress.training import collate, training_rows
+from compress.training import check_settings, collate, training_rows
 from compress.training import train as run_training
 from probes.capture import body_of, evaluating
 from probes.checkpoint import weights_fingerprint
+from probes.corpus import check_corpus, corpus_fingerprint
 from probes.errors import InputError
 from probes.files import write_whole
 from probes.module_error import module_error
@@ -132,11 +133,23 @@ def quantize(
         >>> quantized.config.compression["average_bits"]
         5.0
     """
-    if not isinstance(model, PreTrainedModel):
-        raise InputError(f"expected a model of transformers, found {type(model).__name__}")
-    _check_settings(activation_bits, calibrate, tokenizer, train, steps, noise, block)
+    check_plain(model)
+    _check_settings(activation_bits, calibrate, tokenizer, noise, block)
+    check_settings(settings, train, tokenizer, steps)
+    if train is not None and not steps:
+        raise InputError("train=... is given, and steps=0 trains nothing: give steps=...")
     if backend is not None:
         check_deployed(model, backend, bits)
+        if not steps:
+            simulated = {"group": group != "channel", "symmetric": not symmetric, "ranges": ranges != "minmax"}
+            simulated |= {"activation_bits": activation_bits != 8, "calibrate": calibrate is not None}
+            simulated |= {"embeddings": embeddings, "only": only is not None}
+            if ignored := [name for name, differs in simulated.items() if differs]:
+                raise InputError(
+                    f"{ignored[0]}=... is of the simulation: backend={backend!r} rounds in its own way. Leave one of "
+                    "the two out"
+                )
+            return cast(PreTrainedModel, deploy(model, backend, bits=cast(int, bits)))
     given = [bits] if not isinstance(bits, Mapping) else [8, *bits.values()]
     for each in given:
         check_quantizer(each, group, ranges, percentile)
@@ -144,7 +157,8 @@ def quantize(
     chosen = _chosen(quantized, bits, embeddings, only)
     how = {"group": group, "symmetric": symmetric, "ranges": ranges, "percentile": percentile}
     matrices = _Matrices(quantized, chosen, how)
-    names = [n for n in chosen if n != _embedding_name(quantized)]
+    inside = {id(w) for w in matrices.parameters.values()}
+    names = [n for n, w in block_matrices(quantized).items() if id(w) in inside]  # all modules that share one, too
     inputs = _module_names(quantized, names)
     _round_inputs(quantized, inputs, None)
     found: dict[str, tuple[float, float]] | None = None
@@ -171,6 +185,14 @@ def quantize(
                 callbacks=[callback, *settings.pop("callbacks", ())],
                 folder=folder,
                 seed=seed,
+                about={
+                    "bits": chosen,
+                    **how,
+                    "activation_bits": activation_bits,
+                    "calibrate": None if calibrate is None else corpus_fingerprint(check_corpus(calibrate)),
+                    "noise": noise,
+                    "block": block,
+                },
                 **settings,
             )
         found = None if running is None else running.found
@@ -185,7 +207,6 @@ def quantize(
 
     weights = sum(w.numel() for w in matrices.parameters.values())
     packed = matrices.bytes()
-    inside = {id(w) for w in matrices.parameters.values()}
     rest = sum(p.numel() * p.element_size() for p in quantized.parameters() if id(p) not in inside)
     what: dict[str, Any] = {
         "method": "quantize",
@@ -243,7 +264,7 @@ def quantization_error(
         >>> bool(last > 1)  # the last block inherits more than it adds
         True
     """
-    return module_error(model, quantized, tokenizer, corpus, **settings)
+    return module_error(model, quantized, tokenizer, corpus, names=("the original", "the quantised model"), **settings)
 
 
 class _Matrices:
@@ -489,11 +510,6 @@ def _round_inputs(
     return apply_quantized_inputs(model)
 
 
-def _embedding_name(model: PreTrainedModel) -> str:
-    table = model.get_input_embeddings().weight
-    return next(name for name, parameter in model.named_parameters() if parameter is table)
-
-
 def _module_names(model: PreTrainedModel, matrices: Sequence[str]) -> list[str]:
     """The modules of some matrices, by their names in the model without its head."""
     prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
@@ -524,17 +540,11 @@ def _check_settings(
     activation_bits: int | None,
     calibrate: datasets.Dataset | None,
     tokenizer: PreTrainedTokenizerBase | None,
-    train: datasets.Dataset | None,
-    steps: int,
     noise: float,
     block: int,
 ) -> None:
     if activation_bits is not None:
         check_bits("activation_bits", activation_bits)
-    if not isinstance(steps, int) or steps < 0:
-        raise InputError(f"steps={steps!r}: expected a whole number, 0 for no training")
-    if steps and (train is None or tokenizer is None):
-        raise InputError("training needs text: give train=..., a corpus, and tokenizer=...")
     if not 0 <= noise <= 1:
         raise InputError(
             f"noise={noise}: expected 0 to 1, the share of the blocks that are quantised in a forward pass"
@@ -547,5 +557,6 @@ def _check_settings(
         raise InputError("calibrate=... measures the inputs, which activation_bits=None leaves as they are: give one")
     if tokenizer is None:
         raise InputError("calibrate=... looks at text: give tokenizer=... too")
-    if len(calibrate) == 0:
+    if isinstance(calibrate, datasets.Dataset) and len(calibrate) == 0:
         raise InputError("calibrate: expected a corpus with texts, found one of no rows")
+    check_corpus(calibrate)

@@ -15,21 +15,24 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from probes.checkpoint import quiet
 from probes.errors import InputError
 from probes.files import check_writable
+from probes.onnx_model import OnnxModel
 from probes.packed import PACKED, pack
 
 
 def record(model: PreTrainedModel, what: dict[str, Any], history: pd.DataFrame | None = None) -> PreTrainedModel:
     """Keep with a model what was done to it, and what was logged while it was trained, as `model.history`.
 
-    What was done goes into its configuration, which `save_pretrained` and `from_pretrained` carry along.
+    What was done goes into its configuration, which `save_pretrained` and `from_pretrained` carry along; what had been
+    done to the model before, as its configuration still says, stays there as `before`.
     """
-    model.config.compression = what
+    before = getattr(model.config, "compression", None)
+    model.config.compression = what if before is None else {"before": before, **what}
     vars(model)["history"] = history
     return model
 
 
 def save(
-    model: PreTrainedModel,
+    model: PreTrainedModel | OnnxModel,
     folder: str | Path,
     tokenizer: PreTrainedTokenizerBase | None = None,
     packed: bool = False,
@@ -70,6 +73,8 @@ def save(
     """
     folder = Path(folder)
     check_new(folder)
+    if packed and isinstance(model, OnnxModel):
+        raise InputError("packed=True leaves out zeros, and an exported model is stored by codes. Save it without")
     if packed and getattr(model.config, "quantization_config", None) is not None:
         # What undoes it lies in the metadata of their own file.
         raise InputError(

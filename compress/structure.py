@@ -16,6 +16,7 @@ import transformers
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from compress.matrices import check_plain
 from compress.saving import record
 from probes.capture import batches_of, capture, classifies, evaluating
 from probes.checkpoint import check_fit, embedding_rows, weights_fingerprint
@@ -23,6 +24,7 @@ from probes.corpus import check_corpus
 from probes.errors import InputError
 from probes.quantized_inputs import quantized_inputs_of
 from probes.shapes import count_of, ends_of, family_of, keep_parts, layers_of
+from probes.sharing import renumber_sharing
 from probes.similarity import similarity
 
 _KINDS = {"heads": "head", "channels": "channel"}
@@ -193,7 +195,13 @@ def _prune(
 ) -> PreTrainedModel:
     if not 0 <= share < 1:
         raise InputError(f"share={share}: expected at least 0 and below 1, the share of each layer's {what} that goes")
+    check_plain(model)
     family = family_of(model)
+    if getattr(model.config, "shared_layers", None):
+        raise InputError(
+            f"{what} are chosen in each layer, and layers of this model share their parameters (config.shared_layers). "
+            f"Prune its {what} first, then fuse it; or take copies apart with probes.sharing.unshare"
+        )
     layers = layers_of(model, family)
     counts = [count_of(layer, family, what) for layer in layers]
     scores: Sequence[np.ndarray]
@@ -236,11 +244,13 @@ def _prune(
 
 def _drop(model: PreTrainedModel, gone: Sequence[int]) -> None:
     """Take layers out of a model, in place."""
-    layers = layers_of(model, family_of(model))
+    family = family_of(model)
+    layers = layers_of(model, family)
     kept = [i for i in range(len(layers)) if i not in set(gone)]
     for number in sorted(gone, reverse=True):
         del layers[number]
     _renumber(model, layers)
+    renumber_sharing(model, family["layers"], kept)
     heads = getattr(model.config, "heads_kept", None)
     if heads is not None:
         model.config.heads_kept = [heads[i] for i in kept]
@@ -267,7 +277,6 @@ def _ranges(numbers: list[int]) -> str:
 def _record(
     model: PreTrainedModel, pruned: PreTrainedModel, method: str, importance: Any, settings: dict[str, Any]
 ) -> PreTrainedModel:
-    before = getattr(model.config, "compression", None)
     return record(
         pruned,
         {
@@ -279,7 +288,6 @@ def _record(
             "parent": weights_fingerprint(model),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
-            **({"before": before} if before is not None else {}),
         },
     )
 

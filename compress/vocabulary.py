@@ -90,7 +90,6 @@ def prune_vocabulary(
 
     smaller = copy.deepcopy(model)
     _slice(smaller, numbers)
-    before = getattr(model.config, "compression", None)
     record(
         smaller,
         {
@@ -105,7 +104,6 @@ def prune_vocabulary(
             "parent": weights_fingerprint(model),
             "torch": torch.__version__,
             "transformers": transformers.__version__,
-            **({"before": before} if before is not None else {}),
         },
     )
     return smaller, smaller_tokenizer

@@ -22,11 +22,13 @@ from transformers import (
 )
 
 from probes.errors import InputError, LayerscopeWarning, needed
+from probes.factors import with_factors
 from probes.onnx_model import FILE as ONNX
 from probes.onnx_model import OnnxModel
 from probes.packed import PACKED, check_packed, open_safetensors, unpack
 from probes.quantized_inputs import apply_quantized_inputs
 from probes.shapes import with_shapes
+from probes.sharing import apply_sharing
 
 # What a configuration says of where and when a model was saved, not of what it computes.
 _NOT_COMPUTED = {
@@ -81,10 +83,14 @@ def load_checkpoint(
         with quiet(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             kind = _model_class(config, name)
-            if kind is AutoModel and weights is not None:  # which takes weights from where its configuration is only
+            factorized = getattr(config, "factorized", None)
+            # AutoModel takes weights from where its configuration is only, and makes its models itself.
+            if kind is AutoModel and (weights is not None or factorized):
                 kind = transformers.MODEL_MAPPING[type(config)]
-            # What a configuration of transformers cannot say: how many heads each layer has kept.
+            # What a configuration of transformers cannot say: how many heads each layer has kept, what is in factors.
             shaped = with_shapes(kind) if getattr(config, "heads_kept", None) and kind is not AutoModel else kind
+            if factorized:
+                shaped = with_factors(shaped)
             model, loaded = shaped.from_pretrained(
                 name if weights is None else None,
                 state_dict=weights,
@@ -104,7 +110,8 @@ def load_checkpoint(
         raise InputError(
             f"{name}: the model could not be loaded ({type(error).__name__}: {_one_line(error)})"
         ) from error
-    _check_loaded(model, loaded, name)
+    missing = set(loaded["missing_keys"])
+    _check_loaded(model, loaded | {"missing_keys": missing - apply_sharing(model, missing)}, name)
     apply_quantized_inputs(model)
     check_fit(embedding_rows(model), tokenizer, name)
     return model.eval(), tokenizer

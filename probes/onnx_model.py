@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,6 +87,10 @@ class OnnxModel(torch.nn.Module):
         folder.mkdir(parents=True, exist_ok=True)
         (folder / FILE).write_bytes(self.onnx.numpy().tobytes())
         self.config.save_pretrained(folder)
+
+    def __deepcopy__(self, memo: dict[int, object]) -> OnnxModel:
+        """Return a copy with a session of its own."""
+        return OnnxModel(self.onnx.numpy().tobytes(), copy.deepcopy(self.config, memo))
 
     @property
     def device(self) -> torch.device:

@@ -516,7 +516,7 @@ def test_a_checkpoint_of_other_settings_is_refused(classifier, make_tokenizer, c
     options = {"train": corpus, "tokenizer": make_tokenizer(), "steps": 6, "save_every": 3, "folder": tmp_path, **QUIET}
     product_quantize(classifier, **SMALL, **options)
     with pytest.raises(
-        probes.InputError, match="the checkpoint is of a quantisation with other codes or another block"
+        probes.InputError, match=r"holds checkpoints of another training: (codes|block) is"
     ):
         product_quantize(classifier, **SMALL | changed, **options)
 

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 
@@ -55,3 +56,19 @@ def test_models_are_left_as_they_were(tiny_models):
     assert all(torch.equal(v, before[k]) for k, v in model.state_dict().items())
     with pytest.raises(probes.InputError, match="parent: expected a model of transformers, found Linear"):
         footprint(model, torch.nn.Linear(2, 2))
+
+
+def test_counts_models_with_decoders_and_those_stored_by_codes(tiny_models):
+    t5 = tiny_models("T5ForConditionalGeneration")
+    assert footprint(t5).loc["model", "parameters"] == sum(p.numel() for p in t5.parameters())
+    model, _ = probes.load_checkpoint("bundled")
+    coded = compress.quantize(model, backend="torchao")
+    cost = footprint(coded, model)
+    assert cost.loc["share", "parameters"] == 1
+    assert cost.loc["share", "bytes"] < 0.7
+    assert 0.9 < cost.loc["share", "encoder_nonzero"] <= 1
+    assert np.isnan(cost.loc["model", "packed_bytes"])
+    with pytest.raises(probes.InputError, match=r"its weights are quantised already \(config.quantization_config\)"):
+        compress.prune(coded, sparsity=0.5)
+    with pytest.raises(probes.InputError, match="its weights are quantised already"):
+        compress.prune_heads(coded, 0.5)

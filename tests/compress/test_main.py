@@ -166,12 +166,17 @@ def test_quantize_writes_what_its_function_makes(tiny_folder, tmp_path, capsys):
     model, _ = probes.load_checkpoint(out)
     assert all(torch.equal(v, expected.state_dict()[k]) for k, v in model.state_dict().items())
     done = expected.config.compression
-    size = f"{done['average_bits']:.2f} bits a weight, {done['bytes_of_model'] / 1e6:.2f} MB"
-    assert capsys.readouterr().out == f"{size} in all, packed; wrote {out}\n"
+    size = f"{done['average_bits']:.2f} bits a weight: {done['bytes_of_model'] / 1e6:.2f} MB if they were stored so"
+    written = (out / "model.safetensors").stat().st_size
+    assert capsys.readouterr().out == f"{size}; simulated, {written / 1e6:.2f} MB; wrote {out}\n"
 
 
 def test_quantize_with_bits_by_damage(tiny_folder, tmp_path, capsys):
     out = tmp_path / "out"
+    rows = ["id,language,text", "1,en,red dog", "1,de,big cat", "2,en,small bird sang", "2,de,house"]
+    (tmp_path / "few.csv").write_text("\n".join(rows))
+    given = ["--corpus", str(tmp_path / "few.csv")]
+    assert main(["quantize", str(tiny_folder), "--average-bits", "4", *given, "--out", str(tmp_path / "text")]) == 0
     options = ["--average-bits", "4", "--damage", "weights"]
     assert main(["quantize", str(tiny_folder), *options, "--out", str(out)]) == 0
     done = probes.load_checkpoint(out)[0].config.compression
@@ -185,7 +190,7 @@ def test_quantize_for_a_backend(tmp_path, capsys):
     assert main(["quantize", "bundled", "--backend", "onnxruntime", "--out", str(out)]) == 0
     model, _ = probes.load_checkpoint(out)
     assert type(model).__name__ == "OnnxModel"
-    assert f"{model.config.compression['bytes_of_model'] / 1e6:.2f} MB in all" in capsys.readouterr().out
+    assert f"{model.config.compression['bytes_of_model'] / 1e6:.2f} MB; wrote" in capsys.readouterr().out
 
 
 def test_quantize_and_product_quantize_in_training(tmp_path, capsys):
@@ -212,6 +217,12 @@ def test_quantize_and_product_quantize_in_training(tmp_path, capsys):
         (["quantize", "--distilled"], "--distilled is about training: give --steps and --corpus"),
         (["quantize", "--backend", "torchao", "--bits", "3"], "bits=3: backend='torchao' runs 4 or 8 bits"),
         (["quantize", "--backend", "torchao", "--average-bits", "3", "--corpus", "bundled"], "--backend torchao takes"),
+        (["quantize", "--average-bits", "3", "--only", "key", "--corpus", "bundled"], "shared out over all matrices"),
+        (["quantize", "--backend", "onnxruntime", "--packed"], "--packed leaves out zeros, and --backend onnxruntime"),
+        (["quantize", "--backend", "onnxruntime", "--group", "tensor"], "group=... is of the simulation"),
+        (["quantize", "--corpus", "bundled"], "--corpus is given and nothing reads it"),
+        (["product-quantize", "--only", "["], "only='[' is no regular expression"),
+        (["prune", "--sparsity", "0.5", "--corpus", "bundled"], "train=... is given, and steps=0 trains nothing"),
         (["product-quantize", "--codes", "1"], "codes=1: expected"),
         (["product-quantize", "--block", "7"], "block=7"),
     ],

@@ -1,6 +1,7 @@
 """Objectives: each against its formula in float64, its zero, its gradient, what padding does to it, and bad input."""
 
 import dataclasses
+import itertools
 import math
 import types
 
@@ -21,16 +22,18 @@ from compress.objectives import (
     HiddenStates,
     Objective,
     Pass,
+    Relational,
     RepresentationCosine,
     RepresentationMSE,
     SoftLabels,
     check,
+    uniform_layers,
     watching_attention,
 )
 from probes.errors import InputError
 
 BATCH, TOKENS, WIDTH, HEADS, LAYERS, CLASSES = 6, 5, 4, 2, 3, 3
-REPRESENTATION = [RepresentationMSE, RepresentationCosine, CrossCorrelation]
+REPRESENTATION = [RepresentationMSE, RepresentationCosine, CrossCorrelation, Relational]
 BY_LAYER = [HiddenStates, Attentions, AttentionOutputs]
 PAIRED = [*REPRESENTATION, SoftLabels, *BY_LAYER]
 ENCODER = "BertForSequenceClassification"
@@ -98,6 +101,8 @@ def by_hand(objective, student, teacher, batch):
         case RepresentationCosine():
             norm = np.linalg.norm
             return np.mean([1 - a @ b / norm(a) / norm(b) for a, b in zip(s, t, strict=True)])
+        case Relational():
+            return relational(objective, s, t)
     if objective.center:
         s, t = s - s.mean(0), t - t.mean(0)
     total, d = 0.0, s.shape[1]
@@ -106,6 +111,22 @@ def by_hand(objective, student, teacher, batch):
             c = (s[:, i] * t[:, j]).sum() / math.sqrt((s[:, i] ** 2).sum() * (t[:, j] ** 2).sum())
             total += (1 - c) ** 2 if i == j else objective.off_diagonal * c**2
     return total / d
+
+
+def huber(d):
+    return d**2 / 2 if abs(d) <= 1 else abs(d) - 0.5
+
+
+def relational(objective, s, t):
+    texts, norm = range(len(s)), np.linalg.norm
+    pairs, triples = list(itertools.permutations(texts, 2)), list(itertools.permutations(texts, 3))
+    distances, angles = [], []
+    for z in (s, t):
+        mean = np.mean([norm(z[i] - z[j]) for i, j in pairs])
+        distances.append([norm(z[i] - z[j]) / mean for i, j in pairs])
+        angles.append([(z[i] - z[j]) @ (z[k] - z[j]) / norm(z[i] - z[j]) / norm(z[k] - z[j]) for i, j, k in triples])
+    parts = [np.mean([huber(a - b) for a, b in zip(*x, strict=True)]) for x in (distances, angles)]
+    return objective.distance * parts[0] + objective.angle * parts[1]
 
 
 VARIANTS = [
@@ -118,6 +139,8 @@ VARIANTS = [
     CrossCorrelation(),
     CrossCorrelation(weight=0.5, off_diagonal=1, pooling="mean"),
     CrossCorrelation(center=False, off_diagonal=0.1),
+    Relational(),
+    Relational(weight=0.5, distance=3, angle=0, pooling="mean"),
     HiddenStates(),
     HiddenStates(weight=3, layers={0: 2, 2: 0}),
     Attentions(),
@@ -410,6 +433,112 @@ def test_the_pass_of_a_real_model_and_more_padding(tiny_models):
     assert all(torch.isfinite(p.grad).all() for p in student.parameters())
 
 
+# Relations between texts
+
+
+def test_relations_do_not_see_scale_shift_rotation_and_width_and_see_all_else(model):
+    z, one = np.random.default_rng(0).normal(size=(9, 4)), {"attention_mask": torch.ones(9, 1)}
+    teacher = with_z(model, z)
+    turned = 3 * z @ np.linalg.qr(np.random.default_rng(1).normal(size=(6, 6)))[0][:4] + 5
+    assert float(Relational()(with_z(model, turned), teacher, one)) == pytest.approx(0, abs=1e-20)
+    for other in (z * [1, 1, 1, 2], z[::-1].copy(), z[:, :3]):
+        for kind in (Relational(angle=0), Relational(distance=0)):
+            assert float(kind(with_z(model, other), teacher, one)) > 1e-3
+
+
+def test_copies_of_a_text_and_too_few_texts_are_finite(model):
+    z = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    z[1] = z[0]
+    for count, angles in ((5, True), (2, False), (1, False)):
+        s, one = z[:count].clone().requires_grad_(), {"attention_mask": torch.ones(count, 1)}
+        loss = Relational()(with_z(model, s), with_z(model, z.flip(0)[:count]), one)
+        loss.backward()
+        assert torch.isfinite(loss)
+        assert torch.isfinite(s.grad).all()
+        assert (float(loss.detach()) > 0) == (count > 1)
+        of_angles = Relational(distance=0)(with_z(model, s.detach()), with_z(model, z.flip(0)[:count]), one)
+        assert (float(of_angles) > 0) == angles
+
+
+# Students of another width or depth
+
+
+@pytest.mark.parametrize("kind", [RepresentationMSE, RepresentationCosine, CrossCorrelation, *BY_LAYER])
+def test_what_differs_in_width_is_compared_by_a_learned_map(tiny_models, kind):
+    objective = kind(weight=2)
+    sizes = {"hidden_size": 16, "num_attention_heads": 4, "num_hidden_layers": 5}
+    student, teacher = tiny_models(ENCODER), tiny_models(ENCODER, **sizes)
+    ids = torch.randint(4, 20, (4, 6), generator=torch.Generator().manual_seed(0))
+    mask = torch.ones_like(ids)
+    mask[0, 4:] = 0
+    passes = []
+    for one in (student, teacher):
+        one.set_attn_implementation("eager")
+        with watching_attention(one) as seen, torch.no_grad():
+            out = one(ids, mask, output_hidden_states=True, output_attentions=True)
+        passes.append(Pass(one, out.logits, out.hidden_states, out.attentions, tuple(seen)))
+    check([objective], *(p.model for p in passes), labelled=False)
+    learned = objective.prepare(student, teacher, [], 0)
+    batch = {"attention_mask": mask, "modules": {objective.name: learned}}
+    loss = objective(*passes, batch)
+    # The same by a student that gives the mapped numbers itself.
+    what = "attentions" if kind is Attentions else next(iter(objective.needs - {"teacher"}))
+    mine = [np.asarray(x, float) for x in getattr(passes[0], what)]
+    last = str(len(mine) - 1) if kind in BY_LAYER else "0"
+    mapped = []
+    for i, x in enumerate(mine):
+        layer = learned[str(i) if kind in BY_LAYER else "0"]
+        weight = layer.weight.detach().numpy()
+        if kind is Attentions:
+            assert layer.bias is None
+            mapped.append(torch.tensor(np.einsum("bhst,gh->bgst", x, weight)))
+        else:
+            mapped.append(torch.tensor(x @ weight.T + layer.bias.detach().numpy()))
+    replaced_student = dataclasses.replace(passes[0], **{what: tuple(mapped)})
+    theirs = dataclasses.replace(passes[1], **{what: tuple(x.double() for x in getattr(passes[1], what))})
+    by_number = objective
+    if kind in BY_LAYER:
+        pairs = {0: 0, 1: 2, 2: 3, 3: 5} if kind is HiddenStates else {0: 1, 1: 2, 2: 4}
+        assert sorted(learned) == [str(i) for i in pairs]
+        by_number = dataclasses.replace(objective, layers=pairs)
+    expected = 2 * by_hand(by_number, replaced_student, theirs, batch)
+    assert float(loss.detach()) == pytest.approx(expected, rel=1e-4)
+    loss.backward()
+    assert all(p.grad is not None and torch.isfinite(p.grad).all() for p in learned[last].parameters())
+    with pytest.raises(InputError, match=r"by the student, .* by the teacher: expected the same"):
+        objective(*passes, {"attention_mask": mask})
+    # Of models of one size nothing is learned, and angles need no map.
+    assert not list(objective.prepare(student, tiny_models(ENCODER), [], 0).parameters())
+    assert not list(Relational().prepare(student, teacher, [], 0).parameters())
+
+
+@pytest.mark.parametrize(
+    ("student", "teacher", "expected"),
+    [
+        (2, 6, [0, 3, 6]),
+        (3, 12, [0, 4, 8, 12]),
+        (4, 4, [0, 1, 2, 3, 4]),
+        (2, 5, [0, 3, 5]),
+        (1, 7, [0, 7]),
+        (0, 3, [0]),
+    ],
+)
+def test_the_uniform_map_ends_where_the_teacher_does(student, teacher, expected):
+    assert uniform_layers(student, teacher) == expected
+
+
+def test_of_another_depth_layers_are_compared_uniformly(model, batch):
+    student, teacher = a_pass(model, 0), a_pass(model, 1)
+    deep = dataclasses.replace(
+        teacher,
+        hidden_states=tuple(h for h in teacher.hidden_states for _ in range(2))[1:],  # 5: 0 1 1 2 2
+        attentions=tuple(a for a in teacher.attentions for _ in range(2)),
+        attention_outputs=tuple(a for a in teacher.attention_outputs for _ in range(2)),
+    )
+    for kind in BY_LAYER:
+        assert float(kind()(student, deep, batch)) == float(kind()(student, teacher, batch))
+
+
 # Attention outputs
 
 
@@ -500,11 +629,11 @@ def test_check_compares_the_attention_outputs_of_two_models(tiny_models, model):
     own = [AttentionOutputs()]
     check(own, model, tiny_models("RobertaModel"), labelled=False)  # other families
     check(own, model, tiny_models(ENCODER, num_attention_heads=3), labelled=False)  # the same width in other heads
-    with pytest.raises(InputError, match=r"heads of block 0 of the student give 12 features, those of block 0 .* 24"):
-        check(own, model, tiny_models(ENCODER, hidden_size=24), labelled=False)
+    check(own, model, tiny_models(ENCODER, hidden_size=24), labelled=False)  # by a learned map
     shallow = tiny_models(ENCODER, num_hidden_layers=2)
-    with pytest.raises(InputError, match="the student has 2 layers to compare, the teacher 3: say with layers="):
-        check(own, shallow, model, labelled=False)
+    check(own, shallow, model, labelled=False)
+    with pytest.raises(InputError, match="the student has 3 layers to compare, the teacher 2: say with layers="):
+        check(own, model, shallow, labelled=False)
     check([AttentionOutputs(layers={0: 0, 1: 2})], shallow, model, labelled=False)
     for architecture in ("T5Model", "T5ForConditionalGeneration"):
         with pytest.raises(InputError, match=f"{architecture}: the attention outputs .* not known.* 3 blocks, found 0"):
@@ -711,6 +840,8 @@ def test_a_weight_is_a_finite_number_of_at_least_zero(model, kind, weight):
         (lambda: RepresentationMSE(pooling="last"), "pooling='last': expected one of"),
         (lambda: RepresentationCosine(pooling="cls"), "pooling='cls': expected one of"),
         (lambda: CrossCorrelation(pooling=""), "pooling='': expected one of"),
+        (lambda: Relational(distance=-1), "distance=-1"),
+        (lambda: Relational(angle=math.nan), "angle=nan"),
         (lambda: HiddenStates(layers={}), "layers is empty"),
         (lambda: Attentions(layers={}), "layers is empty"),
         (lambda: AlignedWeights({}, form="l2"), "form='l2': expected one of"),
@@ -748,11 +879,9 @@ def test_check_passes_what_fits(tiny_models, model):
         ([SoftLabels()], {}, {"id2label": {0: "LABEL_1", 1: "LABEL_0", 2: "LABEL_2"}}, "in different orders"),
         ([SoftLabels()], {"num_labels": 1}, {"num_labels": 1}, "at least two classes"),
         ([CrossEntropy()], {"num_labels": 1}, None, "at least two classes"),
-        *(([kind()], {}, {"hidden_size": 16}, "hidden_size 12, the teacher 16") for kind in REPRESENTATION),
-        ([HiddenStates()], {}, {"hidden_size": 16}, "hidden_size 12, the teacher 16"),
-        ([HiddenStates()], {"num_hidden_layers": 2}, {}, "student has 3 layers to compare, the teacher 4.*layers="),
-        ([Attentions()], {"num_hidden_layers": 2}, {}, "student has 2 layers to compare, the teacher 3"),
-        ([Attentions()], {}, {"num_attention_heads": 3}, "num_attention_heads 2, the teacher 3"),
+        ([HiddenStates()], {}, {"num_hidden_layers": 2}, "student has 4 layers to compare, the teacher 3.*layers="),
+        ([Attentions()], {}, {"num_hidden_layers": 2}, "student has 3 layers to compare, the teacher 2"),
+        ([AttentionOutputs()], {}, {"num_hidden_layers": 2}, "student has 3 layers to compare, the teacher 2"),
         ([HiddenStates(layers={0: 4})], {}, {}, "layers has 0: 4.*from 0 to 3"),
         ([HiddenStates(layers={-1: 3})], {}, {}, "layers has -1: 3"),
         ([Attentions(layers={0: 3})], {}, {}, "layers has 0: 3.*from 0 to 2"),
@@ -870,6 +999,7 @@ def test_every_objective_is_one_to_a_type_checker_and_has_a_name_of_its_own(mode
         RepresentationMSE(),
         RepresentationCosine(),
         CrossCorrelation(),
+        Relational(),
         HiddenStates(),
         Attentions(),
         AttentionOutputs(),

@@ -241,6 +241,176 @@ def test_the_mode_of_the_student_is_restored(make, tokenizer, corpus):
     assert not student.training
 
 
+# Objectives that learn and remember
+
+
+class Remembers:
+    """Draws the mapped logits of each text to those it had before, which it remembers by the number of the row."""
+
+    weight, needs = 1.0, frozenset({"teacher"})
+
+    def __init__(self, name="remembers", learning_rate=None):
+        self.name, self.learning_rate = name, learning_rate
+
+    def prepare(self, student, teacher, rows, seed):
+        assert not student.training
+        assert not teacher.training
+        self.rows, self.seed = rows, seed
+        self.module = module = torch.nn.Linear(3, 3)
+        module.register_buffer("bank", torch.randn(len(rows), 3))
+        module.register_buffer("seen", torch.zeros(len(rows), dtype=torch.long))
+        return module
+
+    def __call__(self, student, teacher, batch):
+        module, index = batch["modules"][self.name], batch["index"]
+        assert module is self.module
+        assert module.training
+        for number, ids, mask in zip(index, batch["input_ids"], batch["attention_mask"], strict=True):
+            assert self.rows[number]["index"] == number
+            assert ids[mask == 1].tolist() == self.rows[number]["input_ids"]
+        mapped = module(student.logits)
+        loss = (mapped - module.bank[index]).square().mean() + (mapped - teacher.logits).square().mean()
+        module.bank[index] = 0.5 * module.bank[index] + 0.5 * mapped.detach()
+        module.seen[index] += 1
+        return loss
+
+
+def test_an_objective_learns_and_remembers_by_the_number_of_a_text(make, tokenizer, corpus):
+    student, objective = make(), Remembers()
+    history = train(
+        student, tokenizer, corpus, objective=[objective], teacher=make(), steps=8, **QUIET | {"batch_size": 9}
+    )
+    assert (objective.module.seen == 2).all()  # 36 rows in two epochs
+    assert [row["index"] for row in objective.rows] == list(range(36))
+    assert objective.seed == 0
+    assert history["remembers"].iloc[-1] < history["remembers"].iloc[0]
+
+
+class Target:
+    """Draws a learned number to 3, whatever the student does."""
+
+    weight, needs = 1.0, frozenset()
+
+    def __init__(self, name, learning_rate=None):
+        self.name = name
+        if learning_rate is not None:
+            self.learning_rate = learning_rate
+
+    def prepare(self, student, teacher, rows, seed):
+        self.module = torch.nn.ParameterDict({"x": torch.zeros(2)})
+        return self.module
+
+    def __call__(self, student, teacher, batch):
+        return (batch["modules"][self.name]["x"] - 3).square().sum() + 0 * student.logits.sum()
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_what_is_learned_is_updated_as_adamw_would(make, tokenizer, corpus, accumulate):
+    objectives = [Target("one"), Target("other", learning_rate=0.1)]
+    settings = QUIET | {"accumulate": accumulate, "learning_rate": 0.01}
+    history = train(make(), tokenizer, corpus, objective=objectives, steps=7, **settings)
+    for objective, rate in zip(objectives, (0.01, 0.1), strict=True):
+        x = torch.zeros(2, requires_grad=True)
+        optimiser = torch.optim.AdamW([x], weight_decay=0)
+        for step in range(7):
+            optimiser.param_groups[0]["lr"] = rate * (1 - step / 7)
+            optimiser.zero_grad()
+            loss = (x - 3).square().sum()
+            assert history[objective.name][step] == pytest.approx(float(loss.detach()), rel=1e-5)
+            loss.backward()
+            optimiser.step()
+        torch.testing.assert_close(objective.module["x"].detach(), x.detach())
+        assert objective.module["x"].grad is None
+
+
+class Silent(Remembers):
+    def __call__(self, student, teacher, batch):
+        return 0 * super().__call__(student, teacher, batch)
+
+
+def test_an_objective_that_learns_disturbs_no_random_numbers(make, tokenizer, corpus):
+    found = []
+    for more in ([], [Silent()]):
+        student = make(dropout=0.2)
+        train(student, tokenizer, corpus, objective=[CrossEntropy(), *more], teacher=make(), steps=4, **QUIET)
+        found.append(weights(student))
+    assert same(*found)
+
+
+def test_what_is_learned_goes_on_where_it_was_interrupted(make, tokenizer, corpus, tmp_path):
+    def run(folder, *callbacks, **changes):
+        student, objective = make(dropout=0.2), Remembers()
+        options = {"objective": [CrossEntropy(), objective, HiddenStates()], "teacher": make(hidden_size=16)}
+        options |= {"steps": 12, "save_every": 4, "folder": tmp_path / folder, "callbacks": callbacks} | QUIET | changes
+        history = train(student, tokenizer, corpus, **options)
+        return history, weights(student), weights(objective.module)
+
+    expected = run("whole")
+    with pytest.raises(KeyboardInterrupt):
+        run("run", Stops(10))
+    kept = load_file(tmp_path / "run" / "checkpoint-8" / "objectives.safetensors")
+    assert {"remembers/bank", "remembers/weight", "hidden_states/0.weight", "hidden_states/3.bias"} < set(kept)
+    assert not same({"bank": kept["remembers/bank"]}, {"bank": expected[2]["bank"]})
+    found = run("run")
+    pd.testing.assert_frame_equal(found[0], expected[0])
+    assert same(found[1], expected[1])
+    assert same(found[2], expected[2])
+
+
+def test_what_is_learned_is_not_taken_from_another_training(make, tokenizer, corpus, tmp_path):
+    def run(layers, *callbacks):
+        student = make()
+        students.append(student)
+        options = {"objective": [HiddenStates(layers=layers)], "teacher": make(hidden_size=16), "callbacks": callbacks}
+        train(student, tokenizer, corpus, steps=6, save_every=2, folder=tmp_path, **options, **QUIET)
+
+    students: list = []
+    with pytest.raises(KeyboardInterrupt):
+        run({1: 2}, Stops(5))
+    with pytest.raises(
+        probes.InputError, match=r"checkpoint-4 was written by .* learn something else: expected .*2.weig"
+    ):
+        run({2: 3})
+    (tmp_path / "checkpoint-4" / "objectives.safetensors").unlink()
+    with pytest.raises(probes.InputError, match=r"found nothing\. Give the same objectives, or another folder"):
+        run({1: 2})
+    assert all(same(weights(make()), weights(student)) for student in students[1:])
+
+
+def test_the_teacher_runs_once_a_batch_however_many_need_it(make, tokenizer, corpus):
+    teacher, calls = make(), []
+    teacher.register_forward_hook(lambda *_: calls.append(1))
+    parts = [SoftLabels(), HiddenStates(), Attentions(), CrossCorrelation(), Remembers()]
+    train(make(), tokenizer, corpus, objective=parts, teacher=teacher, steps=3, **QUIET)
+    assert len(calls) == 3
+    train(make(), tokenizer, corpus, objective=[CrossEntropy()], teacher=teacher, steps=3, **QUIET)
+    assert len(calls) == 3
+
+
+def test_a_student_learns_from_a_wider_and_deeper_teacher_of_another_family(tiny_models, make, tokenizer, corpus):
+    teacher = make(hidden_size=16, num_attention_heads=4, num_hidden_layers=6)
+    student = tiny_models("DistilBertForSequenceClassification", dropout=0.0, attention_dropout=0.0)
+    student.config.id2label = teacher.config.id2label
+    with_pairs = corpus.map(lambda row: {"text_pair": "a red dog"})  # of which DistilBERT takes no types
+    parts = [SoftLabels(), HiddenStates(), Attentions(), CrossCorrelation()]
+    settings = QUIET | {"learning_rate": 1e-2}
+    history = train(student, tokenizer, with_pairs, objective=parts, teacher=teacher, steps=30, **settings)
+    assert (history.iloc[-5:].mean() < history.iloc[:5].mean())[[p.name for p in parts]].all()
+    assert set(dict(student.named_modules())) == set(dict(copy.deepcopy(student).named_modules()))
+
+
+def test_texts_are_cut_where_the_teacher_cannot_read_on(make, make_tokenizer, corpus):
+    long = corpus.map(lambda row: {"text": " ".join([row["text"]] * 9)})
+    student, teacher = make(max_position_embeddings=64), make(max_position_embeddings=16)
+    longer = make_tokenizer(limit=64)
+    train(student, longer, long, objective=[SoftLabels()], teacher=teacher, steps=1, **QUIET)
+    few = make_tokenizer(words=[f"w{i}" for i in range(60)])
+    wide = make()
+    wide.resize_token_embeddings(64)
+    with pytest.raises(probes.InputError, match="tokenizer and model do not fit: 64 tokens, but"):
+        train(wide, few, long, objective=[SoftLabels()], teacher=make(), steps=1, **QUIET)
+
+
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -261,6 +431,8 @@ def test_bad_settings_are_refused_before_a_step(make, tokenizer, corpus, options
 
 
 def test_bad_text_is_refused_before_a_step(make, tokenizer, corpus):
+    with pytest.raises(probes.InputError, match="at least one row, found none"):
+        train(make(), tokenizer, corpus.select([]), objective=[CrossEntropy()], steps=1, **QUIET)
     dev = corpus.filter(lambda row: row["split"] == "dev")
     with pytest.raises(probes.InputError, match=r"no row of split 'train', only of 'dev'"):
         train(make(), tokenizer, dev, objective=[CrossEntropy()], steps=1, **QUIET)
@@ -307,7 +479,10 @@ def everything(given, out):
             history = student.history
         else:
             history = train(student, tokenizer, corpus, **settings)
-        save_file(weights(student), out / f"{name}-{rank}.safetensors")
+        learned = {
+            f"{o.name}/{k}": v for o in objectives if isinstance(o, Remembers) for k, v in weights(o.module).items()
+        }
+        save_file(weights(student) | learned, out / f"{name}-{rank}.safetensors")
         history.to_csv(out / f"{name}-{rank}.csv", index=False)
 
     teacher, _ = probes.load_checkpoint(given / "teacher")
@@ -315,6 +490,7 @@ def everything(given, out):
     # Of 36 rows, batches of 5 are no equal parts, and the last one of an epoch is a single text.
     options = {"batch_size": 5, "accumulate": 3, "folder": out / "folder", "save_every": 2, "progress": True}
     run("all", *every, AlignedWeights(teacher), steps=4, **options)
+    run("learned", Remembers(), CrossEntropy(), steps=4, batch_size=5, accumulate=2)
     run("outputs", AttentionOutputs())  # of which no output of the model is a part
     run("weights", AlignedWeights(teacher, form="frobenius"))
     settings = {"criterion": "movement", "schedule": "cubic", "prunings": 2, "evaluate": accuracy}
@@ -349,7 +525,7 @@ def two_processes(tmp_path_factory, make_tokenizer, tiny_models):
     return given, one, two, done.stderr
 
 
-@pytest.mark.parametrize("name", ["all", "outputs", "weights", "prune"])
+@pytest.mark.parametrize("name", ["all", "learned", "outputs", "weights", "prune"])
 def test_two_processes_train_as_one_does(two_processes, name):
     given, one, two, _ = two_processes
     expected, *found = (load_file(p / f"{name}-{r}.safetensors") for p, r in ((one, 0), (two, 0), (two, 1)))
@@ -369,7 +545,7 @@ def test_two_processes_train_as_one_does(two_processes, name):
 def test_of_two_processes_one_writes_and_shows_progress(two_processes):
     _, one, two, printed = two_processes
     folders = [sorted(p.name for p in (x / "folder").iterdir()) for x in (one, two)]
-    assert folders == [["checkpoint-2", "checkpoint-4"]] * 2
+    assert folders == [["checkpoint-2", "checkpoint-4", "training.json"]] * 2
     assert len(list((two / "folder" / "checkpoint-4").glob("rng_state_*"))) == 2  # it was two that trained
     histories = [pd.read_json(x / "folder" / "checkpoint-4" / "history.json") for x in (one, two)]
     pd.testing.assert_frame_equal(*histories, rtol=1e-4, atol=1e-6)

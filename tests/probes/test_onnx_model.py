@@ -1,3 +1,4 @@
+import copy
 import sys
 
 import numpy as np
@@ -7,7 +8,7 @@ import pytest
 import torch
 
 import probes
-from compress.deploy import export
+from compress.deploy import deploy, export
 from probes.checkpoint import embedding_rows, weights_fingerprint
 from probes.errors import DependencyError, InputError
 from probes.onnx_model import OnnxModel
@@ -175,3 +176,12 @@ def test_without_the_package(bert, make_tokenizer, tmp_path, monkeypatch):
     )
     assert isinstance(raised.value, InputError)
     assert isinstance(raised.value, ImportError)
+
+
+def test_a_copy_runs_by_itself():
+    model, tokenizer = probes.load_checkpoint("bundled")
+    deployed = deploy(model, "onnxruntime")
+    copied = copy.deepcopy(deployed)
+    inputs = tokenizer("a text", return_tensors="pt")
+    assert torch.equal(deployed(**inputs).logits, copied(**inputs).logits)
+    assert copied.config is not deployed.config

@@ -1,0 +1,620 @@
+"""Contrastive objectives: the student's representation of a text comes closer to the teacher's of that text than to
+those of other texts, which a memory bank keeps from earlier batches.
+
+Beside what `compress.objectives` says of objectives, these learn projections and remember latents: `prepare` makes the
+module that holds both, a training loop optimises and saves it and hands it back in `batch["modules"][name]`, together
+with the numbers of the training rows in `batch["index"]`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from transformers import PreTrainedModel
+
+from compress.objectives import (
+    Pass,
+    _attended,
+    _check_choice,
+    _check_classes,
+    _check_number,
+    _entry,
+    _given,
+    _layer_pairs,
+    _layers,
+    _size,
+    _wide,
+)
+from probes.capture import evaluating
+from probes.errors import InputError
+
+_TEXTS = 64  # of one forward pass of the teacher before training
+_BLOCK = 2**24  # most similarities in memory at once
+_NEAR = {"classes": 5, "instances": 100}  # top_k without one given
+
+# Draws k negatives of each row, (row, k), and says how many of them, the first ones, are of the most similar.
+Draw = Callable[[np.random.Generator, np.ndarray, int], tuple[np.ndarray, int]]
+
+
+@dataclass(frozen=True)
+class _Contrast:
+    """What contrastive objectives share: two projections, and memory banks of what they gave."""
+
+    weight: float = 1.0
+    k: int = 100
+    size: int = 128
+    temperature: float = 0.07
+    momentum: float = 0.5
+    name: str = ""
+    needs: ClassVar[frozenset[str]] = frozenset({"teacher", "hidden_states"})
+
+    def __post_init__(self) -> None:
+        _check_number(self.name, "weight", self.weight, least=0)
+        _check_number(self.name, "temperature", self.temperature, above=0)
+        _check_number(self.name, "momentum", self.momentum, least=0)
+        if self.momentum >= 1:
+            raise InputError(f"objective {self.name}: momentum={self.momentum!r}: expected below 1, or nothing is kept")
+        for setting in ("k", "size"):
+            _check_count(self.name, setting, getattr(self, setting))
+
+    def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, Any]) -> torch.Tensor:
+        """Return the loss of a batch with `attention_mask`, `index` and `modules`, times the weight."""
+        memory = _module(batch, self.name)
+        s, t = self._summary(student, batch, 0), self._summary(_given(teacher, self.name), batch, 1).detach()
+        with torch.autocast(s.device.type, enabled=False):  # which would round the scores to three digits
+            loss = self._loss(memory, memory.latents("student", s), memory.latents("teacher", t), batch)
+        memory.updates += 1
+        return self.weight * loss
+
+    def _summary(self, given: Pass, batch: Mapping[str, Any], side: int) -> torch.Tensor:
+        """Return what is projected of each text (text, feature), of the student, side 0, or the teacher, side 1."""
+        raise NotImplementedError
+
+    def _loss(self, memory: Memory, s: torch.Tensor, t: torch.Tensor, batch: Mapping[str, Any]) -> torch.Tensor:
+        raise NotImplementedError
+
+    def _two_sided(
+        self,
+        memory: Memory,
+        s: torch.Tensor,
+        t: torch.Tensor,
+        rows: np.ndarray,
+        drawn: np.ndarray,
+        shares: np.ndarray | None = None,
+    ) -> torch.Tensor:
+        """Return the loss of the student against the teacher's bank plus the reverse, and bring both banks up to date.
+
+        `shares` are those of the positive in a mixture with each of the first negatives, (text, mixture).
+        """
+        index = torch.from_numpy(np.column_stack([rows, drawn])).to(s.device)
+        total = s.new_zeros(())
+        for side, (anchor, bank) in enumerate(((s, memory.teacher_bank), (t, memory.student_bank))):
+            kept = F.embedding(index, bank)  # several times faster than bank[index]
+            scores = _scores(anchor, kept, self.temperature)
+            if memory.updates == 0:
+                every = scores.detach()
+                memory.log_z[side] = every.logsumexp((0, 1)) - math.log(every.numel()) + math.log(len(bank))
+            shift = memory.log_z[side] + math.log(self.k / len(bank))
+            logs = F.logsigmoid(scores[:, 0] - shift) + F.logsigmoid(shift - scores[:, 1:]).sum(1)
+            if shares is not None:
+                share = torch.from_numpy(shares).to(kept)[..., None]
+                mixed = F.normalize(share * kept[:, :1] + (1 - share) * kept[:, 1 : 1 + shares.shape[1]], dim=2)
+                pseudo = F.logsigmoid(shift - _scores(anchor, mixed, self.temperature))
+                logs = logs + ((1 - share[..., 0]) * pseudo).sum(1)
+            total = total - logs.mean()
+        memory.remember("student", index[:, 0], s, self.momentum)
+        memory.remember("teacher", index[:, 0], t, self.momentum)
+        return total
+
+
+@dataclass(frozen=True)
+class CoDIR(_Contrast):
+    """Contrastive loss of the student's intermediate layers against the teacher's, with a memory bank of negatives.
+
+    The states of a text are pooled in each layer and put side by side; a linear map for each model and division by the
+    length give g_S and g_T of `size` features. With g_k the negatives, texts of another label than the text's own, or
+    any other text where there are no labels, the loss is the mean over texts of
+
+        form="softmax": -log [ exp(g_T.g_S / temperature) / (exp(g_T.g_S / temperature) + sum_k exp(g_k.g_S /
+        temperature)) ], in nats: g_T of the teacher as it is now, g_k from a bank of the teacher's latents.
+        form="nce": half the sum, over the student against the teacher's bank v and the teacher against the student's,
+        of -log(P_0 / (P_0 + k / N)) - sum_k log((k / N) / (P_k + k / N)), with P_j = exp(v_j.g / temperature) / Z, v_0
+        the text's own latent, N the training rows, and Z N times the mean of the exp in the first batch.
+
+    After the loss, the latents v of the batch's texts become momentum * v + (1 - momentum) * g, at length 1.
+
+    Args:
+        weight: what the loss is multiplied by.
+        k: negatives of a text, at least 1, all different unless there are fewer to draw from.
+        size: features of a latent, at least 1.
+        temperature: above 0.
+        momentum: what stays of a latent in the bank, from 0 to below 1.
+        name: what it is logged under.
+        pooling: "mean" over the tokens that are not padding, or the "first" token.
+        layers: the teacher's layer for each layer of the student that is taken, 0 the embeddings, i the states after
+            block i; without it the states after every block of either model, which may differ in number.
+        form: "softmax" or "nce".
+        negatives: "bank", or "batch": all the other texts of the batch that may be negatives, in place of k from the
+            bank, for form="softmax". A text without any has the loss 0.
+
+    Raises:
+        InputError: a number is outside its range or a word not known; at the check, layers are taken that student or
+            teacher do not have; when prepared, there are no rows, one row, or rows of one label; at the call, the
+            teacher, hidden states, row numbers or the prepared module are missing.
+
+    Notes:
+        Sun, Gan, Cheng, Fang, Wang and Liu 2020, arXiv 2009.14167: mean pooling of every layer; the softmax form is as
+        recalled. Their released code differs: form="nce", pooling="first", and of a teacher of 12 layers and a student
+        of 6, `layers={1: 1, 2: 3, 3: 5, 4: 7, 5: 9, 6: 11}`; its loss is a mean over texts where cross-entropy and
+        divergence are sums, and the total is divided by the texts of a batch: its weight, divided by that, is `weight`
+        here. k, size, temperature, momentum and how banks begin, uniform in +- sqrt(3 / size), are the code's for both
+        forms. In the batch form the negatives are the teacher's latents as they are now, with a gradient to the
+        teacher's projection; for the pretraining of the paper, hard negatives come from the same batch. Choices made
+        here: one bank for "softmax", drawing with replacement only where a text has fewer than k negatives, and not
+        using the embeddings. With "softmax" and a bank the teacher's map learns from positives only: at too high a
+        learning rate all latents run from what the bank holds: the loss is small and nothing is learned. Without labels
+        translations of a text count as other texts.
+
+    Example:
+        >>> import torch, probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> rows = [{"input_ids": [1, 2 + i], "labels": i % 2, "index": i} for i in range(4)]
+        >>> objective = CoDIR(k=2, layers={1: 1})
+        >>> batch = {"index": torch.tensor([0, 1]), "attention_mask": torch.ones(2, 1)}
+        >>> batch["modules"] = {"codir": objective.prepare(model, model, rows, seed=0)}
+        >>> states = (torch.zeros(2, 1, 128), torch.ones(2, 1, 128))
+        >>> given = Pass(model, None, hidden_states=states)
+        >>> objective(given, given, batch).shape
+        torch.Size([])
+    """
+
+    name: str = "codir"
+    pooling: Literal["mean", "first"] = "mean"
+    layers: Mapping[int, int] | None = None
+    form: Literal["softmax", "nce"] = "softmax"
+    negatives: Literal["bank", "batch"] = "bank"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_choice(self.name, "pooling", self.pooling, ("mean", "first"))
+        _check_choice(self.name, "form", self.form, ("softmax", "nce"))
+        _check_choice(self.name, "negatives", self.negatives, ("bank", "batch"))
+        if self.form == "nce" and self.negatives == "batch":
+            raise InputError(f'objective {self.name}: form="nce" draws from a bank: give negatives="bank"')
+        if self.layers is not None and not self.layers:
+            raise InputError(f"objective {self.name}: layers is empty: give the teacher's for each of the student's")
+
+    def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+        """Raise `InputError` where student or teacher lack a layer that is taken."""
+        if self.layers is not None:
+            s, t = (1 + _size(model, "num_hidden_layers") for model in (student, teacher))
+            _layer_pairs(self.name, s, t, self.layers, first=1)
+
+    def prepare(
+        self, student: PreTrainedModel, teacher: PreTrainedModel, rows: Sequence[Mapping[str, Any]], seed: int
+    ) -> Memory:
+        """Return the projections and, for negatives from a bank, the banks of these rows."""
+        self.check(student, teacher)
+        pools = _pools(rows, self.name)
+        sides = {"batch": (), "bank": ("teacher",)} if self.form == "softmax" else {"bank": ("student", "teacher")}
+        widths = []
+        for side, model in enumerate((student, teacher)):
+            taken = self._taken(1 + _size(model, "num_hidden_layers"), side)
+            widths.append(len(taken) * _size(model, "hidden_size"))
+        memory = Memory(widths, self.size, len(rows), sides[self.negatives], pools.draw, seed)
+        return memory.to(student.device)
+
+    def _taken(self, count: int, side: int) -> list[int]:
+        """Return which of so many layers, embeddings included, are taken."""
+        return list(range(1, count)) if self.layers is None else [pair[side] for pair in self.layers.items()]
+
+    def _summary(self, given: Pass, batch: Mapping[str, Any], side: int) -> torch.Tensor:
+        states = _layers(given, "hidden_states", self.name)
+        taken = self._taken(len(states), side)
+        if max(taken) >= len(states):
+            raise InputError(
+                f"objective {self.name}: layers has {max(taken)}, {type(given.model).__name__} gave the states of "
+                f"{len(states)}: expected at most {len(states) - 1}"
+            )
+        attended = _attended(batch, states[0], self.name)
+        return torch.cat([_pooled(states[i], attended, self.pooling) for i in taken], 1)
+
+    def _loss(self, memory: Memory, s: torch.Tensor, t: torch.Tensor, batch: Mapping[str, Any]) -> torch.Tensor:
+        if self.negatives == "batch":
+            own = torch.eye(len(s), dtype=torch.bool, device=s.device)
+            labels = batch.get("labels")
+            barred = own if labels is None else labels[:, None] == labels
+            scores = (s @ t.T / self.temperature).masked_fill(barred & ~own, -math.inf)
+            return F.cross_entropy(scores, torch.arange(len(s), device=s.device))
+        rows = memory.rows(batch, self.name)
+        drawn, _ = memory.draw(memory.generator(), rows, self.k)
+        if self.form == "nce":
+            return self._two_sided(memory, s, t, rows, drawn) / 2
+        index = torch.from_numpy(drawn).to(s.device)
+        kept = torch.cat([t[:, None], F.embedding(index, memory.teacher_bank)], 1)
+        scores = _scores(s, kept, self.temperature)
+        memory.remember("teacher", torch.from_numpy(rows).to(s.device), t, self.momentum)
+        return F.cross_entropy(scores, torch.zeros(len(s), dtype=torch.long, device=s.device))
+
+
+@dataclass(frozen=True)
+class CRD(_Contrast):
+    """Contrastive loss of the student's representation of a text against the teacher's, with chosen negatives.
+
+    The representation of a text is the last hidden state of its first token, or the mean over its tokens; a linear map
+    for each model and division by the length give g. With banks v of both models' latents of the N training rows,
+    P_j = exp(v_j.g / temperature) / Z, v_0 the text's own latent and Z N times the mean of the exp in the first batch,
+    the loss is the mean over texts, and the sum over the student against the teacher's bank and the reverse, of
+
+        -log(P_0 / (P_0 + k / N)) - sum over k negatives of log((k / N) / (P_k + k / N))
+
+    Negatives have another label than the text, or are any other text where there are no labels. "uniform" draws all
+    alike. "instances" draws from the `top_k` rows most similar to the text, by the cosine of the teacher's
+    representations before training, with P(j | i) proportional to exp(cosine / sharpness), each at most once, and,
+    where top_k < k, the rest alike from all. "classes" draws one of the `top_k` labels that the teacher most takes the
+    text's label for, with P(c' | c) proportional to exp(S_cc' / sharpness), and any row of it; S_cc' is the mean
+    probability the teacher gives c' over the rows of c, divided by that of all labels of the data but c.
+
+    With `mixup`, each negative v_k drawn from the top_k, or by "uniform", also gives a pseudo-negative
+    normalise(m v_0 + (1 - m) v_k) with m drawn from Beta(mixup, mixup), at most 0.5, which counts 1 - m.
+
+    After the loss, the latents v of the batch's texts become momentum * v + (1 - momentum) * g, at length 1.
+
+    Args:
+        weight: what the loss is multiplied by.
+        k: negatives of a text, at least 1.
+        size: features of a latent, at least 1.
+        temperature: above 0.
+        momentum: what stays of a latent in the bank, from 0 to below 1.
+        name: what it is logged under.
+        pooling: "first", which heads of encoders read, or "mean" over the tokens that are not padding.
+        negatives: "uniform", "classes" or "instances".
+        top_k: labels, at most all but one, or rows, at most those that every text has as negatives; without it 5
+            labels or 100 rows, or all where there are fewer.
+        sharpness: temperature of the similarities, above 0: the smaller, the more the most similar are drawn.
+        mixup: the parameter of the Beta distribution, above 0, or None.
+
+    Raises:
+        InputError: a number is outside its range or a word not known; when prepared, there are no rows, one row, or
+            rows of one label, `top_k` is more than there are, or labels or the teacher's head are missing for
+            "classes"; at the call, the teacher, hidden states, row numbers or the prepared module are missing.
+
+    Notes:
+        Contrastive representation distillation after the code of RepDistiller, with the negatives of semantically
+        conditioned negative sampling (SCNS), of the most similar classes or samples of a pretrained network, and with
+        interpolated latents as pseudo-negatives. Choices made here: the label filter, `sharpness`, filling up, noise
+        of probability 1 / N also where negatives are not drawn alike, labels compared by the teacher's confusion, and
+        how the mixture is drawn, which positive it takes, its weight and that k in k / N does not count it. No gradient
+        passes through the banks. k=100 suits some thousand texts; RepDistiller's default is 16384, as recalled. Where
+        "uniform" needs more different negatives than there are, it draws with replacement. Translations of a text count
+        as other texts where there are no labels, and are then its nearest.
+
+    Example:
+        >>> import torch, probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> rows = [{"input_ids": [1, 2 + i], "labels": i % 2, "index": i} for i in range(4)]
+        >>> objective = CRD(k=2, negatives="instances")
+        >>> memory = objective.prepare(model, model, rows, seed=0)
+        >>> batch = {"index": torch.tensor([0, 1]), "attention_mask": torch.ones(2, 1), "modules": {"crd": memory}}
+        >>> given = Pass(model, None, hidden_states=(torch.ones(2, 1, 128),))
+        >>> objective(given, given, batch).shape
+        torch.Size([])
+    """
+
+    name: str = "crd"
+    pooling: Literal["first", "mean"] = "first"
+    negatives: Literal["uniform", "classes", "instances"] = "uniform"
+    top_k: int | None = None
+    sharpness: float = 0.1
+    mixup: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        _check_choice(self.name, "pooling", self.pooling, ("first", "mean"))
+        _check_choice(self.name, "negatives", self.negatives, ("uniform", "classes", "instances"))
+        _check_number(self.name, "sharpness", self.sharpness, above=0)
+        if self.mixup is not None:
+            _check_number(self.name, "mixup", self.mixup, above=0)
+        if self.top_k is not None:
+            _check_count(self.name, "top_k", self.top_k)
+            if self.negatives == "uniform":
+                raise InputError(f'objective {self.name}: top_k is of negatives="classes" or "instances": leave it out')
+
+    def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+        """Raise `InputError` where labels are compared by a teacher that does not tell classes apart."""
+        if self.negatives == "classes":
+            _check_classes(self.name, teacher)
+
+    def prepare(
+        self, student: PreTrainedModel, teacher: PreTrainedModel, rows: Sequence[Mapping[str, Any]], seed: int
+    ) -> Memory:
+        """Return the projections and banks of these rows, and, unless "uniform", run the teacher on them once."""
+        self.check(student, teacher)
+        pools = _pools(rows, self.name)
+        draw: Draw = pools.draw
+        if self.negatives == "classes":
+            if not pools.labelled:
+                raise InputError(
+                    f'objective {self.name}: negatives="classes" needs labels, the rows have none: add a label column, '
+                    'or take negatives="instances"'
+                )
+            near = self._near(len(pools.classes) - 1, "labels other than a text's own")
+            _, probabilities = _run(teacher, rows, self.name, self.pooling)
+            draw = _of_classes(pools, *_confused(pools, probabilities, near, self.sharpness, self.name))
+        elif self.negatives == "instances":
+            near = self._near(len(rows) - int(pools.counts.max()), "rows that may be negatives of every text")
+            z, _ = _run(teacher, rows, self.name, self.pooling)
+            draw = _of_instances(pools, *_nearest(z, pools.of, near, self.sharpness))
+        widths = [_size(model, "hidden_size") for model in (student, teacher)]
+        memory = Memory(widths, self.size, len(rows), ("student", "teacher"), draw, seed)
+        return memory.to(student.device)
+
+    def _near(self, most: int, what: str) -> int:
+        if self.top_k is None:
+            return min(most, _NEAR[self.negatives])
+        if self.top_k > most:
+            raise InputError(f"objective {self.name}: top_k={self.top_k}: expected at most {most}, the {what}")
+        return self.top_k
+
+    def _summary(self, given: Pass, batch: Mapping[str, Any], side: int) -> torch.Tensor:
+        last = _layers(given, "hidden_states", self.name)[-1]
+        return _pooled(last, _attended(batch, last, self.name), self.pooling)
+
+    def _loss(self, memory: Memory, s: torch.Tensor, t: torch.Tensor, batch: Mapping[str, Any]) -> torch.Tensor:
+        rows, generator = memory.rows(batch, self.name), memory.generator()
+        drawn, near = memory.draw(generator, rows, self.k)
+        shares = None
+        if self.mixup is not None:
+            shares = generator.beta(self.mixup, self.mixup, (len(rows), near)).clip(max=0.5)
+        return self._two_sided(memory, s, t, rows, drawn, shares)
+
+
+class Memory(torch.nn.Module):
+    """What a contrastive objective learns and remembers; a training loop optimises and saves it.
+
+    Args:
+        widths: features of what is projected, of student and teacher.
+        size: features of a latent.
+        rows: rows of the banks, those that are trained on.
+        sides: which banks there are, of "student" and "teacher".
+        draw: draws the negatives of some rows, and says how many of them, the first ones, are the similar ones.
+        seed: of the projections and banks as they begin, and of the draws.
+
+    Attributes:
+        student, teacher: linear maps to latents.
+        student_bank, teacher_bank: the latents of every row (row, feature), where there are such banks.
+        log_z: logarithms of Z, of the student against the teacher's bank and the reverse, set by the first batch.
+        updates: batches so far; the draws of a batch depend on it and the seed only, so that a training that goes on
+            from what was saved draws as it would have.
+    """
+
+    student_bank: torch.Tensor
+    teacher_bank: torch.Tensor
+    log_z: torch.Tensor
+    updates: torch.Tensor
+
+    def __init__(
+        self, widths: Sequence[int], size: int, rows: int, sides: Sequence[str], draw: Draw, seed: int
+    ) -> None:
+        """Make projections and banks; the random numbers of PyTorch are left as they were."""
+        super().__init__()
+        self.draw, self.seed = draw, seed
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.student, self.teacher = (torch.nn.Linear(width, size) for width in widths)
+            spread = math.sqrt(3 / size)
+            for side in sides:
+                self.register_buffer(f"{side}_bank", torch.empty(rows, size).uniform_(-spread, spread))
+        self.register_buffer("log_z", torch.zeros(2))
+        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
+
+    def latents(self, side: str, x: torch.Tensor) -> torch.Tensor:
+        """Project (text, feature) of one model to latents of length 1 (text, size)."""
+        linear = getattr(self, side)
+        if x.shape[1] != linear.in_features:
+            raise InputError(
+                f"the projection of the {side} was prepared for {linear.in_features} features a text, found "
+                f"{x.shape[1]}: prepare the objective with the models that are trained"
+            )
+        return F.normalize(linear(x.to(linear.weight.dtype)), dim=1)
+
+    def remember(self, side: str, index: torch.Tensor, latents: torch.Tensor, momentum: float) -> None:
+        """Move the latents of some rows towards new ones."""
+        bank = self.get_buffer(f"{side}_bank")
+        with torch.no_grad():
+            bank[index] = F.normalize(momentum * bank[index] + (1 - momentum) * latents, dim=1)
+
+    def rows(self, batch: Mapping[str, Any], name: str) -> np.ndarray:
+        """Return the numbers of the rows of a batch."""
+        index, count = _entry(batch, "index", name).cpu().numpy(), len(self.teacher_bank)
+        if (beyond := index[(index < 0) | (index >= count)]).size:
+            raise InputError(
+                f"objective {name}: the batch has row {beyond[0]}, the memory bank holds {count}: prepare the "
+                "objective with the rows that are trained on"
+            )
+        return index
+
+    def generator(self) -> np.random.Generator:
+        """Return the random numbers of the batch that comes next."""
+        return np.random.default_rng([self.seed, int(self.updates)])
+
+
+@dataclass(frozen=True)
+class _Pools:
+    """Which rows may be negatives of a row: those of other classes. Without labels each row is its own class."""
+
+    of: np.ndarray  # the number of each row's class
+    classes: np.ndarray  # their labels
+    order: np.ndarray  # rows sorted by class
+    starts: np.ndarray  # where in `order` a class begins
+    counts: np.ndarray  # its rows
+    labelled: bool
+
+    def others(self, generator: np.random.Generator, rows: np.ndarray, k: int) -> np.ndarray:
+        """Draw k rows of other classes for each row, with replacement only where there are fewer."""
+        drawn = np.empty((len(rows), k), np.int64)
+        for i, c in enumerate(self.of[rows]):
+            there = len(self.of) - self.counts[c]
+            places = generator.choice(there, k, replace=k > there, shuffle=False)
+            drawn[i] = np.where(places < self.starts[c], places, places + self.counts[c])
+        return self.order[drawn]
+
+    def draw(self, generator: np.random.Generator, rows: np.ndarray, k: int) -> tuple[np.ndarray, int]:
+        """Draw k rows of other classes for each row, all alike."""
+        return self.others(generator, rows, k), k
+
+
+def _pools(rows: Sequence[Mapping[str, Any]], name: str) -> _Pools:
+    """Sort rows by label; raise where there are none, or a row would have no negatives."""
+    if not rows:
+        raise InputError(f"objective {name}: the memory bank is empty, there are no rows: give rows to train on")
+    labels = [row.get("labels") for row in rows]
+    labelled = labels[0] is not None
+    for i, label in enumerate(labels):
+        if (label is not None) != labelled:
+            raise InputError(
+                f"objective {name}: rows 0 and {i}: one has a label, the other none: label all rows or none"
+            )
+        if labelled and not isinstance(label, int | np.integer):
+            raise InputError(
+                f"objective {name}: row {i} has the label {label!r}: expected one whole number to a text: negatives "
+                "are texts of other labels"
+            )
+    classes, of = np.unique(np.asarray(labels if labelled else range(len(rows))), return_inverse=True)
+    if len(classes) < 2:
+        one = f"all {len(rows)} rows have the label {classes[0]}" if labelled else "there is one row"
+        raise InputError(
+            f"objective {name}: {one}, so that no text has a negative: expected rows of at least two labels, or at "
+            "least two rows without labels"
+        )
+    counts = np.bincount(of)
+    return _Pools(of, classes, np.argsort(of, kind="stable"), counts.cumsum() - counts, counts, labelled)
+
+
+def _of_instances(pools: _Pools, nearest: np.ndarray, logs: np.ndarray) -> Draw:
+    """Return what draws from the nearest rows of each row (row, near) by log probabilities, then from all others."""
+
+    def draw(generator: np.random.Generator, rows: np.ndarray, k: int) -> tuple[np.ndarray, int]:
+        near = min(nearest.shape[1], k)
+        # The largest of log probabilities plus Gumbel noise are a draw without replacement.
+        keys = logs[rows] + generator.gumbel(size=(len(rows), nearest.shape[1]))
+        first = np.argsort(-keys, axis=1)[:, :near]
+        rest = pools.others(generator, rows, k - near)
+        return np.hstack([np.take_along_axis(nearest[rows], first, 1), rest]), near
+
+    return draw
+
+
+def _of_classes(pools: _Pools, nearest: np.ndarray, chances: np.ndarray) -> Draw:
+    """Return what draws one of the nearest classes of a row's class (class, near), and any row of it."""
+    ends = chances.cumsum(1)[:, None, :-1]
+
+    def draw(generator: np.random.Generator, rows: np.ndarray, k: int) -> tuple[np.ndarray, int]:
+        of = pools.of[rows]
+        which = (generator.random((len(rows), k, 1)) >= ends[of]).sum(2)
+        classes = nearest[of[:, None], which]
+        return pools.order[pools.starts[classes] + generator.integers(pools.counts[classes])], k
+
+    return draw
+
+
+def _nearest(z: torch.Tensor, of: np.ndarray, near: int, sharpness: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the most similar rows of other classes of each row, and the log probability of each: (row, near)."""
+    z = F.normalize(z, dim=1)
+    classes = torch.from_numpy(of).to(z.device)
+    block = max(1, _BLOCK // len(z))
+    found = []
+    for own, own_classes in zip(z.split(block), classes.split(block), strict=True):
+        cosines = (own @ z.T).masked_fill(own_classes[:, None] == classes, -math.inf)
+        values, rows = cosines.topk(near, dim=1)
+        found.append(((values / sharpness).log_softmax(1).cpu(), rows.cpu()))
+    logs, rows = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
+    return rows, logs
+
+
+def _confused(
+    pools: _Pools, probabilities: torch.Tensor, near: int, sharpness: float, name: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the classes a class is most taken for, and the probability of each: (class, near)."""
+    given = probabilities.double().cpu().numpy()
+    if pools.classes.min() < 0 or pools.classes.max() >= given.shape[1]:
+        raise InputError(
+            f"objective {name}: rows have labels from {pools.classes.min()} to {pools.classes.max()}, the teacher has "
+            f"{given.shape[1]} classes: expected labels of the teacher's classes"
+        )
+    count = len(pools.classes)
+    means = np.stack([given[pools.of == c].mean(0) for c in range(count)])[:, pools.classes]
+    means[np.eye(count, dtype=bool)] = 0
+    total = means.sum(1, keepdims=True)
+    similar = np.divide(means, total, out=np.zeros_like(means), where=total > 0)
+    similar[np.eye(count, dtype=bool)] = -1  # never one of the nearest
+    nearest = np.argsort(-similar, axis=1, kind="stable")[:, :near]
+    chances = np.exp(np.take_along_axis(similar, nearest, 1) / sharpness - 1 / sharpness)
+    return nearest, chances / chances.sum(1, keepdims=True)
+
+
+def _run(
+    teacher: PreTrainedModel, rows: Sequence[Mapping[str, Any]], name: str, pooling: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the teacher's representation of each row (row, feature), and the probabilities it gives classes."""
+    device = teacher.device
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
+    taken = inspect.signature(teacher.forward).parameters
+    keys = [key for key in ("input_ids", "token_type_ids") if key in rows[0] and key in taken]
+    states, probabilities = [], []
+    with evaluating(teacher, device), torch.inference_mode():
+        for start in range(0, len(rows), _TEXTS):
+            some = [rows[i] for i in order[start : start + _TEXTS]]
+            width = max(len(row["input_ids"]) for row in some)
+            pad = {"input_ids": teacher.config.get_text_config().pad_token_id or 0}
+            inputs = {
+                key: torch.tensor(
+                    [[*row[key], *[pad.get(key, 0)] * (width - len(row[key]))] for row in some], device=device
+                )
+                for key in keys
+            }
+            lengths = torch.tensor([len(row["input_ids"]) for row in some], device=device)
+            mask = (torch.arange(width, device=device) < lengths[:, None]).long()
+            outputs = teacher(**inputs, attention_mask=mask, output_hidden_states=True, return_dict=True)
+            given = Pass(teacher, outputs.get("logits"), outputs.get("hidden_states"))
+            states.append(_pooled(_layers(given, "hidden_states", name)[-1], mask.bool(), pooling))
+            if given.logits is not None and given.logits.ndim == 2:
+                probabilities.append(_wide(given.logits).softmax(1))
+    back = torch.tensor(np.argsort(order), device=device)
+    z = torch.cat(states)[back]
+    return z, torch.cat(probabilities)[back] if probabilities else z.new_empty(len(rows), 0)
+
+
+def _pooled(states: torch.Tensor, attended: torch.Tensor, pooling: str) -> torch.Tensor:
+    """Return one representation a text: of its first token, or the mean over those that are not padding."""
+    states = _wide(states)
+    if pooling == "first":  # after padding, where that is on the left
+        return states[torch.arange(len(states), device=states.device), attended.int().argmax(1)]
+    return states.masked_fill(~attended[..., None], 0).sum(1) / attended.sum(1, keepdim=True).clamp_min(1)
+
+
+def _scores(anchors: torch.Tensor, latents: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Return <latent, anchor> / temperature: (text, latent) of (text, feature) and (text, latent, feature)."""
+    return torch.einsum("bd,bkd->bk", anchors, latents) / temperature
+
+
+def _module(batch: Mapping[str, Any], name: str) -> Any:
+    modules = batch.get("modules") or {}
+    if name not in modules:
+        raise InputError(
+            f"objective {name}: the batch has no module of it, found {sorted(modules)}: call prepare once before "
+            f'training and give what it returns as batch["modules"]["{name}"]'
+        )
+    return modules[name]
+
+
+def _check_count(name: str, setting: str, value: int) -> None:
+    if not isinstance(value, int) or value < 1:
+        raise InputError(f"objective {name}: {setting}={value!r}: expected a whole number of at least 1")

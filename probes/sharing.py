@@ -1,0 +1,155 @@
+"""Modules that share their parameters: which ones is in the configuration of a model, the tensors are saved once."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Collection, Sequence
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from probes.errors import InputError
+
+
+def apply_sharing(model: PreTrainedModel, missing: Collection[str] | None = None) -> set[str]:
+    """Let the modules that a model's configuration names share their parameters, in place.
+
+    `config.shared_layers` has for each module that has none of its own the one whose it takes, both by their names in
+    `model.base_model`: {"encoder.layer.2.output.dense": "encoder.layer.1.output.dense"}. To call it again changes
+    nothing. `save_pretrained` then writes each tensor once. `probes.load_checkpoint` calls it; a model that
+    transformers itself has loaded holds random numbers in the modules that are not in the file (it warns of missing
+    keys) until it was called.
+
+    Args:
+        model: a model of transformers; the modules take what the others hold now.
+        missing: names, as in `model.state_dict()`, of the weights that a file did not have. What it has for a module
+            must be what the other one holds.
+
+    Returns:
+        The names, as in `model.state_dict()`, of the parameters that are those of another module.
+
+    Raises:
+        InputError: the configuration names a module that the model does not have, that shares another's itself, or that
+            is of another shape; the file has other weights for it.
+
+    Example:
+        >>> import probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> model.config.shared_layers = {"encoder.layer.1.output.dense": "encoder.layer.0.output.dense"}
+        >>> sorted(apply_sharing(model))
+        ['bert.encoder.layer.1.output.dense.bias', 'bert.encoder.layer.1.output.dense.weight']
+        >>> layers = model.bert.encoder.layer
+        >>> layers[1].output.dense.weight is layers[0].output.dense.weight
+        True
+    """
+    shared: dict[str, str] = getattr(model.config, "shared_layers", None) or {}
+    base: Any = model.base_model
+    known = dict(base.named_modules())
+    own = {name: _parameters(known.get(name), name, model) for name in {*shared, *shared.values()}}
+    prefix = "" if base is model else f"{model.base_model_prefix}."
+    tied: dict[str, str] = {}
+    for target, source in shared.items():
+        shapes = [{n: tuple(p.shape) for n, p in own[name].items()} for name in (target, source)]
+        if source in shared or shapes[0] != shapes[1]:
+            raise InputError(
+                f"config.shared_layers gives {target!r} the parameters of {source!r}, which "
+                + ("shares those of another module" if source in shared else "are of other names or shapes")
+                + ": configuration and weights do not belong together"
+            )
+        for name, parameter in own[target].items():
+            key = f"{prefix}{target}.{name}"
+            if missing is not None and key not in missing and not torch.equal(parameter, own[source][name]):
+                raise InputError(
+                    f"config.shared_layers says that {target!r} shares the parameters of {source!r}, and the file has "
+                    "others for it: configuration and weights do not belong together"
+                )
+            tied[f"{target}.{name}"] = f"{source}.{name}"
+    for target, source in shared.items():
+        for name, parameter in own[source].items():
+            inside, _, last = name.rpartition(".")
+            setattr(known[target].get_submodule(inside), last, parameter)
+    if hasattr(model.config, "shared_layers"):
+        # What transformers goes by where it saves: these names are left out.
+        base._tied_weights_keys = {**(type(base)._tied_weights_keys or {}), **tied}
+    return {f"{prefix}{name}" for name in tied}
+
+
+def renumber_sharing(model: PreTrainedModel, layers: str, kept: Sequence[int]) -> None:
+    """Make `config.shared_layers` fit a model that has lost some of its layers, in place.
+
+    Where the layer that the others took their parameters from is gone, they are those of the first that is left.
+
+    Args:
+        model: a model of transformers, its layers taken out already.
+        layers: the name of the list that they were in, in `model.base_model`.
+        kept: the numbers, ascending, that the layers left had before.
+
+    Example:
+        >>> import probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> model.config.shared_layers = {"encoder.layer.3": "encoder.layer.0", "encoder.layer.4": "encoder.layer.0"}
+        >>> _ = apply_sharing(model)
+        >>> del model.bert.encoder.layer[0]
+        >>> renumber_sharing(model, "encoder.layer", [1, 2, 3, 4, 5])
+        >>> model.config.shared_layers
+        {'encoder.layer.3': 'encoder.layer.2'}
+    """
+    shared: dict[str, str] = getattr(model.config, "shared_layers", None) or {}
+    if not shared:
+        return
+    place = {number: i for i, number in enumerate(kept)}
+    groups: dict[str, list[str]] = {}
+    for target, source in shared.items():
+        groups.setdefault(source, [source]).append(target)
+    out: dict[str, str] = {}
+    for group in groups.values():
+        left = []
+        for name in group:
+            numbered = re.match(rf"{re.escape(layers)}\.(\d+)(.*)", name)
+            if numbered is None:
+                left.append((0, name))
+            elif int(numbered[1]) in place:
+                number = place[int(numbered[1])]
+                left.append((number, f"{layers}.{number}{numbered[2]}"))
+        names = [name for _, name in sorted(left)]
+        for name in names[1:]:
+            out[name] = names[0]
+    model.config.shared_layers = dict(sorted(out.items()))
+    apply_sharing(model)
+
+
+def unshare(model: PreTrainedModel) -> None:
+    """Give every module parameters of its own again, in place: equal numbers, in separate tensors.
+
+    Plain transformers loads what is saved then; it takes as much room as before the modules shared anything.
+
+    Example:
+        >>> import probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> model.config.shared_layers = {"encoder.layer.1": "encoder.layer.0"}
+        >>> _ = apply_sharing(model)
+        >>> unshare(model)
+        >>> layers = model.bert.encoder.layer
+        >>> layers[1].output.dense.weight is layers[0].output.dense.weight
+        False
+    """
+    if not hasattr(model.config, "shared_layers"):
+        return
+    base: Any = model.base_model
+    for target in model.config.shared_layers or {}:
+        for name, parameter in _parameters(base.get_submodule(target), target, model).items():
+            inside, _, last = name.rpartition(".")
+            own = torch.nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad)
+            setattr(base.get_submodule(target).get_submodule(inside), last, own)
+    del model.config.shared_layers
+    vars(base).pop("_tied_weights_keys", None)
+
+
+def _parameters(module: torch.nn.Module | None, name: str, model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
+    if module is None:
+        raise InputError(
+            f"config.shared_layers names the module {name!r}, which {type(model).__name__} does not have: "
+            "configuration and weights do not belong together"
+        )
+    return dict(module.named_parameters(remove_duplicate=False))
