@@ -4,7 +4,11 @@ import probes.noise  # noqa: F401  # isort: skip
 from compress import recipes
 from compress.allocate import allocate_bits, bit_damage
 from compress.codebooks import product_quantize
+from compress.contrast import CRD, CoDIR
+from compress.distill import distill, match_layers
+from compress.factorize import factorize
 from compress.footprint import footprint
+from compress.fuse import fuse, layer_similarity
 from compress.objectives import (
     AlignedWeights,
     AttentionOutputs,
@@ -12,6 +16,7 @@ from compress.objectives import (
     CrossCorrelation,
     CrossEntropy,
     HiddenStates,
+    Relational,
     RepresentationCosine,
     RepresentationMSE,
     SoftLabels,
@@ -19,24 +24,39 @@ from compress.objectives import (
 from compress.prune import prune
 from compress.quantize import quantization_error, quantize
 from compress.recovery import recovery
+from compress.recurrent import TensorTrainLSTM, low_rank_lstm, tensor_train_lstm
 from compress.saving import save
 from compress.structure import drop_layers, prune_channels, prune_heads
+from compress.transfer import DomainHead, MetaTeacher, Transferable, transferability
 from compress.vocabulary import prune_vocabulary
 
 __all__ = [
+    "CRD",
     "AlignedWeights",
     "AttentionOutputs",
     "Attentions",
+    "CoDIR",
     "CrossCorrelation",
     "CrossEntropy",
+    "DomainHead",
     "HiddenStates",
+    "MetaTeacher",
+    "Relational",
     "RepresentationCosine",
     "RepresentationMSE",
     "SoftLabels",
+    "TensorTrainLSTM",
+    "Transferable",
     "allocate_bits",
     "bit_damage",
+    "distill",
     "drop_layers",
+    "factorize",
     "footprint",
+    "fuse",
+    "layer_similarity",
+    "low_rank_lstm",
+    "match_layers",
     "product_quantize",
     "prune",
     "prune_channels",
@@ -47,4 +67,6 @@ __all__ = [
     "recipes",
     "recovery",
     "save",
+    "tensor_train_lstm",
+    "transferability",
 ]

@@ -16,6 +16,9 @@ from compress.allocate import DAMAGES, allocate_bits
 from compress.codebooks import product_quantize
 from compress.criteria import SCOPES
 from compress.deploy import BACKENDS
+from compress.distill import KEEP, distill
+from compress.factorize import METHODS, factorize
+from compress.fuse import MERGES, fuse
 from compress.prune import SCHEDULES, prune
 from compress.quantize import quantize
 from compress.quantizers import RANGES
@@ -120,6 +123,35 @@ def _parser() -> argparse.ArgumentParser:
     shared.add_argument("--codes", type=int, default=256, help="codewords a matrix (%(default)s)")
     shared.add_argument("--block", type=int, default=8, help="weights that share one (%(default)s)")
     shared.set_defaults(run=_product_quantize)
+    fewer = argparse.ArgumentParser(add_help=False)
+    fewer.add_argument("--steps", type=int, help="updates of the weights on --corpus")
+    fewer.add_argument("--batch-size", type=int, default=32, help="(%(default)s)")
+    fewer.add_argument("--learning-rate", type=float, default=5e-5, help="(%(default)s)")
+
+    student = commands.add_parser("distill", parents=[common, fewer], help="train a smaller model to do as it does")
+    student.add_argument("--layers", type=int, help="of the smaller model (as many)")
+    student.add_argument("--hidden-size", type=int, help="of the smaller model (the same)")
+    student.add_argument("--keep", choices=KEEP, default="uniform", help="which layers it starts from (%(default)s)")
+    student.set_defaults(run=_distill)
+
+    fused = commands.add_parser("fuse", parents=[common, fewer], help="let layers that are alike share their weights")
+    fused.add_argument("--share", type=float, default=0.5, help="share of the tensors that go (%(default)s)")
+    fused.add_argument(
+        "--similarity", default="euclidean", help="of weights, or cka, of states on --corpus (%(default)s)"
+    )
+    fused.add_argument("--merge", choices=MERGES, default="mean", help="(%(default)s)")
+    fused.add_argument("--unit", choices=["matrix", "layer"], default="matrix", help="(%(default)s)")
+    fused.set_defaults(run=_fuse)
+
+    factors = commands.add_parser("factorize", parents=[common], help="make matrices products of smaller ones")
+    size = factors.add_mutually_exclusive_group(required=True)
+    size.add_argument("--rank", type=int, help="of every matrix")
+    size.add_argument("--energy", type=float, help="share of the squared singular values that is kept")
+    size.add_argument("--budget", type=float, help="share of the parameters that is kept, shared out over all matrices")
+    factors.add_argument("--method", choices=METHODS, default="svd", help="(%(default)s)")
+    factors.add_argument("--only", metavar="RE", help="of the matrices only those whose name this expression finds")
+    factors.add_argument("--embeddings", action="store_true", help="the token embeddings too")
+    factors.set_defaults(run=_factorize)
     return parser
 
 
@@ -254,6 +286,59 @@ def _saved_quantised(model: PreTrainedModel, options: argparse.Namespace, tokeni
         bits = f"{done['average_bits']:.2f} bits a weight"
         size = f"{bits}: {size} if they were stored so; simulated, {written / 1e6:.2f} MB"
     print(f"{size}; wrote {options.out}")
+
+
+def _distill(options: argparse.Namespace) -> None:
+    if options.corpus is None and (options.steps or options.keep == "matched"):
+        raise InputError("to train, or to choose layers that match, takes text: give --corpus")
+    check_new(options.out)
+    corpus = _corpus(options)
+    model, tokenizer = load_checkpoint(options.model, allow_pickle=options.allow_pickle)
+    how: dict[str, Any] = {"batch_size": options.batch_size, "learning_rate": options.learning_rate}
+    smaller = distill(
+        model,
+        layers=options.layers,
+        hidden_size=options.hidden_size,
+        keep=options.keep,
+        train=corpus,
+        tokenizer=tokenizer,
+        steps=options.steps,
+        seed=options.seed,
+        **(how if corpus is not None and options.steps != 0 else {}),
+    )
+    save(smaller, options.out, tokenizer, packed=options.packed)
+    print(f"{_size(model)} -> {_size(smaller)}; wrote {options.out}")
+
+
+def _fuse(options: argparse.Namespace) -> None:
+    if options.corpus is None and (options.steps or options.similarity == "cka"):
+        raise InputError("to train, or to compare states by cka, takes text: give --corpus")
+    check_new(options.out)
+    corpus = _corpus(options)
+    model, tokenizer = load_checkpoint(options.model, allow_pickle=options.allow_pickle)
+    how: dict[str, Any] = {"similarity": options.similarity, "merge": options.merge, "unit": options.unit}
+    if options.similarity == "cka":
+        how |= {"corpus": corpus, "tokenizer": tokenizer}
+    if options.steps:
+        how |= {"train": corpus, "tokenizer": tokenizer, "steps": options.steps}
+        how |= {"batch_size": options.batch_size, "learning_rate": options.learning_rate}
+    smaller = fuse(model, share=options.share, seed=options.seed, **how)
+    save(smaller, options.out, tokenizer, packed=options.packed)
+    print(f"{_size(model)} -> {_size(smaller)}; wrote {options.out}")
+
+
+def _factorize(options: argparse.Namespace) -> None:
+    if options.corpus is None and options.method == "activation":
+        raise InputError("--method activation looks at what the matrices are fed: give --corpus")
+    check_new(options.out)
+    corpus = _corpus(options)
+    model, tokenizer = load_checkpoint(options.model, allow_pickle=options.allow_pickle)
+    how: dict[str, Any] = {"method": options.method, "only": options.only, "embeddings": options.embeddings}
+    if options.method == "activation":
+        how |= {"calibrate": corpus, "tokenizer": tokenizer}
+    smaller = factorize(model, rank=options.rank, energy=options.energy, budget=options.budget, **how)
+    save(smaller, options.out, tokenizer, packed=options.packed)
+    print(f"{_size(model)} -> {_size(smaller)}; wrote {options.out}")
 
 
 def _bits_or_none(text: str) -> int | None:

@@ -21,13 +21,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from transformers.pytorch_utils import Conv1D
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from compress.matrices import block_matrices
+from compress.matrices import block_matrices, check_plain
 from compress.objectives import CrossEntropy, Objective
 from compress.saving import record
 from compress.structure import drop_layers
+from compress.training import check_settings
 from compress.training import train as run_training
 from probes.capture import capture
 from probes.checkpoint import weights_fingerprint
+from probes.corpus import check_corpus, corpus_fingerprint
 from probes.errors import InputError
 from probes.files import write_whole
 from probes.representations import from_arrays
@@ -123,7 +125,9 @@ def fuse(
         >>> fused.config.compression["groups"]["encoder.layer.*.output.dense"]
         [[0, 1, 2, 3]]
     """
-    _check_settings(model, share, similarity, merge, unit, schedule, fusions, train, corpus, tokenizer, steps)
+    check_plain(model)
+    check_settings(settings, train, tokenizer, steps)
+    _check_settings(share, similarity, merge, unit, schedule, fusions, train, corpus, tokenizer, steps)
     if similarity == "cka" and corpus is None:
         assert train is not None  # _check_settings has raised
         corpus = train
@@ -160,6 +164,14 @@ def fuse(
             callbacks=[*callbacks, *settings.pop("callbacks", ())],
             folder=folder,
             seed=seed,
+            about={
+                "share": share,
+                "similarity": similarity,
+                "merge": merge,
+                "unit": unit,
+                "fused_at": times,
+                "similar_on": None if corpus is None else corpus_fingerprint(check_corpus(corpus)),
+            },
             **settings,
         )
         history.attrs["fused_at"] = times
@@ -583,7 +595,6 @@ def _check_similarity(similarity: str, unit: str, no_text: bool) -> None:
 
 
 def _check_settings(
-    model: PreTrainedModel,
     share: float,
     similarity: str,
     merge: str,
@@ -597,17 +608,11 @@ def _check_settings(
 ) -> None:
     if not 0 < share < 1:
         raise InputError(f"share={share}: expected above 0 and below 1, the share of the layers that go by sharing")
-    if not isinstance(model, PreTrainedModel):
-        raise InputError(f"expected a model of transformers, found {type(model).__name__}")
     if merge not in MERGES:
         raise InputError(f"merge={merge!r} is not known; choose one of {', '.join(map(repr, MERGES))}")
     _check_similarity(similarity, unit, (corpus is None and train is None) or tokenizer is None)
     if schedule not in SCHEDULES:
         raise InputError(f"schedule={schedule!r} is not known; choose one of {', '.join(map(repr, SCHEDULES))}")
-    if not isinstance(steps, int) or steps < 0:
-        raise InputError(f"steps={steps!r}: expected a whole number, 0 for no training")
-    if steps and (train is None or tokenizer is None):
-        raise InputError("training needs text: give train=..., a corpus, and tokenizer=...")
     if schedule == "one_shot":
         return
     if not steps:

@@ -8,6 +8,8 @@ import datasets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.codebooks import product_quantize
+from compress.contrast import CRD, CoDIR
+from compress.distill import distill
 from compress.grafting import Grafting
 from compress.objectives import (
     AlignedWeights,
@@ -251,6 +253,87 @@ def self_distilled_quantization(
         raise InputError(f"host={host!r} is not known; choose one of {', '.join(map(repr, hosts))}")
     objective = [CrossEntropy(), *distilled[variant]]
     return hosts[host](model, tokenizer=tokenizer, train=train, steps=steps, objective=objective, **settings)
+
+
+def codir(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: datasets.Dataset,
+    *,
+    layers: int,
+    steps: int,
+    beta: float = 0.5,
+    temperature: float = 2.0,
+    contrast: float = 0.1,
+    **settings: Any,
+) -> PreTrainedModel:
+    """Distil a fine-tuned model into fewer layers, its intermediate states by contrast with those of other texts.
+
+    Args:
+        model: the fine-tuned model, also the teacher; it is not changed.
+        tokenizer: of the model.
+        train: a corpus with labels.
+        layers: of the student.
+        steps: updates of the weights.
+        beta: what the soft labels count; the labels count 1 - beta.
+        temperature: of the soft labels.
+        contrast: what the contrast counts.
+        settings: of `compress.distill`.
+
+    Raises:
+        InputError: what `compress.CoDIR` and `compress.distill` raise.
+
+    Notes:
+        Sun, Gan, Cheng, Fang, Wang and Liu 2020, arXiv 2009.14167, with the published loss and mean pooling; the weight
+        of the contrast is a choice made here.
+    """
+    parts: list[Objective] = [
+        CrossEntropy(weight=1 - beta),
+        SoftLabels(weight=beta, temperature=temperature),
+        CoDIR(weight=contrast),
+    ]
+    return distill(model, layers=layers, train=train, tokenizer=tokenizer, steps=steps, objective=parts, **settings)
+
+
+def contrastive_distillation(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: datasets.Dataset,
+    *,
+    layers: int,
+    steps: int,
+    negatives: Literal["uniform", "classes", "instances"] = "instances",
+    mixup: float | None = None,
+    contrast: float = 0.8,
+    temperature: float = 4.0,
+    **settings: Any,
+) -> PreTrainedModel:
+    """Distil a fine-tuned model into fewer layers by contrast, with negatives that its own representations choose.
+
+    Args:
+        model: the fine-tuned model, also the teacher; it is not changed.
+        tokenizer: of the model.
+        train: a corpus with labels.
+        layers: of the student.
+        steps: updates of the weights.
+        negatives: of similar "classes", similar "instances", or drawn alike ("uniform").
+        mixup: interpolate latents into further negatives, with this parameter of the Beta distribution.
+        contrast: what the contrast counts.
+        temperature: of the soft labels.
+        settings: of `compress.distill`.
+
+    Raises:
+        InputError: what `compress.CRD` and `compress.distill` raise.
+
+    Notes:
+        The papers, and what is a choice made here, are named by `compress.CRD`.
+    """
+    parts: list[Objective] = [
+        CrossEntropy(),
+        SoftLabels(temperature=temperature),
+        CRD(weight=contrast, negatives=negatives, mixup=mixup),
+    ]
+    return distill(model, layers=layers, train=train, tokenizer=tokenizer, steps=steps, objective=parts, **settings)
 
 
 def _prune(

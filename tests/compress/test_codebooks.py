@@ -515,9 +515,7 @@ def test_codes_outlast_equal_codewords_and_whatever_else_moves_the_weights(
 def test_a_checkpoint_of_other_settings_is_refused(classifier, make_tokenizer, corpus, tmp_path, changed):
     options = {"train": corpus, "tokenizer": make_tokenizer(), "steps": 6, "save_every": 3, "folder": tmp_path, **QUIET}
     product_quantize(classifier, **SMALL, **options)
-    with pytest.raises(
-        probes.InputError, match=r"holds checkpoints of another training: (codes|block) is"
-    ):
+    with pytest.raises(probes.InputError, match=r"holds checkpoints of another training: (codes|block) is"):
         product_quantize(classifier, **SMALL | changed, **options)
 
 

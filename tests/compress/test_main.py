@@ -235,3 +235,39 @@ def test_what_cannot_be_quantised_is_refused_in_one_line(tiny_folder, tmp_path, 
     assert message in printed.err
     assert printed.err.count("\n") == 1
     assert not any(tmp_path.iterdir())
+
+
+def test_distill_fuse_and_factorize_write_smaller_models(tmp_path, capsys):
+    model, _ = probes.load_checkpoint("bundled")
+    given = ["--corpus", "bundled", "--split", "train", "--languages", "en", "--steps", "2", "--batch-size", "4"]
+    for command, options in (
+        ("distill", ["--layers", "2", *given]),
+        ("fuse", ["--share", "0.5", *given]),
+        ("factorize", ["--budget", "0.5"]),
+    ):
+        out = tmp_path / command
+        assert main([command, "bundled", *options, "--out", str(out)]) == 0
+        smaller, _ = probes.load_checkpoint(out)
+        sizes = [sum(p.numel() for p in m.parameters()) for m in (model, smaller)]
+        assert sizes[1] < 0.8 * sizes[0]
+        assert capsys.readouterr().out.endswith(f"{sizes[0]:,} parameters -> {sizes[1]:,} parameters; wrote {out}\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["distill", "--layers", "2", "--steps", "5"], "takes text: give --corpus"),
+        (["fuse", "--similarity", "cka"], "takes text: give --corpus"),
+        (["fuse", "--share", "2"], "share=2.0: expected"),
+        (["factorize", "--rank", "4", "--method", "activation"], "--method activation looks at what"),
+        (["factorize", "--rank", "999"], "rank=999"),
+    ],
+)
+def test_what_cannot_be_made_smaller_is_refused_in_one_line(tiny_folder, tmp_path, capsys, options, message):
+    command, *rest = options
+    assert main([command, str(tiny_folder), *rest, "--out", str(tmp_path / "out")]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: ")
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
+    assert not any(tmp_path.iterdir())

@@ -446,6 +446,13 @@ def test_relations_do_not_see_scale_shift_rotation_and_width_and_see_all_else(mo
             assert float(kind(with_z(model, other), teacher, one)) > 1e-3
 
 
+def test_texts_that_the_student_cannot_tell_apart_count_by_hand(model):
+    # The teacher's lie at distances of their mean and at 60 degrees, the student's at 0 without an angle.
+    teacher, student = with_z(model, np.eye(3)), with_z(model, np.ones((3, 2)))
+    found = Relational(distance=3, angle=5)(student, teacher, {"attention_mask": torch.ones(3, 1)})
+    assert float(found) == pytest.approx(3 * 1**2 / 2 + 5 * 0.5**2 / 2)
+
+
 def test_copies_of_a_text_and_too_few_texts_are_finite(model):
     z = torch.randn(5, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
     z[1] = z[0]

@@ -112,3 +112,20 @@ def test_an_unknown_variant_or_host_of_quantisation_is_refused(classifier, make_
         recipes.self_distilled_quantization(classifier, make_tokenizer(), corpus, steps=2, variant="kl")
     with pytest.raises(probes.InputError, match=r"host='none' is not known; choose one of 'quant_noise', 'product'"):
         recipes.self_distilled_quantization(classifier, make_tokenizer(), corpus, steps=2, host="none")
+
+
+@pytest.mark.parametrize(
+    ("recipe", "settings", "objectives"),
+    [
+        (recipes.codir, {}, ["cross_entropy", "soft_labels", "codir"]),
+        (recipes.contrastive_distillation, {"negatives": "classes"}, ["cross_entropy", "soft_labels", "crd"]),
+        (recipes.contrastive_distillation, {"mixup": 0.2}, ["cross_entropy", "soft_labels", "crd"]),
+    ],
+)
+def test_distils_into_fewer_layers_by_contrast(classifier, make_tokenizer, corpus, recipe, settings, objectives):
+    before = {k: v.clone() for k, v in classifier.state_dict().items()}
+    student = recipe(classifier, make_tokenizer(), corpus, layers=1, steps=4, **settings, **QUIET)
+    assert student.config.num_hidden_layers == 1
+    assert student.config.compression["objective"] == objectives
+    assert set(objectives) < set(student.history)
+    assert all(torch.equal(v, before[k]) for k, v in classifier.state_dict().items())

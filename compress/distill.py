@@ -1,0 +1,519 @@
+"""Distillation: a student with fewer layers, or narrower ones, made of its teacher and trained to do as it does."""
+
+from __future__ import annotations
+
+import copy
+import re
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import pandas as pd
+import torch
+import transformers
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from compress.matrices import check_plain
+from compress.objectives import CrossEntropy, HiddenStates, Objective, SoftLabels, uniform_layers
+from compress.saving import record
+from compress.structure import drop_layers, prune_channels, prune_heads
+from compress.training import check_settings
+from compress.training import train as run_training
+from probes.capture import capture, classifies
+from probes.checkpoint import check_fit, embedding_rows, weights_fingerprint
+from probes.corpus import check_corpus
+from probes.errors import InputError
+from probes.resampling import POOLED, interval
+from probes.shapes import FAMILIES, family_of, head_size_of, layers_of
+from probes.similarity import similarity, similarity_of
+
+KEEP = ("uniform", "top", "bottom", "matched")
+INITIALISE = ("truncate", "svd")
+_EPOCHS = 3
+_TEXTS = 2000  # that layers are chosen by
+_NARROWED = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert")
+
+
+# --- what a user calls -----------------------------------------------------------------------------------------------
+
+
+def distill(
+    model: PreTrainedModel,
+    *,
+    layers: int | None = None,
+    keep: str | Sequence[int] = "uniform",
+    hidden_size: int | None = None,
+    initialise: str = "truncate",
+    student: PreTrainedModel | None = None,
+    train: datasets.Dataset | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    steps: int | None = None,
+    objective: Sequence[Objective] = (),
+    teacher: PreTrainedModel | None = None,
+    seed: int = 0,
+    folder: str | Path | None = None,
+    **settings: Any,
+) -> PreTrainedModel:
+    """Return a smaller model that is made of a model's weights and trained to do as the model does.
+
+    Fewer layers: those that are kept are copied. Narrower ones: of what all layers read from and write to, and so of
+    the embeddings and norms, `hidden_size` features or directions are kept; of the heads and channels of every layer
+    the same share, those of the largest norm as in `compress.prune_heads` and `compress.prune_channels`.
+
+    Args:
+        model: a model of the BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA (not narrower) or DistilBERT family, or any
+            where `student` is given; it is not changed.
+        layers: how many layers the student has, 1 to as many as the model; by default as many.
+        keep: which of the model's layers they are. "uniform": every k-th, with the last; "top" or "bottom": the last or
+            first ones; "matched": the layers, measured on `train`, that the others are most like; or their numbers,
+            from 0, ascending.
+        hidden_size: of the student, a multiple of the size of a head; by default as the model's.
+        initialise: what of its features is kept. "truncate": those with the largest weights; "svd": the directions with
+            the largest weights, by singular value decomposition.
+        student: any other model of the same tokenizer, in place of the four above; it is not changed.
+        train: a corpus to train on; by soft labels and hidden states it needs no labels, and may be of any language.
+        tokenizer: of the model, where there is text.
+        steps: updates of the weights; by default three times through the rows of `train`, none without it.
+        objective: what is trained for, of `compress.objectives`. By default the sum of the cross-entropy with the
+            labels, where there are some; of soft labels of temperature 2; and of the squared difference of the hidden
+            states, each of the student's layers from the model's that it was copied from (of a `student`: uniformly).
+        teacher: what the student learns from; by default the model.
+        seed: of the training.
+        folder: for checkpoints, as in `compress.training.train`; a training that was interrupted goes on.
+        settings: further settings of `compress.training.train`: batch_size, learning_rate, accumulate, evaluate,
+            evaluate_at, callbacks, save_every, progress.
+
+    Returns:
+        A new model. `model.config.compression` says how it was made and is saved with it; after training
+        `model.history` is what was logged.
+
+    Raises:
+        InputError: nothing is to be made smaller; layers or hidden size that the model has not; a setting is not known;
+            there is no text to train or choose layers on; student and teacher do not share a tokenizer; the
+            architecture is not known; what `compress.training.train` raises.
+
+    Notes:
+        Hinton, Vinyals and Dean 2015, arXiv 1503.02531. Choices made here: layer i of s (from 1) is the model's i t / s
+        of t, rounded. "matched" cuts the layers into runs and keeps of each the one that the others of the run are most
+        like, by linear CKA of the states after them on at most 2,000 texts, so that the sum over all layers is largest.
+        What a feature or direction weighs is the sum of squares of the embeddings, and of the weights that read from
+        and write to it, each matrix divided by its norm. Along directions, norms get the gain that independent features
+        would have there. Of what a pooler gives, the features with the largest weights into and out of it are kept.
+        The weights of the three default objectives, 1 each, and the temperature are choices too.
+
+    Example:
+        >>> import probes
+        >>> model, tokenizer = probes.load_checkpoint("bundled")
+        >>> student = distill(model, layers=2, hidden_size=96)
+        >>> student.config.compression["kept"], student.config.num_attention_heads
+        ([2, 5], 3)
+        >>> corpus = probes.load_corpus("bundled", split="train", languages=["en"])
+        >>> student = distill(model, layers=2, train=corpus, tokenizer=tokenizer, steps=3, progress=False)
+        >>> list(student.history)
+        ['step', 'cross_entropy', 'soft_labels', 'hidden_states', 'loss']
+    """
+    check_plain(model)
+    teacher = model if teacher is None else teacher
+    if steps is None:
+        steps = _steps(train, settings.get("batch_size", 32))
+    check_settings(settings, train, tokenizer, steps)
+    if keep == "matched" and (train is None or tokenizer is None):
+        raise InputError("keep='matched' needs text: give train=..., a corpus, and tokenizer=...")
+    if train is not None and not steps and keep != "matched":
+        raise InputError("train=... is given, and steps=0 trains nothing: give steps=..., or leave it out")
+    how: dict[str, Any] = {"method": "distill"}
+    matched: dict[int, int] | None = None
+    if student is not None:
+        if layers is not None or hidden_size is not None or keep != "uniform":
+            raise InputError("student=... has its layers and width already: leave layers, keep and hidden_size out")
+        check_plain(student)
+        check_tokens(student, teacher)
+        small = copy.deepcopy(student)
+        how |= {"student": weights_fingerprint(student)}
+    else:
+        check_tokens(model, teacher)
+        if layers is None and hidden_size is None and isinstance(keep, str):
+            raise InputError("nothing to make smaller: give layers=..., hidden_size=... or student=...")
+        if initialise not in INITIALISE:
+            raise InputError(
+                f"initialise={initialise!r} is not known; choose one of {', '.join(map(repr, INITIALISE))}"
+            )
+        if hidden_size is not None:
+            _check_width(model, hidden_size)
+        kept = _kept(model, layers, keep, train, tokenizer, seed)
+        small = drop_layers(model, [i for i in range(len(layers_of(model, family_of(model)))) if i not in kept])
+        if hidden_size is not None:
+            small = _narrow(small, hidden_size, initialise)
+        how |= {"layers": len(kept), "keep": keep if isinstance(keep, str) else "given", "kept": kept}
+        how |= {"hidden_size": small.config.hidden_size}
+        if hidden_size is not None:
+            how |= {"initialise": initialise}
+        # Of what was done only what was done to the model before, not the steps to its student.
+        small.config.compression = getattr(model.config, "compression", None)
+        if teacher.config.get_text_config().num_hidden_layers == model.config.num_hidden_layers:
+            matched = {0: 0} | {i + 1: k + 1 for i, k in enumerate(kept)}
+    history = None
+    if steps:
+        assert train is not None
+        assert tokenizer is not None
+        objective = list(objective) or _objectives(small, train, matched)
+        given = {o.name: getattr(o, "layers", None) for o in objective}
+        maps = {name: {str(i): j for i, j in pairs.items()} for name, pairs in given.items() if pairs}
+        history = run_training(
+            small,
+            tokenizer,
+            train,
+            objective=objective,
+            teacher=teacher,
+            steps=steps,
+            folder=folder,
+            seed=seed,
+            about={"map": maps},
+            **settings,
+        )
+        how |= {"steps": steps, "seed": seed, "objective": [o.name for o in objective], "map": maps}
+    how |= {
+        "parameters": sum(p.numel() for p in small.parameters()),
+        "parameters_of_parent": sum(p.numel() for p in model.parameters()),
+        "parent": weights_fingerprint(model),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+    return record(small, how, history)
+
+
+def match_layers(
+    teacher: PreTrainedModel,
+    student: PreTrainedModel,
+    corpus: datasets.Dataset,
+    *,
+    tokenizer: PreTrainedTokenizerBase,
+    measure: str = "cka",
+    draws: int = 200,
+    seed: int = 0,
+) -> pd.DataFrame:
+    """Say which layer of a teacher each layer of a student is most like, and how sure that is.
+
+    Args:
+        teacher, student: models of one tokenizer; they may differ in width, depth and architecture.
+        corpus: some hundred texts are enough, and labels are not needed.
+        tokenizer: of both.
+        measure: of `probes.similarity`, a similarity or a distance, between the mean states of the texts.
+        draws, seed: of the bootstrap by sentence id.
+
+    Returns:
+        A row a layer of the student, 0 the embeddings: `student`; `teacher`, the layer it is most like; `value` of the
+        measure, with `low` and `high`; `runner_up`, the layer it is most like but one; `lead`, by how much less, with
+        `lead_low` and `lead_high`: where that holds 0, the two cannot be told apart; and `matched`, the layer in the
+        best map that keeps the order: each later than the one before, with the largest sum of similarities (least of
+        distances). As `attrs["layers"]` that map is what `HiddenStates(layers=...)` takes.
+
+    Raises:
+        InputError: the models do not share a tokenizer, or not with the one given; the student has more layers than the
+            teacher; no layer can be compared; the measure is not known, or the texts are too few for it.
+
+    Notes:
+        The intervals of `lead` compare the two best layers as they were found, on the same draws. Even untrained
+        students are like the embeddings of their teacher, and surely so, since both see the same words: look whether
+        the layers of a student have different ones in the column `teacher`, before taking the map. A layer of the
+        student that has no value, since all its states are equal, is left out, with a warning.
+
+    Example:
+        >>> import probes
+        >>> model, tokenizer = probes.load_checkpoint("bundled")
+        >>> corpus = probes.load_corpus("bundled", split="dev", languages=["en"])
+        >>> found = match_layers(model, distill(model, layers=2, keep="bottom"), corpus, tokenizer=tokenizer)
+        >>> found.attrs["layers"]
+        {0: 0, 1: 1, 2: 2}
+    """
+    about = similarity_of(measure)
+    check_tokens(student, teacher)
+    corpus = check_corpus(corpus)
+    for model in (student, teacher):
+        check_fit(embedding_rows(model), tokenizer, _name(model))
+    mine, theirs = (capture(model, tokenizer, corpus, progress=False) for model in (student, teacher))
+    if mine.sizes["layer"] > theirs.sizes["layer"]:
+        raise InputError(
+            f"the student has {mine.sizes['layer'] - 1} layers, the teacher {theirs.sizes['layer'] - 1}: expected at "
+            "most as many, so that each learns from another one"
+        )
+    found = similarity(mine, theirs, measure=measure, draws=draws, seed=seed).sel(language=POOLED)
+    sign = 1 if about.kind == "similarity" else -1
+    alike = (sign * found["value"]).fillna(-np.inf).values
+    usable = [i for i in range(len(alike)) if np.isfinite(alike[i]).any()]
+    if not usable:
+        raise InputError(
+            "no layer of the student can be compared with one of the teacher: look at the texts and weights"
+        )
+    matched = dict(zip(usable, _in_order(alike[usable]), strict=True))
+    rows = []
+    for i in usable:
+        best, second = np.argsort(-alike[i], kind="stable")[:2]
+        at = found.isel(layer=i, other_layer=best)
+        other = found.isel(layer=i, other_layer=second)
+        lead = sign * (at["value"] - other["value"]).values
+        low, high = interval(lead, sign * (at["draws"] - other["draws"]).values)
+        rows.append(
+            {
+                "student": i,
+                "teacher": int(best),
+                **{k: float(at[k]) for k in ("value", "low", "high")},
+                "runner_up": int(second),
+                "lead": float(lead),
+                "lead_low": float(low),
+                "lead_high": float(high),
+                "matched": matched[i],
+            }
+        )
+    table = pd.DataFrame(rows)
+    table.attrs |= {"measure": measure, "kind": about.kind, "layers": matched}
+    return table
+
+
+# --- which layers ----------------------------------------------------------------------------------------------------
+
+
+def _in_order(alike: np.ndarray) -> list[int]:
+    """Return the ascending columns, one a row, with the largest sum: (row, column) -> column of each row."""
+    n, m = alike.shape
+    if np.isfinite(alike).any(0).sum() < n:
+        raise InputError(f"only {np.isfinite(alike).any(0).sum()} layers of the teacher can be compared with {n}")
+    # best[i, j]: the sum of the first i rows in the first j columns.
+    best = np.full((n + 1, m + 1), -np.inf)
+    best[0] = 0
+    for i in range(1, n + 1):
+        for j in range(i, m + 1):
+            best[i, j] = max(best[i, j - 1], best[i - 1, j - 1] + alike[i - 1, j - 1])
+    out, j = [], m
+    for i in range(n, 0, -1):
+        while best[i, j] == best[i, j - 1]:
+            j -= 1
+        j -= 1
+        out.append(j)
+    return out[::-1]
+
+
+def _runs(alike: np.ndarray, count: int) -> list[int]:
+    """Cut layers into so many runs, and return of each the one the others are most like: (layer, layer) -> layers."""
+    n = len(alike)
+    best: dict[tuple[int, int], tuple[float, list[int]]] = {(0, 0): (0.0, [])}
+    for runs in range(1, count + 1):
+        for stop in range(runs, n + 1):
+            options = []
+            for start in range(runs - 1, stop):
+                sums = alike[start:stop, start:stop].sum(0)
+                before, kept = best.get((runs - 1, start), (-np.inf, []))
+                options.append((before + sums.max(), [*kept, start + int(sums.argmax())]))
+            best[runs, stop] = max(options, key=lambda option: option[0])
+    return best[count, n][1]
+
+
+def _kept(
+    model: PreTrainedModel,
+    layers: int | None,
+    keep: str | Sequence[int],
+    train: datasets.Dataset | None,
+    tokenizer: PreTrainedTokenizerBase | None,
+    seed: int,
+) -> list[int]:
+    """Return the numbers, from 0, of the model's layers that the student is made of."""
+    count = len(layers_of(model, family_of(model)))
+    if layers is not None and (isinstance(layers, bool) or not isinstance(layers, int) or not 1 <= layers <= count):
+        raise InputError(f"layers={layers!r}: expected a whole number from 1 to {count}, the layers of the model")
+    if not isinstance(keep, str):
+        kept = [int(i) for i in keep if isinstance(i, int | np.integer) and not isinstance(i, bool)]
+        if kept != list(keep) or not kept or sorted(set(kept)) != kept or not 0 <= kept[0] <= kept[-1] < count:
+            raise InputError(f"keep={keep!r}: expected ascending numbers of layers from 0 to {count - 1}")
+        if layers not in (None, len(kept)):
+            raise InputError(f"keep={keep!r} are {len(kept)} layers, and layers={layers}: leave one of them out")
+        return kept
+    wanted = count if layers is None else layers
+    if keep == "uniform":
+        return [i - 1 for i in uniform_layers(wanted, count)[1:]]
+    if keep in ("top", "bottom"):
+        return list(range(count - wanted, count)) if keep == "top" else list(range(wanted))
+    if keep != "matched":
+        raise InputError(f"keep={keep!r} is not known; choose one of {', '.join(map(repr, KEEP))}, or give numbers")
+    assert train is not None
+    assert tokenizer is not None
+    corpus = _trained_on(train)
+    if len(corpus) > _TEXTS:
+        corpus = corpus.select(np.sort(np.random.default_rng(seed).choice(len(corpus), _TEXTS, replace=False)))
+    states = capture(model, tokenizer, corpus, progress=False)
+    alike = similarity(states.isel(layer=slice(1, None)), draws=2).value.sel(language=POOLED).values
+    if np.isnan(alike).any():
+        raise InputError("keep='matched': not all layers can be compared: look at the texts, or choose another one")
+    return _runs(alike, wanted)
+
+
+def _trained_on(corpus: datasets.Dataset) -> datasets.Dataset:
+    """Return the rows that a training takes."""
+    corpus = check_corpus(corpus)
+    if "split" in corpus.column_names:
+        corpus = corpus.select([i for i, split in enumerate(corpus["split"]) if split == "train"])
+    if not len(corpus):
+        raise InputError("the corpus has no row of split 'train': give one that has some, or one without splits")
+    return corpus
+
+
+def _steps(train: datasets.Dataset | None, batch_size: int) -> int:
+    if train is None:
+        return 0
+    # What is no size of a batch is refused where the training begins.
+    return _EPOCHS * -(
+        -len(_trained_on(train)) // (batch_size if isinstance(batch_size, int) and batch_size > 0 else 1)
+    )
+
+
+def _objectives(
+    student: PreTrainedModel, train: datasets.Dataset, matched: Mapping[int, int] | None
+) -> list[Objective]:
+    """Return what a student is trained for where nothing is said."""
+    out: list[Objective] = []
+    if classifies(student):
+        out += [CrossEntropy()] if "label" in train.column_names else []
+        out.append(SoftLabels(temperature=2))
+    return [*out, HiddenStates(layers=matched)]
+
+
+def check_tokens(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+    """Raise `InputError` where two models cannot be of one tokenizer."""
+    for what, of in (
+        ("{:,} token embeddings", embedding_rows),
+        ("the padding token {}", lambda model: model.config.get_text_config().pad_token_id),
+    ):
+        mine, theirs = of(student), of(teacher)
+        if mine != theirs and None not in (mine, theirs):
+            raise InputError(
+                f"student and teacher do not share a tokenizer: the student {_name(student)} has {what.format(mine)}, "
+                f"the teacher {_name(teacher)} {what.format(theirs)}. Give two models of one tokenizer"
+            )
+
+
+def _name(model: PreTrainedModel) -> str:
+    return getattr(model.config, "_name_or_path", "") or type(model).__name__
+
+
+# --- narrower layers -------------------------------------------------------------------------------------------------
+
+
+def _check_width(model: PreTrainedModel, hidden_size: int) -> None:
+    family = family_of(model)
+    if model.config.model_type not in _NARROWED or getattr(model.config, "heads_kept", None):
+        raise InputError(
+            f"hidden_size: narrower students are made of {', '.join(_NARROWED)} with all their heads, and not of "
+            f"{_name(model)}. Give one as student=..., or leave hidden_size out"
+        )
+    whole, size = model.config.hidden_size, head_size_of(layers_of(model, family)[0], family)
+    fits = isinstance(hidden_size, int) and 0 < hidden_size <= whole and hidden_size % size == 0
+    if not fits:
+        raise InputError(
+            f"hidden_size={hidden_size!r}: expected a multiple of {size}, the size of an attention head, and at most "
+            f"{whole}, the model's, so that whole heads are kept"
+        )
+    _rules(model)
+
+
+def _rules(model: PreTrainedModel) -> tuple[dict[str, tuple[str | None, ...]], list[str]]:
+    """Return which dimensions of parameters are the model's width, by name, and the parameters that make the pooled.
+
+    "stream": what all layers read from and write to; "pooled": what the last linear map reads.
+    """
+    family = FAMILIES[model.config.model_type]
+    reads = [*family["projections"], family["inner"]]
+    writes = [family["joined"], family["outer"]]
+    norms = r"(LayerNorm|sa_layer_norm|output_layer_norm)"
+    pooled = r"(pooler\.dense|pre_classifier|classifier\.dense)"
+    layer = re.escape(family["layers"]) + r"\.\d+\."
+    known: list[tuple[str, tuple[str | None, ...]]] = [
+        (r"embeddings\.\w+_embeddings\.weight", (None, "stream")),
+        (rf"(.*\.)?{norms}\.(weight|bias)", ("stream",)),
+        *((rf"{layer}{re.escape(name)}\.weight", (None, "stream")) for name in reads),
+        *((rf"{layer}{re.escape(name)}\.bias", (None,)) for name in reads),
+        *((rf"{layer}{re.escape(name)}\.weight", ("stream", None)) for name in writes),
+        *((rf"{layer}{re.escape(name)}\.bias", ("stream",)) for name in writes),
+        (rf"{pooled}\.weight", ("pooled", "stream")),
+        (rf"{pooled}\.bias", ("pooled",)),
+    ]
+    prefix = f"{model.base_model_prefix}."
+    names = [name for name, _ in model.named_parameters()]
+    makers = [n for n in names if re.fullmatch(rf"{pooled}\.weight", n.removeprefix(prefix))]
+    known.append((r"(classifier|classifier\.out_proj|qa_outputs)\.weight", (None, "pooled" if makers else "stream")))
+    known.append((r"(classifier|classifier\.out_proj|qa_outputs)\.bias", (None,)))
+    rules = {}
+    for name in names:
+        found = [kinds for pattern, kinds in known if re.fullmatch(pattern, name.removeprefix(prefix))]
+        if not found:
+            raise InputError(
+                f"hidden_size: how {name} of {type(model).__name__} is made narrower is not known. Give a student=..., "
+                "or a model whose head gives classes"
+            )
+        rules[name] = found[0]
+    return rules, makers
+
+
+def _narrow(model: PreTrainedModel, hidden_size: int, initialise: str) -> PreTrainedModel:
+    """Return a narrower copy of a model."""
+    share = 1 - hidden_size / model.config.hidden_size
+    small = prune_channels(prune_heads(model, share), share)
+    config = copy.deepcopy(small.config)
+    config.num_attention_heads = small.config.heads_kept[0]
+    config.hidden_size = hidden_size
+    del config.heads_kept, config.compression
+    rules, makers = _rules(small)
+    state = {name: p.detach().double() for name, p in small.named_parameters()}
+    directions = _directions(state, rules, hidden_size, initialise)
+    for name, kinds in rules.items():
+        # The gain of a norm is no vector of the stream, but a scale of each feature.
+        gain = initialise == "svd" and kinds == ("stream",) and re.search(r"(?i)norm\.weight$", name)
+        for dimension, kind in enumerate(kinds):
+            if kind == "stream":
+                along = state[name].movedim(dimension, -1)
+                along = (along.square() @ directions.square()).sqrt() if gain else along @ directions
+                state[name] = along.movedim(-1, dimension)
+    for maker in makers:
+        _keep_pooled(state, rules, maker, hidden_size)
+    with torch.random.fork_rng(devices=[]):
+        narrow: Any = type(model)(config)
+    narrow.to(device=model.device, dtype=model.dtype).train(model.training)
+    own = dict(narrow.named_parameters())
+    with torch.no_grad():
+        for name, tensor in state.items():
+            own[name].copy_(tensor)
+    return narrow
+
+
+def _directions(
+    state: Mapping[str, torch.Tensor], rules: Mapping[str, tuple[str | None, ...]], count: int, initialise: str
+) -> torch.Tensor:
+    """Return what is kept of the stream, as columns of unit length: (feature, count)."""
+    width = next(state[n].shape[-1] for n, kinds in rules.items() if kinds == (None, "stream"))
+    products = torch.zeros(width, width, dtype=torch.float64, device=next(iter(state.values())).device)
+    for name, kinds in rules.items():
+        if len(kinds) == 2 and "stream" in kinds:
+            rows = state[name].movedim(kinds.index("stream"), -1)
+            products += rows.T @ rows / rows.square().sum().clamp_min(torch.finfo(torch.float64).tiny)
+    if initialise == "truncate":
+        largest = torch.argsort(products.diagonal(), descending=True, stable=True)[:count].sort().values
+        return torch.eye(width, dtype=torch.float64, device=products.device)[:, largest]
+    directions = torch.linalg.eigh(products).eigenvectors.flip(1)[:, :count]
+    # A direction has no sign of its own: its largest part is positive.
+    signs = directions.gather(0, directions.abs().argmax(0, keepdim=True)).sign()
+    return directions * signs
+
+
+def _keep_pooled(
+    state: dict[str, torch.Tensor], rules: Mapping[str, tuple[str | None, ...]], maker: str, count: int
+) -> None:
+    """Keep the features of the largest weights of what a pooler gives, in place."""
+    readers = [name for name, kinds in rules.items() if kinds == (None, "pooled")]
+    bias = state[maker.removesuffix("weight") + "bias"]
+    weight = state[maker].square().sum(1) + bias.square()
+    for reader in readers:
+        weight = weight * state[reader].square().sum(0)
+    kept = torch.argsort(weight, descending=True, stable=True)[:count].sort().values
+    for name, kinds in rules.items():
+        if "pooled" in kinds:
+            state[name] = state[name].index_select(kinds.index("pooled"), kept)
