@@ -37,6 +37,7 @@ bench: .venv/installed-bench
 	$(BIN)/python -W ignore tests/benchmarks/bench_representers.py
 	$(BIN)/python -W ignore tests/benchmarks/bench_pruning.py
 	$(BIN)/python -W ignore tests/benchmarks/bench_quantization.py
+	$(BIN)/python -W ignore tests/benchmarks/bench_distillation.py
 	$(BIN)/python -W ignore tests/benchmarks/bench_memory.py
 
 study-pruning: .venv/installed

@@ -124,6 +124,9 @@ def check(
         Traceback (most recent call last):
         probes.errors.InputError: objective soft_labels needs a teacher, found none: give one, or leave it out
     """
+    for role, model in (("student", student), ("teacher", teacher)):
+        if model is not None and not isinstance(model, PreTrainedModel):
+            raise InputError(f"the {role} is a {type(model).__name__}: expected a model of transformers")
     if not objectives:
         raise InputError("expected at least one objective, found none: without one there is nothing to train on")
     names = [objective.name for objective in objectives]

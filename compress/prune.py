@@ -165,7 +165,7 @@ def prune(
     if criterion == "random" or steps:
         what["seed"] = seed
     if steps:
-        what |= {"steps": steps, "prunings": len(times), "objective": [o.name for o in objective] or ["cross_entropy"]}
+        what |= {"steps": steps, "pruned_at": times, "objective": [o.name for o in objective] or ["cross_entropy"]}
     return record(pruned, what, history)
 
 

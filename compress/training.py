@@ -167,8 +167,8 @@ def train(
                 callbacks=[log, learned, before, *callbacks, after],
             )
         trainer.remove_callback(PrinterCallback)
-        if not progress:
-            trainer.remove_callback(ProgressCallback)
+        if trainer.pop_callback(ProgressCallback) is not None and progress:
+            trainer.add_callback(_Bar())
         last = get_last_checkpoint(str(folder)) if folder is not None and Path(folder).is_dir() else None
         if folder is not None:
             _check_same(Path(folder), last is not None, stamp)
@@ -321,8 +321,9 @@ class _Trainer(Trainer):
         for name, value in parts.items():
             if not torch.isfinite(value):
                 raise InputError(
-                    f"step {self.state.global_step + 1}: the objective {name!r} is {value.item()}. The last checkpoint "
-                    "is kept. Lower the learning rate, or look at the texts and weights it is computed from"
+                    f"step {self.state.global_step + 1}: the objective {name!r} is {value.item()}. "
+                    + ("The last checkpoint is kept. " if self.args.save_strategy != "no" else "")
+                    + "Lower the learning rate, or look at the texts and weights it is computed from"
                 )
         self.log_of.add({k: float(v.detach()) for k, v in parts.items()})
         loss = sum(parts.values())
@@ -365,6 +366,13 @@ class _Trainer(Trainer):
         if own.requires_grad:  # every process has the loss of the whole, and the mean of their gradients is taken
             own.register_hook(lambda gradient: gradient * processes)
         return torch.cat([every[:start], own, every[start + len(part) :]])[:count]
+
+
+class _Bar(ProgressCallback):
+    """Transformers' bar, without the line of figures that it prints in the end."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """Leave out what is in the history."""
 
 
 class _Log(TrainerCallback):

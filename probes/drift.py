@@ -277,7 +277,7 @@ def label_codes(labels: np.ndarray, classes: list[str], model: str) -> np.ndarra
     unknown = sorted(known.difference(classes)) if not known <= set(names) else []
     if unknown:
         raise InputError(
-            f"accuracy: label {unknown[0]!r} is no class of model {model!r}; it has "
+            f"label {unknown[0]!r} is no class of model {model!r}; it has "
             f"{', '.join(map(repr, classes[:10]))}. Name its classes as the labels are, in model.config.id2label"
         )
     return pd.Categorical(labels, categories=names).codes
