@@ -44,7 +44,7 @@ def allocate_bits(
     tokenizer: PreTrainedTokenizerBase | None = None,
     *,
     average_bits: float = 5,
-    damage: str | pd.DataFrame = "alignment",
+    damage: str | pd.DataFrame | Sequence[str | pd.DataFrame] = "alignment",
     choices: Collection[int] = _CHOICES,
     by: str = "matrix",
     pivot: str | None = None,
@@ -66,7 +66,8 @@ def allocate_bits(
         average_bits: the weights may take the bytes, steps and zero points included, that they take where all have so
             many bits. Between two whole numbers, the bytes lie between theirs in proportion.
         damage: how it is measured, as in `bit_damage`; or the table that `bit_damage` gave, from which bits for many
-            averages can be chosen. Then corpus, tokenizer, choices, by and pivot are not needed.
+            averages can be chosen. Then corpus, tokenizer, choices, by and pivot are not needed. Or several of these:
+            their mean, each over its sum at the fewest bits.
         choices, by, pivot, ranges, percentile, progress, settings: as in `bit_damage`.
         group, symmetric: as in `compress.quantizers.quantize_tensor`.
 
@@ -94,26 +95,21 @@ def allocate_bits(
         >>> quantize(model, bits=bits).config.compression["average_bits"] <= 4.7  # of which 0.2 are the steps
         True
     """
-    if isinstance(damage, str):
+    several = list(damage) if isinstance(damage, list | tuple) else [damage]
+    if not several:
+        raise InputError("damage=[]: expected at least one, by name or as a table")
+    if any(isinstance(one, str) for one in several):
         _check_average(average_bits, _check_choices(choices))
-        damage = bit_damage(
-            model,
-            corpus,
-            tokenizer,
-            damage=damage,
-            choices=choices,
-            by=by,
-            pivot=pivot,
-            group=group,
-            symmetric=symmetric,
-            ranges=ranges,
-            percentile=percentile,
-            progress=progress,
-            **settings,
-        )
+    for one in several:
+        if isinstance(one, str) and one not in DAMAGES:
+            raise InputError(f"damage={one!r} is not known; choose one of {', '.join(map(repr, DAMAGES))}")
+    how: dict[str, Any] = {"choices": choices, "by": by, "pivot": pivot, "group": group, "symmetric": symmetric}
+    how |= {"ranges": ranges, "percentile": percentile, "progress": progress, **settings}
+    tables = [bit_damage(model, corpus, tokenizer, damage=d, **how) if isinstance(d, str) else d for d in several]
     shapes = _shapes(model, group)
-    units = _check_table(damage, shapes, group, symmetric)
-    table = damage.pivot(index="unit", columns="bits", values=["damage", "bytes"]).loc[list(units)]
+    for one in reversed(tables):
+        units = _check_table(one, shapes, group, symmetric)
+    table = _mean(tables).pivot(index="unit", columns="bits", values=["damage", "bytes"]).loc[list(units)]
     chosen = [int(b) for b in table["damage"].columns]
     _check_average(average_bits, chosen)
     low, high = (
@@ -125,6 +121,22 @@ def allocate_bits(
     falling = np.stack([isotonic.fit_transform(chosen, row) for row in table["damage"].to_numpy(float)])
     found = _least(falling, table["bytes"].to_numpy(np.int64), budget)
     return {name: chosen[i] for i, names in zip(found, units.values(), strict=True) for name in names}
+
+
+def _mean(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """One table of several, in each of which damages count by their share of what the fewest bits do."""
+    if len(tables) == 1:
+        return tables[0]
+    rows = [one.set_index(["unit", "bits"])["damage"] for one in tables]
+    for other in rows[1:]:
+        if set(other.index) != set(rows[0].index):
+            raise InputError("the damages are of other matrices or numbers of bits: measure them by the same settings")
+    shares = []
+    for row in rows:
+        most = row.xs(row.index.get_level_values("bits").min(), level="bits").sum()
+        shares.append(row / most if most > 0 else row)
+    mean = sum(share.reindex(rows[0].index) for share in shares) / len(shares)
+    return tables[0].assign(damage=np.asarray(mean))
 
 
 def bit_damage(

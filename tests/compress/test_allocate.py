@@ -437,3 +437,27 @@ def test_long_texts_are_said_to_be_cut_once(model, tokenizer, corpus, recwarn):
     with pytest.warns(probes.LayerscopeWarning, match="longer than 4 tokens") as said:
         bit_damage(model, corpus, tokenizer, damage="drift", choices=[2], by="layer", max_length=4, **QUIET)
     assert len([w for w in said if issubclass(w.category, probes.LayerscopeWarning)]) == 1
+
+
+def test_several_damages_count_alike(tiny_models):
+    model = tiny_models("BertModel")
+    table = bit_damage(model, damage="weights", choices=[2, 4, 8], by="layer", progress=False)
+    units = table["unit"].unique()
+    weight = {8: 0.0, 4: 0.1, 2: 1.0}
+    # One damage asks for the first layer, a thousand times larger, the other for the last; both get theirs.
+    first, last = (
+        table.assign(damage=[scale * weight[b] * (u == units[i]) for u, b in zip(table.unit, table.bits, strict=True)])
+        for scale, i in ((1000.0, 0), (1.0, -1))
+    )
+    middle = f"{units[1]}."
+    both = allocate_bits(model, average_bits=4, damage=[first, last])
+    assert {bits for name, bits in both.items() if not name.startswith(middle)} == {4}
+    # Were they added up as they are, the last would come to nothing.
+    added = allocate_bits(model, average_bits=4, damage=first.assign(damage=first["damage"] + last["damage"]))
+    assert {bits for name, bits in added.items() if name.startswith(f"{units[0]}.")} == {8}
+    alone = allocate_bits(model, average_bits=4, damage=first)
+    assert allocate_bits(model, average_bits=4, damage=[first, first]) == alone
+    with pytest.raises(probes.InputError, match="the damages are of other matrices or numbers of bits"):
+        allocate_bits(model, damage=[first, last[last.bits > 2]])
+    with pytest.raises(probes.InputError, match=r"damage=\[\]: expected at least one"):
+        allocate_bits(model, damage=[])

@@ -177,10 +177,12 @@ def by_brute_force(score, kept, sparsity, scope, transposed):
             mark(out, weights, keep)
             continue
         axis = int(transposed[name])
-        units = score[name].shape[axis]
-        for unit in range(units):
-            own = [w for w in weights if w[2][1][axis] == unit]
-            mark(out, own, keep // units + (unit < keep % units))
+        units = [[w for w in weights if w[2][1][axis] == unit] for unit in range(score[name].shape[axis])]
+        left, counts = [sum(not w[0] for w in own) for own in units], [0] * len(units)
+        for _ in range(min(keep, sum(left))):  # one more to the unit that has fewest and could have more
+            counts[min((c, u) for u, c in enumerate(counts) if c < left[u])[1]] += 1
+        for own, count in zip(units, counts, strict=True):
+            mark(out, own, count)
     return out
 
 
