@@ -100,7 +100,11 @@ def _parser() -> argparse.ArgumentParser:
     rounded.add_argument("--bits", type=int, help="of the weights, 2 to 8 (8)")
     rounded.add_argument("--average-bits", type=float, help="in place of --bits: to each matrix as many as it needs")
     rounded.add_argument(
-        "--damage", choices=DAMAGES, default="alignment", help="what --average-bits keeps low (%(default)s)"
+        "--damage",
+        nargs="+",
+        choices=DAMAGES,
+        default=["alignment"],
+        help="what --average-bits keeps low (%(default)s)",
     )
     rounded.add_argument("--backend", choices=BACKENDS, help="make a model that runs in int8, in place of a simulation")
     rounded.add_argument("--group", default="channel", help="tensor, channel or so many inputs (%(default)s)")
@@ -219,7 +223,7 @@ def _vocabulary(options: argparse.Namespace) -> None:
 def _quantize(options: argparse.Namespace) -> None:
     if options.calibrate and options.corpus is None:
         raise InputError("--calibrate measures ranges on text: give --corpus")
-    if options.average_bits is not None and options.corpus is None and options.damage != "weights":
+    if options.average_bits is not None and options.corpus is None and options.damage != ["weights"]:
         raise InputError("--average-bits measures damage on text: give --corpus")
     if options.packed and options.backend is not None:
         raise InputError(f"--packed leaves out zeros, and --backend {options.backend} stores codes: give one of them")
