@@ -104,7 +104,7 @@ def _parser() -> argparse.ArgumentParser:
         nargs="+",
         choices=DAMAGES,
         default=["alignment"],
-        help="what --average-bits keeps low (%(default)s)",
+        help="what --average-bits keeps low (alignment)",
     )
     rounded.add_argument("--backend", choices=BACKENDS, help="make a model that runs in int8, in place of a simulation")
     rounded.add_argument("--group", default="channel", help="tensor, channel or so many inputs (%(default)s)")
