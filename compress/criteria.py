@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from typing import Any
 
 import datasets
@@ -26,6 +27,7 @@ SCOPES = {
 }
 NEED_TEXT = {"gradient", "wanda"}
 _BATCH = 32
+_LITTLE = 4_000_000  # weights
 # A matrix and the one that reads what it writes, by the last part of their names: value and the output of attention,
 # the two of feed-forward.
 _FOLLOWS = (
@@ -82,7 +84,7 @@ def scores(
     """
     if criterion in NEED_TEXT and (corpus is None or tokenizer is None):
         raise InputError(f"criterion={criterion!r} looks at text: give corpus=... and tokenizer=...")
-    with torch.no_grad():
+    with torch.no_grad(), few_threads(matrices):
         sizes = {name: w.detach().abs().float() for name, w in matrices.items()}
         if criterion == "magnitude":
             return sizes
@@ -103,6 +105,18 @@ def scores(
         norms = _input_norms(model, matrices, corpus, tokenizer)
         return {n: sizes[n] * (norms[n][:, None] if _transposed(model, n) else norms[n]) for n in sizes}
     raise InputError(f"criterion={criterion!r} is gathered in training: give train=... and steps=...")
+
+
+@contextmanager
+def few_threads(matrices: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """Let one thread do what is little work: to wake up others takes longer than the work itself."""
+    threads = torch.get_num_threads()
+    if sum(w.numel() for w in matrices.values()) < _LITTLE:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
 
 
 def smallest(

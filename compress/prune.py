@@ -17,6 +17,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from compress.criteria import (
     NEED_TEXT,
     check_criterion,
+    few_threads,
     scores,
     smallest,
     sparsity_at,
@@ -199,14 +200,15 @@ class _Masks:
 
     def grow(self, found: Mapping[str, torch.Tensor], sparsity: float) -> None:
         """Prune the lowest scores until the share `sparsity` of the weights is gone; never give one back."""
-        self.kept = smallest(found, self.kept, sparsity, self.scope, self.transposed)
+        with few_threads(self.matrices):
+            self.kept = smallest(found, self.kept, sparsity, self.scope, self.transposed)
         self.apply()
 
     def apply(self) -> None:
         """Set to zero what is gone."""
-        with torch.no_grad():
+        with torch.no_grad(), few_threads(self.matrices):
             for name, weight in self.matrices.items():
-                weight.masked_fill_(~self.kept[name], 0)
+                weight.mul_(self.kept[name]).add_(0.0)  # which makes of -0 a 0
 
 
 class _Prunes(TrainerCallback):
