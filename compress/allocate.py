@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import re
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
@@ -21,7 +20,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.criteria import transposed
-from compress.matrices import matrices_of
+from compress.matrices import block_of, matrices_of
 from compress.quantizers import check_bits, check_matrix, check_quantizer, dequantize, packed_bytes, quantize_tensor
 from probes.alignment import check_pivot
 from probes.capture import capture, check_settings, classifies
@@ -35,7 +34,6 @@ from probes.separability import class_separability
 _CHOICES = (2, 3, 4, 5, 6, 8)
 _COLUMNS = ["unit", "bits", "damage", "bytes"]
 _TEMPERATURE = 0.05
-_LAYER = re.compile(r"(?:.*?\.)?\d+(?=\.)")
 
 
 def allocate_bits(
@@ -367,8 +365,8 @@ def _units(names: Iterable[str], by: str) -> dict[str, list[str]]:
     """The matrices of each unit; a layer is what the first number in their names counts."""
     units: dict[str, list[str]] = {}
     for name in names:
-        layer = _LAYER.match(name) if by == "layer" else None
-        units.setdefault(name if layer is None else layer.group(), []).append(name)
+        layer = block_of(name) if by == "layer" else None
+        units.setdefault(layer or name, []).append(name)
     return units
 
 

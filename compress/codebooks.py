@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import copy
 import math
-import re
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -24,7 +23,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from compress.criteria import transposed
-from compress.matrices import check_plain, matrices_of
+from compress.matrices import block_of, check_plain, matrices_of
 from compress.objectives import CrossEntropy, Objective
 from compress.saving import record
 from compress.training import check_settings
@@ -35,7 +34,6 @@ from probes.errors import InputError
 _MOST = 65536  # codes: an index of two bytes
 _FITTED = 256  # sub-vectors a code that a codebook is fitted to, where there are more
 _ROUNDS = 50  # of k-means
-_LAYER = re.compile(r"^(.*?\.\d+)\.")
 
 
 def product_quantize(
@@ -336,6 +334,5 @@ def _layers(matrices: Mapping[str, Any]) -> list[list[str]]:
     """The names of the matrices, layer by layer from the bottom; embeddings are one of their own."""
     layers: dict[str, list[str]] = {}
     for name in matrices:
-        found = _LAYER.match(name)
-        layers.setdefault(found[1] if found else name, []).append(name)
+        layers.setdefault(block_of(name) or name, []).append(name)
     return list(layers.values())

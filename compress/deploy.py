@@ -16,7 +16,7 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
-from compress.matrices import block_matrices
+from compress.matrices import block_matrices, check_plain
 from compress.saving import record
 from probes.capture import positions_of, runner_of
 from probes.checkpoint import embedding_rows, plain_parts, quiet, weights_fingerprint
@@ -116,8 +116,7 @@ def check_deployed(model: PreTrainedModel, backend: str, bits: object) -> None:
     """Raise what `deploy` raises, as far as it can be known without looking at the weights."""
     if backend not in BACKENDS:
         raise InputError(f"backend={backend!r} is not known; choose one of {', '.join(map(repr, BACKENDS))}")
-    if not isinstance(model, PreTrainedModel):
-        raise InputError(f"expected a model of transformers, found {type(model).__name__}")
+    check_plain(model)
     allowed = (8,) if backend == "onnxruntime" else (4, 8)
     if bits not in allowed:
         raise InputError(
@@ -128,11 +127,6 @@ def check_deployed(model: PreTrainedModel, backend: str, bits: object) -> None:
         raise InputError(
             f"the model is on {str(model.device)!r}, and the int8 kernels of onnxruntime run on the CPU. Move it there "
             "with model.to('cpu'), or take backend='torchao'"
-        )
-    if getattr(model.config, "quantization_config", None) is not None:
-        raise InputError(
-            f"{type(model).__name__}: its weights are quantised already (config.quantization_config). Give the model "
-            "that it was made from"
         )
     for package in _PACKAGES[backend]:
         needed(package, f"backend={backend!r}")

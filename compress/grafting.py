@@ -2,17 +2,14 @@
 
 from __future__ import annotations
 
-import re
 from typing import Any
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel, TrainerCallback
 
-from compress.matrices import block_matrices
+from compress.matrices import block_matrices, block_of
 from probes.errors import InputError
-
-_BLOCK = re.compile(r"^(.*?\.\d+)\.")
 
 
 class Grafting(TrainerCallback):
@@ -108,10 +105,10 @@ class Grafting(TrainerCallback):
         own = dict(model.named_parameters())
         self.blocks: dict[str, list[tuple[torch.nn.Module, str, torch.nn.Parameter, torch.nn.Parameter]]] = {}
         for name in sorted(_block_parameters(model)):
-            block = _BLOCK.match(name)
+            block = block_of(name)
             assert block is not None
             module, _dot, last = name.rpartition(".")
-            self.blocks.setdefault(block[1], []).append((model.get_submodule(module), last, own[name], theirs[name]))
+            self.blocks.setdefault(block, []).append((model.get_submodule(module), last, own[name], theirs[name]))
         self.hooks = [
             model.register_forward_pre_hook(self._graft),
             model.register_forward_hook(self._restore, always_call=True),
@@ -149,5 +146,5 @@ class Grafting(TrainerCallback):
 
 def _block_parameters(model: PreTrainedModel) -> set[str]:
     """Names of all parameters inside the repeated blocks, norms and biases too."""
-    blocks = tuple({match[1] + "." for name in block_matrices(model) if (match := _BLOCK.match(name))})
+    blocks = tuple({f"{block}." for name in block_matrices(model) if (block := block_of(name))})
     return {name for name, _ in model.named_parameters() if name.startswith(blocks)}

@@ -13,6 +13,7 @@ from transformers.pytorch_utils import Conv1D
 from probes.errors import InputError
 
 _Value = TypeVar("_Value")
+_BLOCK = re.compile(r"(?:.*?\.)?\d+(?=\.)")
 
 
 def block_matrices(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
@@ -25,6 +26,12 @@ def block_matrices(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
             assert isinstance(module.weight, torch.nn.Parameter)
             found[f"{prefix}{name}.weight"] = module.weight
     return found
+
+
+def block_of(name: str) -> str | None:
+    """Return the name of the block that a parameter is in, up to the first number in its own, or None."""
+    found = _BLOCK.match(name)
+    return None if found is None else found.group()
 
 
 def matrices_of(
