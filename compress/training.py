@@ -120,18 +120,6 @@ def train(
             raise InputError(f"{name}={number!r}: expected a whole number of at least 1")
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise InputError(f"seed={seed!r}: expected a whole number of at least 0 and below 2**32")
-    stamp = {
-        "student": weights_fingerprint(student),
-        "teacher": weights_fingerprint(teacher) if needed and teacher is not None else None,
-        "corpus": corpus_fingerprint(check_corpus(corpus)),
-        "objective": [f"{o.name}, weight {o.weight}" for o in objective],
-        "steps": steps,
-        "batch_size": batch_size,
-        "learning_rate": learning_rate,
-        "accumulate": accumulate,
-        "seed": seed,
-        **(about or {}),
-    }
     with tempfile.TemporaryDirectory() as scratch:
         arguments = TrainingArguments(
             output_dir=str(folder or scratch),
@@ -171,6 +159,18 @@ def train(
             trainer.add_callback(_Bar())
         last = get_last_checkpoint(str(folder)) if folder is not None and Path(folder).is_dir() else None
         if folder is not None:
+            stamp = {
+                "student": weights_fingerprint(student),
+                "teacher": weights_fingerprint(teacher) if needed and teacher is not None else None,
+                "corpus": corpus_fingerprint(check_corpus(corpus)),
+                "objective": [f"{o.name}, weight {o.weight}" for o in objective],
+                "steps": steps,
+                "batch_size": batch_size,
+                "learning_rate": learning_rate,
+                "accumulate": accumulate,
+                "seed": seed,
+                **(about or {}),
+            }
             _check_same(Path(folder), last is not None, stamp)
             trainer.accelerator.wait_for_everyone()  # until all have looked
             if arguments.should_save:
