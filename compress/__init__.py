@@ -26,6 +26,16 @@ from compress.quantize import quantization_error, quantize
 from compress.recovery import recovery
 from compress.recurrent import TensorTrainLSTM, low_rank_lstm, tensor_train_lstm
 from compress.saving import save
+from compress.sparsify import (
+    SparseActivations,
+    Translations,
+    inverted_index,
+    nearest,
+    recall,
+    retrieval_cost,
+    sparse_embeddings,
+    sparsify_embeddings,
+)
 from compress.structure import drop_layers, prune_channels, prune_heads
 from compress.transfer import DomainHead, MetaTeacher, Transferable, transferability
 from compress.vocabulary import prune_vocabulary
@@ -45,8 +55,10 @@ __all__ = [
     "RepresentationCosine",
     "RepresentationMSE",
     "SoftLabels",
+    "SparseActivations",
     "TensorTrainLSTM",
     "Transferable",
+    "Translations",
     "allocate_bits",
     "bit_damage",
     "distill",
@@ -54,9 +66,11 @@ __all__ = [
     "factorize",
     "footprint",
     "fuse",
+    "inverted_index",
     "layer_similarity",
     "low_rank_lstm",
     "match_layers",
+    "nearest",
     "product_quantize",
     "prune",
     "prune_channels",
@@ -64,9 +78,13 @@ __all__ = [
     "prune_vocabulary",
     "quantization_error",
     "quantize",
+    "recall",
     "recipes",
     "recovery",
+    "retrieval_cost",
     "save",
+    "sparse_embeddings",
+    "sparsify_embeddings",
     "tensor_train_lstm",
     "transferability",
 ]

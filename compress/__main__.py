@@ -23,6 +23,7 @@ from compress.prune import SCHEDULES, prune
 from compress.quantize import quantize
 from compress.quantizers import RANGES
 from compress.saving import check_new, save
+from compress.sparsify import sparsify_embeddings
 from compress.structure import drop_layers, prune_channels, prune_heads
 from compress.vocabulary import prune_vocabulary
 from probes.checkpoint import load_checkpoint
@@ -156,6 +157,16 @@ def _parser() -> argparse.ArgumentParser:
     factors.add_argument("--only", metavar="RE", help="of the matrices only those whose name this expression finds")
     factors.add_argument("--embeddings", action="store_true", help="the token embeddings too")
     factors.set_defaults(run=_factorize)
+
+    sparse = commands.add_parser(
+        "sparsify", parents=[common], help="train sparse vectors of texts, for retrieval by an inverted index"
+    )
+    sparse.add_argument("--steps", type=int, required=True, help="updates of the weights on --corpus")
+    sparse.add_argument("--features", type=int, default=512, help="of a vector (%(default)s)")
+    sparse.add_argument("--flops", type=float, default=0.1, help="how hard it is pushed to be sparse (%(default)s)")
+    sparse.add_argument("--batch-size", type=int, default=32, help="(%(default)s)")
+    sparse.add_argument("--learning-rate", type=float, default=1e-3, help="(%(default)s)")
+    sparse.set_defaults(run=_sparsify)
     return parser
 
 
@@ -343,6 +354,32 @@ def _factorize(options: argparse.Namespace) -> None:
     smaller = factorize(model, rank=options.rank, energy=options.energy, budget=options.budget, **how)
     save(smaller, options.out, tokenizer, packed=options.packed)
     print(f"{_size(model)} -> {_size(smaller)}; wrote {options.out}")
+
+
+def _sparsify(options: argparse.Namespace) -> None:
+    if options.corpus is None:
+        raise InputError("sparse vectors are trained on translations: give --corpus")
+    check_new(options.out)
+    corpus = _corpus(options)
+    assert corpus is not None
+    model, tokenizer = load_checkpoint(options.model, allow_pickle=options.allow_pickle)
+    sparse = sparsify_embeddings(
+        model,
+        train=corpus,
+        tokenizer=tokenizer,
+        steps=options.steps,
+        features=options.features,
+        flops=options.flops,
+        batch_size=options.batch_size,
+        learning_rate=options.learning_rate,
+        seed=options.seed,
+    )
+    save(sparse, options.out, tokenizer, packed=options.packed)
+    done = sparse.config.compression
+    print(
+        f"vectors of {done['features']} features: {done['cost']['nonzeros']:.1f} of them not zero in a text, "
+        f"{done['cost']['flops']:.2f} multiplications a pair; wrote {options.out}"
+    )
 
 
 def _bits_or_none(text: str) -> int | None:

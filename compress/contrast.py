@@ -21,16 +21,16 @@ from transformers import PreTrainedModel
 
 from compress.objectives import (
     Pass,
-    _attended,
-    _check_choice,
-    _check_classes,
-    _check_number,
-    _entry,
-    _given,
-    _layer_pairs,
-    _layers,
-    _size,
-    _wide,
+    attended_tokens,
+    check_choice,
+    check_classes,
+    check_number,
+    given_entry,
+    given_layers,
+    given_teacher,
+    layer_pairs,
+    size_of,
+    wide,
 )
 from probes.capture import evaluating
 from probes.errors import InputError
@@ -56,9 +56,9 @@ class _Contrast:
     needs: ClassVar[frozenset[str]] = frozenset({"teacher", "hidden_states"})
 
     def __post_init__(self) -> None:
-        _check_number(self.name, "weight", self.weight, least=0)
-        _check_number(self.name, "temperature", self.temperature, above=0)
-        _check_number(self.name, "momentum", self.momentum, least=0)
+        check_number(self.name, "weight", self.weight, least=0)
+        check_number(self.name, "temperature", self.temperature, above=0)
+        check_number(self.name, "momentum", self.momentum, least=0)
         if self.momentum >= 1:
             raise InputError(f"objective {self.name}: momentum={self.momentum!r}: expected below 1, or nothing is kept")
         for setting in ("k", "size"):
@@ -66,8 +66,8 @@ class _Contrast:
 
     def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, Any]) -> torch.Tensor:
         """Return the loss of a batch with `attention_mask`, `index` and `modules`, times the weight."""
-        memory = _module(batch, self.name)
-        s, t = self._summary(student, batch, 0), self._summary(_given(teacher, self.name), batch, 1).detach()
+        memory = given_module(batch, self.name)
+        s, t = self._summary(student, batch, 0), self._summary(given_teacher(teacher, self.name), batch, 1).detach()
         with torch.autocast(s.device.type, enabled=False):  # which would round the scores to three digits
             loss = self._loss(memory, memory.latents("student", s), memory.latents("teacher", t), batch)
         memory.updates += 1
@@ -158,9 +158,10 @@ class CoDIR(_Contrast):
         forms. In the batch form the negatives are the teacher's latents as they are now, with a gradient to the
         teacher's projection; for the pretraining of the paper, hard negatives come from the same batch. Choices made
         here: one bank for "softmax", drawing with replacement only where a text has fewer than k negatives, and not
-        using the embeddings. With "softmax" and a bank the teacher's map learns from positives only: at too high a
-        learning rate all latents run from what the bank holds: the loss is small and nothing is learned. Without labels
-        translations of a text count as other texts.
+        using the embeddings. With "softmax" and a bank the teacher's map stays as it was drawn, also a choice made
+        here: a bank has no gradient, so that the map would learn from positives only and bring the latents of all
+        texts together, away from what the bank still holds of them: the loss is small before anything is learned.
+        Without labels translations of a text count as other texts.
 
     Example:
         >>> import torch, probes
@@ -183,9 +184,9 @@ class CoDIR(_Contrast):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_choice(self.name, "pooling", self.pooling, ("mean", "first"))
-        _check_choice(self.name, "form", self.form, ("softmax", "nce"))
-        _check_choice(self.name, "negatives", self.negatives, ("bank", "batch"))
+        check_choice(self.name, "pooling", self.pooling, ("mean", "first"))
+        check_choice(self.name, "form", self.form, ("softmax", "nce"))
+        check_choice(self.name, "negatives", self.negatives, ("bank", "batch"))
         if self.form == "nce" and self.negatives == "batch":
             raise InputError(f'objective {self.name}: form="nce" draws from a bank: give negatives="bank"')
         if self.layers is not None and not self.layers:
@@ -194,8 +195,8 @@ class CoDIR(_Contrast):
     def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
         """Raise `InputError` where student or teacher lack a layer that is taken."""
         if self.layers is not None:
-            s, t = (1 + _size(model, "num_hidden_layers") for model in (student, teacher))
-            _layer_pairs(self.name, s, t, self.layers, first=1)
+            s, t = (1 + size_of(model, "num_hidden_layers") for model in (student, teacher))
+            layer_pairs(self.name, s, t, self.layers, first=1)
 
     def prepare(
         self, student: PreTrainedModel, teacher: PreTrainedModel, rows: Sequence[Mapping[str, Any]], seed: int
@@ -206,9 +207,12 @@ class CoDIR(_Contrast):
         sides = {"batch": (), "bank": ("teacher",)} if self.form == "softmax" else {"bank": ("student", "teacher")}
         widths = []
         for side, model in enumerate((student, teacher)):
-            taken = self._taken(1 + _size(model, "num_hidden_layers"), side)
-            widths.append(len(taken) * _size(model, "hidden_size"))
+            taken = self._taken(1 + size_of(model, "num_hidden_layers"), side)
+            widths.append(len(taken) * size_of(model, "hidden_size"))
         memory = Memory(widths, self.size, len(rows), sides[self.negatives], pools.draw, seed)
+        if (self.form, self.negatives) == ("softmax", "bank"):
+            # It would hear of positives alone, since a bank has no gradient, and make all of its latents alike.
+            memory.teacher.requires_grad_(False)
         return memory.to(student.device)
 
     def _taken(self, count: int, side: int) -> list[int]:
@@ -216,15 +220,15 @@ class CoDIR(_Contrast):
         return list(range(1, count)) if self.layers is None else [pair[side] for pair in self.layers.items()]
 
     def _summary(self, given: Pass, batch: Mapping[str, Any], side: int) -> torch.Tensor:
-        states = _layers(given, "hidden_states", self.name)
+        states = given_layers(given, "hidden_states", self.name)
         taken = self._taken(len(states), side)
         if max(taken) >= len(states):
             raise InputError(
                 f"objective {self.name}: layers has {max(taken)}, {type(given.model).__name__} gave the states of "
                 f"{len(states)}: expected at most {len(states) - 1}"
             )
-        attended = _attended(batch, states[0], self.name)
-        return torch.cat([_pooled(states[i], attended, self.pooling) for i in taken], 1)
+        attended = attended_tokens(batch, states[0], self.name)
+        return torch.cat([pooled(states[i], attended, self.pooling) for i in taken], 1)
 
     def _loss(self, memory: Memory, s: torch.Tensor, t: torch.Tensor, batch: Mapping[str, Any]) -> torch.Tensor:
         if self.negatives == "batch":
@@ -317,11 +321,11 @@ class CRD(_Contrast):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_choice(self.name, "pooling", self.pooling, ("first", "mean"))
-        _check_choice(self.name, "negatives", self.negatives, ("uniform", "classes", "instances"))
-        _check_number(self.name, "sharpness", self.sharpness, above=0)
+        check_choice(self.name, "pooling", self.pooling, ("first", "mean"))
+        check_choice(self.name, "negatives", self.negatives, ("uniform", "classes", "instances"))
+        check_number(self.name, "sharpness", self.sharpness, above=0)
         if self.mixup is not None:
-            _check_number(self.name, "mixup", self.mixup, above=0)
+            check_number(self.name, "mixup", self.mixup, above=0)
         if self.top_k is not None:
             _check_count(self.name, "top_k", self.top_k)
             if self.negatives == "uniform":
@@ -330,7 +334,7 @@ class CRD(_Contrast):
     def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
         """Raise `InputError` where labels are compared by a teacher that does not tell classes apart."""
         if self.negatives == "classes":
-            _check_classes(self.name, teacher)
+            check_classes(self.name, teacher)
 
     def prepare(
         self, student: PreTrainedModel, teacher: PreTrainedModel, rows: Sequence[Mapping[str, Any]], seed: int
@@ -352,7 +356,7 @@ class CRD(_Contrast):
             near = self._near(len(rows) - int(pools.counts.max()), "rows that may be negatives of every text")
             z, _ = _run(teacher, rows, self.name, self.pooling)
             draw = _of_instances(pools, *_nearest(z, pools.of, near, self.sharpness))
-        widths = [_size(model, "hidden_size") for model in (student, teacher)]
+        widths = [size_of(model, "hidden_size") for model in (student, teacher)]
         memory = Memory(widths, self.size, len(rows), ("student", "teacher"), draw, seed)
         return memory.to(student.device)
 
@@ -364,8 +368,8 @@ class CRD(_Contrast):
         return self.top_k
 
     def _summary(self, given: Pass, batch: Mapping[str, Any], side: int) -> torch.Tensor:
-        last = _layers(given, "hidden_states", self.name)[-1]
-        return _pooled(last, _attended(batch, last, self.name), self.pooling)
+        last = given_layers(given, "hidden_states", self.name)[-1]
+        return pooled(last, attended_tokens(batch, last, self.name), self.pooling)
 
     def _loss(self, memory: Memory, s: torch.Tensor, t: torch.Tensor, batch: Mapping[str, Any]) -> torch.Tensor:
         rows, generator = memory.rows(batch, self.name), memory.generator()
@@ -433,7 +437,7 @@ class Memory(torch.nn.Module):
 
     def rows(self, batch: Mapping[str, Any], name: str) -> np.ndarray:
         """Return the numbers of the rows of a batch."""
-        index, count = _entry(batch, "index", name).cpu().numpy(), len(self.teacher_bank)
+        index, count = given_entry(batch, "index", name).cpu().numpy(), len(self.teacher_bank)
         if (beyond := index[(index < 0) | (index >= count)]).size:
             raise InputError(
                 f"objective {name}: the batch has row {beyond[0]}, the memory bank holds {count}: prepare the "
@@ -584,17 +588,17 @@ def _run(
             mask = (torch.arange(width, device=device) < lengths[:, None]).long()
             outputs = teacher(**inputs, attention_mask=mask, output_hidden_states=True, return_dict=True)
             given = Pass(teacher, outputs.get("logits"), outputs.get("hidden_states"))
-            states.append(_pooled(_layers(given, "hidden_states", name)[-1], mask.bool(), pooling))
+            states.append(pooled(given_layers(given, "hidden_states", name)[-1], mask.bool(), pooling))
             if given.logits is not None and given.logits.ndim == 2:
-                probabilities.append(_wide(given.logits).softmax(1))
+                probabilities.append(wide(given.logits).softmax(1))
     back = torch.tensor(np.argsort(order), device=device)
     z = torch.cat(states)[back]
     return z, torch.cat(probabilities)[back] if probabilities else z.new_empty(len(rows), 0)
 
 
-def _pooled(states: torch.Tensor, attended: torch.Tensor, pooling: str) -> torch.Tensor:
+def pooled(states: torch.Tensor, attended: torch.Tensor, pooling: str) -> torch.Tensor:
     """Return one representation a text: of its first token, or the mean over those that are not padding."""
-    states = _wide(states)
+    states = wide(states)
     if pooling == "first":  # after padding, where that is on the left
         return states[torch.arange(len(states), device=states.device), attended.int().argmax(1)]
     return states.masked_fill(~attended[..., None], 0).sum(1) / attended.sum(1, keepdim=True).clamp_min(1)
@@ -605,7 +609,8 @@ def _scores(anchors: torch.Tensor, latents: torch.Tensor, temperature: float) ->
     return torch.einsum("bd,bkd->bk", anchors, latents) / temperature
 
 
-def _module(batch: Mapping[str, Any], name: str) -> Any:
+def given_module(batch: Mapping[str, Any], name: str) -> Any:
+    """Return what `prepare` of the objective of this name made; raise where it is not in the batch."""
     modules = batch.get("modules") or {}
     if name not in modules:
         raise InputError(

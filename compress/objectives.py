@@ -134,7 +134,7 @@ def check(
         name = objective.name
         if names.count(name) > 1:
             raise InputError(f"{names.count(name)} objectives are named {name}: give each its own name, with name=...")
-        _check_number(name, "weight", objective.weight, least=0)
+        check_number(name, "weight", objective.weight, least=0)
         if unknown := sorted(objective.needs - NEEDS):
             raise InputError(f"objective {name} needs {unknown}: expected any of {sorted(NEEDS)}")
         if "labels" in objective.needs and not labelled:
@@ -173,15 +173,15 @@ class CrossEntropy:
     needs: ClassVar[frozenset[str]] = frozenset({"labels"})
 
     def __post_init__(self) -> None:
-        _check_number(self.name, "weight", self.weight, least=0)
+        check_number(self.name, "weight", self.weight, least=0)
 
     def check(self, student: PreTrainedModel, teacher: PreTrainedModel | None) -> None:
         """Raise `InputError` where the student does not tell classes apart."""
-        _check_classes(self.name, student)
+        check_classes(self.name, student)
 
     def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the loss of a batch with `labels` (batch,) or (batch, token), times the weight."""
-        logits, labels = _logits(student, self.name), _entry(batch, "labels", self.name)
+        logits, labels = given_logits(student, self.name), given_entry(batch, "labels", self.name)
         if labels.shape != logits.shape[:-1] or labels.is_floating_point():
             raise InputError(
                 f"objective {self.name}: expected labels of whole numbers of shape {tuple(logits.shape[:-1])}, found "
@@ -231,13 +231,13 @@ class SoftLabels:
     needs: ClassVar[frozenset[str]] = frozenset({"teacher"})
 
     def __post_init__(self) -> None:
-        _check_number(self.name, "weight", self.weight, least=0)
-        _check_number(self.name, "temperature", self.temperature, above=0)
+        check_number(self.name, "weight", self.weight, least=0)
+        check_number(self.name, "temperature", self.temperature, above=0)
 
     def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
         """Raise `InputError` where student and teacher do not have the same classes in the same order."""
-        _check_classes(self.name, student)
-        _check_classes(self.name, teacher)
+        check_classes(self.name, student)
+        check_classes(self.name, teacher)
         if (found := _classes(student)) != (expected := _classes(teacher)):
             raise InputError(
                 f"objective {self.name}: the student has {found} classes, the teacher {expected}: expected the same"
@@ -251,11 +251,11 @@ class SoftLabels:
 
     def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the loss of a batch, times the weight; `attention_mask` is used where tokens have logits."""
-        s, t = _logits(student, self.name), _logits(_given(teacher, self.name), self.name).detach()
+        s, t = given_logits(student, self.name), given_logits(given_teacher(teacher, self.name), self.name).detach()
         _check_shapes(self.name, "logits", s, t)
         count: float | torch.Tensor = len(s)
         if s.ndim == 3:
-            attended = _attended(batch, s, self.name)
+            attended = attended_tokens(batch, s, self.name)
             s, t = (logits.masked_fill(~attended[..., None], 0) for logits in (s, t))  # no difference there
             count = attended.sum().clamp_min(1)
         s, t = (F.log_softmax(logits / self.temperature, dim=-1) for logits in (s, t))
@@ -273,20 +273,22 @@ class _OfTexts:
     needs: ClassVar[frozenset[str]] = frozenset({"teacher", "hidden_states"})
 
     def __post_init__(self) -> None:
-        _check_number(self.name, "weight", self.weight, least=0)
-        _check_choice(self.name, "pooling", self.pooling, ("first", "mean"))
+        check_number(self.name, "weight", self.weight, least=0)
+        check_choice(self.name, "pooling", self.pooling, ("first", "mean"))
 
     def prepare(
         self, student: PreTrainedModel, teacher: PreTrainedModel, rows: Sequence[Mapping[str, Any]], seed: int
     ) -> torch.nn.Module:
         """Return the map of the student's features to the teacher's, where they differ in width."""
-        return _projections_of([_size(student, "hidden_size")], [_size(teacher, "hidden_size")], [(0, 0)])
+        return _projections_of([size_of(student, "hidden_size")], [size_of(teacher, "hidden_size")], [(0, 0)])
 
     def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, Any]) -> torch.Tensor:
         """Return the loss of a batch with `attention_mask` (batch, token), times the weight."""
-        s, t = (_wide(_layers(p, "hidden_states", self.name)[-1]) for p in (student, _given(teacher, self.name)))
+        s, t = (
+            wide(given_layers(p, "hidden_states", self.name)[-1]) for p in (student, given_teacher(teacher, self.name))
+        )
         _check_shapes(self.name, "hidden states", s[..., 0], t[..., 0])
-        t, attended = t.detach(), _attended(batch, s, self.name)
+        t, attended = t.detach(), attended_tokens(batch, s, self.name)
         if self.pooling == "first":  # after padding, where that is on the left
             first = attended.int().argmax(1)
             texts = torch.arange(len(s), device=s.device)
@@ -419,7 +421,7 @@ class CrossCorrelation(_OfTexts):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_number(self.name, "off_diagonal", self.off_diagonal, least=0)
+        check_number(self.name, "off_diagonal", self.off_diagonal, least=0)
 
     def _loss(self, s: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
         with torch.autocast(s.device.type, enabled=False):  # which would round the correlations to three digits
@@ -480,8 +482,8 @@ class Relational(_OfTexts):
 
     def __post_init__(self) -> None:
         super().__post_init__()
-        _check_number(self.name, "distance", self.distance, least=0)
-        _check_number(self.name, "angle", self.angle, least=0)
+        check_number(self.name, "distance", self.distance, least=0)
+        check_number(self.name, "angle", self.angle, least=0)
 
     def prepare(
         self, student: PreTrainedModel, teacher: PreTrainedModel, rows: Sequence[Mapping[str, Any]], seed: int
@@ -532,7 +534,7 @@ class _ByLayer:
         return frozenset({"teacher", self.what})
 
     def __post_init__(self) -> None:
-        _check_number(self.name, "weight", self.weight, least=0)
+        check_number(self.name, "weight", self.weight, least=0)
         if self.layers is not None and not self.layers:
             raise InputError(
                 f"objective {self.name}: layers is empty: give a layer of the teacher for each of the student's"
@@ -551,13 +553,13 @@ class _ByLayer:
 
     def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, Any]) -> torch.Tensor:
         """Return the loss of a batch with `attention_mask` (batch, token), times the weight."""
-        s, t = (_layers(p, self.what, self.name) for p in (student, _given(teacher, self.name)))
+        s, t = (given_layers(p, self.what, self.name) for p in (student, given_teacher(teacher, self.name)))
         each = []
         for i, j in self._pairs(len(s), len(t)):
-            mine = self._mapped(_wide(s[i]), i, batch)
+            mine = self._mapped(wide(s[i]), i, batch)
             _check_shapes(self.name, _HOW[self.what][0], mine, t[j])
             there = self._there(batch, mine)
-            squares = (mine - _wide(t[j]).detach()).masked_fill(~there, 0).square()
+            squares = (mine - wide(t[j]).detach()).masked_fill(~there, 0).square()
             each.append(squares.sum() / (there.sum().clamp_min(1) * (squares.numel() // there.numel())))
         return self.weight * torch.stack(each).mean()
 
@@ -567,7 +569,7 @@ class _ByLayer:
 
     def _pairs(self, student: int, teacher: int) -> list[tuple[int, int]]:
         """Return which of so many layers of the student is compared to which of the teacher's."""
-        return _layer_pairs(self.name, student, teacher, self.layers, self.first)
+        return layer_pairs(self.name, student, teacher, self.layers, self.first)
 
     def _mapped(self, x: torch.Tensor, layer: int, batch: Mapping[str, Any]) -> torch.Tensor:
         """Map what a layer of the student gives to the size of the teacher's."""
@@ -575,7 +577,7 @@ class _ByLayer:
 
     def _there(self, batch: Mapping[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
         """Mark what is not padding in a layer's (batch, token, feature)."""
-        return _attended(batch, x, self.name)[..., None]
+        return attended_tokens(batch, x, self.name)[..., None]
 
 
 @dataclass(frozen=True)
@@ -617,7 +619,7 @@ class HiddenStates(_ByLayer):
     first: ClassVar[int] = 1
 
     def _sizes(self, model: PreTrainedModel) -> list[int]:
-        return [_size(model, "hidden_size")] * (1 + _size(model, "num_hidden_layers"))
+        return [size_of(model, "hidden_size")] * (1 + size_of(model, "num_hidden_layers"))
 
 
 @dataclass(frozen=True)
@@ -659,14 +661,14 @@ class Attentions(_ByLayer):
     what: ClassVar[str] = "attentions"
 
     def _sizes(self, model: PreTrainedModel) -> list[int]:
-        return [_size(model, "num_attention_heads")] * _size(model, "num_hidden_layers")
+        return [size_of(model, "num_attention_heads")] * size_of(model, "num_hidden_layers")
 
     def _mapped(self, x: torch.Tensor, layer: int, batch: Mapping[str, Any]) -> torch.Tensor:
         return _projected(x.movedim(1, -1), layer, self.name, batch).movedim(-1, 1)
 
     def _there(self, batch: Mapping[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
         """Mark the pairs of tokens, of which neither is padding, in a block's (batch, head, token, token)."""
-        attended = _attended(batch, x[:, 0], self.name)
+        attended = attended_tokens(batch, x[:, 0], self.name)
         return (attended[:, :, None] & attended[:, None, :])[:, None]
 
 
@@ -748,7 +750,7 @@ def watching_attention(model: PreTrainedModel) -> Iterator[list[torch.Tensor]]:
 def _projections(model: PreTrainedModel) -> list[torch.nn.Module]:
     """Return the attention output projection of each block."""
     found = [module for name, module in model.named_modules() if _PROJECTION.search(name)]
-    blocks = _size(model, "num_hidden_layers")
+    blocks = size_of(model, "num_hidden_layers")
     if len(found) != blocks or model.config.is_encoder_decoder:
         raise InputError(
             f"{type(model).__name__}: the attention outputs of this architecture are not known: expected an attention "
@@ -820,8 +822,8 @@ class AlignedWeights:
     def __post_init__(self, reference: PreTrainedModel | Mapping[str, torch.Tensor]) -> None:
         if not self.name:
             object.__setattr__(self, "name", f"aligned_weights_{self.form}")
-        _check_number(self.name, "weight", self.weight, least=0)
-        _check_choice(self.name, "form", self.form, ("cosine", "frobenius"))
+        check_number(self.name, "weight", self.weight, least=0)
+        check_choice(self.name, "form", self.form, ("cosine", "frobenius"))
         if isinstance(self.matrices, str) or (self.matrices is not None and not self.matrices):
             raise InputError(f"objective {self.name}: matrices={self.matrices!r}: expected a list of names, or None")
         tensors: Mapping[str, torch.Tensor]
@@ -845,7 +847,7 @@ class AlignedWeights:
         each = []
         for weight, reference in self._matrices(student.model):
             w = weight.masked_fill(weight == 0, 0)  # what is pruned gets no gradient
-            w, w0 = _wide(w), reference.to(_wide(w).dtype)
+            w, w0 = wide(w), reference.to(wide(w).dtype)
             if self.form == "cosine":
                 there = (w0 != 0).any(1)
                 each.append((1 - _cosines(w, w0)).where(there, 0).sum() / there.sum().clamp_min(1))
@@ -891,7 +893,8 @@ def _known_as(name: str, prefix: str, among: Mapping[str, torch.Tensor]) -> str 
     return next((known for known in (name, bare, f"{prefix}.{bare}") if known in among), None)
 
 
-def _wide(x: torch.Tensor) -> torch.Tensor:
+def wide(x: torch.Tensor) -> torch.Tensor:
+    """Return a tensor in float32 at least."""
     return x.to(torch.promote_types(x.dtype, torch.float32))
 
 
@@ -902,27 +905,30 @@ def _cosines(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
     return (x * y).sum(1) / (x_length * y_length)
 
 
-def _given(teacher: Pass | None, name: str) -> Pass:
+def given_teacher(teacher: Pass | None, name: str) -> Pass:
+    """Return what the teacher gave; raise where there is none."""
     if teacher is None:
         raise InputError(f"objective {name} needs a teacher, found none: give one, or leave it out")
     return teacher
 
 
-def _entry(batch: Mapping[str, torch.Tensor], key: str, name: str) -> torch.Tensor:
+def given_entry(batch: Mapping[str, torch.Tensor], key: str, name: str) -> torch.Tensor:
+    """Return an entry of a batch; raise where there is none."""
     if batch.get(key) is None:
         raise InputError(f"objective {name}: the batch has no {key}, found {sorted(batch)}: add it")
     return batch[key]
 
 
-def _logits(given: Pass, name: str) -> torch.Tensor:
+def given_logits(given: Pass, name: str) -> torch.Tensor:
+    """Return the logits a model gave, in float32 at least; raise where there are none."""
     if given.logits is None:
         raise InputError(
             f"objective {name}: {type(given.model).__name__} gave no logits: expected a model with a head of classes"
         )
-    return _wide(given.logits)
+    return wide(given.logits)
 
 
-def _layers(given: Pass, what: str, name: str) -> tuple[torch.Tensor, ...]:
+def given_layers(given: Pass, what: str, name: str) -> tuple[torch.Tensor, ...]:
     """Return what a model gave by layer: `hidden_states`, `attentions` or `attention_outputs`."""
     found: tuple[torch.Tensor, ...] | None = getattr(given, what)
     if not found or any(layer is None for layer in found):
@@ -931,9 +937,9 @@ def _layers(given: Pass, what: str, name: str) -> tuple[torch.Tensor, ...]:
     return found
 
 
-def _attended(batch: Mapping[str, torch.Tensor], like: torch.Tensor, name: str) -> torch.Tensor:
+def attended_tokens(batch: Mapping[str, torch.Tensor], like: torch.Tensor, name: str) -> torch.Tensor:
     """Mark the tokens that are not padding: (batch, token), as the first two dimensions of another tensor."""
-    mask = _entry(batch, "attention_mask", name)
+    mask = given_entry(batch, "attention_mask", name)
     if mask.shape != like.shape[:2]:
         raise InputError(
             f"objective {name}: expected an attention_mask of shape {tuple(like.shape[:2])}, one entry to each token, "
@@ -953,7 +959,7 @@ def uniform_layers(student: int, teacher: int) -> list[int]:
     return [(2 * i * teacher + student) // (2 * student) for i in range(student + 1)] if student else [0]
 
 
-def _layer_pairs(
+def layer_pairs(
     name: str, student: int, teacher: int, layers: Mapping[int, int] | None, first: int
 ) -> list[tuple[int, int]]:
     """Return which of so many layers of the student is compared to which of the teacher's.
@@ -994,15 +1000,17 @@ def _projected(x: torch.Tensor, layer: int, name: str, batch: Mapping[str, Any])
     return mapped
 
 
-def _size(model: PreTrainedModel, what: str) -> int:
+def size_of(model: PreTrainedModel, what: str) -> int:
+    """Return a number of the configuration of the model that reads text, as "hidden_size"."""
     return int(getattr(model.config.get_text_config(), what))
 
 
 def _classes(model: PreTrainedModel) -> int:
-    return _size(model, "vocab_size") if model.get_output_embeddings() is not None else model.config.num_labels or 0
+    return size_of(model, "vocab_size") if model.get_output_embeddings() is not None else model.config.num_labels or 0
 
 
-def _check_classes(name: str, model: PreTrainedModel) -> None:
+def check_classes(name: str, model: PreTrainedModel) -> None:
+    """Raise where a model does not tell classes apart."""
     if model.base_model is model:
         raise InputError(f"objective {name}: {type(model).__name__} has no head: expected a model that gives classes")
     if _classes(model) < 2:
@@ -1020,12 +1028,14 @@ def _check_shapes(name: str, what: str, student: torch.Tensor, teacher: torch.Te
         )
 
 
-def _check_choice(name: str, setting: str, value: str, known: tuple[str, ...]) -> None:
+def check_choice(name: str, setting: str, value: str, known: tuple[str, ...]) -> None:
+    """Raise where a setting is none of the known words."""
     if value not in known:
         raise InputError(f"objective {name}: {setting}={value!r}: expected one of {known}")
 
 
-def _check_number(name: str, setting: str, value: float, *, least: float = -math.inf, above: float = -math.inf) -> None:
+def check_number(name: str, setting: str, value: float, *, least: float = -math.inf, above: float = -math.inf) -> None:
+    """Raise where a setting is no finite number within its bounds."""
     if not isinstance(value, int | float) or not math.isfinite(value) or value < least or value <= above:
         bound = f"above {above:g}" if above > -math.inf else f"at least {least:g}"
         raise InputError(f"objective {name}: {setting}={value!r}: expected a finite number {bound}")

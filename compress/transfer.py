@@ -18,19 +18,19 @@ import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from compress.contrast import _module, _pooled
+from compress.contrast import given_module, pooled
 from compress.objectives import (
     Pass,
-    _attended,
-    _check_classes,
-    _check_number,
-    _entry,
-    _given,
-    _layer_pairs,
-    _layers,
-    _logits,
-    _size,
-    _wide,
+    attended_tokens,
+    check_classes,
+    check_number,
+    given_entry,
+    given_layers,
+    given_logits,
+    given_teacher,
+    layer_pairs,
+    size_of,
+    wide,
 )
 from probes.capture import capture
 from probes.corpus import check_corpus
@@ -171,8 +171,8 @@ class _OfDomains:
     name: str = ""
 
     def __post_init__(self) -> None:
-        _check_number(self.name, "weight", self.weight, least=0)
-        _check_number(self.name, "domain_weight", self.domain_weight, least=0)
+        check_number(self.name, "weight", self.weight, least=0)
+        check_number(self.name, "domain_weight", self.domain_weight, least=0)
         if missing := {"domain", "transferability"} - set(self.transfer.columns):
             raise InputError(
                 f"objective {self.name}: transfer has no column {', '.join(sorted(missing))}: give what "
@@ -246,7 +246,7 @@ class MetaTeacher(_OfDomains):
 
     def check(self, student: PreTrainedModel, teacher: PreTrainedModel | None) -> None:
         """Raise `InputError` where the model does not tell classes apart, or the head is of another width."""
-        _check_classes(self.name, student)
+        check_classes(self.name, student)
         _check_head(self.name, self.head, student)
 
     def prepare(
@@ -262,12 +262,12 @@ class MetaTeacher(_OfDomains):
 
     def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, Any]) -> torch.Tensor:
         """Return the loss of a batch with `labels`, `attention_mask`, `index` and `modules`, times the weight."""
-        module, index = _module(batch, self.name), _entry(batch, "index", self.name)
-        labels, last = _entry(batch, "labels", self.name), _layers(student, "hidden_states", self.name)[-1]
-        each = F.cross_entropy(_logits(student, self.name), labels, reduction="none")
+        module, index = given_module(batch, self.name), given_entry(batch, "index", self.name)
+        labels, last = given_entry(batch, "labels", self.name), given_layers(student, "hidden_states", self.name)[-1]
+        each = F.cross_entropy(given_logits(student, self.name), labels, reduction="none")
         domains = module.domains[index]
         order = np.random.default_rng([module.seed, int(module.updates)]).permutation(len(index))
-        mean = _pooled(last, _attended(batch, last, self.name), "mean").to(module.head.dense.weight.dtype)
+        mean = pooled(last, attended_tokens(batch, last, self.name), "mean").to(module.head.dense.weight.dtype)
         told = module.head.classifier(module.head(mean, domains))
         corrupted = F.cross_entropy(told, domains[torch.from_numpy(order).to(domains.device)], reduction="none")
         module.updates += 1
@@ -333,9 +333,9 @@ class Transferable(_OfDomains):
 
     def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
         """Raise `InputError` where a layer is missing, the teacher has no classes, or the head another width."""
-        s, t = (1 + _size(model, "num_hidden_layers") for model in (student, teacher))
-        _layer_pairs(self.name, s, t, self.layers, first=1)
-        _check_classes(self.name, teacher)
+        s, t = (1 + size_of(model, "num_hidden_layers") for model in (student, teacher))
+        layer_pairs(self.name, s, t, self.layers, first=1)
+        check_classes(self.name, teacher)
         _check_head(self.name, self.head, teacher)
 
     def prepare(
@@ -348,24 +348,24 @@ class Transferable(_OfDomains):
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             for part, size, bias in (("fit", "hidden_size", True), ("heads", "num_attention_heads", False)):
-                s, t = (_size(model, size) for model in (student, teacher))
+                s, t = (size_of(model, size) for model in (student, teacher))
                 setattr(module, part, torch.nn.Identity() if s == t else torch.nn.Linear(s, t, bias))
         return module.to(student.device)
 
     def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, Any]) -> torch.Tensor:
         """Return the loss of a batch with `labels`, `attention_mask`, `index` and `modules`, times the weight."""
-        teacher = _given(teacher, self.name)
-        module, index = _module(batch, self.name), _entry(batch, "index", self.name)
-        labels = _entry(batch, "labels", self.name)
-        s, t = (_layers(p, "hidden_states", self.name) for p in (student, teacher))
-        s_maps, t_maps = (_layers(p, "attentions", self.name) for p in (student, teacher))
-        there = _attended(batch, s[0], self.name)
-        pairs = _layer_pairs(self.name, len(s), len(t), self.layers, first=1)
-        hidden = [_squares(module.fit(_wide(s[i])), t[j], there[..., None]) for i, j in pairs]
+        teacher = given_teacher(teacher, self.name)
+        module, index = given_module(batch, self.name), given_entry(batch, "index", self.name)
+        labels = given_entry(batch, "labels", self.name)
+        s, t = (given_layers(p, "hidden_states", self.name) for p in (student, teacher))
+        s_maps, t_maps = (given_layers(p, "attentions", self.name) for p in (student, teacher))
+        there = attended_tokens(batch, s[0], self.name)
+        pairs = layer_pairs(self.name, len(s), len(t), self.layers, first=1)
+        hidden = [_squares(module.fit(wide(s[i])), t[j], there[..., None]) for i, j in pairs]
         total = torch.stack(hidden).mean(0)
         both = (there[:, :, None] & there[:, None, :])[..., None]
         maps = [
-            _squares(module.heads(_wide(s_maps[i - 1]).movedim(1, -1)), t_maps[j - 1].movedim(1, -1), both)
+            _squares(module.heads(wide(s_maps[i - 1]).movedim(1, -1)), t_maps[j - 1].movedim(1, -1), both)
             for i, j in pairs
             if i > 0 and j > 0
         ]
@@ -375,17 +375,17 @@ class Transferable(_OfDomains):
             domains = module.domains[index]
             mine, theirs = (
                 module.head(x.to(module.head.dense.weight.dtype), domains)
-                for x in (module.fit(_pooled(s[-1], there, "mean")), _pooled(t[-1], there, "mean").detach())
+                for x in (module.fit(pooled(s[-1], there, "mean")), pooled(t[-1], there, "mean").detach())
             )
             total = total + self.domain_weight * (mine - theirs).square().mean(1)
-        sure = _logits(teacher, self.name).detach().softmax(1).gather(1, labels[:, None])[:, 0]
+        sure = given_logits(teacher, self.name).detach().softmax(1).gather(1, labels[:, None])[:, 0]
         expertise = 1 / (1 + (sure - 1).square().exp())
         return self.weight * ((1 + module.transferability[index]) * expertise * total).mean()
 
 
 def _squares(student: torch.Tensor, teacher: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
     """Mean squared difference of each text (text,), of the last dimension and of the places that are there."""
-    squares = (student - _wide(teacher).detach()).square().masked_fill(~there, 0).flatten(1).sum(1)
+    squares = (student - wide(teacher).detach()).square().masked_fill(~there, 0).flatten(1).sum(1)
     return squares / (there.flatten(1).sum(1).clamp_min(1) * student.shape[-1])
 
 
@@ -396,8 +396,8 @@ def _cosines(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _check_head(name: str, head: DomainHead | None, model: PreTrainedModel) -> None:
-    if head is not None and head.dense.in_features != _size(model, "hidden_size"):
+    if head is not None and head.dense.in_features != size_of(model, "hidden_size"):
         raise InputError(
             f"objective {name}: the head is of {head.dense.in_features} features, {type(model).__name__} gives "
-            f"{_size(model, 'hidden_size')}: give DomainHead(domains, width) of the model's width"
+            f"{size_of(model, 'hidden_size')}: give DomainHead(domains, width) of the model's width"
         )

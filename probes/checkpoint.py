@@ -29,6 +29,7 @@ from probes.packed import PACKED, check_packed, open_safetensors, unpack
 from probes.quantized_inputs import apply_quantized_inputs
 from probes.shapes import with_shapes
 from probes.sharing import apply_sharing
+from probes.sparse_head import with_sparse_head
 
 # What a configuration says of where and when a model was saved, not of what it computes.
 _NOT_COMPUTED = {
@@ -83,14 +84,17 @@ def load_checkpoint(
         with quiet(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             kind = _model_class(config, name)
-            factorized = getattr(config, "factorized", None)
+            factorized, sparse = (getattr(config, k, None) for k in ("factorized", "sparse_embeddings"))
             # AutoModel takes weights from where its configuration is only, and makes its models itself.
-            if kind is AutoModel and (weights is not None or factorized):
+            if kind is AutoModel and (weights is not None or factorized or sparse):
                 kind = transformers.MODEL_MAPPING[type(config)]
-            # What a configuration of transformers cannot say: how many heads each layer has kept, what is in factors.
+            # What a configuration of transformers cannot say: how many heads each layer has kept, what is in factors,
+            # that there is a head for sparse representations.
             shaped = with_shapes(kind) if getattr(config, "heads_kept", None) and kind is not AutoModel else kind
             if factorized:
                 shaped = with_factors(shaped)
+            if sparse:
+                shaped = with_sparse_head(shaped)
             model, loaded = shaped.from_pretrained(
                 name if weights is None else None,
                 state_dict=weights,
@@ -279,7 +283,10 @@ def _generation(folder: Path) -> GenerationConfig | None:
 def _check_loaded(model: PreTrainedModel, loaded: dict, name: str) -> None:
     prefix = f"{model.base_model_prefix}."
     own = {k for k, _ in model.base_model.named_parameters()}
-    missing = sorted(k for k in loaded.get("missing_keys", ()) if k.removeprefix(prefix) in own)
+    # Nor may that be missing which only a configuration of ours asks for.
+    missing = sorted(
+        k for k in loaded.get("missing_keys", ()) if k.removeprefix(prefix) in own or k.startswith("sparse_head.")
+    )
     # A pooler on top is not part of any layer, and many encoders are saved without it.
     missing = [k for k in missing if "pooler" not in k]
     mismatched = sorted(str(k[0] if isinstance(k, tuple) else k) for k in loaded.get("mismatched_keys", ()))

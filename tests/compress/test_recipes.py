@@ -1,11 +1,15 @@
 """Each recipe prunes to what was asked for, on the objectives that its paper names."""
 
+import copy
+
 import pandas as pd
 import pytest
 import torch
 
+import compress
 import probes
 from compress import recipes, recovery
+from compress.training import train
 
 QUIET = {"progress": False, "batch_size": 8, "learning_rate": 1e-3}
 RECIPES = {
@@ -120,12 +124,57 @@ def test_an_unknown_variant_or_host_of_quantisation_is_refused(classifier, make_
         (recipes.codir, {}, ["cross_entropy", "soft_labels", "codir"]),
         (recipes.contrastive_distillation, {"negatives": "classes"}, ["cross_entropy", "soft_labels", "crd"]),
         (recipes.contrastive_distillation, {"mixup": 0.2}, ["cross_entropy", "soft_labels", "crd"]),
+        (recipes.relational_distillation, {}, ["cross_entropy", "soft_labels", "relational"]),
     ],
 )
-def test_distils_into_fewer_layers_by_contrast(classifier, make_tokenizer, corpus, recipe, settings, objectives):
+def test_distils_into_fewer_layers_on_its_objectives(classifier, make_tokenizer, corpus, recipe, settings, objectives):
     before = {k: v.clone() for k, v in classifier.state_dict().items()}
     student = recipe(classifier, make_tokenizer(), corpus, layers=1, steps=4, **settings, **QUIET)
     assert student.config.num_hidden_layers == 1
     assert student.config.compression["objective"] == objectives
     assert set(objectives) < set(student.history)
     assert all(torch.equal(v, before[k]) for k, v in classifier.state_dict().items())
+
+
+@pytest.mark.parametrize("folder", [False, True])
+def test_meta_distillation_is_its_three_trainings_one_after_another(
+    classifier, make_tokenizer, corpus, folder, tmp_path
+):
+    """The recipe against its parts called by hand: the same student, weight by weight."""
+    before, tokenizer = {k: v.clone() for k, v in classifier.state_dict().items()}, make_tokenizer()
+    settings = {"seed": 3, **QUIET}
+    how = {"folder": tmp_path / "runs"} if folder else {}
+    student = recipes.meta_distillation(
+        classifier, tokenizer, corpus, layers=1, steps=5, domain="label", keep="bottom", domain_weight=0.3,
+        temperature=3.0, **settings, **how,
+    )  # fmt: skip
+    assert all(torch.equal(v, before[k]) for k, v in classifier.state_dict().items())
+
+    transfer = compress.transferability(classifier, tokenizer, corpus, domain="label", progress=False)
+    head = compress.DomainHead(["x", "y", "z"], width=classifier.config.hidden_size, seed=3)
+    teacher = copy.deepcopy(classifier)
+    objective = [compress.MetaTeacher(transfer, head, domain_weight=0.3)]
+    train(teacher, tokenizer, corpus, objective=objective, steps=3, **settings)  # 24 rows in batches of 8
+    given = {"train": corpus, "tokenizer": tokenizer, "teacher": teacher, **settings}
+    objective = [compress.Transferable(transfer, head, domain_weight=0.3)]
+    first = compress.distill(classifier, layers=1, keep="bottom", steps=2, objective=objective, **given)
+    second = compress.distill(
+        classifier, student=first, steps=3, objective=[compress.SoftLabels(temperature=3.0)], **given
+    )
+    assert all(torch.equal(v, second.state_dict()[k]) for k, v in student.state_dict().items())
+
+    assert student.history["step"].tolist() == [1, 2, 3, 4, 5]
+    assert student.history["transferable"].notna().tolist() == [True, True, False, False, False]
+    assert student.history["soft_labels"].notna().tolist() == [False, False, True, True, True]
+    done = student.config.compression
+    assert (done["objective"], done["before"]["objective"]) == (["soft_labels"], ["transferable"])
+    assert done["before"]["keep"] == "bottom"
+    if folder:
+        assert sorted(f.name for f in (tmp_path / "runs").iterdir()) == ["layers", "probabilities", "teacher"]
+
+
+def test_meta_distillation_refuses_what_it_cannot_mean(classifier, make_tokenizer, corpus):
+    with pytest.raises(probes.InputError, match="steps=1: expected at least 2, one by layers and one by class"):
+        recipes.meta_distillation(classifier, make_tokenizer(), corpus, layers=1, steps=1)
+    with pytest.raises(probes.InputError, match="all 24 texts have the language 'en': expected at least two domains"):
+        recipes.meta_distillation(classifier, make_tokenizer(), corpus, layers=1, steps=2, progress=False)
