@@ -1,6 +1,9 @@
 """layerscope's probes: see, layer by layer and language by language, what compression did to representations."""
 
 import probes.noise  # noqa: F401  # isort: skip
+from importlib import import_module
+from types import ModuleType
+
 from probes.alignment import alignment_gap, margin_retrieval, retrieval
 from probes.capture import capture
 from probes.checkpoint import load_checkpoint
@@ -50,3 +53,10 @@ __all__ = [
     "snr",
     "variability",
 ]
+
+
+def __getattr__(name: str) -> ModuleType:
+    # What the widgets need is an extra, and takes a second to import.
+    if name == "widgets":
+        return import_module("probes.widgets")
+    raise AttributeError(f"module 'probes' has no attribute {name!r}")

@@ -42,6 +42,8 @@ from probes.variability import best_layer, variability
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
+    from probes.widgets import Explorer
+
 COLUMNS = [
     "model",
     "layer",
@@ -145,6 +147,7 @@ class Comparison:
     table: pd.DataFrame
     provenance: dict[str, Any]
     representations: dict[str, xr.Dataset] = field(default_factory=dict, repr=False)
+    _explorer: Any = field(default=None, init=False, repr=False, compare=False)
 
     def to_dataframe(self) -> pd.DataFrame:
         """Return the tidy table: one row a model, probe, language and layer, with the difference to the baseline."""
@@ -214,6 +217,22 @@ class Comparison:
         from probes.plots import damage
 
         return damage(self, self._probes(probe)[0])
+
+    def explore(self, **settings: Any) -> Explorer:
+        """Show curves, maps and sentences in a notebook, linked by one layer slider.
+
+        Args:
+            settings: of `probes.widgets.Explorer`: most, seed, parts, and what to begin with (layer, models, probe,
+                language, colour, kind, compared, focus, measure, selection). What is not given begins where the last
+                explorer of this comparison is, so that a cell can be run again.
+
+        Raises:
+            InputError: a setting is unknown; anywidget is not installed.
+        """
+        from probes.widgets.explorer import reopen
+
+        self._explorer = reopen(self, self._explorer, settings)
+        return self._explorer
 
     def report(self, path: str | Path) -> Path:
         """Write one self-contained HTML page with the figures, the table and where the numbers come from.

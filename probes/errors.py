@@ -18,11 +18,11 @@ class LayerscopeWarning(UserWarning):
     """The run goes on, but a number is missing or needs care; the message says which and why."""
 
 
-def needed(package: str, feature: str) -> Any:
+def needed(package: str, feature: str, extra: str = "deploy") -> Any:
     """Import a package that only some features need; raise `DependencyError` where it is not installed."""
     try:
         return importlib.import_module(package)
     except ImportError as error:
         raise DependencyError(
-            f"{feature} needs the package {package}, which is not installed: pip install 'layerscope[deploy]'"
+            f"{feature} needs the package {package}, which is not installed: pip install 'layerscope[{extra}]'"
         ) from error
