@@ -1,8 +1,8 @@
-# make demo    compare the bundled model with a pruned copy of it; writes runs/demo/
+# make demo    compare the bundled model with a pruned, a quantised and a distilled copy; writes runs/demo/
 # make test    run the tests
 # make lint    check style and types
 # make bench   print the benchmark tables
-# make study-pruning, make study-quantization
+# make study-pruning, make study-quantization, make study-distillation, make study-budget
 #              make the studies in notebooks/studies/ again (up to an hour each)
 # make data    rebuild the bundled corpus and the bundled model (about ten minutes)
 # make figures remake the figures of the README
@@ -13,15 +13,24 @@ BIN := .venv/bin
 # Threads that spin while they wait make each other slow where cores are shared.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test lint bench study-pruning study-quantization data figures clean
+.PHONY: demo test lint bench study-pruning study-quantization study-distillation study-budget data figures clean
 
-demo: .venv/installed runs/demo/pruned
-	$(BIN)/python -m probes compare base=bundled pruned=runs/demo/pruned --corpus bundled --split test --pivot en \
-		--baseline base --out runs/demo --overwrite
+demo: .venv/installed runs/demo/pruned runs/demo/quantized runs/demo/distilled
+	$(BIN)/python -m probes compare base=bundled pruned=runs/demo/pruned quantized=runs/demo/quantized \
+		distilled=runs/demo/distilled --corpus bundled --split test --pivot en --baseline base --out runs/demo --overwrite
 
 runs/demo/pruned: .venv/installed data/model/model.safetensors
 	rm -rf $@
 	$(BIN)/python -m compress prune bundled --sparsity 0.6 --out $@
+
+runs/demo/quantized: .venv/installed data/model/model.safetensors
+	rm -rf $@
+	$(BIN)/python -m compress quantize bundled --bits 3 --out $@
+
+runs/demo/distilled: .venv/installed data/model/model.safetensors
+	rm -rf $@
+	$(BIN)/python -m compress distill bundled --layers 2 --corpus bundled --split train --languages en \
+		--steps 150 --learning-rate 5e-4 --out $@
 
 test: .venv/installed-test
 	$(BIN)/python -m pytest
@@ -38,6 +47,7 @@ bench: .venv/installed-bench
 	$(BIN)/python -W ignore tests/benchmarks/bench_pruning.py
 	$(BIN)/python -W ignore tests/benchmarks/bench_quantization.py
 	$(BIN)/python -W ignore tests/benchmarks/bench_distillation.py
+	$(BIN)/python -W ignore tests/benchmarks/bench_retrieval.py
 	$(BIN)/python -W ignore tests/benchmarks/bench_memory.py
 
 study-pruning: .venv/installed
@@ -45,6 +55,12 @@ study-pruning: .venv/installed
 
 study-quantization: .venv/installed
 	$(BIN)/python -W ignore notebooks/studies/quantization.py
+
+study-distillation: .venv/installed
+	$(BIN)/python -W ignore notebooks/studies/distillation.py
+
+study-budget: .venv/installed
+	$(BIN)/python -W ignore notebooks/studies/budget.py
 
 data: .venv/installed
 	$(BIN)/python data/build_corpus.py
