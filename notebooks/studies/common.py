@@ -19,6 +19,7 @@ import numpy as np
 import pandas as pd
 import torch
 import transformers
+import xarray as xr
 from scipy import stats
 from tqdm.auto import tqdm
 from transformers import BertForSequenceClassification, PreTrainedModel
@@ -45,7 +46,7 @@ def corpus(split: str, *languages: str) -> datasets.Dataset:
 
 
 @cache
-def states_before() -> Any:
+def states_before() -> xr.Dataset:
     """What the bundled model makes of the test split."""
     return probes.capture(*bundled(), corpus("test"), progress=False)
 
@@ -84,25 +85,39 @@ def english_accuracy(model: PreTrainedModel) -> dict[str, float]:
 
 def measure(model: PreTrainedModel) -> dict[str, float]:
     """Measure a model on the test split: the task, the classes in its last states, the alignment of languages."""
-    _, tokenizer = bundled()
-    reps = probes.capture(model, tokenizer, corpus("test"), progress=False)
+    reps = states_of(model)
+    out = measures_of(reps)
+    last = {"layer": int(reps.layer[-1])}
+    moved = 1 - probes.drift(states_before(), reps, draws=2).value.sel(last).sel(measure="cosine_to_baseline")
+    zero_shot = out.pop("accuracy zero-shot")
+    return out | _by_training("drift", moved) | {"accuracy zero-shot": zero_shot}
+
+
+def states_of(model: PreTrainedModel) -> xr.Dataset:
+    """What a model makes of the test split."""
+    return probes.capture(model, bundled()[1], corpus("test"), progress=False)
+
+
+def measures_of(reps: xr.Dataset) -> dict[str, float]:
+    """Measure what a model of any depth makes of the test split: all but how far its states moved."""
     last, fewest = {"layer": int(reps.layer[-1])}, {"draws": 2}
     out: dict[str, float] = {}
     accuracy = probes.accuracy(reps, **fewest).value
     out |= {f"accuracy {language}": float(accuracy.sel(language=language)) for language in accuracy.language.values}
     for name, probe in (("snr", probes.snr), ("separability", probes.class_separability)):
-        value = probe(reps, **fewest).value.sel(last)
-        out[f"{name} en"] = float(value.sel(language="en"))
-        out[f"{name} zero-shot"] = float(value.drop_sel(language=["en", "pooled"]).mean())
+        out |= _by_training(name, probe(reps, **fewest).value.sel(last))
     for name, probe in (("retrieval", probes.retrieval), ("alignment gap", probes.alignment_gap)):
         out[name] = float(probe(reps, pivot="en", **fewest).value.sel(last).sel(language="pooled"))
-    kept = probes.loyalty(states_before(), reps, **fewest).value.sel(measure="probability_loyalty")
-    moved = 1 - probes.drift(states_before(), reps, **fewest).value.sel(last).sel(measure="cosine_to_baseline")
-    for name, value in (("loyalty", kept), ("drift", moved)):
-        out[f"{name} en"] = float(value.sel(language="en"))
-        out[f"{name} zero-shot"] = float(value.drop_sel(language=["en", "pooled"]).mean())
-    out["accuracy zero-shot"] = float(accuracy.drop_sel(language=["en", "pooled"]).mean())
-    return out
+    loyal = probes.loyalty(states_before(), reps, **fewest).value
+    out |= _by_training("loyalty", loyal.sel(measure="probability_loyalty"))
+    out |= _by_training("label loyalty", loyal.sel(measure="label_loyalty"))
+    return out | {"accuracy zero-shot": _by_training("accuracy", accuracy)["accuracy zero-shot"]}
+
+
+def _by_training(name: str, value: xr.DataArray) -> dict[str, float]:
+    """A number for the language with labels, and the mean over those without."""
+    zero_shot = float(value.drop_sel(language=["en", "pooled"]).mean())
+    return {f"{name} en": float(value.sel(language="en")), f"{name} zero-shot": zero_shot}
 
 
 def runs(
