@@ -1,11 +1,15 @@
 # make demo    compare the bundled model with a pruned, a quantised and a distilled copy; writes runs/demo/
 # make test    run the tests
+# make test-browser
+#              run the tests of the explorer and the tutorials in JupyterLab; needs chromium
 # make lint    check style and types
 # make bench   print the benchmark tables
 # make study-pruning, make study-quantization, make study-distillation, make study-budget
 #              make the studies in notebooks/studies/ again (up to an hour each)
 # make data    rebuild the bundled corpus and the bundled model (about ten minutes)
 # make figures remake the figures of the README
+# make screenshots
+#              remake the pictures of the explorer in notebooks/images/; needs chromium
 # make clean   remove the environment and what the demo wrote
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -13,7 +17,7 @@ BIN := .venv/bin
 # Threads that spin while they wait make each other slow where cores are shared.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test lint bench study-pruning study-quantization study-distillation study-budget data figures clean
+.PHONY: demo test test-browser lint bench study-pruning study-quantization study-distillation study-budget data figures screenshots clean
 
 demo: .venv/installed runs/demo/pruned runs/demo/quantized runs/demo/distilled
 	$(BIN)/python -m probes compare base=bundled pruned=runs/demo/pruned quantized=runs/demo/quantized \
@@ -35,12 +39,15 @@ runs/demo/distilled: .venv/installed data/model/model.safetensors
 test: .venv/installed-test
 	$(BIN)/python -m pytest
 
+test-browser: .venv/installed-browser
+	$(BIN)/python -m pytest tests/browser
+
 lint: .venv/installed-test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
 
-bench: .venv/installed-bench
+bench: .venv/installed-bench .venv/installed-browser
 	$(BIN)/python -W ignore tests/benchmarks/bench_capture.py
 	$(BIN)/python -W ignore tests/benchmarks/bench_similarity.py
 	$(BIN)/python -W ignore tests/benchmarks/bench_representers.py
@@ -48,6 +55,7 @@ bench: .venv/installed-bench
 	$(BIN)/python -W ignore tests/benchmarks/bench_quantization.py
 	$(BIN)/python -W ignore tests/benchmarks/bench_distillation.py
 	$(BIN)/python -W ignore tests/benchmarks/bench_retrieval.py
+	$(BIN)/python -W ignore tests/benchmarks/bench_explorer.py
 	$(BIN)/python -W ignore tests/benchmarks/bench_memory.py
 
 study-pruning: .venv/installed
@@ -72,6 +80,9 @@ figures: demo
 		c.plot_damage('retrieval').savefig('notebooks/images/demo_damage.png', dpi=90); \
 		c.plot('cka').savefig('notebooks/images/demo_cka.png', dpi=90)"
 
+screenshots: .venv/installed-browser
+	$(BIN)/python -W ignore tests/browser/screenshots.py
+
 .venv/bin/python:
 	$(PYTHON) -m venv .venv
 
@@ -81,6 +92,10 @@ figures: demo
 
 .venv/installed-test: .venv/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test]"
+	touch $@
+
+.venv/installed-browser: .venv/installed-test
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[browser]"
 	touch $@
 
 # What the benchmarks are measured against, without what it would bring along.

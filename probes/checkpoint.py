@@ -69,7 +69,9 @@ def load_checkpoint(
     """
     if source == "bundled":
         with resources.as_file(resources.files("probes.data") / "model") as folder:
-            return load_checkpoint(folder)
+            model, tokenizer = load_checkpoint(folder)
+        model.name_or_path = model.config.name_or_path = source  # not a path on this computer
+        return model, tokenizer
     config, tokenizer = check_checkpoint(source, allow_pickle=allow_pickle)
     name = str(source)
     if _is_onnx(Path(source)):

@@ -8,7 +8,8 @@ const AGAIN_MS = 3000; // an ask without an answer is repeated when it is needed
 const PLAY_MS = 800;
 const NEAR = 12; // how far, in px, the pointer may be from a point
 const LISTED = 50; // sentences listed at most
-const DIVERGING = ["#0b4f8a", "#3f86bf", "#94bfe0", "middle", "#f2b873", "#d9822b", "#9c4a05"];
+const DIVERGING = ["#9c4a05", "#d9822b", "#f2b873", "middle", "#94bfe0", "#3f86bf", "#0b4f8a"]; // a loss is orange
+const DIVERGING_DARK = ["#ffd39a", "#e0892b", "#8f561d", "middle", "#32699b", "#62aeea", "#b5daf8"]; // there the ends are the bright ones
 const SEQUENTIAL = ["#fbf7e3", "#dcebcb", "#a5d4c3", "#5fb2c5", "#3886b6", "#285b9c", "#1b2f6e"]; // ever darker: safe for the colour blind, and in grey
 const DASHES = ["", "7 3", "2 3", "9 3 2 3", "4 2", "12 3", "1 2"];
 const SHAPES = [
@@ -335,7 +336,7 @@ function render({ model, el }) {
     theme.categories = Array.from({ length: CATEGORIES }, (_, i) => colour(`--lsc-c${i}`));
     theme.sequential = ramp((theme.dark ? [...SEQUENTIAL].reverse() : SEQUENTIAL).map(rgb)); // more is further from the page's colour
     theme.points = (share) => theme.sequential(0.22 + 0.78 * share); // the palest would not be seen as points
-    theme.diverging = ramp(DIVERGING.map((stop) => (stop === "middle" ? colour("--lsc-middle") : rgb(stop))));
+    theme.diverging = ramp((theme.dark ? DIVERGING_DARK : DIVERGING).map((stop) => (stop === "middle" ? colour("--lsc-middle") : rgb(stop))));
     theme.font = style.fontFamily;
   }
 
@@ -386,7 +387,7 @@ function render({ model, el }) {
     const box = root.getBoundingClientRect();
     const [width, height] = [tip.offsetWidth, tip.offsetHeight];
     const left = x - box.left + (x - box.left + width + 24 > box.width ? -width - 14 : 14);
-    const below = y + 16 + height < Math.min(window.innerHeight, box.bottom + 40) || y - box.top < height + 16;
+    const below = y + 16 + height < Math.min(window.innerHeight, box.bottom) || y - box.top < height + 16;
     tip.style.transform = `translate(${Math.round(clamp(left, 2, Math.max(2, box.width - width - 2)))}px, ${Math.round(y - box.top + (below ? 14 : -height - 12))}px)`;
   }
   const hideTip = () => (tip.hidden = true);
@@ -1336,7 +1337,7 @@ function mapsPart(ctx) {
       const title = palette.diverging ? "representer value" : "1 − cosine to the baseline";
       const asks = palette.diverging && palette.open < 0 ? "Open a sentence to colour the training sentences that speak for and against it." : palette.pending ? "Waiting for the notebook…" : palette.why;
       if (asks) legend.replaceChildren(words("span", "lsc-dim", asks));
-      else legend.replaceChildren(h("span", {}, title), h("span", { class: "lsc-num" }, number(low)), strip, h("span", { class: "lsc-num" }, number(high)), words("span", "lsc-dim", palette.diverging ? `blue: against, orange: for${palette.model ? ` · ${palette.model}` : ""}` : ""));
+      else legend.replaceChildren(h("span", {}, title), h("span", { class: "lsc-num" }, number(low)), strip, h("span", { class: "lsc-num" }, number(high)), words("span", "lsc-dim", palette.diverging ? `orange: against, blue: for${palette.model ? ` · ${palette.model}` : ""}` : ""));
       return;
     }
     const sums = new Map();
@@ -1685,7 +1686,7 @@ function heat(ctx, { label, read, picked }) {
         pen.fillStyle = css(colour);
         pen.fillRect(x, y, cell - gap, cell - gap);
         if (printed) {
-          pen.fillStyle = luminance(colour) > 0.32 ? "#111" : "#fff";
+          pen.fillStyle = luminance(colour) > 0.19 ? "#111" : "#fff";
           pen.font = small;
           pen.textAlign = "center";
           pen.textBaseline = "middle";
@@ -1718,9 +1719,9 @@ function heat(ctx, { label, read, picked }) {
     });
     pen.textBaseline = "alphabetic";
     pen.textAlign = "left";
-    pen.fillText(fit(pen, `↓ ${rowTitle}`, width - left), left, 11);
+    pen.fillText(fit(pen, `↓ ${rowTitle}`, cell * columns.length), left, 11);
     pen.textAlign = "right";
-    pen.fillText(fit(pen, `${columnTitle} →`, width), left + cell * columns.length, height - 3);
+    pen.fillText(fit(pen, `${columnTitle} →`, left + cell * columns.length), left + cell * columns.length, height - 3);
     if (frame) outline(pen, left + frame[1] * cell, top + frame[0] * cell, cell - gap, css(theme.ink));
     if (cursor) outline(pen, left + cursor[1] * cell, top + cursor[0] * cell, cell - gap, css(theme.accent));
     shape = { left, top, cell };
@@ -1818,7 +1819,7 @@ function alignmentPart(ctx) {
   const body = h("div", { class: "lsc-heats" });
   const message = h("div", { hidden: true });
   el.append(measured, body, message);
-  const read = (given, r, c, v) => `${given.rows[r]} → ${given.columns[c]}: ${r === c && !Number.isFinite(v) ? "the same language" : number(v)}`;
+  const read = (given, r, c, v) => `${given.rows[r]} ↔ ${given.columns[c]}: ${r === c && !Number.isFinite(v) ? "the same language" : number(v)}`;
   const maps = ["one", "base", "gap"].map((name) => {
     const map = heat(ctx, { label: { one: "alignment of the chosen model", base: "alignment of the baseline", gap: "difference to the baseline" }[name], read });
     map.el.classList.add(`lsc-heat-${name}`);
@@ -1857,7 +1858,7 @@ function alignmentPart(ctx) {
       return name;
     };
     const titles = (m) => [glyph(m), named(m), h("span", { class: "lsc-dim" }, `layer ${ctx.layerOf(m)}`)];
-    const common = { rowTitle: "query", columnTitle: "found", low, high };
+    const common = { rowTitle: "language", columnTitle: "other language", low, high };
     maps[0].set({ ...common, title: titles(i), values: one.data, rows: one.languages, columns: one.languages });
     const pair = Boolean(base?.data);
     maps[1].el.hidden = maps[2].el.hidden = !pair;

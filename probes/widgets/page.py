@@ -82,7 +82,7 @@ def contents(explorer: Explorer) -> dict[str, Any]:
         if umaps:
             kinds.add("umap")
         asks += umaps
-        if len(umaps) < sum(map(len, answers.layers)):
+        if "umap" not in missing and len(umaps) < sum(map(len, answers.layers)):
             missing["umap"] = "A saved page holds the UMAP maps that were computed before it was saved, and no other."
         if "drift" in about["colours"]:
             asks += [{"ask": "drift", "model": i} for i in models]

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
+from matplotlib.ticker import MaxNLocator
 
 if TYPE_CHECKING:
     from probes.widgets.explorer import Explorer
@@ -56,6 +57,7 @@ def _curves(axis, explorer: Explorer) -> None:  # type: ignore[no-untyped-def]
     axis.axvline(explorer.layer, color="0.6", linewidth=1)
     axis.set_title(f"{about['probes'][which]['title']} ({explorer.language})", fontsize=9)
     axis.set_xlabel("layer", fontsize=8)
+    axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.tick_params(labelsize=7)
     axis.legend(fontsize=7, frameon=False)
 

@@ -377,3 +377,8 @@ def test_packed_weights_without_a_pooler_have_the_same_fingerprint_each_time_and
     (packed_folder / PACKED).unlink()
     found.add(weights_fingerprint(probes.load_checkpoint(packed_folder)[0]))
     assert len(found) == 1
+
+
+def test_the_bundled_model_is_called_so_in_tables_and_messages():
+    model, _ = probes.load_checkpoint("bundled")
+    assert (model.name_or_path, model.config.name_or_path) == ("bundled", "bundled")

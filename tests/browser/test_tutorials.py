@@ -1,0 +1,38 @@
+"""Every tutorial, run top to bottom in JupyterLab."""
+
+import shutil
+from pathlib import Path
+
+import nbformat
+import pytest
+from playwright.sync_api import expect
+
+pytestmark = pytest.mark.browser
+
+NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
+WIDGET = "application/vnd.jupyter.widget-view+json"
+
+
+def test_there_are_tutorials():
+    assert NOTEBOOKS
+
+
+@pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
+def test_runs_in_jupyterlab(path, server, open_notebook):
+    shutil.copy(path, server.root)
+    with open_notebook(path.name) as notebook:
+        notebook.run_all(timeout=900)
+        outputs = [o for cell in notebook.cells() if cell["cell_type"] == "code" for o in cell["outputs"]]
+        # Bars of progress are widgets, too; explorers are those that are followed by a picture.
+        explorers = sum("lsc-picture" in "".join(o.get("data", {}).get("text/html", "")) for o in outputs)
+        source = "".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
+        assert explorers or not any(word in source for word in (".explore(", "probes.widgets"))
+        assert sum(WIDGET in o.get("data", {}) for o in outputs) >= explorers
+        page = notebook.page
+        expect(page.locator(".lsc")).to_have_count(explorers)
+        for one in page.locator(".lsc").all():
+            one.scroll_into_view_if_needed()
+            expect(one.locator("input.lsc-layer")).to_be_visible()
+            expect(one.locator(".lsc-wait:not([hidden])")).to_have_count(0)
+        for picture in page.locator("img.lsc-picture").all():
+            expect(picture).to_be_hidden()
