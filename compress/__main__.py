@@ -328,6 +328,10 @@ def _distill(options: argparse.Namespace) -> None:
 def _fuse(options: argparse.Namespace) -> None:
     if options.corpus is None and (options.steps or options.similarity == "cka"):
         raise InputError("to train, or to compare states by cka, takes text: give --corpus")
+    if options.corpus is not None and not options.steps and options.similarity != "cka":
+        raise InputError(
+            "--corpus is given and nothing reads it: give --steps to train on it or --similarity cka, or leave it out"
+        )
     check_new(options.out)
     corpus = _corpus(options)
     model, tokenizer = load_checkpoint(options.model, allow_pickle=options.allow_pickle)
@@ -345,6 +349,10 @@ def _fuse(options: argparse.Namespace) -> None:
 def _factorize(options: argparse.Namespace) -> None:
     if options.corpus is None and options.method == "activation":
         raise InputError("--method activation looks at what the matrices are fed: give --corpus")
+    if options.corpus is not None and options.method != "activation":
+        raise InputError(
+            "--corpus is given and nothing reads it: give --method activation, which looks at text, or leave it out"
+        )
     check_new(options.out)
     corpus = _corpus(options)
     model, tokenizer = load_checkpoint(options.model, allow_pickle=options.allow_pickle)

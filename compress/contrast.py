@@ -28,6 +28,7 @@ from compress.objectives import (
     given_entry,
     given_layers,
     given_teacher,
+    is_whole,
     layer_pairs,
     size_of,
     wide,
@@ -560,7 +561,9 @@ def _confused(
     similar = np.divide(means, total, out=np.zeros_like(means), where=total > 0)
     similar[np.eye(count, dtype=bool)] = -1  # never one of the nearest
     nearest = np.argsort(-similar, axis=1, kind="stable")[:, :near]
-    chances = np.exp(np.take_along_axis(similar, nearest, 1) / sharpness - 1 / sharpness)
+    taken = np.take_along_axis(similar, nearest, 1)
+    # Less the largest, so that however sharp one chance is not 0.
+    chances = np.exp((taken - taken.max(1, keepdims=True)) / sharpness)
     return nearest, chances / chances.sum(1, keepdims=True)
 
 
@@ -621,5 +624,5 @@ def given_module(batch: Mapping[str, Any], name: str) -> Any:
 
 
 def _check_count(name: str, setting: str, value: int) -> None:
-    if not isinstance(value, int) or value < 1:
+    if not is_whole(value) or value < 1:
         raise InputError(f"objective {name}: {setting}={value!r}: expected a whole number of at least 1")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, Literal
 
 import datasets
 import torch
@@ -250,9 +250,12 @@ def transposed(model: PreTrainedModel, names: Mapping[str, Any]) -> dict[str, bo
 
 
 def _batches(
-    model: PreTrainedModel, corpus: datasets.Dataset, tokenizer: PreTrainedTokenizerBase
+    model: PreTrainedModel,
+    corpus: datasets.Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    numbered_by: Literal["student"] | None = "student",
 ) -> Iterator[tuple[dict[str, torch.Tensor], bool]]:
-    rows, labelled = training_rows(corpus, model, tokenizer)
+    rows, labelled = training_rows(corpus, model, tokenizer, numbered_by=numbered_by)
     for start in range(0, len(rows), _BATCH):
         batch = collate(tokenizer, rows[start : start + _BATCH])
         yield {k: v.to(model.device) for k, v in batch.items()}, labelled
@@ -302,7 +305,7 @@ def _input_norms(
     handles = [m.register_forward_pre_hook(watch(n)) for n, m in modules.items()]
     try:
         with evaluating(model, model.device), torch.inference_mode():
-            for batch, _ in _batches(model, corpus, tokenizer):
+            for batch, _ in _batches(model, corpus, tokenizer, numbered_by=None):
                 batch.pop("labels", None)
                 mask = batch["attention_mask"].bool()
                 model(**batch)

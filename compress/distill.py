@@ -10,13 +10,14 @@ from typing import Any
 
 import datasets
 import numpy as np
+import numpy.typing as npt
 import pandas as pd
 import torch
 import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from compress.matrices import check_plain
-from compress.objectives import CrossEntropy, HiddenStates, Objective, SoftLabels, uniform_layers
+from compress.matrices import block_of, check_plain
+from compress.objectives import CrossEntropy, HiddenStates, Objective, SoftLabels, is_whole, uniform_layers
 from compress.saving import record
 from compress.structure import drop_layers, prune_channels, prune_heads
 from compress.training import check_settings
@@ -43,7 +44,7 @@ def distill(
     model: PreTrainedModel,
     *,
     layers: int | None = None,
-    keep: str | Sequence[int] = "uniform",
+    keep: str | Sequence[int] | npt.NDArray[np.integer] = "uniform",
     hidden_size: int | None = None,
     initialise: str = "truncate",
     student: PreTrainedModel | None = None,
@@ -92,7 +93,8 @@ def distill(
     Raises:
         InputError: nothing is to be made smaller; layers or hidden size that the model has not; a setting is not known;
             there is no text to train or choose layers on; student and teacher do not share a tokenizer; the
-            architecture is not known; what `compress.training.train` raises.
+            architecture is not known; layers that are in factors are to go, or a model with a sparse head or weights
+            that are NaN or infinite to become narrower; what `compress.training.train` raises.
 
     Notes:
         Hinton, Vinyals and Dean 2015, arXiv 1503.02531. Choices made here: layer i of s (from 1) is the model's i t / s
@@ -102,6 +104,10 @@ def distill(
         and write to it, each matrix divided by its norm. Along directions, norms get the gain that independent features
         would have there. Of what a pooler gives, the features with the largest weights into and out of it are kept.
         The weights of the three default objectives, 1 each, and the temperature are choices too.
+
+        Weights that are zero stay zero without training, but for narrower layers by "svd"; training changes them like
+        any other. Inputs that were rounded (`compress.quantize`) still are in fewer layers. In narrower ones they are
+        not: the ranges were measured on features that are no longer there.
 
     Example:
         >>> import probes
@@ -119,14 +125,15 @@ def distill(
     if steps is None:
         steps = _steps(train, settings.get("batch_size", 32))
     check_settings(settings, train, tokenizer, steps)
-    if keep == "matched" and (train is None or tokenizer is None):
+    matching = isinstance(keep, str) and keep == "matched"
+    if matching and (train is None or tokenizer is None):
         raise InputError("keep='matched' needs text: give train=..., a corpus, and tokenizer=...")
-    if train is not None and not steps and keep != "matched":
+    if train is not None and not steps and not matching:
         raise InputError("train=... is given, and steps=0 trains nothing: give steps=..., or leave it out")
     how: dict[str, Any] = {"method": "distill"}
     matched: dict[int, int] | None = None
     if student is not None:
-        if layers is not None or hidden_size is not None or keep != "uniform":
+        if layers is not None or hidden_size is not None or not isinstance(keep, str) or keep != "uniform":
             raise InputError("student=... has its layers and width already: leave layers, keep and hidden_size out")
         check_plain(student)
         check_tokens(student, teacher)
@@ -140,8 +147,10 @@ def distill(
             raise InputError(
                 f"initialise={initialise!r} is not known; choose one of {', '.join(map(repr, INITIALISE))}"
             )
+        _check_layers(model)
         if hidden_size is not None:
             _check_width(model, hidden_size)
+            hidden_size = int(hidden_size)  # what is saved as JSON
         kept = _kept(model, layers, keep, train, tokenizer, seed)
         small = drop_layers(model, [i for i in range(len(layers_of(model, family_of(model)))) if i not in kept])
         if hidden_size is not None:
@@ -160,7 +169,7 @@ def distill(
         assert tokenizer is not None
         objective = list(objective) or _objectives(small, train, matched)
         given = {o.name: getattr(o, "layers", None) for o in objective}
-        maps = {name: {str(i): j for i, j in pairs.items()} for name, pairs in given.items() if pairs}
+        maps = {name: {str(int(i)): int(j) for i, j in pairs.items()} for name, pairs in given.items() if pairs}
         history = run_training(
             small,
             tokenizer,
@@ -313,23 +322,24 @@ def _runs(alike: np.ndarray, count: int) -> list[int]:
 def _kept(
     model: PreTrainedModel,
     layers: int | None,
-    keep: str | Sequence[int],
+    keep: str | Sequence[int] | npt.NDArray[np.integer],
     train: datasets.Dataset | None,
     tokenizer: PreTrainedTokenizerBase | None,
     seed: int,
 ) -> list[int]:
     """Return the numbers, from 0, of the model's layers that the student is made of."""
     count = len(layers_of(model, family_of(model)))
-    if layers is not None and (isinstance(layers, bool) or not isinstance(layers, int) or not 1 <= layers <= count):
+    if layers is not None and not (is_whole(layers) and 1 <= layers <= count):
         raise InputError(f"layers={layers!r}: expected a whole number from 1 to {count}, the layers of the model")
     if not isinstance(keep, str):
-        kept = [int(i) for i in keep if isinstance(i, int | np.integer) and not isinstance(i, bool)]
-        if kept != list(keep) or not kept or sorted(set(kept)) != kept or not 0 <= kept[0] <= kept[-1] < count:
+        given: list[Any] = list(keep) if isinstance(keep, Sequence) or np.ndim(keep) == 1 else []
+        kept = [int(i) for i in given if is_whole(i)]
+        if kept != given or not kept or sorted(set(kept)) != kept or not 0 <= kept[0] <= kept[-1] < count:
             raise InputError(f"keep={keep!r}: expected ascending numbers of layers from 0 to {count - 1}")
         if layers not in (None, len(kept)):
             raise InputError(f"keep={keep!r} are {len(kept)} layers, and layers={layers}: leave one of them out")
         return kept
-    wanted = count if layers is None else layers
+    wanted = count if layers is None else int(layers)
     if keep == "uniform":
         return [i - 1 for i in uniform_layers(wanted, count)[1:]]
     if keep in ("top", "bottom"):
@@ -362,9 +372,7 @@ def _steps(train: datasets.Dataset | None, batch_size: int) -> int:
     if train is None:
         return 0
     # What is no size of a batch is refused where the training begins.
-    return _EPOCHS * -(
-        -len(_trained_on(train)) // (batch_size if isinstance(batch_size, int) and batch_size > 0 else 1)
-    )
+    return _EPOCHS * -(-len(_trained_on(train)) // (batch_size if is_whole(batch_size) and batch_size > 0 else 1))
 
 
 def _objectives(
@@ -380,20 +388,40 @@ def _objectives(
 
 def check_tokens(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
     """Raise `InputError` where two models cannot be of one tokenizer."""
-    for what, of in (
-        ("{:,} token embeddings", embedding_rows),
-        ("the padding token {}", lambda model: model.config.get_text_config().pad_token_id),
+    rows, padding = (
+        [of(model) for model in (student, teacher)]
+        for of in (embedding_rows, lambda model: model.config.get_text_config().pad_token_id)
+    )
+    for what, (mine, theirs), but in (
+        (
+            "{:,} token embeddings",
+            rows,
+            # Which rows are no tokens a model does not say.
+            f"; where one has the other's tokens and only more rows, make both {max(rows)} by resize_token_embeddings",
+        ),
+        ("the padding token {}", padding, ""),
     ):
-        mine, theirs = of(student), of(teacher)
         if mine != theirs and None not in (mine, theirs):
             raise InputError(
-                f"student and teacher do not share a tokenizer: the student {_name(student)} has {what.format(mine)}, "
-                f"the teacher {_name(teacher)} {what.format(theirs)}. Give two models of one tokenizer"
+                f"student and teacher are not known to share a tokenizer: the student {_name(student)} has "
+                f"{what.format(mine)}, the teacher {_name(teacher)} {what.format(theirs)}. Give two models of one "
+                f"tokenizer{but}"
             )
 
 
 def _name(model: PreTrainedModel) -> str:
     return getattr(model.config, "_name_or_path", "") or type(model).__name__
+
+
+def _check_layers(model: PreTrainedModel) -> None:
+    """Raise `InputError` where the layers of a model are in factors, and not of a kind that is taken apart here."""
+    factors = [name for name in getattr(model.config, "factorized", None) or {} if block_of(name) is not None]
+    if factors:
+        raise InputError(
+            f"{_name(model)}: {len(factors)} matrices of its layers are in factors (config.factorized), the first "
+            f"{factors[0]}, and students are not made of those. Distil first, then factorise; or give a student=..., "
+            "which may be in factors"
+        )
 
 
 # --- narrower layers -------------------------------------------------------------------------------------------------
@@ -406,14 +434,26 @@ def _check_width(model: PreTrainedModel, hidden_size: int) -> None:
             f"hidden_size: narrower students are made of {', '.join(_NARROWED)} with all their heads, and not of "
             f"{_name(model)}. Give one as student=..., or leave hidden_size out"
         )
+    if hasattr(model, "sparse_head"):
+        raise InputError(
+            f"hidden_size: the sparse head of {_name(model)} reads states of the width that it has. Make the model "
+            "narrower that it was made from, then call sparsify_embeddings; or leave hidden_size out"
+        )
     whole, size = model.config.hidden_size, head_size_of(layers_of(model, family)[0], family)
-    fits = isinstance(hidden_size, int) and 0 < hidden_size <= whole and hidden_size % size == 0
+    fits = is_whole(hidden_size) and 0 < hidden_size <= whole and hidden_size % size == 0
     if not fits:
         raise InputError(
             f"hidden_size={hidden_size!r}: expected a multiple of {size}, the size of an attention head, and at most "
             f"{whole}, the model's, so that whole heads are kept"
         )
     _rules(model)
+    for name, weight in model.named_parameters():
+        bad = int((~torch.isfinite(weight)).sum())
+        if bad:
+            raise InputError(
+                f"{name}: {bad} of its {weight.numel()} values are NaN or infinite, so what it weighs is not known. "
+                "Look at how it was trained or saved"
+            )
 
 
 def _rules(model: PreTrainedModel) -> tuple[dict[str, tuple[str | None, ...]], list[str]]:
@@ -455,13 +495,15 @@ def _rules(model: PreTrainedModel) -> tuple[dict[str, tuple[str | None, ...]], l
 
 
 def _narrow(model: PreTrainedModel, hidden_size: int, initialise: str) -> PreTrainedModel:
-    """Return a narrower copy of a model."""
+    """Return a narrower copy of a model, whose inputs are not rounded."""
     share = 1 - hidden_size / model.config.hidden_size
     small = prune_channels(prune_heads(model, share), share)
     config = copy.deepcopy(small.config)
     config.num_attention_heads = small.config.heads_kept[0]
     config.hidden_size = hidden_size
     del config.heads_kept, config.compression
+    if hasattr(config, "quantized_inputs"):
+        del config.quantized_inputs  # ranges of other features
     rules, makers = _rules(small)
     state = {name: p.detach().double() for name, p in small.named_parameters()}
     directions = _directions(state, rules, hidden_size, initialise)

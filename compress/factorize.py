@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
 from compress.matrices import block_matrices, found_by
+from compress.objectives import is_whole
 from compress.saving import record
 from probes.capture import batches_of, body_of, evaluating
 from probes.checkpoint import check_fit, embedding_rows, weights_fingerprint
@@ -118,6 +119,7 @@ def factorize(
         0.375
     """
     _check_settings(model, rank, energy, budget, method, calibrate, tokenizer)
+    rank = None if rank is None else int(rank)  # what is saved as JSON
     smaller = copy.deepcopy(model)
     matrices = _matrices(smaller, only, embeddings)
     moments: dict[str, torch.Tensor] = {}
@@ -323,7 +325,7 @@ def _check_settings(
     given = [f"{k}={v}" for k, v in (("rank", rank), ("energy", energy), ("budget", budget)) if v is not None]
     if len(given) != 1:
         raise InputError(f"expected exactly one of rank, energy and budget, found {' and '.join(given) or 'none'}")
-    if rank is not None and (type(rank) is not int or rank < 1):
+    if rank is not None and (not is_whole(rank) or rank < 1):
         raise InputError(f"rank={rank!r}: expected a whole number of at least 1")
     for name, share in (("energy", energy), ("budget", budget)):
         if share is not None and (isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1):

@@ -22,7 +22,7 @@ from transformers.pytorch_utils import Conv1D
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from compress.matrices import block_matrices, check_plain
-from compress.objectives import CrossEntropy, Objective
+from compress.objectives import CrossEntropy, Objective, is_whole
 from compress.saving import record
 from compress.structure import drop_layers
 from compress.training import check_settings
@@ -83,8 +83,8 @@ def fuse(
             the later layer is taken out of the model and nothing is shared.
         unit: what is fused: every "matrix" with its bias, only with those of the same part, or a "layer" with all that
             is in it.
-        corpus: what "cka" is measured over; by default the rows of `train` that are trained on. Some hundred texts are
-            enough.
+        corpus: what "cka" is measured over, and no other similarity; by default the rows of `train` that are trained
+            on. Some hundred texts are enough.
         schedule: "one_shot" (before any training) or "uniform": while it trains, step by step, by similarities that are
             measured anew each time.
         fusions: how many steps, at even distances, with as many updates after the last as between two.
@@ -104,14 +104,17 @@ def fuse(
         `model.history` is what was logged.
 
     Raises:
-        InputError: share, similarity, merge, unit or schedule is not known or does not fit what else is given; there is
-            nothing to fuse: no two layers of one shape, a share that is less than one of them, or a model in which so
-            many are shared already; what `compress.training.train` raises.
+        InputError: share, similarity, merge, unit or schedule is not known or does not fit what else is given; a corpus
+            is given and nothing reads it; there is nothing to fuse: no two layers of one shape, a share that is less
+            than one of them, or a model in which so many are shared already; what `compress.training.train` raises.
 
     Notes:
         O' Neill, Ver Steeg and Galstyan 2020, arXiv 2007.14917. Ours: a share is rounded down in each part, over all
         fusions and not in each; the mean of a group counts each of its layers once; "mix" is without noise and drawn
         once; of "freeze" what is left is one tensor.
+
+        Weights that are zero stay zero without training only where they are zero in all layers that are fused; training
+        changes them like any other.
 
         The configuration of transformers cannot say that layers share parameters, so `probes.load_checkpoint` (not
         plain `from_pretrained`, which puts random numbers in place of what is not in the file, and warns of missing
@@ -241,7 +244,7 @@ def layer_similarity(
 
     Raises:
         InputError: the similarity or unit is not known; no two layers are of one shape; weights are not finite; "cka"
-            without corpus and tokenizer.
+            without corpus and tokenizer, or a corpus for another similarity.
 
     Notes:
         After the released code of O' Neill, Ver Steeg and Galstyan 2020, arXiv 2007.14917. What it leaves open is
@@ -254,7 +257,7 @@ def layer_similarity(
         >>> table.columns.tolist(), table.attrs["kind"]
         (['part', 'layer', 'other_layer', 'value'], 'similarity')
     """
-    _check_similarity(similarity, unit, corpus is None or tokenizer is None)
+    _check_similarity(similarity, unit, corpus is None or tokenizer is None, corpus is not None)
     pairs = _pairs(model, unit)
     if similarity == "cka":
         assert corpus is not None  # _check_similarity has raised
@@ -502,7 +505,8 @@ class _Fuses(TrainerCallback):
         for part, i, j, value in table.itertuples(index=False):
             if counts.get(part, 0) > 0 and (part, i) not in gone and (part, j) not in gone:
                 self._merge(_name(part, i), _name(part, j), generator)
-                fusion = {"part": part, "layer": int(i), "other_layer": int(j), "similarity": float(value)}
+                found = float(value) if math.isfinite(value) else None  # JSON has no NaN
+                fusion = {"part": part, "layer": int(i), "other_layer": int(j), "similarity": found}
                 self.done.append(fusion | ({"step": step} if step else {}))
                 gone.add((part, j))
                 counts[part] -= 1
@@ -584,7 +588,7 @@ def _goals(model: PreTrainedModel, unit: str, share: float) -> dict[str, int]:
     )
 
 
-def _check_similarity(similarity: str, unit: str, no_text: bool) -> None:
+def _check_similarity(similarity: str, unit: str, no_text: bool, corpus: bool) -> None:
     known = ("cka", *_similarities(0))
     if similarity not in known:
         raise InputError(f"similarity={similarity!r} is not known; choose one of {', '.join(map(repr, known))}")
@@ -592,6 +596,11 @@ def _check_similarity(similarity: str, unit: str, no_text: bool) -> None:
         raise InputError(f"unit={unit!r} is not known; choose one of {', '.join(map(repr, UNITS))}")
     if similarity == "cka" and no_text:
         raise InputError("similarity='cka' compares what layers make of texts: give corpus=... and tokenizer=...")
+    if similarity != "cka" and corpus:
+        raise InputError(
+            f"corpus=... is given and nothing reads it: similarity={similarity!r} is of the weights alone. Leave it "
+            "out, or choose similarity='cka'"
+        )
 
 
 def _check_settings(
@@ -610,7 +619,9 @@ def _check_settings(
         raise InputError(f"share={share}: expected above 0 and below 1, the share of the layers that go by sharing")
     if merge not in MERGES:
         raise InputError(f"merge={merge!r} is not known; choose one of {', '.join(map(repr, MERGES))}")
-    _check_similarity(similarity, unit, (corpus is None and train is None) or tokenizer is None)
+    _check_similarity(similarity, unit, (corpus is None and train is None) or tokenizer is None, corpus is not None)
+    if train is not None and not steps and (similarity != "cka" or corpus is not None):
+        raise InputError("train=... is given, and steps=0 trains nothing: give steps=..., or leave it out")
     if schedule not in SCHEDULES:
         raise InputError(f"schedule={schedule!r} is not known; choose one of {', '.join(map(repr, SCHEDULES))}")
     if schedule == "one_shot":
@@ -619,7 +630,7 @@ def _check_settings(
         raise InputError(f"schedule={schedule!r} fuses while it trains: give train=... and steps=...")
     if unit == "layer" and merge == "drop":
         raise InputError("merge='drop' takes whole layers out before any training: leave schedule='one_shot'")
-    if not isinstance(fusions, int) or not 1 <= fusions < steps:
+    if not is_whole(fusions) or not 1 <= fusions < steps:
         raise InputError(
             f"fusions={fusions!r}: expected a whole number of at least 1 and below {steps}, the steps that they are "
             "spread over"

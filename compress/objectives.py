@@ -14,6 +14,7 @@ student's to the teacher's, one for each pair of layers that is compared; after 
 from __future__ import annotations
 
 import math
+import numbers
 import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
@@ -252,7 +253,7 @@ class SoftLabels:
     def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the loss of a batch, times the weight; `attention_mask` is used where tokens have logits."""
         s, t = given_logits(student, self.name), given_logits(given_teacher(teacher, self.name), self.name).detach()
-        _check_shapes(self.name, "logits", s, t)
+        check_shapes(self.name, "logits", s, t)
         count: float | torch.Tensor = len(s)
         if s.ndim == 3:
             attended = attended_tokens(batch, s, self.name)
@@ -287,7 +288,7 @@ class _OfTexts:
         s, t = (
             wide(given_layers(p, "hidden_states", self.name)[-1]) for p in (student, given_teacher(teacher, self.name))
         )
-        _check_shapes(self.name, "hidden states", s[..., 0], t[..., 0])
+        check_shapes(self.name, "hidden states", s[..., 0], t[..., 0])
         t, attended = t.detach(), attended_tokens(batch, s, self.name)
         if self.pooling == "first":  # after padding, where that is on the left
             first = attended.int().argmax(1)
@@ -302,7 +303,7 @@ class _OfTexts:
         self, s: torch.Tensor, t: torch.Tensor, batch: Mapping[str, Any]
     ) -> tuple[torch.Tensor, torch.Tensor]:
         s = _projected(s, 0, self.name, batch)
-        _check_shapes(self.name, "hidden states", s, t)
+        check_shapes(self.name, "hidden states", s, t)
         return s, t
 
     def _loss(self, s: torch.Tensor, t: torch.Tensor) -> torch.Tensor:
@@ -557,7 +558,7 @@ class _ByLayer:
         each = []
         for i, j in self._pairs(len(s), len(t)):
             mine = self._mapped(wide(s[i]), i, batch)
-            _check_shapes(self.name, _HOW[self.what][0], mine, t[j])
+            check_shapes(self.name, _HOW[self.what][0], mine, t[j])
             there = self._there(batch, mine)
             squares = (mine - wide(t[j]).detach()).masked_fill(~there, 0).square()
             each.append(squares.sum() / (there.sum().clamp_min(1) * (squares.numel() // there.numel())))
@@ -661,7 +662,7 @@ class Attentions(_ByLayer):
     what: ClassVar[str] = "attentions"
 
     def _sizes(self, model: PreTrainedModel) -> list[int]:
-        return [size_of(model, "num_attention_heads")] * size_of(model, "num_hidden_layers")
+        return heads_of(model)
 
     def _mapped(self, x: torch.Tensor, layer: int, batch: Mapping[str, Any]) -> torch.Tensor:
         return _projected(x.movedim(1, -1), layer, self.name, batch).movedim(-1, 1)
@@ -996,13 +997,21 @@ def _projected(x: torch.Tensor, layer: int, name: str, batch: Mapping[str, Any])
     learned = batch.get("modules", {}).get(name)
     if learned is None or str(layer) not in learned:
         return x
-    mapped: torch.Tensor = learned[str(layer)](x)
-    return mapped
+    linear: Any = learned[str(layer)]
+    mapped: torch.Tensor = linear(x.to(linear.weight.dtype))
+    return mapped.to(x.dtype)
 
 
 def size_of(model: PreTrainedModel, what: str) -> int:
     """Return a number of the configuration of the model that reads text, as "hidden_size"."""
     return int(getattr(model.config.get_text_config(), what))
+
+
+def heads_of(model: PreTrainedModel) -> list[int]:
+    """Return how many attention heads each block has, also where some were pruned."""
+    kept: Sequence[int] | None = getattr(model.config, "heads_kept", None)
+    whole = [size_of(model, "num_attention_heads")] * size_of(model, "num_hidden_layers")
+    return whole if kept is None else list(kept)
 
 
 def _classes(model: PreTrainedModel) -> int:
@@ -1020,7 +1029,8 @@ def check_classes(name: str, model: PreTrainedModel) -> None:
         )
 
 
-def _check_shapes(name: str, what: str, student: torch.Tensor, teacher: torch.Tensor) -> None:
+def check_shapes(name: str, what: str, student: torch.Tensor, teacher: torch.Tensor) -> None:
+    """Raise where what student and teacher gave differs in shape."""
     if student.shape != teacher.shape:
         raise InputError(
             f"objective {name}: {what} of shape {tuple(student.shape)} by the student, {tuple(teacher.shape)} by the "
@@ -1036,6 +1046,11 @@ def check_choice(name: str, setting: str, value: str, known: tuple[str, ...]) ->
 
 def check_number(name: str, setting: str, value: float, *, least: float = -math.inf, above: float = -math.inf) -> None:
     """Raise where a setting is no finite number within its bounds."""
-    if not isinstance(value, int | float) or not math.isfinite(value) or value < least or value <= above:
+    if not isinstance(value, numbers.Real) or not math.isfinite(value) or value < least or value <= above:
         bound = f"above {above:g}" if above > -math.inf else f"at least {least:g}"
         raise InputError(f"objective {name}: {setting}={value!r}: expected a finite number {bound}")
+
+
+def is_whole(value: object) -> bool:
+    """Say whether something is a whole number, of Python or NumPy; True and False are none."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)

@@ -30,6 +30,7 @@ from compress.objectives import (
 )
 from compress.prune import prune
 from compress.quantize import quantize
+from compress.training import check_settings
 from compress.training import train as run_training
 from compress.transfer import DomainHead, MetaTeacher, Transferable, transferability
 from probes.errors import InputError
@@ -413,8 +414,8 @@ def meta_distillation(
         second, and under `before` in the first.
 
     Raises:
-        InputError: there are fewer than 2 steps; what `compress.transferability`, `compress.Transferable` and
-            `compress.distill` raise.
+        InputError: there are fewer than 2 steps; a teacher is given; what `compress.transferability`,
+            `compress.Transferable` and `compress.distill` raise.
 
     Notes:
         Pan et al. 2021 (Meta-KD), arXiv 2012.01266. Choices made here: one student for all domains, made of layers of
@@ -422,30 +423,38 @@ def meta_distillation(
     """
     if steps < 2:
         raise InputError(f"steps={steps}: expected at least 2, one by layers and one by class probabilities")
+    made = {name: settings[name] for name in ("keep", "hidden_size", "initialise", "student") if name in settings}
+    check_settings({k: v for k, v in settings.items() if k not in made}, train, tokenizer, steps)
+    if "teacher" in settings:
+        raise InputError("teacher=...: this recipe trains its own, of model: leave it out")
+    # A student without training, so that what cannot be made of the model is refused before its teacher is trained.
+    matched = isinstance(made.get("keep"), str) and made["keep"] == "matched"  # which takes text
+    distill(model, layers=layers, **made | ({"keep": "uniform"} if matched else {}))
+    soft_labels = SoftLabels(temperature=temperature)
     folder = settings.pop("folder", None)
     folders = {name: Path(folder) / name if folder else None for name in ("teacher", "layers", "probabilities")}
     shared = ("batch_size", "learning_rate", "accumulate", "save_every", "seed", "progress")
     common = {name: settings[name] for name in shared if name in settings}
     transfer = transferability(model, tokenizer, train, domain=domain, progress=settings.get("progress", True))
     head = DomainHead(sorted(set(transfer["domain"])), size_of(model, "hidden_size"), seed=settings.get("seed", 0))
-    teacher = copy.deepcopy(model)
+    teacher, size = copy.deepcopy(model), settings.get("batch_size", 32)
+    size = size if isinstance(size, int) and size > 0 else 1  # what is no size of a batch is refused by the training
     run_training(
         teacher,
         tokenizer,
         train,
         objective=[MetaTeacher(transfer, head, domain_weight=domain_weight)],
-        steps=teacher_steps or -(-len(transfer) // settings.get("batch_size", 32)),
+        steps=-(-len(transfer) // size) if teacher_steps is None else teacher_steps,
         folder=folders["teacher"],
         **common,
     )
     transferable = Transferable(transfer, head, domain_weight=domain_weight)
     given = {"teacher": teacher, "folder": folders["layers"]} | settings
     halfway = _distill(model, tokenizer, train, [transferable], layers, steps // 2, given)
-    for name in ("keep", "hidden_size", "initialise"):
-        settings.pop(name, None)
+    for name in made:
+        settings.pop(name)
     given = {"teacher": teacher, "folder": folders["probabilities"], "student": halfway} | settings
-    objective: list[Objective] = [SoftLabels(temperature=temperature)]
-    student = _distill(model, tokenizer, train, objective, None, steps - steps // 2, given)
+    student = _distill(model, tokenizer, train, [soft_labels], None, steps - steps // 2, given)
     first, second = (pd.DataFrame(vars(s)["history"]) for s in (halfway, student))
     second["step"] += steps // 2
     vars(student)["history"] = pd.concat([first, second], ignore_index=True)

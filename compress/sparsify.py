@@ -26,7 +26,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.contrast import given_module, pooled
 from compress.matrices import check_plain
-from compress.objectives import Pass, attended_tokens, check_choice, check_number, given_layers, wide
+from compress.objectives import Pass, attended_tokens, check_choice, check_number, given_layers, is_whole, wide
 from compress.saving import record
 from compress.training import _types_tokens, check_settings, collate
 from compress.training import train as run_training
@@ -201,7 +201,7 @@ class SparseActivations:
             object.__setattr__(self, "name", str(self.form))
         check_number(self.name, "weight", self.weight, least=0)
         check_choice(self.name, "form", self.form, ("flops", "l1"))
-        if not isinstance(self.ramp, int) or self.ramp < 0:
+        if not is_whole(self.ramp) or self.ramp < 0:
             raise InputError(f"objective {self.name}: ramp={self.ramp!r}: expected a whole number of at least 0")
 
     def check(self, student: PreTrainedModel, teacher: PreTrainedModel | None) -> None:
@@ -306,19 +306,20 @@ def sparsify_embeddings(
         raise InputError(f"{type(model).__name__} is an encoder-decoder: expected an encoder or a decoder")
     if hasattr(model, "sparse_head"):
         raise InputError(f"{type(model).__name__} has a sparse head already: give the model that it was made from")
-    if not isinstance(features, int) or isinstance(features, bool) or features < 1:
+    if not is_whole(features) or features < 1:
         raise InputError(f"features={features!r}: expected a whole number of at least 1")
     for name, weight in (("flops", flops), ("l1", l1)):
         if not isinstance(weight, int | float) or not math.isfinite(weight) or weight < 0:
             raise InputError(f"{name}={weight!r}: expected a finite number of at least 0")
-    if not isinstance(steps, int) or steps < 1:
+    if not is_whole(steps) or steps < 1:
         raise InputError(f"steps={steps!r}: expected a whole number of at least 1: the head is nothing untrained")
-    if ramp is not None and (not isinstance(ramp, int) or ramp < 0):
+    if ramp is not None and (not is_whole(ramp) or ramp < 0):
         raise InputError(f"ramp={ramp!r}: expected a whole number of steps, 0 for none, or None")
+    features, steps = int(features), int(steps)  # what is saved as JSON
     check_settings(settings, train, tokenizer, steps)
     check_fit(embedding_rows(model), tokenizer, _name(model))
     rows, left_out = _with_translations(train)
-    ramp = max(1, steps // 2) if ramp is None else ramp
+    ramp = max(1, steps // 2) if ramp is None else int(ramp)
     sparse = copy.deepcopy(model)
     sparse.config.sparse_embeddings = {"features": features}
     apply_sparse_head(sparse)
@@ -496,7 +497,7 @@ def nearest(
             "inverted_index(vectors), not the vectors themselves"
         )
     for name, number in (("k", k), ("candidates", candidates)):
-        if not isinstance(number, int) or number < 1:
+        if not is_whole(number) or number < 1:
             raise InputError(f"{name}={number!r}: expected a whole number of at least 1")
     if not threshold >= 0 or not math.isfinite(threshold):
         raise InputError(f"threshold={threshold!r}: expected a finite number of at least 0")
@@ -542,7 +543,7 @@ def recall(found: np.ndarray, wanted: np.ndarray, k: int) -> float:
             f"expected found (query, k) and wanted (query), found {found.shape} and {wanted.shape}: one wanted text a "
             "query, and at least one query"
         )
-    if not isinstance(k, int) or not 1 <= k <= found.shape[1]:
+    if not is_whole(k) or not 1 <= k <= found.shape[1]:
         raise InputError(f"k={k!r}: expected a whole number from 1 to {found.shape[1]}, as many as were looked for")
     return float((found[:, :k] == wanted[:, None]).any(1).mean())
 

@@ -6,6 +6,7 @@ right after each.
 
 from __future__ import annotations
 
+import dataclasses
 import difflib
 import inspect
 import json
@@ -14,7 +15,7 @@ import tempfile
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import datasets
 import numpy as np
@@ -30,6 +31,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback, Tra
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR, get_last_checkpoint
 from transformers.utils import SAFE_WEIGHTS_NAME
 
+from compress.contrast import CRD
 from compress.objectives import Objective, Pass, check, watching_attention
 from probes.capture import evaluating, input_limit
 from probes.checkpoint import check_fit, embedding_rows, quiet, weights_fingerprint
@@ -41,6 +43,7 @@ from probes.files import check_writable, write_whole
 _HISTORY = "history.json"
 _LEARNED = "objectives.safetensors"
 _STAMP = "training.json"
+_CHANGED = ("pad_token_id", "bos_token_id", "eos_token_id", "use_cache")  # of a configuration, by the Trainer
 
 
 def train(
@@ -68,7 +71,8 @@ def train(
     Args:
         student: the model that is trained; it is changed.
         tokenizer: the tokenizer that belongs to it.
-        corpus: as `load_corpus` gives it; where it has a split, the rows of "train" are trained on.
+        corpus: as `load_corpus` gives it; where it has a split, the rows of "train" are trained on. Its labels are
+            classes of the student where an objective needs them, and any others where none does.
         objective: objects of `compress.objectives`; their sum is minimised, each is logged under its name.
         steps: updates of the weights.
         teacher: a model of the same tokenizer for the objectives that need one; it is not changed.
@@ -83,7 +87,8 @@ def train(
         seed: of the order of the rows and of dropout.
         progress: show a progress bar.
         about: what else decides what comes out, as settings of callbacks. It is kept in the folder, as what is given
-            here is, and a training goes on only where all is the same.
+            here is and the settings of the objectives that are numbers, words or maps of them, and a training goes on
+            only where all is the same.
 
     Returns:
         One row an update: `step`, a column an objective and their sum as `loss`; where the student was measured, rows
@@ -107,7 +112,8 @@ def train(
         folder that all must see.
     """
     needed = any("teacher" in o.needs for o in objective)
-    rows, labelled = training_rows(corpus, student, tokenizer, teacher if needed else None)
+    teaches = teacher if needed else None
+    rows, labelled = training_rows(corpus, student, tokenizer, teaches, _numbered_by(objective, student, teaches))
     check(objective, student, teacher, labelled)
     if not isinstance(steps, int) or steps < 1:
         raise InputError(f"steps={steps!r}: expected a whole number of at least 1")
@@ -120,7 +126,7 @@ def train(
             raise InputError(f"{name}={number!r}: expected a whole number of at least 1")
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise InputError(f"seed={seed!r}: expected a whole number of at least 0 and below 2**32")
-    with tempfile.TemporaryDirectory() as scratch:
+    with tempfile.TemporaryDirectory() as scratch, _configuration_kept(student):
         arguments = TrainingArguments(
             output_dir=str(folder or scratch),
             max_steps=steps,
@@ -161,15 +167,16 @@ def train(
         if folder is not None:
             stamp = {
                 "student": weights_fingerprint(student),
-                "teacher": weights_fingerprint(teacher) if needed and teacher is not None else None,
+                "teacher": weights_fingerprint(teaches) if teaches is not None else None,
                 "corpus": corpus_fingerprint(check_corpus(corpus)),
-                "objective": [f"{o.name}, weight {o.weight}" for o in objective],
+                "objective": [o.name for o in objective],
                 "steps": steps,
                 "batch_size": batch_size,
                 "learning_rate": learning_rate,
                 "accumulate": accumulate,
                 "seed": seed,
                 **(about or {}),
+                **{f"{k} of {o.name}": v for o in objective for k, v in _settings(o).items()},
             }
             _check_same(Path(folder), last is not None, stamp)
             trainer.accelerator.wait_for_everyone()  # until all have looked
@@ -179,15 +186,53 @@ def train(
             log.resume(Path(last))
         was_training = student.training
         try:
-            if last is not None and _steps_of(last) >= steps:
-                _finished(trainer, student, last, callbacks)
-            else:
-                with trainer.prepared(objective, teacher, log, learned, last):
+            with trainer.prepared(objective, teacher, log, learned, last):
+                if last is not None and _steps_of(last) >= steps:
+                    _finished(trainer, student, last, callbacks)
+                else:
                     trainer.train(resume_from_checkpoint=last)
         finally:
             student.train(was_training)
         trainer.accelerator.wait_for_everyone()  # until what is written is whole
     return pd.DataFrame(log.rows)
+
+
+def _numbered_by(
+    objective: Sequence[Objective], student: PreTrainedModel, teacher: PreTrainedModel | None
+) -> Literal["student", "teacher"] | None:
+    """Say whose classes the labels have to be: nobody's where they only tell texts of one label from others."""
+    if any("labels" in o.needs for o in objective):
+        return "student" if teacher is None or student.base_model is not student else "teacher"
+    confused = any(isinstance(o, CRD) and o.negatives == "classes" for o in objective)
+    return "teacher" if confused and teacher is not None else None
+
+
+def _settings(objective: Objective) -> dict[str, Any]:
+    """Return the numbers, words and maps of them that an objective was given, beside its name."""
+    names = [f.name for f in dataclasses.fields(objective)] if dataclasses.is_dataclass(objective) else ["weight"]
+    out: dict[str, Any] = {}
+    for name in names:
+        value = getattr(objective, name)
+        parts = {str(k): v for k, v in (value if isinstance(value, Mapping) else {"": value}).items()}
+        parts = {k: v.item() if isinstance(v, np.generic) else v for k, v in parts.items()}
+        if name != "name" and all(isinstance(v, str | int | float | None) for v in parts.values()):
+            out[name] = parts if isinstance(value, Mapping) else parts[""]
+    return out
+
+
+@contextmanager
+def _configuration_kept(model: PreTrainedModel) -> Iterator[None]:
+    """Put back what the Trainer changes: it takes the tokenizer's special tokens, and positions may follow the own."""
+    every = (model.config, model.config.get_text_config(), getattr(model, "generation_config", None))
+    configs = [vars(config) for config in every if config is not None]
+    before = [{name: config[name] for name in _CHANGED if name in config} for config in configs]
+    try:
+        yield
+    finally:
+        for config, kept in zip(configs, before, strict=True):
+            for name in set(_CHANGED) - set(kept):
+                config.pop(name, None)
+            config.update(kept)
 
 
 def _check_same(folder: Path, begun: bool, stamp: Mapping[str, Any]) -> None:
@@ -491,14 +536,16 @@ def training_rows(
     student: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,
     teacher: PreTrainedModel | None = None,
+    numbered_by: Literal["student", "teacher"] | None = "student",
 ) -> tuple[list[dict[str, Any]], bool]:
     """Token ids, labels and `index` of the texts that are trained on, and whether there are labels.
 
-    Texts are cut where student or teacher cannot read on.
+    Texts are cut where student or teacher cannot read on. Labels are numbers of the classes of one of them, which must
+    have them all, or of the labels in the order of their names.
     """
     corpus = check_corpus(corpus)
     models = [student] if teacher is None else [student, teacher]
-    name, *_ = names = [getattr(m.config, "_name_or_path", "") or type(m).__name__ for m in models]
+    names = [getattr(m.config, "_name_or_path", "") or type(m).__name__ for m in models]
     for model, called in zip(models, names, strict=True):
         check_fit(embedding_rows(model), tokenizer, called)
     if "split" in corpus.column_names:
@@ -516,8 +563,13 @@ def training_rows(
     encoded = tokenizer(list(corpus["text"]), pairs, truncation=limit is not None, max_length=limit, verbose=False)
     rows = [{k: v[i] for k, v in encoded.items() if k != "attention_mask"} | {"index": i} for i in range(len(corpus))]
     if labelled:
-        classes = [str(c) for c in (student.config.id2label or {}).values()]
-        for row, code in zip(rows, label_codes(np.asarray(corpus["label"], object), classes, name), strict=True):
+        labels = np.asarray(corpus["label"], object)
+        if numbered_by is None:
+            codes = np.unique(labels, return_inverse=True)[1]
+        else:
+            at = 0 if numbered_by == "student" else -1
+            codes = label_codes(labels, [str(c) for c in (models[at].config.id2label or {}).values()], names[at])
+        for row, code in zip(rows, codes, strict=True):
             row["labels"] = int(code)
     return rows, labelled
 

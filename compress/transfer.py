@@ -24,10 +24,12 @@ from compress.objectives import (
     attended_tokens,
     check_classes,
     check_number,
+    check_shapes,
     given_entry,
     given_layers,
     given_logits,
     given_teacher,
+    heads_of,
     layer_pairs,
     size_of,
     wide,
@@ -297,9 +299,11 @@ class Transferable(_OfDomains):
 
     Raises:
         InputError: a weight is negative or not finite; `transfer` is not what `transferability` returns, or has a
-            domain the head does not know; `layers` is empty, or has layers that student or teacher do not have; when
-            prepared, `transfer` is of other rows, or the head not of the teacher's width; at the call, labels, the
-            teacher, logits, hidden states, attention maps, row numbers or the module are missing.
+            domain the head does not know; `layers` is empty, or has layers that student or teacher do not have; student
+            and teacher differ in heads, and so do the blocks of one of them; when prepared, `transfer` is of other
+            rows, or the head not of the teacher's width; at the call, labels, the teacher, logits, hidden states,
+            attention maps, row numbers or the module are missing, or what is compared has another shape than what it
+            was prepared for.
 
     Notes:
         The second stage of Meta-KD, Pan et al. 2021, arXiv 2012.01266, by its released code; the third is `SoftLabels`
@@ -332,9 +336,8 @@ class Transferable(_OfDomains):
             raise InputError(f"objective {self.name}: layers is empty: give the teacher's for each of the student's")
 
     def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
-        """Raise `InputError` where a layer is missing, the teacher has no classes, or the head another width."""
-        s, t = (1 + size_of(model, "num_hidden_layers") for model in (student, teacher))
-        layer_pairs(self.name, s, t, self.layers, first=1)
+        """Raise where a layer is missing, heads differ, the teacher has no classes, or the head another width."""
+        self._heads(student, teacher)
         check_classes(self.name, teacher)
         _check_head(self.name, self.head, teacher)
 
@@ -347,10 +350,29 @@ class Transferable(_OfDomains):
         module = self._rows(rows, head, seed)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            for part, size, bias in (("fit", "hidden_size", True), ("heads", "num_attention_heads", False)):
-                s, t = (size_of(model, size) for model in (student, teacher))
+            widths = size_of(student, "hidden_size"), size_of(teacher, "hidden_size")
+            for part, (s, t), bias in (("fit", widths, True), ("heads", self._heads(student, teacher), False)):
                 setattr(module, part, torch.nn.Identity() if s == t else torch.nn.Linear(s, t, bias))
         return module.to(student.device)
+
+    def _heads(self, student: PreTrainedModel, teacher: PreTrainedModel) -> tuple[int, int]:
+        """Return how many heads the blocks of either have, where they differ, for the one mixture; 0 otherwise.
+
+        Raises:
+            InputError: a layer is missing; student and teacher differ in heads, and so do the blocks of one of them.
+        """
+        s, t = heads_of(student), heads_of(teacher)
+        pairs = [(i, j) for i, j in layer_pairs(self.name, 1 + len(s), 1 + len(t), self.layers, 1) if i > 0 and j > 0]
+        found = [s[i - 1] for i, _ in pairs], [t[j - 1] for _, j in pairs]
+        if found[0] == found[1]:
+            return 0, 0
+        for role, heads in zip(("student", "teacher"), found, strict=True):
+            if len(set(heads)) > 1:
+                raise InputError(
+                    f"objective {self.name}: the blocks of the {role} that are compared have {heads} heads: expected "
+                    "as many in each. Give with layers= those that have"
+                )
+        return found[0][0], found[1][0]
 
     def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, Any]) -> torch.Tensor:
         """Return the loss of a batch with `labels`, `attention_mask`, `index` and `modules`, times the weight."""
@@ -361,11 +383,19 @@ class Transferable(_OfDomains):
         s_maps, t_maps = (given_layers(p, "attentions", self.name) for p in (student, teacher))
         there = attended_tokens(batch, s[0], self.name)
         pairs = layer_pairs(self.name, len(s), len(t), self.layers, first=1)
-        hidden = [_squares(module.fit(wide(s[i])), t[j], there[..., None]) for i, j in pairs]
+        hidden = [
+            self._squares("hidden states", self._mapped("features", s[i], module.fit), t[j], there[..., None])
+            for i, j in pairs
+        ]
         total = torch.stack(hidden).mean(0)
         both = (there[:, :, None] & there[:, None, :])[..., None]
         maps = [
-            _squares(module.heads(wide(s_maps[i - 1]).movedim(1, -1)), t_maps[j - 1].movedim(1, -1), both)
+            self._squares(
+                "attention maps, heads last,",
+                self._mapped("heads", s_maps[i - 1].movedim(1, -1), module.heads),
+                t_maps[j - 1].movedim(1, -1),
+                both,
+            )
             for i, j in pairs
             if i > 0 and j > 0
         ]
@@ -375,18 +405,33 @@ class Transferable(_OfDomains):
             domains = module.domains[index]
             mine, theirs = (
                 module.head(x.to(module.head.dense.weight.dtype), domains)
-                for x in (module.fit(pooled(s[-1], there, "mean")), pooled(t[-1], there, "mean").detach())
+                for x in (
+                    self._mapped("features", pooled(s[-1], there, "mean"), module.fit),
+                    pooled(t[-1], there, "mean").detach(),
+                )
             )
             total = total + self.domain_weight * (mine - theirs).square().mean(1)
         sure = given_logits(teacher, self.name).detach().softmax(1).gather(1, labels[:, None])[:, 0]
         expertise = 1 / (1 + (sure - 1).square().exp())
         return self.weight * ((1 + module.transferability[index]) * expertise * total).mean()
 
+    def _mapped(self, what: str, x: torch.Tensor, by: torch.nn.Module) -> torch.Tensor:
+        """Map the last dimension by what was learned, in float32 at least; as it is where nothing was to learn."""
+        x = wide(x)
+        if not isinstance(by, torch.nn.Linear):
+            return x
+        if x.shape[-1] != by.in_features:
+            raise InputError(
+                f"objective {self.name}: the map of the student's {what} was prepared for {by.in_features}, found "
+                f"{x.shape[-1]}: prepare the objective with the models that are trained"
+            )
+        return wide(by(x.to(by.weight.dtype)))
 
-def _squares(student: torch.Tensor, teacher: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
-    """Mean squared difference of each text (text,), of the last dimension and of the places that are there."""
-    squares = (student - wide(teacher).detach()).square().masked_fill(~there, 0).flatten(1).sum(1)
-    return squares / (there.flatten(1).sum(1).clamp_min(1) * student.shape[-1])
+    def _squares(self, what: str, student: torch.Tensor, teacher: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
+        """Mean squared difference of each text (text,), of the last dimension and of the places that are there."""
+        check_shapes(self.name, what, student, teacher)  # which would be stretched to one another
+        squares = (student - wide(teacher).detach()).square().masked_fill(~there, 0).flatten(1).sum(1)
+        return squares / (there.flatten(1).sum(1).clamp_min(1) * student.shape[-1])
 
 
 def _cosines(x: np.ndarray, y: np.ndarray) -> np.ndarray:

@@ -35,7 +35,8 @@ class SparseHead(nn.Module):
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
         """Map (text, feature) to (text, sparse feature): not negative, of length 1, or 0 where no feature is active."""
-        return F.normalize(torch.relu(self.linear(pooled)), dim=-1)
+        active = torch.relu(self.linear(pooled.to(self.linear.weight.dtype)))
+        return F.normalize(active.to(torch.promote_types(active.dtype, torch.float32)), dim=-1)
 
 
 def with_sparse_head(kind: Any) -> Any:

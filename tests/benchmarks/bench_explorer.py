@@ -43,7 +43,7 @@ models = {{}}
 for i in range({models}):
     made(i, {n}, {layers}).to_zarr(f"{n}_{{i}}.zarr", consolidated=False)
     models[f"model {{i}}"] = probes.open_representations(f"{n}_{{i}}.zarr")
-comparison = probes.compare(models, probes=["snr"], draws=10, progress=False)
+comparison = probes.compare(models, probes=["class_separability"], draws=10, progress=False)
 started = time.perf_counter()
 explorer = comparison.explore(most={n}, layer=0)
 explored = time.perf_counter() - started

@@ -12,7 +12,7 @@ from stops import Stops
 from torch.autograd import gradcheck
 
 import probes
-from compress.contrast import CRD, CoDIR
+from compress.contrast import CRD, CoDIR, _confused, _pools
 from compress.objectives import Pass, check
 from compress.training import train
 from probes.errors import InputError
@@ -376,6 +376,16 @@ def test_classes_are_drawn_by_what_the_teacher_takes_them_for(student, teacher):
                     assert abs(counts - 4000 * q).max() < 5 * math.sqrt(4000 * q)
 
 
+def test_numbers_of_numpy_are_whole_numbers(student, teacher):
+    objectives = CRD(k=2, size=4, negatives="instances", top_k=2), CRD(np.int64(1), np.int64(2), np.int32(4))
+    memory = objectives[1].prepare(student, teacher, some_rows(), seed=0)
+    assert memory.teacher_bank.shape == (ROWS, 4)
+    near = CRD(k=2, size=4, negatives="instances", top_k=np.int64(2)).prepare(student, teacher, some_rows(), seed=0)
+    drawn = near.draw(np.random.default_rng(0), np.arange(4), 2)[0]
+    plain = objectives[0].prepare(student, teacher, some_rows(), seed=0)
+    assert (drawn == plain.draw(np.random.default_rng(0), np.arange(4), 2)[0]).all()
+
+
 def test_a_class_the_teacher_confuses_is_drawn_most(student, teacher):
     """Planted: labels 0 and 1 are what the teacher cannot tell apart; one that takes nothing for anything has none."""
     confused = copy.deepcopy(teacher)
@@ -387,6 +397,11 @@ def test_a_class_the_teacher_confuses_is_drawn_most(student, teacher):
         memory = CRD(negatives="classes", sharpness=sharpness).prepare(student, confused, some_rows(), seed=0)
         drawn[name] = np.array(LABELS)[memory.draw(np.random.default_rng(0), np.zeros(20, int), 100)[0]]
     assert (drawn["sharp"] == 1).mean() > 0.99
+    pools = _pools(some_rows(), "crd")
+    means = torch.tensor([[0.1, 0.4, 0.5], [0.3, 0.4, 0.3], [0.6, 0.2, 0.2]])[pools.of]
+    nearest, chances = _confused(pools, means, 2, 5e-4, "crd")  # exp(-1 / 5e-4) is 0
+    assert nearest[[0, 2]].tolist() == [[2, 1], [0, 1]]
+    assert chances == pytest.approx(np.array([[1, 0], [0.5, 0.5], [1, 0]]), abs=1e-6)
     assert (drawn["flat"] == 1).mean() == pytest.approx(0.5, abs=0.06)
     with torch.no_grad():
         confused.classifier.bias.copy_(torch.tensor([1e4, -1e4, -1e4]))  # probabilities of exactly 0
@@ -434,6 +449,7 @@ def test_the_teacher_is_left_as_it_was_and_decoders_work(tiny_models):
 BAD = [
     (lambda: CoDIR(k=0), "objective codir: k=0: expected a whole number of at least 1"),
     (lambda: CRD(k=2.5), "objective crd: k=2.5: expected a whole number"),
+    (lambda: CRD(k=True), "objective crd: k=True: expected a whole number"),
     (lambda: CRD(size=0), "size=0: expected a whole number"),
     (lambda: CRD(temperature=0), "temperature=0: expected a finite number above 0"),
     (lambda: CRD(sharpness=0), "sharpness=0: expected a finite number above 0"),

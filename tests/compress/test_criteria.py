@@ -293,3 +293,12 @@ def test_unknown_names_and_missing_text_are_refused(model, corpus):
 def test_a_gradient_needs_labels(model, corpus, tokenizer):
     with pytest.raises(probes.InputError, match="criterion='gradient' needs labels, and the corpus has none"):
         scores(model, block_matrices(model), "gradient", corpus=corpus.remove_columns("label"), tokenizer=tokenizer)
+
+
+def test_wanda_does_not_mind_labels_that_are_no_classes_of_the_model(model, corpus, tokenizer):
+    strange = corpus.map(lambda row: {"label": f"not a class {row['id']}"})
+    with_labels, without = (
+        scores(model, block_matrices(model), "wanda", corpus=c, tokenizer=tokenizer)
+        for c in (strange, corpus.remove_columns("label"))
+    )
+    assert all(torch.equal(with_labels[name], without[name]) for name in without)

@@ -15,6 +15,7 @@ from compress.distill import _in_order, _runs, distill, match_layers
 from compress.objectives import CrossEntropy, HiddenStates, SoftLabels
 from probes.checkpoint import weights_fingerprint
 from probes.shapes import FAMILIES
+from probes.sparse_head import apply_sparse_head
 
 KINDS = {
     "bert": "BertForSequenceClassification",
@@ -405,6 +406,43 @@ def test_by_default_the_rows_are_trained_on_three_times(tokenizer, corpus):
     assert distill(build(), layers=1).history is None
 
 
+def test_numbers_and_arrays_of_numpy_are_taken_and_saved(tokenizer, corpus, tmp_path):
+    model = build()
+    given = distill(model, keep=np.array([0, 2]), hidden_size=np.int64(9))
+    assert same(weights(given), weights(distill(model, keep=[0, 2], hidden_size=9)))
+    how = {"train": corpus, "tokenizer": tokenizer, "steps": 1, **QUIET}
+    maps = [
+        HiddenStates(layers=dict(zip(*(f(pair) for pair in ([1, 2], [2, 3])), strict=True))) for f in (list, np.array)
+    ]
+    plain, student = (distill(model, layers=n, objective=[o], **how) for n, o in ((2, maps[0]), (np.int64(2), maps[1])))
+    assert same(weights(plain), weights(student))
+    for name, made in (("given", given), ("student", student)):
+        loaded, _ = probes.load_checkpoint(compress.save(made, tmp_path / name, tokenizer))
+        assert same(weights(loaded), weights(made))
+    assert student.config.compression["map"] == {"hidden_states": {"1": 2, "2": 3}}
+    for keep in (np.array([2, 0]), np.array([0.0, 2.0]), np.array([[0, 2]]), np.array([True, False]), 1):
+        with pytest.raises(probes.InputError, match="expected ascending numbers of layers from 0 to 2"):
+            distill(model, keep=keep)
+
+
+@pytest.mark.parametrize("calibrated", [False, True])
+def test_a_narrower_student_of_rounded_inputs_is_the_one_that_is_saved(tokenizer, corpus, tmp_path, calibrated):
+    text = {"calibrate": corpus, "tokenizer": tokenizer} if calibrated else {}
+    rounded = compress.quantize(build(), bits=4, activation_bits=2, **text)
+    for name, settings in (("narrow", {"hidden_size": 9}), ("shallow", {"layers": 2})):
+        student = distill(rounded, **settings)
+        loaded, _ = probes.load_checkpoint(compress.save(student, tmp_path / name, tokenizer))
+        assert torch.equal(logits(loaded), logits(student))
+        assert hasattr(student.config, "quantized_inputs") == (name == "shallow")
+
+
+def test_a_student_of_another_width_learns_in_float64(tokenizer, corpus):
+    how = {"layers": 2, "hidden_size": 9, "train": corpus, "tokenizer": tokenizer, "steps": 2, **QUIET}
+    double, single = (distill(build().to(dtype), **how) for dtype in (torch.float64, torch.float32))
+    assert double.dtype == torch.float64
+    assert double.history["loss"].to_numpy() == pytest.approx(single.history["loss"].to_numpy(), rel=1e-4)
+
+
 def test_any_student_of_the_same_tokenizer_learns(tokenizer, corpus):
     model, student = build(layers=4), build("distilbert", layers=2, dim=8)
     student.config.id2label = model.config.id2label
@@ -620,12 +658,18 @@ def test_models_that_do_not_fit_are_refused(tokenizer, corpus, tiny_models, text
     with pytest.raises(probes.InputError, match="expected a model of transformers, found Linear"):
         distill(torch.nn.Linear(2, 2), layers=2)
     other = build(vocab_size=30)
-    message = r"do not share a tokenizer: the student .* has 30 token embeddings, the teacher .* 27 token embeddings"
+    message = (
+        r"not known to share a tokenizer: the student .* has 30 token embeddings, the teacher .* 27 token .* make "
+    )
+    message += "both 30 by resize_token_embeddings"
     with pytest.raises(probes.InputError, match=message):
         distill(model, student=other)
-    with pytest.raises(probes.InputError, match="do not share a tokenizer"):
+    with pytest.raises(probes.InputError, match="not known to share a tokenizer"):
         distill(other, layers=2, teacher=model)
-    with pytest.raises(probes.InputError, match=r"do not share a tokenizer: .* the padding token 1, the teacher .* 0"):
+    model.resize_token_embeddings(30)  # as the message says
+    assert distill(model, student=other).config.vocab_size == 30
+    model = build()
+    with pytest.raises(probes.InputError, match=r"share a tokenizer: .* the padding token 1, the teacher .* 0"):
         match_layers(model, build("roberta"), texts, tokenizer=tokenizer)
     with pytest.raises(probes.InputError, match="the student has 4 layers, the teacher 3: expected at most as many"):
         match_layers(model, build(layers=4), texts, tokenizer=tokenizer)
@@ -656,3 +700,33 @@ def test_architectures_that_cannot_be_made_narrower_are_refused(tiny_models):
         probes.InputError, match=r"how .*predictions.* of BertForMaskedLM is made narrower is not known"
     ):
         distill(build(kind="BertForMaskedLM"), hidden_size=9)
+
+
+def test_models_whose_weights_cannot_be_weighed_are_not_made_narrower():
+    model = build()
+    with torch.no_grad():
+        model.bert.encoder.layer[1].output.dense.weight[2, 3:5] = float("nan")
+    with pytest.raises(
+        probes.InputError, match=r"layer.1.output.dense.weight: 2 of its 240 values are NaN or infinite"
+    ):
+        distill(model, hidden_size=9)
+    model = build()
+    model.config.sparse_embeddings = {"features": 4}
+    apply_sparse_head(model)
+    with pytest.raises(
+        probes.InputError, match=r"hidden_size: the sparse head of .* reads states of the width .* or leave"
+    ):
+        distill(model, hidden_size=9)
+
+
+def test_models_in_factors_are_refused_with_what_to_do(tokenizer, corpus):
+    model = build()
+    low = compress.factorize(model, rank=2)
+    message = r"18 matrices of its layers are in factors .* Distil first, then factorise; or give a student="
+    for settings in ({"layers": 2}, {"hidden_size": 9}):
+        with pytest.raises(probes.InputError, match=message):
+            distill(low, **settings)
+    distill(model, student=low, train=corpus, tokenizer=tokenizer, steps=1, **QUIET)
+    words = compress.factorize(model, rank=2, only="word_embeddings", embeddings=True)
+    student = distill(words, layers=2)
+    assert same(weights(blocks(student)[0]), weights(blocks(words)[1]))

@@ -658,6 +658,13 @@ def test_what_is_frozen_stays_so_and_random_numbers_are_not_touched(classifier):
     assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
 
 
+def test_a_rank_of_numpy_is_saved(classifier, make_tokenizer, tmp_path):
+    low = factorize(classifier, rank=np.int64(2))
+    loaded, _ = probes.load_checkpoint(save(low, tmp_path / "out", make_tokenizer()))
+    assert same(weights(loaded), weights(factorize(classifier, rank=2)))
+    assert loaded.config.compression["rank"] == 2
+
+
 # --- what cannot be --------------------------------------------------------------------------------------------------
 
 

@@ -649,10 +649,40 @@ def test_bad_settings_are_named(make, options, message):
         fuse(make(), **options)
 
 
+def test_text_that_nothing_reads_is_refused(make, make_tokenizer, corpus):
+    text = {"corpus": corpus, "tokenizer": make_tokenizer()}
+    message = r"corpus=... is given and nothing reads it: similarity='cosine' is of the weights alone"
+    for call in (fuse, layer_similarity):
+        with pytest.raises(probes.InputError, match=message):
+            call(make(), similarity="cosine", **text)
+    unread = {"train": corpus, "tokenizer": make_tokenizer()}
+    for how in ({}, {"similarity": "cka", "corpus": corpus}):
+        with pytest.raises(probes.InputError, match=r"train=... is given, and steps=0 trains nothing: give steps="):
+            fuse(make(), **how, **unread)
+
+
+def test_what_has_no_similarity_is_saved_as_none(make, make_tokenizer, tmp_path):
+    model = make()
+    with torch.no_grad():
+        for layer in model.bert.encoder.layer:
+            layer.output.dense.weight.zero_()
+    save(fuse(model, similarity="weight_cka"), tmp_path / "out", make_tokenizer())
+    for file in ("config.json", "compression.json"):
+        text = (tmp_path / "out" / file).read_text()
+        assert "NaN" not in text
+    found = {f["part"]: f["similarity"] for f in json.loads(text)["fusions"]}
+    assert [part for part, value in found.items() if value is None] == ["encoder.layer.*.output.dense"]
+    assert all(0 < abs(value) <= 1 for value in found.values() if value is not None)
+
+
 def test_bad_schedules_are_named(make, make_tokenizer, corpus):
     options = {"train": corpus, "tokenizer": make_tokenizer(), "steps": 5, "schedule": "uniform"}
     with pytest.raises(probes.InputError, match=r"fusions=5: expected a whole number of at least 1 and below 5"):
         fuse(make(), fusions=5, **options)
+    with pytest.raises(probes.InputError, match=r"fusions=True: expected a whole number of at least 1 and below 5"):
+        fuse(make(), fusions=True, **options)
+    few = fuse(make(), fusions=np.int64(2), **options, **QUIET)
+    assert json.loads(json.dumps(few.config.compression))["fused_at"] == [2, 3]
     with pytest.raises(probes.InputError, match=r"merge='drop' takes whole layers out before any training"):
         fuse(make(), merge="drop", unit="layer", fusions=2, **options)
 

@@ -259,6 +259,8 @@ def test_distill_fuse_and_factorize_write_smaller_models(tmp_path, capsys):
         (["distill", "--layers", "2", "--steps", "5"], "takes text: give --corpus"),
         (["fuse", "--similarity", "cka"], "takes text: give --corpus"),
         (["fuse", "--share", "2"], "share=2.0: expected"),
+        (["fuse", "--corpus", "bundled"], "--corpus is given and nothing reads it: give --steps to train on it or"),
+        (["factorize", "--rank", "4", "--corpus", "bundled"], "--corpus is given and nothing reads it: give --method"),
         (["factorize", "--rank", "4", "--method", "activation"], "--method activation looks at what"),
         (["factorize", "--rank", "999"], "rank=999"),
     ],

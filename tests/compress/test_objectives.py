@@ -11,7 +11,7 @@ import torch
 from scipy.special import log_softmax
 from torch.autograd import gradcheck
 
-from compress import prune
+from compress import prune, prune_heads
 from compress.matrices import block_matrices
 from compress.objectives import (
     AlignedWeights,
@@ -1018,3 +1018,43 @@ def test_every_objective_is_one_to_a_type_checker_and_has_a_name_of_its_own(mode
     with pytest.raises(dataclasses.FrozenInstanceError):
         every[0].weight = 2
     assert "Parameter" not in repr(every[-1])
+
+
+def test_a_student_that_lost_heads_learns_a_mixture_of_those_it_has(model, batch):
+    student = prune_heads(model, 0.5)
+    assert (student.config.num_attention_heads, set(student.config.heads_kept)) == (2, {1})
+    objective = Attentions()
+    mixtures = objective.prepare(student, model, [], seed=0)
+    assert {tuple(m.weight.shape) for m in mixtures.values()} == {(2, 1)}
+    s, t = a_pass(student, 0), a_pass(model, 1)
+    s = dataclasses.replace(s, attentions=tuple(x[:, :1] for x in s.attentions))
+    there = batch["attention_mask"].numpy().astype(bool)
+    there = there[:, :, None] & there[:, None, :]
+    expected = []
+    for i, (x, y) in enumerate(zip(s.attentions, t.attentions, strict=True)):
+        weight = mixtures[str(i)].weight.detach().double().numpy()[:, 0]
+        squares = [(w * x[:, 0].numpy() - y[:, h].numpy()) ** 2 for h, w in enumerate(weight)]
+        expected.append(np.mean([square[there].mean() for square in squares]))
+    got = objective(s, t, batch | {"modules": {"attentions": mixtures}})
+    assert got.item() == pytest.approx(np.mean(expected), rel=1e-6)
+    assert len(Attentions().prepare(student, student, [], seed=0)) == 0
+
+
+@pytest.mark.parametrize("kind", [HiddenStates, RepresentationMSE, RepresentationCosine, CrossCorrelation])
+def test_a_learned_map_reads_states_in_float64(tiny_models, batch, kind):
+    sizes = {"hidden_size": WIDTH, "num_attention_heads": HEADS, "num_hidden_layers": LAYERS - 1}
+    narrow, teacher = (tiny_models(ENCODER, **sizes | more) for more in ({}, {"hidden_size": 6}))
+    objective = kind()
+    learned = objective.prepare(narrow, teacher, [], seed=0)  # in float32
+    s, t = a_pass(narrow, 0), a_pass(teacher, 1)
+    t = dataclasses.replace(t, hidden_states=tuple(torch.cat([x, x[..., :2].cos()], 2) for x in t.hidden_states))
+    got = objective(s, t, batch | {"modules": {objective.name: learned}})
+    exact = objective(s, t, batch | {"modules": {objective.name: learned.double()}})
+    assert got.dtype == torch.float64
+    assert got.item() == pytest.approx(exact.item(), rel=1e-5)
+
+
+def test_numbers_of_numpy_are_numbers(model, batch):
+    objective = HiddenStates(weight=np.int64(2), layers={np.int64(1): np.int64(2)})
+    s, t = a_pass(model, 0), a_pass(model, 1)
+    assert objective(s, t, batch) == HiddenStates(weight=2, layers={1: 2})(s, t, batch)

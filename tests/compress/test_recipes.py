@@ -1,10 +1,12 @@
 """Each recipe prunes to what was asked for, on the objectives that its paper names."""
 
 import copy
+import shutil
 
 import pandas as pd
 import pytest
 import torch
+from stops import Stops
 
 import compress
 import probes
@@ -178,3 +180,44 @@ def test_meta_distillation_refuses_what_it_cannot_mean(classifier, make_tokenize
         recipes.meta_distillation(classifier, make_tokenizer(), corpus, layers=1, steps=1)
     with pytest.raises(probes.InputError, match="all 24 texts have the language 'en': expected at least two domains"):
         recipes.meta_distillation(classifier, make_tokenizer(), corpus, layers=1, steps=2, progress=False)
+
+
+def test_meta_distillation_goes_on_after_each_of_its_trainings(classifier, make_tokenizer, corpus, tmp_path):
+    def run(folder=tmp_path, **more):
+        options = {"layers": 1, "steps": 4, "domain": "label", "save_every": 1, "folder": folder, **QUIET, **more}
+        return recipes.meta_distillation(classifier, make_tokenizer(), corpus, **options).state_dict()
+
+    whole = run(tmp_path / "whole")
+    for step in (1, 2):  # of the student: after the teacher, then after its own first checkpoint
+        with pytest.raises(KeyboardInterrupt):
+            run(callbacks=[Stops(step)])
+        assert [f.name for f in (tmp_path / "layers").glob("checkpoint-*")] == ["checkpoint-1"] * (step - 1)
+    found = [run()]
+    shutil.rmtree(tmp_path / "probabilities")
+    found.append(run())
+    assert all(torch.equal(v, whole[k]) for weights in found for k, v in weights.items())
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"layers": 99}, r"layers=99: expected a whole number from 1 to 3"),
+        ({"layers": 99, "keep": "matched"}, r"layers=99: expected a whole number from 1 to 3"),
+        ({"hidden_size": 5}, r"hidden_size=5: expected a multiple of 6"),
+        ({"keep": "foo"}, r"keep='foo' is not known"),
+        ({"stepz": 1}, r"stepz=1: no such setting"),
+        ({"temperature": 0}, r"temperature=0: expected"),
+        ({"teacher": None}, r"teacher=\.\.\.: this recipe trains its own"),
+        ({"batch_size": 0}, r"batch_size=0: expected a whole number of at least 1"),
+        ({"teacher_steps": 0}, r"steps=0: expected a whole number of at least 1"),
+    ],
+)
+def test_meta_distillation_trains_no_teacher_by_a_bad_setting(
+    classifier, make_tokenizer, corpus, monkeypatch, settings, message
+):
+    options = {"layers": 1, "steps": 2, "domain": "label", "folder": None, **QUIET, **settings}
+    steps, update = [], torch.optim.AdamW.step
+    monkeypatch.setattr(torch.optim.AdamW, "step", lambda *a, **k: (steps.append(1), update(*a, **k))[1])
+    with pytest.raises(probes.InputError, match=message):
+        recipes.meta_distillation(classifier, make_tokenizer(), corpus, **options)
+    assert not steps

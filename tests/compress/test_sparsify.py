@@ -278,6 +278,17 @@ def test_candidates_are_put_in_order_by_dense_vectors_and_no_others_come_in():
     assert (rows != nearest(scipy.sparse.csr_array(queries), index, k=4, threshold=0.25)[0]).any()
 
 
+def test_numbers_of_numpy_are_whole_numbers():
+    vectors = scipy.sparse.csr_array(vectors_of(0))
+    rows, scores = nearest(vectors, inverted_index(vectors), k=np.int64(3), candidates=np.int64(9))
+    expected = nearest(vectors, inverted_index(vectors), k=3)
+    assert (rows == expected[0]).all()
+    assert np.array_equal(scores, expected[1], equal_nan=True)
+    assert recall(rows, rows[:, 0], np.int64(1)) == 1
+    with pytest.raises(InputError, match="k=True: expected a whole number"):
+        nearest(vectors, inverted_index(vectors), k=True)
+
+
 def test_recall_counts_queries():
     found = np.array([[3, 1], [2, -1], [0, 2]])
     assert recall(found, np.array([1, 2, 1]), 1) == pytest.approx(1 / 3)
@@ -442,6 +453,19 @@ def test_settings_that_cannot_be_meant_are_refused(settings, message, tiny_model
     how = {"train": a_corpus(), "tokenizer": make_tokenizer(), "steps": 1} | settings
     with pytest.raises(InputError, match=message):
         sparsify_embeddings(tiny_models("BertModel"), **how)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float64], ids=str)
+def test_models_of_other_precision_give_vectors_of_length_one(dtype, tiny_models, make_tokenizer, tmp_path):
+    model, tokenizer = tiny_models("BertModel").to(dtype), make_tokenizer()
+    how = {"steps": np.int64(2), "features": np.int64(16), "ramp": np.int64(1), "batch_size": 8, "progress": False}
+    sparse = sparsify_embeddings(model, train=a_corpus(), tokenizer=tokenizer, **how)
+    assert sparse.sparse_head.linear.weight.dtype == dtype
+    vectors = sparse_embeddings(sparse, tokenizer, a_corpus(), progress=False)
+    assert np.sqrt((vectors.toarray() ** 2).sum(1)) == pytest.approx(1, abs=1e-6)
+    loaded, _ = probes.load_checkpoint(save(sparse, tmp_path / "out", tokenizer))  # all of it is JSON
+    assert loaded.config.sparse_embeddings == {"features": 16}
+    assert torch.equal(loaded.sparse_head.linear.weight.float(), sparse.sparse_head.linear.weight.float())
 
 
 def test_a_corpus_without_translations_is_refused(tiny_models, make_tokenizer):

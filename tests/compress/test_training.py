@@ -1,4 +1,5 @@
 import copy
+import json
 import os
 import subprocess
 import sys
@@ -13,7 +14,7 @@ from stops import Stops
 from transformers import TrainerCallback
 
 import probes
-from compress import prune
+from compress import CRD, CoDIR, prune
 from compress.objectives import (
     AlignedWeights,
     AttentionOutputs,
@@ -163,6 +164,56 @@ def test_a_training_that_was_interrupted_ends_as_it_would_have(make, tokenizer, 
     assert same(weights(again), weights(whole))
 
 
+@pytest.mark.parametrize(
+    ("one", "other", "message"),
+    [
+        (SoftLabels(temperature=2), SoftLabels(temperature=8), r"temperature of soft_labels is 8 here and was 2 there"),
+        (CRD(), CRD(negatives="instances"), r"negatives of crd is 'instances' here and was 'uniform' there"),
+        (CRD(), CRD(mixup=0.2), r"mixup of crd is 0.2 here and was None there"),
+        (HiddenStates(layers={1: 2}), HiddenStates(layers={1: 3}), r"layers of .* is {'1': 3} here and was {'1': 2}"),
+        (CrossEntropy(), CrossEntropy(weight=0.5), r"weight of cross_entropy is 0.5 here and was 1.0 there"),
+        (SoftLabels(), HiddenStates(), r"objective is \['hidden_states'\] here and was \['soft_labels'\] there"),
+    ],
+)
+def test_a_training_does_not_go_on_by_other_objectives(make, tokenizer, corpus, tmp_path, one, other, message):
+    options = {"teacher": make(), "steps": 1, "folder": tmp_path, **QUIET}
+    train(make(), tokenizer, corpus, objective=[one], **options)
+    with pytest.raises(probes.InputError, match=message):
+        train(make(), tokenizer, corpus, objective=[other], **options)
+    train(make(), tokenizer, corpus, objective=[one], **options)
+
+
+def test_settings_of_objectives_are_numbers_also_of_numpy_and_a_folder_of_another_form_is_refused(
+    make, tokenizer, corpus, tmp_path
+):
+    options = {"teacher": make(), "steps": 1, "folder": tmp_path, **QUIET}
+    arrays = [SoftLabels(weight=np.float32(0.5)), HiddenStates(layers={np.int64(1): np.int64(2)})]
+    train(make(), tokenizer, corpus, objective=arrays, **options)
+    numbers = [SoftLabels(weight=0.5), HiddenStates(layers={1: 2})]
+    train(make(), tokenizer, corpus, objective=numbers, **options)
+    file = tmp_path / "training.json"
+    kept = json.loads(file.read_text())
+    file.write_text(json.dumps(kept | {"objective": ["soft_labels, weight 0.5", "hidden_states, weight 1.0"]}))
+    with pytest.raises(
+        probes.InputError, match=r"objective is \['soft_labels', .* and was \['soft_labels, weight 0.5'"
+    ):
+        train(make(), tokenizer, corpus, objective=numbers, **options)
+
+
+@pytest.mark.parametrize("architecture", ["RobertaForSequenceClassification", "GPT2LMHeadModel"])
+def test_a_model_keeps_its_configuration(tiny_models, tokenizer, corpus, architecture):
+    student = tiny_models(architecture, bos_token_id=2, eos_token_id=3)
+    assert (tokenizer.pad_token_id, student.config.pad_token_id) in ((0, 1), (0, None))
+    configs = [c for c in (student.config, getattr(student, "generation_config", None)) if c is not None]
+    before = [c.to_dict() for c in configs]
+    options = {"teacher": copy.deepcopy(student), "steps": 1, **QUIET}
+    train(student, tokenizer, corpus.remove_columns("label"), objective=[HiddenStates()], **options)
+    assert [c.to_dict() for c in configs] == before
+    with pytest.raises(probes.InputError, match="'spoilt' is nan"):
+        train(student, tokenizer, corpus.remove_columns("label"), objective=[Spoils(1)], **options)
+    assert [c.to_dict() for c in configs] == before
+
+
 def test_measures_the_student_before_and_after_what_callbacks_do_and_disturbs_nothing(make, tokenizer, corpus):
     class Zeroes(TrainerCallback):
         def on_step_end(self, args, state, control, model, **_):
@@ -239,6 +290,57 @@ def test_the_mode_of_the_student_is_restored(make, tokenizer, corpus):
     student = make().eval()
     train(student, tokenizer, corpus, objective=[CrossEntropy()], steps=1, **QUIET)
     assert not student.training
+
+
+# Labels
+
+
+@pytest.mark.parametrize(
+    "architecture", ["BertModel", "BertForSequenceClassification", "GPT2LMHeadModel", "LlamaModel"]
+)
+def test_labels_that_no_objective_needs_may_be_of_any_classes(tiny_models, tokenizer, corpus, architecture):
+    student, teacher = tiny_models(architecture), tiny_models(architecture, num_hidden_layers=3)
+    assert not set(corpus["label"]) & set(student.config.id2label.values())
+    parts = [HiddenStates(), *([SoftLabels()] if "Classification" in architecture else [])]
+    train(student, tokenizer, corpus, objective=parts, teacher=teacher, steps=1, **QUIET)
+
+
+@pytest.mark.parametrize("order", ["xyz", "zxy"])
+def test_labels_are_numbers_of_the_classes_of_the_model_that_is_to_know_them(
+    tiny_models, make, tokenizer, corpus, order
+):
+    class Sees(CRD):
+        def prepare(self, student, teacher, rows, seed):
+            seen.append([row["labels"] for row in rows])
+            return super().prepare(student, teacher, rows, seed)
+
+    seen: list = []
+    headless, student, teacher = tiny_models("BertModel"), make(), make()
+    teacher.config.id2label = dict(enumerate(order))
+    wanted = [label for label, split in zip(corpus["label"], corpus["split"], strict=True) if split == "train"]
+    options = {"teacher": teacher, "steps": 1, **QUIET}
+    train(headless, tokenizer, corpus, objective=[Sees(negatives="classes")], **options)
+    train(student, tokenizer, corpus, objective=[Sees(negatives="classes"), CrossEntropy()], **options)
+    assert [order[i] for i in seen[0]] == ["xyz"[i] for i in seen[1]] == wanted
+    train(headless, tokenizer, corpus, objective=[Sees(), HiddenStates()], **options)
+    assert [sorted(set(wanted))[i] for i in seen[2]] == wanted
+    teacher.config.id2label = dict(enumerate("uvw"))
+    with pytest.raises(probes.InputError, match=r"label 'x' is no class of model"):
+        train(headless, tokenizer, corpus, objective=[Sees(negatives="classes")], **options)
+
+
+def test_contrast_needs_no_classes_of_these_labels(tiny_models, tokenizer, corpus):
+    found = []
+    for names in ("xyz", "abc"):  # either way texts of one label are no negatives of each other
+        student = tiny_models("BertModel")
+        renamed = corpus.map(lambda row, names=names: {"label": names["xyz".index(row["label"])]})
+        train(student, tokenizer, renamed, objective=[CoDIR()], teacher=tiny_models("BertModel"), steps=2, **QUIET)
+        found.append(weights(student))
+    assert same(*found)
+    student = tiny_models("BertModel")
+    bare = corpus.remove_columns("label")
+    train(student, tokenizer, bare, objective=[CoDIR()], teacher=tiny_models("BertModel"), steps=2, **QUIET)
+    assert not same(found[0], weights(student))
 
 
 # Objectives that learn and remember
@@ -357,23 +459,44 @@ def test_what_is_learned_goes_on_where_it_was_interrupted(make, tokenizer, corpu
     assert same(found[2], expected[2])
 
 
+def test_what_is_learned_comes_back_where_a_training_has_finished(make, tokenizer, corpus, tmp_path):
+    found = []
+    for _ in range(2):
+        student, objective = make(), Remembers()
+        options = {"objective": [objective], "teacher": make(), "folder": tmp_path}
+        train(student, tokenizer, corpus, steps=3, **options, **QUIET)
+        found.append((weights(student), weights(objective.module)))
+    assert same(found[0][0], found[1][0])
+    assert same(found[0][1], found[1][1])
+    assert found[0][1]["seen"].sum() == 24
+
+
+class Resized(Target):
+    """Learns as many numbers as it is told, which it does not say in its settings."""
+
+    def __init__(self, size):
+        super().__init__("resized")
+        self.size = size
+
+    def prepare(self, student, teacher, rows, seed):
+        return torch.nn.ParameterDict({"x": torch.zeros(self.size)})
+
+
 def test_what_is_learned_is_not_taken_from_another_training(make, tokenizer, corpus, tmp_path):
-    def run(layers, *callbacks):
+    def run(size, *callbacks):
         student = make()
         students.append(student)
-        options = {"objective": [HiddenStates(layers=layers)], "teacher": make(hidden_size=16), "callbacks": callbacks}
+        options = {"objective": [Resized(size)], "callbacks": callbacks}
         train(student, tokenizer, corpus, steps=6, save_every=2, folder=tmp_path, **options, **QUIET)
 
     students: list = []
     with pytest.raises(KeyboardInterrupt):
-        run({1: 2}, Stops(5))
-    with pytest.raises(
-        probes.InputError, match=r"checkpoint-4 was written by .* learn something else: expected .*2.weig"
-    ):
-        run({2: 3})
+        run(2, Stops(5))
+    with pytest.raises(probes.InputError, match=r"checkpoint-4 was written by .* learn something else: expected .*3,"):
+        run(3)
     (tmp_path / "checkpoint-4" / "objectives.safetensors").unlink()
     with pytest.raises(probes.InputError, match=r"found nothing\. Give the same objectives, or another folder"):
-        run({1: 2})
+        run(2)
     assert all(same(weights(make()), weights(student)) for student in students[1:])
 
 

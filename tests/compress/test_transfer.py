@@ -11,7 +11,7 @@ from sklearn.metrics.pairwise import cosine_similarity
 from torch.autograd import gradcheck
 
 import probes
-from compress import SoftLabels
+from compress import SoftLabels, prune_heads
 from compress.objectives import Pass, check
 from compress.training import train
 from compress.transfer import DomainHead, MetaTeacher, Transferable, transferability
@@ -173,7 +173,8 @@ def test_transferable_is_its_formula(student, teacher, settings):
     module = objective.prepare(student, teacher, some_rows(), seed=0).double()
     s, t, index = a_pass(student, 0, 4), a_pass(teacher, 1, 4), [4, 1, 0, 5]
     batch, total = a_batch(index, module, "transferable"), 0.0
-    fit, bias, mix = (array(p) for p in (module.fit.weight, module.fit.bias, module.heads.weight))
+    fit, bias = array(module.fit.weight), array(module.fit.bias)
+    mix = None if objective.layers == {0: 3} else array(module.heads.weight)  # no maps are compared then
     layers = objective.layers or {0: 0, 1: 2, 2: 4}
     for i, row in enumerate(index):
         m = array(batch["attention_mask"][i]) == 1
@@ -193,6 +194,74 @@ def test_transferable_is_its_formula(student, teacher, settings):
         g = 1 / (1 + math.exp((p[row % 3] / p.sum() - 1) ** 2))
         total += (1 + objective.transfer["transferability"][row]) * g * loss / 4
     assert objective(s, t, batch).item() == pytest.approx(objective.weight * total, rel=1e-6)
+
+
+def test_a_student_of_fewer_heads_is_compared_by_a_mixture_of_those_it_has(teacher):
+    """Maps (text, 1, token, token) and (text, 2, token, token) were stretched to one another."""
+    student = prune_heads(teacher, 0.5)
+    assert student.config.heads_kept == [1] * 4
+    assert student.config.num_attention_heads == 2
+    objective = Transferable(frame(), layers={1: 1, 3: 2})
+    module = objective.prepare(student, teacher, some_rows(), seed=0)
+    assert module.heads.weight.shape == (2, 1)
+    ids = torch.tensor([[4, 5, 6, 7], [8, 9, 10, 11]])
+    batch = a_batch([4, 1], module, "transferable") | {"attention_mask": torch.ones(2, 4, dtype=torch.long)}
+    given = []
+    for model in (student, teacher):
+        eager = copy.deepcopy(model)
+        eager.set_attn_implementation("eager")
+        with torch.no_grad():
+            out = eager(ids, output_hidden_states=True, output_attentions=True)
+        given.append(Pass(model, out.logits, out.hidden_states, out.attentions))
+    s, t = given
+    total, mix = 0.0, array(module.heads.weight)[:, 0]
+    for i, row in enumerate((4, 1)):
+        loss = 0.0
+        for a, b in ((1, 1), (3, 2)):
+            x, y = array(s.attentions[a - 1][i, 0]), array(t.attentions[b - 1][i])
+            loss += np.mean([(mix[h] * x - y[h]) ** 2 for h in range(2)]) / 2
+            loss += ((array(s.hidden_states[a][i]) - array(t.hidden_states[b][i])) ** 2).mean() / 2
+        p = np.exp(array(t.logits[i]))
+        g = 1 / (1 + math.exp((p[row % 3] / p.sum() - 1) ** 2))
+        total += (1 + objective.transfer["transferability"][row]) * g * loss / 2
+    assert objective(s, t, batch).item() == pytest.approx(total, rel=1e-5)
+    with pytest.raises(InputError, match="the map of the student's heads was prepared for 1, found 2: prepare"):
+        objective(t, t, batch)
+    whole = objective.prepare(teacher, teacher, some_rows(), seed=0)
+    with pytest.raises(InputError, match=r"attention maps, heads last, of shape \(2, 4, 4, 1\) by the student, \(2, 4"):
+        objective(s, t, batch | {"modules": {"transferable": whole}})
+
+
+def test_heads_that_differ_from_block_to_block_are_refused_where_a_mixture_is_to_be_learned(teacher):
+    uneven = copy.deepcopy(teacher)
+    uneven.config.heads_kept = [1, 2, 1, 2]
+    with pytest.raises(
+        InputError, match=r"blocks of the student that are compared have \[1, 2, 1, 2\] heads: expected"
+    ):
+        check([Transferable(frame())], uneven, teacher, True)
+    with pytest.raises(InputError, match=r"blocks of the teacher that are compared have \[1, 2, 1, 2\] heads"):
+        check([Transferable(frame())], teacher, uneven, True)
+    alike = Transferable(frame(), layers={1: 1, 3: 4})
+    assert alike.prepare(uneven, teacher, some_rows(), 0).heads.weight.shape == (2, 1)
+    for own in (uneven, teacher):
+        assert isinstance(Transferable(frame()).prepare(own, own, some_rows(), 0).heads, torch.nn.Identity)
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16], ids=str)
+def test_what_is_learned_reads_states_of_any_precision(student, teacher, dtype):
+    objective = Transferable(frame(), DomainHead(DOMAINS, width=12))
+    module = objective.prepare(student, teacher, some_rows(), seed=0)
+    s, t = a_pass(student, 0, 4), a_pass(teacher, 1, 4)
+    batch = a_batch([0, 1, 2, 3], module, "transferable")
+    exact = objective(s, t, batch | {"modules": {"transferable": copy.deepcopy(module).double()}})
+
+    def cast(p):
+        return Pass(
+            p.model, p.logits.to(dtype), *(tuple(x.to(dtype) for x in y) for y in (p.hidden_states, p.attentions))
+        )
+
+    tolerance = 1e-6 if dtype == torch.float64 else 0.02
+    assert objective(cast(s), cast(t), batch).item() == pytest.approx(exact.item(), rel=tolerance)
 
 
 def test_equal_models_have_no_loss_and_padding_none(teacher):
