@@ -80,7 +80,7 @@ figures: demo
 		c.plot_damage('retrieval').savefig('notebooks/images/demo_damage.png', dpi=90); \
 		c.plot('cka').savefig('notebooks/images/demo_cka.png', dpi=90)"
 
-screenshots: .venv/installed-browser
+screenshots: .venv/installed-browser demo
 	$(BIN)/python -W ignore tests/browser/screenshots.py
 
 .venv/bin/python:

@@ -961,7 +961,7 @@ function mapsPart(ctx) {
   function describe(map, layer, pca, umap) {
     const last = about.models[map.m].layers - 1;
     const parts = [];
-    if (state.layer > last) parts.push(`ends at layer ${last}: its last layer is shown`);
+    if (state.layer > last) parts.push(`its last layer, ${last}`);
     map.el.classList.toggle("lsc-ended", state.layer > last);
     const going = ctx.progress.get(`${map.m}/${layer}`);
     let done = null;

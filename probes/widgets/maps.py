@@ -134,7 +134,8 @@ def layer_maps(reps: xr.Dataset, rows: np.ndarray, onto: Maps | None = None, *, 
     """Return the maps of all layers of a model by principal components, turned to be comparable.
 
     Every layer of the baseline is turned onto the layer before it, every layer of another model onto the same layer of
-    the baseline (the last one, where that has fewer). What differs is then the shape, not the side it is seen from.
+    the baseline (the one at the same share of the depth, where it has more or fewer). What differs is then the shape,
+    not the side it is seen from.
 
     Args:
         reps: Representations.
@@ -166,8 +167,11 @@ def layer_maps(reps: xr.Dataset, rows: np.ndarray, onto: Maps | None = None, *, 
     points = np.empty_like(plain)
     last = np.zeros((len(rows), 2))
     for layer in range(layers):
-        points[layer] = turned(plain[layer], last if onto is None else onto.points[min(layer, len(onto.points) - 1)])
-        last = points[layer] if points[layer].any() else last
+        if onto is not None:
+            last = onto.points[round(layer * (len(onto.points) - 1) / max(layers - 1, 1))]
+        points[layer] = turned(plain[layer], last)
+        if onto is None and points[layer].any():
+            last = points[layer]
     return Maps(points.astype(np.float32), plain.astype(np.float32), explained, notes)
 
 

@@ -13,14 +13,15 @@ from browser.lab import Notebook, Server, chromium  # noqa: E402
 from playwright.sync_api import Page, expect, sync_playwright  # noqa: E402
 
 FOLDER = Path(__file__).parents[2] / "notebooks" / "images"
+DEMO = Path(__file__).parents[2] / "runs" / "demo"  # what `make demo` makes
 CELLS = (
-    """import compress, probes
+    f"""import probes
 
-model, tokenizer = probes.load_checkpoint("bundled")
+models = {{"base": "bundled"}} | {{name: f"{DEMO}/{{name}}" for name in ("pruned", "quantized", "distilled")}}
 corpus = probes.load_corpus("bundled", split="test")
-models = {"base": model, "pruned": compress.prune(model, sparsity=0.6), "3 bits": compress.quantize(model, bits=3)}
-comparison = probes.compare(models, corpus, tokenizer=tokenizer, pivot="en", draws=100, progress=False)""",
-    """explorer = comparison.explore(most=1600, models=["base", "pruned"], probe="retrieval", layer=5)
+comparison = probes.compare(models, corpus, pivot="en", progress=False)""",
+    """explorer = comparison.explore(probe="retrieval", layer=5)
+explorer.focus, explorer.compared = "distilled", ["base", "distilled"]
 explorer""",
     """from probes.widgets import LayerCurves
 
@@ -77,7 +78,6 @@ def main(folder: Path) -> None:
                 explorer.screenshot(path=folder / f"explorer_{name}.png")
             for part in ("maps", "alignment", "similarity"):
                 explorer.locator(f".lsc-{part}").screenshot(path=folder / f"explorer_{part}.png")
-            notebook.kernel.run("explorer.models = ['base', 'pruned', '3 bits']")  # a higher list
             explorer.locator(".lsc-sentence").first.click()
             page.mouse.move(2, 2)
             expect(explorer.locator(".lsc-neighbours").first).to_be_visible()

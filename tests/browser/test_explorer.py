@@ -231,10 +231,10 @@ def test_maps_move_with_the_slider_and_a_short_model_says_that_it_ends(notebook,
     caption = shown('.lsc-map[data-model="short"] .lsc-caption')
     drawn = "canvas => canvas.toDataURL()"
     canvases = {m: shown(f'.lsc-map[data-model="{m}"] .lsc-points') for m in MODELS}
-    expect(caption).to_contain_text("ends at layer 3: its last layer is shown")
+    expect(caption).to_contain_text("its last layer, 3")
     before = {m: canvases[m].evaluate(drawn) for m in MODELS}
     shown.step(lambda: kernel.run("explorer.layer = 4"), 4)
-    expect(caption).to_contain_text("ends at layer 3: its last layer is shown")
+    expect(caption).to_contain_text("its last layer, 3")
     after = {m: canvases[m].evaluate(drawn) for m in MODELS}
     assert [m for m in MODELS if before[m] == after[m]] == ["short"]
     shown.step(lambda: kernel.run("explorer.layer = 2"), 2)

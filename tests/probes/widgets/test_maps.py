@@ -126,15 +126,22 @@ def test_layers_are_turned_onto_the_layer_before_and_models_onto_the_baseline(re
     assert np.abs(base.points[3] - base.points[0]).max() > 1  # noise stays noise
     np.testing.assert_allclose(base.explained[:3], 1, atol=1e-5)
     assert base.explained[3] < 0.7
-    mirrored = reps.isel(layer=[2, 0, 1, 3, 1]).copy(deep=True)
+    mirrored = reps.isel(layer=[2, 0, 1, 3]).copy(deep=True)
     mirrored["hidden"] = -mirrored["hidden"]
     other = maps.layer_maps(mirrored.assign_attrs(model="other"), rows, base)
     for layer in range(3):
         np.testing.assert_allclose(other.points[layer], base.points[layer], atol=1e-4)
-    # A deeper model goes by the last layer of the baseline.
-    wanted = maps.turned(other.plain[4], base.points[3])
-    np.testing.assert_allclose(other.points[4], wanted, atol=1e-6)
     assert base.notes == other.notes == []
+
+
+@pytest.mark.parametrize(("layers", "onto"), [([0, 1], [0, 3]), ([0, 1, 2, 3, 1, 0, 2], [0, 0, 1, 2, 2, 2, 3])])
+def test_models_of_another_depth_go_by_the_same_share_of_it(reps, layers, onto):
+    rows = np.arange(90)
+    base = maps.layer_maps(reps, rows)
+    other = maps.layer_maps(reps.isel(layer=layers).assign_coords(layer=np.arange(len(layers))), rows, base)
+    for layer, of_baseline in enumerate(onto):
+        wanted = maps.turned(other.plain[layer], base.points[of_baseline])
+        np.testing.assert_allclose(other.points[layer], wanted, atol=1e-6)
 
 
 def test_states_that_are_not_finite_are_drawn_at_the_centre_and_said(reps):
