@@ -37,7 +37,7 @@ runs/demo/distilled: .venv/installed data/model/model.safetensors
 		--steps 150 --learning-rate 5e-4 --out $@
 
 test: .venv/installed-test
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-browser: .venv/installed-browser
 	$(BIN)/python -m pytest tests/browser

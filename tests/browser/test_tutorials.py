@@ -23,6 +23,8 @@ def test_runs_in_jupyterlab(path, server, open_notebook):
     with open_notebook(path.name) as notebook:
         notebook.run_all(timeout=900)
         outputs = [o for cell in notebook.cells() if cell["cell_type"] == "code" for o in cell["outputs"]]
+        said = "".join("".join(o["text"]) for o in outputs if o.get("name") == "stderr")
+        assert said.count("Warning: ") == said.count("LayerscopeWarning: "), said
         # Bars of progress are widgets, too; explorers are those that are followed by a picture.
         explorers = sum("lsc-picture" in "".join(o.get("data", {}).get("text/html", "")) for o in outputs)
         source = "".join(cell.source for cell in nbformat.read(path, as_version=4).cells if cell.cell_type == "code")
