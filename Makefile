@@ -76,7 +76,6 @@ data: .venv/installed
 
 figures: demo
 	$(BIN)/python -c "import probes; c = probes.Comparison.open('runs/demo'); \
-		c.plot().savefig('notebooks/images/demo_curves.png', dpi=90); \
 		c.plot_damage('retrieval').savefig('notebooks/images/demo_damage.png', dpi=90); \
 		c.plot('cka').savefig('notebooks/images/demo_cka.png', dpi=90)"
 
