@@ -507,9 +507,9 @@ class Explorer(anywidget.AnyWidget):
         if what == "drift":
             drift = answers.drift(number["model"])
             there = drift[np.isfinite(drift)]
-            high = float(np.quantile(there, 0.995)) if there.size else 0.0
-            high = high if high > 0 else 1.0
-            coded = np.where(np.isfinite(drift), np.rint(np.clip(np.nan_to_num(drift) / high, 0, 1) * 254), 255)
+            high = max(float(np.quantile(there, 0.995)), 0.0) if there.size else 0.0
+            share = np.nan_to_num(drift) / (high or 1.0)
+            coded = np.where(np.isfinite(drift), np.rint(np.clip(share, 0, 1) * 254), 255)
             return {"give": "drift", "model": number["model"], "high": high}, [coded.astype(np.uint8).tobytes()]
         if what == "alignment":
             if reason := answers.no_alignment():

@@ -182,7 +182,9 @@ def test_drift_is_one_minus_the_cosine(widget, models):
     probe = probes.drift(models["base"], models["near"], draws=2).value.sel(measure="cosine_to_baseline")
     exact = widget.answers.drift(1).mean(axis=1)
     np.testing.assert_allclose(1 - exact, probe.sel(language="pooled").values, atol=1e-6)
-    codes = np.frombuffer(comm.ask(ask="drift", model=0)[1][0], np.uint8)
+    content, (buffer,) = comm.ask(ask="drift", model=0)
+    assert content["high"] == 0  # so that the scale of the others is theirs
+    codes = np.frombuffer(buffer, np.uint8)
     assert not codes.any()
     assert len(np.frombuffer(comm.ask(ask="drift", model=2)[1][0], np.uint8)) == 2 * 3 * N
     content, _ = comm.ask(ask="drift", model=3)
