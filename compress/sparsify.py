@@ -28,7 +28,7 @@ from compress.contrast import given_module, pooled
 from compress.matrices import check_plain
 from compress.objectives import Pass, attended_tokens, check_choice, check_number, given_layers, is_whole, wide
 from compress.saving import record
-from compress.training import _types_tokens, check_settings, collate
+from compress.training import check_settings, collate, types_tokens
 from compress.training import train as run_training
 from probes.capture import batches_of, body_of, evaluating
 from probes.checkpoint import check_fit, embedding_rows, weights_fingerprint
@@ -120,7 +120,7 @@ class Translations:
         u = _vectors(student, batch, self.name)
         index = batch["index"].cpu().numpy()
         other = collate(self.tokenizer, [pairs.rows[i] for i in pairs.draw(index)])
-        given = {k: v.to(u.device) for k, v in other.items() if k != "token_type_ids" or _types_tokens(student.model)}
+        given = {k: v.to(u.device) for k, v in other.items() if k != "token_type_ids" or types_tokens(student.model)}
         states = body_of(student.model)(**given, return_dict=True).last_hidden_state
         v = wide(_head(student.model)(pooled(states, given["attention_mask"].bool(), "mean")))
         scores = u @ v.T / self.temperature
@@ -657,7 +657,7 @@ def _pooled_states(
     bar = tqdm(total=len(corpus), desc=f"vectors {_name(model)}", unit="text", disable=not progress)
     with evaluating(model, where), torch.inference_mode(), bar:
         for rows, inputs in batches():
-            given = {k: v for k, v in inputs.items() if k != "token_type_ids" or _types_tokens(body)}
+            given = {k: v for k, v in inputs.items() if k != "token_type_ids" or types_tokens(body)}
             states = body(**given, return_dict=True).last_hidden_state
             yield rows, pooled(states, inputs["attention_mask"].bool(), "mean")
             bar.update(len(rows))

@@ -379,7 +379,7 @@ class _Trainer(Trainer):
     def _pass(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> tuple[Pass, torch.Tensor]:
         """Run a model on this process's part of a batch; return what it gave for the whole, and its first output."""
         bare = self.accelerator.unwrap_model(model)
-        inputs = {k: v for k, v in inputs.items() if k != "token_type_ids" or _types_tokens(bare)}
+        inputs = {k: v for k, v in inputs.items() if k != "token_type_ids" or types_tokens(bare)}
         count, processes = len(inputs["input_ids"]), self.accelerator.num_processes
         if processes > 1:  # parts of one size, the last ones filled up with the last text
             size = -(-count // processes)
@@ -526,7 +526,7 @@ class _Measure(TrainerCallback):
         self.log.rows.append({"step": state.global_step, "when": self.when, **found})
 
 
-def _types_tokens(model: PreTrainedModel) -> bool:
+def types_tokens(model: PreTrainedModel) -> bool:
     """Whether a model tells the two texts of a pair apart: DistilBERT does not, whose teacher may."""
     return "token_type_ids" in inspect.signature(model.forward).parameters
 

@@ -69,7 +69,7 @@ def retrieval(
         >>> retrieval(x, x + 0.01)
         1.0
     """
-    return _measure(_retrieval, _RETRIEVAL, x, translations, pivot, draws, seed)
+    return _measure(_retrieval, RETRIEVAL, x, translations, pivot, draws, seed)
 
 
 @overload
@@ -161,7 +161,7 @@ def alignment_gap(
     return _measure(_gap, _GAP, x, translations, pivot, draws, seed)
 
 
-_RETRIEVAL = {
+RETRIEVAL = {
     "probe": "retrieval",
     "estimator": "accuracy of the cosine nearest neighbour, mean of both directions, ties count as right",
     "range": "0 to 1; chance is 1 / n",
@@ -169,7 +169,7 @@ _RETRIEVAL = {
     "invariant_to": _INVARIANT,
     "paper": "the usual measure, as on Tatoeba by Artetxe and Schwenk 2019, arXiv 1812.10464",
 }
-_MARGIN = _RETRIEVAL | {
+_MARGIN = RETRIEVAL | {
     "probe": "margin_retrieval",
     "estimator": "accuracy of the best ratio margin (k = 4), mean of both directions, ties count as right",
     "paper": "Artetxe and Schwenk 2019, arXiv 1811.01136",
@@ -286,14 +286,14 @@ def _gap(reps: xr.Dataset, layer: int, here: np.ndarray, there: np.ndarray, weig
 
 
 def _retrieval(reps: xr.Dataset, layer: int, here: np.ndarray, there: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    return _accuracy(directions(reps, layer, here), directions(reps, layer, there), None, weights)
+    return translation_accuracy(directions(reps, layer, here), directions(reps, layer, there), None, weights)
 
 
 def _margin_retrieval(
     reps: xr.Dataset, layer: int, here: np.ndarray, there: np.ndarray, weights: np.ndarray
 ) -> np.ndarray:
     x, y = directions(reps, layer, here), directions(reps, layer, there)
-    return _accuracy(x, y, (_mean_of_nearest(x, y), _mean_of_nearest(y, x)), weights)
+    return translation_accuracy(x, y, (_mean_of_nearest(x, y), _mean_of_nearest(y, x)), weights)
 
 
 def _mean_of_nearest(x: np.ndarray, y: np.ndarray) -> np.ndarray:
@@ -315,7 +315,7 @@ def _margins(cosine: np.ndarray, scale: np.ndarray) -> np.ndarray:
     return np.divide(cosine, scale, out=np.full_like(cosine, -np.inf), where=scale > 0)
 
 
-def _accuracy(
+def translation_accuracy(
     x: np.ndarray, y: np.ndarray, nearest: tuple[np.ndarray, np.ndarray] | None, weights: np.ndarray
 ) -> np.ndarray:
     """Return the share of rows whose best match is the same row, for every row of weights; by margin, or by cosine.

@@ -97,7 +97,7 @@ def curves(comparison: Comparison, probes: list[str], language: str) -> Figure:
                 )
                 axis.set_xticks(sorted(of_probe["layer"].unique()))
             axis.set(
-                title=_title(comparison, probe), ylabel="", xlabel="" if of_probe["layer"].isna().all() else "layer"
+                title=title_of(comparison, probe), ylabel="", xlabel="" if of_probe["layer"].isna().all() else "layer"
             )
             axis.title.set_fontsize(10)
             axis.grid(visible=True, color="0.9")
@@ -123,7 +123,8 @@ def _by_language(axis: Axes, of_probe: pd.DataFrame, models: list[str], colours:
     axis.set_xticks(np.arange(len(languages)), languages, fontsize=8)
 
 
-def _title(comparison: Comparison, probe: str) -> str:
+def title_of(comparison: Comparison, probe: str) -> str:
+    """What stands over a figure of a probe: its name, and whether higher is better or what it compares with."""
     sign = direction(comparison.provenance["probes"][probe]["higher_is"])
     name = _TITLES[probe]
     if probe in OF_PAIRS:

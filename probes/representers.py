@@ -382,13 +382,13 @@ def representers(
     if labels is not None and head is not None:
         raise InputError("labels and head exclude each other: train on labels, or explain the outputs of a head")
     if isinstance(train, xr.Dataset) and isinstance(test, xr.Dataset):
-        a, b, classes, explains = _of_representations(train, test, labels, head, layer)
+        a, b, classes, explains = rows_of_representations(train, test, labels, head, layer)
     elif isinstance(train, xr.Dataset) or isinstance(test, xr.Dataset):
         kinds = ("Representations" if isinstance(x, xr.Dataset) else "an array" for x in (train, test))
         raise InputError("expected two Representations or two arrays; found train: {}, test: {}".format(*kinds))
     else:
         a, b, classes, explains = _of_arrays(train, test, labels, head, layer)
-    return _solved(a, b, classes, explains, float(l2))
+    return solved(a, b, classes, explains, float(l2))
 
 
 def representer_support(
@@ -447,7 +447,7 @@ def representer_support(
             for shares in found.values():
                 shares.append(np.full((len(drawn.weights), len(names)), np.nan))
             continue
-        values = _solved(*_of_representations(train, test, None, None, layer, outputs=outputs), l2)
+        values = solved(*rows_of_representations(train, test, None, None, layer, outputs=outputs), l2)
         table, logits = values.support()
         for group in found:
             rows = drawn.group(group)
@@ -484,7 +484,7 @@ def check_splits(reps: xr.Dataset) -> dict[str, np.ndarray]:
     return parts
 
 
-def _solved(a: _Rows, b: _Rows, classes: list[str], explains: str, l2: float) -> RepresenterValues:
+def solved(a: _Rows, b: _Rows, classes: list[str], explains: str, l2: float) -> RepresenterValues:
     """Bring the head to its minimum on the training rows a, and split what it says of the test rows b."""
     if a.outputs is None:
         target = np.eye(len(classes))[pd.Categorical(a.frame["label"], classes).codes]
@@ -533,7 +533,7 @@ def _solved(a: _Rows, b: _Rows, classes: list[str], explains: str, l2: float) ->
     )
 
 
-def _of_representations(
+def rows_of_representations(
     train: xr.Dataset,
     test: xr.Dataset,
     labels: npt.ArrayLike | None,

@@ -201,7 +201,7 @@ def similarity(
         if measure == "rsa":
             rows = _some(rows, drawn.ids, x["language"].values, seed)
         n[group] = len(rows)
-        value, influence = _between(x, None if y is None else other, rows, measure, reasons, group)
+        value, influence = layers_between(x, None if y is None else other, rows, measure, reasons, group)
         statistics[group] = linearised(value, influence, drawn.ids[rows], drawn.weights, about.bounds)
     attributes = {
         "probe": measure,
@@ -276,7 +276,7 @@ def _on_arrays(x: npt.ArrayLike, y: npt.ArrayLike | xr.Dataset | None, measure: 
     rows = np.arange(a.sizes["example"])
     if measure == "rsa":
         rows = _some(rows, np.unique(a["id"].values, return_inverse=True)[1], a["language"].values, 0)
-    return float(_between(a, b, rows, measure, {}, POOLED)[0][0, 0])
+    return float(layers_between(a, b, rows, measure, {}, POOLED)[0][0, 0])
 
 
 def _some(rows: np.ndarray, ids: np.ndarray, languages: np.ndarray, seed: int) -> np.ndarray:
@@ -287,7 +287,7 @@ def _some(rows: np.ndarray, ids: np.ndarray, languages: np.ndarray, seed: int) -
     return np.sort(np.random.default_rng(seed).choice(ordered, _MOST_FOR_RSA, replace=False))
 
 
-def _between(
+def layers_between(
     x: xr.Dataset,
     y: xr.Dataset | None,
     rows: np.ndarray,

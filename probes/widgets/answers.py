@@ -12,14 +12,14 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from probes.alignment import _accuracy
+from probes.alignment import translation_accuracy
 from probes.comparison import Comparison, direction
 from probes.drift import class_names
 from probes.errors import InputError
 from probes.representations import BLOCK, as_strings, check_representations, directions
-from probes.representers import RepresenterValues, _of_representations, _solved, check_splits
+from probes.representers import RepresenterValues, check_splits, rows_of_representations, solved
 from probes.resampling import POOLED
-from probes.similarity import MEASURES, _between, aligned
+from probes.similarity import MEASURES, aligned, layers_between
 from probes.widgets.maps import (
     FEWEST_FOR_UMAP,
     Maps,
@@ -205,7 +205,7 @@ class Answers:
         """
         if self.table is None or not isinstance(self.source, Comparison):
             return [], [], np.full((0, len(self.names), 0, self.deepest, 4), np.nan, "<f4")
-        from probes.plots import _title
+        from probes.plots import title_of
 
         table = self.table[~self.table["probe"].map(self.is_map).astype(bool)]
         probes = []
@@ -217,7 +217,7 @@ class Answers:
             probes.append(
                 {
                     "name": name,
-                    "title": _title(self.source, name)
+                    "title": title_of(self.source, name)
                     .removesuffix(", higher is better")
                     .removesuffix(", lower is better"),
                     "better": {1: "higher", -1: "lower"}.get(sign, ""),
@@ -390,7 +390,7 @@ class Answers:
                     _, here, there = np.intersect1d(ids[a], ids[b], assume_unique=True, return_indices=True)
                     if len(here):
                         pair = x[where[a][here]], x[where[b][there]]
-                        out[a, b] = out[b, a] = _accuracy(*pair, None, np.ones((1, len(here))))[0]
+                        out[a, b] = out[b, a] = translation_accuracy(*pair, None, np.ones((1, len(here))))[0]
         return out
 
     def directions_in_full(self, i: int, layer: int) -> np.ndarray:
@@ -414,7 +414,7 @@ class Answers:
                 f"wait for. Measure it: probes.compare(..., probes=[{measure!r}], baseline={self.names[other]!r})"
             )
         x, y = (self.reps[m] for m in (one, other))
-        value, _ = _between(x, None if one == other else y, self.rows, measure, {}, POOLED)
+        value, _ = layers_between(x, None if one == other else y, self.rows, measure, {}, POOLED)
         return value.astype("<f4")
 
     def _measured(self, i: int, measure: str) -> np.ndarray | None:
@@ -447,8 +447,8 @@ class Answers:
         train, test = (reps.isel(example=rows) for rows in check_splits(reps).values())
         outputs = "logits" in reps
         layer = None if outputs and "head_input" in reps else reps["layer"].values[-1]
-        found = _of_representations(train, test, None, None, layer, outputs=outputs)
-        return _solved(*found, _L2 if outputs else _L2_OF_LABELS)
+        found = rows_of_representations(train, test, None, None, layer, outputs=outputs)
+        return solved(*found, _L2 if outputs else _L2_OF_LABELS)
 
     def is_test(self, row: int) -> bool:
         """Whether a shown sentence is one that representers explain."""

@@ -21,7 +21,7 @@ import pandas as pd
 import traitlets
 import xarray as xr
 
-from probes.alignment import _RETRIEVAL
+from probes.alignment import RETRIEVAL
 from probes.comparison import Comparison
 from probes.errors import InputError
 from probes.representations import as_strings, from_arrays
@@ -517,7 +517,7 @@ class Explorer(anywidget.AnyWidget):
             layer = answers.last(number["model"], number["layer"])
             found = answers.alignment(number["model"], layer)
             give = {"give": "alignment", "model": number["model"], "layer": number["layer"]}
-            title = f"{_RETRIEVAL['probe']}: {_RETRIEVAL['estimator']}"
+            title = f"{RETRIEVAL['probe']}: {RETRIEVAL['estimator']}"
             return give | {"languages": answers.languages, "title": title}, [found.tobytes()]
         if what == "sentence":
             if ask.get("fit"):
