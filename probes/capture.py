@@ -687,6 +687,7 @@ class _Store:
                 k,
                 shape=size,
                 dtype="float32",
+                fill_value=float("nan"),  # so that a file that gets lost is not read as zeros
                 chunks=(*(1 for _ in size[:-2]), min(BLOCK, examples), size[-1]),
                 dimension_names=_DIMS[k],
                 compressors=None,  # floats of a network do not shrink

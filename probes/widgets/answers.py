@@ -189,7 +189,7 @@ class Answers:
         try:
             check_splits(self.reps[0])
         except InputError as error:
-            return str(error)
+            return str(error).removeprefix("representer_support: ")
         if all("logits" not in r for r in self.reps) and "label" not in self.frame:
             return "no predictions and no labels to explain. Capture models with their heads, or a corpus with a label"
         return ""

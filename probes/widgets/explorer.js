@@ -364,7 +364,8 @@ function render({ model, el }) {
     label: (i) => about.labels[codes[n + i]] ?? "",
     predicted: (m, i) => about.classes[codes[(2 + m) * n + i]] ?? "",
   };
-  const textOf = (i) => [texts?.text[i] || "(empty text)", texts?.pair?.[i]].filter(Boolean).join(" | ");
+  const named = texts?.text.some((text) => text.trim()) ? null : texts?.id; // what stands for texts that there are none of
+  const textOf = (i) => [texts?.text[i] || named?.[i] || "(empty text)", texts?.pair?.[i]].filter(Boolean).join(" | ");
   const sameId = new Map();
   if (texts) for (let i = 0; i < n; i++) sameId.has(texts.id[i]) ? sameId.get(texts.id[i]).push(i) : sameId.set(texts.id[i], [i]);
   const layerOf = (m) => Math.min(state.layer, Math.max(1, about.models[m].layers) - 1);
@@ -876,7 +877,7 @@ function mapsPart(ctx) {
         const box = h("input", { type: "checkbox", class: "lsc-show-model", "aria-label": `show ${name}` });
         box.checked = state.models.includes(name);
         box.disabled = (!box.checked && state.models.length >= 4) || (box.checked && state.models.length === 1);
-        box.addEventListener("change", () => change("models", names.filter((other) => (other === name ? box.checked : state.models.includes(other)))));
+        box.addEventListener("change", () => change("models", box.checked ? [...state.models, name] : state.models.filter((other) => other !== name)));
         return h("label", { class: "lsc-check", title: box.disabled && !box.checked ? "At most four maps at a time" : ctx.fullName(m) }, box, glyph(m), words("span", "lsc-name", name));
       }),
     );
@@ -993,7 +994,7 @@ function mapsPart(ctx) {
       const found = maps.map((map) => answer({ ask: "drift", model: map.m }));
       const high = Math.max(...found.map((one) => one?.high ?? 0)) || 1;
       const tables = found.map((one) => table(256, (code) => (code === 255 ? theme.none : theme.points(((code / 254) * (one?.high ?? 0)) / high))));
-      return { bar: true, high, why: found.find((one) => one?.why)?.why, pending: found.some((one) => !one), tables, none: 255, read: (map, place, i) => { const code = palette.codes(map, place)?.[i] ?? 255; return code === 255 ? NaN : (code / 254) * found[place].high; }, codes: (map, i) => (found[i]?.data ? found[i].data.subarray(n * ctx.layerOf(map.m), n * (ctx.layerOf(map.m) + 1)) : null) };
+      return { bar: true, high, why: found.find((one) => one?.why)?.why, pending: found.some((one) => !one), tables, none: 255, most: (map, place, i) => palette.codes(map, place)?.[i] === 254, read: (map, place, i) => { const code = palette.codes(map, place)?.[i] ?? 255; return code === 255 ? NaN : (code / 254) * found[place].high; }, codes: (map, i) => (found[i]?.data ? found[i].data.subarray(n * ctx.layerOf(map.m), n * (ctx.layerOf(map.m) + 1)) : null) };
     }
     if (kindOf === "representer") {
       const fresh = state.open >= 0 ? answer({ ask: "sentence", row: state.open, layer: state.layer }, false) : null;
@@ -1181,7 +1182,7 @@ function mapsPart(ctx) {
       if (!predicted && !Number.isFinite(drift)) return;
       const line = h("tr", {}, h("td", {}, glyph(map.m)), words("th", "", names[map.m]));
       if (predicted) line.append(words("td", row.label(i) && predicted !== row.label(i) ? "lsc-wrong" : "", predicted));
-      if (Number.isFinite(drift)) line.append(h("td", { class: "lsc-num" }, `drift ${number(drift)}`));
+      if (Number.isFinite(drift)) line.append(h("td", { class: "lsc-num" }, `drift ${palette.most(map, place, i) ? "≥ " : ""}${number(drift)}`));
       list.append(line);
     });
     if (list.children.length) lines.push(list);

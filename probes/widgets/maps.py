@@ -162,7 +162,7 @@ def layer_maps(reps: xr.Dataset, rows: np.ndarray, onto: Maps | None = None, *, 
                     "drawn at the centre of the map"
                 )
             plain[layer, finite], explained[layer] = principal_map(x[finite], seed=seed)
-            if not plain[layer].any():
+            if finite.any() and not plain[layer].any():
                 notes.append(f"model {name}, layer {layer}: no map, since all its states are equal")
     points = np.empty_like(plain)
     last = np.zeros((len(rows), 2))

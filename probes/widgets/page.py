@@ -139,6 +139,8 @@ def contents(explorer: Explorer) -> dict[str, Any]:
             )
             if explorer.cheap(ask) or measure == explorer.measure
         ]
+        one, other = (answers.names.index(name) for name in explorer.compared)
+        asks.append({"ask": "similarity", "one": one, "other": other, "measure": explorer.measure})
         asks = [ask for at, ask in enumerate(asks) if ask not in asks[:at]]
     given = []
     for ask in asks:

@@ -47,7 +47,8 @@ def picture(explorer: Explorer, *, maps: bool) -> bytes:
 def _curves(axis, explorer: Explorer) -> None:  # type: ignore[no-untyped-def]
     about = explorer.about
     names = [p["name"] for p in about["probes"]]
-    which = names.index(explorer.probe) if explorer.probe in names else 0
+    by_layer = [p["name"] for p in about["probes"] if p["by"] == "layer"]
+    which = names.index(explorer.probe if explorer.probe in by_layer else by_layer[0])
     language = about["curve_languages"].index(explorer.language)
     for i, model in enumerate(about["models"]):
         value, low, high = explorer.curve_values[which, i, language, :, :3].T
@@ -68,8 +69,9 @@ def _map(axis, explorer: Explorer, name: str) -> None:  # type: ignore[no-untype
     layer = answers.last(i, explorer.layer)
     some = slice(None, None, -(-answers.n // _MOST))
     points, bound = answers.maps(i).points[layer][some], answers.domain()
-    codes = answers.codes()[1 if explorer.colour == "label" else 0][some]
+    colour = explorer.colour if explorer.colour in ("label", "prediction") else "language"
+    codes = answers.codes()[{"language": 0, "label": 1, "prediction": 2 + i}[colour]][some]
     colours = np.array(COLOURS)[codes % len(COLOURS)]
     axis.scatter(*points.T, s=3, c=colours, linewidths=0)
     axis.set(xlim=(-bound, bound), ylim=(-bound, bound), xticks=[], yticks=[], aspect="equal")
-    axis.set_title(f"{name}, layer {layer}", fontsize=8)
+    axis.set_title(f"{name}, layer {layer}, by {colour}", fontsize=8)

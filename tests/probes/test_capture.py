@@ -462,6 +462,15 @@ def test_a_store_holds_what_memory_holds(bert, tokenizer, tmp_path):
     assert [p.name for p in (tmp_path / "deep").iterdir()] == ["s.zarr"]
 
 
+def test_a_file_of_a_store_that_gets_lost_is_not_read_as_zeros(bert, tokenizer, corpus, tmp_path):
+    store = tmp_path / "s.zarr"
+    whole = capture(bert, tokenizer, corpus, store=store, progress=False).load()
+    next(p for p in (store / "hidden" / "c" / "1").rglob("*") if p.is_file()).unlink()
+    found = probes.open_representations(store).load()
+    assert found.hidden.sel(layer=1).isnull().all()
+    xr.testing.assert_identical(found.drop_sel(layer=1), whole.drop_sel(layer=1))
+
+
 def test_no_pickle_lies_in_a_store(bert, tokenizer, corpus, tmp_path):
     capture(bert, tokenizer, corpus, store=tmp_path / "s.zarr", modules=["bert.embeddings"])
     metadata = [v.decode() for k, v in contents(tmp_path / "s.zarr").items() if k.endswith("zarr.json")]

@@ -784,6 +784,7 @@ def embedded(path):
 def saved(comparison, tmp_path_factory):
     comparison._explorer = None
     widget = comparison.explore(layer=1, selection=["2"], colour="representer")
+    widget.compared = ["near", "wide"]  # none of them the baseline
     return widget, widget.save(tmp_path_factory.mktemp("s") / "view.html")
 
 
@@ -819,8 +820,8 @@ def test_a_saved_page_holds_what_the_explorer_answers(saved):
     asks = [json.dumps(a["ask"], sort_keys=True) for a in data["answers"]]
     assert len(asks) == len(set(asks))
     count = pd.Series([a["ask"]["ask"] for a in data["answers"]]).value_counts().to_dict()
-    # Of alignment 3 + 3 + 2 + 3 layers; of similarity every model with the baseline, both ways.
-    assert count == {"map": 4, "drift": 4, "alignment": 11, "similarity": 7}
+    # Of alignment 3 + 3 + 2 + 3 layers; of similarity every model with the baseline, both ways, and what is shown.
+    assert count == {"map": 4, "drift": 4, "alignment": 11, "similarity": 8}
     for given in data["answers"]:
         if given["give"]["give"] == "missing":
             assert given["ask"] == {"ask": "drift", "model": 3}  # of another width
@@ -896,6 +897,19 @@ def test_a_picture_of_little(comparison):
 
     for one in (LayerCurves(comparison), LayerMap(bare(1, 1, 1)), AlignmentMatrix(bare(3))):
         assert picture(one, maps=True).startswith(b"\x89PNG")
+
+
+def test_a_picture_has_a_curve_where_the_probe_has_no_layers(widget, monkeypatch):
+    from matplotlib.axes import Axes
+
+    from probes.widgets.picture import picture
+
+    titles = []
+    monkeypatch.setattr(Axes, "set_title", lambda self, text, **_: titles.append(text))
+    widget.probe, widget.colour = "accuracy", "prediction"
+    picture(widget, maps=True)
+    assert titles[0].startswith("signal-to-noise ratio")
+    assert titles[1] == "base, layer 2, by prediction"
 
 
 def test_the_package_imports_without_anywidget():

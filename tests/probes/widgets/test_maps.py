@@ -157,6 +157,11 @@ def test_states_that_are_not_finite_are_drawn_at_the_centre_and_said(reps):
     assert found.explained[1] == pytest.approx(share)
     assert any("layer 1: 1 sentences have no finite states" in note for note in found.notes)
     assert any("layer 2: no map, since all its states are equal" in note for note in found.notes)
+    broken["hidden"][0] = np.nan
+    notes = maps.layer_maps(broken, np.arange(90)).notes
+    assert [note for note in notes if "layer 0" in note] == [
+        "model base, layer 0: 90 sentences have no finite states; they are drawn at the centre of the map"
+    ]
     # The layer after one without a map goes by the one before it.
     np.testing.assert_allclose(found.points[3], maps.turned(found.plain[3], found.points[1]), atol=1e-6)
 
