@@ -877,7 +877,7 @@ function mapsPart(ctx) {
         const box = h("input", { type: "checkbox", class: "lsc-show-model", "aria-label": `show ${name}` });
         box.checked = state.models.includes(name);
         box.disabled = (!box.checked && state.models.length >= 4) || (box.checked && state.models.length === 1);
-        box.addEventListener("change", () => change("models", box.checked ? [...state.models, name] : state.models.filter((other) => other !== name)));
+        box.addEventListener("change", () => change("models", names.filter((other) => (other === name ? box.checked : state.models.includes(other)))));
         return h("label", { class: "lsc-check", title: box.disabled && !box.checked ? "At most four maps at a time" : ctx.fullName(m) }, box, glyph(m), words("span", "lsc-name", name));
       }),
     );
