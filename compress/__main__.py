@@ -215,8 +215,7 @@ def _structure(options: argparse.Namespace) -> None:
         smaller = prune_channels(smaller, options.channels, **how)
     if options.layers:
         smaller = drop_layers(smaller, options.layers, **given)
-    save(smaller, options.out, tokenizer, packed=options.packed)
-    print(f"{_size(model)} -> {_size(smaller)}; wrote {options.out}")
+    _save_smaller(model, smaller, options, tokenizer)
 
 
 def _vocabulary(options: argparse.Namespace) -> None:
@@ -321,8 +320,7 @@ def _distill(options: argparse.Namespace) -> None:
         seed=options.seed,
         **(how if corpus is not None and options.steps != 0 else {}),
     )
-    save(smaller, options.out, tokenizer, packed=options.packed)
-    print(f"{_size(model)} -> {_size(smaller)}; wrote {options.out}")
+    _save_smaller(model, smaller, options, tokenizer)
 
 
 def _fuse(options: argparse.Namespace) -> None:
@@ -342,8 +340,7 @@ def _fuse(options: argparse.Namespace) -> None:
         how |= {"train": corpus, "tokenizer": tokenizer, "steps": options.steps}
         how |= {"batch_size": options.batch_size, "learning_rate": options.learning_rate}
     smaller = fuse(model, share=options.share, seed=options.seed, **how)
-    save(smaller, options.out, tokenizer, packed=options.packed)
-    print(f"{_size(model)} -> {_size(smaller)}; wrote {options.out}")
+    _save_smaller(model, smaller, options, tokenizer)
 
 
 def _factorize(options: argparse.Namespace) -> None:
@@ -360,8 +357,7 @@ def _factorize(options: argparse.Namespace) -> None:
     if options.method == "activation":
         how |= {"calibrate": corpus, "tokenizer": tokenizer}
     smaller = factorize(model, rank=options.rank, energy=options.energy, budget=options.budget, **how)
-    save(smaller, options.out, tokenizer, packed=options.packed)
-    print(f"{_size(model)} -> {_size(smaller)}; wrote {options.out}")
+    _save_smaller(model, smaller, options, tokenizer)
 
 
 def _sparsify(options: argparse.Namespace) -> None:
@@ -404,6 +400,11 @@ def _seed(text: str) -> int:
 
 def _size(model: PreTrainedModel) -> str:
     return f"{sum(p.numel() for p in model.parameters()):,} parameters"
+
+
+def _save_smaller(model: Any, smaller: Any, options: argparse.Namespace, tokenizer: Any) -> None:
+    save(smaller, options.out, tokenizer, packed=options.packed)
+    print(f"{_size(model)} -> {_size(smaller)}; wrote {options.out}")
 
 
 def _corpus(options: argparse.Namespace) -> datasets.Dataset | None:

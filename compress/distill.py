@@ -23,7 +23,7 @@ from compress.structure import drop_layers, prune_channels, prune_heads
 from compress.training import check_settings
 from compress.training import train as run_training
 from probes.capture import capture, classifies
-from probes.checkpoint import check_fit, embedding_rows, weights_fingerprint
+from probes.checkpoint import check_fit, embedding_rows, name_of, weights_fingerprint
 from probes.corpus import check_corpus
 from probes.errors import InputError
 from probes.resampling import POOLED, interval
@@ -241,7 +241,7 @@ def match_layers(
     check_tokens(student, teacher)
     corpus = check_corpus(corpus)
     for model in (student, teacher):
-        check_fit(embedding_rows(model), tokenizer, _name(model))
+        check_fit(embedding_rows(model), tokenizer, name_of(model))
     mine, theirs = (capture(model, tokenizer, corpus, progress=False) for model in (student, teacher))
     if mine.sizes["layer"] > theirs.sizes["layer"]:
         raise InputError(
@@ -403,14 +403,10 @@ def check_tokens(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
     ):
         if mine != theirs and None not in (mine, theirs):
             raise InputError(
-                f"student and teacher are not known to share a tokenizer: the student {_name(student)} has "
-                f"{what.format(mine)}, the teacher {_name(teacher)} {what.format(theirs)}. Give two models of one "
+                f"student and teacher are not known to share a tokenizer: the student {name_of(student)} has "
+                f"{what.format(mine)}, the teacher {name_of(teacher)} {what.format(theirs)}. Give two models of one "
                 f"tokenizer{but}"
             )
-
-
-def _name(model: PreTrainedModel) -> str:
-    return getattr(model.config, "_name_or_path", "") or type(model).__name__
 
 
 def _check_layers(model: PreTrainedModel) -> None:
@@ -418,7 +414,7 @@ def _check_layers(model: PreTrainedModel) -> None:
     factors = [name for name in getattr(model.config, "factorized", None) or {} if block_of(name) is not None]
     if factors:
         raise InputError(
-            f"{_name(model)}: {len(factors)} matrices of its layers are in factors (config.factorized), the first "
+            f"{name_of(model)}: {len(factors)} matrices of its layers are in factors (config.factorized), the first "
             f"{factors[0]}, and students are not made of those. Distil first, then factorise; or give a student=..., "
             "which may be in factors"
         )
@@ -432,11 +428,11 @@ def _check_width(model: PreTrainedModel, hidden_size: int) -> None:
     if model.config.model_type not in _NARROWED or getattr(model.config, "heads_kept", None):
         raise InputError(
             f"hidden_size: narrower students are made of {', '.join(_NARROWED)} with all their heads, and not of "
-            f"{_name(model)}. Give one as student=..., or leave hidden_size out"
+            f"{name_of(model)}. Give one as student=..., or leave hidden_size out"
         )
     if hasattr(model, "sparse_head"):
         raise InputError(
-            f"hidden_size: the sparse head of {_name(model)} reads states of the width that it has. Make the model "
+            f"hidden_size: the sparse head of {name_of(model)} reads states of the width that it has. Make the model "
             "narrower that it was made from, then call sparsify_embeddings; or leave hidden_size out"
         )
     whole, size = model.config.hidden_size, head_size_of(layers_of(model, family)[0], family)

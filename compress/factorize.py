@@ -22,7 +22,7 @@ from compress.matrices import block_matrices, found_by
 from compress.objectives import is_whole
 from compress.saving import record
 from probes.capture import batches_of, body_of, evaluating
-from probes.checkpoint import check_fit, embedding_rows, weights_fingerprint
+from probes.checkpoint import check_fit, embedding_rows, name_of, weights_fingerprint
 from probes.corpus import check_corpus
 from probes.errors import InputError, LayerscopeWarning
 from probes.factors import (
@@ -615,7 +615,7 @@ def _second_moments(
     Of embeddings the share of each token, the diagonal of it.
     """
     corpus = check_corpus(corpus)
-    name = getattr(model.config, "_name_or_path", "") or type(model).__name__
+    name = name_of(model)
     check_fit(embedding_rows(model), tokenizer, name)
     where, batches = batches_of(model, tokenizer, corpus, name)
     sums: dict[str, torch.Tensor] = {}

@@ -31,7 +31,7 @@ from compress.saving import record
 from compress.training import check_settings, collate, types_tokens
 from compress.training import train as run_training
 from probes.capture import batches_of, body_of, evaluating
-from probes.checkpoint import check_fit, embedding_rows, weights_fingerprint
+from probes.checkpoint import check_fit, embedding_rows, name_of, weights_fingerprint
 from probes.corpus import check_corpus
 from probes.errors import InputError, LayerscopeWarning
 from probes.sparse_head import SparseHead, apply_sparse_head
@@ -317,7 +317,7 @@ def sparsify_embeddings(
         raise InputError(f"ramp={ramp!r}: expected a whole number of steps, 0 for none, or None")
     features, steps = int(features), int(steps)  # what is saved as JSON
     check_settings(settings, train, tokenizer, steps)
-    check_fit(embedding_rows(model), tokenizer, _name(model))
+    check_fit(embedding_rows(model), tokenizer, name_of(model))
     rows, left_out = _with_translations(train)
     ramp = max(1, steps // 2) if ramp is None else int(ramp)
     sparse = copy.deepcopy(model)
@@ -404,7 +404,7 @@ def sparse_embeddings(
     """
     head = _head(model)
     corpus = check_corpus(corpus)
-    check_fit(embedding_rows(model), tokenizer, _name(model))
+    check_fit(embedding_rows(model), tokenizer, name_of(model))
     how = {"max_length": max_length, "device": device, "batch_size": batch_size, "batch_tokens": batch_tokens}
     order, parts = [], []
     for rows, means in _pooled_states(model, tokenizer, corpus, progress, **how):
@@ -415,12 +415,12 @@ def sparse_embeddings(
     empty = int((np.diff(found.indptr) == 0).sum())
     if empty == len(corpus):
         raise InputError(
-            f"{_name(model)}: the vectors of all {empty} texts are zero: the head is dead. Train it again with a "
+            f"{name_of(model)}: the vectors of all {empty} texts are zero: the head is dead. Train it again with a "
             "smaller flops= (or l1=), a longer ramp=, or a lower learning_rate="
         )
     if empty:
         warnings.warn(
-            f"{_name(model)}: the vectors of {empty} of {len(corpus)} texts are zero: they find nothing and are not "
+            f"{name_of(model)}: the vectors of {empty} of {len(corpus)} texts are zero: they find nothing and are not "
             "found. A smaller flops= in training leaves more features active",
             LayerscopeWarning,
             stacklevel=2,
@@ -606,7 +606,7 @@ def _head(model: Any) -> SparseHead:
     head = getattr(model, "sparse_head", None)
     if head is None:
         raise InputError(
-            f"{_name(model)} has no sparse head: expected a model of compress.sparsify_embeddings, or one that "
+            f"{name_of(model)} has no sparse head: expected a model of compress.sparsify_embeddings, or one that "
             "probes.load_checkpoint loaded (plain transformers leaves the head out)"
         )
     found: SparseHead = head
@@ -652,9 +652,9 @@ def _pooled_states(
     **how: Any,
 ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
     """Yield rows and mean last states of one batch after another, the model in evaluation mode while it runs."""
-    where, batches = batches_of(model, tokenizer, corpus, _name(model), **how)
+    where, batches = batches_of(model, tokenizer, corpus, name_of(model), **how)
     body = body_of(model)
-    bar = tqdm(total=len(corpus), desc=f"vectors {_name(model)}", unit="text", disable=not progress)
+    bar = tqdm(total=len(corpus), desc=f"vectors {name_of(model)}", unit="text", disable=not progress)
     with evaluating(model, where), torch.inference_mode(), bar:
         for rows, inputs in batches():
             given = {k: v for k, v in inputs.items() if k != "token_type_ids" or types_tokens(body)}
@@ -681,10 +681,6 @@ def _with_translations(corpus: datasets.Dataset) -> tuple[datasets.Dataset, int]
         raise InputError("only one sentence has translations: expected at least two, to tell them apart")
     unread = [c for c in ("label",) if c in corpus.column_names]
     return corpus.select(kept).remove_columns(unread), len(ids) - len(kept)
-
-
-def _name(model: Any) -> str:
-    return getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
 
 
 # --- the index -------------------------------------------------------------------------------------------------------

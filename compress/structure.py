@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from compress.matrices import check_plain
 from compress.saving import record
 from probes.capture import batches_of, capture, classifies, evaluating
-from probes.checkpoint import check_fit, embedding_rows, weights_fingerprint
+from probes.checkpoint import check_fit, embedding_rows, name_of, weights_fingerprint
 from probes.corpus import check_corpus
 from probes.errors import InputError
 from probes.quantized_inputs import quantized_inputs_of
@@ -338,7 +338,7 @@ def _taylor(
         )
     corpus, tokenizer = _measurable(model, corpus, tokenizer, "taylor")
     codes = _label_codes(model, corpus)
-    where, batches = batches_of(model, tokenizer, corpus, _name(model))
+    where, batches = batches_of(model, tokenizer, corpus, name_of(model))
     writers = [ends_of(layer, family, what)[1] for layer in layers_of(model, family)]
     totals = [np.zeros(n) for n in counts]
     scales: list[torch.Tensor] = []
@@ -394,12 +394,8 @@ def _measurable(
             f"importance={importance!r} is measured on texts: {lacking} missing. Give corpus= and tokenizer="
         )
     corpus = check_corpus(corpus)
-    check_fit(embedding_rows(model), tokenizer, _name(model))
+    check_fit(embedding_rows(model), tokenizer, name_of(model))
     return corpus, tokenizer
-
-
-def _name(model: PreTrainedModel) -> str:
-    return getattr(model.config, "_name_or_path", "") or type(model).__name__
 
 
 def _by_removal(

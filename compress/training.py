@@ -34,7 +34,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 from compress.contrast import CRD
 from compress.objectives import Objective, Pass, check, watching_attention
 from probes.capture import evaluating, input_limit
-from probes.checkpoint import check_fit, embedding_rows, quiet, weights_fingerprint
+from probes.checkpoint import check_fit, embedding_rows, name_of, quiet, weights_fingerprint
 from probes.corpus import check_corpus, corpus_fingerprint
 from probes.drift import label_codes
 from probes.errors import InputError
@@ -545,7 +545,7 @@ def training_rows(
     """
     corpus = check_corpus(corpus)
     models = [student] if teacher is None else [student, teacher]
-    names = [getattr(m.config, "_name_or_path", "") or type(m).__name__ for m in models]
+    names = [name_of(m) for m in models]
     for model, called in zip(models, names, strict=True):
         check_fit(embedding_rows(model), tokenizer, called)
     if "split" in corpus.column_names:

@@ -23,7 +23,7 @@ import zarr
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from probes.checkpoint import check_fit, embedding_rows, weights_fingerprint
+from probes.checkpoint import check_fit, embedding_rows, name_of, weights_fingerprint
 from probes.corpus import check_corpus, corpus_fingerprint
 from probes.errors import InputError, LayerscopeWarning
 from probes.onnx_model import OnnxModel
@@ -106,7 +106,7 @@ def capture(
         model.check(device, dtype)
         device = model.device
     where = check_settings(pooling, dtype, device, batch_size, batch_tokens)
-    name = name or getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
+    name = name or name_of(model)
     if isinstance(model, PreTrainedModel | OnnxModel):
         check_fit(embedding_rows(model), tokenizer, name)
     runner, taken = runner_of(model, modules, name)

@@ -123,6 +123,11 @@ def load_checkpoint(
     return model.eval(), tokenizer
 
 
+def name_of(model: torch.nn.Module) -> str:
+    """What a model is called in tables and messages: the name it was loaded by, or its kind."""
+    return getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
+
+
 def check_checkpoint(
     source: str | Path, *, allow_pickle: bool = False
 ) -> tuple[transformers.PreTrainedConfig, PreTrainedTokenizerBase]:

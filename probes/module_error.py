@@ -15,7 +15,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.capture import batches_of, body_of, evaluating
-from probes.checkpoint import check_fit, embedding_rows
+from probes.checkpoint import check_fit, embedding_rows, name_of
 from probes.corpus import check_corpus
 from probes.errors import InputError
 from probes.representations import as_strings, from_arrays
@@ -95,7 +95,7 @@ def module_error(
     """
     corpus = check_corpus(corpus)
     if names is None:
-        one, two = (getattr(m.config, "_name_or_path", "") or type(m).__name__ for m in (base, other))
+        one, two = map(name_of, (base, other))
         names = one, two
     for model, name in zip((base, other), names, strict=True):
         check_fit(embedding_rows(model), tokenizer, name)
