@@ -1,34 +1,29 @@
 """layerscope's compressions: model in, smaller model out, the input untouched."""
 
-import probes.noise  # noqa: F401  # isort: skip
+import probes.silence  # noqa: F401  # isort: skip
 from compress import recipes
-from compress.allocate import allocate_bits, bit_damage
-from compress.codebooks import product_quantize
-from compress.contrast import CRD, CoDIR
-from compress.distill import distill, match_layers
-from compress.factorize import factorize
-from compress.footprint import footprint
-from compress.fuse import fuse, layer_similarity
-from compress.objectives import (
-    AlignedWeights,
-    AttentionOutputs,
-    Attentions,
-    CrossCorrelation,
-    CrossEntropy,
-    HiddenStates,
-    Relational,
-    RepresentationCosine,
-    RepresentationMSE,
-    SoftLabels,
-)
-from compress.prune import prune
-from compress.quantize import quantization_error, quantize
-from compress.recovery import recovery
-from compress.recurrent import TensorTrainLSTM, low_rank_lstm, tensor_train_lstm
-from compress.saving import save
-from compress.sparsify import (
-    SparseActivations,
-    Translations,
+from compress.costs import footprint
+from compress.distillation.distill import distill
+from compress.distillation.match_layers import match_layers
+from compress.factorization.factorize import factorize
+from compress.factorization.recurrent import TensorTrainLSTM, low_rank_lstm, tensor_train_lstm
+from compress.fusion.fuse import fuse, layer_similarity
+from compress.objectives.contrast import CRD, CoDIR
+from compress.objectives.domains import DomainHead, transferability
+from compress.objectives.labels import CrossEntropy, SoftLabels
+from compress.objectives.layers import AttentionOutputs, Attentions, HiddenStates
+from compress.objectives.sparse import SparseActivations, Translations
+from compress.objectives.texts import CrossCorrelation, Relational, RepresentationCosine, RepresentationMSE
+from compress.objectives.transferability import MetaTeacher, Transferable
+from compress.objectives.weights import AlignedWeights
+from compress.pruning.prune import prune
+from compress.pruning.recovery import recovery
+from compress.pruning.structure import drop_layers, prune_channels, prune_heads
+from compress.pruning.vocabulary import prune_vocabulary
+from compress.quantization.bits import allocate_bits, bit_damage
+from compress.quantization.codebooks import product_quantize
+from compress.quantization.quantize import quantization_error, quantize
+from compress.retrieval.sparsify_embeddings import (
     inverted_index,
     nearest,
     recall,
@@ -36,9 +31,7 @@ from compress.sparsify import (
     sparse_embeddings,
     sparsify_embeddings,
 )
-from compress.structure import drop_layers, prune_channels, prune_heads
-from compress.transfer import DomainHead, MetaTeacher, Transferable, transferability
-from compress.vocabulary import prune_vocabulary
+from compress.saving import save
 
 __all__ = [
     "CRD",

@@ -12,24 +12,24 @@ import datasets
 from transformers import PreTrainedModel
 
 from compress import recipes
-from compress.allocate import DAMAGES, allocate_bits
-from compress.codebooks import product_quantize
-from compress.criteria import SCOPES
-from compress.deploy import BACKENDS
-from compress.distill import KEEP, distill
-from compress.factorize import METHODS, factorize
-from compress.fuse import MERGES, fuse
-from compress.prune import SCHEDULES, prune
-from compress.quantize import quantize
-from compress.quantizers import RANGES
+from compress.distillation.distill import KEEP, distill
+from compress.factorization.factorize import METHODS, factorize
+from compress.fusion.fuse import MERGES, fuse
+from compress.pruning.criteria import SCOPES
+from compress.pruning.prune import SCHEDULES, prune
+from compress.pruning.structure import drop_layers, prune_channels, prune_heads
+from compress.pruning.vocabulary import prune_vocabulary
+from compress.quantization.bits import DAMAGES, allocate_bits
+from compress.quantization.codebooks import product_quantize
+from compress.quantization.deploy import BACKENDS
+from compress.quantization.quantize import quantize
+from compress.quantization.quantizers import RANGES
+from compress.retrieval.sparsify_embeddings import sparsify_embeddings
 from compress.saving import check_new, save
-from compress.sparsify import sparsify_embeddings
-from compress.structure import drop_layers, prune_channels, prune_heads
-from compress.vocabulary import prune_vocabulary
-from probes.checkpoint import load_checkpoint
 from probes.command import run
 from probes.corpus import load_corpus
 from probes.errors import InputError
+from probes.models.checkpoint import load_checkpoint
 
 # Those that need no second model.
 _RECIPES: dict[str, Callable[..., PreTrainedModel]] = {

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import torch
 from transformers import PreTrainedModel
@@ -90,3 +90,13 @@ def found_by(only: str | None, matrices: Mapping[str, _Value]) -> dict[str, _Val
     if not found:
         raise InputError(f"only={only!r} finds none of the matrices; they are {', '.join(list(matrices)[:6])}, ...")
     return found
+
+
+def is_transposed(model: PreTrainedModel, name: str) -> bool:
+    """Whether a matrix holds its inputs along the first dimension, as GPT-2's do."""
+    return isinstance(model.get_submodule(name.removesuffix(".weight")), Conv1D)
+
+
+def transposed(model: PreTrainedModel, names: Mapping[str, Any]) -> dict[str, bool]:
+    """Return for each matrix whether it holds its inputs along the first dimension."""
+    return {name: is_transposed(model, name) for name in names}

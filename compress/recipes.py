@@ -10,30 +10,23 @@ import datasets
 import pandas as pd
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from compress.codebooks import product_quantize
-from compress.contrast import CRD, CoDIR
-from compress.distill import distill
-from compress.grafting import Grafting
-from compress.objectives import (
-    AlignedWeights,
-    AttentionOutputs,
-    Attentions,
-    CrossCorrelation,
-    CrossEntropy,
-    HiddenStates,
-    Objective,
-    Relational,
-    RepresentationCosine,
-    RepresentationMSE,
-    SoftLabels,
-    size_of,
-)
-from compress.prune import prune
-from compress.quantize import quantize
-from compress.training import check_settings
-from compress.training import train as run_training
-from compress.transfer import DomainHead, MetaTeacher, Transferable, transferability
+from compress.distillation.distill import distill
+from compress.objectives.base import Objective
+from compress.objectives.contrast import CRD, CoDIR
+from compress.objectives.domains import DomainHead, transferability
+from compress.objectives.labels import CrossEntropy, SoftLabels
+from compress.objectives.layers import AttentionOutputs, Attentions, HiddenStates
+from compress.objectives.texts import CrossCorrelation, Relational, RepresentationCosine, RepresentationMSE
+from compress.objectives.transferability import MetaTeacher, Transferable
+from compress.objectives.weights import AlignedWeights
+from compress.pruning.grafting import Grafting
+from compress.pruning.prune import prune
+from compress.quantization.codebooks import product_quantize
+from compress.quantization.quantize import quantize
+from compress.training.loop import check_settings
+from compress.training.loop import train as run_training
 from probes.errors import InputError
+from probes.models.facts import size_of
 
 
 def magnitude_pruning(
@@ -183,7 +176,7 @@ def sparse_progressive_distillation(
         tokenizer: of the model.
         train: a corpus; labels are not used.
         sparsity, steps, settings: as in `compress.prune`; pruned is by a cubic schedule, 12 times or fewer.
-        probability, prune_until, alone_from: as in `compress.grafting.Grafting`.
+        probability, prune_until, alone_from: as in `compress.pruning.grafting.Grafting`.
 
     Raises:
         InputError: what `Grafting` and `compress.prune` raise.

@@ -12,11 +12,11 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from probes.checkpoint import quiet
 from probes.errors import InputError
 from probes.files import check_writable
-from probes.onnx_model import OnnxModel
-from probes.packed import PACKED, pack
+from probes.models.formats.onnx_model import OnnxModel
+from probes.models.formats.packed import PACKED, pack
+from probes.silence import quiet
 
 
 def record(model: PreTrainedModel, what: dict[str, Any], history: pd.DataFrame | None = None) -> PreTrainedModel:

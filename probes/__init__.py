@@ -1,26 +1,27 @@
 """layerscope's probes: see, layer by layer and language by language, what compression did to representations."""
 
-import probes.noise  # noqa: F401  # isort: skip
+import probes.silence  # noqa: F401  # isort: skip
 from importlib import import_module
 from types import ModuleType
 
-from probes.alignment import alignment_gap, margin_retrieval, retrieval
-from probes.capture import capture
-from probes.checkpoint import load_checkpoint
 from probes.comparison import Comparison, compare
 from probes.corpus import cautions, describe, load_corpus
-from probes.drift import accuracy, drift, loyalty
 from probes.errors import DependencyError, InputError, LayerscopeWarning
-from probes.geometry import geometry
-from probes.linear_probe import linear_probe
-from probes.module_error import module_error
-from probes.representations import from_arrays, open_representations
-from probes.representers import representer_support, representers
-from probes.resampling import difference
-from probes.separability import class_separability
-from probes.similarity import similarity
-from probes.snr import snr
-from probes.variability import best_layer, variability
+from probes.measures.attribution.representers import representer_support, representers
+from probes.measures.classes.class_separability import class_separability
+from probes.measures.classes.linear_probe import linear_probe
+from probes.measures.classes.snr import snr
+from probes.measures.classes.variability import best_layer, variability
+from probes.measures.fidelity.drift import drift
+from probes.measures.fidelity.loyalty import accuracy, loyalty
+from probes.measures.fidelity.module_error import module_error
+from probes.measures.fidelity.similarity import similarity
+from probes.measures.languages.alignment import alignment_gap, margin_retrieval, retrieval
+from probes.measures.space.geometry import geometry
+from probes.models.checkpoint import load_checkpoint
+from probes.results.difference import difference
+from probes.states.capture import capture
+from probes.states.representations import from_arrays, open_representations
 
 __all__ = [
     "Comparison",

@@ -10,12 +10,12 @@ from pathlib import Path
 import datasets
 import pandas as pd
 
-from probes.capture import POOLINGS
 from probes.command import run
 from probes.comparison import FAMILIES, OF_PAIRS, PROBES, check_folder, compare
 from probes.corpus import cautions, describe, load_corpus
 from probes.errors import InputError
-from probes.report import check_path
+from probes.states.pooling import POOLINGS
+from probes.views.report import check_path
 
 
 def main(arguments: Sequence[str] | None = None) -> int:

@@ -21,23 +21,29 @@ import torch
 import xarray as xr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from probes.alignment import alignment_gap, check_pivot, margin_retrieval, retrieval
-from probes.capture import capture, check_length, check_settings, classifies
-from probes.checkpoint import check_checkpoint, check_fit, embedding_rows, load_checkpoint
 from probes.corpus import cautions, check_corpus
-from probes.drift import accuracy, class_names, drift, loyalty
 from probes.errors import InputError, LayerscopeWarning
 from probes.files import check_writable, write_whole
-from probes.geometry import FEWEST_IDS, GEOMETRY, geometry
-from probes.linear_probe import check_linear_probe, linear_probe
-from probes.module_error import module_error
-from probes.representations import check_representations, from_arrays
-from probes.representers import check_splits, representer_support
-from probes.resampling import ABOUT, POOLED, apart, check_draws, difference
-from probes.separability import class_separability
-from probes.similarity import MEASURES, check_enough, similarity
-from probes.snr import snr
-from probes.variability import best_layer, variability
+from probes.measures.attribution.representers import check_splits, representer_support
+from probes.measures.classes.class_separability import class_separability
+from probes.measures.classes.linear_probe import check_linear_probe, linear_probe
+from probes.measures.classes.snr import snr
+from probes.measures.classes.variability import best_layer, variability
+from probes.measures.fidelity.drift import drift
+from probes.measures.fidelity.loyalty import accuracy, loyalty
+from probes.measures.fidelity.module_error import module_error
+from probes.measures.fidelity.similarity import MEASURES, similarity
+from probes.measures.languages.alignment import alignment_gap, check_pivot, margin_retrieval, retrieval
+from probes.measures.space.geometry import FEWEST_IDS, GEOMETRY, geometry
+from probes.models.checkpoint import check_checkpoint, load_checkpoint
+from probes.models.facts import check_fit, check_length, classifies, embedding_rows
+from probes.results.difference import difference
+from probes.results.draws import POOLED, check_draws
+from probes.results.result import ABOUT, split_measures
+from probes.states.capture import capture
+from probes.states.predictions import class_names
+from probes.states.representations import check_enough, check_representations, from_arrays
+from probes.states.running import check_settings
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -206,7 +212,7 @@ class Comparison:
         A probe that has more to a number than its layer is drawn as maps, one a model: similarities layer by layer, the
         error of modules by layer, representer values by language.
         """
-        from probes.plots import curves, maps
+        from probes.views.figures import curves, maps
 
         chosen = self._probes(probe)
         flat = [p for p in chosen if not self.is_map(p)]
@@ -214,7 +220,7 @@ class Comparison:
 
     def plot_damage(self, probe: str) -> Figure:
         """Draw the difference to the baseline, languages by layers, one panel a model; dots mark p_adjusted < 0.05."""
-        from probes.plots import damage
+        from probes.views.figures import damage
 
         return damage(self, self._probes(probe)[0])
 
@@ -229,7 +235,7 @@ class Comparison:
         Raises:
             InputError: a setting is unknown; anywidget is not installed.
         """
-        from probes.widgets.explorer import reopen
+        from probes.views.explorer import reopen
 
         self._explorer = reopen(self, self._explorer, settings)
         return self._explorer
@@ -240,7 +246,7 @@ class Comparison:
         Raises:
             InputError: there is a file at the path that is no earlier report.
         """
-        from probes.report import write
+        from probes.views.report import write
 
         return write(self, Path(path))
 
@@ -382,7 +388,7 @@ def compare(
             errors = module_error(
                 original, loaded, own, corpus, draws=draws, seed=seed, names=(baseline, name), **_of_batches(settings)
             )
-            measured[name] |= {p: result for p, result in apart(errors).items() if p in chosen}
+            measured[name] |= {p: result for p, result in split_measures(errors).items() if p in chosen}
     table = pd.concat(
         [
             _rows(
@@ -622,7 +628,7 @@ def _measure(
         calls += [(FAMILIES["loyalty"], partial(loyalty, base, reps, **how))]
     for names, call in calls:
         if any(p in chosen for p in names):
-            found |= apart(call())
+            found |= split_measures(call())
     return {p: found[p] for p in chosen if p in found}
 
 

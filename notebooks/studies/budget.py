@@ -35,7 +35,7 @@ from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassificat
 
 import compress
 from compress.matrices import block_matrices, matrices_of
-from compress.training import train
+from compress.training.loop import train
 
 FOLDER = ROOT / "runs" / "study-budget"
 DEPTHS, WIDTHS, HEAD = (1, 2, 3, 4), (24, 48, 72, 96), 24

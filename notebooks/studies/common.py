@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-import probes.noise  # isort: skip
-
+import probes.silence  # isort: skip
 import importlib.util
 import json
 import os
@@ -25,8 +24,9 @@ from tqdm.auto import tqdm
 from transformers import BertForSequenceClassification, PreTrainedModel
 
 import probes
-from probes.checkpoint import quiet, weights_fingerprint
 from probes.files import write_whole
+from probes.models.fingerprint import weights_fingerprint
+from probes.silence import quiet
 
 HERE = Path(__file__).parent
 ROOT = HERE.parents[1]

@@ -45,10 +45,10 @@ import compress
 import probes
 from compress import CRD, CoDIR, CrossEntropy, HiddenStates, Relational, SoftLabels, recipes
 from compress.matrices import block_matrices
-from compress.objectives import Objective
-from compress.training import train
+from compress.objectives.base import Objective
+from compress.training.loop import train
 from probes.files import write_whole
-from probes.sharing import apply_sharing
+from probes.models.formats.shared_layers import apply_sharing
 
 FOLDER = ROOT / "runs" / "study-distillation"
 LAYERS, STEPS = 2, 150

@@ -36,9 +36,9 @@ from transformers import PreTrainedModel
 import compress
 import probes
 from compress import recipes
-from compress.training import train
+from compress.training.loop import train
 from probes.files import write_whole
-from probes.resampling import difference
+from probes.results.difference import difference
 
 FOLDER = ROOT / "runs" / "study-quantization"
 BITS = (8, 6, 4, 3)

@@ -10,14 +10,14 @@ import torch
 from common import checkpoint_and_corpus, interleaved
 
 import probes
-from probes.capture import _Batches, _tokenise
 from probes.comparison import OF_ALIGNMENT, OF_LABELS
+from probes.states.tokens import Batches, tokenise
 
 rows, rounds = (int(a) for a in (sys.argv[1:] + ["2000", "3"][len(sys.argv) - 1 :]))
 model, tokenizer, corpus = checkpoint_and_corpus(rows)
 pivot = "eng_Latn" if "eng_Latn" in corpus["language"] else "en"
-tokens = _tokenise(tokenizer, corpus, tokenizer.model_max_length, model, "model")
-batches = _Batches(tokens, 64, 4096)
+tokens = tokenise(tokenizer, corpus, tokenizer.model_max_length, model, "model")
+batches = Batches(tokens, 64, 4096)
 prepared = [batches.tensors(part, "mean", torch.device("cpu"))[0] for part in batches.over(0, rows)]
 body = model.base_model
 

@@ -19,9 +19,11 @@ from common import interleaved
 from transformers import PreTrainedModel, TrainerCallback
 
 import probes
-from compress.distill import distill
-from compress.objectives import AttentionOutputs, CrossCorrelation, CrossEntropy, HiddenStates, Relational, SoftLabels
-from compress.training import train
+from compress.distillation.distill import distill
+from compress.objectives.labels import CrossEntropy, SoftLabels
+from compress.objectives.layers import AttentionOutputs, HiddenStates
+from compress.objectives.texts import CrossCorrelation, Relational
+from compress.training.loop import train
 
 STEPS, SKIPPED = 12, 2
 rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 7

@@ -37,8 +37,8 @@ def measure(probe: str, rows: int, folder: Path) -> None:
     import numpy as np
 
     import probes
-    from probes.capture import _Store
-    from probes.representations import BLOCK
+    from probes.states.representations import BLOCK
+    from probes.states.store import Store
 
     rng = np.random.default_rng(0)
     ids = rows // 4
@@ -49,7 +49,7 @@ def measure(probe: str, rows: int, folder: Path) -> None:
         language=np.tile(["en", "fr", "ar", "zh"], ids),
         label=np.repeat(label, 4),
     )
-    store = _Store(folder / "states.zarr", "bench")
+    store = Store(folder / "states.zarr", "bench")
     hidden = store.open(small.drop_vars("hidden").assign_attrs(fingerprint="bench"), {"hidden": (7, rows, 384)}, rows)[
         "hidden"
     ]

@@ -10,10 +10,10 @@ import torch
 from common import interleaved
 
 import probes
-from compress.criteria import scores
 from compress.matrices import block_matrices
-from compress.prune import _Masks
-from compress.training import collate, training_rows
+from compress.pruning.criteria import scores
+from compress.pruning.prune import _Masks
+from compress.rows import collate, training_rows
 
 rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 9
 model, tokenizer = probes.load_checkpoint("bundled")

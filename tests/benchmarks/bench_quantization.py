@@ -17,9 +17,9 @@ from onnxruntime.quantization import QuantType, quantize_dynamic
 
 import compress
 import probes
-from compress.deploy import deploy, export
-from probes.capture import batches_of
-from probes.onnx_model import OnnxModel
+from compress.quantization.deploy import deploy, export
+from probes.models.formats.onnx_model import OnnxModel
+from probes.states.tokens import batches_of
 
 ROWS, ALONE, ROUNDS = 128, 64, 7
 

@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from probes.representers import representers
+from probes.measures.attribution.representers import representers
 
 L2 = 0.003  # dattri's default
 LARGE = (50_000, 768, 15)

@@ -25,8 +25,8 @@ import torch.nn.functional as F
 from threadpoolctl import threadpool_limits
 
 import probes
-from compress.sparsify import (
-    Translations,
+from compress.objectives.sparse import Translations
+from compress.retrieval.sparsify_embeddings import (
     inverted_index,
     nearest,
     recall,
@@ -34,7 +34,7 @@ from compress.sparsify import (
     sparse_embeddings,
     sparsify_embeddings,
 )
-from compress.training import train
+from compress.training.loop import train
 
 FEATURES, TEXTS, QUERIES = 512, 100_000, 50
 WEIGHTS = [("flops", 0.0), ("flops", 0.1), ("flops", 1.0), ("flops", 10.0), ("l1", 0.003), ("l1", 0.03), ("l1", 0.3)]

@@ -11,7 +11,7 @@ from stops import Stops
 import compress
 import probes
 from compress import recipes, recovery
-from compress.training import train
+from compress.training.loop import train
 
 QUIET = {"progress": False, "batch_size": 8, "learning_rate": 1e-3}
 RECIPES = {

@@ -13,8 +13,8 @@ import probes
 from compress import prune, save
 from compress.matrices import block_matrices
 from compress.saving import check_new, pack_weights
-from probes.checkpoint import weights_fingerprint
-from probes.packed import unpack
+from probes.models.fingerprint import weights_fingerprint
+from probes.models.formats.packed import unpack
 
 
 @pytest.fixture

@@ -1,0 +1,1 @@
+"""Fewer or narrower layers that learn from a teacher."""

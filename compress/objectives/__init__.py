@@ -1,0 +1,36 @@
+"""What a model should come close to: its labels, a teacher, or its former weights.
+
+`base` says what an objective is; `labels`, `texts`, `layers`, `weights`, `contrast`, `domains`, `transferability` and
+`sparse` hold them by what they compare; `memory` is what contrastive ones remember.
+"""
+
+from compress.objectives.base import Objective, Pass, check
+from compress.objectives.contrast import CRD, CoDIR
+from compress.objectives.labels import CrossEntropy, SoftLabels
+from compress.objectives.layers import AttentionOutputs, Attentions, HiddenStates
+from compress.objectives.sparse import SparseActivations, Translations
+from compress.objectives.texts import CrossCorrelation, Relational, RepresentationCosine, RepresentationMSE
+from compress.objectives.transferability import MetaTeacher, Transferable
+from compress.objectives.weights import AlignedWeights
+
+__all__ = [
+    "CRD",
+    "AlignedWeights",
+    "AttentionOutputs",
+    "Attentions",
+    "CoDIR",
+    "CrossCorrelation",
+    "CrossEntropy",
+    "HiddenStates",
+    "MetaTeacher",
+    "Objective",
+    "Pass",
+    "Relational",
+    "RepresentationCosine",
+    "RepresentationMSE",
+    "SoftLabels",
+    "SparseActivations",
+    "Transferable",
+    "Translations",
+    "check",
+]

@@ -1,0 +1,296 @@
+"""Objectives: what a model in training should come close to, its labels, its teacher or its former weights.
+
+A training loop calls each objective once a batch with what student and teacher gave, and adds up what comes back:
+
+    loss = sum(objective(student, teacher, batch) for objective in objectives)
+
+An objective is any object with `name`, `weight`, `needs` and such a call, see `Objective`. Those here compute in
+float32 at least, whatever the models compute in. No gradient reaches the teacher.
+
+Where student and teacher differ in width, objectives that compare their features learn a linear map, with bias, of the
+student's to the teacher's, one for each pair of layers that is compared; after the training it is gone.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Protocol
+
+import torch
+from transformers import PreTrainedModel
+
+from probes.errors import InputError
+from probes.models.facts import size_of
+
+NEEDS = frozenset({"labels", "teacher", "hidden_states", "attentions", "attention_outputs"})
+IGNORED = -100  # the label of a token that has none
+# What layers have to compare, in words, and how a model is made to give it.
+HOW = {
+    "hidden_states": ("hidden states", "call it with output_hidden_states=True"),
+    "attentions": (
+        "attention maps",
+        'call it with output_attentions=True after model.set_attn_implementation("eager"); no other implementation '
+        "returns them",
+    ),
+    "attention_outputs": ("attention outputs", "call it within watching_attention(model)"),
+}
+
+
+@dataclass(frozen=True)
+class Pass:
+    """What a model gave for one batch.
+
+    Attributes:
+        model: the model itself, without what a training loop wraps around it.
+        logits: (batch, class), or (batch, token, class) of a model that labels or predicts tokens; None without a head.
+        hidden_states: (batch, token, feature) of the embeddings and after each block, where they were asked for.
+        attentions: (batch, head, token, token), probabilities of each block, where they were asked for.
+        attention_outputs: (batch, token, heads * size) of each block, what its heads give, side by side, before the
+            output projection, where they were asked for; `watching_attention` collects them.
+    """
+
+    model: PreTrainedModel
+    logits: torch.Tensor | None
+    hidden_states: tuple[torch.Tensor, ...] | None = None
+    attentions: tuple[torch.Tensor, ...] | None = None
+    attention_outputs: tuple[torch.Tensor, ...] | None = None
+
+
+class Objective(Protocol):
+    """What a training loop asks of an objective.
+
+    It may also have a method `check(student, teacher)` of two models, the teacher None where there is none, that raises
+    `InputError` where it cannot work with them; `check` of this module calls it.
+
+    An objective that learns or remembers something has a method `prepare(student, teacher, rows, seed)`, which
+    `compress.training.train` calls once before the first step, with both models in evaluation mode and on their device
+    (the teacher None where there is none), the rows of `compress.training.training_rows`, and the seed of the training.
+    It returns a `torch.nn.Module`: its parameters are trained beside the student's, by the learning rate of the
+    training or the objective's attribute `learning_rate`, and its buffers are kept in checkpoints with them. At each
+    call `batch["modules"][name]` is that module, and `batch["index"]` (batch,) says which of the rows the texts are.
+    The objective itself stays as it is, and can be used again.
+
+    Under `torchrun` each process calls it on the whole of every batch, so that what it remembers is the same in all of
+    them, as long as it draws from a generator of its own, seeded by `seed` and what the module holds.
+    """
+
+    @property
+    def name(self) -> str:
+        """What its values are logged under."""
+
+    @property
+    def weight(self) -> float:
+        """What its loss is multiplied by, at least 0."""
+
+    @property
+    def needs(self) -> frozenset[str]:
+        """What the loop must provide beside the logits: any of `NEEDS`."""
+
+    def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, Any]) -> torch.Tensor:
+        """Return the loss of a batch, a scalar, times `weight`."""
+
+
+def check(
+    objectives: Sequence[Objective], student: PreTrainedModel, teacher: PreTrainedModel | None, labelled: bool
+) -> None:
+    """Raise where objectives cannot work with two models and the data, before any training.
+
+    Args:
+        objectives: what the student is to be trained on.
+        student: the model to be trained.
+        teacher: the model it learns from, where there is one.
+        labelled: whether the data has labels.
+
+    Raises:
+        InputError: there are no objectives; two have one name; a weight is negative or not finite; labels or a teacher
+            are needed and there are none; student and teacher differ in classes, or lack layers, where an objective
+            compares them, or are of an architecture whose attention outputs are not known; a reference lacks a matrix
+            or has it in another shape.
+
+    Example:
+        >>> import probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> check([CrossEntropy(), SoftLabels(weight=0.5)], model, None, labelled=True)
+        Traceback (most recent call last):
+        probes.errors.InputError: objective soft_labels needs a teacher, found none: give one, or leave it out
+    """
+    for role, model in (("student", student), ("teacher", teacher)):
+        if model is not None and not isinstance(model, PreTrainedModel):
+            raise InputError(f"the {role} is a {type(model).__name__}: expected a model of transformers")
+    if not objectives:
+        raise InputError("expected at least one objective, found none: without one there is nothing to train on")
+    names = [objective.name for objective in objectives]
+    for objective in objectives:
+        name = objective.name
+        if names.count(name) > 1:
+            raise InputError(f"{names.count(name)} objectives are named {name}: give each its own name, with name=...")
+        check_number(name, "weight", objective.weight, least=0)
+        if unknown := sorted(objective.needs - NEEDS):
+            raise InputError(f"objective {name} needs {unknown}: expected any of {sorted(NEEDS)}")
+        if "labels" in objective.needs and not labelled:
+            raise InputError(f"objective {name} needs labels, the data has none: add a label column, or leave it out")
+        if "teacher" in objective.needs and teacher is None:
+            raise InputError(f"objective {name} needs a teacher, found none: give one, or leave it out")
+        if (own_check := getattr(objective, "check", None)) is not None:
+            own_check(student, teacher)
+
+
+def wide(x: torch.Tensor) -> torch.Tensor:
+    """Return a tensor in float32 at least."""
+    return x.to(torch.promote_types(x.dtype, torch.float32))
+
+
+def given_teacher(teacher: Pass | None, name: str) -> Pass:
+    """Return what the teacher gave; raise where there is none."""
+    if teacher is None:
+        raise InputError(f"objective {name} needs a teacher, found none: give one, or leave it out")
+    return teacher
+
+
+def given_entry(batch: Mapping[str, torch.Tensor], key: str, name: str) -> torch.Tensor:
+    """Return an entry of a batch; raise where there is none."""
+    if batch.get(key) is None:
+        raise InputError(f"objective {name}: the batch has no {key}, found {sorted(batch)}: add it")
+    return batch[key]
+
+
+def given_logits(given: Pass, name: str) -> torch.Tensor:
+    """Return the logits a model gave, in float32 at least; raise where there are none."""
+    if given.logits is None:
+        raise InputError(
+            f"objective {name}: {type(given.model).__name__} gave no logits: expected a model with a head of classes"
+        )
+    return wide(given.logits)
+
+
+def given_layers(given: Pass, what: str, name: str) -> tuple[torch.Tensor, ...]:
+    """Return what a model gave by layer: `hidden_states`, `attentions` or `attention_outputs`."""
+    found: tuple[torch.Tensor, ...] | None = getattr(given, what)
+    if not found or any(layer is None for layer in found):
+        words, how = HOW[what]
+        raise InputError(f"objective {name}: {type(given.model).__name__} gave no {words}: {how}")
+    return found
+
+
+def attended_tokens(batch: Mapping[str, torch.Tensor], like: torch.Tensor, name: str) -> torch.Tensor:
+    """Mark the tokens that are not padding: (batch, token), as the first two dimensions of another tensor."""
+    mask = given_entry(batch, "attention_mask", name)
+    if mask.shape != like.shape[:2]:
+        raise InputError(
+            f"objective {name}: expected an attention_mask of shape {tuple(like.shape[:2])}, one entry to each token, "
+            f"found {tuple(mask.shape)}"
+        )
+    return mask.bool()
+
+
+def uniform_layers(student: int, teacher: int) -> list[int]:
+    """Return the teacher's layer, at most so many, for the layers 0 (embeddings), 1, ... of a student of some blocks.
+
+    Example:
+        >>> uniform_layers(2, 6), uniform_layers(3, 4)
+        ([0, 3, 6], [0, 1, 3, 4])
+    """
+    # Halves up: of 5 blocks 2 stand for the 3rd and the 5th.
+    return [(2 * i * teacher + student) // (2 * student) for i in range(student + 1)] if student else [0]
+
+
+def layer_pairs(
+    name: str, student: int, teacher: int, layers: Mapping[int, int] | None, first: int
+) -> list[tuple[int, int]]:
+    """Return which of so many layers of the student is compared to which of the teacher's.
+
+    Of them `first`, 0 or 1, stand before that of the first block.
+    """
+    if layers is None:
+        if student > teacher:
+            raise InputError(
+                f"objective {name}: the student has {student} layers to compare, the teacher {teacher}: say with "
+                "layers= which of the teacher's each of the student's is compared to"
+            )
+        uniform = uniform_layers(student - first, teacher - first)
+        return [(i, uniform[i + 1 - first] - 1 + first) for i in range(student)]
+    for i, j in layers.items():
+        if not (0 <= i < student and 0 <= j < teacher):
+            raise InputError(
+                f"objective {name}: layers has {i}: {j}: expected a layer of the student from 0 to {student - 1} "
+                f"and one of the teacher from 0 to {teacher - 1}"
+            )
+    return list(layers.items())
+
+
+def class_count(model: PreTrainedModel) -> int:
+    """Return how many classes a model tells apart, or tokens it predicts."""
+    return size_of(model, "vocab_size") if model.get_output_embeddings() is not None else model.config.num_labels or 0
+
+
+def check_classes(name: str, model: PreTrainedModel) -> None:
+    """Raise where a model does not tell classes apart."""
+    if model.base_model is model:
+        raise InputError(f"objective {name}: {type(model).__name__} has no head: expected a model that gives classes")
+    if class_count(model) < 2:
+        raise InputError(
+            f"objective {name}: {type(model).__name__} gives {class_count(model)} number(s) a text or token: "
+            "expected at least two classes"
+        )
+
+
+def check_shapes(name: str, what: str, student: torch.Tensor, teacher: torch.Tensor) -> None:
+    """Raise where what student and teacher gave differs in shape."""
+    if student.shape != teacher.shape:
+        raise InputError(
+            f"objective {name}: {what} of shape {tuple(student.shape)} by the student, {tuple(teacher.shape)} by the "
+            "teacher: expected the same"
+        )
+
+
+def check_choice(name: str, setting: str, value: str, known: tuple[str, ...]) -> None:
+    """Raise where a setting is none of the known words."""
+    if value not in known:
+        raise InputError(f"objective {name}: {setting}={value!r}: expected one of {known}")
+
+
+def check_number(name: str, setting: str, value: float, *, least: float = -math.inf, above: float = -math.inf) -> None:
+    """Raise where a setting is no finite number within its bounds."""
+    if not isinstance(value, numbers.Real) or not math.isfinite(value) or value < least or value <= above:
+        bound = f"above {above:g}" if above > -math.inf else f"at least {least:g}"
+        raise InputError(f"objective {name}: {setting}={value!r}: expected a finite number {bound}")
+
+
+def is_whole(value: object) -> bool:
+    """Say whether something is a whole number, of Python or NumPy; True and False are none."""
+    return isinstance(value, numbers.Integral) and not isinstance(value, bool)
+
+
+def pooled(states: torch.Tensor, attended: torch.Tensor, pooling: str) -> torch.Tensor:
+    """Return one representation a text: of its first token, or the mean over those that are not padding."""
+    states = wide(states)
+    if pooling == "first":  # after padding, where that is on the left
+        return states[torch.arange(len(states), device=states.device), attended.int().argmax(1)]
+    return states.masked_fill(~attended[..., None], 0).sum(1) / attended.sum(1, keepdim=True).clamp_min(1)
+
+
+def given_module(batch: Mapping[str, Any], name: str) -> Any:
+    """Return what `prepare` of the objective of this name made; raise where it is not in the batch."""
+    modules = batch.get("modules") or {}
+    if name not in modules:
+        raise InputError(
+            f"objective {name}: the batch has no module of it, found {sorted(modules)}: call prepare once before "
+            f'training and give what it returns as batch["modules"]["{name}"]'
+        )
+    return modules[name]
+
+
+def check_count(name: str, setting: str, value: int) -> None:
+    """Raise where a setting is no whole number of at least 1."""
+    if not is_whole(value) or value < 1:
+        raise InputError(f"objective {name}: {setting}={value!r}: expected a whole number of at least 1")
+
+
+def cosines(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """Cosine of each row of x with that of y; 0, without a gradient that is not finite, where one is zero."""
+    lengths = (torch.linalg.vector_norm(z, dim=1) for z in (x, y))
+    x_length, y_length = (length.where(length > 0, 1) for length in lengths)
+    return (x * y).sum(1) / (x_length * y_length)

@@ -1,0 +1,424 @@
+"""Contrastive objectives: the student's representation of a text comes closer to the teacher's of that text than to
+those of other texts, which a memory bank keeps from earlier batches.
+
+Beside what `compress.objectives` says of objectives, these learn projections and remember latents: `prepare` makes the
+module that holds both, a training loop optimises and saves it and hands it back in `batch["modules"][name]`, together
+with the numbers of the training rows in `batch["index"]`.
+"""
+
+from __future__ import annotations
+
+import inspect
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from transformers import PreTrainedModel
+
+from compress.objectives.base import (
+    Pass,
+    attended_tokens,
+    check_choice,
+    check_classes,
+    check_count,
+    check_number,
+    given_layers,
+    given_module,
+    given_teacher,
+    layer_pairs,
+    pooled,
+    wide,
+)
+from compress.objectives.memory import (
+    Draw,
+    Memory,
+    confused_classes,
+    draw_of_classes,
+    draw_of_instances,
+    nearest_rows,
+    pools_of,
+)
+from probes.errors import InputError
+from probes.models.facts import size_of
+from probes.states.running import evaluating
+
+_TEXTS = 64  # of one forward pass of the teacher before training
+_NEAR = {"classes": 5, "instances": 100}  # top_k without one given
+
+
+@dataclass(frozen=True)
+class _Contrast:
+    """What contrastive objectives share: two projections, and memory banks of what they gave."""
+
+    weight: float = 1.0
+    k: int = 100
+    size: int = 128
+    temperature: float = 0.07
+    momentum: float = 0.5
+    name: str = ""
+    needs: ClassVar[frozenset[str]] = frozenset({"teacher", "hidden_states"})
+
+    def __post_init__(self) -> None:
+        check_number(self.name, "weight", self.weight, least=0)
+        check_number(self.name, "temperature", self.temperature, above=0)
+        check_number(self.name, "momentum", self.momentum, least=0)
+        if self.momentum >= 1:
+            raise InputError(f"objective {self.name}: momentum={self.momentum!r}: expected below 1, or nothing is kept")
+        for setting in ("k", "size"):
+            check_count(self.name, setting, getattr(self, setting))
+
+    def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, Any]) -> torch.Tensor:
+        """Return the loss of a batch with `attention_mask`, `index` and `modules`, times the weight."""
+        memory = given_module(batch, self.name)
+        s, t = self._summary(student, batch, 0), self._summary(given_teacher(teacher, self.name), batch, 1).detach()
+        with torch.autocast(s.device.type, enabled=False):  # which would round the scores to three digits
+            loss = self._loss(memory, memory.latents("student", s), memory.latents("teacher", t), batch)
+        memory.updates += 1
+        return self.weight * loss
+
+    def _summary(self, given: Pass, batch: Mapping[str, Any], side: int) -> torch.Tensor:
+        """Return what is projected of each text (text, feature), of the student, side 0, or the teacher, side 1."""
+        raise NotImplementedError
+
+    def _loss(self, memory: Memory, s: torch.Tensor, t: torch.Tensor, batch: Mapping[str, Any]) -> torch.Tensor:
+        raise NotImplementedError
+
+    def _two_sided(
+        self,
+        memory: Memory,
+        s: torch.Tensor,
+        t: torch.Tensor,
+        rows: np.ndarray,
+        drawn: np.ndarray,
+        shares: np.ndarray | None = None,
+    ) -> torch.Tensor:
+        """Return the loss of the student against the teacher's bank plus the reverse, and bring both banks up to date.
+
+        `shares` are those of the positive in a mixture with each of the first negatives, (text, mixture).
+        """
+        index = torch.from_numpy(np.column_stack([rows, drawn])).to(s.device)
+        total = s.new_zeros(())
+        for side, (anchor, bank) in enumerate(((s, memory.teacher_bank), (t, memory.student_bank))):
+            kept = F.embedding(index, bank)  # several times faster than bank[index]
+            scores = _scores(anchor, kept, self.temperature)
+            if memory.updates == 0:
+                every = scores.detach()
+                memory.log_z[side] = every.logsumexp((0, 1)) - math.log(every.numel()) + math.log(len(bank))
+            shift = memory.log_z[side] + math.log(self.k / len(bank))
+            logs = F.logsigmoid(scores[:, 0] - shift) + F.logsigmoid(shift - scores[:, 1:]).sum(1)
+            if shares is not None:
+                share = torch.from_numpy(shares).to(kept)[..., None]
+                mixed = F.normalize(share * kept[:, :1] + (1 - share) * kept[:, 1 : 1 + shares.shape[1]], dim=2)
+                pseudo = F.logsigmoid(shift - _scores(anchor, mixed, self.temperature))
+                logs = logs + ((1 - share[..., 0]) * pseudo).sum(1)
+            total = total - logs.mean()
+        memory.remember("student", index[:, 0], s, self.momentum)
+        memory.remember("teacher", index[:, 0], t, self.momentum)
+        return total
+
+
+@dataclass(frozen=True)
+class CoDIR(_Contrast):
+    """Contrastive loss of the student's intermediate layers against the teacher's, with a memory bank of negatives.
+
+    The states of a text are pooled in each layer and put side by side; a linear map for each model and division by the
+    length give g_S and g_T of `size` features. With g_k the negatives, texts of another label than the text's own, or
+    any other text where there are no labels, the loss is the mean over texts of
+
+        form="softmax": -log [ exp(g_T.g_S / temperature) / (exp(g_T.g_S / temperature) + sum_k exp(g_k.g_S /
+        temperature)) ], in nats: g_T of the teacher as it is now, g_k from a bank of the teacher's latents.
+        form="nce": half the sum, over the student against the teacher's bank v and the teacher against the student's,
+        of -log(P_0 / (P_0 + k / N)) - sum_k log((k / N) / (P_k + k / N)), with P_j = exp(v_j.g / temperature) / Z, v_0
+        the text's own latent, N the training rows, and Z N times the mean of the exp in the first batch.
+
+    After the loss, the latents v of the batch's texts become momentum * v + (1 - momentum) * g, at length 1.
+
+    Args:
+        weight: what the loss is multiplied by.
+        k: negatives of a text, at least 1, all different unless there are fewer to draw from.
+        size: features of a latent, at least 1.
+        temperature: above 0.
+        momentum: what stays of a latent in the bank, from 0 to below 1.
+        name: what it is logged under.
+        pooling: "mean" over the tokens that are not padding, or the "first" token.
+        layers: the teacher's layer for each layer of the student that is taken, 0 the embeddings, i the states after
+            block i; without it the states after every block of either model, which may differ in number.
+        form: "softmax" or "nce".
+        negatives: "bank", or "batch": all the other texts of the batch that may be negatives, in place of k from the
+            bank, for form="softmax". A text without any has the loss 0.
+
+    Raises:
+        InputError: a number is outside its range or a word not known; at the check, layers are taken that student or
+            teacher do not have; when prepared, there are no rows, one row, or rows of one label; at the call, the
+            teacher, hidden states, row numbers or the prepared module are missing.
+
+    Notes:
+        Sun, Gan, Cheng, Fang, Wang and Liu 2020, arXiv 2009.14167: mean pooling of every layer; the softmax form is as
+        recalled. Their released code differs: form="nce", pooling="first", and of a teacher of 12 layers and a student
+        of 6, `layers={1: 1, 2: 3, 3: 5, 4: 7, 5: 9, 6: 11}`; its loss is a mean over texts where cross-entropy and
+        divergence are sums, and the total is divided by the texts of a batch: its weight, divided by that, is `weight`
+        here. k, size, temperature, momentum and how banks begin, uniform in +- sqrt(3 / size), are the code's for both
+        forms. In the batch form the negatives are the teacher's latents as they are now, with a gradient to the
+        teacher's projection; for the pretraining of the paper, hard negatives come from the same batch. Choices made
+        here: one bank for "softmax", drawing with replacement only where a text has fewer than k negatives, and not
+        using the embeddings. With "softmax" and a bank the teacher's map stays as it was drawn, also a choice made
+        here: a bank has no gradient, so that the map would learn from positives only and bring the latents of all
+        texts together, away from what the bank still holds of them: the loss is small before anything is learned.
+        Without labels translations of a text count as other texts.
+
+    Example:
+        >>> import torch, probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> rows = [{"input_ids": [1, 2 + i], "labels": i % 2, "index": i} for i in range(4)]
+        >>> objective = CoDIR(k=2, layers={1: 1})
+        >>> batch = {"index": torch.tensor([0, 1]), "attention_mask": torch.ones(2, 1)}
+        >>> batch["modules"] = {"codir": objective.prepare(model, model, rows, seed=0)}
+        >>> states = (torch.zeros(2, 1, 128), torch.ones(2, 1, 128))
+        >>> given = Pass(model, None, hidden_states=states)
+        >>> objective(given, given, batch).shape
+        torch.Size([])
+    """
+
+    name: str = "codir"
+    pooling: Literal["mean", "first"] = "mean"
+    layers: Mapping[int, int] | None = None
+    form: Literal["softmax", "nce"] = "softmax"
+    negatives: Literal["bank", "batch"] = "bank"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(self.name, "pooling", self.pooling, ("mean", "first"))
+        check_choice(self.name, "form", self.form, ("softmax", "nce"))
+        check_choice(self.name, "negatives", self.negatives, ("bank", "batch"))
+        if self.form == "nce" and self.negatives == "batch":
+            raise InputError(f'objective {self.name}: form="nce" draws from a bank: give negatives="bank"')
+        if self.layers is not None and not self.layers:
+            raise InputError(f"objective {self.name}: layers is empty: give the teacher's for each of the student's")
+
+    def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+        """Raise `InputError` where student or teacher lack a layer that is taken."""
+        if self.layers is not None:
+            s, t = (1 + size_of(model, "num_hidden_layers") for model in (student, teacher))
+            layer_pairs(self.name, s, t, self.layers, first=1)
+
+    def prepare(
+        self, student: PreTrainedModel, teacher: PreTrainedModel, rows: Sequence[Mapping[str, Any]], seed: int
+    ) -> Memory:
+        """Return the projections and, for negatives from a bank, the banks of these rows."""
+        self.check(student, teacher)
+        pools = pools_of(rows, self.name)
+        sides = {"batch": (), "bank": ("teacher",)} if self.form == "softmax" else {"bank": ("student", "teacher")}
+        widths = []
+        for side, model in enumerate((student, teacher)):
+            taken = self._taken(1 + size_of(model, "num_hidden_layers"), side)
+            widths.append(len(taken) * size_of(model, "hidden_size"))
+        memory = Memory(widths, self.size, len(rows), sides[self.negatives], pools.draw, seed)
+        if (self.form, self.negatives) == ("softmax", "bank"):
+            # It would hear of positives alone, since a bank has no gradient, and make all of its latents alike.
+            memory.teacher.requires_grad_(False)
+        return memory.to(student.device)
+
+    def _taken(self, count: int, side: int) -> list[int]:
+        """Return which of so many layers, embeddings included, are taken."""
+        return list(range(1, count)) if self.layers is None else [pair[side] for pair in self.layers.items()]
+
+    def _summary(self, given: Pass, batch: Mapping[str, Any], side: int) -> torch.Tensor:
+        states = given_layers(given, "hidden_states", self.name)
+        taken = self._taken(len(states), side)
+        if max(taken) >= len(states):
+            raise InputError(
+                f"objective {self.name}: layers has {max(taken)}, {type(given.model).__name__} gave the states of "
+                f"{len(states)}: expected at most {len(states) - 1}"
+            )
+        attended = attended_tokens(batch, states[0], self.name)
+        return torch.cat([pooled(states[i], attended, self.pooling) for i in taken], 1)
+
+    def _loss(self, memory: Memory, s: torch.Tensor, t: torch.Tensor, batch: Mapping[str, Any]) -> torch.Tensor:
+        if self.negatives == "batch":
+            own = torch.eye(len(s), dtype=torch.bool, device=s.device)
+            labels = batch.get("labels")
+            barred = own if labels is None else labels[:, None] == labels
+            scores = (s @ t.T / self.temperature).masked_fill(barred & ~own, -math.inf)
+            return F.cross_entropy(scores, torch.arange(len(s), device=s.device))
+        rows = memory.rows(batch, self.name)
+        drawn, _ = memory.draw(memory.generator(), rows, self.k)
+        if self.form == "nce":
+            return self._two_sided(memory, s, t, rows, drawn) / 2
+        index = torch.from_numpy(drawn).to(s.device)
+        kept = torch.cat([t[:, None], F.embedding(index, memory.teacher_bank)], 1)
+        scores = _scores(s, kept, self.temperature)
+        memory.remember("teacher", torch.from_numpy(rows).to(s.device), t, self.momentum)
+        return F.cross_entropy(scores, torch.zeros(len(s), dtype=torch.long, device=s.device))
+
+
+@dataclass(frozen=True)
+class CRD(_Contrast):
+    """Contrastive loss of the student's representation of a text against the teacher's, with chosen negatives.
+
+    The representation of a text is the last hidden state of its first token, or the mean over its tokens; a linear map
+    for each model and division by the length give g. With banks v of both models' latents of the N training rows,
+    P_j = exp(v_j.g / temperature) / Z, v_0 the text's own latent and Z N times the mean of the exp in the first batch,
+    the loss is the mean over texts, and the sum over the student against the teacher's bank and the reverse, of
+
+        -log(P_0 / (P_0 + k / N)) - sum over k negatives of log((k / N) / (P_k + k / N))
+
+    Negatives have another label than the text, or are any other text where there are no labels. "uniform" draws all
+    alike. "instances" draws from the `top_k` rows most similar to the text, by the cosine of the teacher's
+    representations before training, with P(j | i) proportional to exp(cosine / sharpness), each at most once, and,
+    where top_k < k, the rest alike from all. "classes" draws one of the `top_k` labels that the teacher most takes the
+    text's label for, with P(c' | c) proportional to exp(S_cc' / sharpness), and any row of it; S_cc' is the mean
+    probability the teacher gives c' over the rows of c, divided by that of all labels of the data but c.
+
+    With `mixup`, each negative v_k drawn from the top_k, or by "uniform", also gives a pseudo-negative
+    normalise(m v_0 + (1 - m) v_k) with m drawn from Beta(mixup, mixup), at most 0.5, which counts 1 - m.
+
+    After the loss, the latents v of the batch's texts become momentum * v + (1 - momentum) * g, at length 1.
+
+    Args:
+        weight: what the loss is multiplied by.
+        k: negatives of a text, at least 1.
+        size: features of a latent, at least 1.
+        temperature: above 0.
+        momentum: what stays of a latent in the bank, from 0 to below 1.
+        name: what it is logged under.
+        pooling: "first", which heads of encoders read, or "mean" over the tokens that are not padding.
+        negatives: "uniform", "classes" or "instances".
+        top_k: labels, at most all but one, or rows, at most those that every text has as negatives; without it 5
+            labels or 100 rows, or all where there are fewer.
+        sharpness: temperature of the similarities, above 0: the smaller, the more the most similar are drawn.
+        mixup: the parameter of the Beta distribution, above 0, or None.
+
+    Raises:
+        InputError: a number is outside its range or a word not known; when prepared, there are no rows, one row, or
+            rows of one label, `top_k` is more than there are, or labels or the teacher's head are missing for
+            "classes"; at the call, the teacher, hidden states, row numbers or the prepared module are missing.
+
+    Notes:
+        Contrastive representation distillation after the code of RepDistiller, with the negatives of semantically
+        conditioned negative sampling (SCNS), of the most similar classes or samples of a pretrained network, and with
+        interpolated latents as pseudo-negatives. Choices made here: the label filter, `sharpness`, filling up, noise
+        of probability 1 / N also where negatives are not drawn alike, labels compared by the teacher's confusion, and
+        how the mixture is drawn, which positive it takes, its weight and that k in k / N does not count it. No gradient
+        passes through the banks. k=100 suits some thousand texts; RepDistiller's default is 16384, as recalled. Where
+        "uniform" needs more different negatives than there are, it draws with replacement. Translations of a text count
+        as other texts where there are no labels, and are then its nearest.
+
+    Example:
+        >>> import torch, probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> rows = [{"input_ids": [1, 2 + i], "labels": i % 2, "index": i} for i in range(4)]
+        >>> objective = CRD(k=2, negatives="instances")
+        >>> memory = objective.prepare(model, model, rows, seed=0)
+        >>> batch = {"index": torch.tensor([0, 1]), "attention_mask": torch.ones(2, 1), "modules": {"crd": memory}}
+        >>> given = Pass(model, None, hidden_states=(torch.ones(2, 1, 128),))
+        >>> objective(given, given, batch).shape
+        torch.Size([])
+    """
+
+    name: str = "crd"
+    pooling: Literal["first", "mean"] = "first"
+    negatives: Literal["uniform", "classes", "instances"] = "uniform"
+    top_k: int | None = None
+    sharpness: float = 0.1
+    mixup: float | None = None
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(self.name, "pooling", self.pooling, ("first", "mean"))
+        check_choice(self.name, "negatives", self.negatives, ("uniform", "classes", "instances"))
+        check_number(self.name, "sharpness", self.sharpness, above=0)
+        if self.mixup is not None:
+            check_number(self.name, "mixup", self.mixup, above=0)
+        if self.top_k is not None:
+            check_count(self.name, "top_k", self.top_k)
+            if self.negatives == "uniform":
+                raise InputError(f'objective {self.name}: top_k is of negatives="classes" or "instances": leave it out')
+
+    def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+        """Raise `InputError` where labels are compared by a teacher that does not tell classes apart."""
+        if self.negatives == "classes":
+            check_classes(self.name, teacher)
+
+    def prepare(
+        self, student: PreTrainedModel, teacher: PreTrainedModel, rows: Sequence[Mapping[str, Any]], seed: int
+    ) -> Memory:
+        """Return the projections and banks of these rows, and, unless "uniform", run the teacher on them once."""
+        self.check(student, teacher)
+        pools = pools_of(rows, self.name)
+        draw: Draw = pools.draw
+        if self.negatives == "classes":
+            if not pools.labelled:
+                raise InputError(
+                    f'objective {self.name}: negatives="classes" needs labels, the rows have none: add a label column, '
+                    'or take negatives="instances"'
+                )
+            near = self._near(len(pools.classes) - 1, "labels other than a text's own")
+            _, probabilities = _run(teacher, rows, self.name, self.pooling)
+            draw = draw_of_classes(pools, *confused_classes(pools, probabilities, near, self.sharpness, self.name))
+        elif self.negatives == "instances":
+            near = self._near(len(rows) - int(pools.counts.max()), "rows that may be negatives of every text")
+            z, _ = _run(teacher, rows, self.name, self.pooling)
+            draw = draw_of_instances(pools, *nearest_rows(z, pools.of, near, self.sharpness))
+        widths = [size_of(model, "hidden_size") for model in (student, teacher)]
+        memory = Memory(widths, self.size, len(rows), ("student", "teacher"), draw, seed)
+        return memory.to(student.device)
+
+    def _near(self, most: int, what: str) -> int:
+        if self.top_k is None:
+            return min(most, _NEAR[self.negatives])
+        if self.top_k > most:
+            raise InputError(f"objective {self.name}: top_k={self.top_k}: expected at most {most}, the {what}")
+        return self.top_k
+
+    def _summary(self, given: Pass, batch: Mapping[str, Any], side: int) -> torch.Tensor:
+        last = given_layers(given, "hidden_states", self.name)[-1]
+        return pooled(last, attended_tokens(batch, last, self.name), self.pooling)
+
+    def _loss(self, memory: Memory, s: torch.Tensor, t: torch.Tensor, batch: Mapping[str, Any]) -> torch.Tensor:
+        rows, generator = memory.rows(batch, self.name), memory.generator()
+        drawn, near = memory.draw(generator, rows, self.k)
+        shares = None
+        if self.mixup is not None:
+            shares = generator.beta(self.mixup, self.mixup, (len(rows), near)).clip(max=0.5)
+        return self._two_sided(memory, s, t, rows, drawn, shares)
+
+
+def _run(
+    teacher: PreTrainedModel, rows: Sequence[Mapping[str, Any]], name: str, pooling: str
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the teacher's representation of each row (row, feature), and the probabilities it gives classes."""
+    device = teacher.device
+    order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
+    taken = inspect.signature(teacher.forward).parameters
+    keys = [key for key in ("input_ids", "token_type_ids") if key in rows[0] and key in taken]
+    states, probabilities = [], []
+    with evaluating(teacher, device), torch.inference_mode():
+        for start in range(0, len(rows), _TEXTS):
+            some = [rows[i] for i in order[start : start + _TEXTS]]
+            width = max(len(row["input_ids"]) for row in some)
+            pad = {"input_ids": teacher.config.get_text_config().pad_token_id or 0}
+            inputs = {
+                key: torch.tensor(
+                    [[*row[key], *[pad.get(key, 0)] * (width - len(row[key]))] for row in some], device=device
+                )
+                for key in keys
+            }
+            lengths = torch.tensor([len(row["input_ids"]) for row in some], device=device)
+            mask = (torch.arange(width, device=device) < lengths[:, None]).long()
+            outputs = teacher(**inputs, attention_mask=mask, output_hidden_states=True, return_dict=True)
+            given = Pass(teacher, outputs.get("logits"), outputs.get("hidden_states"))
+            states.append(pooled(given_layers(given, "hidden_states", name)[-1], mask.bool(), pooling))
+            if given.logits is not None and given.logits.ndim == 2:
+                probabilities.append(wide(given.logits).softmax(1))
+    back = torch.tensor(np.argsort(order), device=device)
+    z = torch.cat(states)[back]
+    return z, torch.cat(probabilities)[back] if probabilities else z.new_empty(len(rows), 0)
+
+
+def _scores(anchors: torch.Tensor, latents: torch.Tensor, temperature: float) -> torch.Tensor:
+    """Return <latent, anchor> / temperature: (text, latent) of (text, feature) and (text, latent, feature)."""
+    return torch.einsum("bd,bkd->bk", anchors, latents) / temperature

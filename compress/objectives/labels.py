@@ -1,0 +1,143 @@
+"""Objectives of a text's label: right ones, and those that a teacher gives."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import ClassVar
+
+import torch
+import torch.nn.functional as F
+from transformers import PreTrainedModel
+
+from compress.objectives.base import (
+    IGNORED,
+    Pass,
+    attended_tokens,
+    check_classes,
+    check_number,
+    check_shapes,
+    class_count,
+    given_entry,
+    given_logits,
+    given_teacher,
+)
+from probes.errors import InputError
+
+
+@dataclass(frozen=True)
+class CrossEntropy:
+    """Cross-entropy of the logits with the labels, the mean over texts or tokens.
+
+    -log softmax(logits)[label], in nats. Tokens with the label -100 are left out; a batch without any other gives 0. A
+    model that predicts the next token is compared to its labels one further, as transformers does itself.
+
+    Args:
+        weight: what the loss is multiplied by.
+        name: what it is logged under.
+
+    Raises:
+        InputError: the weight is negative or not finite; at the call, logits or labels are missing, or the labels are
+            not whole numbers, one to each text or token. A label that is no class of the head is PyTorch's to refuse.
+
+    Example:
+        >>> import torch, probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> student = Pass(model, logits=torch.zeros(2, 6))
+        >>> round(float(CrossEntropy()(student, None, {"labels": torch.tensor([0, 5])})), 3)  # log 6
+        1.792
+    """
+
+    weight: float = 1.0
+    name: str = "cross_entropy"
+    needs: ClassVar[frozenset[str]] = frozenset({"labels"})
+
+    def __post_init__(self) -> None:
+        check_number(self.name, "weight", self.weight, least=0)
+
+    def check(self, student: PreTrainedModel, teacher: PreTrainedModel | None) -> None:
+        """Raise `InputError` where the student does not tell classes apart."""
+        check_classes(self.name, student)
+
+    def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the loss of a batch with `labels` (batch,) or (batch, token), times the weight."""
+        logits, labels = given_logits(student, self.name), given_entry(batch, "labels", self.name)
+        if labels.shape != logits.shape[:-1] or labels.is_floating_point():
+            raise InputError(
+                f"objective {self.name}: expected labels of whole numbers of shape {tuple(logits.shape[:-1])}, found "
+                f"{labels.dtype} of shape {tuple(labels.shape)}: give one class to each text or token"
+            )
+        if logits.ndim == 3 and student.model.can_generate() and not student.model.config.is_encoder_decoder:
+            logits, labels = logits[:, :-1], labels[:, 1:]
+        total = F.cross_entropy(logits.flatten(0, -2), labels.flatten().long(), ignore_index=IGNORED, reduction="sum")
+        return self.weight * total / (labels != IGNORED).sum().clamp_min(1)
+
+
+@dataclass(frozen=True)
+class SoftLabels:
+    """Divergence of the student's class probabilities from the teacher's, both softened by a temperature.
+
+    temperature^2 KL(softmax(teacher / temperature) || softmax(student / temperature)), in nats, the mean over texts, or
+    over the tokens that are not padding.
+
+    Args:
+        weight: what the loss is multiplied by.
+        temperature: above 0. The larger, the more the logits of unlikely classes count: towards infinity the loss
+            becomes half the variance, over the classes, of the difference between the logits.
+        name: what it is logged under.
+
+    Raises:
+        InputError: the weight is negative or not finite, or the temperature not above 0; at the call, the teacher or
+            logits are missing, or those of student and teacher differ in shape.
+
+    Notes:
+        Hinton, Vinyals and Dean 2015, arXiv 1503.02531; the divergence of self-distilled pruning (O' Neill, Dutta,
+        Assem 2021, arXiv 2109.15014) is `CrossEntropy(weight=1 - a)` and `SoftLabels(weight=a)`, as recalled. The
+        gradient is that of the cross-entropy with the teacher's probabilities as labels, which only adds the teacher's
+        entropy. The code of sparse progressive distillation (arXiv 2110.08190) and SparseBERT (arXiv 2104.08682) takes
+        the mean of that over texts and classes without temperature^2: `weight=1 / (classes * temperature**2)` here.
+
+    Example:
+        >>> import torch, probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> student, teacher = Pass(model, torch.tensor([[0.0, 0.0]])), Pass(model, torch.tensor([[0.0, 2.0]]))
+        >>> round(float(SoftLabels(temperature=2)(student, teacher, {})), 3)
+        0.444
+    """
+
+    weight: float = 1.0
+    temperature: float = 1.0
+    name: str = "soft_labels"
+    needs: ClassVar[frozenset[str]] = frozenset({"teacher"})
+
+    def __post_init__(self) -> None:
+        check_number(self.name, "weight", self.weight, least=0)
+        check_number(self.name, "temperature", self.temperature, above=0)
+
+    def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+        """Raise `InputError` where student and teacher do not have the same classes in the same order."""
+        check_classes(self.name, student)
+        check_classes(self.name, teacher)
+        if (found := class_count(student)) != (expected := class_count(teacher)):
+            raise InputError(
+                f"objective {self.name}: the student has {found} classes, the teacher {expected}: expected the same"
+            )
+        mine, theirs = student.config.id2label or {}, teacher.config.id2label or {}
+        if set(mine.values()) == set(theirs.values()) and mine != theirs:
+            raise InputError(
+                f"objective {self.name}: student and teacher have their classes in different orders, {mine} and "
+                f"{theirs}: give the teacher's to the student's configuration and head"
+            )
+
+    def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the loss of a batch, times the weight; `attention_mask` is used where tokens have logits."""
+        s, t = given_logits(student, self.name), given_logits(given_teacher(teacher, self.name), self.name).detach()
+        check_shapes(self.name, "logits", s, t)
+        count: float | torch.Tensor = len(s)
+        if s.ndim == 3:
+            attended = attended_tokens(batch, s, self.name)
+            s, t = (logits.masked_fill(~attended[..., None], 0) for logits in (s, t))  # no difference there
+            count = attended.sum().clamp_min(1)
+        s, t = (F.log_softmax(logits / self.temperature, dim=-1) for logits in (s, t))
+        mean = F.kl_div(s, t, reduction="sum", log_target=True) / count
+        return self.weight * self.temperature**2 * mean

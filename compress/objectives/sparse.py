@@ -1,0 +1,225 @@
+"""Objectives of sparse representations: translations together, activations few."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, ClassVar, Literal
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from compress.objectives.base import (
+    Pass,
+    attended_tokens,
+    check_choice,
+    check_number,
+    given_layers,
+    given_module,
+    is_whole,
+    pooled,
+    wide,
+)
+from compress.rows import collate
+from probes.errors import InputError
+from probes.models.facts import body_of, types_tokens
+from probes.models.formats.sparse_embeddings import sparse_head_of
+
+
+class _Count(torch.nn.Module):
+    """How many batches an objective has seen, kept in checkpoints."""
+
+    batches: torch.Tensor
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.register_buffer("batches", torch.zeros((), dtype=torch.long))
+
+
+@dataclass(frozen=True)
+class Translations:
+    """Contrastive loss that brings the vectors of a sentence's translations together, and apart from other sentences.
+
+    Each text u of a batch gets one of its translations v, drawn from the other rows of its id; the loss is, in nats and
+    as a mean over texts,
+
+        -1/2 [ log softmax_j(u_i.v_j / temperature)_i + log softmax_j(u_j.v_i / temperature)_i ]
+
+    where j runs over the batch, without other translations of the same sentence. The vectors are those of
+    `student.sparse_head`.
+
+    Args:
+        ids: the sentence id of each row that is trained on.
+        tokenizer: of the model.
+        temperature: above 0.
+        weight: what the loss is multiplied by.
+        name: what it is logged under.
+
+    Raises:
+        InputError: the weight is negative or not finite, the temperature not above 0; a row has no translation; at the
+            check, the model has no sparse head; when prepared, there are not as many rows as ids.
+
+    Notes:
+        The loss of the in-batch negatives of InfoNCE (van den Oord, Li and Vinyals 2018, arXiv 1807.03748), both ways;
+        that it stands here, and the temperature, are choices made here. The translations take a forward pass of their
+        own.
+    """
+
+    ids: Sequence[str]
+    tokenizer: PreTrainedTokenizerBase = field(repr=False)
+    temperature: float = 0.05
+    weight: float = 1.0
+    name: str = "translations"
+    needs: ClassVar[frozenset[str]] = frozenset({"hidden_states"})
+
+    def __post_init__(self) -> None:
+        check_number(self.name, "weight", self.weight, least=0)
+        check_number(self.name, "temperature", self.temperature, above=0)
+        if not len(self.ids) or min(np.unique(self.ids, return_counts=True)[1]) < 2:
+            raise InputError(
+                f"objective {self.name}: expected every id at least twice, once for each translation, found "
+                f"{len(set(self.ids))} ids in {len(self.ids)} rows: leave out rows without a translation"
+            )
+
+    def check(self, student: PreTrainedModel, teacher: PreTrainedModel | None) -> None:
+        """Raise `InputError` where the student has no sparse head."""
+        sparse_head_of(student)
+
+    def prepare(
+        self,
+        student: PreTrainedModel,
+        teacher: PreTrainedModel | None,
+        rows: Sequence[Mapping[str, Any]],
+        seed: int,
+    ) -> torch.nn.Module:
+        """Return what remembers the rows, and which are translations of each other."""
+        if len(rows) != len(self.ids):
+            raise InputError(
+                f"objective {self.name}: {len(self.ids)} ids and {len(rows)} rows that are trained on: give one each"
+            )
+        return _Pairs(self.ids, rows, seed)
+
+    def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, Any]) -> torch.Tensor:
+        """Return the loss of a batch with `attention_mask`, `index` and `modules`, times the weight."""
+        pairs: _Pairs = given_module(batch, self.name)
+        u = _vectors(student, batch, self.name)
+        index = batch["index"].cpu().numpy()
+        other = collate(self.tokenizer, [pairs.rows[i] for i in pairs.draw(index)])
+        given = {k: v.to(u.device) for k, v in other.items() if k != "token_type_ids" or types_tokens(student.model)}
+        states = body_of(student.model)(**given, return_dict=True).last_hidden_state
+        v = wide(sparse_head_of(student.model)(pooled(states, given["attention_mask"].bool(), "mean")))
+        scores = u @ v.T / self.temperature
+        groups = torch.from_numpy(pairs.groups[index]).to(u.device)
+        own = torch.eye(len(u), dtype=torch.bool, device=u.device)
+        scores = scores.masked_fill((groups[:, None] == groups) & ~own, -math.inf)
+        wanted = torch.arange(len(u), device=u.device)
+        return self.weight * (F.cross_entropy(scores, wanted) + F.cross_entropy(scores.T, wanted)) / 2
+
+
+class _Pairs(_Count):
+    """The rows that are trained on, and draws of translations that depend on the seed and the batches so far only."""
+
+    def __init__(self, ids: Sequence[str], rows: Sequence[Mapping[str, Any]], seed: int) -> None:
+        super().__init__()
+        self.rows = [{k: v for k, v in row.items() if k not in ("labels", "index")} for row in rows]
+        self.seed, self.groups = seed, np.unique(ids, return_inverse=True)[1]
+        self.order = np.argsort(self.groups, kind="stable")
+        self.place = np.argsort(self.order)
+        self.counts = np.bincount(self.groups)
+        self.starts = np.cumsum(self.counts) - self.counts
+
+    def draw(self, index: np.ndarray) -> np.ndarray:
+        """Return for each of some rows another one of the same sentence."""
+        rng = np.random.default_rng([self.seed, int(self.batches)])
+        self.batches += 1
+        group = self.groups[index]
+        step = rng.integers(1, self.counts[group])
+        first = self.starts[group]
+        found: np.ndarray = self.order[first + (self.place[index] - first + step) % self.counts[group]]
+        return found
+
+
+@dataclass(frozen=True)
+class SparseActivations:
+    """How active the features of sparse vectors are in a batch: what retrieval costs, or the L1 norm.
+
+    With a_j the mean over the n texts of |f_j|, the features of the vectors that `student.sparse_head` gives, of length
+    1,
+
+        form="flops": sum_j a_j^2
+        form="l1": sum_j a_j
+
+    times weight * min(1, (t / ramp)^2) in batch t, the first being 1.
+
+    Args:
+        weight: what the loss is multiplied by in the end, at least 0.
+        form: "flops" pushes each feature down in proportion to how active it is, gradient 2 a_j sign(f) / n, and so
+            spreads the non-zeros over the features; "l1" pushes all alike.
+        ramp: batches until the weight is whole; 0 for the whole weight from the start.
+        name: what it is logged under, by default the form.
+
+    Raises:
+        InputError: the weight is negative or not finite, the form not known, or the ramp no whole number; at the check,
+            the model has no sparse head.
+
+    Notes:
+        Paria, Yeh, Yen, Xu, Ravikumar and Poczos 2020, arXiv 2004.05665, with the ramp of their code. With so many
+        non-zeros a text, that is the relaxation of the expected operations for each pair of query and text; see
+        `retrieval_cost`.
+
+    Example:
+        >>> import torch
+        >>> one, spread = torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        >>> flops, l1 = SparseActivations(), SparseActivations(form="l1")
+        >>> [float(o.of(x)) for o in (flops, l1) for x in (one, spread)]
+        [1.0, 0.5, 1.0, 1.0]
+    """
+
+    weight: float = 1.0
+    form: Literal["flops", "l1"] = "flops"
+    ramp: int = 0
+    name: str = ""
+    needs: ClassVar[frozenset[str]] = frozenset({"hidden_states"})
+
+    def __post_init__(self) -> None:
+        if not self.name:
+            object.__setattr__(self, "name", str(self.form))
+        check_number(self.name, "weight", self.weight, least=0)
+        check_choice(self.name, "form", self.form, ("flops", "l1"))
+        if not is_whole(self.ramp) or self.ramp < 0:
+            raise InputError(f"objective {self.name}: ramp={self.ramp!r}: expected a whole number of at least 0")
+
+    def check(self, student: PreTrainedModel, teacher: PreTrainedModel | None) -> None:
+        """Raise `InputError` where the student has no sparse head."""
+        sparse_head_of(student)
+
+    def prepare(
+        self,
+        student: PreTrainedModel,
+        teacher: PreTrainedModel | None,
+        rows: Sequence[Mapping[str, Any]],
+        seed: int,
+    ) -> torch.nn.Module:
+        """Return what counts the batches."""
+        return _Count()
+
+    def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, Any]) -> torch.Tensor:
+        """Return the loss of a batch with `attention_mask` and `modules`, times the weight of this step."""
+        count = given_module(batch, self.name)
+        count.batches += 1
+        share = min(1.0, (int(count.batches) / self.ramp) ** 2) if self.ramp else 1.0
+        return self.weight * share * self.of(_vectors(student, batch, self.name))
+
+    def of(self, vectors: torch.Tensor) -> torch.Tensor:
+        """Return the loss of some vectors (text, feature), without the weight."""
+        active = vectors.abs().mean(0)
+        return active.square().sum() if self.form == "flops" else active.sum()
+
+
+def _vectors(student: Pass, batch: Mapping[str, Any], name: str) -> torch.Tensor:
+    """Return the sparse vectors of a batch of texts, as the student is now."""
+    states = given_layers(student, "hidden_states", name)[-1]
+    return wide(sparse_head_of(student.model)(pooled(states, attended_tokens(batch, states, name), "mean")))

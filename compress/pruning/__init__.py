@@ -1,0 +1,1 @@
+"""Fewer weights, heads, channels, layers or tokens."""

@@ -1,0 +1,311 @@
+"""Criteria of pruning: how much each weight matters, and which ones go."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from typing import Literal
+
+import datasets
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from compress.matrices import is_transposed
+from compress.rows import collate, training_rows
+from probes.errors import InputError
+from probes.states.running import evaluating
+
+# What each compares: the weights of one matrix, of all matrices together, or of one output unit.
+SCOPES = {
+    "random": "matrix",
+    "magnitude": "matrix",
+    "gradient": "matrix",
+    "lookahead": "matrix",
+    "movement": "matrix",
+    "lamp": "global",
+    "wanda": "unit",
+}
+NEED_TEXT = {"gradient", "wanda"}
+_BATCH = 32
+_LITTLE = 4_000_000  # weights
+# A matrix and the one that reads what it writes, by the last part of their names: value and the output of attention,
+# the two of feed-forward.
+_FOLLOWS = (
+    ("attention.self.value", "attention.output.dense"),
+    ("intermediate.dense", "output.dense"),  # of one block, since what comes before is the same
+    ("attention.v_lin", "attention.out_lin"),
+    ("ffn.lin1", "ffn.lin2"),
+    ("self_attn.v_proj", "self_attn.o_proj"),
+    ("mlp.up_proj", "mlp.down_proj"),
+)
+
+
+def check_criterion(criterion: str, scope: str | None) -> str:
+    """Return what a criterion compares; raise `InputError` where criterion or scope is not known."""
+    if criterion not in SCOPES:
+        raise InputError(f"criterion={criterion!r} is not known; choose one of {', '.join(map(repr, SCOPES))}")
+    if scope is not None and scope not in ("matrix", "global", "unit"):
+        raise InputError(f"scope={scope!r} is not known; choose 'matrix', 'global' or 'unit'")
+    return scope or SCOPES[criterion]
+
+
+def scores(
+    model: PreTrainedModel,
+    matrices: Mapping[str, torch.nn.Parameter],
+    criterion: str,
+    *,
+    corpus: datasets.Dataset | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    seed: int = 0,
+) -> dict[str, torch.Tensor]:
+    """Return how much each weight of some matrices matters, by name, in the shape of the matrix; low ones go first.
+
+    - "random": by the seed.
+    - "magnitude": |w|.
+    - "gradient": |w g|, g the gradient of the loss on a labelled corpus (first-order Taylor).
+    - "lamp": w^2 over the sum of the squares that are not smaller, in each matrix; to be compared over all of them
+      (Lee, Park, Mo, Ahn, Shin 2020, arXiv 2010.07611).
+    - "lookahead": |w| times the norms of what the weight connects: the unit of the matrix before that it reads, and
+      that of the matrix after which reads it (Park, Lee, Mo, Shin 2020, arXiv 2002.04809). Matrices with no such
+      neighbour, as query and key, are scored by |w| and that of the one side they have.
+    - "wanda": |w| times the norm of its input over a corpus; to be compared within an output unit (Sun, Liu, Bair,
+      Kolter 2023, arXiv 2306.11695).
+
+    Raises:
+        InputError: the criterion needs text, or labels, and there are none.
+
+    Example:
+        >>> import torch, probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> weight = torch.nn.Parameter(torch.tensor([[3.0, -1.0], [0.5, 2.0]]))
+        >>> scores(model, {"w": weight}, "lamp")["w"]
+        tensor([[1.0000, 0.0714],
+                [0.0175, 0.3077]])
+    """
+    if criterion in NEED_TEXT and (corpus is None or tokenizer is None):
+        raise InputError(f"criterion={criterion!r} looks at text: give corpus=... and tokenizer=...")
+    with torch.no_grad(), few_threads(matrices):
+        sizes = {name: w.detach().abs().float() for name, w in matrices.items()}
+        if criterion == "magnitude":
+            return sizes
+        if criterion == "random":
+            generator = torch.Generator().manual_seed(seed)
+            # By name, so that it does not matter in which order matrices come.
+            drawn = {name: torch.rand(sizes[name].shape, generator=generator) for name in sorted(sizes)}
+            return {name: drawn[name].to(sizes[name].device) for name in sizes}
+        if criterion == "lamp":
+            return {name: _lamp(size) for name, size in sizes.items()}
+        if criterion == "lookahead":
+            return _lookahead(model, matrices, sizes)
+    assert corpus is not None  # checked above
+    assert tokenizer is not None
+    if criterion == "gradient":
+        return {n: (sizes[n] * g.abs()) for n, g in _gradients(model, matrices, corpus, tokenizer).items()}
+    if criterion == "wanda":
+        norms = _input_norms(model, matrices, corpus, tokenizer)
+        return {n: sizes[n] * (norms[n][:, None] if is_transposed(model, n) else norms[n]) for n in sizes}
+    raise InputError(f"criterion={criterion!r} is gathered in training: give train=... and steps=...")
+
+
+@contextmanager
+def few_threads(matrices: Mapping[str, torch.Tensor]) -> Iterator[None]:
+    """Let one thread do what is little work: to wake up others takes longer than the work itself."""
+    threads = torch.get_num_threads()
+    if sum(w.numel() for w in matrices.values()) < _LITTLE:
+        torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def smallest(
+    score: Mapping[str, torch.Tensor],
+    kept: Mapping[str, torch.Tensor],
+    sparsity: float,
+    scope: str,
+    transposed: Mapping[str, bool],
+) -> dict[str, torch.Tensor]:
+    """Return which weights stay (True), so that exactly the share `sparsity` of them is gone, smallest scores first.
+
+    Those that are gone stay gone; of equal ones the last go. Per matrix and per output unit the count is exact in every
+    matrix, over all matrices together in their sum. What is not a number goes first.
+    """
+    out: dict[str, torch.Tensor] = {}
+    if scope != "unit":
+        for names in [list(score)] if scope == "global" else [[name] for name in score]:
+            total = sum(score[n].numel() for n in names)
+            among = _top([score[n] for n in names], [kept[n] for n in names], total - round(sparsity * total))
+            out.update(zip(names, among, strict=True))
+        return out
+    for name, s in score.items():
+        ranked = _behind(s, kept[name])
+        units = ranked.T if transposed[name] else ranked
+        keep = s.numel() - round(sparsity * s.numel())
+        counts = _evenly(kept[name].sum(0 if transposed[name] else 1), keep)[:, None]
+        order = units.argsort(dim=1, descending=True, stable=True)
+        first = torch.arange(units.shape[1], device=s.device) < counts
+        stays = torch.zeros_like(units, dtype=torch.bool).scatter_(1, order, first)
+        out[name] = (stays.T if transposed[name] else stays) & kept[name]
+    return out
+
+
+def _evenly(left: torch.Tensor, keep: int) -> torch.Tensor:
+    """How many weights each unit keeps of those it has left: as even as can be, and `keep` in all."""
+    keep = min(keep, int(left.sum()))
+    low, high = 0, int(left.max())
+    while low < high:  # the largest number that all may keep
+        middle = (low + high + 1) // 2
+        low, high = (middle, high) if int(left.clamp_max(middle).sum()) <= keep else (low, middle - 1)
+    counts = left.clamp_max(low)
+    more = (left > low).nonzero().flatten()[: keep - int(counts.sum())]
+    counts[more] += 1
+    return counts
+
+
+def _top(score: Sequence[torch.Tensor], kept: Sequence[torch.Tensor], keep: int) -> list[torch.Tensor]:
+    """Mark the largest of some tensors together, so many of what is left; of equal ones the first."""
+    least = _nth_largest(score, keep) if keep else torch.inf
+    stays = [(s >= least).logical_and_(k) for s, k in zip(score, kept, strict=True)]
+    if sum(int(s.count_nonzero()) for s in stays) == keep:
+        return stays
+    # Some are as large as the least that stays, or what is gone scores higher than what is left, or too few are left.
+    keep = min(keep, sum(int(k.count_nonzero()) for k in kept))
+    if keep == 0:
+        return [torch.zeros_like(k) for k in kept]
+    flat = torch.cat([_behind(s, k).flatten() for s, k in zip(score, kept, strict=True)])
+    least = _nth_largest([flat], keep)
+    among = flat >= least
+    equal = (flat == least).nonzero().flatten()
+    among[equal[len(equal) - int(among.count_nonzero()) + keep :]] = False
+    return [a.view_as(s) for a, s in zip(among.split([s.numel() for s in score]), score, strict=True)]
+
+
+def _nth_largest(values: Sequence[torch.Tensor], n: int) -> float:
+    """Return the n-th largest entry of some tensors together, counted from 1; NaN is below all."""
+    flat = [v.detach().flatten() for v in values]
+    down = torch.cat(flat).neg_() if len(flat) > 1 else flat[0].neg()
+    if down.device.type != "cpu" or down.dtype not in (torch.float32, torch.float64):
+        return -float(down.kthvalue(n).values)
+    # NumPy's selection is several times as fast as torch's, but not where many equal entries come first, as the zeros
+    # of what is gone would: hence downwards.
+    numbers = down.numpy()
+    numbers.partition(n - 1)
+    return -float(numbers[n - 1])
+
+
+def _behind(score: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """Put what is gone behind everything, and what is not a number right before it."""
+    lowest = torch.finfo(score.dtype).min
+    return torch.where(kept, score.nan_to_num(nan=lowest, posinf=torch.inf, neginf=lowest), -torch.inf)
+
+
+def _lamp(size: torch.Tensor) -> torch.Tensor:
+    ascending, places = _sorted(size.flatten())
+    squares = ascending.double().square_()
+    rest = squares.flip(0).cumsum(0).flip(0)  # of those that are not smaller
+    out = torch.empty_like(ascending)
+    out[places] = squares.div_(rest.clamp_min_(torch.finfo(torch.float64).tiny)).float()
+    return out.view_as(size)
+
+
+def _sorted(sizes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Sort float32 numbers that are not negative, of equal ones the first first; return also their places."""
+    if sizes.device.type != "cpu":
+        return sizes.sort(stable=True)
+    # Their bits are ordered as they are. With the place below the bits one integer says both, and to sort integers
+    # takes NumPy a small part of the time that it takes torch to find an order.
+    both = (sizes.view(torch.int32).long() << 32).add_(torch.arange(len(sizes)))
+    both.numpy().sort()
+    return (both >> 32).int().view(torch.float32), both.bitwise_and_(2**32 - 1)
+
+
+def _lookahead(
+    model: PreTrainedModel, matrices: Mapping[str, torch.nn.Parameter], sizes: Mapping[str, torch.Tensor]
+) -> dict[str, torch.Tensor]:
+    out = {name: size.clone() for name, size in sizes.items()}
+    for before, after in _FOLLOWS:
+        for name in matrices:
+            if not name.endswith(f".{before}.weight"):
+                continue
+            follower = name[: -len(f"{before}.weight")] + f"{after}.weight"
+            if follower not in matrices:
+                continue
+            one, two = sizes[name], sizes[follower]
+            if one.shape[0] != two.shape[1]:  # grouped heads share their values
+                continue
+            out[name] = out[name] * two.norm(dim=0)[:, None]  # the columns that read each unit
+            out[follower] = out[follower] * one.norm(dim=1)[None, :]  # the units that each column reads
+    return out
+
+
+def _batches(
+    model: PreTrainedModel,
+    corpus: datasets.Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+    numbered_by: Literal["student"] | None = "student",
+) -> Iterator[tuple[dict[str, torch.Tensor], bool]]:
+    rows, labelled = training_rows(corpus, model, tokenizer, numbered_by=numbered_by)
+    for start in range(0, len(rows), _BATCH):
+        batch = collate(tokenizer, rows[start : start + _BATCH])
+        yield {k: v.to(model.device) for k, v in batch.items()}, labelled
+
+
+def _gradients(
+    model: PreTrainedModel,
+    matrices: Mapping[str, torch.nn.Parameter],
+    corpus: datasets.Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+) -> dict[str, torch.Tensor]:
+    """Gradient of the mean cross-entropy over the corpus, without dropout and without a trace on the model."""
+    total, count = {n: torch.zeros_like(w) for n, w in matrices.items()}, 0
+    with evaluating(model, model.device):
+        for batch, labelled in _batches(model, corpus, tokenizer):
+            if not labelled:
+                raise InputError("criterion='gradient' needs labels, and the corpus has none. Give a column 'label'")
+            labels = batch.pop("labels")
+            loss = torch.nn.functional.cross_entropy(model(**batch).logits, labels, reduction="sum")
+            found = torch.autograd.grad(loss, list(matrices.values()))
+            for name, gradient in zip(matrices, found, strict=True):
+                total[name] += gradient
+            count += len(labels)
+    return {name: gradient / count for name, gradient in total.items()}
+
+
+def _input_norms(
+    model: PreTrainedModel,
+    matrices: Mapping[str, torch.nn.Parameter],
+    corpus: datasets.Dataset,
+    tokenizer: PreTrainedTokenizerBase,
+) -> dict[str, torch.Tensor]:
+    """Euclidean norm of every input of every matrix over all tokens of a corpus, padding left out."""
+    squares: dict[str, torch.Tensor] = {}
+    mask = torch.empty(0)
+
+    def watch(name: str):  # type: ignore[no-untyped-def]
+        def hook(_module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            x = inputs[0].detach().double()
+            if x.shape[:-1] == mask.shape:
+                x = x[mask]
+            squares[name] = squares.get(name, 0) + x.flatten(0, -2).square().sum(0)
+
+        return hook
+
+    modules = {n: model.get_submodule(n.removesuffix(".weight")) for n in matrices}
+    handles = [m.register_forward_pre_hook(watch(n)) for n, m in modules.items()]
+    try:
+        with evaluating(model, model.device), torch.inference_mode():
+            for batch, _ in _batches(model, corpus, tokenizer, numbered_by=None):
+                batch.pop("labels", None)
+                mask = batch["attention_mask"].bool()
+                model(**batch)
+    finally:
+        for handle in handles:
+            handle.remove()
+    return {name: value.sqrt().float() for name, value in squares.items()}
+
+
+def sparsity_at(number: int, of: int, schedule: str) -> float:
+    """Return which share of the way is done after pruning `number` of `of`: in equal steps, or fast first (cubic)."""
+    done = number / of
+    return done if schedule == "uniform" else 1 - (1 - done) ** 3

@@ -1,0 +1,294 @@
+"""Pruning: set weights to zero, at once or step by step while the rest is trained."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+import transformers
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from compress.matrices import check_plain, matrices_of, transposed
+from compress.objectives.base import Objective
+from compress.objectives.labels import CrossEntropy
+from compress.pruning.criteria import NEED_TEXT, check_criterion, few_threads, scores, smallest, sparsity_at
+from compress.saving import record
+from compress.training.loop import check_settings
+from compress.training.loop import train as run_training
+from probes.errors import InputError
+from probes.models.fingerprint import weights_fingerprint
+
+SCHEDULES = ("one_shot", "uniform", "cubic")
+
+
+def prune(
+    model: PreTrainedModel,
+    *,
+    sparsity: float,
+    criterion: str = "magnitude",
+    scope: str | None = None,
+    only: str | None = None,
+    schedule: str = "one_shot",
+    prunings: int = 10,
+    prune_until: float | None = None,
+    train: datasets.Dataset | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    steps: int = 0,
+    objective: Sequence[Objective] = (),
+    teacher: PreTrainedModel | None = None,
+    seed: int = 0,
+    folder: str | Path | None = None,
+    **settings: Any,
+) -> PreTrainedModel:
+    """Return a copy of a model with the weights that matter least set to zero, at once or while the rest is trained.
+
+    Pruned are the weight matrices of the transformer blocks (query, key, value, attention output, feed-forward);
+    embeddings, norms, biases, pooler and head stay as they are.
+
+    Args:
+        model: a model of transformers; it is not changed.
+        sparsity: share of the pruned weights that become zero, at least 0 and below 1.
+        criterion: "random", "magnitude", "gradient", "lamp", "lookahead", "wanda" (see `scores` of
+            `compress.pruning.criteria`), or "movement", which is gathered in training (minus the sum
+            of weight times gradient).
+        scope: what is compared: the weights of one "matrix", of all of them ("global"), or of one output "unit"; by
+            default what suits the criterion: global for lamp, unit for wanda, matrix for the others.
+        only: a regular expression; of the matrices only those whose name it finds are pruned.
+        schedule: "one_shot" (before any training; by movement halfway through it), or while training "uniform" (equal
+            steps) or "cubic" (fast first).
+        prunings: how many times, at even distances.
+        prune_until: share of the training at which the last of them is, above 0 and at most 1; by default it leaves as
+            many steps to recover as there are between two.
+        train: a corpus to train on, and to look at where the criterion does.
+        tokenizer: of the model, where there is text.
+        steps: updates of the weights; 0 for no training.
+        objective: what is trained for, of `compress.objectives`; by default the cross-entropy with the labels.
+        teacher: for the objectives that need one; by default the model itself, before any pruning.
+        seed: of the random criterion and of the training.
+        folder: for checkpoints, as in `compress.training.train`; a training that was interrupted goes on.
+        settings: further settings of `compress.training.train`: batch_size, learning_rate, accumulate, evaluate,
+            evaluate_at, callbacks, save_every, progress.
+
+    Returns:
+        A new model of the same class. `model.config.compression` says what was done to it, over the pruned matrices
+        and over the whole model, and is saved with it; after training `model.history` is what was logged.
+
+    Raises:
+        InputError: sparsity, criterion, scope or schedule is not known or does not fit what else is given; no matrix is
+            found; more is zero already than is asked for; what `compress.training.train` raises.
+
+    Notes:
+        The count of zeros is exact in every matrix (global: in their sum); of equal scores the last go. What is gone
+        stays gone, what was zero in the model given too: it is set to zero again after every update, so that a training
+        that goes on needs no other memory of it than the weights. The cubic schedule is that of Zhu and Gupta 2017,
+        arXiv 1710.01878; movement is that of Sanh, Wolf and Rush 2020, arXiv 2005.07683, without their penalty and with
+        the count of the schedule.
+
+    Example:
+        >>> import probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> pruned = prune(model, sparsity=0.6)
+        >>> round(pruned.config.compression["sparsity_of_pruned"], 2)
+        0.6
+    """
+    if not 0 <= sparsity < 1:
+        raise InputError(f"sparsity={sparsity}: expected at least 0 and below 1, the share of weights that become zero")
+    scope = check_criterion(criterion, scope)
+    check_plain(model)
+    _check_schedule(criterion, schedule, prunings, prune_until, train, tokenizer, steps)
+    check_settings(settings, train, tokenizer, steps)
+    pruned = copy.deepcopy(model)
+    matrices = matrices_of(pruned, only)
+    masks = _Masks(pruned, matrices, scope)
+    gone = sum(int((~k).sum()) for k in masks.kept.values())
+    total = sum(k.numel() for k in masks.kept.values())
+    _check_zeros(masks.kept, sparsity, scope)
+    history = None
+    at_once = schedule == "one_shot" and criterion != "movement"
+    if at_once:
+        found = scores(pruned, matrices, criterion, corpus=train, tokenizer=tokenizer, seed=seed)
+        masks.grow(found, sparsity)
+    if steps:
+        assert train is not None  # _check_schedule has raised
+        assert tokenizer is not None
+        times: list[int] = []
+        shares: list[float] = []
+        if schedule != "one_shot":
+            until = prunings / (prunings + 1) if prune_until is None else prune_until
+            times = [max(1, round(k * steps * until / prunings)) for k in range(1, prunings + 1)]
+            shares = [sparsity_at(k, prunings, schedule) for k in range(1, prunings + 1)]
+        elif not at_once:
+            times, shares = [max(1, steps // 2)], [1.0]
+        # By steps that lead from what is gone already to what is asked for.
+        start = gone / total
+        targets = {step: start + (sparsity - start) * share for step, share in zip(times, shares, strict=True)}
+        callback = _Prunes(masks, targets, criterion, train, tokenizer, seed)
+        settings["evaluate_at"] = {*times, *settings.get("evaluate_at", ())}
+        history = run_training(
+            pruned,
+            tokenizer,
+            train,
+            objective=list(objective) or [CrossEntropy()],
+            teacher=model if teacher is None else teacher,
+            steps=steps,
+            callbacks=[callback, *settings.pop("callbacks", ())],
+            folder=folder,
+            seed=seed,
+            about={"sparsity": sparsity, "criterion": criterion, "scope": scope, "only": only, "pruned_at": times},
+            **settings,
+        )
+        history.attrs["pruned_at"] = times
+    zeros = sum(int((w == 0).sum()) for w in matrices.values())
+    every = list(pruned.parameters())
+    what = {
+        "method": "prune",
+        "criterion": f"{criterion}, {_SCOPES[scope]}, {schedule.replace('_', ' ')}",
+        "sparsity": sparsity,
+        "sparsity_of_pruned": zeros / total,
+        "sparsity_of_model": sum(int((p == 0).sum()) for p in every) / sum(p.numel() for p in every),
+        "pruned": sorted(matrices),
+        "parent": weights_fingerprint(model),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+    if criterion == "random" or steps:
+        what["seed"] = seed
+    if steps:
+        what |= {"steps": steps, "pruned_at": times, "objective": [o.name for o in objective] or ["cross_entropy"]}
+    return record(pruned, what, history)
+
+
+def _check_zeros(kept: Mapping[str, torch.Tensor], sparsity: float, scope: str) -> None:
+    """Raise where more is zero already than is asked for: over all, or in a matrix that is counted by itself."""
+    parts = {"these weights": list(kept.values())} if scope == "global" else {n: [k] for n, k in kept.items()}
+    for name, masks in parts.items():
+        count = sum(k.numel() for k in masks)
+        gone = sum(int((~k).sum()) for k in masks)
+        if gone > round(sparsity * count):
+            raise InputError(
+                f"sparsity={sparsity}: {gone / count:.1%} of {name} are zero already. Ask for more, or prune the model "
+                "as it was before"
+            )
+
+
+_SCOPES = {"matrix": "layer-wise", "global": "global", "unit": "by output unit"}
+
+
+class _Masks:
+    """Which weights of a model's matrices are still there, and what keeps the others at zero."""
+
+    def __init__(self, model: PreTrainedModel, matrices: Mapping[str, torch.nn.Parameter], scope: str) -> None:
+        self.matrices, self.scope = dict(matrices), scope
+        self.transposed = transposed(model, matrices)
+        self.restore()
+
+    def restore(self) -> None:
+        """Take as gone what is zero, also of weights that a checkpoint brought back."""
+        self.kept = {name: w.detach() != 0 for name, w in self.matrices.items()}
+
+    def grow(self, found: Mapping[str, torch.Tensor], sparsity: float) -> None:
+        """Prune the lowest scores until the share `sparsity` of the weights is gone; never give one back."""
+        with few_threads(self.matrices):
+            self.kept = smallest(found, self.kept, sparsity, self.scope, self.transposed)
+        self.apply()
+
+    def apply(self) -> None:
+        """Set to zero what is gone."""
+        with torch.no_grad(), few_threads(self.matrices):
+            for name, weight in self.matrices.items():
+                weight.mul_(self.kept[name]).add_(0.0)  # which makes of -0 a 0
+
+
+class _Prunes(TrainerCallback):
+    """Prunes at some steps of a training, and keeps at zero what is gone."""
+
+    def __init__(
+        self,
+        masks: _Masks,
+        targets: Mapping[int, float],
+        criterion: str,
+        corpus: datasets.Dataset,
+        tokenizer: PreTrainedTokenizerBase,
+        seed: int,
+    ) -> None:
+        self.masks, self.targets, self.criterion = masks, targets, criterion
+        self.corpus, self.tokenizer, self.seed = corpus, tokenizer, seed
+        self.movement = {name: torch.zeros_like(w) for name, w in masks.matrices.items()}
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if any(step <= state.global_step for step in self.targets):
+            self.masks.restore()
+        gathered = _movement(args.output_dir, state.global_step)
+        if gathered.is_file():
+            self.movement = load_file(gathered, device=str(args.device))
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.criterion == "movement" and state.is_world_process_zero:
+            save_file(self.movement, _movement(args.output_dir, state.global_step))
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        if self.criterion == "movement":
+            for name, weight in self.masks.matrices.items():
+                if weight.grad is not None:
+                    self.movement[name] -= weight.detach() * weight.grad
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        self.masks.apply()
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        if state.global_step not in self.targets:
+            return
+        if self.criterion == "movement":
+            found = self.movement
+        else:
+            found = scores(
+                model,
+                self.masks.matrices,
+                self.criterion,
+                corpus=self.corpus,
+                tokenizer=self.tokenizer,
+                seed=self.seed + state.global_step,
+            )
+        self.masks.grow(found, self.targets[state.global_step])
+
+
+def _movement(folder: str, step: int) -> Path:
+    return Path(folder) / f"{PREFIX_CHECKPOINT_DIR}-{step}" / "movement.safetensors"
+
+
+def _check_schedule(
+    criterion: str,
+    schedule: str,
+    prunings: int,
+    prune_until: float | None,
+    train: datasets.Dataset | None,
+    tokenizer: PreTrainedTokenizerBase | None,
+    steps: int,
+) -> None:
+    if schedule not in SCHEDULES:
+        raise InputError(f"schedule={schedule!r} is not known; choose one of {', '.join(map(repr, SCHEDULES))}")
+    trained = isinstance(steps, int) and steps > 0
+    if criterion in NEED_TEXT and (train is None or tokenizer is None):
+        raise InputError(f"criterion={criterion!r} needs text: give train=..., a corpus, and tokenizer=...")
+    if train is not None and steps == 0 and criterion not in (*NEED_TEXT, "movement") and schedule == "one_shot":
+        raise InputError("train=... is given, and steps=0 trains nothing: give steps=...")
+    if not trained and schedule != "one_shot":
+        raise InputError(f"schedule={schedule!r} prunes while it trains: give train=... and steps=...")
+    if not trained and criterion == "movement":
+        raise InputError("criterion='movement' is gathered in training: give train=... and steps=...")
+    if schedule == "one_shot":
+        return
+    if prune_until is not None and not 0 < prune_until <= 1:
+        raise InputError(f"prune_until={prune_until}: expected a share of the training, above 0 and at most 1")
+    most = max(1, int(steps - 1 if prune_until is None else steps * prune_until))
+    if not isinstance(prunings, int) or not 1 <= prunings <= most:
+        raise InputError(
+            f"prunings={prunings!r}: expected a whole number of at least 1 and at most {most}, the steps that they are "
+            "spread over"
+        )

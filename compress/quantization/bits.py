@@ -1,0 +1,448 @@
+"""Bits from damage: what it does to representations to round each matrix alone, and the bits that do least in all."""
+
+from __future__ import annotations
+
+import copy
+import math
+import warnings
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import datasets
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from scipy.special import log_softmax
+from sklearn.isotonic import IsotonicRegression
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from compress.matrices import block_of, matrices_of, transposed
+from compress.quantization.quantizers import (
+    check_bits,
+    check_matrix,
+    check_quantizer,
+    dequantize,
+    packed_bytes,
+    quantize_tensor,
+)
+from probes.corpus import check_corpus
+from probes.errors import InputError, LayerscopeWarning
+from probes.measures.classes.class_separability import class_separability
+from probes.measures.fidelity.loyalty import divergence
+from probes.measures.languages.alignment import check_pivot
+from probes.models.facts import check_fit, classifies, embedding_rows
+from probes.states.capture import capture
+from probes.states.representations import directions
+from probes.states.running import check_settings
+
+_CHOICES = (2, 3, 4, 5, 6, 8)
+_COLUMNS = ["unit", "bits", "damage", "bytes"]
+_TEMPERATURE = 0.05
+
+
+def allocate_bits(
+    model: PreTrainedModel,
+    corpus: datasets.Dataset | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    average_bits: float = 5,
+    damage: str | pd.DataFrame | Sequence[str | pd.DataFrame] = "alignment",
+    choices: Collection[int] = _CHOICES,
+    by: str = "matrix",
+    pivot: str | None = None,
+    group: str | int = "channel",
+    symmetric: bool = True,
+    ranges: str = "minmax",
+    percentile: float = 99.9,
+    progress: bool = True,
+    **settings: Any,
+) -> dict[str, int]:
+    """Choose the bits of every matrix such that together they do least damage, in the bytes of uniform bits.
+
+    The damage of every matrix at every number of bits is measured with all others as they are, and taken to add up.
+
+    Args:
+        model: a model of transformers, in float32; it is not changed.
+        corpus: texts to measure the damage on, all of its rows, best not those that the result is judged on.
+        tokenizer: of the model.
+        average_bits: the weights may take the bytes, steps and zero points included, that they take where all have so
+            many bits. Between two whole numbers, the bytes lie between theirs in proportion.
+        damage: how it is measured, as in `bit_damage`; or the table that `bit_damage` gave, from which bits for many
+            averages can be chosen. Then corpus, tokenizer, choices, by and pivot are not needed. Or several of these:
+            their mean, each over its sum at the fewest bits.
+        choices, by, pivot, ranges, percentile, progress, settings: as in `bit_damage`.
+        group, symmetric: as in `compress.quantization.quantizers.quantize_tensor`.
+
+    Returns:
+        The bits of every matrix, by name: `compress.quantize(model, bits=...)` takes them, with the same group,
+        symmetric, ranges and percentile.
+
+    Raises:
+        InputError: average_bits is below the least of the choices or above the largest; the table lacks a matrix, or
+            was measured with another group; what `bit_damage` raises.
+
+    Notes:
+        The least sum is found exactly, by dynamic programming over all totals of bytes that no other total beats in
+        both bytes and damage. Of equal sums the one with fewer bytes is taken. More bits that were measured to do more
+        damage are noise: before the choice the damage of a unit is made to fall with bits, by isotonic regression.
+        That damages add up is an assumption, which holds the better the smaller they are. What is best by one measure
+        can be worse than uniform bits by another: states are pooled over tokens, and a head may read one of them. By
+        layer there is little to choose in the bundled model, where values and outputs of attention suffer most.
+
+    Example:
+        >>> import probes
+        >>> from compress.quantize import quantize
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> bits = allocate_bits(model, average_bits=4.5, damage="weights", by="layer", progress=False)
+        >>> quantize(model, bits=bits).config.compression["average_bits"] <= 4.7  # of which 0.2 are the steps
+        True
+    """
+    several = list(damage) if isinstance(damage, list | tuple) else [damage]
+    if not several:
+        raise InputError("damage=[]: expected at least one, by name or as a table")
+    if any(isinstance(one, str) for one in several):
+        _check_average(average_bits, _check_choices(choices))
+    for one in several:
+        if isinstance(one, str) and one not in DAMAGES:
+            raise InputError(f"damage={one!r} is not known; choose one of {', '.join(map(repr, DAMAGES))}")
+    how: dict[str, Any] = {"choices": choices, "by": by, "pivot": pivot, "group": group, "symmetric": symmetric}
+    how |= {"ranges": ranges, "percentile": percentile, "progress": progress, **settings}
+    tables = [bit_damage(model, corpus, tokenizer, damage=d, **how) if isinstance(d, str) else d for d in several]
+    shapes = _shapes(model, group)
+    for one in reversed(tables):
+        units = _check_table(one, shapes, group, symmetric)
+    table = _mean(tables).pivot(index="unit", columns="bits", values=["damage", "bytes"]).loc[list(units)]
+    chosen = [int(b) for b in table["damage"].columns]
+    _check_average(average_bits, chosen)
+    low, high = (
+        sum(packed_bytes(shape, bits, group=group, symmetric=symmetric) for shape in shapes.values())
+        for bits in (math.floor(average_bits), math.ceil(average_bits))
+    )
+    budget = math.floor(low + (average_bits - math.floor(average_bits)) * (high - low))
+    isotonic = IsotonicRegression(increasing=False)
+    falling = np.stack([isotonic.fit_transform(chosen, row) for row in table["damage"].to_numpy(float)])
+    found = _least(falling, table["bytes"].to_numpy(np.int64), budget)
+    return {name: chosen[i] for i, names in zip(found, units.values(), strict=True) for name in names}
+
+
+def _mean(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
+    """One table of several, in each of which damages count by their share of what the fewest bits do."""
+    if len(tables) == 1:
+        return tables[0]
+    rows = [one.set_index(["unit", "bits"])["damage"] for one in tables]
+    for other in rows[1:]:
+        if set(other.index) != set(rows[0].index):
+            raise InputError("the damages are of other matrices or numbers of bits: measure them by the same settings")
+    shares = []
+    for row in rows:
+        most = row.xs(row.index.get_level_values("bits").min(), level="bits").sum()
+        shares.append(row / most if most > 0 else row)
+    mean = sum(share.reindex(rows[0].index) for share in shares) / len(shares)
+    return tables[0].assign(damage=np.asarray(mean))
+
+
+def bit_damage(
+    model: PreTrainedModel,
+    corpus: datasets.Dataset | None = None,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    *,
+    damage: str = "alignment",
+    choices: Collection[int] = _CHOICES,
+    by: str = "matrix",
+    pivot: str | None = None,
+    group: str | int = "channel",
+    symmetric: bool = True,
+    ranges: str = "minmax",
+    percentile: float = 99.9,
+    progress: bool = True,
+    **settings: Any,
+) -> pd.DataFrame:
+    """Measure what it does to a model's representations to round the weights of one matrix, or one layer, alone.
+
+    The corpus runs through the model once for every unit and number of bits, and once more.
+
+    Args:
+        model: a model of transformers, in float32; it is not changed.
+        corpus: as `probes.load_corpus` gives it; not needed for "weights".
+        tokenizer: of the model.
+        damage: what is measured, 0 where nothing has changed, on the states of the last layer or the predictions:
+            "alignment": how far the matching of translations has moved. Every sentence of the pivot is matched with
+            those of another language by a softmax over cosines / 0.05, and the other way round; the Kullback-Leibler
+            divergence of the original's probabilities to the rounded model's, in nats, mean over both directions and
+            over languages.
+            "drift": 1 - mean cosine of a sentence's states in both models, 0 to 2.
+            "loyalty": mean Jensen-Shannon divergence of the predicted probabilities, in bits, 0 to 1.
+            "separability": size of the change of `probes.class_separability`, mean over languages, 0 to 1.
+            "weights": the sum of squared changes of the weights, which needs no text.
+        choices: numbers of bits to measure, 2 to 8.
+        by: "matrix", each matrix alone, or "layer", those of a layer together.
+        pivot: for "alignment", the language that every other one is compared with; by default the first of the corpus.
+        group, symmetric, ranges, percentile: as in `compress.quantization.quantizers.quantize_tensor`.
+        progress: show a progress bar.
+        settings: of `probes.capture`: pooling, max_length, dtype, device, batch_size, batch_tokens.
+
+    Returns:
+        One row a unit and number of bits: `unit`, the name of the matrix or of its layer, `bits`, `damage`, and
+        `bytes`, of the packed unit.
+
+    Raises:
+        InputError: choices, by, damage or settings of the quantiser are out of range; corpus, tokenizer, translations,
+            labels or a head are needed and missing; weights are not in float32, or NaN or infinite; no text reaches a
+            matrix; a damage is not finite.
+
+    Notes:
+        Choices made here: all measures grow with the square of small changes, for which those of units add up where
+        changes are independent; only "separability" grows in proportion. So "alignment" is no loss of retrieval, a
+        step function that coarse rounding can also raise, and "loyalty" is the square of what probability loyalty
+        averages. Inputs of matrices are not rounded: at the same bits in all cases, they would change no choice. Memory
+        for "alignment" grows with the square of the number of sentences in a language; a hundred in four languages do
+        for the bundled model.
+
+    Example:
+        >>> import probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> table = bit_damage(model, damage="weights", choices=[4, 8], by="layer", progress=False)
+        >>> table[["unit", "bits", "bytes"]].head(2)
+                           unit  bits   bytes
+        0  bert.encoder.layer.0     4  102912
+        1  bert.encoder.layer.0     8  201216
+    """
+    if damage not in DAMAGES:
+        raise InputError(f"damage={damage!r} is not known; choose one of {', '.join(map(repr, DAMAGES))}")
+    if by not in ("matrix", "layer"):
+        raise InputError(f"by={by!r} is not known; choose 'matrix' or 'layer'")
+    chosen = _check_choices(choices)
+    check_quantizer(chosen[0], group, ranges, percentile)
+    shapes = _shapes(model, group)
+    work = copy.deepcopy(model)
+    measured: Callable[[], float] | None = None
+    if damage != "weights":
+        measured = _measured(work, corpus, tokenizer, damage, pivot, list(shapes), settings)
+    weights, across = matrices_of(work), transposed(work, shapes)
+    how: dict[str, Any] = {"group": group, "symmetric": symmetric, "ranges": ranges, "percentile": percentile}
+    units = _units(shapes, by)
+    rows = []
+    bar = tqdm(total=len(units) * len(chosen), desc=f"{damage} by bits", unit="run", disable=not progress)
+    for unit, names in units.items():
+        before = {name: weights[name].detach().clone() for name in names}
+        for bits in chosen:
+            error = 0.0
+            for name, weight in before.items():
+                codes = quantize_tensor(weight.T if across[name] else weight, bits, name=name, **how)
+                rounded = dequantize(codes).T if across[name] else dequantize(codes)
+                error += float((rounded - weight).double().square().sum())
+                _write(weights[name], rounded)
+            found = error if measured is None else measured()
+            if not np.isfinite(found):
+                raise InputError(
+                    f"{unit}: its damage ({damage}) at {bits} bits is {found}: the states of some texts are not "
+                    "finite, or all zero. Look at the model, or measure damage='weights'"
+                )
+            size = sum(packed_bytes(shapes[name], bits, group=group, symmetric=symmetric) for name in names)
+            rows.append((unit, bits, found, size))
+            bar.update()
+        for name, weight in before.items():
+            _write(weights[name], weight)
+    bar.close()
+    return pd.DataFrame(rows, columns=_COLUMNS)
+
+
+def _alignment(base: xr.Dataset, other: xr.Dataset, pivot: str) -> float:
+    ids, languages = base["id"].values, base["language"].values
+    there = np.flatnonzero(languages == pivot)
+    out = []
+    for language in dict.fromkeys(languages[languages != pivot]):
+        rows = np.flatnonzero(languages == language)
+        _, one, two = np.intersect1d(ids[there], ids[rows], assume_unique=True, return_indices=True)
+        cosines = [directions(r, -1, there[one]) @ directions(r, -1, rows[two]).T for r in (base, other)]
+        for axis in (0, 1):  # each direction
+            p, q = (log_softmax(c / _TEMPERATURE, axis=axis) for c in cosines)
+            out.append((np.exp(p) * (p - q)).sum(axis=axis).mean())
+    return float(np.mean(out))
+
+
+def _drift(base: xr.Dataset, other: xr.Dataset, _pivot: str) -> float:
+    x, y = (directions(r, -1, slice(None)) for r in (base, other))
+    # As half the squared distance, which keeps the digits of small angles.
+    return float(np.square(x - y).sum(axis=1).mean() / 2)
+
+
+def _loyalty(base: xr.Dataset, other: xr.Dataset, _pivot: str) -> float:
+    return float(divergence(base["logits"].values, other["logits"].values).mean())
+
+
+def _separability(base: xr.Dataset, other: xr.Dataset, _pivot: str) -> float:
+    changes = []
+    for language in dict.fromkeys(base["language"].values):
+        rows = np.flatnonzero(base["language"].values == language)
+        labels = base["label"].values[rows]
+        one, two = (class_separability(directions(r, -1, rows), labels) for r in (base, other))
+        changes.append(abs(one - two))
+    return float(np.mean(changes))
+
+
+_MEASURES = {"alignment": _alignment, "drift": _drift, "loyalty": _loyalty, "separability": _separability}
+DAMAGES = (*_MEASURES, "weights")
+
+
+def _measured(
+    work: PreTrainedModel,
+    corpus: datasets.Dataset | None,
+    tokenizer: PreTrainedTokenizerBase | None,
+    damage: str,
+    pivot: str | None,
+    matrices: Sequence[str],
+    settings: Mapping[str, Any],
+) -> Callable[[], float]:
+    """What measures how far a model has come from what it is now."""
+    if corpus is None or tokenizer is None:
+        raise InputError(f"damage={damage!r} looks at text: give a corpus and its tokenizer, or damage='weights'")
+    corpus = check_corpus(corpus)
+    check_fit(embedding_rows(work), tokenizer, type(work).__name__)
+    check_settings(**settings)
+    pivot = corpus[0]["language"] if pivot is None else pivot
+    if damage == "alignment":
+        check_pivot(np.array(corpus["id"]), np.array(corpus["language"]), pivot, "alignment_gap")
+    if damage == "loyalty" and not classifies(work):
+        raise InputError(
+            f"damage='loyalty' compares predictions, and {type(work).__name__} has no head that classifies texts. Give "
+            "a model for sequence classification, or damage='drift'"
+        )
+    if damage == "separability":
+        _check_labels(corpus)
+    reached: set[str] = set()
+    handles = [
+        work.get_submodule(name.removesuffix(".weight")).register_forward_hook(lambda *_, n=name: reached.add(n))
+        for name in matrices
+    ]
+    run = partial(capture, work, tokenizer, corpus, progress=False, **settings)
+    base = run()
+    for handle in handles:
+        handle.remove()
+    missed = [name for name in matrices if name not in reached]
+    if missed:
+        raise InputError(
+            f"no text reaches {missed[0]!r} and {len(missed) - 1} more, as of a decoder whose encoder alone is run, so "
+            "their damage is not known. Measure damage='weights'"
+        )
+
+    def measured() -> float:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LayerscopeWarning)  # said of the first run
+            return _MEASURES[damage](base, run(), str(pivot))
+
+    return measured
+
+
+def _check_labels(corpus: datasets.Dataset) -> None:
+    if "label" not in corpus.column_names:
+        raise InputError("damage='separability' needs labels, and the corpus has none. Give a column 'label'")
+    classes = pd.DataFrame({c: list(corpus[c]) for c in ("language", "label")}).groupby("language")["label"].nunique()
+    if classes.min() < 2:
+        raise InputError(
+            f"damage='separability' compares classes, and language {classes.idxmin()!r} has only one. Drop the "
+            "language, or measure another damage"
+        )
+
+
+def _shapes(model: PreTrainedModel, group: str | int) -> dict[str, tuple[int, int]]:
+    """The matrices that are quantised, by name, with their shapes (unit, input)."""
+    matrices = matrices_of(model)
+    across = transposed(model, matrices)
+    out = {}
+    for name, weight in matrices.items():
+        if weight.dtype != torch.float32:
+            raise InputError(f"{name}: expected weights in float32, found {weight.dtype}. Give model.float()")
+        units_first = weight.T if across[name] else weight
+        check_matrix(units_first, group, name)
+        out[name] = units_first.shape[0], units_first.shape[1]
+    return out
+
+
+def _units(names: Iterable[str], by: str) -> dict[str, list[str]]:
+    """The matrices of each unit; a layer is what the first number in their names counts."""
+    units: dict[str, list[str]] = {}
+    for name in names:
+        layer = block_of(name) if by == "layer" else None
+        units.setdefault(layer or name, []).append(name)
+    return units
+
+
+def _write(weight: torch.nn.Parameter, values: torch.Tensor) -> None:
+    with torch.no_grad():
+        weight.copy_(values)
+
+
+def _least(damage: np.ndarray, size: np.ndarray, most: int) -> list[int]:
+    """The column of every row such that the sum of the damages is least while that of the sizes is at most `most`.
+
+    Both (row, column). Of equal sums of damages the one of less size.
+    """
+    sizes, damages = np.zeros(1, np.int64), np.zeros(1)
+    kept = []
+    for s, d in zip(size, damage, strict=True):
+        sizes, damages = (sizes[:, None] + s).ravel(), (damages[:, None] + d).ravel()
+        order = np.lexsort((damages, sizes))
+        order = order[sizes[order] <= most]
+        # What does no less damage than something of no more size is beaten.
+        best = np.minimum.accumulate(damages[order])
+        order = order[np.append(True, damages[order][1:] < best[:-1])]
+        sizes, damages = sizes[order], damages[order]
+        kept.append(order)
+    at, out = len(sizes) - 1, []
+    for order in reversed(kept):
+        at, column = divmod(int(order[at]), size.shape[1])
+        out.append(column)
+    return out[::-1]
+
+
+def _check_choices(choices: Collection[int]) -> list[int]:
+    if isinstance(choices, str) or not isinstance(choices, Collection) or not choices:
+        raise InputError(f"choices={choices!r}: expected numbers of bits to choose from, of 2 to 8, at least one")
+    for bits in choices:
+        check_bits("choices", bits)
+    return sorted(set(choices))
+
+
+def _check_average(average_bits: float, choices: Sequence[int]) -> None:
+    if type(average_bits) is bool or not isinstance(average_bits, int | float):
+        raise InputError(f"average_bits={average_bits!r}: expected a number")
+    if not choices[0] <= average_bits <= choices[-1]:
+        raise InputError(
+            f"average_bits={average_bits}: expected {choices[0]} to {choices[-1]}, which the choices of bits span. "
+            "Choose another average, or other choices"
+        )
+
+
+def _check_table(
+    table: pd.DataFrame, shapes: Mapping[str, tuple[int, int]], group: str | int, symmetric: bool
+) -> dict[str, list[str]]:
+    """Return the matrices of each unit; raise `InputError` where a table is not one of this model."""
+    if not isinstance(table, pd.DataFrame) or not set(_COLUMNS) <= set(table.columns) or table.empty:
+        raise InputError("damage: expected the name of a measure, or a table with rows as bit_damage gives it")
+    there = set(table["unit"])
+    units = next((u for u in (_units(shapes, "matrix"), _units(shapes, "layer")) if set(u) == there), None)
+    if units is None:
+        known = {*_units(shapes, "matrix"), *_units(shapes, "layer")}
+        strange = sorted(there - known)
+        raise InputError(
+            f"damage: unit {strange[0]!r} is neither a matrix nor a layer of the model"
+            if strange
+            else "damage: expected one table of all matrices of the model, or of all layers; some are missing"
+        )
+    chosen = sorted(set(table["bits"]))
+    if table.duplicated(["unit", "bits"]).any() or len(table) != len(units) * len(chosen):
+        raise InputError("damage: expected one row for every unit and number of bits; some are missing, or come twice")
+    if not np.isfinite(table["damage"].to_numpy(float)).all():
+        raise InputError("damage: the table holds damages that are NaN or infinite")
+    for unit, bits, found in zip(table["unit"], table["bits"], table["bytes"], strict=True):
+        expected = sum(packed_bytes(shapes[n], int(bits), group=group, symmetric=symmetric) for n in units[unit])
+        if found != expected:
+            raise InputError(
+                f"damage: the table says that {unit!r} takes {found} bytes at {bits} bits, and with group={group!r} "
+                f"and symmetric={symmetric} it takes {expected}. Give group and symmetric as it was measured with"
+            )
+    return units

@@ -1,0 +1,369 @@
+"""Quantisation that runs: a model for the int8 kernels of onnxruntime, or with weights that torchao stores in int8."""
+
+from __future__ import annotations
+
+import copy
+import io
+import json
+import math
+import tempfile
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+import transformers
+from transformers import PreTrainedModel
+
+from compress.matrices import block_matrices, check_plain
+from compress.saving import record
+from probes.errors import InputError, needed
+from probes.models.facts import embedding_rows, positions_of
+from probes.models.fingerprint import plain_parts, weights_fingerprint
+from probes.models.formats.factorized import with_factors
+from probes.models.formats.heads_kept import with_shapes
+from probes.models.formats.onnx_model import METADATA, OnnxModel
+from probes.models.formats.quantized_inputs import apply_quantized_inputs
+from probes.models.formats.shared_layers import unshare
+from probes.silence import quiet
+from probes.states.layers import runner_of
+
+_PACKAGES = {"onnxruntime": ("onnxruntime", "onnx"), "torchao": ("torchao",)}
+BACKENDS = tuple(_PACKAGES)
+_OPSET = 20
+_GROUP = 32  # of 4 bits
+# What the nodes of linear maps read beside their weights.
+_CONSTANTS: dict[str, np.ndarray] = {
+    "one": np.array(1, np.float32),
+    "middle": np.array(128, np.uint8),
+    "top": np.array(127, np.float32),
+    "least": np.array(1e-30, np.float32),  # so that zeros are divided by something
+    "last": np.array([-1]),
+}
+_SMALL = 1024  # matrices of fewer weights stay as they are: token types, relative positions, heads
+_NEAR = 1e-3  # how far an output of the export may be from the model's, of its largest value
+
+
+def deploy(model: PreTrainedModel, backend: str, *, bits: int = 8) -> PreTrainedModel | OnnxModel:
+    """Return a quantised model that another package's kernels run, with all hidden states to be probed.
+
+    Args:
+        model: a model of transformers; it is not changed.
+        backend: "onnxruntime" exports the model and quantises its linear maps and its embeddings; it is small, and fast
+            on a CPU, the only place where it runs. "torchao" quantises the linear maps and leaves a model of
+            transformers, that runs and can be looked into like any other; without compilation it is no faster.
+        bits: of the weights: 8, or with torchao also 4, for which it still takes a byte each.
+
+    Returns:
+        With "torchao" a model of the same class, with "onnxruntime" an `OnnxModel`. Both are saved by `compress.save`,
+        loaded by `probes.load_checkpoint` with equal outputs, and captured with the same layers and pooling.
+        `config.compression` says what was done.
+
+    Raises:
+        InputError: the backend is not known or cannot do so many bits; weights are NaN or infinite; the model is not
+            where the backend runs; it has an operator that cannot be exported, or its export computes something else.
+        DependencyError: a package of the backend is not installed.
+
+    Notes:
+        onnxruntime: weights are symmetric with a step for each output unit, embeddings with one for each token's row;
+            matrices of fewer than 1,024 weights stay as they are. Inputs of linear maps are rounded to symmetric int8
+            while it runs, with a step for each token, so that a text's states do not depend on what else is in its
+            batch. With onnxruntime's own `quantize_dynamic`, which gives all tokens of a batch one step, they do, by
+            nearly as much as by the quantisation itself.
+            Products within attention, norms and whatever lies outside linear maps are computed in float32.
+        torchao: 8 bits are its Int8DynamicActivationInt8WeightConfig (weights by output unit, inputs by token), 4 its
+            IntxWeightOnlyConfig in groups of 32, inputs as they are. Embeddings stay as they are.
+
+    Example:
+        >>> import probes
+        >>> model, tokenizer = probes.load_checkpoint("bundled")
+        >>> deployed = deploy(model, "onnxruntime")
+        >>> deployed.config.compression["backend"]
+        'onnxruntime'
+    """
+    check_deployed(model, backend, bits)
+    for name, parameter in model.named_parameters():
+        if not parameter.isfinite().all():
+            raise InputError(f"{name}: expected finite weights, found NaN or infinite ones. Load the model again")
+    what: dict[str, Any] = {
+        "method": "quantize",
+        "backend": backend,
+        "bits": bits,
+        "group": "channel" if bits == 8 else _GROUP,
+        "activation_bits": 8 if bits == 8 else None,
+        "parent": weights_fingerprint(model),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+        backend: needed(backend, f"backend={backend!r}").__version__,
+    }
+    # The backend rounds inputs of its own accord.
+    model = copy.deepcopy(model).eval()
+    if hasattr(model.config, "quantized_inputs"):
+        del model.config.quantized_inputs
+        apply_quantized_inputs(model)
+    if backend == "torchao":
+        quantized = _with_torchao(model, bits)
+        parts = [part for tensor in quantized.state_dict().values() for part in plain_parts(tensor)]
+        return record(quantized, what | {"bytes_of_model": sum(p.nbytes for p in parts)})
+    graph = export(model)
+    quantize_graph(graph)
+    serialized = graph.SerializeToString()
+    model.config.architectures = [type(model).__name__]
+    record(model, what | {"bytes_of_model": len(serialized)})
+    return OnnxModel(serialized, model.config)
+
+
+def check_deployed(model: PreTrainedModel, backend: str, bits: object) -> None:
+    """Raise what `deploy` raises, as far as it can be known without looking at the weights."""
+    if backend not in BACKENDS:
+        raise InputError(f"backend={backend!r} is not known; choose one of {', '.join(map(repr, BACKENDS))}")
+    check_plain(model)
+    allowed = (8,) if backend == "onnxruntime" else (4, 8)
+    if bits not in allowed:
+        raise InputError(
+            f"bits={bits!r}: backend={backend!r} runs {' or '.join(map(str, allowed))} bits. Leave backend= out to "
+            "simulate 2 to 8"
+        )
+    if backend == "onnxruntime" and model.device.type != "cpu":
+        raise InputError(
+            f"the model is on {str(model.device)!r}, and the int8 kernels of onnxruntime run on the CPU. Move it there "
+            "with model.to('cpu'), or take backend='torchao'"
+        )
+    for package in _PACKAGES[backend]:
+        needed(package, f"backend={backend!r}")
+
+
+class _AsCaptured(torch.nn.Module):
+    """What `probes.capture` takes of a model, as a function of tensors."""
+
+    def __init__(self, model: PreTrainedModel, name: str) -> None:
+        super().__init__()
+        self.model = model
+        self.name = name
+        self.inputs = ["input_ids", "attention_mask"]
+        # GPT-2 takes types too, but then counts them as words: to give it none is not to give it zeros.
+        if hasattr(model.config, "type_vocab_size"):
+            self.inputs.append("token_type_ids")
+
+    def named(self, *tensors: torch.Tensor) -> dict[str, torch.Tensor]:
+        run, taken = runner_of(self.model, None, self.name)
+        with taken as states_of:
+            states, outputs = states_of(run, dict(zip(self.inputs, tensors, strict=True)))
+        return {f"hidden_{i}": h for i, h in enumerate(states)} | outputs
+
+    def forward(self, *tensors: torch.Tensor) -> tuple[torch.Tensor, ...]:
+        return tuple(self.named(*tensors).values())
+
+
+def export(model: PreTrainedModel) -> Any:
+    """Return a model as an `onnx.ModelProto` in float32, with what `probes.capture` takes of it as outputs.
+
+    These are `hidden_0`, `hidden_1`, ... (batch, token, feature), and of a head that classifies texts `logits` and
+    `head_input` (batch, feature). `OnnxModel` runs it.
+
+    Raises:
+        DependencyError: the package onnx is not installed.
+        InputError: it has an operator that cannot be exported, or the export computes something else than the model.
+    """
+    onnx = needed("onnx", "backend='onnxruntime'")
+    name = model.config.name_or_path or type(model).__name__
+    model = copy.deepcopy(model).float().eval()
+    traced = _AsCaptured(model, name).eval()
+    batches = [_batch(model, traced.inputs, rows, tokens) for rows, tokens in ((2, 5), (3, 4), (1, 7))]
+    with torch.inference_mode():
+        expected = [traced.named(*batch.values()) for batch in batches]
+    outputs = list(expected[0])
+    axes = {k: {0: "batch"} if k in ("logits", "head_input") else {0: "batch", 1: "token"} for k in outputs}
+    file = io.BytesIO()
+    try:
+        # It warns of conditions that are traced one way only: whether that is right is seen below.
+        with warnings.catch_warnings(), torch.no_grad():
+            warnings.simplefilter("ignore")
+            torch.onnx.export(
+                traced,
+                tuple(batches[0].values()),
+                file,  # type: ignore[arg-type]  # a buffer will do
+                input_names=traced.inputs,
+                output_names=outputs,
+                dynamic_axes=axes | {k: {0: "batch", 1: "token"} for k in traced.inputs},
+                opset_version=_OPSET,
+                dynamo=False,  # the newer exporter needs more packages, and does not know which layer gave the logits
+            )
+    except Exception as error:  # of many kinds for the same thing
+        raise InputError(
+            f"{name}: it cannot be exported to ONNX ({str(error).strip().splitlines()[0]}). Take backend='torchao', "
+            "which exports nothing"
+        ) from error
+    graph = onnx.load_from_string(file.getvalue())
+    about = {"embeddings": embedding_rows(model), "positions": positions_of(model)}
+    onnx.helper.set_model_props(graph, {METADATA: json.dumps(about)})
+    exported = OnnxModel(graph.SerializeToString(), model.config)
+    for batch, wanted in zip(batches, expected, strict=True):
+        wrong = _differs(exported, batch, wanted)
+        if wrong is not None:
+            raise InputError(
+                f"{name}: its export to ONNX computes something else on a batch of shape "
+                f"{tuple(batch['input_ids'].shape)} ({wrong}). Take backend='torchao', which exports nothing"
+            )
+    return graph
+
+
+def _differs(exported: OnnxModel, batch: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> str | None:
+    """In what an exported model differs from the one that gave what is expected; None where they agree."""
+    try:
+        found = exported.run(**batch)
+    except Exception as error:  # of a kind of onnxruntime's own: shapes that were traced as constants do not fit
+        return str(error).strip().splitlines()[0]
+    for key, value in expected.items():
+        if found[key].shape != value.shape:
+            return f"{key} has the shape {tuple(found[key].shape)}, not {tuple(value.shape)}"
+        far = float((found[key] - value).abs().max() / value.abs().max().clamp_min(1e-6))
+        if not far < _NEAR:
+            return f"{key} is {far:.1e} off"
+    return None
+
+
+def _batch(model: PreTrainedModel, inputs: list[str], rows: int, tokens: int) -> dict[str, torch.Tensor]:
+    """Texts of random tokens, each shorter than the one before."""
+    generator = torch.Generator().manual_seed(rows)
+    ids = torch.randint(0, embedding_rows(model), (rows, tokens), generator=generator)
+    inside = torch.arange(tokens) < tokens - torch.arange(rows)[:, None]
+    padding = getattr(model.config, "pad_token_id", None)
+    ids = ids.masked_fill(~inside, padding if padding is not None and padding >= 0 else 0)
+    given = {"input_ids": ids, "attention_mask": inside.long(), "token_type_ids": torch.zeros_like(ids)}
+    return {k: given[k] for k in inputs}
+
+
+def quantize_graph(graph: Any) -> None:
+    """Put int8 in place of the constant matrices of linear maps and embeddings, in place.
+
+    Args:
+        graph: an `onnx.ModelProto`, as `export` gives it.
+
+    Notes:
+        A linear map multiplies codes: those of its inputs, uint8 with 128 for zero and a step for each token, and those
+        of its weights, int8 with a step for each output unit. The sums are exact, in int32. Of embeddings a row has one
+        step; it is gathered with it.
+    """
+    onnx = needed("onnx", "backend='onnxruntime'")
+    main = graph.graph
+    weights = {w.name: w for w in main.initializer}
+    arrays: dict[str, np.ndarray] = {}
+    nodes: dict[str, Any] = {}  # by output, so that what several maps read is rounded once
+    for node in main.node:
+        place = {"MatMul": 1, "Gemm": 1, "Gather": 0}.get(node.op_type)
+        weight = None if place is None else weights.get(node.input[place])
+        made = None
+        if weight is not None and len(weight.dims) == 2 and math.prod(weight.dims) >= _SMALL:
+            values = onnx.numpy_helper.to_array(weight).astype(np.float32)
+            settings = {a.name: onnx.helper.get_attribute_value(a) for a in node.attribute}
+            make = _gather if node.op_type == "Gather" else _linear
+            made = make(onnx.helper.make_node, node, values, settings, arrays)
+        for one in made or [node]:
+            nodes.setdefault(one.output[0], one)
+    del main.node[:]
+    main.node.extend(nodes.values())
+    main.initializer.extend(onnx.numpy_helper.from_array(a, k) for k, a in arrays.items())
+    used = {name for node in main.node for name in node.input}
+    kept = [w for w in main.initializer if w.name in used]
+    del main.initializer[:]
+    main.initializer.extend(kept)
+    if arrays:
+        graph.opset_import.append(onnx.helper.make_opsetid("com.microsoft", 1))
+
+
+def _linear(
+    make: Callable[..., Any], node: Any, values: np.ndarray, settings: dict[str, Any], arrays: dict[str, np.ndarray]
+) -> list[Any] | None:
+    """Return the nodes of a linear map on codes, and add what they read to the arrays; None where it is another map."""
+    scaled = {settings.get("alpha", 1), settings.get("beta", 1)} != {1}
+    if node.op_type == "Gemm" and (settings.get("transA") or scaled):
+        return None
+    x, name, *bias = node.input
+    codes, steps = _rounded(values if settings.get("transB") else values.T)
+    arrays |= {f"{name}.codes": np.ascontiguousarray(codes.T), f"{name}.steps": steps.reshape(-1)} | _CONSTANTS
+    out = node.output[0]
+    codes_of_both = [f"{x}.codes", f"{name}.codes"]
+    product = f"{out}.product" if bias else out
+    return [
+        make("Abs", [x], [f"{x}.abs"]),
+        make("ReduceMax", [f"{x}.abs", "last"], [f"{x}.max"]),
+        make("Max", [f"{x}.max", "least"], [f"{x}.most"]),
+        make("Div", [f"{x}.most", "top"], [f"{x}.step"]),
+        make("Div", [x, f"{x}.step"], [f"{x}.scaled"]),
+        make("QuantizeLinear", [f"{x}.scaled", "one", "middle"], [f"{x}.codes"]),
+        # This operator knows one step for all tokens only: theirs come after it.
+        make(
+            "MatMulIntegerToFloat",
+            [*codes_of_both, "one", f"{name}.steps", "middle"],
+            [f"{out}.sums"],
+            domain="com.microsoft",
+        ),
+        make("Mul", [f"{out}.sums", f"{x}.step"], [product]),
+        *([make("Add", [product, *bias], [out])] if bias else []),
+    ]
+
+
+def _gather(
+    make: Callable[..., Any], node: Any, values: np.ndarray, settings: dict[str, Any], arrays: dict[str, np.ndarray]
+) -> list[Any] | None:
+    """As `_linear`, of embeddings."""
+    if settings.get("axis", 0) != 0:
+        return None
+    table, rows = node.input
+    out = node.output[0]
+    codes, steps = _rounded(values)
+    arrays |= {f"{table}.codes": codes, f"{table}.steps": steps, "one": _CONSTANTS["one"]}
+    return [
+        make("Gather", [f"{table}.codes", rows], [f"{out}.row_codes"]),
+        make("Gather", [f"{table}.steps", rows], [f"{out}.row_steps"]),
+        make("DequantizeLinear", [f"{out}.row_codes", "one"], [f"{out}.row_scaled"]),
+        make("Mul", [f"{out}.row_scaled", f"{out}.row_steps"], [out]),
+    ]
+
+
+def _rounded(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Round along the last dimension to int8: codes of -127 to 127, and their step (..., 1)."""
+    steps = np.abs(values).max(axis=-1, keepdims=True) / np.float32(127)
+    return np.rint(values / np.where(steps == 0, 1, steps)).astype(np.int8), steps
+
+
+def _with_torchao(model: PreTrainedModel, bits: int) -> PreTrainedModel:
+    """Quantise while loading: transformers saves only what it has quantised itself."""
+    ao = needed("torchao.quantization", "backend='torchao'")
+    linear = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
+    for name in block_matrices(model):
+        module = name.removesuffix(".weight")
+        if module not in linear:
+            raise InputError(
+                f"{module}: backend='torchao' quantises torch.nn.Linear, found "
+                f"{type(model.get_submodule(module)).__name__}. Take backend='onnxruntime'"
+            )
+    if bits == 8:
+        how = ao.Int8DynamicActivationInt8WeightConfig()
+    else:
+        odd = {n: m.in_features for n, m in linear.items() if m.in_features % _GROUP}
+        for name, inputs in odd.items():
+            raise InputError(
+                f"{name}: backend='torchao' has 4 bits in groups of {_GROUP} inputs, which do not divide its {inputs}. "
+                "Ask for bits=8"
+            )
+        how = ao.IntxWeightOnlyConfig(
+            weight_dtype=getattr(torch, "int4"),  # noqa: B009  # which its type stubs lack
+            granularity=ao.PerGroup(_GROUP),
+        )
+    kind: Any = type(model)
+    shaped = with_shapes(kind) if getattr(model.config, "heads_kept", None) else kind
+    if getattr(model.config, "factorized", None):
+        shaped = with_factors(shaped)
+    with tempfile.TemporaryDirectory() as folder, quiet(), torch.random.fork_rng(devices=[]):
+        separate = copy.deepcopy(model)
+        unshare(separate)  # transformers itself loads them
+        separate.save_pretrained(folder)
+        quantized = shaped.from_pretrained(
+            folder, dtype=torch.float32, use_safetensors=True, quantization_config=transformers.TorchAoConfig(how)
+        )
+    quantized.__class__ = kind
+    quantized.config.name_or_path = quantized.name_or_path = model.config.name_or_path
+    return quantized.to(model.device).eval()

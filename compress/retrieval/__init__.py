@@ -1,0 +1,1 @@
+"""Representations that are mostly zeros, and what searches them."""

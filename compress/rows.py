@@ -1,0 +1,77 @@
+"""The texts trained on, as rows of token ids and labels, and batches of them."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import datasets
+import numpy as np
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from probes.corpus import check_corpus
+from probes.errors import InputError
+from probes.models.facts import check_fit, embedding_rows, input_limit, name_of
+from probes.states.predictions import label_codes
+
+
+def training_rows(
+    corpus: datasets.Dataset,
+    student: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    teacher: PreTrainedModel | None = None,
+    numbered_by: Literal["student", "teacher"] | None = "student",
+) -> tuple[list[dict[str, Any]], bool]:
+    """Token ids, labels and `index` of the texts that are trained on, and whether there are labels.
+
+    Texts are cut where student or teacher cannot read on. Labels are numbers of the classes of one of them, which must
+    have them all, or of the labels in the order of their names.
+    """
+    corpus = check_corpus(corpus)
+    models = [student] if teacher is None else [student, teacher]
+    names = [name_of(m) for m in models]
+    for model, called in zip(models, names, strict=True):
+        check_fit(embedding_rows(model), tokenizer, called)
+    if "split" in corpus.column_names:
+        chosen = [i for i, split in enumerate(corpus["split"]) if split == "train"]
+        if not chosen:
+            found = ", ".join(map(repr, sorted(set(corpus["split"]))))
+            raise InputError(
+                f"the corpus has no row of split 'train', only of {found}. Give one that has some, or one without a "
+                "column 'split'"
+            )
+        corpus = corpus.select(chosen)
+    labelled = "label" in corpus.column_names
+    limit = min((n for m in models if (n := input_limit(m, tokenizer, None)) is not None), default=None)
+    pairs = list(corpus["text_pair"]) if "text_pair" in corpus.column_names else None
+    encoded = tokenizer(list(corpus["text"]), pairs, truncation=limit is not None, max_length=limit, verbose=False)
+    rows = [{k: v[i] for k, v in encoded.items() if k != "attention_mask"} | {"index": i} for i in range(len(corpus))]
+    if labelled:
+        labels = np.asarray(corpus["label"], object)
+        if numbered_by is None:
+            codes = np.unique(labels, return_inverse=True)[1]
+        else:
+            at = 0 if numbered_by == "student" else -1
+            codes = label_codes(labels, [str(c) for c in (models[at].config.id2label or {}).values()], names[at])
+        for row, code in zip(rows, codes, strict=True):
+            row["labels"] = int(code)
+    return rows, labelled
+
+
+def collate(
+    tokenizer: PreTrainedTokenizerBase, batch: list[dict[str, Any]], indexed: bool = False
+) -> dict[str, torch.Tensor]:
+    """Pad the rows of a batch side by side, `indexed` with the numbers of the rows beside what a model reads."""
+    width = max(len(row["input_ids"]) for row in batch)
+    pad = tokenizer.pad_token_id or 0
+    out = {
+        key: torch.tensor([row[key] + [pad if key == "input_ids" else 0] * (width - len(row[key])) for row in batch])
+        for key in batch[0]
+        if key not in ("labels", "index")
+    }
+    lengths = torch.tensor([len(row["input_ids"]) for row in batch])
+    out["attention_mask"] = (torch.arange(width) < lengths[:, None]).long()
+    for key in ("labels", "index"):
+        if key in batch[0] and (indexed or key != "index"):
+            out[key] = torch.tensor([row[key] for row in batch])
+    return out

@@ -1,0 +1,203 @@
+"""What lies beside a checkpoint of a training: what was logged, what objectives learned, and its settings."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from accelerate import Accelerator
+from accelerate.utils import broadcast
+from safetensors.torch import load_file, save_file
+from transformers import PreTrainedModel, TrainerCallback
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import TrainerState
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from compress.objectives.base import Objective
+from probes.errors import InputError
+from probes.files import write_whole
+from probes.states.running import evaluating
+
+_HISTORY = "history.json"
+_LEARNED = "objectives.safetensors"
+STAMP = "training.json"
+_CHANGED = ("pad_token_id", "bos_token_id", "eos_token_id", "use_cache")  # of a configuration, by the Trainer
+
+
+def settings_of(objective: Objective) -> dict[str, Any]:
+    """Return the numbers, words and maps of them that an objective was given, beside its name."""
+    names = [f.name for f in dataclasses.fields(objective)] if dataclasses.is_dataclass(objective) else ["weight"]
+    out: dict[str, Any] = {}
+    for name in names:
+        value = getattr(objective, name)
+        parts = {str(k): v for k, v in (value if isinstance(value, Mapping) else {"": value}).items()}
+        parts = {k: v.item() if isinstance(v, np.generic) else v for k, v in parts.items()}
+        if name != "name" and all(isinstance(v, str | int | float | None) for v in parts.values()):
+            out[name] = parts if isinstance(value, Mapping) else parts[""]
+    return out
+
+
+@contextmanager
+def configuration_kept(model: PreTrainedModel) -> Iterator[None]:
+    """Put back what the Trainer changes: it takes the tokenizer's special tokens, and positions may follow the own."""
+    every = (model.config, model.config.get_text_config(), getattr(model, "generation_config", None))
+    configs = [vars(config) for config in every if config is not None]
+    before = [{name: config[name] for name in _CHANGED if name in config} for config in configs]
+    try:
+        yield
+    finally:
+        for config, kept in zip(configs, before, strict=True):
+            for name in set(_CHANGED) - set(kept):
+                config.pop(name, None)
+            config.update(kept)
+
+
+def check_same(folder: Path, begun: bool, stamp: Mapping[str, Any]) -> None:
+    """Raise where a folder holds checkpoints of a training by other settings."""
+    if not begun:
+        return
+    file = folder / STAMP
+    was = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    for name, value in json.loads(json.dumps(stamp)).items():
+        if was.get(name) != value:
+            raise InputError(
+                f"{folder} holds checkpoints of another training: {name} is {value!r} here and was {was.get(name)!r} "
+                "there. Give the same to go on with it, or another folder"
+            )
+
+
+def steps_of(checkpoint: str) -> int:
+    """Return after how many updates a checkpoint was written."""
+    return TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME)).global_step
+
+
+class Log(TrainerCallback):
+    """What is logged, kept beside every checkpoint, so that a training that goes on has the whole of it."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.rows: list[dict[str, Any]] = []
+        self.parts: list[dict[str, float]] = []
+
+    def add(self, parts: dict[str, float]) -> None:
+        """Take up the losses of one batch, by the name of the objective."""
+        self.parts.append(parts)
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Make a row of the batches of one update."""
+        mean = {k: float(np.mean([p[k] for p in self.parts])) for k in self.parts[0]}
+        self.rows.append({"step": state.global_step + 1, **mean, "loss": sum(mean.values())})
+        self.parts = []
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Write the rows so far beside the checkpoint."""
+        if not state.is_world_process_zero:
+            return
+        folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+        write_whole(folder / _HISTORY, json.dumps(self.rows) + "\n")
+
+    def resume(self, checkpoint: Path) -> None:
+        """Take up the rows that were logged until a checkpoint."""
+        if (checkpoint / _HISTORY).is_file():
+            self.rows = json.loads((checkpoint / _HISTORY).read_text(encoding="utf-8"))
+
+
+class Learned(TrainerCallback):
+    """What objectives learn or remember: their modules, by the name of the objective, kept beside every checkpoint."""
+
+    def __init__(self) -> None:
+        """Begin with nothing."""
+        self.modules: dict[str, torch.nn.Module] = {}
+
+    def of(self, objective: Objective) -> torch.nn.Module:
+        """Return the module of an objective; an empty one where it learns nothing."""
+        return self.modules.get(objective.name, torch.nn.Module())
+
+    def prepare(
+        self,
+        accelerator: Accelerator,
+        objective: Sequence[Objective],
+        student: PreTrainedModel,
+        teacher: PreTrainedModel | None,
+        rows: Sequence[Mapping[str, Any]],
+        seed: int,
+    ) -> None:
+        """Ask each objective for its module, the same in every process, and disturb no other random numbers."""
+        self.accelerator, device = accelerator, accelerator.device
+        for o in objective:
+            if (prepare := getattr(o, "prepare", None)) is None:
+                continue
+            with evaluating(student, device), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+                torch.manual_seed(seed)
+                module = prepare(student, teacher, rows, seed).to(device).train()
+            if self.accelerator.num_processes > 1:
+                for tensor in module.state_dict().values():
+                    broadcast(tensor)
+            self.modules[o.name] = module
+
+    def state(self) -> dict[str, torch.Tensor]:
+        """Return all that was learned or is remembered, by the name of the objective and its own."""
+        return {f"{name}/{k}": v for name, module in self.modules.items() for k, v in module.state_dict().items()}
+
+    def resume(self, checkpoint: Path) -> None:
+        """Put back what was learned until a checkpoint."""
+        own, file = self.state(), checkpoint / _LEARNED
+        kept = load_file(file) if file.is_file() else {}
+        shapes, found = ({k: tuple(v.shape) for k, v in x.items()} for x in (own, kept))
+        if shapes != found:
+            raise InputError(
+                f"{checkpoint} was written by a training whose objectives learn something else: expected "
+                f"{shapes or 'nothing'}, found {found or 'nothing'}. Give the same objectives, or another folder"
+            )
+        for k, tensor in own.items():
+            tensor.copy_(kept[k])
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Write what was learned beside the checkpoint."""
+        if state.is_world_process_zero and self.state():
+            folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
+            save_file({k: v.detach().cpu().contiguous().clone() for k, v in self.state().items()}, folder / _LEARNED)
+
+    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Give every process the same gradients."""
+        if self.accelerator.num_processes > 1:  # equal up to rounding on devices that round as they please; now exactly
+            for parameter in self._parameters():
+                if parameter.grad is not None:
+                    parameter.grad = self.accelerator.reduce(parameter.grad, "mean")
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Forget the gradients of this update."""
+        for parameter in self._parameters():  # the Trainer does so for the student alone
+            parameter.grad = None
+
+    def _parameters(self) -> Iterator[torch.nn.Parameter]:
+        return (p for module in self.modules.values() for p in module.parameters())
+
+
+class Measure(TrainerCallback):
+    """Measures the student at some steps: one instance stands before the callbacks that change it, one after."""
+
+    def __init__(
+        self,
+        when: str,
+        evaluate: Callable[[PreTrainedModel], Mapping[str, float]] | None,
+        steps: Collection[int],
+        log: Log,
+    ) -> None:
+        """Measure by `evaluate` after the updates of these numbers."""
+        self.when, self.evaluate, self.steps, self.log = when, evaluate, steps, log
+
+    def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
+        """Measure, where it is time."""
+        if self.evaluate is None or state.global_step not in self.steps:
+            return
+        # Neither dropout nor the random numbers of the training are touched.
+        with evaluating(model, model.device), torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+            found = dict(self.evaluate(model))
+        self.log.rows.append({"step": state.global_step, "when": self.when, **found})

@@ -1,0 +1,372 @@
+"""The one training loop: a student, its objectives and, where they need one, its teacher, on transformers' Trainer.
+
+Pruning, quantisation and distillation are callbacks of this loop: they change the student at some steps, or put it
+right after each.
+"""
+
+from __future__ import annotations
+
+import difflib
+import inspect
+import json
+import math
+import tempfile
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+import pandas as pd
+import torch
+from accelerate.data_loader import prepare_data_loader
+from safetensors.torch import load_file
+from torch.utils.data import DataLoader
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
+from transformers.trainer import TRAINER_STATE_NAME
+from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
+from transformers.trainer_utils import get_last_checkpoint
+from transformers.utils import SAFE_WEIGHTS_NAME
+
+from compress.objectives.base import Objective, Pass, check
+from compress.objectives.contrast import CRD
+from compress.objectives.layers import watching_attention
+from compress.rows import collate, training_rows
+from compress.training.kept import STAMP, Learned, Log, Measure, check_same, configuration_kept, settings_of, steps_of
+from probes.corpus import check_corpus, corpus_fingerprint
+from probes.errors import InputError
+from probes.files import check_writable, write_whole
+from probes.models.facts import types_tokens
+from probes.models.fingerprint import weights_fingerprint
+from probes.silence import quiet
+from probes.states.running import evaluating
+
+
+def train(
+    student: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: datasets.Dataset,
+    *,
+    objective: Sequence[Objective],
+    steps: int,
+    teacher: PreTrainedModel | None = None,
+    batch_size: int = 32,
+    learning_rate: float = 5e-5,
+    accumulate: int = 1,
+    evaluate: Callable[[PreTrainedModel], Mapping[str, float]] | None = None,
+    evaluate_at: Collection[int] = (),
+    callbacks: Sequence[TrainerCallback] = (),
+    folder: str | Path | None = None,
+    save_every: int = 100,
+    seed: int = 0,
+    progress: bool = True,
+    about: Mapping[str, Any] | None = None,
+) -> pd.DataFrame:
+    """Train a model in place by some objectives, and return what was logged.
+
+    Args:
+        student: the model that is trained; it is changed.
+        tokenizer: the tokenizer that belongs to it.
+        corpus: as `load_corpus` gives it; where it has a split, the rows of "train" are trained on. Its labels are
+            classes of the student where an objective needs them, and any others where none does.
+        objective: objects of `compress.objectives`; their sum is minimised, each is logged under its name.
+        steps: updates of the weights.
+        teacher: a model of the same tokenizer for the objectives that need one; it is not changed.
+        batch_size: texts of a batch, over all processes.
+        learning_rate: of AdamW with linear decay.
+        accumulate: batches whose gradients make up one update.
+        evaluate: what to measure of the student, name -> number.
+        evaluate_at: the steps at which it is measured, once before the callbacks of that step and once after.
+        callbacks: of transformers' Trainer; they change the student.
+        folder: where checkpoints go, every `save_every` steps. A training that was interrupted goes on from the last
+            one and ends as it would have; one that was finished is not trained further.
+        seed: of the order of the rows and of dropout.
+        progress: show a progress bar.
+        about: what else decides what comes out, as settings of callbacks. It is kept in the folder, as what is given
+            here is and the settings of the objectives that are numbers, words or maps of them, and a training goes on
+            only where all is the same.
+
+    Returns:
+        One row an update: `step`, a column an objective and their sum as `loss`; where the student was measured, rows
+        with `when` "before" or "after" and a column a number.
+
+    Raises:
+        InputError: before the first step, where student, teacher, tokenizer, corpus and objectives do not fit together,
+            or the folder holds the checkpoints of another training; at a step whose loss is not finite, by the name of
+            the objective.
+
+    Notes:
+        What objectives learn or remember (`prepare` of `compress.objectives.Objective`) is trained beside the student
+        by the same AdamW, kept beside every checkpoint as `objectives.safetensors`, and gone after the training.
+
+        Under `torchrun`, each process runs its part of every batch, and the objectives see the whole of it, so that
+        weights and what is logged are, up to rounding, those of one process, also of objectives that compare the texts
+        of a batch. Dropout draws other numbers. What the objectives compare is kept of the whole batch by each process,
+        and what they learn is the same in each. The teacher runs once a batch, however many objectives need it. The
+        norm of the student's gradient is kept at 1 at most; that of what objectives learn plays no part in it.
+        Callbacks and `evaluate` run in every process, on the same weights; the first one writes the checkpoints, to a
+        folder that all must see.
+    """
+    needed = any("teacher" in o.needs for o in objective)
+    teaches = teacher if needed else None
+    rows, labelled = training_rows(corpus, student, tokenizer, teaches, _numbered_by(objective, student, teaches))
+    check(objective, student, teacher, labelled)
+    if not isinstance(steps, int) or steps < 1:
+        raise InputError(f"steps={steps!r}: expected a whole number of at least 1")
+    if not (math.isfinite(learning_rate) and learning_rate > 0):
+        raise InputError(f"learning_rate={learning_rate!r}: expected a number above 0")
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise InputError(f"batch_size={batch_size!r}: expected a whole number of at least 1")
+    for name, number in (("accumulate", accumulate), ("save_every", save_every)):
+        if not isinstance(number, int) or number < 1:
+            raise InputError(f"{name}={number!r}: expected a whole number of at least 1")
+    if not isinstance(seed, int) or not 0 <= seed < 2**32:
+        raise InputError(f"seed={seed!r}: expected a whole number of at least 0 and below 2**32")
+    with tempfile.TemporaryDirectory() as scratch, configuration_kept(student):
+        arguments = TrainingArguments(
+            output_dir=str(folder or scratch),
+            max_steps=steps,
+            per_device_train_batch_size=batch_size,
+            gradient_accumulation_steps=accumulate,
+            learning_rate=learning_rate,
+            lr_scheduler_type="linear",
+            save_strategy="no" if folder is None else "steps",
+            save_steps=save_every,
+            save_total_limit=2,
+            seed=seed,
+            data_seed=seed,
+            remove_unused_columns=False,
+            report_to="none",
+            logging_strategy="no",
+            disable_tqdm=not progress,
+            use_cpu=not torch.accelerator.is_available(),  # or processes without one would each train alone
+        )
+        arguments._n_gpu = min(arguments.n_gpu, 1)  # one process, one device: a second would make batches larger
+        if folder is not None and arguments.should_save:
+            check_writable(Path(folder))
+        log, learned = Log(), Learned()
+        measured = set(evaluate_at) if evaluate is not None else set()
+        before, after = (Measure(w, evaluate, measured, log) for w in ("before", "after"))
+        with quiet():  # that two callbacks are of one kind is meant
+            trainer = _Trainer(
+                model=student,
+                args=arguments,
+                train_dataset=rows,
+                processing_class=tokenizer,
+                data_collator=lambda batch: collate(tokenizer, batch, indexed=True),
+                callbacks=[log, learned, before, *callbacks, after],
+            )
+        trainer.remove_callback(PrinterCallback)
+        if trainer.pop_callback(ProgressCallback) is not None and progress:
+            trainer.add_callback(_Bar())
+        last = get_last_checkpoint(str(folder)) if folder is not None and Path(folder).is_dir() else None
+        if folder is not None:
+            stamp = {
+                "student": weights_fingerprint(student),
+                "teacher": weights_fingerprint(teaches) if teaches is not None else None,
+                "corpus": corpus_fingerprint(check_corpus(corpus)),
+                "objective": [o.name for o in objective],
+                "steps": steps,
+                "batch_size": batch_size,
+                "learning_rate": learning_rate,
+                "accumulate": accumulate,
+                "seed": seed,
+                **(about or {}),
+                **{f"{k} of {o.name}": v for o in objective for k, v in settings_of(o).items()},
+            }
+            check_same(Path(folder), last is not None, stamp)
+            trainer.accelerator.wait_for_everyone()  # until all have looked
+            if arguments.should_save:
+                write_whole(Path(folder) / STAMP, json.dumps(stamp, indent=2) + "\n")
+        if last is not None:
+            log.resume(Path(last))
+        was_training = student.training
+        try:
+            with trainer.prepared(objective, teacher, log, learned, last):
+                if last is not None and steps_of(last) >= steps:
+                    _finished(trainer, student, last, callbacks)
+                else:
+                    trainer.train(resume_from_checkpoint=last)
+        finally:
+            student.train(was_training)
+        trainer.accelerator.wait_for_everyone()  # until what is written is whole
+    return pd.DataFrame(log.rows)
+
+
+def _numbered_by(
+    objective: Sequence[Objective], student: PreTrainedModel, teacher: PreTrainedModel | None
+) -> Literal["student", "teacher"] | None:
+    """Say whose classes the labels have to be: nobody's where they only tell texts of one label from others."""
+    if any("labels" in o.needs for o in objective):
+        return "student" if teacher is None or student.base_model is not student else "teacher"
+    confused = any(isinstance(o, CRD) and o.negatives == "classes" for o in objective)
+    return "teacher" if confused and teacher is not None else None
+
+
+def _finished(trainer: Trainer, student: PreTrainedModel, last: str, callbacks: Sequence[TrainerCallback]) -> None:
+    """Take up the end of a training: the Trainer would add a step to it."""
+    student.load_state_dict(load_file(Path(last) / SAFE_WEIGHTS_NAME), strict=False)  # tied weights are there once
+    trainer.state = TrainerState.load_from_json(str(Path(last) / TRAINER_STATE_NAME))
+    for callback in callbacks:
+        callback.on_train_begin(trainer.args, trainer.state, trainer.control, model=student)
+        callback.on_train_end(trainer.args, trainer.state, trainer.control, model=student)
+
+
+def check_settings(
+    settings: Mapping[str, Any], corpus: datasets.Dataset | None, tokenizer: PreTrainedTokenizerBase | None, steps: int
+) -> None:
+    """Raise where what a compression was given for a training cannot be meant, before any work.
+
+    Raises:
+        InputError: a setting that `train` does not know; settings or a corpus without steps; steps without a corpus and
+            a tokenizer.
+    """
+    known = set(inspect.signature(train).parameters) - {"student", "tokenizer", "corpus", "objective", "steps", "about"}
+    for name in settings:
+        if name not in known:
+            near = difflib.get_close_matches(name, known, n=1)
+            raise InputError(
+                f"{name}={settings[name]!r}: no such setting. "
+                + (f"Did you mean {near[0]}?" if near else f"Those of a training are {', '.join(sorted(known))}")
+            )
+    if not isinstance(steps, int) or steps < 0:
+        raise InputError(f"steps={steps!r}: expected a whole number, 0 for no training")
+    if steps and (corpus is None or tokenizer is None):
+        raise InputError("training needs text: give train=..., a corpus, and tokenizer=...")
+    if settings and not steps:
+        name = next(iter(settings))
+        raise InputError(f"{name}={settings[name]!r} is of a training, and steps=0 trains nothing: give steps=...")
+
+
+class _Trainer(Trainer):
+    """Transformers' Trainer with our objectives in place of the model's own loss."""
+
+    # Objectives are means over their batch: the Trainer divides by the batches of one update.
+    loss_is_scaled_for_ga = False
+    objective: Sequence[Objective]
+    teacher: Any
+    log_of: Log
+    learned: Learned
+    needs: set[str]
+
+    @contextmanager
+    def prepared(
+        self,
+        objective: Sequence[Objective],
+        teacher: PreTrainedModel | None,
+        log: Log,
+        learned: Learned,
+        checkpoint: str | None,
+    ) -> Iterator[None]:
+        """Make both models give what the objectives need, and leave the teacher as it was found."""
+        self.objective, self.log_of, self.learned = objective, log, learned
+        self.needs = {need for o in objective for need in o.needs}
+        self.teacher = teacher if "teacher" in self.needs else None
+        models: list[Any] = [m for m in (self.model, self.teacher) if m is not None]
+        # Only the plain implementation of attention gives its maps.
+        attention = [(m, m.config._attn_implementation) for m in models] if "attentions" in self.needs else []
+        with evaluating(self.teacher, self.args.device) if self.teacher is not None else nullcontext():
+            try:
+                for model, _ in attention:
+                    model.set_attn_implementation("eager")
+                student: Any = self.model
+                rows: Any = self.train_dataset
+                learned.prepare(self.accelerator, objective, student, teacher, rows, self.args.seed)
+                if checkpoint is not None:
+                    learned.resume(Path(checkpoint))
+                yield
+            finally:
+                for model, implementation in attention:
+                    model.set_attn_implementation(implementation)
+
+    def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
+        made = self.optimizer is not None
+        optimizer = super().create_optimizer(model)
+        for o in [] if made else self.objective:
+            parameters = [p for p in self.learned.of(o).parameters() if p.requires_grad]
+            if parameters:
+                rate = getattr(o, "learning_rate", None) or self.args.learning_rate
+                # As that of the student: by default AdamW would let them decay.
+                optimizer.add_param_group({"params": parameters, "lr": rate, "weight_decay": self.args.weight_decay})
+        return optimizer
+
+    def get_train_dataloader(self) -> DataLoader:
+        # The whole of every batch in every process, which takes its part of it in `_pass`.
+        batches = DataLoader(
+            self.train_dataset,  # type: ignore[arg-type]
+            batch_size=self.args.per_device_train_batch_size,
+            shuffle=True,
+            collate_fn=self.data_collator,
+        )
+        return prepare_data_loader(
+            batches,
+            self.args.device,
+            num_processes=1,
+            process_index=0,
+            put_on_device=True,
+            use_seedable_sampler=True,
+            data_seed=self.args.data_seed,
+        )
+
+    def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # type: ignore[no-untyped-def]
+        own = {k: v for k, v in inputs.items() if k not in ("labels", "index")}
+        student, output = self._pass(model, own)
+        with torch.no_grad():
+            teacher = None if self.teacher is None else self._pass(self.teacher, own)[0]
+        batch = {**inputs, "modules": self.learned.modules}
+        parts = {o.name: o(student, teacher, batch) for o in self.objective}
+        for name, value in parts.items():
+            if not torch.isfinite(value):
+                raise InputError(
+                    f"step {self.state.global_step + 1}: the objective {name!r} is {value.item()}. "
+                    + ("The last checkpoint is kept. " if self.args.save_strategy != "no" else "")
+                    + "Lower the learning rate, or look at the texts and weights it is computed from"
+                )
+        self.log_of.add({k: float(v.detach()) for k, v in parts.items()})
+        loss = sum(parts.values())
+        if self.accelerator.num_processes > 1:  # DDP waits for the gradient of an output, also where none is compared
+            loss = loss + output.flatten()[:0].sum()
+        return (loss, student) if return_outputs else loss
+
+    def _pass(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> tuple[Pass, torch.Tensor]:
+        """Run a model on this process's part of a batch; return what it gave for the whole, and its first output."""
+        bare = self.accelerator.unwrap_model(model)
+        inputs = {k: v for k, v in inputs.items() if k != "token_type_ids" or types_tokens(bare)}
+        count, processes = len(inputs["input_ids"]), self.accelerator.num_processes
+        if processes > 1:  # parts of one size, the last ones filled up with the last text
+            size = -(-count // processes)
+            rows = torch.arange(size, device=self.args.device) + size * self.accelerator.process_index
+            inputs = {k: v[rows.clamp_max(count - 1)] for k, v in inputs.items()}
+        watching: AbstractContextManager[list[torch.Tensor]] = nullcontext([])
+        if "attention_outputs" in self.needs:
+            watching = watching_attention(bare)
+        with watching as seen:
+            outputs = model(
+                **inputs,
+                output_hidden_states="hidden_states" in self.needs,
+                output_attentions="attentions" in self.needs,
+                return_dict=True,
+            )
+        found = {k: outputs.get(k) for k in ("logits", "hidden_states", "attentions")}
+        found["attention_outputs"] = tuple(seen) or None
+        if processes > 1:
+            found = {k: self._whole(v, count) for k, v in found.items()}
+        return Pass(bare, **found), outputs[0]
+
+    def _whole(self, part: Any, count: int) -> Any:
+        """Put what all processes computed into the places of their texts; the gradient flows to this one's."""
+        if not torch.is_tensor(part):
+            return part and tuple(self._whole(layer, count) for layer in part)
+        processes, start = self.accelerator.num_processes, self.accelerator.process_index * len(part)
+        every = self.accelerator.gather(part.detach())
+        own = part.view_as(part)
+        if own.requires_grad:  # every process has the loss of the whole, and the mean of their gradients is taken
+            own.register_hook(lambda gradient: gradient * processes)
+        return torch.cat([every[:start], own, every[start + len(part) :]])[:count]
+
+
+class _Bar(ProgressCallback):
+    """Transformers' bar, without the line of figures that it prints in the end."""
+
+    def on_log(self, args: Any, state: Any, control: Any, logs: Any = None, **_: Any) -> None:
+        """Leave out what is in the history."""

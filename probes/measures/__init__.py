@@ -1,0 +1,1 @@
+"""The probes, by what is asked; no probe imports another family."""

@@ -1,0 +1,1 @@
+"""Who in the training set speaks for a prediction?"""

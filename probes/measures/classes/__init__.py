@@ -1,0 +1,1 @@
+"""Are the classes told apart?"""

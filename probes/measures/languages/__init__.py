@@ -1,0 +1,1 @@
+"""Do translations lie together?"""

@@ -1,0 +1,240 @@
+"""A checkpoint by path or hub name -> model and tokenizer, safely: safetensors only, no remote code, checked to fit."""
+
+from __future__ import annotations
+
+from importlib import resources
+from pathlib import Path
+from typing import Any, cast
+
+import torch
+import transformers
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoTokenizer,
+    GenerationConfig,
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from probes.errors import InputError, needed
+from probes.models.facts import check_fit, embedding_rows
+from probes.models.formats.factorized import with_factors
+from probes.models.formats.heads_kept import with_shapes
+from probes.models.formats.onnx_model import FILE as ONNX
+from probes.models.formats.onnx_model import OnnxModel
+from probes.models.formats.packed import PACKED, check_packed, open_safetensors, unpack
+from probes.models.formats.quantized_inputs import apply_quantized_inputs
+from probes.models.formats.shared_layers import apply_sharing
+from probes.models.formats.sparse_embeddings import with_sparse_head
+from probes.silence import quiet
+
+
+def load_checkpoint(
+    source: str | Path, *, allow_pickle: bool = False
+) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Load a transformers checkpoint, with the head it was saved with, in float32 on the CPU, ready for evaluation.
+
+    Args:
+        source: "bundled", a folder (also one of packed weights, as `compress.save(..., packed=True)` writes it), or a
+            name on the Hugging Face hub.
+        allow_pickle: also read weights from pickle files (`pytorch_model.bin`). A pickle can run any code when it is
+            opened: ask for it only where you trust who made it.
+
+    Returns:
+        The model in evaluation mode, and its tokenizer. Code from the checkpoint is never run. Of a folder that
+        `compress.deploy` exported a model to, the model is a `probes.models.formats.onnx_model.OnnxModel`.
+
+    Raises:
+        InputError: the folder holds no model; its weights are pickles only, or both plain and packed; weights of the
+            encoder are missing; packed ones do not fit together; the tokenizer is missing or does not fit the model.
+
+    Example:
+        >>> model, tokenizer = load_checkpoint("bundled")
+        >>> type(model).__name__
+        'BertForSequenceClassification'
+    """
+    if source == "bundled":
+        with resources.as_file(resources.files("probes.data") / "model") as folder:
+            model, tokenizer = load_checkpoint(folder)
+        model.name_or_path = model.config.name_or_path = source  # not a path on this computer
+        return model, tokenizer
+    config, tokenizer = check_checkpoint(source, allow_pickle=allow_pickle)
+    name = str(source)
+    if _is_onnx(Path(source)):
+        exported = OnnxModel.from_pretrained(source)
+        check_fit(exported.embeddings, tokenizer, name)
+        return cast(PreTrainedModel, exported), tokenizer
+    file = Path(source) / PACKED
+    weights = unpack(file) if file.is_file() else None
+    try:
+        # What a checkpoint lacks (a head, a pooler) is drawn at random: the same each time, so that one checkpoint has
+        # one fingerprint, and without a trace in the caller's random numbers.
+        with quiet(), torch.random.fork_rng(devices=[]):
+            torch.default_generator.manual_seed(0)
+            kind = _model_class(config, name)
+            factorized, sparse = (getattr(config, k, None) for k in ("factorized", "sparse_embeddings"))
+            # AutoModel takes weights from where its configuration is only, and makes its models itself.
+            if kind is AutoModel and (weights is not None or factorized or sparse):
+                kind = transformers.MODEL_MAPPING[type(config)]
+            # What a configuration of transformers cannot say: how many heads each layer has kept, what is in factors,
+            # that there is a head for sparse representations.
+            shaped = with_shapes(kind) if getattr(config, "heads_kept", None) and kind is not AutoModel else kind
+            if factorized:
+                shaped = with_factors(shaped)
+            if sparse:
+                shaped = with_sparse_head(shaped)
+            model, loaded = shaped.from_pretrained(
+                name if weights is None else None,
+                state_dict=weights,
+                generation_config=None if weights is None else _generation(Path(source)),
+                config=config,
+                dtype=torch.float32,
+                use_safetensors=None if allow_pickle else True,
+                weights_only=True,
+                trust_remote_code=False,
+                ignore_mismatched_sizes=True,  # they are refused below, by name
+                output_loading_info=True,
+            )
+            if shaped is not kind:
+                model.__class__ = kind
+            model.name_or_path = model.config.name_or_path = name
+    except Exception as error:  # transformers raises OSError, ValueError, KeyError, RuntimeError ... for the same thing
+        raise InputError(
+            f"{name}: the model could not be loaded ({type(error).__name__}: {_one_line(error)})"
+        ) from error
+    missing = set(loaded["missing_keys"])
+    _check_loaded(model, loaded | {"missing_keys": missing - apply_sharing(model, missing)}, name)
+    apply_quantized_inputs(model)
+    check_fit(embedding_rows(model), tokenizer, name)
+    return model.eval(), tokenizer
+
+
+def check_checkpoint(
+    source: str | Path, *, allow_pickle: bool = False
+) -> tuple[transformers.PreTrainedConfig, PreTrainedTokenizerBase]:
+    """Return the configuration and the tokenizer of a checkpoint, having checked all that can be without its weights.
+
+    Raises:
+        InputError: as `load_checkpoint`, but for weights that are missing inside their file.
+    """
+    if source == "bundled":
+        with resources.as_file(resources.files("probes.data") / "model") as folder:
+            return check_checkpoint(folder)
+    _check_files(source, allow_pickle)
+    name = str(source)
+    try:
+        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:  # as above: one kind for the user, many in transformers
+        raise InputError(
+            f"{name}: the model could not be loaded ({type(error).__name__}: {_one_line(error)})"
+        ) from error
+    quantized = getattr(config, "quantization_config", None) or {}
+    if isinstance(quantized, dict) and quantized.get("quant_method") == "torchao":
+        needed("torchao", f"{name}: a model quantised by torchao")
+    _model_class(config, name)
+    try:
+        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+    except Exception as error:
+        raise InputError(
+            f"{name}: the tokenizer could not be loaded ({type(error).__name__}: {_one_line(error)}). "
+            "Save it into the same folder with tokenizer.save_pretrained(...)"
+        ) from error
+    # Where its files are missing, transformers makes one that knows nothing but its special tokens.
+    if set(tokenizer.get_vocab()) <= {"▁", *tokenizer.all_special_tokens}:
+        raise InputError(
+            f"{name}: the tokenizer is missing: expected its files beside config.json, found none with a vocabulary. "
+            "Save it into the same folder with tokenizer.save_pretrained(...)"
+        )
+    rows = getattr(config, "vocab_size", None)
+    if rows is not None and len(tokenizer) > rows:
+        check_fit(rows, tokenizer, name)
+    return config, tokenizer
+
+
+def _check_files(source: str | Path, allow_pickle: bool) -> None:
+    """Raise `InputError` where a path holds no model, or only one that would be unpickled. Hub names pass."""
+    folder = Path(source)
+    looks_like_path = isinstance(source, Path) or str(source).startswith((".", "/", "~")) or str(source).count("/") > 1
+    if not folder.exists():
+        if looks_like_path:
+            raise InputError(f"{source}: no such folder. Check the path")
+        return
+    if not folder.is_dir():
+        raise InputError(f"{source}: expected a folder that holds a model, found a file. Give the folder it is in")
+    if not (folder / "config.json").is_file():
+        raise InputError(
+            f"{source}: a folder without a model: no config.json in it. Expected what model.save_pretrained(...) writes"
+        )
+    weights = sorted(folder.glob("*.safetensors"))
+    for file in weights:
+        with open_safetensors(file):
+            pass
+    plain = [file.name for file in weights if file.name.startswith("model")]
+    if folder / PACKED in weights:
+        if plain:
+            raise InputError(
+                f"{source}: expected one set of weights, found {plain[0]} and {PACKED}: which one is meant cannot be "
+                "known. Move one of them away"
+            )
+        check_packed(folder / PACKED)
+    if weights:
+        return
+    if _is_onnx(folder):
+        needed("onnxruntime", f"{source}: a model in ONNX")
+        return
+    pickles = [f.name for pattern in ("*.bin", "*.pt", "*.pth", "*.ckpt") for f in folder.glob(pattern)]
+    if pickles and not allow_pickle:
+        raise InputError(
+            f"{source}: expected weights in safetensors, found pickles only ({', '.join(sorted(pickles))}), which can "
+            "run any code when opened. Convert it with model.save_pretrained(...), or, if you trust who made it, ask "
+            "for allow_pickle=True (--allow-pickle)"
+        )
+    if not pickles:
+        raise InputError(f"{source}: a folder without weights: expected *.safetensors beside config.json, found none")
+
+
+def _is_onnx(folder: Path) -> bool:
+    """Whether a folder holds an exported model, and not beside one that transformers loads."""
+    return (folder / ONNX).is_file() and not any(folder.glob("*.safetensors"))
+
+
+def _model_class(config: transformers.PreTrainedConfig, name: str) -> Any:
+    """The class that the checkpoint was saved from, so that its head comes along; without one, the bare model."""
+    for architecture in config.architectures or []:
+        kind = getattr(transformers, architecture, None)
+        if kind is None:
+            raise InputError(
+                f"{name}: its architecture {architecture!r} is not one of transformers {transformers.__version__}; "
+                "code that comes with a checkpoint is never run. Load the model yourself and pass it in its place"
+            )
+        return kind
+    return AutoModel
+
+
+def _generation(folder: Path) -> GenerationConfig | None:
+    """How a model with packed weights writes text, which transformers reads by itself only beside plain weights."""
+    return GenerationConfig.from_pretrained(folder) if (folder / "generation_config.json").is_file() else None
+
+
+def _check_loaded(model: PreTrainedModel, loaded: dict, name: str) -> None:
+    prefix = f"{model.base_model_prefix}."
+    own = {k for k, _ in model.base_model.named_parameters()}
+    # Nor may that be missing which only a configuration of ours asks for.
+    missing = sorted(
+        k for k in loaded.get("missing_keys", ()) if k.removeprefix(prefix) in own or k.startswith("sparse_head.")
+    )
+    # A pooler on top is not part of any layer, and many encoders are saved without it.
+    missing = [k for k in missing if "pooler" not in k]
+    mismatched = sorted(str(k[0] if isinstance(k, tuple) else k) for k in loaded.get("mismatched_keys", ()))
+    if missing or mismatched:
+        wrong = missing or mismatched
+        raise InputError(
+            f"{name}: weights of the model are {'missing' if missing else 'of another shape'} in the checkpoint: "
+            f"{', '.join(wrong[:5])}{f' and {len(wrong) - 5} more' if len(wrong) > 5 else ''}. "
+            "Its config.json and its weights do not belong together"
+        )
+
+
+def _one_line(error: Exception) -> str:
+    return " ".join(str(error).split())

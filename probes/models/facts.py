@@ -1,0 +1,141 @@
+"""What a model is: its name, classes, positions, body and whether it fits its tokenizer."""
+
+from __future__ import annotations
+
+import inspect
+import warnings
+from collections.abc import Sequence
+from typing import Any
+
+import torch
+from transformers import (
+    PreTrainedModel,
+    PreTrainedTokenizerBase,
+)
+
+from probes.errors import InputError, LayerscopeWarning
+from probes.models.formats.onnx_model import OnnxModel
+
+
+def name_of(model: torch.nn.Module) -> str:
+    """What a model is called in tables and messages: the name it was loaded by, or its kind."""
+    return getattr(getattr(model, "config", None), "_name_or_path", "") or type(model).__name__
+
+
+def check_fit(rows: int, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
+    """Raise `InputError` where the tokenizer has more tokens than a model has embeddings; warn where far fewer."""
+    tokens = len(tokenizer)
+    if tokens > rows:
+        raise InputError(
+            f"{name}: tokenizer and model do not fit: {tokens:,} tokens, but {rows:,} embeddings. "
+            "Load the tokenizer that the model was trained with"
+        )
+    if tokens < 0.9 * rows:
+        warnings.warn(
+            f"{name}: the tokenizer has {tokens:,} tokens and the model {rows:,} embeddings: do they belong together?",
+            LayerscopeWarning,
+            stacklevel=3,
+        )
+
+
+def embedding_rows(model: PreTrainedModel | OnnxModel) -> int:
+    """Return how many tokens a model has an embedding for."""
+    if isinstance(model, OnnxModel):
+        return model.embeddings
+    weight = model.get_input_embeddings().weight
+    assert isinstance(weight, torch.Tensor)
+    return len(weight)
+
+
+def check_length(max_length: int | None, positions: int | None, tokenizer: PreTrainedTokenizerBase) -> int | None:
+    """Return the longest input in tokens: the smaller of positions and the tokenizer's limit, None without one."""
+    limits = [tokenizer.model_max_length] if tokenizer.model_max_length < 10**9 else []
+    if positions is not None and positions > 0:
+        limits.append(positions)
+    limit = min(limits, default=None)
+    if max_length is not None and (max_length < 1 or (limit is not None and max_length > limit)):
+        raise InputError(
+            f"max_length={max_length}: expected "
+            + ("at least 1" if limit is None else f"1 to {limit}, the most tokens the model and its tokenizer take")
+        )
+    return max_length or limit
+
+
+def classifies(model: Any) -> bool:
+    """Whether a model, or the model of a configuration, has a head that puts every text into one class."""
+    if isinstance(model, OnnxModel):
+        return "logits" in model.outputs
+    config = getattr(model, "config", model)
+    if isinstance(model, torch.nn.Module):
+        kinds = [c.__name__ for c in type(model).__mro__]
+    else:
+        kinds = getattr(config, "architectures", None) or []
+    return (
+        any(k.endswith("ForSequenceClassification") for k in kinds)
+        and not getattr(config, "is_encoder_decoder", False)
+        and getattr(config, "num_labels", 0) > 1  # one is a regression
+        and getattr(config, "problem_type", None) in (None, "single_label_classification")
+    )
+
+
+def classes_of(model: Any, count: int) -> list[str]:
+    """Return the names of so many classes of a model, their numbers where they have none."""
+    names = getattr(model.config, "id2label", None) or {}
+    return [str(names.get(i, i)) for i in range(count)]
+
+
+def body_of(model: Any) -> Any:
+    """Return a model without its head, and of an encoder-decoder the encoder."""
+    if isinstance(model, OnnxModel):
+        raise InputError(
+            f"{model.config.name_or_path or 'the model'} was exported to ONNX and has no modules to look into. Give a "
+            "model of transformers"
+        )
+    return encoder_of(model) if model.config.is_encoder_decoder else model.base_model
+
+
+def encoder_of(model: Any) -> Any:
+    """Return the encoder of an encoder-decoder."""
+    return model.base_model.get_encoder()
+
+
+def input_limit(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> int | None:
+    """Return the most tokens that a model and its tokenizer take, or as many as asked for; None without a limit."""
+    return check_length(max_length, positions_of(model), tokenizer)
+
+
+def positions_of(model: torch.nn.Module) -> int | None:
+    """Return the most tokens that a model takes; None where that is not known or without end."""
+    if isinstance(model, OnnxModel):
+        return model.positions
+    positions = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    table = next((m for n, m in model.named_modules() if n.endswith("position_embeddings")), None)
+    if isinstance(table, torch.nn.Embedding):
+        # RoBERTa counts positions from its padding index on, so two of its 514 are never used.
+        offset = 0 if table.padding_idx is None else table.padding_idx + 1
+        positions = table.num_embeddings - offset
+    return positions
+
+
+def weights_dtype(model: torch.nn.Module) -> str:
+    """Return the name of the type that a model's weights have, as "float32"."""
+    return str(next((p.dtype for p in model.parameters() if p.is_floating_point()), torch.float32)).removeprefix(
+        "torch."
+    )
+
+
+def types_tokens(model: PreTrainedModel) -> bool:
+    """Whether a model tells the two texts of a pair apart: DistilBERT does not, whose teacher may."""
+    return "token_type_ids" in inspect.signature(model.forward).parameters
+
+
+def size_of(model: PreTrainedModel, what: str) -> int:
+    """Return a number of the configuration of the model that reads text, as "hidden_size"."""
+    return int(getattr(model.config.get_text_config(), what))
+
+
+def heads_of(model: PreTrainedModel) -> list[int]:
+    """Return how many attention heads each block has, also where some were pruned."""
+    kept: Sequence[int] | None = getattr(model.config, "heads_kept", None)
+    whole = [size_of(model, "num_attention_heads")] * size_of(model, "num_hidden_layers")
+    return whole if kept is None else list(kept)

@@ -1,0 +1,105 @@
+"""The head that makes sparse representations of texts, and how a model that has one is loaded."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+import transformers
+from torch import nn
+from transformers import PreTrainedModel
+
+from probes.errors import InputError
+from probes.models.facts import name_of
+
+
+class SparseHead(nn.Module):
+    """A linear map of a text's mean state to many features, ReLU, and division by the length.
+
+    Attributes:
+        linear: Linear, features of the states -> sparse features.
+
+    Example:
+        >>> import torch
+        >>> vectors = SparseHead(8, 32)(torch.ones(5, 8))
+        >>> vectors.shape, bool((vectors >= 0).all())
+        (torch.Size([5, 32]), True)
+    """
+
+    def __init__(
+        self, in_features: int, out_features: int, device: Any = None, dtype: torch.dtype | None = None
+    ) -> None:
+        """Make a head of random weights."""
+        super().__init__()
+        self.linear = nn.Linear(in_features, out_features, device=device, dtype=dtype)
+
+    def forward(self, pooled: torch.Tensor) -> torch.Tensor:
+        """Map (text, feature) to (text, sparse feature): not negative, of length 1, or 0 where no feature is active."""
+        active = torch.relu(self.linear(pooled.to(self.linear.weight.dtype)))
+        return F.normalize(active.to(torch.promote_types(active.dtype, torch.float32)), dim=-1)
+
+
+def with_sparse_head(kind: Any) -> Any:
+    """Return a class whose models are made with the head that their configuration names, for `from_pretrained`.
+
+    Notes:
+        Set `model.__class__` back to `kind` after loading: the class is needed while a model is made only.
+    """
+
+    def make(self: PreTrainedModel, config: transformers.PreTrainedConfig, *args: Any, **settings: Any) -> None:
+        kind.__init__(self, config, *args, **settings)
+        apply_sparse_head(self)
+
+    return type(kind.__name__, (kind,), {"__init__": make, "__module__": kind.__module__})
+
+
+def apply_sparse_head(model: PreTrainedModel) -> None:
+    """Give a model, in place, the head `model.sparse_head` that its configuration names; its weights come after.
+
+    `config.sparse_embeddings` has its size, {"features": 512}. A head that is there already stays.
+
+    Args:
+        model: a model of transformers; it is changed.
+
+    Raises:
+        InputError: the configuration says something else, or a head of another size is there.
+
+    Example:
+        >>> import probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> model.config.sparse_embeddings = {"features": 512}
+        >>> apply_sparse_head(model)
+        >>> model.sparse_head.linear
+        Linear(in_features=128, out_features=512, bias=True)
+    """
+    wanted = getattr(model.config, "sparse_embeddings", None)
+    if wanted is None:
+        return
+    features = wanted.get("features") if isinstance(wanted, dict) else None
+    if type(features) is not int or features < 1:
+        raise InputError(f'config.sparse_embeddings is {wanted!r}: expected {{"features": a whole number, at least 1}}')
+    head = getattr(model, "sparse_head", None)
+    if head is None:
+        weight: Any = next(p for p in model.parameters() if p.is_floating_point())
+        inputs = int(model.config.get_text_config().hidden_size)
+        # Without a trace in the caller's random numbers.
+        head = SparseHead(inputs, features, device="meta", dtype=weight.dtype).train(model.training)
+        model.sparse_head = head if weight.is_meta else head.to_empty(device=weight.device)
+    elif head.linear.out_features != features:
+        raise InputError(
+            f"config.sparse_embeddings says {features} features and the model's head has {head.linear.out_features}: "
+            "configuration and weights do not belong together"
+        )
+
+
+def sparse_head_of(model: Any) -> SparseHead:
+    """Return the sparse head of a model; raise `InputError` where it has none."""
+    head = getattr(model, "sparse_head", None)
+    if head is None:
+        raise InputError(
+            f"{name_of(model)} has no sparse head: expected a model of compress.sparsify_embeddings, or one that "
+            "probes.load_checkpoint loaded (plain transformers leaves the head out)"
+        )
+    found: SparseHead = head
+    return found

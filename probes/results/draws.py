@@ -1,0 +1,96 @@
+"""Which sentences are drawn: by id, the same draws for every model.
+
+Every probe is a statistic of weighted examples. `Sample.weights` holds one row of weights an id: row 0 is all ones (the
+sample itself), every further row is one bootstrap draw, how often each id was drawn. Ids are drawn, not rows, so that
+translations stay together; the draws depend on the ids and the seed alone, so that two models get the same ones and
+their difference is paired. A statistic for all rows of weights is one matrix product.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from probes.errors import InputError
+from probes.states.representations import check_representations
+
+POOLED = "pooled"
+
+
+@dataclass(frozen=True)
+class Sample:
+    """The examples of Representations as numbers, and the weights of every draw."""
+
+    ids: np.ndarray  # (example,) codes
+    languages: list[str]
+    language: np.ndarray  # (example,) codes
+    classes: list[str]
+    label: np.ndarray  # (example,) codes, empty without labels
+    weights: np.ndarray  # (1 + draws, ids)
+    key: str  # the same for two results if and only if their draws are the same
+
+    def group(self, language: str) -> np.ndarray:
+        """Return the rows of a language, or of all of them."""
+        if language == POOLED:
+            return np.arange(len(self.ids))
+        return np.flatnonzero(self.language == self.languages.index(language))
+
+
+def sample(reps: xr.Dataset, *, draws: int, seed: int, labels: bool) -> Sample:
+    """Number the ids, languages and labels of Representations, and draw the ids.
+
+    Raises:
+        InputError: fewer than 2 draws; labels are needed and there are none, or only one class.
+    """
+    check_representations(reps)
+    check_draws(draws, seed)
+    # Sorted, so that shuffled rows get the same draws.
+    ids, names = pd.factorize(reps["id"].values, sort=True)
+    language, languages = pd.factorize(reps["language"].values)
+    label, classes = np.zeros(0, int), np.zeros(0, object)
+    if labels:
+        if "label" not in reps.coords:
+            raise InputError(
+                "this probe needs labels, and the Representations have none. Capture a corpus with a label"
+            )
+        label, classes = pd.factorize(reps["label"].values, sort=True)
+        if len(classes) < 2:
+            raise InputError(f"this probe compares classes, and there is only one: {classes[0]!r}")
+    key = hashlib.sha256("\0".join([*map(str, names), str(seed), str(draws)]).encode()).hexdigest()[:16]
+    weights = _weights(len(names), draws, seed)
+    return Sample(ids, list(languages), language, list(classes), label, weights, key)
+
+
+def check_draws(draws: int, seed: int) -> None:
+    """Raise `InputError` where draws and seed cannot be used, or there are too few draws for an interval."""
+    if not isinstance(draws, int | np.integer) or draws < 2:
+        raise InputError(f"draws={draws!r}: expected a whole number of at least 2; 200 is the default")
+    if not isinstance(seed, int | np.integer) or seed < 0:
+        raise InputError(f"seed={seed!r}: expected a whole number of at least 0")
+
+
+def _weights(n: int, draws: int, seed: int) -> np.ndarray:
+    """Balanced bootstrap: over all draws every id is drawn equally often, so their mean has no noise of its own."""
+    pool = np.tile(np.arange(n, dtype=np.int32), draws)
+    np.random.default_rng(seed).shuffle(pool)
+    weights = np.ones((draws + 1, n), np.uint16)
+    for row, drawn in zip(weights[1:], pool.reshape(draws, n), strict=True):
+        row[:] = np.bincount(drawn, minlength=n)
+    return weights
+
+
+def weighted_means(drawn: Sample, values: np.ndarray) -> dict[str, np.ndarray]:
+    """Weighted means of values (example, ...) in every language and pooled: (1 + draws, ...)."""
+    out = {}
+    for group in [*drawn.languages, POOLED]:
+        rows = drawn.group(group)
+        w = drawn.weights[:, drawn.ids[rows]].astype(np.float64)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            out[group] = (w @ values[rows].reshape(len(rows), -1) / w.sum(axis=1, keepdims=True)).reshape(
+                len(w), *values.shape[1:]
+            )
+    return out

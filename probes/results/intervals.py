@@ -1,0 +1,110 @@
+"""From draws to intervals: percentiles, bias, spread, first-order draws, exact ends."""
+
+from __future__ import annotations
+
+import warnings
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from scipy.stats import norm as normal
+from scipy.stats import t as student_t
+
+from probes.results.draws import POOLED, Sample
+
+CONFIDENCE = 0.95
+
+
+def centred(statistics: np.ndarray, times: int = 1) -> np.ndarray:
+    """Take the bias off the draws of a statistic; row 0, the sample's own value, stays.
+
+    A draw is as far from the sample as the sample is from the truth, so the draws carry the bias twice, once more than
+    the sample's value. Taken off once, as their mean minus that value, they spread around what the statistic is in
+    samples of this size; taken off two times, around what it tends to in large ones.
+    """
+    moved = statistics.copy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # all NaN: said once, by name, in result()
+        moved[1:] -= times * (np.nanmean(statistics[1:], axis=0) - statistics[0])
+    return moved
+
+
+def widened(statistics: np.ndarray, drawn: Sample, group: str) -> np.ndarray:
+    """Spread the draws of a statistic of classes as widely as the ids of the smallest class warrant.
+
+    The draws know the spread of n ids with a share of 1 / n missing, and exactly only for large n: as for a mean, the
+    factor is that of Student's t.
+    """
+    rows = drawn.group(group)
+    counts = pd.DataFrame({"label": drawn.label[rows], "id": drawn.ids[rows]}).groupby("label")["id"].nunique()
+    factor = student_factor(int(counts.min()))
+    spread = statistics.copy()
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)
+        middle = np.nanmean(statistics[1:], axis=0)
+    spread[1:] = middle + factor * (statistics[1:] - middle)
+    return spread
+
+
+def student_factor(n: int) -> float:
+    """How much more widely than the draws of n ids their population spreads."""
+    n = max(n, 2)
+    level = (1 + CONFIDENCE) / 2
+    return float(np.sqrt(n / (n - 1)) * student_t.ppf(level, n - 1) / normal.ppf(level))
+
+
+def linearised(
+    value: np.ndarray, influence: np.ndarray, ids: np.ndarray, weights: np.ndarray, bounds: tuple[float, float]
+) -> np.ndarray:
+    """Return a statistic for every row of weights, to first order, from what each example does to it.
+
+    For statistics that draws with repetition distort (nearest neighbours, ranks, eigenvalues: a sentence and its copy
+    are alike) or that are too dear to compute hundreds of times. Spread as widely as the number of ids warrants
+    (Student's t), and kept within bounds.
+
+    Args:
+        value: (...) the sample's own.
+        influence: (example, ...) n times what adding a little of this example does to the value; its mean is taken off.
+        ids: (example,) codes, columns of the weights.
+        weights: (1 + draws, ids).
+        bounds: the range of the statistic.
+
+    Returns:
+        (1 + draws, ...), row 0 the value.
+    """
+    there, own = np.unique(ids, return_inverse=True)
+    flat = (influence - influence.mean(axis=0)).reshape(len(ids), -1)
+    summed = np.zeros((len(there), flat.shape[1]))
+    np.add.at(summed, own, flat)
+    w = weights[1:, there].astype(np.float64)
+    factor = student_factor(len(there))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        moved = factor * (w @ summed) / (w @ np.bincount(own))[:, None]
+    out = value + np.concatenate([np.zeros((1, *value.shape)), moved.reshape(-1, *value.shape)])
+    out[1:] = np.clip(out[1:], *bounds)
+    return out
+
+
+def interval(value: np.ndarray, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the percentile interval over the first axis, widened where needed so that it holds the value itself.
+
+    NaN draws (a class that a draw left out) are passed over; where the value is NaN, so are both ends.
+    """
+    tail = (1 - CONFIDENCE) / 2
+    # The one that passes over NaN takes a loop in Python.
+    quantile = np.nanquantile if np.isnan(draws).any() else np.quantile
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # all NaN: said once, by name, in result()
+        low, high = quantile(draws, [tail, 1 - tail], axis=0, method="weibull")  # the (n + 1) q-th draw
+    missing = np.isnan(value)
+    return np.where(missing, np.nan, np.fmin(low, value)), np.where(missing, np.nan, np.fmax(high, value))
+
+
+def exact_at_the_ends(out: xr.Dataset) -> xr.Dataset:
+    """For a share of sentences: where all are right, or none, take the exact binomial interval of as many sentences."""
+    ids = out["n"].where(out["language"] != POOLED, out["n"].sel(language=out["language"] != POOLED).max())
+    least = ((1 - CONFIDENCE) / 2) ** (1 / ids)
+    return out.assign(
+        low=xr.where(out["value"] == 1, least, out["low"]).transpose(*out["value"].dims),
+        high=xr.where(out["value"] == 0, 1 - least, out["high"]).transpose(*out["value"].dims),
+    )

@@ -1,0 +1,152 @@
+"""A probe's numbers as its labelled result: what it says of itself, what is missing and why."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+
+from probes.errors import InputError, LayerscopeWarning
+from probes.results.draws import POOLED, Sample, sample
+from probes.results.intervals import CONFIDENCE, interval
+from probes.states.representations import from_arrays, states
+
+_MOST_NAMED = 20  # places without a value that a warning lists
+
+
+def on_arrays(
+    statistics: Callable[[xr.Dataset, Sample], Mapping[str, np.ndarray]], x: npt.ArrayLike, labels: npt.ArrayLike | None
+) -> float:
+    """Return the value of a probe of labels on bare arrays (example, feature) and (example,), without an interval."""
+    if labels is None:
+        raise InputError("expected labels beside the array, one a row: probe(x, labels)")
+    reps = from_arrays(x, label=labels)
+    drawn = sample(reps, draws=2, seed=0, labels=True)
+    out = statistics(reps, replace(drawn, weights=drawn.weights[:1], languages=[]))
+    return float(out[POOLED][0, 0])
+
+
+def result(
+    reps: xr.Dataset,
+    drawn: Sample,
+    statistics: Mapping[str, np.ndarray],
+    attributes: Mapping[str, object],
+    *,
+    n: Mapping[str, int] | None = None,
+    bounds: tuple[float, float] = (-np.inf, np.inf),
+    over: Mapping[str, npt.ArrayLike] | None = None,
+    missing: Callable[[tuple[int, ...], str], str] | None = None,
+) -> xr.Dataset:
+    """Put a probe's numbers into its labelled result, with the interval, and say which are missing and why.
+
+    Args:
+        reps: what was measured.
+        drawn: the sample and its draws.
+        statistics: for every language (or `POOLED`) an array (1 + draws, layer), row 0 the sample's own value.
+        attributes: what the probe says of itself: its estimator, range, direction, invariances and paper.
+        n: for every language the number of examples; by default all that it has.
+        bounds: the range that the interval is kept within.
+        over: the dimensions of a statistic after the draws, with their coordinates; by default `layer`.
+        missing: (position along `over`, language) -> where there is no value and why, as "layer 3: ..."; by default
+            what the states tell.
+
+    Returns:
+        `value, low, high (layer, language)`, `n (language)`, `draws (draw, layer, language)`, or along `over` in place
+        of `layer`.
+    """
+    over = {"layer": reps["layer"].values} if over is None else over
+    n = n or {language: len(drawn.group(language)) for language in statistics}
+    values = np.stack([statistics[language] for language in statistics], axis=-1)
+    low, high = interval(values[0], values[1:])
+    low, high = np.clip(low, *bounds), np.clip(high, *bounds)
+    dims = (*over, "language")
+    out = xr.Dataset(
+        {
+            "value": (dims, values[0]),
+            "low": (dims, low),
+            "high": (dims, high),
+            "n": ("language", np.array([n[language] for language in statistics])),
+            "draws": (("draw", *dims), values[1:]),
+        },
+        coords={**over, "language": np.array(list(statistics), dtype=object)},
+        attrs={
+            **attributes,
+            "model": reps.attrs.get("model", "?"),
+            "interval": f"{CONFIDENCE:.0%} percentile interval of {len(values) - 1} bootstrap draws of sentence ids",
+            "resampling": drawn.key,
+        },
+    )
+    _warn_missing(out, missing or (lambda at, language: _why(reps, drawn, out, at[0], language)))
+    return out
+
+
+# What a probe says of itself, one value a measure where one function returns several.
+ABOUT = ("probe", "estimator", "range", "higher_is", "invariant_to", "paper")
+
+
+def stack_measures(results: Sequence[xr.Dataset]) -> xr.Dataset:
+    """Put the results of several probes of one run side by side along `measure`; what each says of itself beside it."""
+    first = results[0]
+    about = {k: ("measure", np.array([r.attrs[k] for r in results], dtype=object)) for k in ABOUT if k != "probe"}
+    names = np.array([r.attrs["probe"] for r in results], dtype=object)
+    out = xr.concat([r.drop_attrs() for r in results], pd.Index(names, name="measure"))
+    return out.assign_coords(about).assign_attrs({k: v for k, v in first.attrs.items() if k not in ABOUT})
+
+
+def split_measures(result: xr.Dataset) -> dict[str, xr.Dataset]:
+    """Return the results that `stack_measures` put side by side, or one that stands alone, by the name of the probe."""
+    if "measure" not in result.dims:
+        return {result.attrs["probe"]: result}
+    out = {}
+    for name in result["measure"].values:
+        one = result.sel(measure=name)
+        about = {"probe": name} | {k: one[k].item() for k in ABOUT if k != "probe"}
+        out[str(name)] = one.drop_vars(["measure", *(k for k in ABOUT if k != "probe")]).assign_attrs(about)
+    return out
+
+
+def _warn_missing(out: xr.Dataset, why: Callable[[tuple[int, ...], str], str]) -> None:
+    reasons: dict[str, dict[str, None]] = {}  # in order, each once
+    for *at, language in np.argwhere(np.isnan(out["value"].values)):
+        name = str(out["language"].values[language])
+        reasons.setdefault(why(tuple(at), name), {})[name] = None
+    if reasons:
+        found = "; ".join(f"{reason} ({', '.join(names)})" for reason, names in list(reasons.items())[:_MOST_NAMED])
+        more = len(reasons) - _MOST_NAMED
+        warnings.warn(
+            f"{out.attrs['probe']} of model {out.attrs['model']} has no value at {found}"
+            f"{f'; and at {more} more places' if more > 0 else ''}",
+            LayerscopeWarning,
+            stacklevel=4,
+        )
+
+
+def _why(reps: xr.Dataset, drawn: Sample, out: xr.Dataset, layer: int, language: str) -> str:
+    rows = drawn.group(language)
+    if "pivot" in out.attrs:
+        rows = np.union1d(rows, drawn.group(out.attrs["pivot"]))
+    bad = int((~np.isfinite(states(reps, layer, rows)).all(axis=1)).sum())
+    reason = f"{bad} rows are not finite" if bad else "undefined here (0/0), as for states that are all equal"
+    return f"layer {out['layer'].values[layer]}: {reason}"
+
+
+def warn_few(out: xr.Dataset, drawn: Sample, fewest: int) -> None:
+    """Warn where a class has so few examples in a language that the interval is too narrow or too wide."""
+    few = []
+    for language in out["language"].values:
+        counts = np.bincount(drawn.label[drawn.group(language)], minlength=len(drawn.classes))
+        scarce = np.flatnonzero((counts > 0) & (counts < fewest))
+        few += [f"{drawn.classes[c]} has {counts[c]} in {language}" for c in scarce]
+    if few:
+        warnings.warn(
+            f"{out.attrs['probe']} of model {out.attrs['model']}: fewer than {fewest} examples in a class "
+            f"({'; '.join(few[:5])}{f'; and {len(few) - 5} more' if len(few) > 5 else ''}), so its intervals are "
+            "not reliable",
+            LayerscopeWarning,
+            stacklevel=4,
+        )

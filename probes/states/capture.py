@@ -1,0 +1,174 @@
+"""One forward pass -> pooled hidden states of every layer, to memory or to a zarr store that resumes and is reused."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import warnings
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+import transformers
+import xarray as xr
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from probes.corpus import check_corpus, corpus_fingerprint
+from probes.errors import LayerscopeWarning
+from probes.models.facts import check_fit, classes_of, classifies, embedding_rows, input_limit, name_of, weights_dtype
+from probes.models.fingerprint import tokenizer_fingerprint, weights_fingerprint
+from probes.models.formats.onnx_model import OnnxModel
+from probes.states.layers import runner_of
+from probes.states.pooling import POOLINGS, pool
+from probes.states.representations import BLOCK, as_strings, open_representations
+from probes.states.running import check_settings, evaluating, precision
+from probes.states.store import DIMS, Store
+from probes.states.tokens import Batches, tokenise
+
+_WINDOW = 2 * BLOCK  # rows that are kept before they are written
+
+
+def capture(
+    model: torch.nn.Module,
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: datasets.Dataset,
+    *,
+    modules: Sequence[str] | None = None,
+    pooling: str = "mean",
+    max_length: int | None = None,
+    dtype: str = "float32",
+    device: str | torch.device | None = None,
+    batch_size: int = 64,
+    batch_tokens: int = 4096,
+    store: str | Path | None = None,
+    name: str | None = None,
+    progress: bool = True,
+) -> xr.Dataset:
+    """Run a corpus through a model once and keep one vector a layer and text.
+
+    Layer 0 is the embeddings, layer l the output of block l; in a decoder the last one is after the final norm. An
+    encoder-decoder gives the layers of its encoder. A head that classifies texts is run too and its outputs are kept;
+    any other head is left out.
+
+    Args:
+        model: an encoder or decoder of transformers, an `OnnxModel` made of one, or any module whose `modules` are
+            named.
+        tokenizer: the tokenizer that belongs to it.
+        corpus: as `load_corpus` gives it; rows with a `text_pair` are encoded as one sequence.
+        modules: names from `model.named_modules()` whose outputs (batch, token, feature) are taken in place of the
+            hidden states; they become layers 0, 1, ... and their names the coordinate `module`.
+        pooling: "mean" over the text's own tokens (default), "mean_all" with special tokens, "first" or "last" token.
+        max_length: longest text in tokens, special ones included; longer ones are cut. By default the smaller of the
+            model's positions and the tokenizer's limit.
+        dtype: "float32", or "bfloat16" for mixed precision (about twice as fast; cosine to float32 above 0.999).
+        device: by default CUDA, MPS or the CPU, the first there is.
+        batch_size, batch_tokens: most texts, and most tokens with padding, in one batch.
+        store: a path for a zarr store. An interrupted capture goes on where it stopped; a complete one with the same
+            weights, corpus and settings is opened without running the model; one that does not match is made anew,
+            and a warning says so.
+        name: what the model is called in tables and messages; by default the name it was loaded by.
+        progress: show a progress bar.
+
+    Returns:
+        Representations: `hidden (layer, example, feature)` in float32, rows in the order of the corpus, with the
+        settings, versions and fingerprints as attributes. Of a model for sequence classification also `logits
+        (example, class)`, with the names of the classes, and `head_input (example, head_feature)`, what its last linear
+        layer gets, where that is known.
+
+    Raises:
+        InputError: before the first forward pass, where corpus, tokenizer, model and settings do not fit together.
+
+    Example:
+        >>> import probes
+        >>> model, tokenizer = probes.load_checkpoint("bundled")
+        >>> corpus = probes.load_corpus("bundled", split="dev", languages=["en", "zh"])
+        >>> reps = capture(model, tokenizer, corpus, progress=False)
+        >>> reps.hidden.dims
+        ('layer', 'example', 'feature')
+    """
+    corpus = check_corpus(corpus)
+    if isinstance(model, OnnxModel):
+        model.check(device, dtype)
+        device = model.device
+    where = check_settings(pooling, dtype, device, batch_size, batch_tokens)
+    name = name or name_of(model)
+    if isinstance(model, PreTrainedModel | OnnxModel):
+        check_fit(embedding_rows(model), tokenizer, name)
+    runner, taken = runner_of(model, modules, name)
+    tokens = tokenise(tokenizer, corpus, input_limit(model, tokenizer, max_length), model, name)
+    attributes: dict[str, Any] = {
+        "model": name,
+        "weights": weights_fingerprint(model),
+        "corpus": corpus_fingerprint(corpus),
+        "tokenizer": tokenizer_fingerprint(tokenizer),
+        "pooling": pooling,
+        "pooling_means": POOLINGS[pooling],
+        "dtype": dtype if dtype == "bfloat16" else weights_dtype(model),
+        "max_length": -1 if tokens.limit is None else tokens.limit,
+        "texts_cut": tokens.cut,
+        "modules": list(modules or []),
+        "logits": modules is None and classifies(model),
+        "torch": torch.__version__,
+        "transformers": transformers.__version__,
+    }
+    # What the states depend on. Versions, batches and devices change them by rounding only.
+    depends = ("weights", "corpus", "tokenizer", "pooling", "dtype", "max_length", "modules", "logits")
+    attributes["fingerprint"] = hashlib.sha256(json.dumps([attributes[k] for k in depends]).encode()).hexdigest()[:16]
+    if tokens.cut:
+        warnings.warn(
+            f"{name}: {tokens.cut} of {len(corpus)} texts are longer than {tokens.limit} tokens and are cut there",
+            LayerscopeWarning,
+            stacklevel=2,
+        )
+    target = None if store is None else Store(Path(store), attributes["fingerprint"])
+    if target is not None and target.complete():
+        return open_representations(target.path).assign_attrs(model=name)
+
+    batches = Batches(tokens, batch_size, batch_tokens)
+    with evaluating(model, where), taken as states_of, torch.inference_mode(), precision(where, dtype):
+
+        def pooled(rows: np.ndarray) -> dict[str, np.ndarray]:
+            inputs, mask = batches.tensors(rows, pooling, where)
+            layers, outputs = states_of(runner, inputs)
+            hidden = torch.stack([pool(h, mask, name, i) for i, h in enumerate(layers)])
+            return {k: v.float().cpu().numpy() for k, v in ({"hidden": hidden} | outputs).items()}
+
+        first = pooled(batches.longest())
+        # The examples are the last dimension but one of all of them.
+        sizes = {k: (*v.shape[:-2], len(corpus), v.shape[-1]) for k, v in first.items()}
+        coordinates = {c: as_strings(list(corpus[c])) for c in corpus.column_names}
+        dataset = xr.Dataset(
+            coords={"layer": np.arange(sizes["hidden"][0])} | {k: ("example", v) for k, v in coordinates.items()}
+        )
+        if modules:
+            dataset = dataset.assign_coords(module=("layer", as_strings(list(modules))))
+        if "logits" in sizes:
+            dataset = dataset.assign_coords({"class": as_strings(classes_of(model, sizes["logits"][1]))})
+        dataset.attrs = attributes
+        # What is kept before it is written: enough rows to sort by length, whatever the size of the corpus.
+        window = len(corpus) if target is None else _WINDOW
+        arrays = {} if target is None else target.open(dataset, sizes, window)
+        bar = tqdm(total=len(corpus), desc=f"capture {name}", unit="text", disable=not progress)
+        for number, start in enumerate(range(0, len(corpus), window)):
+            stop = min(start + window, len(corpus))
+            if target is not None and target.done(number):
+                bar.update(stop - start)
+                continue
+            buffers = {k: np.empty((*size[:-2], stop - start, size[-1]), np.float32) for k, size in sizes.items()}
+            for rows in batches.over(start, stop):
+                for k, values in pooled(rows).items():
+                    buffers[k][..., rows - start, :] = values
+                bar.update(len(rows))
+            if target is not None:
+                for k, array in arrays.items():
+                    array[..., start:stop, :] = buffers[k]
+                target.mark(number)
+        bar.close()
+    if target is not None:
+        target.finish()
+        return open_representations(target.path)
+    return dataset.assign({k: (DIMS[k], values) for k, values in buffers.items()})

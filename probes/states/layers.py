@@ -1,0 +1,152 @@
+"""Which states are taken from a forward pass: those of every layer, or what named modules give."""
+
+from __future__ import annotations
+
+import inspect
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager, nullcontext
+from typing import Any
+
+import torch
+from transformers import PreTrainedModel
+
+from probes.errors import InputError
+from probes.models.facts import body_of, classifies, encoder_of
+from probes.models.formats.onnx_model import OnnxModel
+
+# The states of every layer (batch, token, feature), and what the head gives for every text.
+States = Callable[
+    [Callable[..., object], dict[str, torch.Tensor]], tuple[Sequence[torch.Tensor], dict[str, torch.Tensor]]
+]
+
+
+def runner_of(
+    model: torch.nn.Module, modules: Sequence[str] | None, name: str
+) -> tuple[Callable[..., object], AbstractContextManager[States]]:
+    """Return what to call with the inputs, and a context that gives the function that calls it and collects states."""
+    if isinstance(model, OnnxModel):
+        if modules is not None:
+            raise InputError(f"{name}: an exported model has no modules to name, only its layers. Leave modules= out")
+        return model, nullcontext(_exported)
+    if modules is not None:
+        known = dict(model.named_modules())
+        unknown = [m for m in modules if m not in known]
+        if unknown or not modules:
+            raise InputError(
+                f"{name}: no module named {', '.join(map(repr, unknown)) or '(none given)'}; "
+                f"it has {', '.join(list(known)[1:8])}, ... (all of them: model.named_modules())"
+            )
+        encodes = isinstance(model, PreTrainedModel) and model.config.is_encoder_decoder
+        return encoder_of(model) if encodes else model, _hooked([known[m] for m in modules], list(modules), name)
+    if not isinstance(model, PreTrainedModel):
+        raise InputError(
+            f"{name}: {type(model).__name__} is no model of transformers, so its layers are not known. "
+            "Name them with modules=[...], from model.named_modules()"
+        )
+    body = body_of(model)
+    return (model if classifies(model) and not hasattr(model, "score") else body), _layers(model, body, name)
+
+
+def _exported(
+    run: Callable[..., object], inputs: dict[str, torch.Tensor]
+) -> tuple[Sequence[torch.Tensor], dict[str, torch.Tensor]]:
+    """What `_layers` collects, of a model whose outputs it is."""
+    given: Any = run(**inputs)
+    return given.hidden_states, {k: given[k] for k in ("logits", "head_input") if k in given}
+
+
+@contextmanager
+def _layers(model: PreTrainedModel, body: Any, name: str) -> Iterator[States]:
+    """Collect all hidden states, and of a model that classifies the logits and what its last linear layer gets."""
+    expected = getattr(body.config, "num_hidden_layers", None)
+    has_head = classifies(model)
+    # A decoder's head is linear, and looks for the last token by the padding's id, which another may have: it is put on
+    # the last attended state here. Of any other head the linear layers are watched, and the one that gives the logits
+    # is known by that.
+    score: Any = getattr(model, "score", None) if has_head else None
+    within = set(body.modules())
+    seen: list[tuple[torch.Tensor, torch.Tensor]] = []
+
+    def hook(_module: torch.nn.Module, inputs: Sequence[torch.Tensor], output: torch.Tensor) -> None:
+        seen.append((inputs[0], output))
+
+    watched = [m for m in model.modules() if has_head and m not in within and hasattr(m, "out_features")]
+    handles = [] if score is not None else [m.register_forward_hook(hook) for m in watched]
+
+    def states_of(
+        run: Callable[..., object], inputs: dict[str, torch.Tensor]
+    ) -> tuple[Sequence[torch.Tensor], dict[str, torch.Tensor]]:
+        seen.clear()
+        given = run(**inputs, output_hidden_states=True, return_dict=True)
+        states: Sequence[torch.Tensor] = getattr(given, "hidden_states", None) or ()
+        if expected is not None and len(states) != expected + 1:
+            raise InputError(
+                f"{name}: expected {expected + 1} hidden states (the embeddings and {expected} layers, as its config "
+                f"says), {len(states)} came back. If a layer was replaced after the model had run, save and reload it"
+            )
+        widths = [int(state.shape[-1]) for state in states]  # tensors, while a model is traced
+        if len(set(widths)) > 1:
+            raise InputError(
+                f"{name}: its hidden states differ in width ({widths}), so they are no one space. Capture the layers "
+                "of one width by name, with modules=[...], from model.named_modules()"
+            )
+        if callable(score):
+            last = inputs["attention_mask"].sum(1) - 1
+            taken: torch.Tensor = states[-1][torch.arange(last.shape[0], device=last.device), last]
+            return states, {"logits": score(taken), "head_input": taken}
+        if not has_head:
+            return states, {}
+        logits: torch.Tensor = given.logits  # type: ignore[attr-defined]
+        sources = [x for x, y in seen if x.ndim == 2 and y.shape == logits.shape and torch.equal(y, logits)]
+        return states, {"logits": logits} | ({"head_input": sources[-1]} if sources else {})
+
+    try:
+        yield states_of
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+@contextmanager
+def _hooked(modules: list[torch.nn.Module], names: list[str], name: str) -> Iterator[States]:
+    """Collect the outputs of modules by forward hooks that are removed again."""
+    found: dict[int, torch.Tensor] = {}
+
+    def keep(i: int) -> Callable[..., None]:
+        def hook(_module: torch.nn.Module, _inputs: object, output: object) -> None:
+            found[i] = output[0] if isinstance(output, tuple | list) else output  # type: ignore[assignment]
+
+        return hook
+
+    def states_of(
+        run: Callable[..., object], inputs: dict[str, torch.Tensor]
+    ) -> tuple[Sequence[torch.Tensor], dict[str, torch.Tensor]]:
+        found.clear()
+        _call(run, inputs)
+        for i, module in enumerate(names):
+            state = found.get(i)
+            if not isinstance(state, torch.Tensor) or state.ndim != 3 or state.shape[:2] != inputs["input_ids"].shape:
+                shape = tuple(state.shape) if isinstance(state, torch.Tensor) else type(state).__name__
+                raise InputError(
+                    f"{name}: module {module!r}: expected an output of shape (batch, token, feature) for inputs of "
+                    f"shape {tuple(inputs['input_ids'].shape)}, found {shape}. Choose another module"
+                )
+        widths = {names[i]: found[i].shape[-1] for i in found}
+        if len(set(widths.values())) > 1:
+            raise InputError(f"{name}: the modules differ in width ({widths}). Capture them one width at a time")
+        return [found[i] for i in range(len(names))], {}
+
+    handles = [module.register_forward_hook(keep(i)) for i, module in enumerate(modules)]
+    try:
+        yield states_of
+    finally:
+        for handle in handles:
+            handle.remove()
+
+
+def _call(run: Callable[..., object], inputs: dict[str, torch.Tensor]) -> object:
+    parameters = inspect.signature(getattr(run, "forward", run)).parameters
+    if any(p.kind is p.VAR_KEYWORD for p in parameters.values()):
+        return run(**inputs)
+    known = {k: v for k, v in inputs.items() if k in parameters}
+    return run(**known) if "input_ids" in known else run(inputs["input_ids"], **known)

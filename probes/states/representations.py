@@ -1,0 +1,191 @@
+"""Representations: an `xarray.Dataset` of pooled hidden states, `hidden (layer, example, feature)`.
+
+Coordinates on `example`: `id`, `language`, `text` and, where the corpus has them, `label`, `text_pair`, `split`.
+In memory, or on disk as a zarr store that is read in pieces, so that memory does not grow with the corpus.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import numpy as np
+import numpy.typing as npt
+import pandas as pd
+import xarray as xr
+
+from probes.errors import InputError
+
+# Rows that are read or written together; also the chunk of the zarr store, so that a piece is one file a layer.
+BLOCK = 1024
+
+
+def from_arrays(
+    hidden: npt.ArrayLike,
+    *,
+    id: npt.ArrayLike | None = None,
+    language: npt.ArrayLike | None = None,
+    label: npt.ArrayLike | None = None,
+    text: npt.ArrayLike | None = None,
+    name: str = "arrays",
+) -> xr.Dataset:
+    """Make Representations of bare arrays, for hidden states that were computed elsewhere.
+
+    Args:
+        hidden: (layer, example, feature), or (example, feature) for one layer.
+        id: (example,) the same id = translations of one sentence; by default every row is a sentence of its own.
+        language: (example,) by default "und" (undetermined) for all.
+        label, text: (example,) where there are any.
+        name: what the model is called in tables and messages.
+
+    Raises:
+        InputError: the lengths differ; there is no row; the same (id, language) comes twice.
+
+    Example:
+        >>> reps = from_arrays(np.eye(4), label=[0, 0, 1, 1])
+        >>> dict(reps.sizes)
+        {'layer': 1, 'example': 4, 'feature': 4}
+    """
+    try:
+        values = np.asarray(hidden)
+    except ValueError as error:
+        raise InputError(f"expected hidden states of shape (layer, example, feature); {error}") from error
+    if values.ndim == 2:
+        values = values[None]
+    if values.ndim != 3 or 0 in values.shape:
+        raise InputError(
+            f"expected hidden states of shape (layer, example, feature), none of them 0; found {np.shape(hidden)}"
+        )
+    if values.dtype.kind not in "fiub":
+        raise InputError(f"expected hidden states that are real numbers; found {values.dtype}")
+    n = values.shape[1]
+    coordinates = {
+        "id": np.arange(n) if id is None else id,
+        "language": np.full(n, "und") if language is None else language,
+        "text": np.full(n, "") if text is None else text,
+        "label": label,
+    }
+    for key in ("id", "language", "label"):
+        null = np.flatnonzero(pd.isna(np.asarray(coordinates[key], dtype=object)).ravel())
+        if coordinates[key] is not None and len(null):
+            raise InputError(f"{key} is null in row {null[0]}. Every row needs one: fill it, or drop the row")
+    if np.isin("pooled", np.asarray(coordinates["language"], dtype=object)):
+        raise InputError("the language code 'pooled' is kept for all languages together. Rename it")
+    reps = _dataset(values, {k: as_strings(v) for k, v in coordinates.items() if v is not None})
+    twice = pd.DataFrame({k: reps[k].values for k in ("id", "language")}).duplicated()
+    if twice.any():
+        i = int(np.flatnonzero(twice)[0])
+        raise InputError(
+            f"row {i}: id {reps.id.values[i]!r} comes twice in language {reps.language.values[i]!r}. "
+            "An id stands for one sentence: give each its own, and the same id to its translations only"
+        )
+    reps.attrs["model"] = name
+    return reps
+
+
+def open_representations(path: str | Path) -> xr.Dataset:
+    """Open a zarr store that `capture(..., store=path)` wrote; hidden states are read when they are needed.
+
+    Raises:
+        InputError: there is no complete store of Representations at the path.
+    """
+    if not (Path(path) / "zarr.json").is_file():
+        raise InputError(f"{path}: expected a zarr store that probes.capture(..., store=...) wrote, found none")
+    try:
+        reps = xr.open_zarr(path, chunks=None, consolidated=False)
+    except Exception as error:  # xarray and zarr raise several kinds for a store that is not one of groups and arrays
+        raise InputError(f"{path}: the store cannot be opened ({type(error).__name__}: {error})") from error
+    if "hidden" not in reps or "done" in reps:
+        raise InputError(f"{path}: the store is not complete or not one of Representations. Capture it again")
+    # The coordinates are small and every probe needs them; `hidden` stays on disk.
+    texts = {c: (reps[c].dims, as_strings(reps[c].values)) for c in reps.coords if c != "layer"}
+    return reps.assign_coords(texts)
+
+
+def check_representations(reps: xr.Dataset) -> xr.Dataset:
+    """Raise `InputError` where a data set does not have the form that `capture` and `from_arrays` give it."""
+    if (
+        not isinstance(reps, xr.Dataset)
+        or "hidden" not in reps
+        or reps["hidden"].dims != ("layer", "example", "feature")
+    ):
+        found = dict(reps.sizes) if isinstance(reps, xr.Dataset) else type(reps).__name__
+        raise InputError(
+            f"expected Representations: an xarray.Dataset with hidden (layer, example, feature); found {found}. "
+            "Make them with probes.capture(...) or probes.from_arrays(...)"
+        )
+    missing = [c for c in ("id", "language") if c not in reps.coords]
+    if missing:
+        raise InputError(
+            f"Representations without the coordinate {missing[0]!r} on example. Make them with probes.capture(...)"
+        )
+    return reps
+
+
+def states(reps: xr.Dataset, layer: int, rows: slice | np.ndarray) -> np.ndarray:
+    """Return the states (rows, feature) of one layer (by position) in float64: sums over them are long."""
+    # The bare variable: indexing the array would index every text beside it.
+    return reps["hidden"].variable.isel(layer=layer, example=rows).values.astype(np.float64)
+
+
+def directions(reps: xr.Dataset, layer: int, rows: slice | np.ndarray) -> np.ndarray:
+    """Return the states (rows, feature) of one layer (by position) at unit length; NaN where a state is all zero."""
+    x = states(reps, layer, rows)
+    with np.errstate(invalid="ignore", divide="ignore"):
+        x /= np.linalg.norm(x, axis=1, keepdims=True)
+    return x
+
+
+def as_strings(values: npt.ArrayLike) -> np.ndarray:
+    """Return values as a one-dimensional array of Python strings, which pandas groups and zarr stores as text."""
+    # Not by way of an array of numpy's strings: those are all as long as the longest.
+    flat = list(values) if isinstance(values, Sequence) else np.asarray(values).ravel().tolist()
+    out = np.empty(len(flat), dtype=object)
+    out[:] = [str(v) for v in flat]
+    return out
+
+
+def _dataset(hidden: np.ndarray, coordinates: dict[str, np.ndarray]) -> xr.Dataset:
+    n = hidden.shape[1]
+    for name, values in coordinates.items():
+        if len(values) != n:
+            raise InputError(f"{name}: expected {n} values, one a row of the hidden states; found {len(values)}")
+    return xr.Dataset(
+        {"hidden": (("layer", "example", "feature"), hidden)},
+        coords={"layer": np.arange(hidden.shape[0])} | {k: ("example", v) for k, v in coordinates.items()},
+    )
+
+
+def aligned(x: xr.Dataset, y: xr.Dataset) -> xr.Dataset:
+    """Return y with its examples in the order of x, found by id and language.
+
+    Raises:
+        InputError: one holds sentences that the other does not.
+    """
+    keys = [list(zip(check_representations(r)["id"].values, r["language"].values, strict=True)) for r in (x, y)]
+    if keys[0] == keys[1]:
+        return y
+    place = {key: i for i, key in enumerate(keys[1])}
+    lacking = [k for k in keys[0] if k not in place]
+    extra = set(keys[1]).difference(keys[0])
+    if lacking or extra:
+        names = [r.attrs.get("model", "?") for r in (x, y)]
+        count, (id, language), there, not_there = (
+            (len(lacking), lacking[0], *names) if lacking else (len(extra), min(extra), *reversed(names))
+        )
+        raise InputError(
+            f"the two hold different sentences: {count} of model {there!r} (first: id {id!r}, language {language!r}) "
+            f"are not among those of model {not_there!r}. Capture both on one corpus"
+        )
+    return y.isel(example=[place[k] for k in keys[0]])
+
+
+def check_enough(reps: xr.Dataset, fewest: int, probe: str) -> None:
+    """Raise `InputError` where a language has fewer examples than a probe needs."""
+    languages, counts = np.unique(check_representations(reps)["language"].values, return_counts=True)
+    for language, count in zip(languages, counts, strict=True):
+        if count < fewest:
+            raise InputError(
+                f"{probe}: language {language!r} has {count} example{'' if count == 1 else 's'}, and needs at least "
+                f"{fewest}. Give more, or drop the language"
+            )

@@ -1,0 +1,1 @@
+"""How it is shown: figures, report and explorer of a table of results."""

@@ -1,0 +1,79 @@
+"""One self-contained HTML page of a comparison: summary, figures, table, and where the numbers come from."""
+
+from __future__ import annotations
+
+import base64
+import io
+from functools import partial
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import jinja2
+import numpy as np
+import pandas as pd
+
+from probes.errors import InputError
+from probes.files import write_whole
+from probes.results.draws import POOLED
+from probes.views.figures import curves, damage, maps
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from probes.comparison import Comparison
+
+_MARK = "<!-- layerscope report -->"
+
+
+def write(comparison: Comparison, path: Path) -> Path:
+    """Write the page; an earlier report at the path is replaced, any other file is left alone.
+
+    Raises:
+        InputError: there is a file at the path that is no report.
+    """
+    check_path(path)
+    if not path.parent.is_dir():
+        raise InputError(f"{path.parent}: no such folder. Make it, or choose another path")
+    write_whole(path, _page(comparison))
+    return path
+
+
+def check_path(path: Path) -> None:
+    """Raise `InputError` where there is something at the path that is no earlier report."""
+    if path.exists() and not (path.is_file() and _MARK in path.read_text(encoding="utf-8", errors="replace")[:200]):
+        raise InputError(f"{path} exists and is no layerscope report; it is left as it is. Choose another path")
+
+
+def _page(comparison: Comparison) -> str:
+    # Everything is escaped: texts, labels and names come from files of others.
+    environment = jinja2.Environment(loader=jinja2.PackageLoader("probes", "views"), autoescape=True)
+    environment.filters["n"] = partial(_number, digits=4)
+    environment.filters["short"] = partial(_number, digits=3)
+    flat = [p for p in comparison.provenance["probes"] if not comparison.is_map(p)]
+    probes, models = list(comparison.provenance["probes"]), comparison.provenance["models"]
+    return environment.get_template("report.html.jinja").render(
+        provenance=comparison.provenance,
+        models=list(models),
+        settings=list(dict.fromkeys(key for about in models.values() for key in about)),
+        summary=comparison.summary().to_dict("records"),
+        columns=list(comparison.table),
+        rows=comparison.table.to_dict("records"),
+        curves=_image(curves(comparison, flat, POOLED)) if flat else "",
+        maps={p: _image(maps(comparison, p, POOLED)) for p in probes if p not in flat},
+        damage={p: _image(damage(comparison, p)) for p in flat if comparison.has_difference(p)},
+    )
+
+
+def _image(figure: Figure) -> str:
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+
+
+def _number(value: object, digits: int) -> object:
+    """Some digits of a number, nothing for a missing one; anything else as it is."""
+    if value is None or value is pd.NA:
+        return ""
+    if not isinstance(value, float | np.floating):
+        return value
+    return "" if np.isnan(value) else f"{value:#.{digits}g}"

@@ -1,0 +1,675 @@
+import copy
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from stops import Stops
+from transformers import TrainerCallback
+
+import probes
+from compress import CRD, CoDIR, prune
+from compress.objectives.base import Pass
+from compress.objectives.labels import CrossEntropy, SoftLabels
+from compress.objectives.layers import AttentionOutputs, Attentions, HiddenStates
+from compress.objectives.texts import CrossCorrelation
+from compress.objectives.weights import AlignedWeights
+from compress.training.loop import train
+
+WORDS = {"x": "red dog ran on mat", "y": "small bird sang under tree", "z": "big cat sat over house"}
+
+
+@pytest.fixture
+def corpus():
+    return make_corpus()
+
+
+def make_corpus():
+    rng = np.random.default_rng(0)
+    rows = []
+    for i in range(48):
+        label = "xyz"[i % 3]
+        text = " ".join(rng.permutation(WORDS[label].split())[: 2 + i % 4])
+        rows.append({"id": i, "language": "en", "text": text, "label": label, "split": "dev" if i < 12 else "train"})
+    return probes.load_corpus(pd.DataFrame(rows))
+
+
+@pytest.fixture
+def tokenizer(make_tokenizer):
+    return make_tokenizer()
+
+
+@pytest.fixture
+def make(tiny_models):
+    def make(dropout=0.0, **changes):
+        model = tiny_models(
+            "BertForSequenceClassification",
+            hidden_dropout_prob=dropout,
+            attention_probs_dropout_prob=dropout,
+            **changes,
+        )
+        model.config.id2label = {0: "x", 1: "y", 2: "z"}
+        return model
+
+    return make
+
+
+def weights(model):
+    return {k: v.detach().clone() for k, v in model.state_dict().items()}
+
+
+def same(a, b, atol=0.0):
+    return all(torch.allclose(a[k], b[k], rtol=0, atol=atol) for k in a)
+
+
+QUIET = {"progress": False, "batch_size": 8, "learning_rate": 1e-3}
+
+
+def test_learns_and_logs_every_update(make, tokenizer, corpus):
+    student = make()
+    before = weights(student)
+    history = train(student, tokenizer, corpus, objective=[CrossEntropy()], steps=60, **QUIET | {"learning_rate": 1e-2})
+    assert list(history) == ["step", "cross_entropy", "loss"]
+    assert history["step"].tolist() == list(range(1, 61))
+    assert history["loss"][-5:].mean() < 0.3 * history["loss"][:5].mean()
+    assert not same(before, weights(student))
+
+
+def test_only_the_rows_of_train_are_trained_on(make, tokenizer, corpus):
+    kept = corpus.filter(lambda row: row["split"] == "train").remove_columns("split")
+    one, other = make(), make()
+    a = train(one, tokenizer, corpus, objective=[CrossEntropy()], steps=6, **QUIET)
+    b = train(other, tokenizer, kept, objective=[CrossEntropy()], steps=6, **QUIET)
+    pd.testing.assert_frame_equal(a, b)
+    assert same(weights(one), weights(other))
+
+
+def test_the_first_loss_is_that_of_an_independent_computation(make, tokenizer, corpus):
+    student = make()
+    rows = corpus.filter(lambda row: row["split"] == "train")
+    with torch.no_grad():
+        losses = [
+            torch.nn.functional.cross_entropy(
+                student(**tokenizer(row["text"], return_tensors="pt")).logits,
+                torch.tensor(["xyz".index(row["label"])])[:1],
+            )
+            for row in rows
+        ]
+    # All rows are one batch: their order does not matter, and texts of different length are padded.
+    history = train(student, tokenizer, corpus, objective=[CrossEntropy()], steps=1, progress=False, batch_size=36)
+    assert history["loss"][0] == pytest.approx(float(sum(losses)) / len(losses), rel=1e-5)
+
+
+def test_objectives_add_up_and_the_teacher_stays_as_it_was(make, tokenizer, corpus):
+    student, teacher = make(), make()
+    with torch.no_grad():
+        teacher.classifier.weight.add_(1.0)
+    teacher.train().classifier.eval()
+    before, modes = weights(teacher), {name: m.training for name, m in teacher.named_modules()}
+    parts = [CrossEntropy(), SoftLabels(weight=0.5, temperature=2.0), HiddenStates(weight=0.1), Attentions()]
+    parts.append(AttentionOutputs())
+    implementation = student.config._attn_implementation
+    history = train(student, tokenizer, corpus, objective=parts, teacher=teacher, steps=3, **QUIET)
+    names = [p.name for p in parts]
+    np.testing.assert_allclose(history[names].sum(axis=1), history["loss"], rtol=1e-6)
+    assert (history[names].loc[1:] > 0).all(axis=None)
+    # Student and teacher differ in their heads alone at first.
+    assert (history.loc[0, ["hidden_states", "attentions", "attention_outputs"]] < 1e-12).all()
+    assert same(before, weights(teacher))
+    assert all(teacher.get_submodule(name).training == mode for name, mode in modes.items())
+    assert not any(m._forward_pre_hooks for model in (student, teacher) for m in model.modules())
+    assert all(p.grad is None for p in teacher.parameters())
+    assert student.config._attn_implementation == teacher.config._attn_implementation == implementation
+
+
+def test_gradients_that_are_gathered_over_batches_are_those_of_one_large_batch(make, tokenizer, corpus):
+    one, other = make(), make()
+    a = train(one, tokenizer, corpus, objective=[CrossEntropy()], steps=1, progress=False, batch_size=36)
+    b = train(other, tokenizer, corpus, objective=[CrossEntropy()], steps=1, progress=False, batch_size=9, accumulate=4)
+    assert a["loss"][0] == pytest.approx(b["loss"][0], rel=1e-5)
+    assert same(weights(one), weights(other), atol=1e-6)
+
+
+def test_the_same_seed_gives_the_same_model_and_another_one_another(make, tokenizer, corpus):
+    found = []
+    for seed in (0, 0, 1):
+        student = make(dropout=0.2)
+        train(student, tokenizer, corpus, objective=[CrossEntropy()], steps=4, seed=seed, **QUIET)
+        found.append(weights(student))
+    assert same(found[0], found[1])
+    assert not same(found[0], found[2], atol=1e-6)
+
+
+def test_a_training_that_was_interrupted_ends_as_it_would_have(make, tokenizer, corpus, tmp_path):
+    options = {"objective": [CrossEntropy()], "steps": 12, "save_every": 4, **QUIET}
+    whole = make(dropout=0.2)
+    expected = train(whole, tokenizer, corpus, folder=tmp_path / "whole", **options)
+    student = make(dropout=0.2)
+    with pytest.raises(KeyboardInterrupt):
+        train(student, tokenizer, corpus, folder=tmp_path / "run", callbacks=[Stops(10)], **options)
+    again = make(dropout=0.2)
+    history = train(again, tokenizer, corpus, folder=tmp_path / "run", **options)
+    pd.testing.assert_frame_equal(history, expected)
+    assert same(weights(again), weights(whole))
+
+
+@pytest.mark.parametrize(
+    ("one", "other", "message"),
+    [
+        (SoftLabels(temperature=2), SoftLabels(temperature=8), r"temperature of soft_labels is 8 here and was 2 there"),
+        (CRD(), CRD(negatives="instances"), r"negatives of crd is 'instances' here and was 'uniform' there"),
+        (CRD(), CRD(mixup=0.2), r"mixup of crd is 0.2 here and was None there"),
+        (HiddenStates(layers={1: 2}), HiddenStates(layers={1: 3}), r"layers of .* is {'1': 3} here and was {'1': 2}"),
+        (CrossEntropy(), CrossEntropy(weight=0.5), r"weight of cross_entropy is 0.5 here and was 1.0 there"),
+        (SoftLabels(), HiddenStates(), r"objective is \['hidden_states'\] here and was \['soft_labels'\] there"),
+    ],
+)
+def test_a_training_does_not_go_on_by_other_objectives(make, tokenizer, corpus, tmp_path, one, other, message):
+    options = {"teacher": make(), "steps": 1, "folder": tmp_path, **QUIET}
+    train(make(), tokenizer, corpus, objective=[one], **options)
+    with pytest.raises(probes.InputError, match=message):
+        train(make(), tokenizer, corpus, objective=[other], **options)
+    train(make(), tokenizer, corpus, objective=[one], **options)
+
+
+def test_settings_of_objectives_are_numbers_also_of_numpy_and_a_folder_of_another_form_is_refused(
+    make, tokenizer, corpus, tmp_path
+):
+    options = {"teacher": make(), "steps": 1, "folder": tmp_path, **QUIET}
+    arrays = [SoftLabels(weight=np.float32(0.5)), HiddenStates(layers={np.int64(1): np.int64(2)})]
+    train(make(), tokenizer, corpus, objective=arrays, **options)
+    numbers = [SoftLabels(weight=0.5), HiddenStates(layers={1: 2})]
+    train(make(), tokenizer, corpus, objective=numbers, **options)
+    file = tmp_path / "training.json"
+    kept = json.loads(file.read_text())
+    file.write_text(json.dumps(kept | {"objective": ["soft_labels, weight 0.5", "hidden_states, weight 1.0"]}))
+    with pytest.raises(
+        probes.InputError, match=r"objective is \['soft_labels', .* and was \['soft_labels, weight 0.5'"
+    ):
+        train(make(), tokenizer, corpus, objective=numbers, **options)
+
+
+@pytest.mark.parametrize("architecture", ["RobertaForSequenceClassification", "GPT2LMHeadModel"])
+def test_a_model_keeps_its_configuration(tiny_models, tokenizer, corpus, architecture):
+    student = tiny_models(architecture, bos_token_id=2, eos_token_id=3)
+    assert (tokenizer.pad_token_id, student.config.pad_token_id) in ((0, 1), (0, None))
+    configs = [c for c in (student.config, getattr(student, "generation_config", None)) if c is not None]
+    before = [c.to_dict() for c in configs]
+    options = {"teacher": copy.deepcopy(student), "steps": 1, **QUIET}
+    train(student, tokenizer, corpus.remove_columns("label"), objective=[HiddenStates()], **options)
+    assert [c.to_dict() for c in configs] == before
+    with pytest.raises(probes.InputError, match="'spoilt' is nan"):
+        train(student, tokenizer, corpus.remove_columns("label"), objective=[Spoils(1)], **options)
+    assert [c.to_dict() for c in configs] == before
+
+
+def test_measures_the_student_before_and_after_what_callbacks_do_and_disturbs_nothing(make, tokenizer, corpus):
+    class Zeroes(TrainerCallback):
+        def on_step_end(self, args, state, control, model, **_):
+            if state.global_step == 2:
+                with torch.no_grad():
+                    model.classifier.weight.zero_()
+
+    def evaluate(model):
+        assert not model.training
+        torch.rand(3)
+        return {"size": float(model.classifier.weight.abs().sum())}
+
+    student, unwatched = make(dropout=0.2), make(dropout=0.2)
+    options = {"objective": [CrossEntropy()], "steps": 4, "callbacks": [Zeroes()], **QUIET}
+    history = train(student, tokenizer, corpus, evaluate=evaluate, evaluate_at={1, 2}, **options)
+    measured = history.dropna(subset="when").set_index(["step", "when"])["size"]
+    assert measured.index.tolist() == [(1, "before"), (1, "after"), (2, "before"), (2, "after")]
+    assert measured[1, "before"] == measured[1, "after"]
+    assert measured[2, "before"] > 0
+    assert measured[2, "after"] == 0
+    train(unwatched, tokenizer, corpus, **options)
+    assert same(weights(student), weights(unwatched))
+
+
+class Spoils:
+    name, weight, needs = "spoilt", 1.0, frozenset()
+
+    def __init__(self, step):
+        self.left = step
+
+    def __call__(self, student: Pass, teacher, batch):
+        self.left -= 1
+        return student.logits.sum() * (float("nan") if self.left == 0 else 0.0)
+
+
+def test_a_loss_that_is_not_finite_ends_it_by_name_and_keeps_the_last_checkpoint(make, tokenizer, corpus, tmp_path):
+    student = make()
+    with pytest.raises(probes.InputError, match=r"step 5: the objective 'spoilt' is nan. The last checkpoint is kept"):
+        train(
+            student,
+            tokenizer,
+            corpus,
+            objective=[CrossEntropy(), Spoils(5)],
+            steps=9,
+            folder=tmp_path,
+            save_every=2,
+            **QUIET,
+        )
+    assert (tmp_path / "checkpoint-4" / "model.safetensors").is_file()
+    assert all(torch.isfinite(p).all() for p in student.parameters())
+
+
+def test_attention_is_watched_only_where_it_is_needed_and_not_after_an_error(make, tokenizer, corpus):
+    class Looks(Spoils):
+        def __init__(self, *needs):
+            super().__init__(2)
+            self.needs = frozenset(needs)
+
+        def __call__(self, student, teacher, batch):
+            found.append(student.attention_outputs)
+            return super().__call__(student, teacher, batch)
+
+    found: list = []
+    for needs in ((), ("attention_outputs",)):
+        student = make()
+        with pytest.raises(probes.InputError, match="'spoilt' is nan"):
+            train(student, tokenizer, corpus, objective=[Looks(*needs)], steps=2, **QUIET)
+        assert not any(m._forward_pre_hooks for m in student.modules())
+    assert found[:2] == [None, None]
+    assert [x.shape[::2] for x in found[2]] == [(8, 12)] * 3
+
+
+def test_the_mode_of_the_student_is_restored(make, tokenizer, corpus):
+    student = make().eval()
+    train(student, tokenizer, corpus, objective=[CrossEntropy()], steps=1, **QUIET)
+    assert not student.training
+
+
+# Labels
+
+
+@pytest.mark.parametrize(
+    "architecture", ["BertModel", "BertForSequenceClassification", "GPT2LMHeadModel", "LlamaModel"]
+)
+def test_labels_that_no_objective_needs_may_be_of_any_classes(tiny_models, tokenizer, corpus, architecture):
+    student, teacher = tiny_models(architecture), tiny_models(architecture, num_hidden_layers=3)
+    assert not set(corpus["label"]) & set(student.config.id2label.values())
+    parts = [HiddenStates(), *([SoftLabels()] if "Classification" in architecture else [])]
+    train(student, tokenizer, corpus, objective=parts, teacher=teacher, steps=1, **QUIET)
+
+
+@pytest.mark.parametrize("order", ["xyz", "zxy"])
+def test_labels_are_numbers_of_the_classes_of_the_model_that_is_to_know_them(
+    tiny_models, make, tokenizer, corpus, order
+):
+    class Sees(CRD):
+        def prepare(self, student, teacher, rows, seed):
+            seen.append([row["labels"] for row in rows])
+            return super().prepare(student, teacher, rows, seed)
+
+    seen: list = []
+    headless, student, teacher = tiny_models("BertModel"), make(), make()
+    teacher.config.id2label = dict(enumerate(order))
+    wanted = [label for label, split in zip(corpus["label"], corpus["split"], strict=True) if split == "train"]
+    options = {"teacher": teacher, "steps": 1, **QUIET}
+    train(headless, tokenizer, corpus, objective=[Sees(negatives="classes")], **options)
+    train(student, tokenizer, corpus, objective=[Sees(negatives="classes"), CrossEntropy()], **options)
+    assert [order[i] for i in seen[0]] == ["xyz"[i] for i in seen[1]] == wanted
+    train(headless, tokenizer, corpus, objective=[Sees(), HiddenStates()], **options)
+    assert [sorted(set(wanted))[i] for i in seen[2]] == wanted
+    teacher.config.id2label = dict(enumerate("uvw"))
+    with pytest.raises(probes.InputError, match=r"label 'x' is no class of model"):
+        train(headless, tokenizer, corpus, objective=[Sees(negatives="classes")], **options)
+
+
+def test_contrast_needs_no_classes_of_these_labels(tiny_models, tokenizer, corpus):
+    found = []
+    for names in ("xyz", "abc"):  # either way texts of one label are no negatives of each other
+        student = tiny_models("BertModel")
+        renamed = corpus.map(lambda row, names=names: {"label": names["xyz".index(row["label"])]})
+        train(student, tokenizer, renamed, objective=[CoDIR()], teacher=tiny_models("BertModel"), steps=2, **QUIET)
+        found.append(weights(student))
+    assert same(*found)
+    student = tiny_models("BertModel")
+    bare = corpus.remove_columns("label")
+    train(student, tokenizer, bare, objective=[CoDIR()], teacher=tiny_models("BertModel"), steps=2, **QUIET)
+    assert not same(found[0], weights(student))
+
+
+# Objectives that learn and remember
+
+
+class Remembers:
+    """Draws the mapped logits of each text to those it had before, which it remembers by the number of the row."""
+
+    weight, needs = 1.0, frozenset({"teacher"})
+
+    def __init__(self, name="remembers", learning_rate=None):
+        self.name, self.learning_rate = name, learning_rate
+
+    def prepare(self, student, teacher, rows, seed):
+        assert not student.training
+        assert not teacher.training
+        self.rows, self.seed = rows, seed
+        self.module = module = torch.nn.Linear(3, 3)
+        module.register_buffer("bank", torch.randn(len(rows), 3))
+        module.register_buffer("seen", torch.zeros(len(rows), dtype=torch.long))
+        return module
+
+    def __call__(self, student, teacher, batch):
+        module, index = batch["modules"][self.name], batch["index"]
+        assert module is self.module
+        assert module.training
+        for number, ids, mask in zip(index, batch["input_ids"], batch["attention_mask"], strict=True):
+            assert self.rows[number]["index"] == number
+            assert ids[mask == 1].tolist() == self.rows[number]["input_ids"]
+        mapped = module(student.logits)
+        loss = (mapped - module.bank[index]).square().mean() + (mapped - teacher.logits).square().mean()
+        module.bank[index] = 0.5 * module.bank[index] + 0.5 * mapped.detach()
+        module.seen[index] += 1
+        return loss
+
+
+def test_an_objective_learns_and_remembers_by_the_number_of_a_text(make, tokenizer, corpus):
+    student, objective = make(), Remembers()
+    history = train(
+        student, tokenizer, corpus, objective=[objective], teacher=make(), steps=8, **QUIET | {"batch_size": 9}
+    )
+    assert (objective.module.seen == 2).all()  # 36 rows in two epochs
+    assert [row["index"] for row in objective.rows] == list(range(36))
+    assert objective.seed == 0
+    assert history["remembers"].iloc[-1] < history["remembers"].iloc[0]
+
+
+class Target:
+    """Draws a learned number to 3, whatever the student does."""
+
+    weight, needs = 1.0, frozenset()
+
+    def __init__(self, name, learning_rate=None):
+        self.name = name
+        if learning_rate is not None:
+            self.learning_rate = learning_rate
+
+    def prepare(self, student, teacher, rows, seed):
+        self.module = torch.nn.ParameterDict({"x": torch.zeros(2)})
+        return self.module
+
+    def __call__(self, student, teacher, batch):
+        return (batch["modules"][self.name]["x"] - 3).square().sum() + 0 * student.logits.sum()
+
+
+@pytest.mark.parametrize("accumulate", [1, 3])
+def test_what_is_learned_is_updated_as_adamw_would(make, tokenizer, corpus, accumulate):
+    objectives = [Target("one"), Target("other", learning_rate=0.1)]
+    settings = QUIET | {"accumulate": accumulate, "learning_rate": 0.01}
+    history = train(make(), tokenizer, corpus, objective=objectives, steps=7, **settings)
+    for objective, rate in zip(objectives, (0.01, 0.1), strict=True):
+        x = torch.zeros(2, requires_grad=True)
+        optimiser = torch.optim.AdamW([x], weight_decay=0)
+        for step in range(7):
+            optimiser.param_groups[0]["lr"] = rate * (1 - step / 7)
+            optimiser.zero_grad()
+            loss = (x - 3).square().sum()
+            assert history[objective.name][step] == pytest.approx(float(loss.detach()), rel=1e-5)
+            loss.backward()
+            optimiser.step()
+        torch.testing.assert_close(objective.module["x"].detach(), x.detach())
+        assert objective.module["x"].grad is None
+
+
+class Silent(Remembers):
+    def __call__(self, student, teacher, batch):
+        return 0 * super().__call__(student, teacher, batch)
+
+
+def test_an_objective_that_learns_disturbs_no_random_numbers(make, tokenizer, corpus):
+    found = []
+    for more in ([], [Silent()]):
+        student = make(dropout=0.2)
+        train(student, tokenizer, corpus, objective=[CrossEntropy(), *more], teacher=make(), steps=4, **QUIET)
+        found.append(weights(student))
+    assert same(*found)
+
+
+def test_what_is_learned_goes_on_where_it_was_interrupted(make, tokenizer, corpus, tmp_path):
+    def run(folder, *callbacks, **changes):
+        student, objective = make(dropout=0.2), Remembers()
+        options = {"objective": [CrossEntropy(), objective, HiddenStates()], "teacher": make(hidden_size=16)}
+        options |= {"steps": 12, "save_every": 4, "folder": tmp_path / folder, "callbacks": callbacks} | QUIET | changes
+        history = train(student, tokenizer, corpus, **options)
+        return history, weights(student), weights(objective.module)
+
+    expected = run("whole")
+    with pytest.raises(KeyboardInterrupt):
+        run("run", Stops(10))
+    kept = load_file(tmp_path / "run" / "checkpoint-8" / "objectives.safetensors")
+    assert {"remembers/bank", "remembers/weight", "hidden_states/0.weight", "hidden_states/3.bias"} < set(kept)
+    assert not same({"bank": kept["remembers/bank"]}, {"bank": expected[2]["bank"]})
+    found = run("run")
+    pd.testing.assert_frame_equal(found[0], expected[0])
+    assert same(found[1], expected[1])
+    assert same(found[2], expected[2])
+
+
+def test_what_is_learned_comes_back_where_a_training_has_finished(make, tokenizer, corpus, tmp_path):
+    found = []
+    for _ in range(2):
+        student, objective = make(), Remembers()
+        options = {"objective": [objective], "teacher": make(), "folder": tmp_path}
+        train(student, tokenizer, corpus, steps=3, **options, **QUIET)
+        found.append((weights(student), weights(objective.module)))
+    assert same(found[0][0], found[1][0])
+    assert same(found[0][1], found[1][1])
+    assert found[0][1]["seen"].sum() == 24
+
+
+class Resized(Target):
+    """Learns as many numbers as it is told, which it does not say in its settings."""
+
+    def __init__(self, size):
+        super().__init__("resized")
+        self.size = size
+
+    def prepare(self, student, teacher, rows, seed):
+        return torch.nn.ParameterDict({"x": torch.zeros(self.size)})
+
+
+def test_what_is_learned_is_not_taken_from_another_training(make, tokenizer, corpus, tmp_path):
+    def run(size, *callbacks):
+        student = make()
+        students.append(student)
+        options = {"objective": [Resized(size)], "callbacks": callbacks}
+        train(student, tokenizer, corpus, steps=6, save_every=2, folder=tmp_path, **options, **QUIET)
+
+    students: list = []
+    with pytest.raises(KeyboardInterrupt):
+        run(2, Stops(5))
+    with pytest.raises(probes.InputError, match=r"checkpoint-4 was written by .* learn something else: expected .*3,"):
+        run(3)
+    (tmp_path / "checkpoint-4" / "objectives.safetensors").unlink()
+    with pytest.raises(probes.InputError, match=r"found nothing\. Give the same objectives, or another folder"):
+        run(2)
+    assert all(same(weights(make()), weights(student)) for student in students[1:])
+
+
+def test_the_teacher_runs_once_a_batch_however_many_need_it(make, tokenizer, corpus):
+    teacher, calls = make(), []
+    teacher.register_forward_hook(lambda *_: calls.append(1))
+    parts = [SoftLabels(), HiddenStates(), Attentions(), CrossCorrelation(), Remembers()]
+    train(make(), tokenizer, corpus, objective=parts, teacher=teacher, steps=3, **QUIET)
+    assert len(calls) == 3
+    train(make(), tokenizer, corpus, objective=[CrossEntropy()], teacher=teacher, steps=3, **QUIET)
+    assert len(calls) == 3
+
+
+def test_a_student_learns_from_a_wider_and_deeper_teacher_of_another_family(tiny_models, make, tokenizer, corpus):
+    teacher = make(hidden_size=16, num_attention_heads=4, num_hidden_layers=6)
+    student = tiny_models("DistilBertForSequenceClassification", dropout=0.0, attention_dropout=0.0)
+    student.config.id2label = teacher.config.id2label
+    with_pairs = corpus.map(lambda row: {"text_pair": "a red dog"})  # of which DistilBERT takes no types
+    parts = [SoftLabels(), HiddenStates(), Attentions(), CrossCorrelation()]
+    settings = QUIET | {"learning_rate": 1e-2}
+    history = train(student, tokenizer, with_pairs, objective=parts, teacher=teacher, steps=30, **settings)
+    assert (history.iloc[-5:].mean() < history.iloc[:5].mean())[[p.name for p in parts]].all()
+    assert set(dict(student.named_modules())) == set(dict(copy.deepcopy(student).named_modules()))
+
+
+def test_texts_are_cut_where_the_teacher_cannot_read_on(make, make_tokenizer, corpus):
+    long = corpus.map(lambda row: {"text": " ".join([row["text"]] * 9)})
+    student, teacher = make(max_position_embeddings=64), make(max_position_embeddings=16)
+    longer = make_tokenizer(limit=64)
+    train(student, longer, long, objective=[SoftLabels()], teacher=teacher, steps=1, **QUIET)
+    few = make_tokenizer(words=[f"w{i}" for i in range(60)])
+    wide = make()
+    wide.resize_token_embeddings(64)
+    with pytest.raises(probes.InputError, match="tokenizer and model do not fit: 64 tokens, but"):
+        train(wide, few, long, objective=[SoftLabels()], teacher=make(), steps=1, **QUIET)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"steps": 0}, r"steps=0: expected a whole number of at least 1"),
+        ({"learning_rate": 0.0}, r"learning_rate=0.0: expected a number above 0"),
+        ({"batch_size": 0}, r"batch_size=0: expected a whole number of at least 1"),
+        ({"objective": [SoftLabels()]}, "soft_labels needs a teacher"),
+        ({"objective": []}, "expected at least one objective"),
+    ],
+)
+def test_bad_settings_are_refused_before_a_step(make, tokenizer, corpus, options, message):
+    student = make()
+    before = weights(student)
+    given = {"objective": [CrossEntropy()], "steps": 3, **QUIET} | options
+    with pytest.raises(probes.InputError, match=message):
+        train(student, tokenizer, corpus, **given)
+    assert same(before, weights(student))
+
+
+def test_bad_text_is_refused_before_a_step(make, tokenizer, corpus):
+    with pytest.raises(probes.InputError, match="at least one row, found none"):
+        train(make(), tokenizer, corpus.select([]), objective=[CrossEntropy()], steps=1, **QUIET)
+    dev = corpus.filter(lambda row: row["split"] == "dev")
+    with pytest.raises(probes.InputError, match=r"no row of split 'train', only of 'dev'"):
+        train(make(), tokenizer, dev, objective=[CrossEntropy()], steps=1, **QUIET)
+    other = corpus.map(lambda row: {"label": "w" + row["label"]})
+    with pytest.raises(probes.InputError, match=r"label 'wx' is no class of model"):
+        train(make(), tokenizer, other, objective=[CrossEntropy()], steps=1, **QUIET)
+    with pytest.raises(probes.InputError, match="needs labels, the data has none"):
+        train(make(), tokenizer, corpus.remove_columns("label"), objective=[CrossEntropy()], steps=1, **QUIET)
+
+
+def test_a_copy_is_what_compressions_train(make, tokenizer, corpus):
+    model = make()
+    before = weights(model)
+    train(copy.deepcopy(model), tokenizer, corpus, objective=[CrossEntropy()], steps=2, **QUIET)
+    assert same(before, weights(model))
+
+
+def test_long_texts_are_cut_at_the_positions_that_a_model_can_use(tiny_models, make_tokenizer, corpus):
+    # RoBERTa counts positions from its padding index on, so two of its 20 are never used.
+    student = tiny_models("RobertaForSequenceClassification", max_position_embeddings=20)
+    student.config.id2label = {0: "x", 1: "y", 2: "z"}
+    long = corpus.map(lambda row: {"text": " ".join([row["text"]] * 9)})
+    train(student, make_tokenizer(limit=64), long, objective=[CrossEntropy()], steps=1, **QUIET)
+
+
+# Two processes
+
+
+def everything(given, out):
+    """Trainings of which each process writes weights and history; as many processes as run this give the same."""
+    corpus = probes.load_corpus(given / "corpus.csv")
+    rank = os.environ.get("RANK", "0")
+
+    def accuracy(model):
+        return {"size": float(model.classifier.weight.detach().abs().sum())}
+
+    def run(name, *objectives, **settings):
+        student, tokenizer = probes.load_checkpoint(given / "student")
+        teacher, _ = probes.load_checkpoint(given / "teacher")
+        settings = {"objective": objectives, "teacher": teacher, "steps": 3, "progress": False} | settings
+        settings["learning_rate"] = 1e-4
+        if name == "prune":
+            student = prune(student, sparsity=0.5, train=corpus, tokenizer=tokenizer, **settings)
+            history = student.history
+        else:
+            history = train(student, tokenizer, corpus, **settings)
+        learned = {
+            f"{o.name}/{k}": v for o in objectives if isinstance(o, Remembers) for k, v in weights(o.module).items()
+        }
+        save_file(weights(student) | learned, out / f"{name}-{rank}.safetensors")
+        history.to_csv(out / f"{name}-{rank}.csv", index=False)
+
+    teacher, _ = probes.load_checkpoint(given / "teacher")
+    every = [CrossEntropy(), SoftLabels(), HiddenStates(), Attentions(), CrossCorrelation(), AttentionOutputs()]
+    # Of 36 rows, batches of 5 are no equal parts, and the last one of an epoch is a single text.
+    options = {"batch_size": 5, "accumulate": 3, "folder": out / "folder", "save_every": 2, "progress": True}
+    run("all", *every, AlignedWeights(teacher), steps=4, **options)
+    run("learned", Remembers(), CrossEntropy(), steps=4, batch_size=5, accumulate=2)
+    run("outputs", AttentionOutputs())  # of which no output of the model is a part
+    run("weights", AlignedWeights(teacher, form="frobenius"))
+    settings = {"criterion": "movement", "schedule": "cubic", "prunings": 2, "evaluate": accuracy}
+    run("prune", CrossEntropy(), steps=4, **settings)
+    with pytest.raises(probes.InputError, match="step 2: the objective 'spoilt' is nan"):
+        run("spoilt", CrossEntropy(), Spoils(2))
+
+
+@pytest.fixture(scope="module")
+def two_processes(tmp_path_factory, make_tokenizer, tiny_models):
+    """What `everything` wrote: in one process, and in two under torchrun with what they printed."""
+    given, one, two = (tmp_path_factory.mktemp(name) for name in ("given", "one", "two"))
+    settings = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0, "id2label": dict(enumerate("xyz"))}
+    model = tiny_models("BertForSequenceClassification", **settings)
+    for name in ("student", "teacher"):
+        model.save_pretrained(given / name)
+        make_tokenizer().save_pretrained(given / name)
+        with torch.no_grad():
+            for parameter in model.parameters():  # those of the teacher
+                parameter.add_(0.1 * torch.randn_like(parameter))
+    make_corpus().to_pandas().to_csv(given / "corpus.csv", index=False)
+    root = Path(__file__).resolve().parents[3]
+    done = subprocess.run(
+        [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc-per-node=2", __file__, given, two],
+        env={**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}", "OMP_NUM_THREADS": "1"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert done.returncode == 0, done.stderr[-3000:]
+    everything(given, one)
+    return given, one, two, done.stderr
+
+
+@pytest.mark.parametrize("name", ["all", "learned", "outputs", "weights", "prune"])
+def test_two_processes_train_as_one_does(two_processes, name):
+    given, one, two, _ = two_processes
+    expected, *found = (load_file(p / f"{name}-{r}.safetensors") for p, r in ((one, 0), (two, 0), (two, 1)))
+    assert same(found[0], found[1])
+    # Softmax does not see the biases of keys: their gradients are rounding, which Adam takes for a direction.
+    real = {k: v for k, v in expected.items() if not k.endswith("key.bias")}
+    assert len(real) == len(expected) - 3
+    assert same(real, found[0], atol=1e-6)
+    assert same(expected, found[0], atol=1e-4)
+    given = load_file(given / "student" / "model.safetensors")
+    assert not same(given, expected, atol=1e-4)  # they were trained
+    expected, *found = (pd.read_csv(p / f"{name}-{r}.csv") for p, r in ((one, 0), (two, 0), (two, 1)))
+    pd.testing.assert_frame_equal(found[0], found[1])
+    pd.testing.assert_frame_equal(found[0], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_of_two_processes_one_writes_and_shows_progress(two_processes):
+    _, one, two, printed = two_processes
+    folders = [sorted(p.name for p in (x / "folder").iterdir()) for x in (one, two)]
+    assert folders == [["checkpoint-2", "checkpoint-4", "training.json"]] * 2
+    assert len(list((two / "folder" / "checkpoint-4").glob("rng_state_*"))) == 2  # it was two that trained
+    histories = [pd.read_json(x / "folder" / "checkpoint-4" / "history.json") for x in (one, two)]
+    pd.testing.assert_frame_equal(*histories, rtol=1e-4, atol=1e-6)
+    assert histories[0]["step"].tolist() == [1, 2, 3, 4]
+    assert printed.count("| 0/4 ") == 1
+
+
+if __name__ == "__main__":
+    everything(Path(sys.argv[1]), Path(sys.argv[2]))
