@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import difflib
 import importlib
+from collections.abc import Iterable
 from typing import Any
 
 
@@ -16,6 +18,29 @@ class DependencyError(InputError, ImportError):
 
 class LayerscopeWarning(UserWarning):
     """The run goes on, but a number is missing or needs care; the message says which and why."""
+
+
+def check_choice(setting: str, value: object, known: Iterable[str], otherwise: str = "") -> None:
+    """Raise `InputError` where the value of a setting is none of those that are known.
+
+    Args:
+        setting: its name, as the user writes it.
+        value: what was given.
+        known: all that it can be.
+        otherwise: what else can be given, as "or give numbers".
+
+    Example:
+        >>> check_choice("scope", "matrx", ("matrix", "unit"))
+        Traceback (most recent call last):
+            ...
+        probes.errors.InputError: scope='matrx' is not known; choose one of 'matrix', 'unit'. Did you mean 'matrix'?
+    """
+    known = tuple(known)
+    if isinstance(value, str) and value in known:
+        return
+    text = f"{setting}={value!r} is not known; choose one of {', '.join(map(repr, known))}"
+    near = difflib.get_close_matches(value.lower(), known, n=1) if isinstance(value, str) else []
+    raise InputError(text + (f", {otherwise}" if otherwise else "") + (f". Did you mean {near[0]!r}?" if near else ""))
 
 
 def needed(package: str, feature: str, extra: str = "deploy") -> Any:

@@ -18,7 +18,7 @@ from transformers import PreTrainedModel
 
 from compress.matrices import block_matrices, check_plain
 from compress.saving import record
-from probes.errors import InputError, needed
+from probes.errors import InputError, check_choice, needed
 from probes.models.facts import embedding_rows, positions_of
 from probes.models.fingerprint import plain_parts, weights_fingerprint
 from probes.models.formats.factorized import with_factors
@@ -116,8 +116,7 @@ def deploy(model: PreTrainedModel, backend: str, *, bits: int = 8) -> PreTrained
 
 def check_deployed(model: PreTrainedModel, backend: str, bits: object) -> None:
     """Raise what `deploy` raises, as far as it can be known without looking at the weights."""
-    if backend not in BACKENDS:
-        raise InputError(f"backend={backend!r} is not known; choose one of {', '.join(map(repr, BACKENDS))}")
+    check_choice("backend", backend, BACKENDS)
     check_plain(model)
     allowed = (8,) if backend == "onnxruntime" else (4, 8)
     if bits not in allowed:

@@ -7,7 +7,7 @@ from contextlib import contextmanager
 
 import torch
 
-from probes.errors import InputError
+from probes.errors import InputError, check_choice
 from probes.states.pooling import POOLINGS
 
 
@@ -20,10 +20,8 @@ def check_settings(
     **_: object,
 ) -> torch.device:
     """Return the device to run on; raise `InputError` where a setting of `capture` that needs no model is wrong."""
-    if pooling not in POOLINGS:
-        raise InputError(f"pooling={pooling!r} is not known; choose one of {', '.join(map(repr, POOLINGS))}")
-    if dtype not in ("float32", "bfloat16"):
-        raise InputError(f"dtype={dtype!r} is not known; choose 'float32' or 'bfloat16'")
+    check_choice("pooling", pooling, POOLINGS)
+    check_choice("dtype", dtype, ("float32", "bfloat16"))
     if batch_size < 1 or batch_tokens < 1:
         raise InputError(f"expected batch_size and batch_tokens of at least 1; found {batch_size} and {batch_tokens}")
     return device_of(device)

@@ -294,7 +294,7 @@ def test_a_model_without_positions_takes_texts_of_any_length(tiny_models, make_t
     ("options", "message"),
     [
         ({"pooling": "max"}, "pooling='max' is not known; choose one of 'mean', 'mean_all', 'first', 'last'"),
-        ({"dtype": "float16"}, "dtype='float16' is not known; choose 'float32' or 'bfloat16'"),
+        ({"dtype": "float16"}, "dtype='float16' is not known; choose one of 'float32', 'bfloat16'"),
         ({"max_length": 0}, "max_length=0: expected 1 to 32"),
         ({"max_length": -3}, "max_length=-3: expected 1 to 32"),
         ({"max_length": 33}, "max_length=33: expected 1 to 32, the most tokens the model and its tokenizer take"),
