@@ -1,0 +1,198 @@
+"""The store: it holds what memory holds, is reused and resumed, and leaves alone what is not its own."""
+
+import numpy as np
+import pytest
+import torch
+import xarray as xr
+import zarr
+from capturing import LONG, assert_close, capture, independent, make_corpus
+
+import probes
+
+SCRIPTS = ["the cat ø", "中文 句子", "جملة عربية", "हिन्दी वाक्य", "e\u0301 \u202e right", "𝔘𝔫𝔦 🙂", '<b>"&\\ \t x']
+
+
+def contents(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
+
+
+def test_a_store_holds_what_memory_holds(bert, tokenizer, tmp_path):
+    corpus = make_corpus(SCRIPTS, label=[f"класс {i % 2}" for i in range(7)], split="тест", text_pair=SCRIPTS[::-1])
+    memory = capture(bert, tokenizer, corpus, name="m")
+    stored = capture(bert, tokenizer, corpus, name="m", store=tmp_path / "deep" / "s.zarr")
+    opened = probes.open_representations(tmp_path / "deep" / "s.zarr")
+    for reps in (stored, opened):
+        xr.testing.assert_identical(reps.load(), memory)
+    assert list(opened.text.values) == SCRIPTS
+    assert [p.name for p in (tmp_path / "deep").iterdir()] == ["s.zarr"]
+
+
+def test_a_file_of_a_store_that_gets_lost_is_not_read_as_zeros(bert, tokenizer, corpus, tmp_path):
+    store = tmp_path / "s.zarr"
+    whole = capture(bert, tokenizer, corpus, store=store, progress=False).load()
+    next(p for p in (store / "hidden" / "c" / "1").rglob("*") if p.is_file()).unlink()
+    found = probes.open_representations(store).load()
+    assert found.hidden.sel(layer=1).isnull().all()
+    xr.testing.assert_identical(found.drop_sel(layer=1), whole.drop_sel(layer=1))
+
+
+def test_no_pickle_lies_in_a_store(bert, tokenizer, corpus, tmp_path):
+    capture(bert, tokenizer, corpus, store=tmp_path / "s.zarr", modules=["bert.embeddings"])
+    metadata = [v.decode() for k, v in contents(tmp_path / "s.zarr").items() if k.endswith("zarr.json")]
+    assert any('"string"' in m for m in metadata)
+    assert not any("pickle" in m for m in metadata)
+    assert all(not data.startswith(b"\x80") for data in contents(tmp_path / "s.zarr").values())
+
+
+def test_a_complete_store_is_reused_without_running_the_model(bert, tokenizer, corpus, tmp_path, monkeypatch):
+    first = capture(bert, tokenizer, corpus, store=tmp_path / "s.zarr", name="one").load()
+    monkeypatch.setattr(bert.bert, "forward", lambda *_, **__: pytest.fail("the model was run"))
+    again = capture(bert, tokenizer, corpus, store=str(tmp_path / "s.zarr"), name="two", batch_size=2)
+    assert again.attrs["model"] == "two"
+    xr.testing.assert_identical(again.load(), first.assign_attrs(model="two"))
+
+
+def changed_weights(model, tokenizer, corpus):
+    with torch.no_grad():
+        model.bert.encoder.layer[0].output.dense.weight[0, 0] += 1
+    return (model, tokenizer, corpus), {}
+
+
+def lower_case(model, tokenizer, corpus):
+    from tokenizers import normalizers
+
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("dog", "cat")
+    return (model, tokenizer, corpus), {}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        changed_weights,
+        lower_case,
+        lambda m, t, c: ((m, t, c), {"pooling": "first"}),
+        lambda m, t, c: ((m, t, c), {"dtype": "bfloat16"}),
+        lambda m, t, c: ((m, t, c), {"max_length": 31}),
+        lambda m, t, c: ((m, t, c), {"modules": ["bert.encoder.layer.0"]}),
+        lambda m, t, c: ((m, t, c.select(range(5))), {}),
+        lambda m, t, c: ((m, t, c.select([1, 0, 2, 3, 4, 5])), {}),
+    ],
+    ids=["weights", "tokenizer", "pooling", "dtype", "max_length", "modules", "fewer rows", "other order"],
+)
+def test_a_store_of_something_else_is_made_anew_and_said_so(bert, make_tokenizer, corpus, tmp_path, change):
+    tokenizer = make_tokenizer()
+    capture(bert, tokenizer, corpus, store=tmp_path / "s.zarr")
+    arguments, options = change(bert, tokenizer, corpus)
+    with pytest.warns(probes.LayerscopeWarning, match=r"s.zarr was captured from another model, corpus or settings"):
+        stored = capture(*arguments, store=tmp_path / "s.zarr", **options)
+    xr.testing.assert_identical(stored.load(), capture(*arguments, **options))
+    assert [p.name for p in tmp_path.iterdir()] == ["s.zarr"]
+
+
+def a_file(path):
+    path.write_text("mine")
+
+
+def a_folder(path):
+    path.mkdir()
+    (path / "mine.txt").write_text("mine")
+
+
+def another_zarr(path):
+    zarr.create_group(path).create_array("mine", shape=(2,), dtype="f4")[:] = 1
+
+
+@pytest.mark.parametrize(
+    ("make", "place"),
+    [
+        (a_file, "s.zarr"),
+        (a_folder, "s.zarr"),
+        (another_zarr, "s.zarr"),
+        (a_file, "s.zarr.partial"),
+        (a_folder, "s.zarr.partial"),
+    ],
+)
+def test_what_lies_at_the_path_and_is_no_store_is_left_as_it_was(bert, tokenizer, corpus, tmp_path, make, place):
+    make(tmp_path / place)
+    before = contents(tmp_path)
+    with pytest.raises(
+        probes.InputError, match=f"{place} exists and is no store of Representations; it is left as it is"
+    ):
+        capture(bert, tokenizer, corpus, store=tmp_path / "s.zarr")
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize("begin", [lambda path: path.mkdir(), zarr.create_group])
+def test_a_capture_that_was_interrupted_as_it_made_its_store_is_begun_again(bert, tokenizer, corpus, tmp_path, begin):
+    begin(tmp_path / "s.zarr.partial")
+    stored = capture(bert, tokenizer, corpus, store=tmp_path / "s.zarr")
+    xr.testing.assert_identical(stored.load(), capture(bert, tokenizer, corpus))
+    assert [p.name for p in tmp_path.iterdir()] == ["s.zarr"]
+
+
+@pytest.fixture
+def windows(monkeypatch):
+    """Twenty rows in windows of four."""
+    monkeypatch.setattr("probes.states.store.BLOCK", 4)
+    monkeypatch.setattr("probes.states.capture._WINDOW", 4)
+    return make_corpus([" ".join(LONG.split()[: 1 + i % 7]) + f" w{i}" for i in range(20)])
+
+
+def count_rows(model, monkeypatch, stop_after=None):
+    """Count the rows that a model is run on; raise once it was run on so many."""
+    seen, forward = [], model.bert.forward
+
+    def counting(*args, **inputs):
+        if stop_after is not None and sum(seen) >= stop_after:
+            raise KeyboardInterrupt
+        seen.append(len(args[0] if args else inputs["input_ids"]))
+        return forward(*args, **inputs)
+
+    monkeypatch.setattr(model.bert, "forward", counting)
+    return seen
+
+
+@pytest.mark.parametrize("stop_after", [0, 1, 5, 9, 17])
+def test_an_interrupted_capture_goes_on_where_it_stopped(bert, tokenizer, windows, tmp_path, monkeypatch, stop_after):
+    store, partial = tmp_path / "s.zarr", tmp_path / "s.zarr.partial"
+    expected = capture(bert, tokenizer, windows, store=tmp_path / "whole" / "s.zarr").load()
+    with monkeypatch.context() as patched:
+        seen = count_rows(bert, patched, stop_after)
+        with pytest.raises(KeyboardInterrupt):
+            capture(bert, tokenizer, windows, store=store)
+    finished = max(0, sum(seen) - 1) // 4  # before the windows, the longest row is run once by itself
+    assert finished == max(0, stop_after - 1) // 4
+    assert partial.exists() == (stop_after > 0)
+    assert not store.exists()
+    for path in (store, partial):
+        with pytest.raises(probes.InputError, match=r"expected a zarr store|not complete"):
+            probes.open_representations(path)
+    seen = count_rows(bert, monkeypatch)
+    resumed = capture(bert, tokenizer, windows, store=store)
+    assert sum(seen) == 1 + 20 - 4 * finished
+    xr.testing.assert_identical(resumed.load(), expected)
+    assert not partial.exists()
+
+
+def test_an_interrupted_capture_of_another_model_is_not_gone_on_with(bert, tokenizer, windows, tmp_path, monkeypatch):
+    with monkeypatch.context() as patched:
+        count_rows(bert, patched, 9)
+        with pytest.raises(KeyboardInterrupt):
+            capture(bert, tokenizer, windows, store=tmp_path / "s.zarr")
+    with torch.no_grad():
+        bert.bert.embeddings.LayerNorm.bias += 1
+    seen = count_rows(bert, monkeypatch)
+    reps = capture(bert, tokenizer, windows, store=tmp_path / "s.zarr")
+    assert sum(seen) == 21
+    assert_close(reps, independent(bert.bert, tokenizer, windows))
+
+
+def test_a_store_in_many_windows_equals_one_in_memory(bert, tokenizer, windows, tmp_path):
+    stored = capture(bert, tokenizer, windows, store=tmp_path / "s.zarr")
+    assert zarr.open_group(tmp_path / "s.zarr")["hidden"].chunks == (1, 4, 12)
+    memory = capture(bert, tokenizer, windows)
+    assert_close(stored, memory.hidden.values)
+    for outputs in ("logits", "head_input"):
+        np.testing.assert_allclose(stored[outputs], memory[outputs], atol=1e-5)
+    arrays = ["hidden", "logits", "head_input"]
+    xr.testing.assert_identical(stored.load().drop_vars(arrays), memory.drop_vars(arrays))

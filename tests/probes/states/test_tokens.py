@@ -1,0 +1,84 @@
+"""Tokens and batches: texts are cut, counted and paired; values do not depend on what stands beside them."""
+
+import numpy as np
+import pytest
+from capturing import LONG, TEXTS, assert_close, capture, independent, make_corpus
+
+import probes
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{"batch_size": 1}, {"batch_size": 4}, {"batch_tokens": 1}, {"batch_tokens": 12}, {"device": "cpu"}],
+    ids=str,
+)
+def test_values_do_not_depend_on_the_batches(bert, tokenizer, corpus, options):
+    assert_close(capture(bert, tokenizer, corpus, **options), capture(bert, tokenizer, corpus).hidden.values, 1e-5)
+
+
+def test_rows_keep_their_order_and_values_whatever_stands_beside_them(bert, tokenizer, corpus):
+    plain = capture(bert, tokenizer, corpus)
+    assert list(plain.text.values) == TEXTS
+    assert list(plain.id.values) == [str(i) for i in range(6)]
+    order = [4, 0, 5, 2, 1, 3]
+    shuffled = capture(bert, tokenizer, corpus.select(order))
+    assert list(shuffled.text.values) == [TEXTS[i] for i in order]
+    assert_close(shuffled, plain.hidden.values[:, order], 1e-5)
+    padded = capture(bert, tokenizer, make_corpus([*TEXTS, LONG + " and then she sang"]))
+    assert_close(padded.hidden.values[:, :6], plain.hidden.values, 1e-5)
+
+
+def test_pairs_of_texts_are_one_sequence_of_two_segments(bert, tokenizer):
+    pairs = make_corpus(TEXTS, text_pair=TEXTS[::-1])
+    reps = capture(bert, tokenizer, pairs)
+    assert_close(reps, independent(bert.bert, tokenizer, pairs))
+    assert np.abs(reps.hidden.values - capture(bert, tokenizer, make_corpus(TEXTS)).hidden.values).max() > 0.05
+    assert list(reps.text_pair.values) == TEXTS[::-1]
+
+
+def test_long_texts_are_cut_counted_and_warned_about(bert, tokenizer, corpus):
+    with pytest.warns(probes.LayerscopeWarning, match="3 of 6 texts are longer than 7 tokens and are cut there"):
+        reps = capture(bert, tokenizer, corpus, max_length=7)
+    assert reps.attrs["texts_cut"] == 3
+    assert reps.attrs["max_length"] == 7
+    assert_close(reps, independent(bert.bert, tokenizer, corpus, limit=7))
+    whole = capture(bert, tokenizer, corpus)
+    assert (whole.attrs["texts_cut"], whole.attrs["max_length"]) == (0, 32)
+    assert np.abs(reps.hidden.values - whole.hidden.values).max() > 0.05
+
+
+@pytest.mark.parametrize(
+    ("architecture", "positions"),
+    [("BertModel", 32), ("RobertaModel", 64), ("DistilBertModel", 32), ("GPT2LMHeadModel", 32)],
+)
+def test_texts_are_cut_at_the_positions_that_a_model_can_use(tiny_models, make_tokenizer, architecture, positions):
+    model, tokenizer = tiny_models(architecture), make_tokenizer(limit=None)
+    texts = make_corpus(["the " * n for n in (positions - 2, positions - 1, 300)])
+    with pytest.warns(probes.LayerscopeWarning, match=f"2 of 3 texts are longer than {positions} tokens"):
+        reps = capture(model, tokenizer, texts)
+    assert reps.attrs["max_length"] == positions
+    np.testing.assert_allclose(reps.hidden[:, 0], reps.hidden[:, 2], atol=1e-5)
+
+
+def test_a_model_without_positions_takes_texts_of_any_length(tiny_models, make_tokenizer):
+    texts = make_corpus(["the " * 300, "cat"])
+    model, tokenizer = tiny_models("T5Model"), make_tokenizer(limit=None)
+    reps = capture(model, tokenizer, texts)
+    assert reps.attrs["max_length"] == -1
+    assert_close(reps, independent(model.encoder, tokenizer, texts))
+
+
+def test_a_length_that_is_bad_for_any_model_is_refused_without_a_limit(tiny_models, make_tokenizer, corpus):
+    with pytest.raises(probes.InputError, match=r"max_length=0: expected at least 1$"):
+        capture(tiny_models("T5Model"), make_tokenizer(limit=None), corpus, max_length=0)
+
+
+def test_a_text_without_tokens_of_its_own_is_refused_with_its_row(bert, make_tokenizer):
+    from tokenizers import normalizers
+
+    tokenizer = make_tokenizer()
+    tokenizer.backend_tokenizer.normalizer = normalizers.Replace("!", "")
+    with pytest.raises(
+        probes.InputError, match=r"row 1 \(id '1', language 'en'\) has no tokens of its own.*1 such in all"
+    ):
+        capture(bert, tokenizer, make_corpus(["the cat", "!!!"]))
