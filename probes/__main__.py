@@ -11,9 +11,10 @@ import datasets
 import pandas as pd
 
 from probes.command import run
-from probes.comparison import FAMILIES, OF_PAIRS, PROBES, check_folder, compare
+from probes.comparison import FAMILIES, PROBES, compare
 from probes.corpus import cautions, describe, load_corpus
 from probes.errors import InputError
+from probes.results.table import Table, check_folder
 from probes.states.pooling import POOLINGS
 from probes.views.report import check_path
 
@@ -101,12 +102,13 @@ def _compare(options: argparse.Namespace) -> None:
     )
     comparison.save(options.out, overwrite=options.overwrite)
     report = comparison.report(options.out / "report.html")
-    print(_text(comparison.summary(), comparison.baseline))
+    print(_text(comparison))
     print(f"\nwrote {options.out / 'comparison.csv'} and {report}")
 
 
-def _text(summary: pd.DataFrame, baseline: str) -> str:
+def _text(comparison: Table) -> str:
     """The summary for a terminal: numbers with their intervals in one cell each."""
+    summary, about = comparison.summary(), comparison.provenance["probes"]
 
     def cell(value: float, low: float, high: float) -> str:
         return "" if pd.isna(value) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
@@ -118,12 +120,12 @@ def _text(summary: pd.DataFrame, baseline: str) -> str:
     table["value [95 %]"] = [cell(*v) for v in summary[["value", "low", "high"]].to_numpy()]
     others = summary[["difference", "difference_low", "difference_high"]].to_numpy()
     if not pd.isna(others).all():
-        table[f"minus {baseline} [95 %]"] = [cell(*v) for v in others]
+        table[f"minus {comparison.baseline} [95 %]"] = [cell(*v) for v in others]
         table["p"] = ["" if pd.isna(p) else f"{p:.3f}" for p in summary["p_adjusted"]]
     if summary["worst_language"].any():
         worst = zip(summary["probe"], summary["worst_language"], summary["its_difference"], strict=True)
         # A comparison with the baseline is no difference, so it has no sign.
-        table["most damaged"] = [f"{k} {v:{'' if p in OF_PAIRS else '+'}.3f}" if k else "" for p, k, v in worst]
+        table["most damaged"] = [f"{k} {v:{'' if about[p]['compares'] else '+'}.3f}" if k else "" for p, k, v in worst]
     title = (
         "all languages pooled, at the layer where the baseline is best (layer 0 = embeddings);\n"
         "what compares with the baseline: at the layer farthest from it"

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import importlib.metadata
-import json
 import platform
 import warnings
 from collections.abc import Callable, Collection, Mapping, Sequence
@@ -23,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.corpus import cautions, check_corpus
 from probes.errors import InputError, LayerscopeWarning
-from probes.files import check_writable, write_whole
+from probes.files import check_writable
 from probes.measures.attribution.representers import check_splits, representer_support
 from probes.measures.classes.class_separability import class_separability
 from probes.measures.classes.linear_probe import check_linear_probe, linear_probe
@@ -40,6 +39,7 @@ from probes.models.facts import check_fit, check_length, classifies, embedding_r
 from probes.results.difference import difference
 from probes.results.draws import POOLED, check_draws
 from probes.results.result import ABOUT, split_measures
+from probes.results.table import COLUMNS, FURTHER, Table
 from probes.states.capture import capture
 from probes.states.predictions import class_names
 from probes.states.representations import check_enough, check_representations, from_arrays
@@ -50,22 +50,6 @@ if TYPE_CHECKING:
 
     from probes.widgets import Explorer
 
-COLUMNS = [
-    "model",
-    "layer",
-    "language",
-    "probe",
-    "value",
-    "low",
-    "high",
-    "n",
-    "difference",
-    "difference_low",
-    "difference_high",
-    "p_adjusted",
-]
-# Where a probe needs more than layer and language to say where a number is from.
-FURTHER = ["other_layer", "module", "other_language"]
 OF_LABELS = {"class_separability": class_separability, "variability": variability, "snr": snr}
 OF_ALIGNMENT = {"retrieval": retrieval, "margin_retrieval": margin_retrieval, "alignment_gap": alignment_gap}
 # What is measured together; a family can be asked for by its name.
@@ -88,7 +72,43 @@ PROBES = [*chain.from_iterable(FAMILIES.values()), "accuracy", "best_layer", "re
 DEFAULT = [*FAMILIES["labels"], *FAMILIES["alignment"], *FAMILIES["drift"], *FAMILIES["loyalty"], "accuracy", "cka"]
 # Probes that compare a model with the baseline, so that there is no difference to it.
 OF_PAIRS = {p for family in ("drift", "loyalty", "similarity", "module_error") for p in FAMILIES[family]}
-_UNCHANGED = {"signal_to_error": np.inf, "procrustes": 0.0}  # and 1 for all others
+_UNCHANGED = {"signal_to_error": "infinity", "procrustes": 0.0}  # and 1 for all others
+_TITLES = {
+    "class_separability": "class separability (R²)",
+    "variability": "variability (ν)",
+    "snr": "signal-to-noise ratio",
+    "retrieval": "retrieval",
+    "margin_retrieval": "margin retrieval",
+    "alignment_gap": "alignment gap",
+    "cosine_to_baseline": "cosine to the baseline",
+    "signal_to_error": "signal to error (dB)",
+    "norm_ratio": "length, to the baseline's",
+    "label_loyalty": "label loyalty",
+    "probability_loyalty": "probability loyalty",
+    "accuracy": "accuracy",
+    "cka": "CKA",
+    "cka_debiased": "CKA, debiased",
+    "procrustes": "Procrustes distance",
+    "svcca": "SVCCA",
+    "pwcca": "PWCCA",
+    "rsa": "RSA",
+    "neighbour_overlap": "shared neighbours",
+    "mean_cosine_of_pairs": "mean cosine of pairs",
+    "iso_score": "IsoScore",
+    "effective_rank": "effective rank",
+    "participation_ratio": "participation ratio",
+    "intrinsic_dimension": "intrinsic dimension (TwoNN)",
+    "norm": "length",
+    "linear_probe": "linear probe, zero-shot",
+    "linear_probe_in_language": "linear probe, in-language",
+    "linear_probe_control": "linear probe, shuffled labels",
+    "linear_probe_selectivity": "linear probe, selectivity",
+    "accumulated_error": "accumulated error",
+    "local_error": "local error",
+    "amplification": "amplification of error",
+    "best_layer": "share of draws where variability is least",
+    "representer_support": "support for the prediction",
+}
 # What probes cannot do without, and what to do about it.
 _NEED = {
     "logits": {*FAMILIES["loyalty"], "accuracy"},
@@ -132,7 +152,7 @@ Model = torch.nn.Module | str | Path | xr.Dataset
 
 
 @dataclass
-class Comparison:
+class Comparison(Table):
     """The result of `compare`: a tidy table, where its numbers come from, and the Representations behind it.
 
     Example:
@@ -150,61 +170,8 @@ class Comparison:
         3  near   snr   1.07
     """
 
-    table: pd.DataFrame
-    provenance: dict[str, Any]
     representations: dict[str, xr.Dataset] = field(default_factory=dict, repr=False)
     _explorer: Any = field(default=None, init=False, repr=False, compare=False)
-
-    def to_dataframe(self) -> pd.DataFrame:
-        """Return the tidy table: one row a model, probe, language and layer, with the difference to the baseline."""
-        return self.table.copy()
-
-    def summary(self) -> pd.DataFrame:
-        """Return one row a probe and model, over all languages: the layer where the baseline is best, and what is lost.
-
-        Probes that compare a model with the baseline are given at the layer where the model is farthest from it (of
-        similarities, the same layer of both). `worst_language` is the one that lost most at that layer, by
-        `its_difference`, or the value itself where it is a comparison; empty where none lost. Probes that are neither
-        better nor worse when they are higher are left out. A model that does not have the layer has a row without
-        numbers.
-        """
-        rows = []
-        for probe, attributes in self.provenance["probes"].items():
-            sign = direction(attributes["higher_is"])
-            of_probe = self.table[self.table["probe"] == probe]
-            if "other_layer" in of_probe and of_probe["other_layer"].notna().any():
-                of_probe = of_probe[of_probe["layer"] == of_probe["other_layer"]]
-            elif self.is_map(probe):
-                continue
-            compares = probe in OF_PAIRS
-            for model in self.provenance["models"] if sign else ():
-                if compares and model == self.baseline:
-                    continue
-                judge = of_probe[of_probe["model"] == (model if compares else self.baseline)]
-                judge = judge[judge["language"] == POOLED].dropna(subset="value")
-                if judge.empty:
-                    continue
-                score = sign * judge["value"]
-                layer = judge.loc[score.idxmin() if compares else score.idxmax(), "layer"]
-                at = of_probe["layer"].isna() if pd.isna(layer) else of_probe["layer"].eq(layer).fillna(False)
-                here = of_probe[(of_probe["model"] == model) & at]
-                pooled = here[here["language"] == POOLED]
-                row = {"probe": probe, "better": "higher" if sign > 0 else "lower", "layer": layer, "model": model}
-                row |= pooled[["value", "low", "high", *COLUMNS[8:]]].squeeze().to_dict() if len(pooled) else {}
-                by_language = here[here["language"] != POOLED].set_index("language")
-                change = (sign * by_language["value" if compares else "difference"]).dropna()
-                # Of a comparison the value itself, unless it says that nothing has changed.
-                kept = np.isclose(np.abs(change), _UNCHANGED.get(probe, 1.0), rtol=0, atol=1e-7)
-                lost = change[~kept] if compares else change[change < 0]
-                row["worst_language"] = "" if lost.empty else lost.idxmin()
-                row["its_difference"] = np.nan if lost.empty else sign * lost.min()
-                rows.append(row)
-        return pd.DataFrame(rows)
-
-    @property
-    def baseline(self) -> str:
-        """The model that the others are compared with."""
-        return self.provenance["baseline"]
 
     def plot(self, probe: str | None = None, *, language: str = POOLED) -> Figure:
         """Draw layer curves with their bands: one panel a probe (or the one asked for), one colour a model.
@@ -214,7 +181,7 @@ class Comparison:
         """
         from probes.views.figures import curves, maps
 
-        chosen = self._probes(probe)
+        chosen = self.names(probe)
         flat = [p for p in chosen if not self.is_map(p)]
         return curves(self, flat, language) if flat else maps(self, chosen[0], language)
 
@@ -222,7 +189,7 @@ class Comparison:
         """Draw the difference to the baseline, languages by layers, one panel a model; dots mark p_adjusted < 0.05."""
         from probes.views.figures import damage
 
-        return damage(self, self._probes(probe)[0])
+        return damage(self, self.names(probe)[0])
 
     def explore(self, **settings: Any) -> Explorer:
         """Show curves, maps and sentences in a notebook, linked by one layer slider.
@@ -249,51 +216,6 @@ class Comparison:
         from probes.views.report import write
 
         return write(self, Path(path))
-
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
-        """Write `comparison.csv` and `provenance.json` into a folder; `Comparison.open` reads them.
-
-        Raises:
-            InputError: the folder holds a comparison already, and `overwrite` was not asked for.
-        """
-        folder = Path(folder)
-        check_folder(folder, overwrite=overwrite)
-        folder.mkdir(parents=True, exist_ok=True)
-        texts = {
-            "comparison.csv": self.table.to_csv(index=False),
-            "provenance.json": json.dumps(self.provenance, indent=2, ensure_ascii=False) + "\n",
-        }
-        for name, text in texts.items():
-            write_whole(folder / name, text)
-        return folder
-
-    @classmethod
-    def open(cls, folder: str | Path) -> Comparison:
-        """Read what `save` wrote. The Representations are not part of it."""
-        folder = Path(folder)
-        if not (folder / "comparison.csv").is_file() or not (folder / "provenance.json").is_file():
-            raise InputError(
-                f"{folder}: expected comparison.csv and provenance.json in it, as Comparison.save writes them"
-            )
-        types: dict[str, Any] = dict.fromkeys(("model", "language", "probe", "module", "other_language"), str)
-        types |= dict.fromkeys(("layer", "other_layer"), "Int64")
-        table = pd.read_csv(folder / "comparison.csv", dtype=types, keep_default_na=False, na_values=[""])
-        return cls(table, json.loads((folder / "provenance.json").read_text(encoding="utf-8")))
-
-    def is_map(self, probe: str) -> bool:
-        """Whether a probe has more to a number than its layer, such as another layer, so that it is drawn as a map."""
-        of_probe = self.table[self.table["probe"] == probe]
-        return bool(of_probe[[c for c in FURTHER if c in of_probe]].notna().any(axis=None))
-
-    def has_difference(self, probe: str) -> bool:
-        """Whether a probe has differences to the baseline that a map of languages by layers can show."""
-        return not self.is_map(probe) and bool(self.table.loc[self.table["probe"] == probe, "difference"].notna().any())
-
-    def _probes(self, probe: str | None) -> list[str]:
-        measured = list(self.provenance["probes"])
-        if probe is not None and probe not in measured:
-            raise InputError(f"probe {probe!r} was not measured; there are {', '.join(map(repr, measured))}")
-        return measured if probe is None else [probe]
 
 
 def compare(
@@ -410,21 +332,6 @@ def compare(
         _provenance(measured, representations, corpus, baseline, pivot, draws, seed),
         representations,
     )
-
-
-def direction(higher_is: str) -> int:
-    """Return 1 where higher is better, or nearer to the baseline, -1 where it is worse, 0 where it is neither."""
-    word = " ".join(higher_is.split()[:2])
-    return {"better": 1, "worse": -1}.get(higher_is.split()[0], {"more alike": 1, "less alike": -1}.get(word, 0))
-
-
-def check_folder(folder: Path, *, overwrite: bool) -> None:
-    """Raise `InputError` where a folder cannot be written to, or holds a comparison that was not to be overwritten."""
-    if (folder / "comparison.csv").exists() and not overwrite:
-        raise InputError(
-            f"{folder} already holds a run. Choose another folder, or replace it with overwrite=True (--overwrite)"
-        )
-    check_writable(folder)
 
 
 def _examples(
@@ -676,6 +583,12 @@ def _provenance(
         },
         "probes": {
             probe: {k: results[probe].attrs[k] for k in about if k in results[probe].attrs}
+            | {
+                "title": _TITLES[probe],
+                "better": _better(results[probe].attrs["higher_is"]),
+                "compares": probe in OF_PAIRS,
+                "unchanged": _UNCHANGED.get(probe, 1.0) if probe in OF_PAIRS else None,
+            }
             for probe in sorted(results, key=PROBES.index)
         },
         "corpus": {
@@ -686,3 +599,9 @@ def _provenance(
         },
         "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages},
     }
+
+
+def _better(higher_is: str) -> str:
+    word = " ".join(higher_is.split()[:2])
+    first = {"better": "higher", "worse": "lower"}.get(higher_is.split()[0], "")
+    return first or {"more alike": "higher", "less alike": "lower"}.get(word, "")

@@ -86,7 +86,7 @@ def result(
 
 
 # What a probe says of itself, one value a measure where one function returns several.
-ABOUT = ("probe", "estimator", "range", "higher_is", "invariant_to", "paper")
+ABOUT = ("probe", "estimator", "range", "higher_is", "unchanged_by", "paper")
 
 
 def stack_measures(results: Sequence[xr.Dataset]) -> xr.Dataset:

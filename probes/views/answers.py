@@ -12,12 +12,12 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from probes.comparison import Comparison, direction
 from probes.errors import InputError
 from probes.measures.attribution.representers import RepresenterValues, check_splits, rows_of_representations, solved
 from probes.measures.fidelity.similarity import MEASURES, layers_between
 from probes.measures.languages.alignment import translation_accuracy
 from probes.results.draws import POOLED
+from probes.results.table import Table
 from probes.states.predictions import class_names
 from probes.states.representations import BLOCK, aligned, as_strings, check_representations, directions
 from probes.views.maps import (
@@ -47,7 +47,7 @@ NOT_THERE = (
     "The Representations are not here; they are no part of a saved comparison. Give them: comparison.representations = "
     "{name: probes.open_representations(path), ...}, and explore again."
 )
-Source = Comparison | xr.Dataset | Mapping[str, xr.Dataset]
+Source = Table | xr.Dataset | Mapping[str, xr.Dataset]
 
 
 class Answers:
@@ -70,8 +70,8 @@ class Answers:
         self.table: pd.DataFrame | None = None
         self.provenance: dict[str, Any] = {}
         given: Mapping[str, xr.Dataset]
-        if isinstance(source, Comparison):
-            self.table, self.provenance, given = source.table, source.provenance, source.representations
+        if isinstance(source, Table):
+            self.table, self.provenance, given = source.table, source.provenance, getattr(source, "representations", {})
             self.is_map = {p: source.is_map(p) for p in self.provenance["probes"]}
             self.names = [str(m) for m in self.provenance["models"]]
             self.baseline = self.names.index(source.baseline)
@@ -202,7 +202,7 @@ class Answers:
 
         Values are (probe, model, language, layer, 4): value, low, high and p_adjusted; those of the output lie at 0.
         """
-        if self.table is None or not isinstance(self.source, Comparison):
+        if self.table is None or not isinstance(self.source, Table):
             return [], [], np.full((0, len(self.names), 0, self.deepest, 4), np.nan, "<f4")
         from probes.views.figures import title_of
 
@@ -212,14 +212,13 @@ class Answers:
             of_probe = table[table["probe"] == name]
             if of_probe.empty:
                 continue
-            sign = direction(about["higher_is"])
             probes.append(
                 {
                     "name": name,
                     "title": title_of(self.source, name)
                     .removesuffix(", higher is better")
                     .removesuffix(", lower is better"),
-                    "better": {1: "higher", -1: "lower"}.get(sign, ""),
+                    "better": about["better"],
                     "by": "output" if of_probe["layer"].isna().all() else "layer",
                 }
             )

@@ -21,11 +21,11 @@ import pandas as pd
 import traitlets
 import xarray as xr
 
-from probes.comparison import Comparison
 from probes.errors import InputError
 from probes.measures.attribution.representers import RepresenterValues
 from probes.measures.fidelity.similarity import MEASURES
 from probes.measures.languages.alignment import RETRIEVAL
+from probes.results.table import Table
 from probes.states.representations import as_strings, from_arrays
 from probes.views.answers import NOT_THERE, Answers, Source, plain
 from probes.views.maps import FEWEST_FOR_UMAP, to_uint16
@@ -680,22 +680,19 @@ def _as_representations(values: RepresenterValues) -> xr.Dataset:
     )
 
 
-def reopen(source: Comparison, last: Explorer | None, settings: dict[str, Any]) -> Explorer:
+def reopen(source: Table, last: Explorer | None, settings: dict[str, Any]) -> Explorer:
     """Return an explorer that begins where the last one of the comparison is, as far as that is still there."""
     sample: dict[str, Any] = {k: settings.pop(k) for k in ("most", "seed") if k in settings}
     answers = None
+    given: Mapping[str, xr.Dataset] = getattr(source, "representations", {})
     if last is not None:
         most, seed = last.answers.settings
         sample = {"most": most, "seed": seed} | sample
         same = [
             last.answers.table is source.table,
-            *(last.answers.given.get(n) is r for n, r in source.representations.items()),
+            *(last.answers.given.get(n) is r for n, r in given.items()),
         ]
-        if (
-            all(same)
-            and len(last.answers.given) == len(source.representations)
-            and sample == {"most": most, "seed": seed}
-        ):
+        if all(same) and len(last.answers.given) == len(given) and sample == {"most": most, "seed": seed}:
             answers = last.answers
     explorer = Explorer(source, **sample, **settings, _answers=answers)
     for name in () if last is None else (*(s for s in Explorer.STATE if s != "selected"), "selection"):

@@ -11,51 +11,12 @@ import seaborn as sns
 import seaborn.objects as so
 from matplotlib.figure import Figure
 
-from probes.comparison import FURTHER, OF_PAIRS, direction
 from probes.errors import InputError
 from probes.results.draws import POOLED
+from probes.results.table import FURTHER, Table
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-    from probes.comparison import Comparison
-
-_TITLES = {
-    "class_separability": "class separability (R²)",
-    "variability": "variability (ν)",
-    "snr": "signal-to-noise ratio",
-    "retrieval": "retrieval",
-    "margin_retrieval": "margin retrieval",
-    "alignment_gap": "alignment gap",
-    "cosine_to_baseline": "cosine to the baseline",
-    "signal_to_error": "signal to error (dB)",
-    "norm_ratio": "length, to the baseline's",
-    "label_loyalty": "label loyalty",
-    "probability_loyalty": "probability loyalty",
-    "accuracy": "accuracy",
-    "cka": "CKA",
-    "cka_debiased": "CKA, debiased",
-    "procrustes": "Procrustes distance",
-    "svcca": "SVCCA",
-    "pwcca": "PWCCA",
-    "rsa": "RSA",
-    "neighbour_overlap": "shared neighbours",
-    "mean_cosine_of_pairs": "mean cosine of pairs",
-    "iso_score": "IsoScore",
-    "effective_rank": "effective rank",
-    "participation_ratio": "participation ratio",
-    "intrinsic_dimension": "intrinsic dimension (TwoNN)",
-    "norm": "length",
-    "linear_probe": "linear probe, zero-shot",
-    "linear_probe_in_language": "linear probe, in-language",
-    "linear_probe_control": "linear probe, shuffled labels",
-    "linear_probe_selectivity": "linear probe, selectivity",
-    "accumulated_error": "accumulated error",
-    "local_error": "local error",
-    "amplification": "amplification of error",
-    "best_layer": "share of draws where variability is least",
-    "representer_support": "support for the prediction",
-}
 
 
 class _Shown(Figure):
@@ -67,7 +28,7 @@ class _Shown(Figure):
         return buffer.getvalue()
 
 
-def curves(comparison: Comparison, probes: list[str], language: str) -> Figure:
+def curves(comparison: Table, probes: list[str], language: str) -> Figure:
     """Draw value and interval by layer, one panel a probe, one colour a model; by language what has no layer."""
     table = comparison.table[comparison.table["probe"].isin(probes)]
     if language not in set(table["language"]):
@@ -123,16 +84,16 @@ def _by_language(axis: Axes, of_probe: pd.DataFrame, models: list[str], colours:
     axis.set_xticks(np.arange(len(languages)), languages, fontsize=8)
 
 
-def title_of(comparison: Comparison, probe: str) -> str:
+def title_of(comparison: Table, probe: str) -> str:
     """What stands over a figure of a probe: its name, and whether higher is better or what it compares with."""
-    sign = direction(comparison.provenance["probes"][probe]["higher_is"])
-    name = _TITLES[probe]
-    if probe in OF_PAIRS:
+    about = comparison.provenance["probes"][probe]
+    name = about["title"]
+    if about["compares"]:
         return f"{name}, to {comparison.baseline}" if "baseline" not in name else name
-    return f"{name}, {'higher' if sign > 0 else 'lower'} is better" if sign else name
+    return f"{name}, {about['better']} is better" if about["better"] else name
 
 
-def maps(comparison: Comparison, probe: str, language: str) -> Figure:
+def maps(comparison: Table, probe: str, language: str) -> Figure:
     """Draw a probe that has more to a number than its layer: one map a model, all on one scale."""
     table = comparison.table[comparison.table["probe"] == probe]
     further = next(c for c in FURTHER if c in table and table[c].notna().any())
@@ -181,17 +142,17 @@ def maps(comparison: Comparison, probe: str, language: str) -> Figure:
         )
         axis.title.set_fontsize(10)
         axis.tick_params(axis="y", rotation=0)
-    figure.suptitle(f"{_TITLES[probe]}: {where}", fontsize=10)
+    figure.suptitle(f"{comparison.provenance['probes'][probe]['title']}: {where}", fontsize=10)
     return figure
 
 
-def damage(comparison: Comparison, probe: str) -> Figure:
+def damage(comparison: Table, probe: str) -> Figure:
     """Draw the difference to the baseline, languages by layers, one panel a model; red is damage."""
     others = [m for m in comparison.provenance["models"] if m != comparison.baseline]
     table = comparison.table[comparison.table["probe"] == probe]
     if not others:
         raise InputError("only one model was measured, so there is no difference to draw. Compare at least two")
-    better = direction(comparison.provenance["probes"][probe]["higher_is"]) >= 0
+    about = comparison.provenance["probes"][probe]
     if table["difference"].isna().all() or comparison.is_map(probe):
         raise InputError(
             f"{probe} compares with the baseline itself, or has more to a number than layer and language; "
@@ -210,7 +171,7 @@ def damage(comparison: Comparison, probe: str) -> Figure:
         sns.heatmap(
             wide[model],
             ax=axis,
-            cmap="RdBu" if better else "RdBu_r",
+            cmap="RdBu_r" if about["better"] == "lower" else "RdBu",
             center=0,
             vmin=-largest,
             vmax=largest,
@@ -224,8 +185,8 @@ def damage(comparison: Comparison, probe: str) -> Figure:
         axis.set(title=f"{model} minus {comparison.baseline}", xlabel="layer", ylabel="")
         axis.title.set_fontsize(10)
         axis.tick_params(axis="y", rotation=0)
-    red = "red is damage" if direction(comparison.provenance["probes"][probe]["higher_is"]) else "red is less"
-    figure.suptitle(f"{_TITLES[probe]}: {red}, • p < 0.05 adjusted over layers", fontsize=10)
+    red = "red is damage" if about["better"] else "red is less"
+    figure.suptitle(f"{about['title']}: {red}, • p < 0.05 adjusted over layers", fontsize=10)
     return figure
 
 

@@ -15,17 +15,17 @@ import pandas as pd
 from probes.errors import InputError
 from probes.files import write_whole
 from probes.results.draws import POOLED
+from probes.results.table import Table
 from probes.views.figures import curves, damage, maps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
-    from probes.comparison import Comparison
 
 _MARK = "<!-- layerscope report -->"
 
 
-def write(comparison: Comparison, path: Path) -> Path:
+def write(comparison: Table, path: Path) -> Path:
     """Write the page; an earlier report at the path is replaced, any other file is left alone.
 
     Raises:
@@ -44,7 +44,7 @@ def check_path(path: Path) -> None:
         raise InputError(f"{path} exists and is no layerscope report; it is left as it is. Choose another path")
 
 
-def _page(comparison: Comparison) -> str:
+def _page(comparison: Table) -> str:
     # Everything is escaped: texts, labels and names come from files of others.
     environment = jinja2.Environment(loader=jinja2.PackageLoader("probes", "views"), autoescape=True)
     environment.filters["n"] = partial(_number, digits=4)

@@ -8,7 +8,8 @@ from planted import planted
 
 import compress
 import probes
-from probes.comparison import COLUMNS, FAMILIES, FURTHER, OF_PAIRS, PROBES, direction
+from probes.comparison import FAMILIES, PROBES
+from probes.results.table import COLUMNS, FURTHER
 
 SIX = [*FAMILIES["labels"], *FAMILIES["alignment"]]
 
@@ -323,8 +324,8 @@ def test_every_probe_can_be_asked_for_and_drawn_and_reported(with_heads, tmp_pat
     assert not comparison.table.duplicated(keys).any()
     for probe in asked:
         assert comparison.plot(probe).axes
-        sign = direction(comparison.provenance["probes"][probe]["higher_is"])
-        if sign and probe not in OF_PAIRS:
+        about = comparison.provenance["probes"][probe]
+        if about["better"] and not about["compares"]:
             assert comparison.plot_damage(probe).axes
     assert {"cka", "procrustes", "rsa"} < set(comparison.summary()["probe"])
     assert not {"norm", "best_layer", "representer_support"} & set(comparison.summary()["probe"])

@@ -39,7 +39,7 @@ _SUPPORT = {
     "estimator": "share of the logits of the predicted classes that the training sentences of a language add up to",
     "range": "-infinity to infinity; the shares of all training languages sum to 1",
     "higher_is": "more support",
-    "invariant_to": "order, rotation of the features",
+    "unchanged_by": "order, rotation of the features",
     "paper": "Yeh, Kim, Yen, Ravikumar 2018, arXiv 1811.09720",
 }
 

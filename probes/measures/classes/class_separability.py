@@ -18,7 +18,7 @@ _ATTRIBUTES = {
     "estimator": "R2 = 1 - mean cosine distance within classes / mean cosine distance over all classes",
     "range": "0 to 1; 0 where all classes have one mean direction",
     "higher_is": "better separated",
-    "invariant_to": "rotation, common scale, length of each vector, order (not shift)",
+    "unchanged_by": "rotation, common scale, length of each vector, order (not shift)",
     "paper": "Kornblith, Chen, Lee, Norouzi 2021, arXiv 2010.16402",
 }
 _FEWEST = 5

@@ -37,7 +37,7 @@ _ZERO_SHOT = {
     "estimator": "accuracy of a logistic regression on standardised features, trained on the pivot",
     "range": "0 to 1; chance is the control",
     "higher_is": "better separated",
-    "invariant_to": "shift and scale of each feature, order (not rotation)",
+    "unchanged_by": "shift and scale of each feature, order (not rotation)",
     "paper": "Alain and Bengio 2016, arXiv 1610.01644",
 }
 _IN_LANGUAGE = _ZERO_SHOT | {

@@ -17,7 +17,7 @@ _ATTRIBUTES = {
     "estimator": "mean Euclidean distance between classes over mean distance within a class",
     "range": "0 to infinity; 1 where labels say nothing",
     "higher_is": "better separated",
-    "invariant_to": "rotation, shift, common scale, order",
+    "unchanged_by": "rotation, shift, common scale, order",
     "paper": "O' Neill, Dutta, Assem 2021, arXiv 2109.15014",
 }
 _FEWEST = 5

@@ -21,7 +21,7 @@ _ATTRIBUTES = {
     "estimator": "nu = trace(Sigma_within pinv(Sigma_between)) / classes, classes weighted equally",
     "range": "0 to infinity",
     "higher_is": "worse separated",
-    "invariant_to": "rotation, shift, common scale, order, size of the classes",
+    "unchanged_by": "rotation, shift, common scale, order, size of the classes",
     "paper": "Xie, Qiu, Pasad, Du, Qu, Mei 2022, arXiv 2210.10041",
 }
 _FEWEST = 10

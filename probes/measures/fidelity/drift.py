@@ -17,7 +17,7 @@ _COSINE = {
     "estimator": "mean cosine of a sentence's states in both models",
     "range": "-1 to 1; 1 where no direction has changed",
     "higher_is": "better preserved",
-    "invariant_to": "rotation of both, length of each vector, order (not shift)",
+    "unchanged_by": "rotation of both, length of each vector, order (not shift)",
     "paper": "no single source",
 }
 _ERROR = {
@@ -25,7 +25,7 @@ _ERROR = {
     "estimator": "10 log10 (sum of squares of the baseline's states / sum of squares of what has changed), in dB",
     "range": "-infinity to infinity; 0 where the change is as large as the states, infinity where there is none",
     "higher_is": "better preserved",
-    "invariant_to": "rotation and scale of both, order (not shift)",
+    "unchanged_by": "rotation and scale of both, order (not shift)",
     "paper": "signal to quantisation noise ratio; no single source",
 }
 _NORM = {
@@ -33,7 +33,7 @@ _NORM = {
     "estimator": "mean length of the states over mean length of the baseline's",
     "range": "0 to infinity; 1 where lengths have not changed",
     "higher_is": "longer vectors",
-    "invariant_to": "rotation of either, scale of both, order (not shift)",
+    "unchanged_by": "rotation of either, scale of both, order (not shift)",
     "paper": "no single source",
 }
 

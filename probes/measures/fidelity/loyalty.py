@@ -20,7 +20,7 @@ _LABEL = {
     "estimator": "share of sentences for which both models predict the same class",
     "range": "0 to 1",
     "higher_is": "better preserved",
-    "invariant_to": "what does not change the predicted class",
+    "unchanged_by": "what does not change the predicted class",
     "paper": "Xu and McAuley 2023, arXiv 2202.07105",
 }
 _PROBABILITY = {
@@ -28,7 +28,7 @@ _PROBABILITY = {
     "estimator": "mean of 1 - sqrt(Jensen-Shannon divergence of the predicted probabilities), in bits",
     "range": "0 to 1; 1 where all probabilities are the same",
     "higher_is": "better preserved",
-    "invariant_to": "a constant added to all logits of a sentence, order",
+    "unchanged_by": "a constant added to all logits of a sentence, order",
     "paper": "Xu and McAuley 2023, arXiv 2202.07105",
 }
 _ACCURACY = {
@@ -36,7 +36,7 @@ _ACCURACY = {
     "estimator": "share of sentences whose predicted class is their label",
     "range": "0 to 1",
     "higher_is": "better classified",
-    "invariant_to": "what does not change the predicted class",
+    "unchanged_by": "what does not change the predicted class",
     "paper": "no single source",
 }
 

@@ -30,7 +30,7 @@ _ACCUMULATED = {
     "estimator": "mean |a - b| / mean |a| of a module's outputs a in the original and b in the compressed model",
     "range": "0 to infinity; 0 where nothing has changed",
     "higher_is": "worse preserved",
-    "invariant_to": "common scale of both, order",
+    "unchanged_by": "common scale of both, order",
     "paper": _PAPER,
 }
 _LOCAL = _ACCUMULATED | {

@@ -40,7 +40,7 @@ class Measure:
     bounds: tuple[float, float]
     range: str
     symmetric: bool
-    invariant_to: str
+    unchanged_by: str
     paper: str
     fewest: int  # examples a language
 
@@ -150,7 +150,7 @@ def similarity(
     """Measure how alike every layer of one model and every layer of another are, over the same sentences.
 
     The attributes of the result say of the measure whether it is a similarity or a distance (`kind`), its `range`,
-    whether it is `symmetric`, and what it is `invariant_to`. Models may differ in width and depth.
+    whether it is `symmetric`, and what it is `unchanged_by`. Models may differ in width and depth.
 
     Args:
         x: Representations, or an array (example, feature).
@@ -215,7 +215,7 @@ def similarity(
         "range": about.range,
         "higher_is": "more alike" if about.kind == "similarity" else "less alike",
         "symmetric": about.symmetric,
-        "invariant_to": about.invariant_to,
+        "unchanged_by": about.unchanged_by,
         "paper": about.paper,
         "other_model": other.attrs.get("model", "?"),
     }

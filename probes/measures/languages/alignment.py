@@ -179,7 +179,7 @@ RETRIEVAL = {
     "estimator": "accuracy of the cosine nearest neighbour, mean of both directions, ties count as right",
     "range": "0 to 1; chance is 1 / n",
     "higher_is": "better aligned",
-    "invariant_to": _INVARIANT,
+    "unchanged_by": _INVARIANT,
     "paper": "the usual measure, as on Tatoeba by Artetxe and Schwenk 2019, arXiv 1812.10464",
 }
 _MARGIN = RETRIEVAL | {
@@ -192,7 +192,7 @@ _GAP = {
     "estimator": "mean cosine of translations minus mean cosine of non-translations",
     "range": "-2 to 2; 0 where translations lie no closer than others",
     "higher_is": "better aligned",
-    "invariant_to": _INVARIANT,
+    "unchanged_by": _INVARIANT,
     "paper": "no single source",
 }
 _FEWEST_IDS = {"retrieval": 1, "margin_retrieval": NEIGHBOURS, "alignment_gap": 2}

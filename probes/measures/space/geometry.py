@@ -27,13 +27,13 @@ _STEP = 0.25
 _RIDGES = np.exp(np.arange(np.log(1e-9), np.log(1e8), _STEP))  # in units of the trace of the covariance
 _ATOMS = 64
 _GUESSED = np.log(2)  # the most of an effective rank that may be extrapolated
-_COVARIANCE = {"probe": "", "invariant_to": "rotation, shift, common scale, order (not length of each vector)"}
+_COVARIANCE = {"probe": "", "unchanged_by": "rotation, shift, common scale, order (not length of each vector)"}
 _MEASURES = {
     "mean_cosine_of_pairs": {
         "estimator": "mean cosine of all pairs of different sentences",
         "range": "-1 to 1; 0 where directions are spread evenly, 1 where all are the same",
         "higher_is": "narrower cone",
-        "invariant_to": "rotation, common scale, length of each vector, order (not shift)",
+        "unchanged_by": "rotation, common scale, length of each vector, order (not shift)",
         "paper": "Ethayarajh 2019, arXiv 1909.00512",
     },
     "iso_score": _COVARIANCE
@@ -69,7 +69,7 @@ _MEASURES = {
         "estimator": "mean Euclidean norm",
         "range": "0 to infinity",
         "higher_is": "longer vectors",
-        "invariant_to": "rotation, order (not shift, not common scale)",
+        "unchanged_by": "rotation, order (not shift, not common scale)",
         "paper": "no single source",
     },
 }

@@ -149,7 +149,7 @@ def test_results_of_different_probes_are_refused():
 def test_result_says_what_it_is():
     out = probes.snr(pair()[0])
     assert isinstance(out, xr.Dataset)
-    assert {"probe", "estimator", "range", "higher_is", "invariant_to", "paper", "interval", "model"} <= set(out.attrs)
+    assert {"probe", "estimator", "range", "higher_is", "unchanged_by", "paper", "interval", "model"} <= set(out.attrs)
     assert "200 bootstrap draws" in out.attrs["interval"]
 
 

@@ -221,7 +221,7 @@ def test_says_what_it_is_as_data(measure, two):
     assert out.attrs["probe"] == measure
     assert (out.attrs["kind"], out.attrs["symmetric"]) == (about.kind, about.symmetric)
     assert out.attrs["higher_is"] == ("more alike" if about.kind == "similarity" else "less alike")
-    for key in ("estimator", "range", "invariant_to", "paper", "interval"):
+    for key in ("estimator", "range", "unchanged_by", "paper", "interval"):
         assert out.attrs[key]
     assert (out.value.values >= about.bounds[0]).all()
     assert (out.value.values <= about.bounds[1]).all()
@@ -246,7 +246,7 @@ def test_unchanged_by_what_it_says_it_ignores(rng, measure, change, pair):
         "scale": (x, 3.7 * y),
         "order": (x[order], y[order]),
     }[change]
-    ignores = change in MEASURES[measure].invariant_to.split("(not ")[0]
+    ignores = change in MEASURES[measure].unchanged_by.split("(not ")[0]
     near = similarity(*moved, measure=measure) == pytest.approx(similarity(x, y, measure=measure), abs=1e-9)
     assert near == ignores
 

@@ -268,7 +268,7 @@ def test_does_not_ignore_a_stretch_along_one_axis(measure):
 @MEASURES
 def test_ignores_shift_scale_and_length_of_vectors_where_it_says_so_and_only_there(measure):
     x = gaussian(falling(12, 1), n=60)
-    says = split_measures(geometry(planted(np.random.default_rng(0), ids=20)))[measure].attrs["invariant_to"]
+    says = split_measures(geometry(planted(np.random.default_rng(0), ids=20)))[measure].attrs["unchanged_by"]
     inside = says.partition("(not ")[0]
     lengths = np.random.default_rng(0).uniform(0.5, 2, size=(60, 1))
     for changed, name in ((x + 2.0, "shift"), (7.5 * x, "scale"), (x * lengths, "length of each vector")):
@@ -376,7 +376,7 @@ def test_says_of_every_measure_what_it_is():
     found = split_measures(geometry(planted(np.random.default_rng(0), ids=20)))
     assert tuple(found) == GEOMETRY
     for out in found.values():
-        assert {"estimator", "range", "higher_is", "invariant_to", "paper", "interval", "model"} <= set(out.attrs)
+        assert {"estimator", "range", "higher_is", "unchanged_by", "paper", "interval", "model"} <= set(out.attrs)
         assert not out.attrs["higher_is"].startswith(("better", "worse"))
 
 

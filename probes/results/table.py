@@ -1,0 +1,151 @@
+"""The tidy table of a comparison as data: columns, summary, save, open."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Self
+
+import numpy as np
+import pandas as pd
+
+from probes.errors import InputError
+from probes.files import check_writable, write_whole
+from probes.results.draws import POOLED
+
+COLUMNS = [
+    "model",
+    "layer",
+    "language",
+    "probe",
+    "value",
+    "low",
+    "high",
+    "n",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "p_adjusted",
+]
+# Where a probe needs more than layer and language to say where a number is from.
+FURTHER = ["other_layer", "module", "other_language"]
+
+
+@dataclass
+class Table:
+    """A tidy table and where its numbers come from.
+
+    `provenance["probes"]` says of each probe what a reader of the table has to know: `title`, `estimator`, `range`,
+    what is `better` ("higher", "lower" or ""), what `higher_is`, what it is `unchanged_by`, its `paper`, what its
+    `interval` is, whether it `compares` with the baseline, and which value says that nothing is `unchanged`.
+    """
+
+    table: pd.DataFrame
+    provenance: dict[str, Any]
+
+    def to_dataframe(self) -> pd.DataFrame:
+        """Return the tidy table: one row a model, probe, language and layer, with the difference to the baseline."""
+        return self.table.copy()
+
+    def summary(self) -> pd.DataFrame:
+        """Return one row a probe and model, over all languages: the layer where the baseline is best, and what is lost.
+
+        Probes that compare a model with the baseline are given at the layer where the model is farthest from it (of
+        similarities, the same layer of both). `worst_language` is the one that lost most at that layer, by
+        `its_difference`, or the value itself where it is a comparison; empty where none lost. Probes that are neither
+        better nor worse when they are higher are left out. A model that does not have the layer has a row without
+        numbers.
+        """
+        rows = []
+        for probe, attributes in self.provenance["probes"].items():
+            sign = {"higher": 1, "lower": -1}.get(attributes["better"], 0)
+            of_probe = self.table[self.table["probe"] == probe]
+            if "other_layer" in of_probe and of_probe["other_layer"].notna().any():
+                of_probe = of_probe[of_probe["layer"] == of_probe["other_layer"]]
+            elif self.is_map(probe):
+                continue
+            compares = attributes["compares"]
+            for model in self.provenance["models"] if sign else ():
+                if compares and model == self.baseline:
+                    continue
+                judge = of_probe[of_probe["model"] == (model if compares else self.baseline)]
+                judge = judge[judge["language"] == POOLED].dropna(subset="value")
+                if judge.empty:
+                    continue
+                score = sign * judge["value"]
+                layer = judge.loc[score.idxmin() if compares else score.idxmax(), "layer"]
+                at = of_probe["layer"].isna() if pd.isna(layer) else of_probe["layer"].eq(layer).fillna(False)
+                here = of_probe[(of_probe["model"] == model) & at]
+                pooled = here[here["language"] == POOLED]
+                row = {"probe": probe, "better": attributes["better"], "layer": layer, "model": model}
+                row |= pooled[["value", "low", "high", *COLUMNS[8:]]].squeeze().to_dict() if len(pooled) else {}
+                by_language = here[here["language"] != POOLED].set_index("language")
+                change = (sign * by_language["value" if compares else "difference"]).dropna()
+                # Of a comparison the value itself, unless it says that nothing has changed.
+                same = float(attributes["unchanged"]) if compares else np.nan
+                lost = change[~np.isclose(np.abs(change), same, rtol=0, atol=1e-7) if compares else change < 0]
+                row["worst_language"] = "" if lost.empty else lost.idxmin()
+                row["its_difference"] = np.nan if lost.empty else sign * lost.min()
+                rows.append(row)
+        return pd.DataFrame(rows)
+
+    @property
+    def baseline(self) -> str:
+        """The model that the others are compared with."""
+        return self.provenance["baseline"]
+
+    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+        """Write `comparison.csv` and `provenance.json` into a folder; `Comparison.open` reads them.
+
+        Raises:
+            InputError: the folder holds a comparison already, and `overwrite` was not asked for.
+        """
+        folder = Path(folder)
+        check_folder(folder, overwrite=overwrite)
+        folder.mkdir(parents=True, exist_ok=True)
+        texts = {
+            "comparison.csv": self.table.to_csv(index=False),
+            "provenance.json": json.dumps(self.provenance, indent=2, ensure_ascii=False) + "\n",
+        }
+        for name, text in texts.items():
+            write_whole(folder / name, text)
+        return folder
+
+    @classmethod
+    def open(cls, folder: str | Path) -> Self:
+        """Read what `save` wrote. The Representations are not part of it."""
+        folder = Path(folder)
+        if not (folder / "comparison.csv").is_file() or not (folder / "provenance.json").is_file():
+            raise InputError(
+                f"{folder}: expected comparison.csv and provenance.json in it, as Comparison.save writes them"
+            )
+        types: dict[str, Any] = dict.fromkeys(("model", "language", "probe", "module", "other_language"), str)
+        types |= dict.fromkeys(("layer", "other_layer"), "Int64")
+        table = pd.read_csv(folder / "comparison.csv", dtype=types, keep_default_na=False, na_values=[""])
+        return cls(table, json.loads((folder / "provenance.json").read_text(encoding="utf-8")))
+
+    def is_map(self, probe: str) -> bool:
+        """Whether a probe has more to a number than its layer, such as another layer, so that it is drawn as a map."""
+        of_probe = self.table[self.table["probe"] == probe]
+        return bool(of_probe[[c for c in FURTHER if c in of_probe]].notna().any(axis=None))
+
+    def has_difference(self, probe: str) -> bool:
+        """Whether a probe has differences to the baseline that a map of languages by layers can show."""
+        return not self.is_map(probe) and bool(self.table.loc[self.table["probe"] == probe, "difference"].notna().any())
+
+    def names(self, probe: str | None) -> list[str]:
+        """Return the probes that were measured, or the one asked for; raise `InputError` where it was not."""
+        measured = list(self.provenance["probes"])
+        if probe is not None and probe not in measured:
+            raise InputError(f"probe {probe!r} was not measured; there are {', '.join(map(repr, measured))}")
+        return measured if probe is None else [probe]
+
+
+def check_folder(folder: Path, *, overwrite: bool) -> None:
+    """Raise `InputError` where a folder cannot be written to, or holds a comparison that was not to be overwritten."""
+    if (folder / "comparison.csv").exists() and not overwrite:
+        raise InputError(
+            f"{folder} already holds a run. Choose another folder, or replace it with overwrite=True (--overwrite)"
+        )
+    check_writable(folder)
