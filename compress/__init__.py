@@ -7,7 +7,8 @@ from compress.distillation.distill import distill
 from compress.distillation.match_layers import match_layers
 from compress.factorization.factorize import factorize
 from compress.factorization.recurrent import TensorTrainLSTM, low_rank_lstm, tensor_train_lstm
-from compress.fusion.fuse import fuse, layer_similarity
+from compress.fusion.fuse import fuse
+from compress.fusion.layer_similarity import layer_similarity
 from compress.objectives.contrast import CRD, CoDIR
 from compress.objectives.domains import DomainHead, transferability
 from compress.objectives.labels import CrossEntropy, SoftLabels
@@ -16,21 +17,20 @@ from compress.objectives.sparse import SparseActivations, Translations
 from compress.objectives.texts import CrossCorrelation, Relational, RepresentationCosine, RepresentationMSE
 from compress.objectives.transferability import MetaTeacher, Transferable
 from compress.objectives.weights import AlignedWeights
+from compress.pruning.drop_layers import drop_layers
 from compress.pruning.prune import prune
 from compress.pruning.recovery import recovery
-from compress.pruning.structure import drop_layers, prune_channels, prune_heads
+from compress.pruning.structure import prune_channels, prune_heads
 from compress.pruning.vocabulary import prune_vocabulary
-from compress.quantization.bits import allocate_bits, bit_damage
+from compress.quantization.allocate_bits import allocate_bits
+from compress.quantization.bit_damage import bit_damage
 from compress.quantization.codebooks import product_quantize
-from compress.quantization.quantize import quantization_error, quantize
-from compress.retrieval.sparsify_embeddings import (
-    inverted_index,
-    nearest,
-    recall,
-    retrieval_cost,
-    sparse_embeddings,
-    sparsify_embeddings,
-)
+from compress.quantization.quantization_error import quantization_error
+from compress.quantization.quantize import quantize
+from compress.retrieval.index import inverted_index, nearest
+from compress.retrieval.retrieval_cost import recall, retrieval_cost
+from compress.retrieval.sparse_embeddings import sparse_embeddings
+from compress.retrieval.sparsify_embeddings import sparsify_embeddings
 from compress.saving import save
 
 __all__ = [

@@ -12,14 +12,17 @@ import datasets
 from transformers import PreTrainedModel
 
 from compress import recipes
-from compress.distillation.distill import KEEP, distill
+from compress.distillation.distill import distill
+from compress.distillation.kept_layers import KEEP
 from compress.factorization.factorize import METHODS, factorize
 from compress.fusion.fuse import MERGES, fuse
 from compress.pruning.criteria import SCOPES
+from compress.pruning.drop_layers import drop_layers
 from compress.pruning.prune import SCHEDULES, prune
-from compress.pruning.structure import drop_layers, prune_channels, prune_heads
+from compress.pruning.structure import prune_channels, prune_heads
 from compress.pruning.vocabulary import prune_vocabulary
-from compress.quantization.bits import DAMAGES, allocate_bits
+from compress.quantization.allocate_bits import allocate_bits
+from compress.quantization.bit_damage import DAMAGES
 from compress.quantization.codebooks import product_quantize
 from compress.quantization.deploy import BACKENDS
 from compress.quantization.quantize import quantize

@@ -1,1 +1,5 @@
-"""Fewer or narrower layers that learn from a teacher."""
+"""Fewer or narrower layers that learn from a teacher.
+
+`distill` is the verb; `kept_layers` and `width` make the student, `match_layers` says which layers
+belong together.
+"""

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import re
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,28 +14,22 @@ import torch
 import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from compress.distillation.kept_layers import kept_layers, trained_on
+from compress.distillation.width import INITIALISE, check_width, narrow
 from compress.matrices import block_of, check_plain
-from compress.objectives.base import Objective, is_whole, uniform_layers
+from compress.objectives.base import Objective, is_whole
 from compress.objectives.labels import CrossEntropy, SoftLabels
 from compress.objectives.layers import HiddenStates
-from compress.pruning.structure import drop_layers, prune_channels, prune_heads
+from compress.pruning.drop_layers import drop_layers
 from compress.saving import record
 from compress.training.loop import check_settings
 from compress.training.loop import train as run_training
-from probes.corpus import check_corpus
 from probes.errors import InputError
-from probes.measures.fidelity.similarity import similarity
 from probes.models.facts import classifies, embedding_rows, name_of
 from probes.models.fingerprint import weights_fingerprint
-from probes.models.parts import FAMILIES, family_of, head_size_of, layers_of
-from probes.results.draws import POOLED
-from probes.states.capture import capture
+from probes.models.parts import family_of, layers_of
 
-KEEP = ("uniform", "top", "bottom", "matched")
-INITIALISE = ("truncate", "svd")
 _EPOCHS = 3
-_TEXTS = 2000  # that layers are chosen by
-_NARROWED = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert")
 
 
 def distill(
@@ -148,12 +141,12 @@ def distill(
             )
         _check_layers(model)
         if hidden_size is not None:
-            _check_width(model, hidden_size)
+            check_width(model, hidden_size)
             hidden_size = int(hidden_size)  # what is saved as JSON
-        kept = _kept(model, layers, keep, train, tokenizer, seed)
+        kept = kept_layers(model, layers, keep, train, tokenizer, seed)
         small = drop_layers(model, [i for i in range(len(layers_of(model, family_of(model)))) if i not in kept])
         if hidden_size is not None:
-            small = _narrow(small, hidden_size, initialise)
+            small = narrow(small, hidden_size, initialise)
         how |= {"layers": len(kept), "keep": keep if isinstance(keep, str) else "given", "kept": kept}
         how |= {"hidden_size": small.config.hidden_size}
         if hidden_size is not None:
@@ -192,75 +185,11 @@ def distill(
     return record(small, how, history)
 
 
-def _runs(alike: np.ndarray, count: int) -> list[int]:
-    """Cut layers into so many runs, and return of each the one the others are most like: (layer, layer) -> layers."""
-    n = len(alike)
-    best: dict[tuple[int, int], tuple[float, list[int]]] = {(0, 0): (0.0, [])}
-    for runs in range(1, count + 1):
-        for stop in range(runs, n + 1):
-            options = []
-            for start in range(runs - 1, stop):
-                sums = alike[start:stop, start:stop].sum(0)
-                before, kept = best.get((runs - 1, start), (-np.inf, []))
-                options.append((before + sums.max(), [*kept, start + int(sums.argmax())]))
-            best[runs, stop] = max(options, key=lambda option: option[0])
-    return best[count, n][1]
-
-
-def _kept(
-    model: PreTrainedModel,
-    layers: int | None,
-    keep: str | Sequence[int] | npt.NDArray[np.integer],
-    train: datasets.Dataset | None,
-    tokenizer: PreTrainedTokenizerBase | None,
-    seed: int,
-) -> list[int]:
-    """Return the numbers, from 0, of the model's layers that the student is made of."""
-    count = len(layers_of(model, family_of(model)))
-    if layers is not None and not (is_whole(layers) and 1 <= layers <= count):
-        raise InputError(f"layers={layers!r}: expected a whole number from 1 to {count}, the layers of the model")
-    if not isinstance(keep, str):
-        given: list[Any] = list(keep) if isinstance(keep, Sequence) or np.ndim(keep) == 1 else []
-        kept = [int(i) for i in given if is_whole(i)]
-        if kept != given or not kept or sorted(set(kept)) != kept or not 0 <= kept[0] <= kept[-1] < count:
-            raise InputError(f"keep={keep!r}: expected ascending numbers of layers from 0 to {count - 1}")
-        if layers not in (None, len(kept)):
-            raise InputError(f"keep={keep!r} are {len(kept)} layers, and layers={layers}: leave one of them out")
-        return kept
-    wanted = count if layers is None else int(layers)
-    if keep == "uniform":
-        return [i - 1 for i in uniform_layers(wanted, count)[1:]]
-    if keep in ("top", "bottom"):
-        return list(range(count - wanted, count)) if keep == "top" else list(range(wanted))
-    if keep != "matched":
-        raise InputError(f"keep={keep!r} is not known; choose one of {', '.join(map(repr, KEEP))}, or give numbers")
-    assert train is not None
-    assert tokenizer is not None
-    corpus = _trained_on(train)
-    if len(corpus) > _TEXTS:
-        corpus = corpus.select(np.sort(np.random.default_rng(seed).choice(len(corpus), _TEXTS, replace=False)))
-    states = capture(model, tokenizer, corpus, progress=False)
-    alike = similarity(states.isel(layer=slice(1, None)), draws=2).value.sel(language=POOLED).values
-    if np.isnan(alike).any():
-        raise InputError("keep='matched': not all layers can be compared: look at the texts, or choose another one")
-    return _runs(alike, wanted)
-
-
-def _trained_on(corpus: datasets.Dataset) -> datasets.Dataset:
-    """Return the rows that a training takes."""
-    corpus = check_corpus(corpus)
-    if "split" in corpus.column_names:
-        corpus = corpus.select([i for i, split in enumerate(corpus["split"]) if split == "train"])
-    if not len(corpus):
-        raise InputError("the corpus has no row of split 'train': give one that has some, or one without splits")
-    return corpus
-
-
 def _steps(train: datasets.Dataset | None, batch_size: int) -> int:
     if train is None:
         return 0
     # What is no size of a batch is refused where the training begins.
-    return _EPOCHS * -(-len(_trained_on(train)) // (batch_size if is_whole(batch_size) and batch_size > 0 else 1))
+    return _EPOCHS * -(-len(trained_on(train)) // (batch_size if is_whole(batch_size) and batch_size > 0 else 1))
 
 
 def _objectives(
@@ -306,137 +235,3 @@ def _check_layers(model: PreTrainedModel) -> None:
             f"{factors[0]}, and students are not made of those. Distil first, then factorise; or give a student=..., "
             "which may be in factors"
         )
-
-
-def _check_width(model: PreTrainedModel, hidden_size: int) -> None:
-    family = family_of(model)
-    if model.config.model_type not in _NARROWED or getattr(model.config, "heads_kept", None):
-        raise InputError(
-            f"hidden_size: narrower students are made of {', '.join(_NARROWED)} with all their heads, and not of "
-            f"{name_of(model)}. Give one as student=..., or leave hidden_size out"
-        )
-    if hasattr(model, "sparse_head"):
-        raise InputError(
-            f"hidden_size: the sparse head of {name_of(model)} reads states of the width that it has. Make the model "
-            "narrower that it was made from, then call sparsify_embeddings; or leave hidden_size out"
-        )
-    whole, size = model.config.hidden_size, head_size_of(layers_of(model, family)[0], family)
-    fits = is_whole(hidden_size) and 0 < hidden_size <= whole and hidden_size % size == 0
-    if not fits:
-        raise InputError(
-            f"hidden_size={hidden_size!r}: expected a multiple of {size}, the size of an attention head, and at most "
-            f"{whole}, the model's, so that whole heads are kept"
-        )
-    _rules(model)
-    for name, weight in model.named_parameters():
-        bad = int((~torch.isfinite(weight)).sum())
-        if bad:
-            raise InputError(
-                f"{name}: {bad} of its {weight.numel()} values are NaN or infinite, so what it weighs is not known. "
-                "Look at how it was trained or saved"
-            )
-
-
-def _rules(model: PreTrainedModel) -> tuple[dict[str, tuple[str | None, ...]], list[str]]:
-    """Return which dimensions of parameters are the model's width, by name, and the parameters that make the pooled.
-
-    "stream": what all layers read from and write to; "pooled": what the last linear map reads.
-    """
-    family = FAMILIES[model.config.model_type]
-    reads = [*family["projections"], family["inner"]]
-    writes = [family["joined"], family["outer"]]
-    norms = r"(LayerNorm|sa_layer_norm|output_layer_norm)"
-    pooled = r"(pooler\.dense|pre_classifier|classifier\.dense)"
-    layer = re.escape(family["layers"]) + r"\.\d+\."
-    known: list[tuple[str, tuple[str | None, ...]]] = [
-        (r"embeddings\.\w+_embeddings\.weight", (None, "stream")),
-        (rf"(.*\.)?{norms}\.(weight|bias)", ("stream",)),
-        *((rf"{layer}{re.escape(name)}\.weight", (None, "stream")) for name in reads),
-        *((rf"{layer}{re.escape(name)}\.bias", (None,)) for name in reads),
-        *((rf"{layer}{re.escape(name)}\.weight", ("stream", None)) for name in writes),
-        *((rf"{layer}{re.escape(name)}\.bias", ("stream",)) for name in writes),
-        (rf"{pooled}\.weight", ("pooled", "stream")),
-        (rf"{pooled}\.bias", ("pooled",)),
-    ]
-    prefix = f"{model.base_model_prefix}."
-    names = [name for name, _ in model.named_parameters()]
-    makers = [n for n in names if re.fullmatch(rf"{pooled}\.weight", n.removeprefix(prefix))]
-    known.append((r"(classifier|classifier\.out_proj|qa_outputs)\.weight", (None, "pooled" if makers else "stream")))
-    known.append((r"(classifier|classifier\.out_proj|qa_outputs)\.bias", (None,)))
-    rules = {}
-    for name in names:
-        found = [kinds for pattern, kinds in known if re.fullmatch(pattern, name.removeprefix(prefix))]
-        if not found:
-            raise InputError(
-                f"hidden_size: how {name} of {type(model).__name__} is made narrower is not known. Give a student=..., "
-                "or a model whose head gives classes"
-            )
-        rules[name] = found[0]
-    return rules, makers
-
-
-def _narrow(model: PreTrainedModel, hidden_size: int, initialise: str) -> PreTrainedModel:
-    """Return a narrower copy of a model, whose inputs are not rounded."""
-    share = 1 - hidden_size / model.config.hidden_size
-    small = prune_channels(prune_heads(model, share), share)
-    config = copy.deepcopy(small.config)
-    config.num_attention_heads = small.config.heads_kept[0]
-    config.hidden_size = hidden_size
-    del config.heads_kept, config.compression
-    if hasattr(config, "quantized_inputs"):
-        del config.quantized_inputs  # ranges of other features
-    rules, makers = _rules(small)
-    state = {name: p.detach().double() for name, p in small.named_parameters()}
-    directions = _directions(state, rules, hidden_size, initialise)
-    for name, kinds in rules.items():
-        # The gain of a norm is no vector of the stream, but a scale of each feature.
-        gain = initialise == "svd" and kinds == ("stream",) and re.search(r"(?i)norm\.weight$", name)
-        for dimension, kind in enumerate(kinds):
-            if kind == "stream":
-                along = state[name].movedim(dimension, -1)
-                along = (along.square() @ directions.square()).sqrt() if gain else along @ directions
-                state[name] = along.movedim(-1, dimension)
-    for maker in makers:
-        _keep_pooled(state, rules, maker, hidden_size)
-    with torch.random.fork_rng(devices=[]):
-        narrow: Any = type(model)(config)
-    narrow.to(device=model.device, dtype=model.dtype).train(model.training)
-    own = dict(narrow.named_parameters())
-    with torch.no_grad():
-        for name, tensor in state.items():
-            own[name].copy_(tensor)
-    return narrow
-
-
-def _directions(
-    state: Mapping[str, torch.Tensor], rules: Mapping[str, tuple[str | None, ...]], count: int, initialise: str
-) -> torch.Tensor:
-    """Return what is kept of the stream, as columns of unit length: (feature, count)."""
-    width = next(state[n].shape[-1] for n, kinds in rules.items() if kinds == (None, "stream"))
-    products = torch.zeros(width, width, dtype=torch.float64, device=next(iter(state.values())).device)
-    for name, kinds in rules.items():
-        if len(kinds) == 2 and "stream" in kinds:
-            rows = state[name].movedim(kinds.index("stream"), -1)
-            products += rows.T @ rows / rows.square().sum().clamp_min(torch.finfo(torch.float64).tiny)
-    if initialise == "truncate":
-        largest = torch.argsort(products.diagonal(), descending=True, stable=True)[:count].sort().values
-        return torch.eye(width, dtype=torch.float64, device=products.device)[:, largest]
-    directions = torch.linalg.eigh(products).eigenvectors.flip(1)[:, :count]
-    # A direction has no sign of its own: its largest part is positive.
-    signs = directions.gather(0, directions.abs().argmax(0, keepdim=True)).sign()
-    return directions * signs
-
-
-def _keep_pooled(
-    state: dict[str, torch.Tensor], rules: Mapping[str, tuple[str | None, ...]], maker: str, count: int
-) -> None:
-    """Keep the features of the largest weights of what a pooler gives, in place."""
-    readers = [name for name, kinds in rules.items() if kinds == (None, "pooled")]
-    bias = state[maker.removesuffix("weight") + "bias"]
-    weight = state[maker].square().sum(1) + bias.square()
-    for reader in readers:
-        weight = weight * state[reader].square().sum(0)
-    kept = torch.argsort(weight, descending=True, stable=True)[:count].sort().values
-    for name, kinds in rules.items():
-        if "pooled" in kinds:
-            state[name] = state[name].index_select(kinds.index("pooled"), kept)

@@ -80,7 +80,7 @@ def match_layers(
         raise InputError(
             "no layer of the student can be compared with one of the teacher: look at the texts and weights"
         )
-    matched = dict(zip(usable, _in_order(alike[usable]), strict=True))
+    matched = dict(zip(usable, in_order(alike[usable]), strict=True))
     rows = []
     for i in usable:
         best, second = np.argsort(-alike[i], kind="stable")[:2]
@@ -105,7 +105,7 @@ def match_layers(
     return table
 
 
-def _in_order(alike: np.ndarray) -> list[int]:
+def in_order(alike: np.ndarray) -> list[int]:
     """Return the ascending columns, one a row, with the largest sum: (row, column) -> column of each row."""
     n, m = alike.shape
     if np.isfinite(alike).any(0).sum() < n:

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from compress.factorization.factorize import balanced, tensor_train
+from compress.factorization.tensor_train import balanced, tensor_train
 from probes.errors import InputError
 from probes.models.formats.factorized import TensorTrainLinear
 
@@ -190,7 +190,7 @@ def tensor_train_lstm(lstm: nn.LSTM, rank: int) -> TensorTrainLSTM:
         InputError: the rank is out of range; the LSTM has two directions or projections; weights are NaN or infinite.
 
     Notes:
-        See `compress.factorization.factorize.tensor_train`.
+        See `compress.factorization.tensor_train.tensor_train`.
 
     Example:
         >>> import torch

@@ -1,1 +1,5 @@
-"""Layers that share their weights."""
+"""Layers that share their weights.
+
+`fuse` is the verb; `pairs` says which layers can share, `layer_similarity` which are alike,
+`merging` what they become.
+"""

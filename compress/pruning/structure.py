@@ -1,11 +1,9 @@
-"""Structured pruning: attention heads, feed-forward channels and whole layers really removed: smaller and faster."""
+"""Structured pruning: attention heads and feed-forward channels really removed: smaller and faster."""
 
 from __future__ import annotations
 
 import copy
 from collections.abc import Sequence
-from functools import partial
-from itertools import pairwise
 from typing import Any
 
 import datasets
@@ -13,22 +11,14 @@ import numpy as np
 import numpy.typing as npt
 import torch
 import transformers
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.matrices import check_plain
+from compress.pruning.importance import given_scores, magnitude_scores, taylor_scores
 from compress.saving import record
-from probes.corpus import check_corpus
 from probes.errors import InputError
-from probes.measures.fidelity.similarity import similarity
-from probes.models.facts import check_fit, classifies, embedding_rows, name_of
 from probes.models.fingerprint import weights_fingerprint
-from probes.models.formats.quantized_inputs import quantized_inputs_of
-from probes.models.formats.shared_layers import renumber_sharing
-from probes.models.parts import count_of, ends_of, family_of, keep_parts, layers_of
-from probes.states.capture import capture
-from probes.states.running import evaluating
-from probes.states.tokens import batches_of
+from probes.models.parts import count_of, family_of, keep_parts, layers_of
 
 _KINDS = {"heads": "head", "channels": "channel"}
 
@@ -119,68 +109,6 @@ def prune_channels(
     return _prune(model, "channels", share, importance, corpus, tokenizer, seed)
 
 
-def drop_layers(
-    model: PreTrainedModel,
-    layers: int | Sequence[int],
-    *,
-    importance: str | npt.ArrayLike = "removal",
-    corpus: datasets.Dataset | None = None,
-    tokenizer: PreTrainedTokenizerBase | None = None,
-) -> PreTrainedModel:
-    """Return a copy of a model without some of its layers: those named, or those that a similarity probe misses least.
-
-    Args:
-        model: a model of a family that `prune_heads` knows; it is not changed.
-        layers: the numbers of the layers that go, from 0, as in the model's list of layers (layer i makes hidden state
-            i + 1); or how many go.
-        importance: where `layers` is a count. "removal": the layer goes without which the pooled last states are most
-            like those of the whole model (1 - linear CKA is least), one after another, measured anew each time.
-            "similarity": those go whose pooled output is most like their input, measured once. Or scores of your own,
-            one a layer, higher is more important.
-        corpus, tokenizer: for both measures: some hundred texts are enough, and labels are not needed.
-
-    Returns:
-        A new model of the same class, which plain transformers loads when it is saved and `capture` captures.
-
-    Raises:
-        InputError: a layer that is not there, all layers, a count without a corpus, scores of another shape, or an
-            architecture that is not known.
-
-    Notes:
-        Sajjad et al. 2020, arXiv 2004.03844, dropped layers by name and by similarity of input and output; Kornblith
-        et al. 2019, arXiv 1905.00414, for CKA.
-
-    Example:
-        >>> import probes
-        >>> model, _ = probes.load_checkpoint("bundled")
-        >>> drop_layers(model, [4, 5]).config.num_hidden_layers
-        4
-    """
-    family = family_of(model)
-    count = len(layers_of(model, family))
-    scores: list[float] = []
-    if isinstance(layers, int | np.integer) and not isinstance(layers, bool):
-        if not 0 <= layers < count:
-            raise InputError(f"layers={layers}: expected a count from 0 to {count - 1}, so that one layer is left")
-        if isinstance(importance, str):
-            if importance not in ("removal", "similarity"):
-                raise InputError(
-                    f"importance={importance!r} is not known; choose 'removal', 'similarity' or give scores"
-                )
-            rank = _by_removal if importance == "removal" else _by_similarity
-            gone, scores = rank(model, int(layers), *_measurable(model, corpus, tokenizer, importance))
-        else:
-            values = _scores(importance, (count,), "layer")
-            gone = np.argsort(values, kind="stable")[:layers].tolist()
-            scores, importance = values[gone].tolist(), "given scores"
-    else:
-        gone, importance = _layer_numbers(layers, count), "named"
-    pruned = copy.deepcopy(model)
-    _drop(pruned, gone)
-    kept = [i for i in range(count) if i not in set(gone)]
-    return _record(model, pruned, "drop_layers", importance, {"kept": kept, "dropped": list(gone), "scores": scores})
-
-
 def _prune(
     model: PreTrainedModel,
     what: str,
@@ -208,15 +136,15 @@ def _prune(
             raise InputError(
                 f"the layers differ in their {what} ({counts}), so scores (layer, {_KINDS[what]}) cannot be given"
             )
-        scores = list(_scores(importance, (len(layers), counts[0]), f"layer, {_KINDS[what]}"))
+        scores = list(given_scores(importance, (len(layers), counts[0]), f"layer, {_KINDS[what]}"))
         importance = "given scores"
     elif importance == "magnitude":
-        scores = [_magnitude(layer, family, what) for layer in layers]
+        scores = [magnitude_scores(layer, family, what) for layer in layers]
     elif importance == "random":
         draw = np.random.default_rng(seed)
         scores = [draw.random(n) for n in counts]
     elif importance == "taylor":
-        scores = _taylor(model, family, what, counts, corpus, tokenizer)
+        scores = taylor_scores(model, family, what, counts, corpus, tokenizer)
     else:
         raise InputError(
             f"importance={importance!r} is not known; choose 'magnitude', 'taylor' or 'random', or give scores "
@@ -237,32 +165,7 @@ def _prune(
     settings: dict[str, Any] = {"share": share, "kept": kept if what == "heads" else [_ranges(k) for k in kept]}
     if importance == "random":
         settings["seed"] = seed
-    return _record(model, pruned, f"prune_{what}", importance, settings)
-
-
-def _drop(model: PreTrainedModel, gone: Sequence[int]) -> None:
-    """Take layers out of a model, in place."""
-    family = family_of(model)
-    layers = layers_of(model, family)
-    kept = [i for i in range(len(layers)) if i not in set(gone)]
-    for number in sorted(gone, reverse=True):
-        del layers[number]
-    _renumber(model, layers)
-    renumber_sharing(model, family["layers"], kept)
-    heads = getattr(model.config, "heads_kept", None)
-    if heads is not None:
-        model.config.heads_kept = [heads[i] for i in kept]
-    if getattr(model.config, "quantized_inputs", None):
-        model.config.quantized_inputs = quantized_inputs_of(model)
-
-
-def _renumber(model: PreTrainedModel, layers: nn.ModuleList) -> None:
-    """Make the configuration, and the place of each layer in a decoder's cache, fit the layers that are there."""
-    model.config.num_hidden_layers = len(layers)
-    for number, layer in enumerate(layers):
-        for module in layer.modules():
-            if getattr(module, "layer_idx", None) is not None:
-                module.layer_idx = number  # type: ignore[assignment]
+    return record_removal(model, pruned, f"prune_{what}", importance, settings)
 
 
 def _ranges(numbers: list[int]) -> str:
@@ -272,9 +175,10 @@ def _ranges(numbers: list[int]) -> str:
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in zip(starts, stops, strict=True))
 
 
-def _record(
+def record_removal(
     model: PreTrainedModel, pruned: PreTrainedModel, method: str, importance: Any, settings: dict[str, Any]
 ) -> PreTrainedModel:
+    """Note in a pruned model what was removed from which."""
     return record(
         pruned,
         {
@@ -288,158 +192,3 @@ def _record(
             "transformers": transformers.__version__,
         },
     )
-
-
-def _scores(values: npt.ArrayLike, shape: tuple[int, ...], named: str) -> np.ndarray:
-    try:
-        scores = np.asarray(values, dtype=float)
-    except (TypeError, ValueError) as error:
-        raise InputError(f"importance: expected numbers of shape ({named}) = {shape}, found {values!r}") from error
-    if scores.shape != shape:
-        raise InputError(f"importance: expected scores of shape ({named}) = {shape}, found {scores.shape}")
-    if not np.isfinite(scores).all():
-        raise InputError(f"importance: score {np.argwhere(~np.isfinite(scores))[0].tolist()} is not finite")
-    return scores
-
-
-def _magnitude(layer: nn.Module, family: dict[str, Any], what: str) -> np.ndarray:
-    """Frobenius norm of the product of what every head or channel writes with and reads with: (head or channel)."""
-    read, write, size = ends_of(layer, family, what)
-    into = read.weight.detach().double()
-    if read.bias is not None:
-        into = torch.cat([into, read.bias.detach().double()[:, None]], dim=1)
-    into = into.unflatten(0, (-1, size))  # (head, feature, input)
-    out = write.weight.detach().double().T.unflatten(0, (-1, size))  # (head, feature, output)
-    # |W R|^2 = trace(W'W RR'), from matrices of the size of a head.
-    squares = ((out @ out.transpose(1, 2)) * (into @ into.transpose(1, 2))).sum((1, 2))
-    return squares.clamp_min(0).sqrt().cpu().numpy()
-
-
-def _taylor(
-    model: PreTrainedModel,
-    family: dict[str, Any],
-    what: str,
-    counts: list[int],
-    corpus: datasets.Dataset | None,
-    tokenizer: PreTrainedTokenizerBase | None,
-) -> list[np.ndarray]:
-    """Mean over the texts of |dL/dm|, m = 1 scaling what a head or channel gives: one array a layer."""
-    if not classifies(model):
-        problem = getattr(model.config, "problem_type", None)
-        raise InputError(
-            f"importance='taylor' needs a head that gives each text one of several classes, found "
-            f"{type(model).__name__} with problem_type={problem!r}, num_labels={model.config.num_labels}. "
-            "Give a model with such a head, or choose 'magnitude'"
-        )
-    corpus, tokenizer = _measurable(model, corpus, tokenizer, "taylor")
-    codes = _label_codes(model, corpus)
-    where, batches = batches_of(model, tokenizer, corpus, name_of(model))
-    writers = [ends_of(layer, family, what)[1] for layer in layers_of(model, family)]
-    totals = [np.zeros(n) for n in counts]
-    scales: list[torch.Tensor] = []
-
-    def scaled(number: int, _module: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
-        given = inputs[0].unflatten(-1, (counts[number], -1))  # (text, token, head, feature)
-        return ((given * scales[number][:, None, :, None].to(given.dtype)).flatten(-2),)
-
-    hooks = [writer.register_forward_pre_hook(partial(scaled, i)) for i, writer in enumerate(writers)]
-    try:
-        with evaluating(model, where), torch.enable_grad():
-            for rows, inputs in batches():
-                scales[:] = [torch.ones(len(rows), n, device=where, requires_grad=True) for n in counts]
-                wanted = codes[torch.from_numpy(rows)].to(where)
-                # A sum, so that each text's gradient is its own, whatever the batch.
-                loss = nn.functional.cross_entropy(model(**inputs).logits.float(), wanted, reduction="sum")
-                for total, gradient in zip(totals, torch.autograd.grad(loss, scales), strict=True):
-                    total += gradient.abs().double().sum(0).cpu().numpy()
-    finally:
-        for hook in hooks:
-            hook.remove()
-    means = [total / len(corpus) for total in totals]
-    for number, values in enumerate(means):
-        if not np.isfinite(values).all():
-            raise InputError(f"importance='taylor': a gradient in layer {number} is not finite. Look at the weights")
-    return means
-
-
-def _label_codes(model: PreTrainedModel, corpus: datasets.Dataset) -> torch.Tensor:
-    """The number of every text's class, named as the head names it or by its number."""
-    if "label" not in corpus.column_names:
-        raise InputError("importance='taylor' needs a corpus with labels, and it has no column 'label'")
-    names = {str(i): i for i in range(model.config.num_labels or 0)}
-    named = {str(name): int(i) for i, name in (model.config.id2label or {}).items()}
-    labels = [str(label) for label in corpus["label"]]
-    known = named if set(labels) <= set(named) else names
-    for row, label in enumerate(labels):
-        if label not in known:
-            raise InputError(
-                f"importance='taylor': row {row}: label {label!r} is no class of the model, which "
-                f"has {', '.join(map(repr, list(named)[:10]))}. Name them as the labels are, in model.config.id2label"
-            )
-    return torch.tensor([known[label] for label in labels])
-
-
-def _measurable(
-    model: PreTrainedModel, corpus: datasets.Dataset | None, tokenizer: PreTrainedTokenizerBase | None, importance: str
-) -> tuple[datasets.Dataset, PreTrainedTokenizerBase]:
-    """Return the corpus, checked, and the tokenizer."""
-    if corpus is None or tokenizer is None:
-        lacking = " and ".join(n for n, v in (("corpus", corpus), ("tokenizer", tokenizer)) if v is None)
-        raise InputError(
-            f"importance={importance!r} is measured on texts: {lacking} missing. Give corpus= and tokenizer="
-        )
-    corpus = check_corpus(corpus)
-    check_fit(embedding_rows(model), tokenizer, name_of(model))
-    return corpus, tokenizer
-
-
-def _by_removal(
-    model: PreTrainedModel, count: int, corpus: datasets.Dataset, tokenizer: PreTrainedTokenizerBase
-) -> tuple[list[int], list[float]]:
-    """The layers that go, in order, and 1 - CKA of the last states without them and those of the whole model."""
-    whole = capture(model, tokenizer, corpus, progress=False)["hidden"].values[-1]
-    smaller = copy.deepcopy(model)
-    layers = layers_of(smaller, family_of(smaller))
-    left = list(range(len(layers)))
-    gone: list[int] = []
-    losses: list[float] = []
-    for _ in range(count):
-        found = []
-        for place in range(len(layers)):
-            layer = layers[place]
-            del layers[place]
-            _renumber(smaller, layers)
-            found.append(1 - _cka(whole, capture(smaller, tokenizer, corpus, progress=False)["hidden"].values[-1]))
-            layers.insert(place, layer)
-        best = int(np.argmin(found))
-        del layers[best]
-        gone.append(left.pop(best))
-        losses.append(found[best])
-    return gone, losses
-
-
-def _by_similarity(
-    model: PreTrainedModel, count: int, corpus: datasets.Dataset, tokenizer: PreTrainedTokenizerBase
-) -> tuple[list[int], list[float]]:
-    """The layers whose output is most like their input, in order, and 1 - CKA of the two."""
-    states = capture(model, tokenizer, corpus, progress=False)["hidden"].values
-    changes = np.array([1 - _cka(before, after) for before, after in pairwise(states)])
-    gone = np.argsort(changes, kind="stable")[:count].tolist()
-    return gone, changes[gone].tolist()
-
-
-def _cka(x: np.ndarray, y: np.ndarray) -> float:
-    value = similarity(x, y, measure="cka")
-    return -1.0 if np.isnan(value) else value  # no value where all states are equal: nothing is left of them
-
-
-def _layer_numbers(layers: Any, count: int) -> list[int]:
-    if isinstance(layers, str | bool) or not isinstance(layers, Sequence | np.ndarray):
-        raise InputError(f"layers={layers!r}: expected how many layers go, or their numbers, as in [4, 5]")
-    for number in layers:
-        if isinstance(number, bool) or not isinstance(number, int | np.integer) or not 0 <= number < count:
-            raise InputError(f"layer {number!r} is not there: the model has the layers 0 to {count - 1}")
-    gone = sorted({int(n) for n in layers})
-    if len(gone) == count:
-        raise InputError(f"layers={layers!r} are all {count} layers of the model. Leave at least one")
-    return gone

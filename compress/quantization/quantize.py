@@ -3,49 +3,32 @@
 from __future__ import annotations
 
 import copy
-import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
 
 import datasets
-import numpy as np
 import torch
 import transformers
-import xarray as xr
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from compress.matrices import block_matrices, check_plain, found_by, matrices_of, transposed
+from compress.matrices import block_matrices, check_plain
 from compress.objectives.base import Objective
 from compress.objectives.labels import CrossEntropy
 from compress.quantization.deploy import check_deployed, deploy
+from compress.quantization.noise import Noise
 from compress.quantization.quantizers import (
     check_bits,
-    check_matrix,
     check_quantizer,
-    dequantize,
-    packed_bytes,
-    quantize_tensor,
 )
-from compress.rows import collate, training_rows
+from compress.quantization.ranges import RunningRanges, measured_ranges, module_names, round_inputs
+from compress.quantization.weights import QuantizedMatrices, chosen_bits
 from compress.saving import record
 from compress.training.loop import check_settings
 from compress.training.loop import train as run_training
 from probes.corpus import check_corpus, corpus_fingerprint
 from probes.errors import InputError
-from probes.files import write_whole
-from probes.measures.fidelity.module_error import module_error
-from probes.models.facts import body_of
 from probes.models.fingerprint import weights_fingerprint
-from probes.models.formats.quantized_inputs import QuantizedInput, apply_quantized_inputs
-from probes.states.running import evaluating
-
-_BATCH = 32
-_NEW = 0.1  # what the latest batch counts in a running range
-_RANGES = "quantized_inputs.json"
 
 
 def quantize(
@@ -157,13 +140,13 @@ def quantize(
     for each in given:
         check_quantizer(each, group, ranges, percentile)
     quantized = copy.deepcopy(model)
-    chosen = _chosen(quantized, bits, embeddings, only)
+    chosen = chosen_bits(quantized, bits, embeddings, only)
     how = {"group": group, "symmetric": symmetric, "ranges": ranges, "percentile": percentile}
-    matrices = _Matrices(quantized, chosen, how)
+    matrices = QuantizedMatrices(quantized, chosen, how)
     inside = {id(w) for w in matrices.parameters.values()}
     names = [n for n, w in block_matrices(quantized).items() if id(w) in inside]  # all modules that share one, too
-    inputs = _module_names(quantized, names)
-    _round_inputs(quantized, inputs, None)
+    inputs = module_names(quantized, names)
+    round_inputs(quantized, inputs, None)
     found: dict[str, tuple[float, float]] | None = None
     history = None
     if steps:
@@ -171,10 +154,10 @@ def quantize(
         assert tokenizer is not None
         running = None
         if calibrate is not None:
-            found = _measured(quantized, inputs, calibrate, tokenizer, seed)
-            running = _Running(quantized, inputs, found)
-        hooks = _round_inputs(quantized, inputs, activation_bits, found)
-        callback = _Noise(matrices, noise, block, seed, running, hooks)
+            found = measured_ranges(quantized, inputs, calibrate, tokenizer, seed)
+            running = RunningRanges(quantized, inputs, found)
+        hooks = round_inputs(quantized, inputs, activation_bits, found)
+        callback = Noise(matrices, noise, block, seed, running, hooks)
         if settings.get("evaluate") is not None:
             settings["evaluate"] = callback.measuring(settings["evaluate"])
         with callback.watching(quantized):
@@ -200,13 +183,13 @@ def quantize(
             )
         found = None if running is None else running.found
     if backend is not None:
-        _round_inputs(quantized, inputs, None)
+        round_inputs(quantized, inputs, None)
         return cast(PreTrainedModel, deploy(quantized, backend, bits=cast(int, bits)))
     matrices.write(matrices.rounded())
     if calibrate is not None and not steps:
         assert tokenizer is not None
-        found = _measured(quantized, inputs, calibrate, tokenizer, seed)
-    _round_inputs(quantized, inputs, activation_bits, found)
+        found = measured_ranges(quantized, inputs, calibrate, tokenizer, seed)
+    round_inputs(quantized, inputs, activation_bits, found)
 
     weights = sum(w.numel() for w in matrices.parameters.values())
     packed = matrices.bytes()
@@ -233,310 +216,6 @@ def quantize(
         what |= {"steps": steps, "noise": noise, "block": block}
         what["objective"] = [o.name for o in objective] or ["cross_entropy"]
     return record(quantized, what, history)
-
-
-def quantization_error(
-    model: PreTrainedModel,
-    quantized: PreTrainedModel,
-    corpus: datasets.Dataset,
-    tokenizer: PreTrainedTokenizerBase,
-    **settings: Any,
-) -> xr.Dataset:
-    """Measure, module by module, what a quantised model gets wrong itself and what it inherits from layers before.
-
-    Args:
-        model: in full precision.
-        quantized: the same, quantised in any way that left its modules in place.
-        corpus: as `load_corpus` gives it.
-        tokenizer: of both.
-        settings: of `probes.module_error`, which this is.
-
-    Returns:
-        `value, low, high (measure, module, language)`: `local_error`, `accumulated_error` and their ratio
-        `amplification`. As the family "module_error" of `probes.compare` it is drawn, modules by layers.
-
-    Raises:
-        InputError: the models are not of one architecture.
-
-    Example:
-        >>> import probes
-        >>> model, tokenizer = probes.load_checkpoint("bundled")
-        >>> corpus = probes.load_corpus("bundled", split="dev", languages=["en"])
-        >>> error = quantization_error(model, quantize(model, bits=4), corpus, tokenizer, progress=False)
-        >>> last = error.value.sel(measure="amplification", language="pooled").isel(module=-1)
-        >>> bool(last > 1)  # the last block inherits more than it adds
-        True
-    """
-    return module_error(model, quantized, tokenizer, corpus, names=("the original", "the quantised model"), **settings)
-
-
-class _Matrices:
-    """The matrices of a model that are quantised, how, and their values quantised."""
-
-    def __init__(self, model: PreTrainedModel, chosen: Mapping[str, int], how: dict[str, Any]) -> None:
-        self.bits, self.how = dict(chosen), how
-        self.parameters = {name: model.get_parameter(name) for name in chosen}
-        self.transposed = transposed(model, chosen)
-        for name, weight in self.parameters.items():
-            if weight.dtype != torch.float32:
-                raise InputError(
-                    f"{name}: expected weights in float32, found {weight.dtype}, in which quantised values are not "
-                    "exact. Give model.float()"
-                )
-            check_matrix(self.by_unit(name, weight), how["group"], name)
-
-    def by_unit(self, name: str, weight: torch.Tensor) -> torch.Tensor:
-        """Return a matrix as (unit, input), or one of that shape as the model has it."""
-        return weight.T if self.transposed[name] else weight
-
-    def rounded(self) -> dict[str, torch.Tensor]:
-        """Return what the matrices are when they are quantised, as the model has them."""
-        out = {}
-        for name, weight in self.parameters.items():
-            codes = quantize_tensor(self.by_unit(name, weight), self.bits[name], name=name, **self.how)
-            out[name] = self.by_unit(name, dequantize(codes))
-        return out
-
-    def write(self, values: Mapping[str, torch.Tensor]) -> None:
-        """Put values into the model."""
-        with torch.no_grad():
-            for name, weight in self.parameters.items():
-                weight.copy_(values[name])
-
-    def read(self) -> dict[str, torch.Tensor]:
-        """Return a copy of the values in the model."""
-        return {name: weight.detach().clone() for name, weight in self.parameters.items()}
-
-    def bytes(self) -> int:
-        """Return how many bytes the packed matrices take."""
-        how = {"group": self.how["group"], "symmetric": self.how["symmetric"]}
-        shapes = {name: self.by_unit(name, weight).shape for name, weight in self.parameters.items()}
-        return sum(packed_bytes((shapes[n][0], shapes[n][1]), self.bits[n], **how) for n in shapes)
-
-
-class _Noise(TrainerCallback):
-    """Quantises random blocks of the weights in every forward pass of a training.
-
-    The values are written into the model before each pass and those behind them put back before the update, so that
-    the gradient of the one is applied to the other: that is what straight-through means, and no module needs to know.
-    """
-
-    def __init__(
-        self,
-        matrices: _Matrices,
-        rate: float,
-        block: int,
-        seed: int,
-        running: _Running | None,
-        hooks: Mapping[str, QuantizedInput],
-    ) -> None:
-        self.matrices, self.rate, self.block, self.seed = matrices, rate, block, seed
-        self.running, self.hooks = running, hooks
-        self.latent: dict[str, torch.Tensor] = {}
-        self.quantized: dict[str, torch.Tensor] = {}
-        self.substep, self.updated = 0, False
-
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        saved = _saved_ranges(args.output_dir, state.global_step)
-        if self.running is not None and saved.is_file():
-            self.running.set({k: tuple(v) for k, v in json.loads(saved.read_text(encoding="utf-8")).items()})
-
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self.running is not None and state.is_world_process_zero:
-            write_whole(_saved_ranges(args.output_dir, state.global_step), json.dumps(self.running.found) + "\n")
-
-    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.latent, self.quantized = self.matrices.read(), self.matrices.rounded()
-        self.substep, self.updated = 0, False
-        self._disturb(state.global_step)
-
-    def on_substep_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.substep += 1
-        self._disturb(state.global_step)
-
-    def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.matrices.write(self.latent)
-
-    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        self.updated = True
-
-    def measuring(
-        self, evaluate: Callable[[PreTrainedModel], Mapping[str, float]]
-    ) -> Callable[[PreTrainedModel], Mapping[str, float]]:
-        """Let what measures the model see it quantised, once the callbacks of a step are through."""
-
-        def measured(model: PreTrainedModel) -> Mapping[str, float]:
-            if not self.updated:
-                return evaluate(model)
-            latent = self.matrices.read()
-            self.matrices.write(self.matrices.rounded())
-            try:
-                return evaluate(model)
-            finally:
-                self.matrices.write(latent)
-
-        return measured
-
-    @contextmanager
-    def watching(self, model: PreTrainedModel) -> Iterator[None]:
-        """Let the ranges of inputs run along with the training."""
-        if self.running is None:
-            yield
-            return
-        with self.running.watching(model, self.hooks):
-            yield
-
-    def _disturb(self, step: int) -> None:
-        # From the numbers of step and pass alone, so that a training that goes on draws what it would have drawn.
-        state = np.random.SeedSequence([self.seed, step, self.substep]).generate_state(1, np.uint64)
-        generator = torch.Generator().manual_seed(int(state[0]))
-        mixed = {}
-        for name in sorted(self.latent):
-            latent = self.matrices.by_unit(name, self.latent[name])
-            units, width = latent.shape
-            drawn = torch.rand(units, -(-width // self.block), generator=generator) < self.rate
-            taken = drawn.repeat_interleave(self.block, 1)[:, :width].to(latent.device)
-            quantized = self.matrices.by_unit(name, self.quantized[name])
-            mixed[name] = self.matrices.by_unit(name, torch.where(taken, quantized, latent))
-        self.matrices.write(mixed)
-
-
-class _Running:
-    """The range of the inputs of some modules: a moving average of what each batch spans."""
-
-    def __init__(
-        self, model: PreTrainedModel, names: Sequence[str], found: Mapping[str, tuple[float, float]] | None = None
-    ) -> None:
-        self.modules = {name: model.base_model.get_submodule(name) for name in names}
-        self.found = dict(found or {})
-        self.mask: torch.Tensor | None = None
-        self.hooks: Mapping[str, QuantizedInput] = {}
-
-    def set(self, found: Mapping[str, tuple[float, float]]) -> None:
-        """Go on from these ranges."""
-        self.found = dict(found)
-        for name, hook in self.hooks.items():
-            hook.low, hook.high = self.found[name]
-
-    def see(self, name: str, x: torch.Tensor, shared: bool) -> None:
-        """Take in the inputs (batch, token, feature) of a module, but for padding; `shared`: of all processes."""
-        x = x.detach().float()
-        if self.mask is not None and x.shape[:-1] == self.mask.shape:
-            x = x[self.mask]
-        ends = torch.stack([-x.min(), x.max()])
-        if shared and torch.distributed.is_initialized():  # each process has a part of the batch
-            torch.distributed.all_reduce(ends, torch.distributed.ReduceOp.MAX)
-        low, high = -ends[0].item(), ends[1].item()
-        if not np.isfinite([low, high]).all():
-            raise InputError(f"{name}: its inputs span {low} to {high}, so they have no range. Look at the weights")
-        if name in self.found:
-            before = self.found[name]
-            low, high = before[0] + _NEW * (low - before[0]), before[1] + _NEW * (high - before[1])
-        self.found[name] = low, high
-
-    @contextmanager
-    def watching(
-        self, model: PreTrainedModel | None = None, hooks: Mapping[str, QuantizedInput] | None = None
-    ) -> Iterator[None]:
-        """Take in what the modules get: always, or of a model while it trains, and tell those that round it."""
-        self.hooks = hooks or {}
-
-        def masked(_module: torch.nn.Module, _inputs: object, settings: dict[str, Any]) -> None:
-            mask = settings.get("attention_mask")
-            self.mask = None if mask is None else mask.bool()
-
-        def seen(name: str, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            if model is not None and not module.training:
-                return
-            self.see(name, inputs[0], shared=model is not None)
-            if name in self.hooks:
-                self.hooks[name].low, self.hooks[name].high = self.found[name]
-
-        handles = [] if model is None else [model.register_forward_pre_hook(masked, with_kwargs=True)]
-        for name, module in self.modules.items():
-            handles.append(module.register_forward_pre_hook(partial(seen, name), prepend=True))
-        try:
-            yield
-        finally:
-            for handle in handles:
-                handle.remove()
-
-
-def _saved_ranges(folder: str, step: int) -> Path:
-    return Path(folder) / f"{PREFIX_CHECKPOINT_DIR}-{step}" / _RANGES
-
-
-def _measured(
-    model: PreTrainedModel,
-    names: Sequence[str],
-    corpus: datasets.Dataset,
-    tokenizer: PreTrainedTokenizerBase,
-    seed: int,
-) -> dict[str, tuple[float, float]]:
-    """The range of the inputs of some modules over all rows of a corpus, in an order drawn by the seed."""
-    # Neither its split nor its labels count.
-    corpus = corpus.remove_columns([c for c in ("split", "label") if c in corpus.column_names])
-    rows, _ = training_rows(corpus, model, tokenizer)
-    order = np.random.default_rng(seed).permutation(len(rows))
-    running = _Running(model, names)
-    with running.watching(), evaluating(model, model.device), torch.inference_mode():
-        for start in range(0, len(rows), _BATCH):
-            batch = collate(tokenizer, [rows[i] for i in order[start : start + _BATCH]])
-            batch = {k: v.to(model.device) for k, v in batch.items()}
-            running.mask = batch["attention_mask"].bool()
-            body_of(model)(**batch)
-    unseen = [name for name in names if name not in running.found]
-    if unseen:
-        raise InputError(
-            f"calibrate: no text reaches {unseen[0]!r} and {len(unseen) - 1} more, as of a decoder whose encoder alone "
-            "is run. Leave calibrate out, or choose the others with only="
-        )
-    return running.found
-
-
-def _round_inputs(
-    model: PreTrainedModel,
-    names: Sequence[str],
-    bits: int | None,
-    found: Mapping[str, tuple[float, float]] | None = None,
-) -> dict[str, QuantizedInput]:
-    """Note in the configuration how the inputs of some modules are rounded, and do so; others stay as they are."""
-    wanted = {k: v for k, v in (getattr(model.config, "quantized_inputs", None) or {}).items() if k not in names}
-    for name in names if bits is not None else ():
-        wanted[name] = {"bits": bits}
-        if found is not None:
-            wanted[name] |= {"low": found[name][0], "high": found[name][1]}
-    if wanted:
-        model.config.quantized_inputs = wanted
-    elif hasattr(model.config, "quantized_inputs"):
-        del model.config.quantized_inputs
-    return apply_quantized_inputs(model)
-
-
-def _module_names(model: PreTrainedModel, matrices: Sequence[str]) -> list[str]:
-    """The modules of some matrices, by their names in the model without its head."""
-    prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
-    return [name.removeprefix(prefix).removesuffix(".weight") for name in matrices]
-
-
-def _chosen(
-    model: PreTrainedModel, bits: int | Mapping[str, int], embeddings: bool, only: str | None
-) -> dict[str, int]:
-    """The matrices that are quantised, and their bits."""
-    known = list(matrices_of(model, embeddings=embeddings))
-    if isinstance(bits, Mapping):
-        for name in bits:
-            if name not in known:
-                raise InputError(
-                    f"bits names {name!r}, which is none of the matrices; they are {', '.join(known[:6])}, ... (all of "
-                    "them: compress.matrices.block_matrices; with embeddings=True the word embeddings too)"
-                )
-        if not bits:
-            raise InputError("bits names no matrix: expected a number of bits, or at least one matrix and its bits")
-        chosen = {name: bits[name] for name in known if name in bits}
-    else:
-        chosen = dict.fromkeys(known, bits)
-    return found_by(only, chosen)
 
 
 def _check_settings(

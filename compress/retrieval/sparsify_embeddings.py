@@ -1,44 +1,33 @@
-"""Sparse representations: vectors that are mostly zeros, learned so that retrieval by an inverted index is cheap.
-
-An index has a list for each feature, of the texts in which it is not zero. A query goes through the lists of its own
-features only. What that costs is the chance that a feature is active in both, summed over the features: least, at so
-many non-zeros a text, where all features are active equally often.
-"""
+"""Sparse vectors of texts, trained so that translations lie together and few features are active."""
 
 from __future__ import annotations
 
 import copy
 import math
-import warnings
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
-import scipy.sparse
 import torch
 import transformers
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.matrices import check_plain
-from compress.objectives.base import is_whole, pooled
+from compress.objectives.base import is_whole
 from compress.objectives.sparse import SparseActivations, Translations
+from compress.retrieval.retrieval_cost import retrieval_cost
+from compress.retrieval.sparse_embeddings import pooled_states, sparse_embeddings
 from compress.saving import record
 from compress.training.loop import check_settings
 from compress.training.loop import train as run_training
 from probes.corpus import check_corpus
-from probes.errors import InputError, LayerscopeWarning
-from probes.models.facts import body_of, check_fit, embedding_rows, name_of, types_tokens
+from probes.errors import InputError
+from probes.models.facts import check_fit, embedding_rows, name_of
 from probes.models.fingerprint import weights_fingerprint
 from probes.models.formats.sparse_embeddings import apply_sparse_head, sparse_head_of
-from probes.states.running import evaluating
-from probes.states.tokens import batches_of
 
-ZERO = 1e-8  # up to here a feature counts as zero
 _SOME = 1024  # texts that say where the head begins, and what its vectors cost in the end
-_SCORES = 2**24  # most scores in memory at once
 
 
 def sparsify_embeddings(
@@ -178,237 +167,6 @@ def sparsify_embeddings(
     return record(sparse, how, history)
 
 
-def sparse_embeddings(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    corpus: datasets.Dataset,
-    *,
-    max_length: int | None = None,
-    device: str | torch.device | None = None,
-    batch_size: int = 64,
-    batch_tokens: int = 4096,
-    progress: bool = True,
-) -> scipy.sparse.csr_array:
-    """Return the sparse vectors of texts, by a model of `sparsify_embeddings`.
-
-    Args:
-        model: a model with a sparse head.
-        tokenizer: the tokenizer that belongs to it.
-        corpus: as `load_corpus` gives it.
-        max_length, device, batch_size, batch_tokens, progress: as in `probes.capture`.
-
-    Returns:
-        (text, feature) in float32, rows in the order of the corpus and of length 1, so that products are cosines. What
-        is at most 1e-8 is left out.
-
-    Raises:
-        InputError: the model has no sparse head; every vector is zero; corpus, tokenizer, model and settings do not fit
-            together.
-
-    Notes:
-        A text in which no feature is active has a row of zeros, which finds nothing and is not found; a warning says
-        how many there are.
-
-    Example:
-        See `sparsify_embeddings`.
-    """
-    head = sparse_head_of(model)
-    corpus = check_corpus(corpus)
-    check_fit(embedding_rows(model), tokenizer, name_of(model))
-    how = {"max_length": max_length, "device": device, "batch_size": batch_size, "batch_tokens": batch_tokens}
-    order, parts = [], []
-    for rows, means in _pooled_states(model, tokenizer, corpus, progress, **how):
-        vectors = head(means).float().cpu().numpy()
-        order.append(rows)
-        parts.append(scipy.sparse.csr_array(np.where(np.abs(vectors) > ZERO, vectors, np.float32(0))))
-    found = scipy.sparse.csr_array(scipy.sparse.vstack(parts, format="csr"))[np.argsort(np.concatenate(order))]
-    empty = int((np.diff(found.indptr) == 0).sum())
-    if empty == len(corpus):
-        raise InputError(
-            f"{name_of(model)}: the vectors of all {empty} texts are zero: the head is dead. Train it again with a "
-            "smaller flops= (or l1=), a longer ramp=, or a lower learning_rate="
-        )
-    if empty:
-        warnings.warn(
-            f"{name_of(model)}: the vectors of {empty} of {len(corpus)} texts are zero: they find nothing and are not "
-            "found. A smaller flops= in training leaves more features active",
-            LayerscopeWarning,
-            stacklevel=2,
-        )
-    return found
-
-
-def inverted_index(vectors: scipy.sparse.sparray) -> scipy.sparse.csr_array:
-    """Return the lists of an index: of each feature, the texts in which it is not zero, (feature, text).
-
-    Args:
-        vectors: (text, feature), sparse, of the texts that are to be found.
-
-    Raises:
-        InputError: the vectors are not sparse, there are none, or a value is NaN or infinite.
-
-    Example:
-        >>> import numpy as np, scipy.sparse
-        >>> inverted_index(scipy.sparse.csr_array(np.array([[1.0, 0.0], [0.6, 0.8]]))).indices.tolist()
-        [0, 1, 1]
-    """
-    index = scipy.sparse.csr_array(_checked(vectors, "vectors").T)
-    index.eliminate_zeros()
-    index.sort_indices()
-    return index
-
-
-def nearest(
-    queries: scipy.sparse.sparray,
-    index: scipy.sparse.csr_array,
-    *,
-    k: int = 10,
-    threshold: float = 0.0,
-    rerank: tuple[np.ndarray, np.ndarray] | None = None,
-    candidates: int = 1000,
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the texts of an index that are most similar to each query, by the products of their vectors.
-
-    Args:
-        queries: (query, feature), sparse.
-        index: of `inverted_index`.
-        k: how many texts for each query, at least 1.
-        threshold: texts score above it, at least 0: a text that shares no feature with a query is never found.
-        rerank: dense vectors of the queries (query, dimension) and of the texts (text, dimension): the best
-            `candidates` texts of each query are put in order by their products instead.
-        candidates: of these, at least k.
-
-    Returns:
-        Two arrays (query, k): the rows of the texts, the most similar first, -1 where fewer were found; and their
-        scores, those of the dense vectors where these were given, NaN where there is none. Of texts with equal scores
-        the first comes first.
-
-    Raises:
-        InputError: the sizes of queries, index and dense vectors do not fit together; a number is out of range; values
-            are NaN or infinite.
-
-    Notes:
-        Paria et al. 2020, arXiv 2004.05665, keep scores above 0.25, take the 1,000 best and put these in order by
-        dense vectors.
-
-    Example:
-        >>> import numpy as np, scipy.sparse
-        >>> texts = scipy.sparse.csr_array(np.array([[1.0, 0.0, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]]))
-        >>> rows, scores = nearest(texts[[0]], inverted_index(texts), k=3)
-        >>> rows.tolist(), scores.tolist()
-        ([[0, 1, -1]], [[1.0, 0.6, nan]])
-    """
-    wanted = scipy.sparse.csr_array(_checked(queries, "queries"))
-    if not scipy.sparse.issparse(index):
-        raise InputError(f"index is a {type(index).__name__}: expected what inverted_index(...) returns")
-    if wanted.shape[1] != index.shape[0]:
-        raise InputError(
-            f"queries of {wanted.shape[1]} features and an index of {index.shape[0]}: expected the same. Give "
-            "inverted_index(vectors), not the vectors themselves"
-        )
-    for name, number in (("k", k), ("candidates", candidates)):
-        if not is_whole(number) or number < 1:
-            raise InputError(f"{name}={number!r}: expected a whole number of at least 1")
-    if not threshold >= 0 or not math.isfinite(threshold):
-        raise InputError(f"threshold={threshold!r}: expected a finite number of at least 0")
-    dense = None if rerank is None else _dense(rerank, (wanted.shape[0], index.shape[1]))
-    if dense is not None and candidates < k:
-        raise InputError(f"candidates={candidates} and k={k}: expected at least as many candidates")
-    texts = index.shape[1]
-    rows, scores = np.full((wanted.shape[0], k), -1), np.full((wanted.shape[0], k), np.nan)
-    block = max(1, _SCORES // max(texts, 1))
-    for start in range(0, wanted.shape[0], block):
-        # Row by row through the lists of the query's features, adding up scores.
-        product = wanted[start : start + block] @ index
-        for i in range(product.shape[0]):
-            part = slice(product.indptr[i], product.indptr[i + 1])
-            found, values = product.indices[part], product.data[part]
-            above = values > threshold
-            found, values = _best(found[above], values[above], k if dense is None else candidates)
-            if dense is not None:
-                found, values = _best(found, dense[1][found] @ dense[0][start + i], k)
-            rows[start + i, : len(found)], scores[start + i, : len(found)] = found, values
-    return rows, scores
-
-
-def recall(found: np.ndarray, wanted: np.ndarray, k: int) -> float:
-    """Return the share of queries whose text is among the first k that were found.
-
-    Args:
-        found: (query, at least k) rows of texts, as `nearest` returns them.
-        wanted: (query), the row of the text that each should find.
-        k: at least 1.
-
-    Raises:
-        InputError: there are no queries, sizes differ, or fewer than k were looked for.
-
-    Example:
-        >>> import numpy as np
-        >>> recall(np.array([[3, 1], [2, -1]]), np.array([1, 0]), k=2)
-        0.5
-    """
-    found, wanted = np.asarray(found), np.asarray(wanted)
-    if found.ndim != 2 or wanted.shape != found.shape[:1] or not len(wanted):
-        raise InputError(
-            f"expected found (query, k) and wanted (query), found {found.shape} and {wanted.shape}: one wanted text a "
-            "query, and at least one query"
-        )
-    if not is_whole(k) or not 1 <= k <= found.shape[1]:
-        raise InputError(f"k={k!r}: expected a whole number from 1 to {found.shape[1]}, as many as were looked for")
-    return float((found[:, :k] == wanted[:, None]).any(1).mean())
-
-
-def retrieval_cost(vectors: scipy.sparse.sparray) -> dict[str, float]:
-    """Say what retrieval by sparse vectors costs, and how evenly their non-zeros are spread.
-
-    With d features, n texts, n_j of them with feature j active, and p_j = n_j / n:
-
-    Args:
-        vectors: (text, feature), sparse; at least two texts. Absolute values up to 1e-8 count as zero.
-
-    Returns:
-        `nonzeros`: of a text, the mean, sum_j p_j.
-        `features`: d; `features_used`: how many are active in any text.
-        `flops`: F = sum_j p_j^2, multiplications expected for a pair of a query and a text that are drawn alike.
-        `flops_unbiased`: sum_j n_j (n_j - 1) / (n (n - 1)), of pairs of different texts.
-        `flops_relaxed`: sum_j a_j^2 with a_j the mean of |f_j|, what is trained for.
-        `suboptimality`: d F / nonzeros^2, at least 1; 1 where all features are active equally often.
-        `speed_up`: d / F, over dense vectors of as many features; in operations, not in time.
-
-    Raises:
-        InputError: there are fewer than two vectors, or all are zero; a value is NaN or infinite.
-
-    Notes:
-        Paria et al. 2020, arXiv 2004.05665.
-
-    Example:
-        >>> import numpy as np, scipy.sparse
-        >>> cost = retrieval_cost(scipy.sparse.csr_array(np.eye(4)))
-        >>> cost["flops"], cost["flops_unbiased"], cost["suboptimality"], cost["speed_up"]
-        (0.25, 0.0, 1.0, 16.0)
-    """
-    given = scipy.sparse.csr_array(_checked(vectors, "vectors"))
-    n, d = given.shape
-    sizes = np.abs(given.data.astype(np.float64))
-    active = np.bincount(given.indices[sizes > ZERO], minlength=d).astype(np.float64)
-    if n < 2 or not active.any():
-        raise InputError(
-            f"expected at least two vectors that are not all zero, found {n} with {int(active.sum())} non-zeros"
-        )
-    flops = float(((active / n) ** 2).sum())
-    nonzeros = float(active.sum() / n)
-    return {
-        "nonzeros": nonzeros,
-        "features": float(d),
-        "features_used": float((active > 0).sum()),
-        "flops": flops,
-        "flops_unbiased": float((active * (active - 1)).sum() / (n * (n - 1))),
-        "flops_relaxed": float(((np.bincount(given.indices, sizes, minlength=d) / n) ** 2).sum()),
-        "suboptimality": d * flops / nonzeros**2,
-        "speed_up": d / flops,
-    }
-
-
 def _keep_head(model: torch.nn.Module, inputs: Any, output: Any) -> None:
     """Let the first output depend on the head, which processes that train together look for there."""
     if not torch.is_grad_enabled():
@@ -425,32 +183,13 @@ def _some(corpus: datasets.Dataset, seed: int) -> datasets.Dataset:
 
 def _begin(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, corpus: datasets.Dataset, seed: int) -> None:
     """Give the head its first weights: random directions, each active for about half of the texts."""
-    means = torch.cat([x for _, x in _pooled_states(model, tokenizer, corpus, progress=False)])
+    means = torch.cat([x for _, x in pooled_states(model, tokenizer, corpus, progress=False)])
     linear = sparse_head_of(model).linear
     random = torch.Generator().manual_seed(seed)
     with torch.no_grad():
         drawn = torch.randn(linear.weight.shape, generator=random) / math.sqrt(linear.in_features)
         linear.weight.copy_(drawn)
         linear.bias.copy_(-(linear.weight @ means.mean(0).to(linear.weight)))
-
-
-def _pooled_states(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    corpus: datasets.Dataset,
-    progress: bool,
-    **how: Any,
-) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-    """Yield rows and mean last states of one batch after another, the model in evaluation mode while it runs."""
-    where, batches = batches_of(model, tokenizer, corpus, name_of(model), **how)
-    body = body_of(model)
-    bar = tqdm(total=len(corpus), desc=f"vectors {name_of(model)}", unit="text", disable=not progress)
-    with evaluating(model, where), torch.inference_mode(), bar:
-        for rows, inputs in batches():
-            given = {k: v for k, v in inputs.items() if k != "token_type_ids" or types_tokens(body)}
-            states = body(**given, return_dict=True).last_hidden_state
-            yield rows, pooled(states, inputs["attention_mask"].bool(), "mean")
-            bar.update(len(rows))
 
 
 def _with_translations(corpus: datasets.Dataset) -> tuple[datasets.Dataset, int]:
@@ -471,39 +210,3 @@ def _with_translations(corpus: datasets.Dataset) -> tuple[datasets.Dataset, int]
         raise InputError("only one sentence has translations: expected at least two, to tell them apart")
     unread = [c for c in ("label",) if c in corpus.column_names]
     return corpus.select(kept).remove_columns(unread), len(ids) - len(kept)
-
-
-def _checked(vectors: Any, name: str) -> Any:
-    if not scipy.sparse.issparse(vectors):
-        raise InputError(
-            f"{name} is a {type(vectors).__name__}: expected a sparse matrix (text, feature), as sparse_embeddings "
-            "returns it, or scipy.sparse.csr_array(...) of it"
-        )
-    if vectors.ndim != 2 or 0 in vectors.shape:
-        raise InputError(f"{name} has shape {vectors.shape}: expected (text, feature), at least one of each")
-    if not np.isfinite(vectors.data).all():
-        raise InputError(f"{name} has values that are NaN or infinite: look at the model they were made by")
-    return vectors
-
-
-def _dense(rerank: Any, counts: tuple[int, int]) -> tuple[np.ndarray, np.ndarray]:
-    shapes = [np.shape(x) for x in rerank]
-    if len(shapes) != 2 or any(len(s) != 2 for s in shapes) or shapes[0][1] != shapes[1][1]:
-        raise InputError(f"rerank has shapes {shapes}: expected (query, dimension) and (text, dimension)")
-    if (shapes[0][0], shapes[1][0]) != counts:
-        raise InputError(
-            f"rerank has vectors of {shapes[0][0]} queries and {shapes[1][0]} texts: expected {counts[0]} and "
-            f"{counts[1]}"
-        )
-    queries, texts = (np.asarray(x) for x in rerank)
-    return queries, texts
-
-
-def _best(found: np.ndarray, values: np.ndarray, k: int) -> tuple[np.ndarray, np.ndarray]:
-    """Return the k largest of some values, largest first, and of equal ones the first row first."""
-    if len(values) > k:
-        kth = np.partition(values, len(values) - k)[len(values) - k]
-        some = values >= kth
-        found, values = found[some], values[some]
-    order = np.lexsort((found, -values))[:k]
-    return found[order], values[order]

@@ -26,14 +26,10 @@ from threadpoolctl import threadpool_limits
 
 import probes
 from compress.objectives.sparse import Translations
-from compress.retrieval.sparsify_embeddings import (
-    inverted_index,
-    nearest,
-    recall,
-    retrieval_cost,
-    sparse_embeddings,
-    sparsify_embeddings,
-)
+from compress.retrieval.index import inverted_index, nearest
+from compress.retrieval.retrieval_cost import recall, retrieval_cost
+from compress.retrieval.sparse_embeddings import sparse_embeddings
+from compress.retrieval.sparsify_embeddings import sparsify_embeddings
 from compress.training.loop import train
 
 FEATURES, TEXTS, QUERIES = 512, 100_000, 50

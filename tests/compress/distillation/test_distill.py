@@ -11,8 +11,9 @@ from stops import Stops
 
 import compress
 import probes
-from compress.distillation.distill import _runs, distill
-from compress.distillation.match_layers import _in_order, match_layers
+from compress.distillation.distill import distill
+from compress.distillation.kept_layers import runs_of
+from compress.distillation.match_layers import in_order, match_layers
 from compress.objectives.labels import CrossEntropy, SoftLabels
 from compress.objectives.layers import HiddenStates
 from probes.models.fingerprint import weights_fingerprint
@@ -156,17 +157,17 @@ def test_layers_are_chosen_as_well_as_trying_all_would(seed):
             value = sum(alike[j, k] for run, k in zip(runs, kept, strict=True) for j in run)
             if value > best:
                 best, expected = value, kept
-        assert _runs(alike, count) == expected
+        assert runs_of(alike, count) == expected
     alike = alike[:3]
     expected = max(itertools.combinations(range(6), 3), key=lambda js: sum(alike[i, j] for i, j in enumerate(js)))
-    assert _in_order(alike) == list(expected)
+    assert in_order(alike) == list(expected)
 
 
 def test_layers_in_order_pass_over_those_without_a_value():
     alike = np.array([[0.1, -np.inf, 0.9, 0.2], [0.8, -np.inf, 0.1, 0.3]])
-    assert _in_order(alike) == [2, 3]
+    assert in_order(alike) == [2, 3]
     with pytest.raises(probes.InputError, match="only 1 layers of the teacher can be compared with 2"):
-        _in_order(np.where(np.arange(4) == 2, alike, -np.inf))
+        in_order(np.where(np.arange(4) == 2, alike, -np.inf))
 
 
 # Narrower layers

@@ -15,18 +15,11 @@ from torch import nn
 
 import probes
 from compress.costs import footprint
-from compress.factorization.factorize import (
-    _above,
-    _LowRank,
-    _matrices,
-    _Matrix,
-    _ranks_by_budget,
-    _replace,
-    _Train,
-    balanced,
-    factorize,
-    tensor_train,
-)
+from compress.factorization.budget import ranks_by_budget
+from compress.factorization.factorize import factorize
+from compress.factorization.factors import Matrix, free_matrices, put_factors
+from compress.factorization.low_rank import LowRank
+from compress.factorization.tensor_train import TensorTrain, balanced, filled_sizes, tensor_train
 from compress.matrices import block_matrices
 from compress.objectives.labels import CrossEntropy
 from compress.pruning.prune import prune
@@ -61,8 +54,8 @@ def module_of(model, name):
 
 
 def plain(values):
-    """A matrix on its own, as `_LowRank` and `_Train` take it."""
-    return _Matrix(nn.Linear(1, 1), "", torch.as_tensor(values))
+    """A matrix on its own, as `LowRank` and `TensorTrain` take it."""
+    return Matrix(nn.Linear(1, 1), "", torch.as_tensor(values))
 
 
 @pytest.fixture
@@ -103,9 +96,9 @@ def test_at_full_rank_every_state_is_that_of_the_original(tiny_models, batch, fa
     embeddings = family not in ("GPT2LMHeadModel", "T5Model")  # tied
     batch = batch | ({"decoder_input_ids": batch["input_ids"]} if family == "T5Model" else {})
     whole = copy.deepcopy(model)
-    matrices = _matrices(whole, None, embeddings)
-    parts = {n: _Train(m) if method == "tensor_train" else _LowRank(m, None) for n, m in matrices.items()}
-    _replace(whole, matrices, {name: part.cut(part.full()) for name, part in parts.items()})
+    matrices = free_matrices(whole, None, embeddings)
+    parts = {n: TensorTrain(m) if method == "tensor_train" else LowRank(m, None) for n, m in matrices.items()}
+    put_factors(whole, matrices, {name: part.cut(part.full()) for name, part in parts.items()})
     kinds = (TensorTrainLinear, TensorTrainEmbedding) if method == "tensor_train" else (LowRankLinear, LowRankEmbedding)
     assert sum(isinstance(m, kinds) for m in whole.modules()) == len(block_matrices(model)) + embeddings
     with torch.no_grad():
@@ -118,9 +111,9 @@ def test_at_full_rank_every_state_is_that_of_the_original(tiny_models, batch, fa
             torch.testing.assert_close(other, one, atol=1e-5, rtol=1e-5)
     # One component less is seen.
     fewer = copy.deepcopy(model)
-    matrices = _matrices(fewer, None, False)
+    matrices = free_matrices(fewer, None, False)
     ranks = {name: [max(1, full - 3) for full in parts[name].full()] for name in matrices}
-    _replace(fewer, matrices, {name: parts[name].cut(ranks[name]) for name in matrices})
+    put_factors(fewer, matrices, {name: parts[name].cut(ranks[name]) for name in matrices})
     with torch.no_grad():
         less = fewer(**batch, return_dict=True)[0]
     assert (less - before[0]).abs().max() > 1e-3
@@ -291,13 +284,13 @@ def greedy(matrices, budget):
 def test_a_budget_goes_to_the_largest_singular_values(budget):
     rng = np.random.default_rng(0)
     matrices = [rng.normal(size=s) * scale for s, scale in (((9, 14), 1), ((20, 20), 3), ((16, 9), 0.5), ((8, 8), 2))]
-    parts = {str(i): _LowRank(plain(m), None) for i, m in enumerate(matrices)}
-    found = _ranks_by_budget(parts, budget, shares=False)
+    parts = {str(i): LowRank(plain(m), None) for i, m in enumerate(matrices)}
+    found = ranks_by_budget(parts, budget, shares=False)
     expected = greedy(matrices, budget)
     assert [r if r is None else r[0] for r in found.values()] == expected
     if budget == 1.0:
         assert expected == [None] * 4
-    shared = _ranks_by_budget(parts, budget, shares=True)
+    shared = ranks_by_budget(parts, budget, shares=True)
     expected = greedy([m / np.linalg.norm(m) for m in matrices], budget)
     assert [r if r is None else r[0] for r in shared.values()] == expected
 
@@ -305,7 +298,7 @@ def test_a_budget_goes_to_the_largest_singular_values(budget):
 def test_a_budget_is_spent_better_than_evenly_and_near_the_best_there_is():
     rng = np.random.default_rng(1)
     matrices = [rng.normal(size=(12, 12)) * 0.7 ** np.arange(12) * scale for scale in (4, 1, 0.2)]
-    found = _ranks_by_budget({str(i): _LowRank(plain(m), None) for i, m in enumerate(matrices)}, 1 / 2, shares=False)
+    found = ranks_by_budget({str(i): LowRank(plain(m), None) for i, m in enumerate(matrices)}, 1 / 2, shares=False)
     values = [np.linalg.svd(m, compute_uv=False) ** 2 for m in matrices]
 
     def error(ranks):
@@ -394,7 +387,7 @@ def test_the_second_moment_is_that_of_all_tokens_but_padding(classifier, corpus,
     module = sys.modules["compress.factorization.factorize"]
     tokenizer = make_tokenizer()
     before = weights(classifier)
-    matrices = _matrices(classifier, None, True)
+    matrices = free_matrices(classifier, None, True)
     found = module._second_moments(classifier.train(), matrices, corpus, tokenizer)
     assert classifier.training
     assert same(weights(classifier), before)
@@ -429,12 +422,12 @@ def test_embeddings_on_texts_count_tokens_as_often_as_they_occur(classifier, cor
 def test_inputs_that_are_all_alike_change_nothing(rank):
     torch.manual_seed(0)
     values = torch.randn(8, 9)
-    one = _LowRank(plain(values), None).cut([rank])
-    other = _LowRank(plain(values), 0.3 * torch.eye(9, dtype=torch.float64)).cut([rank])
+    one = LowRank(plain(values), None).cut([rank])
+    other = LowRank(plain(values), 0.3 * torch.eye(9, dtype=torch.float64)).cut([rank])
     torch.testing.assert_close(one.values[1] @ one.values[0], other.values[1] @ other.values[0])
     # Inputs of few directions: these are right, and the rest is what the ridge makes of it.
     x = torch.randn(2, 9, dtype=torch.float64)
-    first, second = _LowRank(plain(values), x.T @ x / 2).cut([2]).values
+    first, second = LowRank(plain(values), x.T @ x / 2).cut([2]).values
     torch.testing.assert_close(second @ first @ x.T, values.double() @ x.T, atol=1e-3, rtol=1e-3)
 
 
@@ -513,8 +506,8 @@ def test_models_of_tensor_trains(tiny_models, family):
 def test_a_budget_of_trains_adds_where_a_matrix_discards_most():
     rng = np.random.default_rng(0)
     values = rng.normal(size=(12, 20))
-    part = _Train(plain(values))
-    ranks = _ranks_by_budget({"a": part}, 0.5, shares=False)["a"]
+    part = TensorTrain(plain(values))
+    ranks = ranks_by_budget({"a": part}, 0.5, shares=False)["a"]
     spectra = [np.linalg.svd(u, compute_uv=False) ** 2 for u in unfoldings(values, part.rows, part.columns)]
     expected = [1, 1]
 
@@ -540,11 +533,11 @@ def test_balanced_against_all_triples(size):
 
 def test_tokens_are_filled_up_near_their_cube_root():
     for size in [*range(1, 300), 4096, 30522, 119547, 250002]:
-        found = _above(size)
+        found = filled_sizes(size)
         assert math.prod(found) >= size
         assert max(found) <= math.ceil(size ** (1 / 3) - 1e-9) < size ** (1 / 3) + 1
         assert math.prod(found) - size <= found[0] * found[1] + found[0] * found[2]
-    assert _above(10_000) == (22, 22, 21)
+    assert filled_sizes(10_000) == (22, 22, 21)
 
 
 # --- what becomes of it ----------------------------------------------------------------------------------------------

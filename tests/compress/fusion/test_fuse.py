@@ -16,7 +16,9 @@ from stops import Stops
 import compress
 import probes
 from compress import save
-from compress.fusion.fuse import fuse, groups_of, layer_similarity
+from compress.fusion.fuse import fuse
+from compress.fusion.layer_similarity import layer_similarity
+from compress.fusion.pairs import groups_of
 from compress.matrices import block_matrices
 from compress.quantization.deploy import deploy
 from probes.models.fingerprint import weights_fingerprint

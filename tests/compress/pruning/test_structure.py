@@ -10,7 +10,8 @@ import transformers
 
 import compress
 import probes
-from compress.pruning.structure import drop_layers, prune_channels, prune_heads
+from compress.pruning.drop_layers import drop_layers
+from compress.pruning.structure import prune_channels, prune_heads
 from probes.models.fingerprint import weights_fingerprint
 from probes.models.formats.heads_kept import with_shapes
 from probes.models.parts import FAMILIES
@@ -290,25 +291,25 @@ def test_magnitude_is_the_norm_of_the_map_by_hand():
     read = lambda m: torch.cat([m.weight, m.bias[:, None]], 1).detach().double()  # noqa: E731
     write = out.weight.detach().double()
     by_hand = [torch.linalg.norm(write[:, 3 * h : 3 * h + 3] @ read(value)[3 * h : 3 * h + 3]) for h in range(4)]
-    from compress.pruning.structure import _magnitude
+    from compress.pruning.importance import magnitude_scores
     from probes.models.parts import DISTILBERT, layers_of
 
     layer = layers_of(model, DISTILBERT)[1]
-    assert np.allclose(_magnitude(layer, DISTILBERT, "heads"), np.array(by_hand), rtol=1e-9)
+    assert np.allclose(magnitude_scores(layer, DISTILBERT, "heads"), np.array(by_hand), rtol=1e-9)
     by_hand = read(first).norm(dim=1) * second.weight.detach().double().norm(dim=0)
-    assert np.allclose(_magnitude(layer, DISTILBERT, "channels"), by_hand.numpy(), rtol=1e-9)
+    assert np.allclose(magnitude_scores(layer, DISTILBERT, "channels"), by_hand.numpy(), rtol=1e-9)
 
 
 @pytest.mark.parametrize(("what", "size"), [("heads", 3), ("channels", 1)])
 @pytest.mark.parametrize("family", ["bert", "distilbert"])
 def test_taylor_is_the_finite_difference_text_by_text(family, what, size, texts):
-    from compress.pruning.structure import _taylor
+    from compress.pruning.importance import taylor_scores
 
     model = make(family).double().train()
     corpus, tokenizer = texts["corpus"].select(range(7)), texts["tokenizer"]
     states = {k: v.clone() for k, v in model.state_dict().items()}
     counts = [{"heads": 4, "channels": 20}[what]] * 3
-    found = _taylor(model, FAMILIES[family], what, counts, corpus, tokenizer)
+    found = taylor_scores(model, FAMILIES[family], what, counts, corpus, tokenizer)
     assert all(torch.equal(v, states[k]) for k, v in model.state_dict().items())
     assert model.training
     assert all(p.grad is None for p in model.parameters())

@@ -13,8 +13,9 @@ from scipy.spatial.distance import jensenshannon
 
 import probes
 from compress.matrices import block_matrices
-from compress.pruning.structure import drop_layers
-from compress.quantization.bits import DAMAGES, _least, _units, allocate_bits, bit_damage
+from compress.pruning.drop_layers import drop_layers
+from compress.quantization.allocate_bits import allocate_bits, least_damage
+from compress.quantization.bit_damage import DAMAGES, bit_damage, units_of
 from compress.quantization.quantize import quantize
 from compress.quantization.quantizers import packed_bytes
 
@@ -174,7 +175,7 @@ def test_families(tiny_models, make_tokenizer, corpus, family):
     table = bit_damage(model, corpus, tokenizer, damage="drift", choices=[2, 4], pivot="en", **QUIET)
     assert table["unit"].unique().tolist() == list(block_matrices(model))
     assert (table["damage"] > 0).all()
-    assert _units(block_matrices(model), "layer").keys() == {
+    assert units_of(block_matrices(model), "layer").keys() == {
         n.split(".weight")[0][: re.search(r"\d", n).end()] for n in block_matrices(model)
     }
     last = table.iloc[-2]
@@ -204,7 +205,7 @@ def test_least_of_all_choices_and_of_equal_ones_the_smallest(seed):
         for columns in itertools.product(range(4), repeat=4)
     ]
     best = min(e for e in every if e[1] <= most)
-    found = _least(damage, size, most)
+    found = least_damage(damage, size, most)
     assert (sum(damage[i, c] for i, c in enumerate(found)), sum(size[i, c] for i, c in enumerate(found))) == best
 
 
@@ -223,7 +224,7 @@ def test_least_as_another_solver_finds_it(seed):
         constraints=[LinearConstraint(one_each, 1, 1), LinearConstraint(size.ravel()[None], 0, most)],
         options={"mip_rel_gap": 0},
     )
-    found = _least(damage, size, most)
+    found = least_damage(damage, size, most)
     np.testing.assert_allclose(damage[np.arange(rows), found].sum(), solved.fun, rtol=1e-6)
     assert size[np.arange(rows), found].sum() <= most
     greedy_uniform = damage[:, 2].sum()
@@ -252,7 +253,7 @@ def test_never_more_bytes_than_uniform_bits_and_less_damage(model, table, how, b
         found = quantize(model, bits=bits, **how).config.compression["bytes_of_quantized"]
         low, high = (total(model, int(f(average)), **how) for f in (np.floor, np.ceil))
         assert found <= low + (average - np.floor(average)) * (high - low)
-        units = _units(bits, by)
+        units = units_of(bits, by)
         damage = sum(of.loc[(u, bits[names[0]]), "damage"] for u, names in units.items())
         if average in (2, 3, 4, 5, 6, 8):
             assert damage <= table.query("bits == @average")["damage"].sum()

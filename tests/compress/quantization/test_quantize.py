@@ -17,8 +17,10 @@ import probes
 from compress.matrices import block_matrices
 from compress.objectives.labels import CrossEntropy, SoftLabels
 from compress.pruning.prune import prune
-from compress.quantization.quantize import _Matrices, _Noise, quantize
+from compress.quantization.noise import Noise
+from compress.quantization.quantize import quantize
 from compress.quantization.quantizers import dequantize, packed_bytes, quantize_tensor
+from compress.quantization.weights import QuantizedMatrices
 from compress.saving import save
 from compress.training.loop import train
 from probes.models.fingerprint import weights_fingerprint
@@ -372,7 +374,9 @@ def trained(model, tokenizer, corpus, *, rate, steps=3, bits=3, block=5, seed=0,
     student, notes = copy.deepcopy(model), Notes()
     sees = Sees(notes)
     how = {"group": "channel", "symmetric": True, "ranges": "minmax", "percentile": 99.9}
-    noise = _Noise(_Matrices(student, dict.fromkeys(block_matrices(student), bits), how), rate, block, seed, None, {})
+    noise = Noise(
+        QuantizedMatrices(student, dict.fromkeys(block_matrices(student), bits), how), rate, block, seed, None, {}
+    )
     train(student, tokenizer, corpus, objective=[sees], steps=steps, callbacks=[noise, notes], **QUIET | options)
     return student, sees.values, notes
 

@@ -17,14 +17,10 @@ from torch.autograd import gradcheck
 import probes
 from compress.objectives.base import Pass
 from compress.objectives.sparse import SparseActivations, Translations
-from compress.retrieval.sparsify_embeddings import (
-    inverted_index,
-    nearest,
-    recall,
-    retrieval_cost,
-    sparse_embeddings,
-    sparsify_embeddings,
-)
+from compress.retrieval.index import inverted_index, nearest
+from compress.retrieval.retrieval_cost import recall, retrieval_cost
+from compress.retrieval.sparse_embeddings import sparse_embeddings
+from compress.retrieval.sparsify_embeddings import sparsify_embeddings
 from compress.rows import training_rows
 from compress.saving import save
 from probes.errors import InputError, LayerscopeWarning
@@ -259,7 +255,7 @@ def test_queries_are_taken_in_blocks_with_the_same_result(monkeypatch):
     queries, texts = (scipy.sparse.csr_array(vectors_of(seed)) for seed in (1, 2))
     index = inverted_index(texts)
     whole = nearest(queries, index, k=4)
-    monkeypatch.setattr(sys.modules["compress.retrieval.sparsify_embeddings"], "_SCORES", 70)
+    monkeypatch.setattr(sys.modules["compress.retrieval.index"], "_SCORES", 70)
     for a, b in zip(whole, nearest(queries, index, k=4), strict=True):
         np.testing.assert_array_equal(a, b)
 

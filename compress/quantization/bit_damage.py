@@ -1,9 +1,8 @@
-"""Bits from damage: what it does to representations to round each matrix alone, and the bits that do least in all."""
+"""What it does to a model's representations to round each matrix, or each layer, alone."""
 
 from __future__ import annotations
 
 import copy
-import math
 import warnings
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from functools import partial
@@ -15,7 +14,6 @@ import pandas as pd
 import torch
 import xarray as xr
 from scipy.special import log_softmax
-from sklearn.isotonic import IsotonicRegression
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -38,110 +36,9 @@ from probes.states.capture import capture
 from probes.states.representations import directions
 from probes.states.running import check_settings
 
-_CHOICES = (2, 3, 4, 5, 6, 8)
-_COLUMNS = ["unit", "bits", "damage", "bytes"]
+CHOICES = (2, 3, 4, 5, 6, 8)
+COLUMNS = ["unit", "bits", "damage", "bytes"]
 _TEMPERATURE = 0.05
-
-
-def allocate_bits(
-    model: PreTrainedModel,
-    corpus: datasets.Dataset | None = None,
-    tokenizer: PreTrainedTokenizerBase | None = None,
-    *,
-    average_bits: float = 5,
-    damage: str | pd.DataFrame | Sequence[str | pd.DataFrame] = "alignment",
-    choices: Collection[int] = _CHOICES,
-    by: str = "matrix",
-    pivot: str | None = None,
-    group: str | int = "channel",
-    symmetric: bool = True,
-    ranges: str = "minmax",
-    percentile: float = 99.9,
-    progress: bool = True,
-    **settings: Any,
-) -> dict[str, int]:
-    """Choose the bits of every matrix such that together they do least damage, in the bytes of uniform bits.
-
-    The damage of every matrix at every number of bits is measured with all others as they are, and taken to add up.
-
-    Args:
-        model: a model of transformers, in float32; it is not changed.
-        corpus: texts to measure the damage on, all of its rows, best not those that the result is judged on.
-        tokenizer: of the model.
-        average_bits: the weights may take the bytes, steps and zero points included, that they take where all have so
-            many bits. Between two whole numbers, the bytes lie between theirs in proportion.
-        damage: how it is measured, as in `bit_damage`; or the table that `bit_damage` gave, from which bits for many
-            averages can be chosen. Then corpus, tokenizer, choices, by and pivot are not needed. Or several of these:
-            their mean, each over its sum at the fewest bits.
-        choices, by, pivot, ranges, percentile, progress, settings: as in `bit_damage`.
-        group, symmetric: as in `compress.quantization.quantizers.quantize_tensor`.
-
-    Returns:
-        The bits of every matrix, by name: `compress.quantize(model, bits=...)` takes them, with the same group,
-        symmetric, ranges and percentile.
-
-    Raises:
-        InputError: average_bits is below the least of the choices or above the largest; the table lacks a matrix, or
-            was measured with another group; what `bit_damage` raises.
-
-    Notes:
-        The least sum is found exactly, by dynamic programming over all totals of bytes that no other total beats in
-        both bytes and damage. Of equal sums the one with fewer bytes is taken. More bits that were measured to do more
-        damage are noise: before the choice the damage of a unit is made to fall with bits, by isotonic regression.
-        That damages add up is an assumption, which holds the better the smaller they are. What is best by one measure
-        can be worse than uniform bits by another: states are pooled over tokens, and a head may read one of them. By
-        layer there is little to choose in the bundled model, where values and outputs of attention suffer most.
-
-    Example:
-        >>> import probes
-        >>> from compress.quantize import quantize
-        >>> model, _ = probes.load_checkpoint("bundled")
-        >>> bits = allocate_bits(model, average_bits=4.5, damage="weights", by="layer", progress=False)
-        >>> quantize(model, bits=bits).config.compression["average_bits"] <= 4.7  # of which 0.2 are the steps
-        True
-    """
-    several = list(damage) if isinstance(damage, list | tuple) else [damage]
-    if not several:
-        raise InputError("damage=[]: expected at least one, by name or as a table")
-    if any(isinstance(one, str) for one in several):
-        _check_average(average_bits, _check_choices(choices))
-    for one in several:
-        if isinstance(one, str) and one not in DAMAGES:
-            raise InputError(f"damage={one!r} is not known; choose one of {', '.join(map(repr, DAMAGES))}")
-    how: dict[str, Any] = {"choices": choices, "by": by, "pivot": pivot, "group": group, "symmetric": symmetric}
-    how |= {"ranges": ranges, "percentile": percentile, "progress": progress, **settings}
-    tables = [bit_damage(model, corpus, tokenizer, damage=d, **how) if isinstance(d, str) else d for d in several]
-    shapes = _shapes(model, group)
-    for one in reversed(tables):
-        units = _check_table(one, shapes, group, symmetric)
-    table = _mean(tables).pivot(index="unit", columns="bits", values=["damage", "bytes"]).loc[list(units)]
-    chosen = [int(b) for b in table["damage"].columns]
-    _check_average(average_bits, chosen)
-    low, high = (
-        sum(packed_bytes(shape, bits, group=group, symmetric=symmetric) for shape in shapes.values())
-        for bits in (math.floor(average_bits), math.ceil(average_bits))
-    )
-    budget = math.floor(low + (average_bits - math.floor(average_bits)) * (high - low))
-    isotonic = IsotonicRegression(increasing=False)
-    falling = np.stack([isotonic.fit_transform(chosen, row) for row in table["damage"].to_numpy(float)])
-    found = _least(falling, table["bytes"].to_numpy(np.int64), budget)
-    return {name: chosen[i] for i, names in zip(found, units.values(), strict=True) for name in names}
-
-
-def _mean(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """One table of several, in each of which damages count by their share of what the fewest bits do."""
-    if len(tables) == 1:
-        return tables[0]
-    rows = [one.set_index(["unit", "bits"])["damage"] for one in tables]
-    for other in rows[1:]:
-        if set(other.index) != set(rows[0].index):
-            raise InputError("the damages are of other matrices or numbers of bits: measure them by the same settings")
-    shares = []
-    for row in rows:
-        most = row.xs(row.index.get_level_values("bits").min(), level="bits").sum()
-        shares.append(row / most if most > 0 else row)
-    mean = sum(share.reindex(rows[0].index) for share in shares) / len(shares)
-    return tables[0].assign(damage=np.asarray(mean))
 
 
 def bit_damage(
@@ -150,7 +47,7 @@ def bit_damage(
     tokenizer: PreTrainedTokenizerBase | None = None,
     *,
     damage: str = "alignment",
-    choices: Collection[int] = _CHOICES,
+    choices: Collection[int] = CHOICES,
     by: str = "matrix",
     pivot: str | None = None,
     group: str | int = "channel",
@@ -214,16 +111,16 @@ def bit_damage(
         raise InputError(f"damage={damage!r} is not known; choose one of {', '.join(map(repr, DAMAGES))}")
     if by not in ("matrix", "layer"):
         raise InputError(f"by={by!r} is not known; choose 'matrix' or 'layer'")
-    chosen = _check_choices(choices)
+    chosen = check_choices(choices)
     check_quantizer(chosen[0], group, ranges, percentile)
-    shapes = _shapes(model, group)
+    shapes = matrix_shapes(model, group)
     work = copy.deepcopy(model)
     measured: Callable[[], float] | None = None
     if damage != "weights":
         measured = _measured(work, corpus, tokenizer, damage, pivot, list(shapes), settings)
     weights, across = matrices_of(work), transposed(work, shapes)
     how: dict[str, Any] = {"group": group, "symmetric": symmetric, "ranges": ranges, "percentile": percentile}
-    units = _units(shapes, by)
+    units = units_of(shapes, by)
     rows = []
     bar = tqdm(total=len(units) * len(chosen), desc=f"{damage} by bits", unit="run", disable=not progress)
     for unit, names in units.items():
@@ -247,7 +144,7 @@ def bit_damage(
         for name, weight in before.items():
             _write(weights[name], weight)
     bar.close()
-    return pd.DataFrame(rows, columns=_COLUMNS)
+    return pd.DataFrame(rows, columns=COLUMNS)
 
 
 def _alignment(base: xr.Dataset, other: xr.Dataset, pivot: str) -> float:
@@ -348,7 +245,7 @@ def _check_labels(corpus: datasets.Dataset) -> None:
         )
 
 
-def _shapes(model: PreTrainedModel, group: str | int) -> dict[str, tuple[int, int]]:
+def matrix_shapes(model: PreTrainedModel, group: str | int) -> dict[str, tuple[int, int]]:
     """The matrices that are quantised, by name, with their shapes (unit, input)."""
     matrices = matrices_of(model)
     across = transposed(model, matrices)
@@ -362,7 +259,7 @@ def _shapes(model: PreTrainedModel, group: str | int) -> dict[str, tuple[int, in
     return out
 
 
-def _units(names: Iterable[str], by: str) -> dict[str, list[str]]:
+def units_of(names: Iterable[str], by: str) -> dict[str, list[str]]:
     """The matrices of each unit; a layer is what the first number in their names counts."""
     units: dict[str, list[str]] = {}
     for name in names:
@@ -376,73 +273,10 @@ def _write(weight: torch.nn.Parameter, values: torch.Tensor) -> None:
         weight.copy_(values)
 
 
-def _least(damage: np.ndarray, size: np.ndarray, most: int) -> list[int]:
-    """The column of every row such that the sum of the damages is least while that of the sizes is at most `most`.
-
-    Both (row, column). Of equal sums of damages the one of less size.
-    """
-    sizes, damages = np.zeros(1, np.int64), np.zeros(1)
-    kept = []
-    for s, d in zip(size, damage, strict=True):
-        sizes, damages = (sizes[:, None] + s).ravel(), (damages[:, None] + d).ravel()
-        order = np.lexsort((damages, sizes))
-        order = order[sizes[order] <= most]
-        # What does no less damage than something of no more size is beaten.
-        best = np.minimum.accumulate(damages[order])
-        order = order[np.append(True, damages[order][1:] < best[:-1])]
-        sizes, damages = sizes[order], damages[order]
-        kept.append(order)
-    at, out = len(sizes) - 1, []
-    for order in reversed(kept):
-        at, column = divmod(int(order[at]), size.shape[1])
-        out.append(column)
-    return out[::-1]
-
-
-def _check_choices(choices: Collection[int]) -> list[int]:
+def check_choices(choices: Collection[int]) -> list[int]:
+    """Return numbers of bits to choose from, ascending."""
     if isinstance(choices, str) or not isinstance(choices, Collection) or not choices:
         raise InputError(f"choices={choices!r}: expected numbers of bits to choose from, of 2 to 8, at least one")
     for bits in choices:
         check_bits("choices", bits)
     return sorted(set(choices))
-
-
-def _check_average(average_bits: float, choices: Sequence[int]) -> None:
-    if type(average_bits) is bool or not isinstance(average_bits, int | float):
-        raise InputError(f"average_bits={average_bits!r}: expected a number")
-    if not choices[0] <= average_bits <= choices[-1]:
-        raise InputError(
-            f"average_bits={average_bits}: expected {choices[0]} to {choices[-1]}, which the choices of bits span. "
-            "Choose another average, or other choices"
-        )
-
-
-def _check_table(
-    table: pd.DataFrame, shapes: Mapping[str, tuple[int, int]], group: str | int, symmetric: bool
-) -> dict[str, list[str]]:
-    """Return the matrices of each unit; raise `InputError` where a table is not one of this model."""
-    if not isinstance(table, pd.DataFrame) or not set(_COLUMNS) <= set(table.columns) or table.empty:
-        raise InputError("damage: expected the name of a measure, or a table with rows as bit_damage gives it")
-    there = set(table["unit"])
-    units = next((u for u in (_units(shapes, "matrix"), _units(shapes, "layer")) if set(u) == there), None)
-    if units is None:
-        known = {*_units(shapes, "matrix"), *_units(shapes, "layer")}
-        strange = sorted(there - known)
-        raise InputError(
-            f"damage: unit {strange[0]!r} is neither a matrix nor a layer of the model"
-            if strange
-            else "damage: expected one table of all matrices of the model, or of all layers; some are missing"
-        )
-    chosen = sorted(set(table["bits"]))
-    if table.duplicated(["unit", "bits"]).any() or len(table) != len(units) * len(chosen):
-        raise InputError("damage: expected one row for every unit and number of bits; some are missing, or come twice")
-    if not np.isfinite(table["damage"].to_numpy(float)).all():
-        raise InputError("damage: the table holds damages that are NaN or infinite")
-    for unit, bits, found in zip(table["unit"], table["bits"], table["bytes"], strict=True):
-        expected = sum(packed_bytes(shapes[n], int(bits), group=group, symmetric=symmetric) for n in units[unit])
-        if found != expected:
-            raise InputError(
-                f"damage: the table says that {unit!r} takes {found} bytes at {bits} bits, and with group={group!r} "
-                f"and symmetric={symmetric} it takes {expected}. Give group and symmetric as it was measured with"
-            )
-    return units

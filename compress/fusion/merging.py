@@ -1,0 +1,125 @@
+"""Layers become one: the tensor that they share from then on, at once or step by step in a training."""
+
+from __future__ import annotations
+
+import json
+import math
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import datasets
+import torch
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from compress.fusion.layer_similarity import layer_similarity
+from compress.fusion.pairs import module_name
+from probes.files import write_whole
+from probes.models.formats.shared_layers import apply_sharing
+
+
+class Fusing(TrainerCallback):
+    """Fuses layers of a model in place, at once or at some steps of a training."""
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        goals: Mapping[str, int],
+        similarity: str,
+        merge: str,
+        unit: str,
+        corpus: datasets.Dataset | None,
+        tokenizer: PreTrainedTokenizerBase | None,
+        seed: int,
+    ) -> None:
+        """Args: the model, how many tensors of each part go, and `fuse`'s settings of the same names."""
+        self.model, self.goals, self.similarity, self.merge, self.unit = model, dict(goals), similarity, merge, unit
+        self.corpus, self.tokenizer, self.seed = corpus, tokenizer, seed
+        self.done: list[dict[str, Any]] = []
+        self.shares: dict[int, float] = {}  # of the goals, reached at each step
+
+    def fuse(self, share: float, step: int) -> None:
+        """Fuse the most similar pairs of each part until the share of its goal is reached."""
+        counts = {part: math.floor(share * goal + 1e-9) for part, goal in self.goals.items()}
+        for fusion in self.done:
+            counts[fusion["part"]] -= 1
+        if not any(count > 0 for count in counts.values()):
+            return
+        table = layer_similarity(
+            self.model,
+            similarity=self.similarity,
+            unit=self.unit,
+            corpus=self.corpus,
+            tokenizer=self.tokenizer,
+            seed=self.seed + step,
+        )
+        generator = torch.Generator().manual_seed(self.seed + step)
+        gone: set[tuple[str, int]] = set()
+        for part, i, j, value in table.itertuples(index=False):
+            if counts.get(part, 0) > 0 and (part, i) not in gone and (part, j) not in gone:
+                self._merge(module_name(part, i), module_name(part, j), generator)
+                found = float(value) if math.isfinite(value) else None  # JSON has no NaN
+                fusion = {"part": part, "layer": int(i), "other_layer": int(j), "similarity": found}
+                self.done.append(fusion | ({"step": step} if step else {}))
+                gone.add((part, j))
+                counts[part] -= 1
+
+    def _merge(self, first: str, second: str, generator: torch.Generator) -> None:
+        """Put the tensors of two modules together as those of the first, which the second shares from now on."""
+        if self.merge == "drop" and self.unit == "layer":
+            return
+        base: Any = self.model.base_model
+        shared: dict[str, str] = dict(getattr(self.model.config, "shared_layers", None) or {})
+        sizes = [1 + sum(source == name for source in shared.values()) for name in (first, second)]
+        of_second = sizes[1] / sum(sizes)
+        modules = [base.get_submodule(name) for name in (first, second)]
+        taken = torch.rand((), generator=generator) < of_second
+        with torch.no_grad():
+            for p, q in zip(*(m.parameters() for m in modules), strict=True):
+                if self.merge == "mean":
+                    p.copy_((sizes[0] * p.double() + sizes[1] * q.double()) / sum(sizes))
+                elif self.merge == "mix":
+                    mask = torch.rand(p.shape, generator=generator) < of_second
+                    p.copy_(torch.where(mask.to(p.device), q, p))
+                elif self.merge == "freeze" and taken:
+                    p.copy_(q)
+        self._share(first, second)
+
+    def _share(self, first: str, second: str) -> None:
+        config = self.model.config
+        shared: dict[str, str] = dict(getattr(config, "shared_layers", None) or {})
+        # All that shared the second's.
+        shared = {t: first if s == second else s for t, s in shared.items()} | {second: first}
+        config.shared_layers = dict(sorted(shared.items()))
+        base: Any = self.model.base_model
+        for parameter in base.get_submodule(second).parameters():
+            parameter.grad = None
+        apply_sharing(self.model)
+        if self.merge == "freeze":
+            for parameter in base.get_submodule(first).parameters():
+                parameter.requires_grad_(False)
+                parameter.grad = None
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Fuse what was fused already, where a training goes on."""
+        saved = _saved(args.output_dir, state.global_step)
+        if saved.is_file():  # a training that goes on: what it had fused, with the weights that it had
+            self.done = json.loads(saved.read_text(encoding="utf-8"))
+            for fusion in self.done:
+                self._share(*(module_name(fusion["part"], fusion[k]) for k in ("layer", "other_layer")))
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Keep beside a checkpoint what was fused."""
+        if state.is_world_process_zero:
+            write_whole(_saved(args.output_dir, state.global_step), json.dumps(self.done) + "\n")
+
+    def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Fuse what is due at this step."""
+        if state.global_step in self.shares:
+            with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
+                self.fuse(self.shares[state.global_step], state.global_step)
+
+
+def _saved(folder: str, step: int) -> Path:
+    return Path(folder) / f"{PREFIX_CHECKPOINT_DIR}-{step}" / "fusions.json"

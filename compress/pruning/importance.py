@@ -1,0 +1,124 @@
+"""Which heads and channels matter: by their weights, by the gradient of the loss, or by given scores."""
+
+from __future__ import annotations
+
+from functools import partial
+from typing import Any
+
+import datasets
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import nn
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from probes.corpus import check_corpus
+from probes.errors import InputError
+from probes.models.facts import check_fit, classifies, embedding_rows, name_of
+from probes.models.parts import ends_of, layers_of
+from probes.states.running import evaluating
+from probes.states.tokens import batches_of
+
+
+def given_scores(values: npt.ArrayLike, shape: tuple[int, ...], named: str) -> np.ndarray:
+    """Return scores of somebody's own; raise `InputError` where they are not finite numbers of this shape."""
+    try:
+        scores = np.asarray(values, dtype=float)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"importance: expected numbers of shape ({named}) = {shape}, found {values!r}") from error
+    if scores.shape != shape:
+        raise InputError(f"importance: expected scores of shape ({named}) = {shape}, found {scores.shape}")
+    if not np.isfinite(scores).all():
+        raise InputError(f"importance: score {np.argwhere(~np.isfinite(scores))[0].tolist()} is not finite")
+    return scores
+
+
+def magnitude_scores(layer: nn.Module, family: dict[str, Any], what: str) -> np.ndarray:
+    """Frobenius norm of the product of what every head or channel writes with and reads with: (head or channel)."""
+    read, write, size = ends_of(layer, family, what)
+    into = read.weight.detach().double()
+    if read.bias is not None:
+        into = torch.cat([into, read.bias.detach().double()[:, None]], dim=1)
+    into = into.unflatten(0, (-1, size))  # (head, feature, input)
+    out = write.weight.detach().double().T.unflatten(0, (-1, size))  # (head, feature, output)
+    # |W R|^2 = trace(W'W RR'), from matrices of the size of a head.
+    squares = ((out @ out.transpose(1, 2)) * (into @ into.transpose(1, 2))).sum((1, 2))
+    return squares.clamp_min(0).sqrt().cpu().numpy()
+
+
+def taylor_scores(
+    model: PreTrainedModel,
+    family: dict[str, Any],
+    what: str,
+    counts: list[int],
+    corpus: datasets.Dataset | None,
+    tokenizer: PreTrainedTokenizerBase | None,
+) -> list[np.ndarray]:
+    """Mean over the texts of |dL/dm|, m = 1 scaling what a head or channel gives: one array a layer."""
+    if not classifies(model):
+        problem = getattr(model.config, "problem_type", None)
+        raise InputError(
+            f"importance='taylor' needs a head that gives each text one of several classes, found "
+            f"{type(model).__name__} with problem_type={problem!r}, num_labels={model.config.num_labels}. "
+            "Give a model with such a head, or choose 'magnitude'"
+        )
+    corpus, tokenizer = check_measurable(model, corpus, tokenizer, "taylor")
+    codes = _label_codes(model, corpus)
+    where, batches = batches_of(model, tokenizer, corpus, name_of(model))
+    writers = [ends_of(layer, family, what)[1] for layer in layers_of(model, family)]
+    totals = [np.zeros(n) for n in counts]
+    scales: list[torch.Tensor] = []
+
+    def scaled(number: int, _module: nn.Module, inputs: tuple[torch.Tensor]) -> tuple[torch.Tensor]:
+        given = inputs[0].unflatten(-1, (counts[number], -1))  # (text, token, head, feature)
+        return ((given * scales[number][:, None, :, None].to(given.dtype)).flatten(-2),)
+
+    hooks = [writer.register_forward_pre_hook(partial(scaled, i)) for i, writer in enumerate(writers)]
+    try:
+        with evaluating(model, where), torch.enable_grad():
+            for rows, inputs in batches():
+                scales[:] = [torch.ones(len(rows), n, device=where, requires_grad=True) for n in counts]
+                wanted = codes[torch.from_numpy(rows)].to(where)
+                # A sum, so that each text's gradient is its own, whatever the batch.
+                loss = nn.functional.cross_entropy(model(**inputs).logits.float(), wanted, reduction="sum")
+                for total, gradient in zip(totals, torch.autograd.grad(loss, scales), strict=True):
+                    total += gradient.abs().double().sum(0).cpu().numpy()
+    finally:
+        for hook in hooks:
+            hook.remove()
+    means = [total / len(corpus) for total in totals]
+    for number, values in enumerate(means):
+        if not np.isfinite(values).all():
+            raise InputError(f"importance='taylor': a gradient in layer {number} is not finite. Look at the weights")
+    return means
+
+
+def _label_codes(model: PreTrainedModel, corpus: datasets.Dataset) -> torch.Tensor:
+    """The number of every text's class, named as the head names it or by its number."""
+    if "label" not in corpus.column_names:
+        raise InputError("importance='taylor' needs a corpus with labels, and it has no column 'label'")
+    names = {str(i): i for i in range(model.config.num_labels or 0)}
+    named = {str(name): int(i) for i, name in (model.config.id2label or {}).items()}
+    labels = [str(label) for label in corpus["label"]]
+    known = named if set(labels) <= set(named) else names
+    for row, label in enumerate(labels):
+        if label not in known:
+            raise InputError(
+                f"importance='taylor': row {row}: label {label!r} is no class of the model, which "
+                f"has {', '.join(map(repr, list(named)[:10]))}. Name them as the labels are, in model.config.id2label"
+            )
+    return torch.tensor([known[label] for label in labels])
+
+
+def check_measurable(
+    model: PreTrainedModel, corpus: datasets.Dataset | None, tokenizer: PreTrainedTokenizerBase | None, importance: str
+) -> tuple[datasets.Dataset, PreTrainedTokenizerBase]:
+    """Return the corpus, checked, and the tokenizer."""
+    if corpus is None or tokenizer is None:
+        lacking = " and ".join(n for n, v in (("corpus", corpus), ("tokenizer", tokenizer)) if v is None)
+        raise InputError(
+            f"importance={importance!r} is measured on texts: {lacking} missing. Give corpus= and tokenizer="
+        )
+    corpus = check_corpus(corpus)
+    check_fit(embedding_rows(model), tokenizer, name_of(model))
+    return corpus, tokenizer

@@ -1,0 +1,29 @@
+"""One short function a published method: a schedule plus objectives. Files: pruning, quantization, distillation."""
+
+from compress.recipes.distillation import (
+    codir,
+    contrastive_distillation,
+    meta_distillation,
+    relational_distillation,
+)
+from compress.recipes.pruning import (
+    aligned_weights,
+    magnitude_pruning,
+    self_distilled_pruning,
+    sparse_bert,
+    sparse_progressive_distillation,
+)
+from compress.recipes.quantization import self_distilled_quantization
+
+__all__ = [
+    "aligned_weights",
+    "codir",
+    "contrastive_distillation",
+    "magnitude_pruning",
+    "meta_distillation",
+    "relational_distillation",
+    "self_distilled_pruning",
+    "self_distilled_quantization",
+    "sparse_bert",
+    "sparse_progressive_distillation",
+]

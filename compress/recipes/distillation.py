@@ -1,0 +1,233 @@
+"""Published methods that distil a model into fewer layers."""
+
+from __future__ import annotations
+
+import copy
+from pathlib import Path
+from typing import Any, Literal
+
+import datasets
+import pandas as pd
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from compress.distillation.distill import distill
+from compress.objectives.base import Objective
+from compress.objectives.contrast import CRD, CoDIR
+from compress.objectives.domains import DomainHead, transferability
+from compress.objectives.labels import CrossEntropy, SoftLabels
+from compress.objectives.texts import Relational
+from compress.objectives.transferability import MetaTeacher, Transferable
+from compress.training.loop import check_settings
+from compress.training.loop import train as run_training
+from probes.errors import InputError
+from probes.models.facts import size_of
+
+
+def codir(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: datasets.Dataset,
+    *,
+    layers: int,
+    steps: int,
+    beta: float = 0.5,
+    temperature: float = 2.0,
+    contrast: float = 0.1,
+    **settings: Any,
+) -> PreTrainedModel:
+    """Distil a fine-tuned model into fewer layers, its intermediate states by contrast with those of other texts.
+
+    Args:
+        model: the fine-tuned model, also the teacher; it is not changed.
+        tokenizer: of the model.
+        train: a corpus with labels.
+        layers: of the student.
+        steps: updates of the weights.
+        beta: what the soft labels count; the labels count 1 - beta.
+        temperature: of the soft labels.
+        contrast: what the contrast counts.
+        settings: of `compress.distill`.
+
+    Raises:
+        InputError: what `compress.CoDIR` and `compress.distill` raise.
+
+    Notes:
+        Sun, Gan, Cheng, Fang, Wang and Liu 2020, arXiv 2009.14167, with the published loss and mean pooling; the weight
+        of the contrast is a choice made here.
+    """
+    parts: list[Objective] = [
+        CrossEntropy(weight=1 - beta),
+        SoftLabels(weight=beta, temperature=temperature),
+        CoDIR(weight=contrast),
+    ]
+    return _distill(model, tokenizer, train, parts, layers, steps, settings)
+
+
+def contrastive_distillation(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: datasets.Dataset,
+    *,
+    layers: int,
+    steps: int,
+    negatives: Literal["uniform", "classes", "instances"] = "instances",
+    mixup: float | None = None,
+    contrast: float = 0.8,
+    temperature: float = 4.0,
+    **settings: Any,
+) -> PreTrainedModel:
+    """Distil a fine-tuned model into fewer layers by contrast, with negatives that its own representations choose.
+
+    Args:
+        model: the fine-tuned model, also the teacher; it is not changed.
+        tokenizer: of the model.
+        train: a corpus with labels.
+        layers: of the student.
+        steps: updates of the weights.
+        negatives: of similar "classes", similar "instances", or drawn alike ("uniform").
+        mixup: interpolate latents into further negatives, with this parameter of the Beta distribution.
+        contrast: what the contrast counts.
+        temperature: of the soft labels.
+        settings: of `compress.distill`.
+
+    Raises:
+        InputError: what `compress.CRD` and `compress.distill` raise.
+
+    Notes:
+        The papers, and what is a choice made here, are named by `compress.CRD`.
+    """
+    parts: list[Objective] = [
+        CrossEntropy(),
+        SoftLabels(temperature=temperature),
+        CRD(weight=contrast, negatives=negatives, mixup=mixup),
+    ]
+    return _distill(model, tokenizer, train, parts, layers, steps, settings)
+
+
+def relational_distillation(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: datasets.Dataset,
+    *,
+    layers: int,
+    steps: int,
+    relations: float = 1.0,
+    temperature: float = 2.0,
+    **settings: Any,
+) -> PreTrainedModel:
+    """Distil a fine-tuned model into fewer layers by how texts lie to each other, in distances and angles.
+
+    Args:
+        model: the fine-tuned model, also the teacher; it is not changed.
+        tokenizer: of the model.
+        train: a corpus with labels.
+        layers: of the student.
+        steps: updates of the weights.
+        relations: what the distances and angles count.
+        temperature: of the soft labels.
+        settings: of `compress.distill`.
+
+    Raises:
+        InputError: what `compress.Relational` and `compress.distill` raise.
+
+    Notes:
+        Park, Kim, Lu and Cho 2019, arXiv 1904.05068; soft labels beside it, and all weights, are choices made here.
+    """
+    parts: list[Objective] = [CrossEntropy(), SoftLabels(temperature=temperature), Relational(weight=relations)]
+    return _distill(model, tokenizer, train, parts, layers, steps, settings)
+
+
+def meta_distillation(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: datasets.Dataset,
+    *,
+    layers: int,
+    steps: int,
+    teacher_steps: int | None = None,
+    domain: str = "language",
+    domain_weight: float = 0.5,
+    temperature: float = 2.0,
+    **settings: Any,
+) -> PreTrainedModel:
+    """Distil a model into fewer layers by way of a teacher of several domains, by texts that are typical of them all.
+
+    In three trainings: a copy of the model becomes the teacher, each text counted by its transferability and the
+    domains corrupted; then, for half the steps, hidden states, attention maps and domain features of the student come
+    close to the teacher's; then its class probabilities do.
+
+    Args:
+        model: the model, fine-tuned or not, with a head for the task; it is not changed.
+        tokenizer: of the model.
+        train: a corpus with labels, of two domains at least.
+        layers: of the student.
+        steps: updates of the student, at least 2.
+        teacher_steps: updates of the teacher; by default once through the rows of `train`.
+        domain: the column that names the domain of a text: "language", "label" or any other.
+        domain_weight: what the corrupted domains count, for teacher and student.
+        temperature: of the soft labels.
+        settings: of `compress.distill`; those of a training hold for all three, but for what changes or measures the
+            student. In a `folder` each training has its own.
+
+    Returns:
+        The student. Its `history` has the steps of both its trainings, `config.compression` what was done in the
+        second, and under `before` in the first.
+
+    Raises:
+        InputError: there are fewer than 2 steps; a teacher is given; what `compress.transferability`,
+            `compress.Transferable` and `compress.distill` raise.
+
+    Notes:
+        Pan et al. 2021 (Meta-KD), arXiv 2012.01266. Choices made here: one student for all domains, made of layers of
+        `model`, and two trainings of the same length.
+    """
+    if steps < 2:
+        raise InputError(f"steps={steps}: expected at least 2, one by layers and one by class probabilities")
+    made = {name: settings[name] for name in ("keep", "hidden_size", "initialise", "student") if name in settings}
+    check_settings({k: v for k, v in settings.items() if k not in made}, train, tokenizer, steps)
+    if "teacher" in settings:
+        raise InputError("teacher=...: this recipe trains its own, of model: leave it out")
+    # A student without training, so that what cannot be made of the model is refused before its teacher is trained.
+    matched = isinstance(made.get("keep"), str) and made["keep"] == "matched"  # which takes text
+    distill(model, layers=layers, **made | ({"keep": "uniform"} if matched else {}))
+    soft_labels = SoftLabels(temperature=temperature)
+    folder = settings.pop("folder", None)
+    folders = {name: Path(folder) / name if folder else None for name in ("teacher", "layers", "probabilities")}
+    shared = ("batch_size", "learning_rate", "accumulate", "save_every", "seed", "progress")
+    common = {name: settings[name] for name in shared if name in settings}
+    transfer = transferability(model, tokenizer, train, domain=domain, progress=settings.get("progress", True))
+    head = DomainHead(sorted(set(transfer["domain"])), size_of(model, "hidden_size"), seed=settings.get("seed", 0))
+    teacher, size = copy.deepcopy(model), settings.get("batch_size", 32)
+    size = size if isinstance(size, int) and size > 0 else 1  # what is no size of a batch is refused by the training
+    run_training(
+        teacher,
+        tokenizer,
+        train,
+        objective=[MetaTeacher(transfer, head, domain_weight=domain_weight)],
+        steps=-(-len(transfer) // size) if teacher_steps is None else teacher_steps,
+        folder=folders["teacher"],
+        **common,
+    )
+    transferable = Transferable(transfer, head, domain_weight=domain_weight)
+    given = {"teacher": teacher, "folder": folders["layers"]} | settings
+    halfway = _distill(model, tokenizer, train, [transferable], layers, steps // 2, given)
+    for name in made:
+        settings.pop(name)
+    given = {"teacher": teacher, "folder": folders["probabilities"], "student": halfway} | settings
+    student = _distill(model, tokenizer, train, [soft_labels], None, steps - steps // 2, given)
+    first, second = (pd.DataFrame(vars(s)["history"]) for s in (halfway, student))
+    second["step"] += steps // 2
+    vars(student)["history"] = pd.concat([first, second], ignore_index=True)
+    return student
+
+
+def _distill(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: datasets.Dataset,
+    objective: list[Objective],
+    layers: int | None,
+    steps: int,
+    settings: dict[str, Any],
+) -> PreTrainedModel:
+    return distill(model, layers=layers, train=train, tokenizer=tokenizer, steps=steps, objective=objective, **settings)

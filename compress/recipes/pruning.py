@@ -1,0 +1,206 @@
+"""Published methods that prune while they distil."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import datasets
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from compress.objectives.base import Objective
+from compress.objectives.labels import CrossEntropy, SoftLabels
+from compress.objectives.layers import Attentions, HiddenStates
+from compress.objectives.texts import CrossCorrelation, RepresentationCosine, RepresentationMSE
+from compress.objectives.weights import AlignedWeights
+from compress.pruning.grafting import Grafting
+from compress.pruning.prune import prune
+from probes.errors import InputError
+
+
+def magnitude_pruning(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: datasets.Dataset,
+    *,
+    sparsity: float,
+    steps: int,
+    **settings: Any,
+) -> PreTrainedModel:
+    """Prune a fine-tuned model by magnitude in equal steps while it is trained on its labels: what others are held to.
+
+    Args:
+        model: the fine-tuned model; it is not changed.
+        tokenizer: of the model.
+        train: a corpus with labels.
+        sparsity, steps, settings: as in `compress.prune`.
+
+    Notes:
+        Han, Pool, Tran and Dally 2015, arXiv 1506.02626, with one training over all prunings.
+    """
+    return _prune(model, tokenizer, train, [CrossEntropy()], sparsity, steps, settings)
+
+
+def self_distilled_pruning(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: datasets.Dataset,
+    *,
+    sparsity: float,
+    steps: int,
+    variant: Literal["cross_correlation", "soft_labels", "mse", "cosine"] = "cross_correlation",
+    alpha: float = 0.5,
+    temperature: float = 2.0,
+    **settings: Any,
+) -> PreTrainedModel:
+    """Prune a fine-tuned model by magnitude while the model before any pruning is distilled into it.
+
+    Args:
+        model: the fine-tuned model, also the teacher; it is not changed.
+        tokenizer: of the model.
+        train: a corpus with labels.
+        sparsity, steps, settings: as in `compress.prune`.
+        variant: what is distilled: the cross-correlation of the representations with those of the teacher, its class
+            probabilities, or the representations by squared difference or by cosine.
+        alpha: what the distillation counts; for soft labels the labels count 1 - alpha.
+        temperature: of the soft labels.
+
+    Raises:
+        InputError: the variant is not known; what `compress.prune` raises.
+
+    Notes:
+        O' Neill, Dutta and Assem 2021, arXiv 2109.15014; the weights are a choice made here.
+    """
+    distilled: dict[str, list[Objective]] = {
+        "cross_correlation": [CrossEntropy(), CrossCorrelation(weight=alpha)],
+        "soft_labels": [CrossEntropy(weight=1 - alpha), SoftLabels(weight=alpha, temperature=temperature)],
+        "mse": [CrossEntropy(), RepresentationMSE(weight=alpha)],
+        "cosine": [CrossEntropy(), RepresentationCosine(weight=alpha)],
+    }
+    if variant not in distilled:
+        raise InputError(f"variant={variant!r} is not known; choose one of {', '.join(map(repr, distilled))}")
+    return _prune(model, tokenizer, train, distilled[variant], sparsity, steps, settings)
+
+
+def aligned_weights(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: datasets.Dataset,
+    *,
+    sparsity: float,
+    steps: int,
+    form: Literal["cosine", "frobenius"] = "cosine",
+    weight: float = 0.1,
+    reference: PreTrainedModel | None = None,
+    **settings: Any,
+) -> PreTrainedModel:
+    """Prune a fine-tuned model by magnitude while each unit is kept aligned with the same unit before any pruning.
+
+    Args:
+        model: the fine-tuned model; it is not changed.
+        tokenizer: of the model.
+        train: a corpus with labels.
+        sparsity, steps, settings: as in `compress.prune`.
+        form: "cosine" ignores the length of a unit, "frobenius" does not.
+        weight: what the alignment counts.
+        reference: whose units are kept; by default the model's own, or give the pretrained model.
+
+    Notes:
+        O' Neill, Dutta and Assem 2022, arXiv 2204.01385; the formulas are a choice made here, see
+        `compress.objectives.AlignedWeights`.
+    """
+    aligned = AlignedWeights(model if reference is None else reference, form=form, weight=weight)
+    return _prune(model, tokenizer, train, [CrossEntropy(), aligned], sparsity, steps, settings)
+
+
+def sparse_bert(
+    pretrained: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: datasets.Dataset,
+    *,
+    teacher: PreTrainedModel,
+    sparsity: float = 0.95,
+    steps: int,
+    **settings: Any,
+) -> PreTrainedModel:
+    """Prune a pretrained model while it learns a task from a model that was fine-tuned on it.
+
+    Args:
+        pretrained: the model before fine-tuning, with a head for the task; it is not changed.
+        tokenizer: of both.
+        train: a corpus; labels are not used.
+        teacher: the fine-tuned model, of the same depth and width.
+        sparsity, steps, settings: as in `compress.prune`; pruned is by a cubic schedule, 100 times or fewer.
+
+    Notes:
+        Xu, Yen, Zhao and Xiao 2021, arXiv 2104.08682: attention maps, hidden states and soft labels at once, no hard
+        labels. Attention is compared as probabilities, not as scores.
+    """
+    layers = pretrained.config.num_hidden_layers
+    parts: list[Objective] = [Attentions(weight=layers), HiddenStates(weight=layers + 1), SoftLabels()]
+    settings = {"teacher": teacher, "schedule": "cubic", "prunings": min(100, max(1, steps // 2))} | settings
+    return _prune(pretrained, tokenizer, train, parts, sparsity, steps, settings)
+
+
+def sparse_progressive_distillation(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: datasets.Dataset,
+    *,
+    sparsity: float = 0.9,
+    steps: int,
+    probability: float = 0.8,
+    prune_until: float = 1 / 2,
+    alone_from: float = 2 / 3,
+    **settings: Any,
+) -> PreTrainedModel:
+    """Prune a fine-tuned model block by block inside the model itself, so that it learns without overfitting.
+
+    In three stages: the blocks are pruned while each stands, with some probability, in its place in the frozen model,
+    whose own block is used otherwise; then that probability rises to 1; then the pruned model is trained alone. All the
+    while attention maps, hidden states and soft labels of the model are distilled.
+
+    Args:
+        model: the fine-tuned model, also the teacher; it is not changed.
+        tokenizer: of the model.
+        train: a corpus; labels are not used.
+        sparsity, steps, settings: as in `compress.prune`; pruned is by a cubic schedule, 12 times or fewer.
+        probability, prune_until, alone_from: as in `compress.pruning.grafting.Grafting`.
+
+    Raises:
+        InputError: what `Grafting` and `compress.prune` raise.
+
+    Notes:
+        Huang et al. 2022, arXiv 2110.08190: blocks only are trained, and the learning rate decays once until the
+        pruning ends and once after it. The authors' learning rates (1.6e-4 and above) are higher than the default here.
+        Attention is compared as probabilities, and padding is left out, see `compress.objectives`.
+    """
+    layers, classes = model.config.num_hidden_layers, max(1, len(model.config.id2label or {}))
+    parts: list[Objective] = [
+        Attentions(weight=layers),
+        HiddenStates(weight=layers + 1),
+        SoftLabels(weight=1 / classes),
+    ]
+    teacher = settings.pop("teacher", model)
+    grafting = Grafting(
+        teacher,
+        probability=probability,
+        prune_until=prune_until,
+        alone_from=alone_from,
+        seed=settings.get("seed", 0),
+    )
+    how = {"teacher": teacher, "schedule": "cubic", "prunings": min(12, max(1, int(steps * prune_until)))} | settings
+    how["callbacks"] = [grafting, *how.get("callbacks", ())]
+    return _prune(model, tokenizer, train, parts, sparsity, steps, {"prune_until": prune_until} | how)
+
+
+def _prune(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: datasets.Dataset,
+    objective: list[Objective],
+    sparsity: float,
+    steps: int,
+    settings: dict[str, Any],
+) -> PreTrainedModel:
+    how: dict[str, Any] = {"schedule": "uniform", "prunings": min(10, max(1, steps // 2))} | settings
+    return prune(model, sparsity=sparsity, train=train, tokenizer=tokenizer, steps=steps, objective=objective, **how)

@@ -1,0 +1,66 @@
+"""Published methods that quantise while they distil."""
+
+from __future__ import annotations
+
+from typing import Any, Literal
+
+import datasets
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from compress.objectives.base import Objective
+from compress.objectives.labels import CrossEntropy, SoftLabels
+from compress.objectives.layers import AttentionOutputs, HiddenStates
+from compress.quantization.codebooks import product_quantize
+from compress.quantization.quantize import quantize
+from probes.errors import InputError
+
+
+def self_distilled_quantization(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: datasets.Dataset,
+    *,
+    steps: int,
+    variant: Literal["attention_and_logits", "logits", "attention", "hidden_states"] = "attention_and_logits",
+    host: Literal["quant_noise", "product"] = "quant_noise",
+    alpha: float = 0.5,
+    beta: float = 1.0,
+    temperature: float = 2.0,
+    **settings: Any,
+) -> PreTrainedModel:
+    """Quantise a fine-tuned model in training, while the model in full precision is distilled into it.
+
+    Args:
+        model: the fine-tuned model, also the teacher; it is not changed.
+        tokenizer: of the model.
+        train: a corpus with labels.
+        steps: updates of the weights.
+        variant: what is distilled beside the labels: what each attention head gives, the class probabilities, both, or
+            the hidden states.
+        host: "quant_noise" rounds random blocks in training and all in the end (`compress.quantize`), "product" gives
+            one layer after another few codewords (`compress.product_quantize`).
+        alpha, beta: what class probabilities count, and what heads or hidden states do.
+        temperature: of the class probabilities.
+        settings: of the host: bits, group, noise, ... or codes, block, ..., and of `compress.training.train`.
+
+    Raises:
+        InputError: variant or host is not known; what the host raises.
+
+    Notes:
+        O' Neill and Dutta 2023, arXiv 2307.05972, its objectives as recalled. With the host "product" the attention of
+        all layers is compared all along, not only of those that are quantised by then.
+    """
+    logits = SoftLabels(weight=alpha, temperature=temperature)
+    distilled: dict[str, list[Objective]] = {
+        "attention_and_logits": [logits, AttentionOutputs(weight=beta)],
+        "logits": [logits],
+        "attention": [AttentionOutputs(weight=beta)],
+        "hidden_states": [HiddenStates(weight=beta)],
+    }
+    hosts = {"quant_noise": quantize, "product": product_quantize}
+    if variant not in distilled:
+        raise InputError(f"variant={variant!r} is not known; choose one of {', '.join(map(repr, distilled))}")
+    if host not in hosts:
+        raise InputError(f"host={host!r} is not known; choose one of {', '.join(map(repr, hosts))}")
+    objective = [CrossEntropy(), *distilled[variant]]
+    return hosts[host](model, tokenizer=tokenizer, train=train, steps=steps, objective=objective, **settings)
