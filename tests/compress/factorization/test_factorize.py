@@ -5,7 +5,6 @@ import itertools
 import json
 import math
 import re
-import sys
 
 import numpy as np
 import pandas as pd
@@ -19,6 +18,7 @@ from compress.factorization.budget import ranks_by_budget
 from compress.factorization.factorize import factorize
 from compress.factorization.factors import Matrix, free_matrices, put_factors
 from compress.factorization.low_rank import LowRank
+from compress.factorization.moments import second_moments
 from compress.factorization.tensor_train import TensorTrain, balanced, filled_sizes, tensor_train
 from compress.matrices import block_matrices
 from compress.objectives.labels import CrossEntropy
@@ -384,11 +384,10 @@ def test_on_texts_the_outputs_are_the_nearest_there_are(classifier, corpus, make
 
 
 def test_the_second_moment_is_that_of_all_tokens_but_padding(classifier, corpus, make_tokenizer):
-    module = sys.modules["compress.factorization.factorize"]
     tokenizer = make_tokenizer()
     before = weights(classifier)
     matrices = free_matrices(classifier, None, True)
-    found = module._second_moments(classifier.train(), matrices, corpus, tokenizer)
+    found = second_moments(classifier.train(), matrices, corpus, tokenizer)
     assert classifier.training
     assert same(weights(classifier), before)
     assert not any(m._forward_pre_hooks for m in classifier.modules())
