@@ -2,16 +2,11 @@
 
 import copy
 import json
-from itertools import combinations, pairwise
 
-import datasets
 import numpy as np
-import pandas as pd
 import pytest
-import scipy
 import torch
 import transformers
-from stops import Stops
 
 import compress
 import probes
@@ -24,8 +19,6 @@ from compress.quantization.deploy import deploy
 from probes.models.fingerprint import weights_fingerprint
 from probes.models.formats.shared_layers import apply_sharing, unshare
 
-BY_WEIGHTS = ("euclidean", "cosine", "kl", "wasserstein", "emd", "covariance", "weight_cka", "moments")
-SIMILARITIES = ("cosine", "weight_cka")
 PARTS = [
     f"encoder.layer.*.{name}"
     for name in (
@@ -40,272 +33,8 @@ PARTS = [
 QUIET = {"batch_size": 8, "learning_rate": 1e-3, "progress": False}
 
 
-@pytest.fixture
-def corpus():
-    words = ["red", "big", "small", "dog", "cat", "bird", "ran", "sang", "house", "tree"]
-    draw = np.random.default_rng(0)
-    texts = [" ".join(draw.choice(words, draw.integers(2, 9))) for _ in range(40)]
-    return datasets.Dataset.from_dict(
-        {
-            "id": [str(i) for i in range(40)],
-            "language": ["en", "de"] * 20,
-            "text": texts,
-            "label": [f"LABEL_{i % 3}" for i in range(40)],
-        }
-    )
-
-
-@pytest.fixture
-def make(tiny_models):
-    """A tiny classifier whose matrices are far enough from 0 for their similarities to differ."""
-
-    def of(layers=4, architecture="BertForSequenceClassification", **changes):
-        changes.setdefault("num_hidden_layers", layers)
-        model = tiny_models(architecture, **changes)
-        torch.manual_seed(1)
-        with torch.no_grad():
-            for weight in block_matrices(model).values():
-                weight.add_(0.5 * torch.randn_like(weight))
-        return model
-
-    return of
-
-
-def matrix(model, part, number):
-    return model.base_model.get_submodule(part.replace("*", str(number)))
-
-
-def by_hand(a, b, similarity):
-    """The formulas once more, on float64 arrays (output, input), by numpy and scipy."""
-    if similarity == "euclidean":
-        return np.sqrt(sum((x - y) ** 2 for x, y in zip(a.ravel(), b.ravel(), strict=True)))
-    if similarity == "cosine":
-        return np.mean([1 - scipy.spatial.distance.cosine(x, y) for x, y in zip(a, b, strict=True)])
-    p, q = (scipy.special.softmax(w.ravel()) for w in (a, b))
-    if similarity == "kl":
-        return abs(scipy.stats.entropy(p, q))
-    if similarity == "wasserstein":
-        return scipy.stats.wasserstein_distance(p, q)
-    if similarity == "emd":
-        costs = []
-        for places in torch.randint(a.size, (10, 100), generator=torch.Generator().manual_seed(5)).numpy():
-            cost = np.abs(a.ravel()[places][:, None] - b.ravel()[places])
-            costs.append(cost[scipy.optimize.linear_sum_assignment(cost)].mean())
-        return np.mean(costs)
-    if similarity == "covariance":
-        sizes = [np.linalg.norm(np.cov((w - w.mean(0)) / w.std(0))) for w in (a, b)]
-        return abs(sizes[0] - sizes[1])
-    if similarity == "weight_cka":
-        a, b = (w - w.mean(0) for w in (a, b))
-        return np.trace(a @ b.T) / np.sqrt(np.trace(a @ a.T) * np.trace(b @ b.T))
-    assert similarity == "moments"
-    return np.sqrt(abs(a.mean() - b.mean()) + abs(a.std() - b.std()))
-
-
-# --- which layers are alike ------------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("similarity", BY_WEIGHTS)
-def test_every_similarity_is_that_of_the_formula(make, similarity):
-    model = make(3)
-    table = layer_similarity(model, similarity=similarity, seed=5)
-    assert table.groupby("part", sort=False).size().to_dict() == dict.fromkeys(PARTS, 3)
-    for part, i, j, value in table.itertuples(index=False):
-        a, b = (matrix(model, part, n).weight.detach().double().numpy() for n in (i, j))
-        assert i < j
-        assert value == pytest.approx(by_hand(a, b, similarity), rel=1e-9, abs=1e-12), (part, i, j)
-    kind = "similarity" if similarity in SIMILARITIES else "distance"
-    assert table.attrs == {"similarity": similarity, "kind": kind, "unit": "matrix"}
-    for _, rows in table.groupby("part"):  # the most similar first
-        assert rows["value"].is_monotonic_decreasing if kind == "similarity" else rows["value"].is_monotonic_increasing
-        assert rows["value"].nunique() == 3
-    whole = layer_similarity(model, similarity=similarity, seed=5, unit="layer")
-    means = table.groupby(["layer", "other_layer"])["value"].mean()
-    assert set(whole["part"]) == {"encoder.layer.*"}
-    for _, i, j, value in whole.itertuples(index=False):
-        assert value == pytest.approx(means[i, j], rel=1e-12)
-
-
-@pytest.mark.parametrize("similarity", ["cosine", "covariance", "weight_cka"])
-def test_rows_are_output_units_however_a_matrix_is_stored(make, similarity):
-    model = make(architecture="GPT2LMHeadModel", n_layer=2, num_hidden_layers=2)
-    table = layer_similarity(model, similarity=similarity).set_index("part")
-    a, b = (block.mlp.c_fc.weight.detach().double().numpy().T for block in model.transformer.h)
-    assert a.shape == (48, 12)
-    assert table.loc["h.*.mlp.c_fc", "value"] == pytest.approx(by_hand(a, b, similarity), rel=1e-9)
-    assert table.loc["h.*.mlp.c_fc", "value"] != pytest.approx(by_hand(a.T, b.T, similarity), rel=1e-3)
-
-
-@pytest.mark.parametrize("similarity", BY_WEIGHTS)
-def test_equal_layers_come_first_and_the_opposite_last(make, similarity):
-    model = make()
-    first, other = (model.bert.encoder.layer[i].intermediate.dense.weight for i in (1, 3))
-    far = model.bert.encoder.layer[2].intermediate.dense.weight
-    with torch.no_grad():
-        other.copy_(first)
-        # What each of them must find far away: in another direction, or of another spread.
-        far.copy_(-5 * first if similarity != "covariance" else far.round())
-        if similarity == "covariance":
-            far.copy_(torch.randn(len(far), 1) * torch.ones_like(far))  # columns all alike: their rows do not vary
-    rows = layer_similarity(model, similarity=similarity).query("part == 'encoder.layer.*.intermediate.dense'")
-    assert rows.iloc[0][["layer", "other_layer"]].tolist() == [1, 3]
-    assert rows.iloc[0]["value"] == pytest.approx(1 if similarity in SIMILARITIES else 0, abs=1e-12)
-    assert 2 in rows.iloc[-1][["layer", "other_layer"]].tolist()
-    fused = fuse(model, share=0.25, similarity=similarity)
-    assert fused.config.compression["groups"]["encoder.layer.*.intermediate.dense"] == [[1, 3]]
-    assert torch.equal(fused.bert.encoder.layer[3].intermediate.dense.weight, first)
-    # Without the plant another pair comes first: the test above can fail.
-    with torch.no_grad():
-        other.copy_(-5 * far.flip(0) + 1)
-    rows = layer_similarity(model, similarity=similarity).query("part == 'encoder.layer.*.intermediate.dense'")
-    assert rows.iloc[0][["layer", "other_layer"]].tolist() != [1, 3]
-
-
-def cka(x, y):
-    x, y = (v - v.mean(0) for v in (x, y))
-    return np.linalg.norm(x.T @ y) ** 2 / (np.linalg.norm(x.T @ x) * np.linalg.norm(y.T @ y))
-
-
-def test_cka_is_that_of_what_the_matrices_and_layers_give(make, make_tokenizer, corpus):
-    model, tokenizer = make(3).eval(), make_tokenizer()
-    states = {}
-
-    def watch(key):
-        def hook(_module, _inputs, output):
-            output = output[0] if isinstance(output, tuple) else output
-            states.setdefault(key, []).append(output[0, 1:-1].double().mean(0).numpy())  # without [CLS] and [SEP]
-
-        return hook
-
-    for i, layer in enumerate(model.bert.encoder.layer):
-        layer.register_forward_hook(watch(("encoder.layer.*", i)))
-        for part in PARTS:
-            matrix(model, part, i).register_forward_hook(watch((part, i)))
-    with torch.no_grad():
-        for text in corpus["text"]:
-            model(**tokenizer(text, return_tensors="pt"))
-    states = {k: np.array(v) for k, v in states.items()}
-    for unit, parts in (("matrix", PARTS), ("layer", ["encoder.layer.*"])):
-        table = layer_similarity(make(3), similarity="cka", unit=unit, corpus=corpus, tokenizer=tokenizer)
-        assert list(dict.fromkeys(table["part"])) == parts
-        for part, i, j, value in table.itertuples(index=False):
-            assert value == pytest.approx(cka(states[part, i], states[part, j]), abs=1e-5)
-        assert all(rows["value"].is_monotonic_decreasing for _, rows in table.groupby("part"))
-        assert table.attrs["kind"] == "similarity"
-
-
-def test_a_layer_that_changes_little_is_found_by_cka(make, make_tokenizer, corpus):
-    model = make()
-    with torch.no_grad():
-        layer = model.bert.encoder.layer[2]
-        for output in (layer.attention.output, layer.output):
-            output.dense.weight.zero_()
-            output.dense.bias.zero_()
-    options = {"similarity": "cka", "unit": "layer", "tokenizer": make_tokenizer()}
-    table = layer_similarity(model, corpus=corpus, **options)
-    assert table.iloc[0][["layer", "other_layer"]].tolist() == [1, 2]
-    fused = fuse(model, share=0.25, corpus=corpus, **options)
-    assert fused.config.compression["groups"] == {"encoder.layer.*": [[1, 2]]}
-    assert fused.config.compression["fusions"][0]["similarity"] == pytest.approx(table.iloc[0]["value"])
-    # The rows that are trained on stand in for a corpus.
-    half = [i < 20 for i in range(40)]
-    split = corpus.add_column("split", ["train" if h else "test" for h in half])
-    trained = fuse(model, share=0.25, train=split, **options)
-    only = fuse(model, share=0.25, corpus=corpus.select(range(20)), **options)
-    found, expected, whole = (f.config.compression["fusions"][0]["similarity"] for f in (trained, only, fused))
-    assert found == pytest.approx(expected, rel=1e-9)
-    assert found != pytest.approx(whole, rel=1e-6)
-
-
-def test_what_has_no_value_comes_last(make):
-    model = make()
-    with torch.no_grad():
-        model.bert.encoder.layer[0].output.dense.weight.fill_(1)  # less its mean, nothing is left of it
-    rows = layer_similarity(model, similarity="weight_cka").query("part == 'encoder.layer.*.output.dense'")
-    assert rows["value"].isna().tolist() == [False] * 3 + [True] * 3
-    assert (rows["layer"].iloc[3:] == 0).all()
-    with torch.no_grad():
-        model.bert.encoder.layer[1].output.dense.weight[0, 0] = float("nan")
-    with pytest.raises(probes.InputError, match=r"encoder.layer.1.output.dense: its weights are not all finite"):
-        fuse(model)
-
-
-# --- what they become ------------------------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def planted(make):
-    """Of the query matrices 0, 1 and 3 are near each other, 0 and 1 most; biases apart."""
-    model = make()
-    layers = model.bert.encoder.layer
-    with torch.no_grad():
-        base = layers[0].attention.self.query.weight
-        layers[1].attention.self.query.weight.copy_(base + 1e-3)
-        layers[3].attention.self.query.weight.copy_(base + 3e-3)
-        for i, layer in enumerate(layers):
-            layer.attention.self.query.bias.fill_(float(i))
-    return model
-
-
 def queries(model):
     return [layer.attention.self.query for layer in model.bert.encoder.layer]
-
-
-def test_the_mean_is_of_all_that_share_it(planted):
-    before = copy.deepcopy(planted.state_dict())
-    w = [q.weight.double() for q in queries(planted)]
-    pair, group = (queries(fuse(planted, share=share)) for share in (0.25, 0.5))
-    assert torch.allclose(pair[0].weight.double(), (w[0] + w[1]) / 2, rtol=0, atol=1e-7)
-    assert pair[0].bias.tolist() == [0.5] * 12
-    assert torch.equal(pair[3].weight, w[3].float())
-    assert torch.allclose(group[0].weight.double(), (w[0] + w[1] + w[3]) / 3, rtol=0, atol=1e-7)
-    assert torch.allclose(group[0].bias, torch.full((12,), 4 / 3))
-    assert group[0].weight is group[1].weight is group[3].weight
-    assert group[0].bias is group[3].bias
-    assert group[2].weight is not group[0].weight
-    assert torch.equal(group[2].weight, w[2].float())
-    assert all(torch.equal(v, before[k]) for k, v in planted.state_dict().items())
-    assert not hasattr(planted.config, "shared_layers")
-    assert queries(planted)[0].weight is not queries(planted)[1].weight
-
-
-def test_a_mix_takes_every_element_from_one_of_them_with_equal_chances(planted):
-    with torch.no_grad():
-        for q, value in zip(queries(planted), (1.0, 1.001, 100.0, 1.003), strict=True):
-            q.weight.fill_(value)
-    pair = queries(fuse(planted, share=0.25, merge="mix", seed=1))
-    share = float((pair[0].weight == 1.001).float().mean())
-    assert bool(((pair[0].weight == 1) | (pair[0].weight == 1.001)).all())
-    assert abs(share - 0.5) < 4 * np.sqrt(0.25 / 144)
-    group = queries(fuse(planted, share=0.5, merge="mix", seed=1))[3].weight
-    assert abs(float((group == 1.003).float().mean()) - 1 / 3) < 4 * np.sqrt(2 / 9 / 144)
-    assert set(group.flatten().tolist()) == {1.0, float(np.float32(1.001)), float(np.float32(1.003))}
-    again, other = (queries(fuse(planted, share=0.25, merge="mix", seed=s))[0].weight for s in (1, 2))
-    assert torch.equal(again, pair[0].weight)
-    assert not torch.equal(other, again)
-
-
-def test_frozen_is_one_of_them_by_chance_without_a_gradient(planted):
-    w = [q.weight for q in queries(planted)]
-    seen = []
-    for seed in range(12):
-        q = queries(fuse(planted, share=0.25, merge="freeze", seed=seed))
-        which = [i for i in (0, 1) if torch.equal(q[0].weight, w[i]) and q[0].bias.tolist() == [float(i)] * 12]
-        assert q[0].weight is q[1].weight
-        assert not q[0].weight.requires_grad
-        assert not q[0].bias.requires_grad
-        assert q[2].weight.requires_grad
-        seen += which
-    assert len(seen) == 12
-    assert 2 <= sum(seen) <= 10
-
-
-def test_the_one_that_is_dropped_is_replaced_by_the_first(planted):
-    q = queries(fuse(planted, share=0.5, merge="drop"))
-    assert q[0].weight is q[1].weight is q[3].weight
-    assert torch.equal(q[0].weight, queries(planted)[0].weight)
-    assert q[0].bias.tolist() == [0.0] * 12
-    assert q[0].weight.requires_grad
 
 
 def test_a_dropped_layer_is_taken_out(planted, make_tokenizer, corpus):
@@ -368,23 +97,6 @@ def untied(model):
 def batch(model, tokenizer, corpus):
     tokens = tokenizer(list(corpus["text"])[:8], return_tensors="pt", padding=True)
     return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
-
-
-def test_the_gradient_is_the_sum_of_those_of_the_layers(planted, make_tokenizer, corpus):
-    fused = fuse(planted, share=0.5)
-    apart = untied(fused)
-    inputs = batch(fused, make_tokenizer(), corpus) | {"labels": torch.arange(8) % 3}
-    for model in (fused, apart):
-        model(**inputs).loss.backward()
-    own = [q.weight.grad for q in queries(apart)]
-    assert torch.allclose(queries(fused)[0].weight.grad, own[0] + own[1] + own[3], rtol=1e-4, atol=1e-7)
-    assert not torch.allclose(queries(fused)[0].weight.grad, own[0], rtol=1e-2, atol=1e-7)
-    assert torch.allclose(queries(fused)[2].weight.grad, own[2], rtol=1e-4, atol=1e-7)
-    # A step of plain descent moves all of them by the sum.
-    before = queries(fused)[0].weight.detach().clone()
-    torch.optim.SGD(fused.parameters(), lr=0.1).step()
-    moved = before - 0.1 * (own[0] + own[1] + own[3])
-    assert torch.allclose(queries(fused)[3].weight, moved, rtol=0, atol=1e-6)
 
 
 @pytest.mark.parametrize("unit", ["matrix", "layer"])
@@ -473,79 +185,6 @@ def test_they_are_one_while_they_are_trained(make, make_tokenizer, corpus, tmp_p
         assert parameter.requires_grad == (id(parameter) not in kept)
         if id(parameter) in kept:
             assert any(torch.equal(parameter, other) for other in model.parameters() if other.shape == parameter.shape)
-
-
-def test_step_by_step_groups_only_grow_and_measure_anew(make, make_tokenizer, corpus):
-    model = make()
-    seen = []
-
-    def evaluate(student):
-        seen.append(storages(student))
-        return {"shared": sum(len(names) - 1 for names in seen[-1])}
-
-    options = {"train": corpus, "tokenizer": make_tokenizer(), "schedule": "uniform", **QUIET}
-    fused = fuse(model, share=0.75, fusions=3, steps=8, evaluate=evaluate, **options)
-    assert fused.history.attrs["fused_at"] == fused.config.compression["fused_at"] == [2, 4, 6]
-    # Of 4 of each of 6 parts, matrix and bias: 1, 2, then 3 gone.
-    after = fused.history.dropna(subset="when")
-    assert after["shared"].tolist() == [0, 12, 12, 24, 24, 36]
-    for earlier, later in pairwise(seen):
-        assert all(any(set(names) <= set(more) for more in later) for names in earlier)
-    assert groups_of(fused) == {part: [[0, 1, 2, 3]] for part in PARTS}
-    steps = [f["step"] for f in fused.config.compression["fusions"]]
-    assert steps == [2] * 6 + [4] * 6 + [6] * 6
-    table = layer_similarity(model).set_index(["part", "layer", "other_layer"])["value"]
-    first = fused.config.compression["fusions"][0]
-    found = table[first["part"], first["layer"], first["other_layer"]]
-    assert first["similarity"] == pytest.approx(found, rel=0.1)
-    assert first["similarity"] != found  # two updates have moved them
-
-
-@pytest.mark.parametrize(("merge", "unit"), [("mean", "matrix"), ("mix", "layer"), ("freeze", "matrix")])
-def test_an_interrupted_fusion_ends_as_it_would_have(make, make_tokenizer, corpus, merge, unit, tmp_path):
-    options = {
-        "share": 0.75,
-        "merge": merge,
-        "unit": unit,
-        "schedule": "uniform",
-        "fusions": 3,
-        "train": corpus,
-        "tokenizer": make_tokenizer(),
-        "steps": 12,
-        "save_every": 4,
-        **QUIET,
-    }
-    model = make()
-    whole = fuse(model, folder=tmp_path / "whole", **options)
-    with pytest.raises(KeyboardInterrupt):
-        fuse(model, folder=tmp_path / "run", callbacks=[Stops(7)], **options)
-    assert (tmp_path / "run" / "checkpoint-4").is_dir()
-    again = fuse(model, folder=tmp_path / "run", **options)
-    assert storages(again) == storages(whole)
-    assert all(torch.equal(v, again.state_dict()[k]) for k, v in whole.state_dict().items())
-    assert again.config.compression == whole.config.compression
-    assert [p.requires_grad for p in again.parameters()] == [p.requires_grad for p in whole.parameters()]
-    pd.testing.assert_frame_equal(again.history, whole.history)
-
-
-# --- with other compressions -----------------------------------------------------------------------------------------
-
-
-def test_a_fused_model_is_fused_further(planted):
-    one = fuse(planted, share=0.25)
-    two = fuse(one, share=0.5)
-    assert groups_of(two)[PARTS[0]] == [[0, 1, 3]]
-    w = [q.weight.double() for q in queries(planted)]
-    assert torch.allclose(queries(two)[0].weight.double(), (w[0] + w[1] + w[3]) / 3, rtol=0, atol=1e-6)
-    assert two.config.compression["groups_of_parent"] == one.config.compression["groups"]
-    table = layer_similarity(one)  # the first stands for all
-    assert (table.groupby("part").size() == 3).all()
-    with pytest.raises(probes.InputError, match=r"share=0.25, and so many layers of this model share their tensors"):
-        fuse(one, share=0.25)
-    with pytest.raises(probes.InputError, match=r"share their tensors by unit='matrix' already"):
-        fuse(one, share=0.5, unit="layer")
-    with pytest.raises(probes.InputError, match=r"share their tensors by unit='layer' already"):
-        fuse(fuse(planted, unit="layer"), share=0.75)
 
 
 @pytest.mark.parametrize("merge", ["mean", "freeze"])
@@ -687,29 +326,3 @@ def test_bad_schedules_are_named(make, make_tokenizer, corpus):
     assert json.loads(json.dumps(few.config.compression))["fused_at"] == [2, 3]
     with pytest.raises(probes.InputError, match=r"merge='drop' takes whole layers out before any training"):
         fuse(make(), merge="drop", unit="layer", fusions=2, **options)
-
-
-def test_nothing_to_fuse(make):
-    with pytest.raises(probes.InputError, match=r"nothing to fuse: BertForSequenceClassification has 1 layer with"):
-        fuse(make(1))
-    # Layers of different shapes: other channels in each, and then only their attention is alike.
-    model = make(2)
-    layer = model.bert.encoder.layer[1]
-    layer.intermediate.dense, layer.output.dense = torch.nn.Linear(12, 7), torch.nn.Linear(7, 12)
-    with pytest.raises(probes.InputError, match=r"has 2 layers, of which no two have tensors of their own that are of"):
-        fuse(model, unit="layer")
-    with pytest.raises(probes.InputError, match=r"has 2 layers, of which no two"):
-        layer_similarity(model, unit="layer")
-    assert set(groups_of(fuse(model))) == set(PARTS[:4])
-    with pytest.raises(probes.InputError, match=r"has 2 layers, of which no two"):
-        fuse(fuse(make(2)))
-    with pytest.raises(probes.InputError, match=r"expected a model of transformers, found Linear"):
-        fuse(torch.nn.Linear(2, 2))
-    with pytest.raises(probes.InputError, match=r"has 0 layers"):
-        fuse(make(0))
-
-
-def test_pairs_are_all_there(make):
-    table = layer_similarity(make())
-    for _, rows in table.groupby("part"):
-        assert sorted(zip(rows["layer"], rows["other_layer"], strict=True)) == list(combinations(range(4), 2))

@@ -1,0 +1,88 @@
+"""What the tests of this folder share."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+
+import probes
+from compress.matrices import block_matrices
+from compress.quantization.bit_damage import bit_damage
+
+QUIET = {"progress": False}
+WORDS = {"x": "red dog ran on mat", "y": "small bird sang under tree", "z": "big cat sat over house"}
+
+
+@pytest.fixture
+def corpus():
+    rng = np.random.default_rng(0)
+    words = {"x": "red dog ran on mat", "y": "small bird sang under tree", "z": "big cat sat over house"}
+    rows = [
+        {
+            "id": i,
+            "language": "en",
+            "text": " ".join(rng.permutation(words["xyz"[i % 3]].split())[: 1 + i % 5]),
+            "label": "xyz"[i % 3],
+        }
+        for i in range(40)
+    ]
+    return probes.load_corpus(pd.DataFrame(rows))
+
+
+@pytest.fixture
+def make(tiny_models):
+    def make(dropout=0.1):
+        model = tiny_models(
+            "BertForSequenceClassification", hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout
+        )
+        model.config.id2label = {0: "x", 1: "y", 2: "z"}
+        return model
+
+    return make
+
+
+@pytest.fixture
+def classifier(make):
+    return make()
+
+
+@pytest.fixture
+def batch(make_tokenizer):
+    return dict(make_tokenizer()(["the cat sat on mat", "a dog"], return_tensors="pt", padding=True))
+
+
+@pytest.fixture
+def sentences():
+    rng = np.random.default_rng(0)
+    rows = [
+        {
+            "id": i,
+            "language": language,
+            "text": " ".join(rng.permutation(WORDS["xyz"[i % 3]].split())[: 2 + i % 4]),
+            "label": "xyz"[i % 3],
+        }
+        for language in ("en", "fr", "zh")
+        for i in range(12 if language != "zh" else 9)
+    ]
+    return probes.load_corpus(pd.DataFrame(rows).sample(frac=1, random_state=0))
+
+
+@pytest.fixture
+def tokenizer(make_tokenizer):
+    return make_tokenizer()
+
+
+@pytest.fixture
+def model(tiny_models):
+    model = tiny_models("BertForSequenceClassification")
+    model.config.id2label = {0: "x", 1: "y", 2: "z"}
+    return model
+
+
+@pytest.fixture
+def table(model):
+    """The squared change of weights of a model whose matrices are of different size of weights."""
+    with torch.no_grad():
+        for i, weight in enumerate(block_matrices(model).values()):
+            weight.mul_(1.2**i)
+    return bit_damage(model, damage="weights", **QUIET)

@@ -1,0 +1,65 @@
+"""Recipes that prune: the sparsity asked for, on their objectives."""
+
+import pytest
+import torch
+
+import probes
+from compress import recipes, recovery
+
+QUIET = {"progress": False, "batch_size": 8, "learning_rate": 1e-3}
+RECIPES = {
+    "magnitude": (recipes.magnitude_pruning, {}, ["cross_entropy"]),
+    "cross_correlation": (recipes.self_distilled_pruning, {}, ["cross_entropy", "cross_correlation"]),
+    "soft_labels": (recipes.self_distilled_pruning, {"variant": "soft_labels"}, ["cross_entropy", "soft_labels"]),
+    "mse": (recipes.self_distilled_pruning, {"variant": "mse"}, ["cross_entropy", "representation_mse"]),
+    "cosine": (recipes.self_distilled_pruning, {"variant": "cosine"}, ["cross_entropy", "representation_cosine"]),
+    "aligned, cosine": (recipes.aligned_weights, {}, ["cross_entropy", "aligned_weights_cosine"]),
+    "aligned, frobenius": (
+        recipes.aligned_weights,
+        {"form": "frobenius"},
+        ["cross_entropy", "aligned_weights_frobenius"],
+    ),
+    "sparse_progressive_distillation": (
+        recipes.sparse_progressive_distillation,
+        {},
+        ["attentions", "hidden_states", "soft_labels"],
+    ),
+    "sparse_bert": (recipes.sparse_bert, {"teacher": None}, ["attentions", "hidden_states", "soft_labels"]),
+}
+
+
+@pytest.mark.parametrize("name", RECIPES)
+def test_prunes_to_the_sparsity_on_its_objectives(classifier, make_tokenizer, corpus, name):
+    recipe, settings, objectives = RECIPES[name]
+    before = {k: v.clone() for k, v in classifier.state_dict().items()}
+    settings = {k: classifier if k == "teacher" else v for k, v in settings.items()}
+    pruned = recipe(classifier, make_tokenizer(), corpus, sparsity=0.7, steps=8, **settings, **QUIET)
+    done = pruned.config.compression
+    assert done["objective"] == objectives
+    assert set(objectives) < set(pruned.history)
+    for matrix in done["pruned"]:
+        weight = pruned.get_parameter(matrix)
+        assert int((weight == 0).sum()) == round(0.7 * weight.numel())
+    assert all(torch.equal(v, before[k]) for k, v in classifier.state_dict().items())
+
+
+def test_settings_go_through_and_recovery_reads_the_history(classifier, make_tokenizer, corpus):
+    pruned = recipes.magnitude_pruning(
+        classifier,
+        make_tokenizer(),
+        corpus,
+        sparsity=0.6,
+        steps=9,
+        prunings=2,
+        schedule="cubic",
+        evaluate=lambda model: {"accuracy": float(model.classifier.weight.abs().sum())},
+        evaluate_at=range(1, 10),
+        **QUIET,
+    )
+    assert pruned.history.attrs["pruned_at"] == [3, 6]
+    assert recovery(pruned.history)["step"].tolist() == [3, 6]
+
+
+def test_an_unknown_variant_is_refused(classifier, make_tokenizer, corpus):
+    with pytest.raises(probes.InputError, match=r"variant='kl' is not known; choose one of 'cross_corr"):
+        recipes.self_distilled_pruning(classifier, make_tokenizer(), corpus, sparsity=0.5, steps=2, variant="kl")

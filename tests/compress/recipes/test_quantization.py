@@ -1,0 +1,43 @@
+"""Recipes that quantise: on their objectives, by both hosts."""
+
+import pytest
+import torch
+
+import probes
+from compress import recipes
+
+QUIET = {"progress": False, "batch_size": 8, "learning_rate": 1e-3}
+
+
+@pytest.mark.parametrize(
+    ("variant", "objectives"),
+    [
+        ("attention_and_logits", ["cross_entropy", "soft_labels", "attention_outputs"]),
+        ("logits", ["cross_entropy", "soft_labels"]),
+        ("attention", ["cross_entropy", "attention_outputs"]),
+        ("hidden_states", ["cross_entropy", "hidden_states"]),
+    ],
+)
+@pytest.mark.parametrize("host", ["quant_noise", "product"])
+def test_quantises_in_training_on_its_objectives(classifier, make_tokenizer, corpus, variant, objectives, host):
+    before = {k: v.clone() for k, v in classifier.state_dict().items()}
+    how = {"bits": 4, "activation_bits": None} if host == "quant_noise" else {"codes": 4, "block": 2}
+    quantized = recipes.self_distilled_quantization(
+        classifier, make_tokenizer(), corpus, steps=8, variant=variant, host=host, **how, **QUIET
+    )
+    assert quantized.config.compression["objective"] == objectives
+    assert set(objectives) < set(quantized.history)
+    for matrix in quantized.config.compression["quantized"]:
+        weight = quantized.get_parameter(matrix)
+        parts = weight if host == "quant_noise" else weight.reshape(1, -1, 2)
+        most = 15 if host == "quant_noise" else 4
+        assert max(len(row.unique(dim=0)) for row in parts) <= most
+        assert not torch.equal(weight, before[matrix])
+    assert all(torch.equal(v, before[k]) for k, v in classifier.state_dict().items())
+
+
+def test_an_unknown_variant_or_host_of_quantisation_is_refused(classifier, make_tokenizer, corpus):
+    with pytest.raises(probes.InputError, match=r"variant='kl' is not known; choose one of 'attention_and_logits'"):
+        recipes.self_distilled_quantization(classifier, make_tokenizer(), corpus, steps=2, variant="kl")
+    with pytest.raises(probes.InputError, match=r"host='none' is not known; choose one of 'quant_noise', 'product'"):
+        recipes.self_distilled_quantization(classifier, make_tokenizer(), corpus, steps=2, host="none")
