@@ -71,8 +71,8 @@ study-budget: .venv/installed
 	$(BIN)/python -W ignore notebooks/studies/budget.py
 
 data: .venv/installed
-	$(BIN)/python data/build_corpus.py
-	$(BIN)/python data/build_model.py
+	$(BIN)/python data/rebuild/corpus.py
+	$(BIN)/python data/rebuild/model.py
 
 figures: demo
 	$(BIN)/python -c "import probes; c = probes.Comparison.open('runs/demo'); \

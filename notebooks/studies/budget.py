@@ -60,7 +60,7 @@ SIZE = ["depth", "width"]
 def build() -> ModuleType:
     """What the bundled model was built with."""
     # data/ holds files, it is no package.
-    spec = importlib.util.spec_from_file_location("build_model", ROOT / "data" / "build_model.py")
+    spec = importlib.util.spec_from_file_location("model", ROOT / "data" / "rebuild" / "model.py")
     assert spec is not None
     assert spec.loader is not None
     module = importlib.util.module_from_spec(spec)

@@ -56,7 +56,7 @@ def pretrained(folder: Path) -> PreTrainedModel:
     kept = folder / "pretrained"
     if not kept.exists():
         # data/ holds files, it is no package.
-        spec = importlib.util.spec_from_file_location("build_model", ROOT / "data" / "build_model.py")
+        spec = importlib.util.spec_from_file_location("model", ROOT / "data" / "rebuild" / "model.py")
         assert spec is not None
         assert spec.loader is not None
         build = importlib.util.module_from_spec(spec)

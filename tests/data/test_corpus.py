@@ -131,7 +131,7 @@ def test_words_of_dev_and_test_occur_in_train(texts: pd.DataFrame, language: str
 
 def test_every_lexeme_occurs_in_train(corpus: pd.DataFrame, monkeypatch: pytest.MonkeyPatch) -> None:
     # Chinese does not inflect, so its lexicon can be looked up in the text as it stands.
-    monkeypatch.syspath_prepend(DATA)
+    monkeypatch.syspath_prepend(DATA / "rebuild")
     from grammar import zh
 
     rows = corpus[(corpus["language"] == "zh") & (corpus["split"] == "train")]
@@ -172,7 +172,7 @@ def test_topic_can_be_read_from_words(texts: pd.DataFrame, language: str) -> Non
 
 def test_script_rebuilds_the_file() -> None:
     # Another order of hashing than the file was made with.
-    command = [sys.executable, str(DATA / "build_corpus.py"), "--check"]
+    command = [sys.executable, str(DATA / "rebuild" / "corpus.py"), "--check"]
     result = subprocess.run(command, env={"PYTHONHASHSEED": "4242"}, capture_output=True, text=True, check=False)
     assert result.returncode == 0, result.stderr
 
@@ -180,16 +180,16 @@ def test_script_rebuilds_the_file() -> None:
 def test_check_notices_a_changed_file(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.syspath_prepend(DATA)
-    import build_corpus
+    monkeypatch.syspath_prepend(DATA / "rebuild")
+    import corpus as script
 
     content = (DATA / "corpus.tsv").read_text(encoding="utf-8")
-    monkeypatch.setattr(build_corpus, "build", lambda: content)  # which the test above runs
-    monkeypatch.setattr(build_corpus, "CORPUS", tmp_path / "corpus.tsv")
+    monkeypatch.setattr(script, "build", lambda: content)  # which the test above runs
+    monkeypatch.setattr(script, "CORPUS", tmp_path / "corpus.tsv")
 
     def main(*arguments: str) -> int:
-        monkeypatch.setattr(sys, "argv", ["build_corpus.py", *arguments])
-        return build_corpus.main()
+        monkeypatch.setattr(sys, "argv", ["corpus.py", *arguments])
+        return script.main()
 
     assert main("--check") == 1
     assert main() == 0

@@ -1,6 +1,6 @@
 """Rebuild the bundled model: pretrain a small encoder on the bundled corpus, then teach it topics in English.
 
-Run as `python data/build_model.py`; takes under ten minutes on two cores and writes `data/model/` and
+Run as `python data/rebuild/model.py`; takes under ten minutes on two cores and writes `data/model/` and
 `data/MODEL.md`. Only the train split is used; the test split gives the figures of the card.
 
 1. A byte-level BPE tokenizer.
@@ -34,7 +34,7 @@ from transformers import BertConfig, BertForMaskedLM, BertForSequenceClassificat
 
 import probes
 
-HERE = Path(__file__).parent
+DATA = Path(__file__).parents[1]
 SEED = 0
 VOCABULARY, LAYERS, WIDTH = 4000, 6, 128
 EMBEDDING_STEPS, EMBEDDING_IDS = 60, 256
@@ -206,13 +206,13 @@ def accuracy(
 def main() -> int:
     """Build, measure and write the model and its card."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--out", type=Path, default=HERE / "model", help="folder to write (%(default)s)")
+    parser.add_argument("--out", type=Path, default=DATA / "model", help="folder to write (%(default)s)")
     out = parser.parse_args().out
     started = time.monotonic()
-    train = probes.load_corpus(HERE / "corpus.tsv", split="train")
-    test = probes.load_corpus(HERE / "corpus.tsv", split="test")
+    train = probes.load_corpus(DATA / "corpus.tsv", split="train")
+    test = probes.load_corpus(DATA / "corpus.tsv", split="test")
     tokenizer = build_tokenizer(list(train["text"]))
-    english = probes.load_corpus(HERE / "corpus.tsv", split="train", languages=["en"])
+    english = probes.load_corpus(DATA / "corpus.tsv", split="train", languages=["en"])
     model = fine_tune(pretrain(tokenizer, train), tokenizer, english)
     minutes = (time.monotonic() - started) / 60
 
@@ -273,7 +273,7 @@ Zero-shot mean over the languages other than English: {others:.3f}.
 Layer 0 is the embeddings. Retrieval is the cosine nearest neighbour of mean-pooled states, mean of both directions and
 of the seven languages.
 
-`python data/build_model.py` rebuilds it in less than ten minutes on two cores (seed {SEED}; {versions}).
+`python data/rebuild/model.py` rebuilds it in less than ten minutes on two cores (seed {SEED}; {versions}).
 Figures may differ a little on another processor. Licence: Apache-2.0.
 """
 

@@ -1,7 +1,7 @@
 """Rebuild `corpus.tsv`, the parallel corpus of layerscope, byte for byte.
 
-    python data/build_corpus.py           write the file beside this script
-    python data/build_corpus.py --check   say whether the file there is the one that would be written
+    python data/rebuild/corpus.py           write data/corpus.tsv
+    python data/rebuild/corpus.py --check   say whether the file there is the one that would be written
 
 Every frame (form, subject, time, place) is said once in every topic, so only the activity tells the topics apart.
 Which activity fills a frame is then chosen so that the topics have the same sentence lengths in every language.
@@ -40,7 +40,7 @@ RENDERERS = {
     "hi": hi.render,
     "zh": zh.render,
 }
-CORPUS = Path(__file__).resolve().parent / "corpus.tsv"
+CORPUS = Path(__file__).resolve().parents[1] / "corpus.tsv"
 SEED = 20240229
 FRAMES_PER_TOPIC = 300
 CANDIDATES = 24
@@ -217,7 +217,7 @@ def main() -> int:
     if check:
         if CORPUS.exists() and CORPUS.read_bytes() == content:
             return 0
-        print(f"{CORPUS.name} differs from what build_corpus.py would write; rebuild it", file=sys.stderr)
+        print(f"{CORPUS.name} differs from what rebuild/corpus.py would write; rebuild it", file=sys.stderr)
         return 1
     temporary = CORPUS.with_name(f"{CORPUS.name}.{os.getpid()}.tmp")
     temporary.write_bytes(content)
