@@ -28,9 +28,9 @@ from probes.measures.languages.alignment import RETRIEVAL
 from probes.results.table import Table
 from probes.states.representations import as_strings, from_arrays
 from probes.views.answers import NOT_THERE, Answers, Source, plain
+from probes.views.assets import script, style
 from probes.views.maps import FEWEST_FOR_UMAP, to_uint16
 
-_HERE = Path(__file__).parent / "front"
 _MOST_MAPS = 4
 _MOST_WAITING = 64  # asks
 _AT_ONCE = 2**28  # bytes of states up to which the picture waits for the maps
@@ -84,8 +84,8 @@ class Explorer(anywidget.AnyWidget):
         9  9     1
     """
 
-    _esm = _HERE / "explorer.js"
-    _css = _HERE / "explorer.css"
+    _esm = script()
+    _css = style()
 
     about = traitlets.Dict().tag(sync=True)
     texts = traitlets.Dict().tag(sync=True)

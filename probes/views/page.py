@@ -12,12 +12,12 @@ import numpy as np
 
 from probes.errors import InputError
 from probes.files import write_whole
+from probes.views.assets import page_script, style
 
 if TYPE_CHECKING:
     from probes.views.explorer import Explorer
 
 _MARK = "<!-- layerscope explorer -->"
-_HERE = Path(__file__).parent / "front"
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 # Multiplications that saving may cost: some seconds each.
 _MOST_FOR_NEIGHBOURS = 10**12
@@ -43,9 +43,6 @@ def write(explorer: Explorer, path: Path, *, overwrite: bool) -> Path:
 
 def page(explorer: Explorer) -> str:
     """Return the page as text. Everything of others goes through JSON in which no tag can end."""
-    script = (_HERE / "explorer.js").read_text(encoding="utf-8").rstrip().removesuffix("export default { render };")
-    script += "\n" + (_HERE / "page.js").read_text(encoding="utf-8")
-    style = (_HERE / "explorer.css").read_text(encoding="utf-8")
     data = json.dumps(contents(explorer), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     data = (
         data.replace("<", "\\u003c").replace(">", "\\u003e").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
@@ -54,10 +51,10 @@ def page(explorer: Explorer) -> str:
         f'<!DOCTYPE html>\n{_MARK}\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(explorer.about['title'])}</title>\n<style>\n{style}\n</style>\n</head>\n<body>\n"
+        f"<title>{html.escape(explorer.about['title'])}</title>\n<style>\n{style()}\n</style>\n</head>\n<body>\n"
         '<div id="layerscope"></div>\n'
         f'<script type="application/json" id="layerscope-data">{data}</script>\n'
-        f'<script type="module">\n{script}\n</script>\n</body>\n</html>\n'
+        f'<script type="module">\n{page_script()}\n</script>\n</body>\n</html>\n'
     )
 
 
