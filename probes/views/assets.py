@@ -4,7 +4,20 @@ from functools import cache
 from importlib.resources import files
 
 # All share the scope of one module and import nothing; the last names the regions of the others.
-PIECES = ("helpers", "controls", "curves", "maps", "sentences", "matrices", "whole")
+PIECES = (
+    "helpers",
+    "view",
+    "parts",
+    "controls",
+    "curves",
+    "maps",
+    "palette",
+    "points",
+    "pointer",
+    "sentences",
+    "matrices",
+    "whole",
+)
 _EXPORT = "export default { render };\n"
 
 

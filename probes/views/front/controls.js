@@ -1,60 +1,82 @@
-// The layer slider.
+// The layer slider, and the button that plays through the layers.
 
-function controls(ctx) {
-  const { layers, state, change, endings } = ctx;
-  const el = h("div", { class: "lsc-part lsc-controls", "data-part": "lsc-controls", role: "group", "aria-label": "layer" });
-  const slider = h("input", { class: "lsc-layer", type: "range", min: 0, max: Math.max(0, layers - 1), step: 1, "aria-label": "layer" });
-  const shown = h("output", { class: "lsc-layer-text" });
-  const icon = s("svg", { width: 12, height: 12, viewBox: "0 0 12 12", "aria-hidden": "true" }, s("path", { d: "", fill: "currentColor" }));
-  const play = h("button", { class: "lsc-play", type: "button" }, icon);
-  const marks = h("div", { class: "lsc-marks", "aria-hidden": "true" });
-  let timer = 0;
+const PLAY_MS = 800;
 
-  const set = (playing) => {
-    clearInterval(timer);
-    timer = 0;
-    if (playing) {
-      if (state.layer === layers - 1) change("layer", 0);
-      timer = setInterval(() => {
-        if (state.layer >= layers - 1) set(false);
-        else {
-          change("layer", state.layer + 1);
-          if (state.layer === layers - 1) set(false);
-        }
-      }, PLAY_MS);
-    }
-    play.setAttribute("aria-label", playing ? "Pause" : "Play through the layers");
-    play.setAttribute("aria-pressed", String(playing));
-    play.title = playing ? "Pause" : "Play through the layers";
-    icon.firstChild.setAttribute("d", playing ? "M2 1h3v10H2zM7 1h3v10H7z" : "M2.5 .8 11 6 2.5 11.2z");
-  };
-  play.addEventListener("click", () => set(!timer));
-  slider.addEventListener("input", () => {
-    set(false);
-    change("layer", slider.valueAsNumber);
+function controlsPart(view) {
+  const { layers } = view;
+  const el = h("div", {
+    class: "lsc-part lsc-controls",
+    "data-part": "lsc-controls",
+    role: "group",
+    "aria-label": "layer",
   });
-  endings.push(() => clearInterval(timer));
-  play.disabled = slider.disabled = layers < 2;
+  const span = { type: "range", min: 0, max: Math.max(0, layers - 1), step: 1 };
+  const slider = h("input", { class: "lsc-layer", ...span, "aria-label": "layer" });
+  const shown = h("output", { class: "lsc-layer-text" });
+  const sign = s("path", { d: "", fill: "currentColor" });
+  const icon = s("svg", { width: 12, height: 12, viewBox: "0 0 12 12", "aria-hidden": "true" }, sign);
+  const button = h("button", { class: "lsc-play", type: "button" }, icon);
+  const marks = h("div", { class: "lsc-marks", "aria-hidden": "true" });
+  const panel = { view, slider, shown, sign, button, marks, timer: 0 };
 
-  const show = () => {
-    slider.value = state.layer;
-    const text = `layer ${state.layer} of ${layers - 1}`;
-    slider.setAttribute("aria-valuetext", text);
-    shown.replaceChildren(h("b", {}, `Layer ${state.layer}`), ` of ${layers - 1}`, state.layer === 0 ? h("small", {}, "embeddings") : "");
-    slider.style.setProperty("--lsc-share", layers > 1 ? state.layer / (layers - 1) : 0);
+  button.addEventListener("click", () => play(panel, !panel.timer));
+  slider.addEventListener("input", () => {
+    play(panel, false);
+    change(view, "layer", slider.valueAsNumber);
+  });
+  view.endings.push(() => clearInterval(panel.timer));
+  button.disabled = slider.disabled = layers < 2;
+
+  el.append(button, shown, h("div", { class: "lsc-track" }, slider, marks));
+  play(panel, false);
+  showLayer(panel);
+  markLayers(panel);
+  return {
+    el,
+    update(what) {
+      if (what === "layer") showLayer(panel);
+      else if (what === "size") markLayers(panel);
+    },
   };
-  const mark = () => {
-    marks.replaceChildren(
-      ...layerTicks(layers, Math.max(2, slider.clientWidth / 26)).map((layer) => {
-        const one = h("span", {}, String(layer));
-        one.style.left = layers > 1 ? `calc(8px + (100% - 16px) * ${layer / (layers - 1)})` : "8px";
-        return one;
-      }),
-    );
-  };
-  el.append(play, shown, h("div", { class: "lsc-track" }, slider, marks));
-  set(false);
-  show();
-  mark();
-  return { el, update: (what) => (what === "layer" ? show() : what === "size" ? mark() : null) };
+}
+
+/** Begin or end to play. */
+function play(panel, playing) {
+  const { view, button, sign } = panel;
+  const { layers, state } = view;
+  clearInterval(panel.timer);
+  panel.timer = 0;
+  if (playing) {
+    if (state.layer === layers - 1) change(view, "layer", 0);
+    panel.timer = setInterval(() => {
+      if (state.layer < layers - 1) change(view, "layer", state.layer + 1);
+      if (state.layer >= layers - 1) play(panel, false);
+    }, PLAY_MS);
+  }
+  const label = playing ? "Pause" : "Play through the layers";
+  button.setAttribute("aria-label", label);
+  button.setAttribute("aria-pressed", String(playing));
+  button.title = label;
+  sign.setAttribute("d", playing ? "M2 1h3v10H2zM7 1h3v10H7z" : "M2.5 .8 11 6 2.5 11.2z");
+}
+
+function showLayer({ view, slider, shown }) {
+  const { layers, state } = view;
+  slider.value = state.layer;
+  slider.setAttribute("aria-valuetext", `layer ${state.layer} of ${layers - 1}`);
+  const first = state.layer === 0 ? h("small", {}, "embeddings") : "";
+  shown.replaceChildren(h("b", {}, `Layer ${state.layer}`), ` of ${layers - 1}`, first);
+  slider.style.setProperty("--lsc-share", layers > 1 ? state.layer / (layers - 1) : 0);
+}
+
+/** Print layer numbers under the slider, as many as there is room for. */
+function markLayers({ view, slider, marks }) {
+  const { layers } = view;
+  marks.replaceChildren(
+    ...layerTicks(layers, Math.max(2, slider.clientWidth / 26)).map((layer) => {
+      const one = h("span", {}, String(layer));
+      one.style.left = layers > 1 ? `calc(8px + (100% - 16px) * ${layer / (layers - 1)})` : "8px";
+      return one;
+    }),
+  );
 }

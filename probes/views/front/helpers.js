@@ -1,17 +1,9 @@
-// The explorer: curves by layer, maps of all shown models, sentences, alignment and similarity, drawn from one widget model.
-// Plain canvas and SVG, no library, no network. Whatever comes from data reaches the page as text only.
+// What all pieces share: constants, and helpers that know nothing of an explorer.
+// The explorer is plain canvas and SVG, no library, no network. Whatever comes from data reaches the page as text only.
 
 const SVG = "http://www.w3.org/2000/svg";
-const MOVE_MS = 160; // how long points travel after a step of the slider
 const WAIT_MS = 120; // pause before the notebook is asked again while the slider moves
-const AGAIN_MS = 3000; // an ask without an answer is repeated when it is needed again: the notebook drops old ones
-const PLAY_MS = 800;
-const NEAR = 12; // how far, in px, the pointer may be from a point
-const LISTED = 50; // sentences listed at most
-const DIVERGING = ["#9c4a05", "#d9822b", "#f2b873", "middle", "#94bfe0", "#3f86bf", "#0b4f8a"]; // a loss is orange
-const DIVERGING_DARK = ["#ffd39a", "#e0892b", "#8f561d", "middle", "#32699b", "#62aeea", "#b5daf8"]; // there the ends are the bright ones
-const SEQUENTIAL = ["#fbf7e3", "#dcebcb", "#a5d4c3", "#5fb2c5", "#3886b6", "#285b9c", "#1b2f6e"]; // ever darker: safe for the colour blind, and in grey
-const DASHES = ["", "7 3", "2 3", "9 3 2 3", "4 2", "12 3", "1 2"];
+const CATEGORIES = 10; // colours before the shape changes
 const SHAPES = [
   (r) => `M${-r} 0a${r} ${r} 0 1 0 ${2 * r} 0a${r} ${r} 0 1 0 ${-2 * r} 0Z`,
   (r) => `M${-0.9 * r} ${-0.9 * r}h${1.8 * r}v${1.8 * r}h${-1.8 * r}Z`,
@@ -24,17 +16,14 @@ const SHAPES = [
   },
   (r) => {
     const [a, b] = [1.2 * r, 0.55 * r];
-    return `M${-a} ${-a + b}L${-a + b} ${-a}L0 ${-b}L${a - b} ${-a}L${a} ${-a + b}L${b} 0L${a} ${a - b}L${a - b} ${a}L0 ${b}L${-a + b} ${a}L${-a} ${a - b}L${-b} 0Z`;
+    const above = `M${-a} ${-a + b}L${-a + b} ${-a}L0 ${-b}L${a - b} ${-a}L${a} ${-a + b}L${b} 0`;
+    return `${above}L${a} ${a - b}L${a - b} ${a}L0 ${b}L${-a + b} ${a}L${-a} ${a - b}L${-b} 0Z`;
   },
 ];
-const CATEGORIES = 10; // colours before the shape changes
-const MODEL_COLOURS = 6;
-const ASKS = { map: ["model", "kind", "layer"], drift: ["model"], alignment: ["model", "layer"], similarity: ["one", "other", "measure"], sentence: ["row", "layer"] };
-const COLOUR_NAMES = { label: "label", language: "language", prediction: "prediction", drift: "drift from the baseline", representer: "representers" };
 
 const clamp = (x, low, high) => Math.min(high, Math.max(low, x));
 const count = (x) => x.toLocaleString("en");
-const plural = (x, one, many) => `${count(x)} ${x === 1 ? one : many ?? `${one}s`}`;
+const plural = (x, one, many) => `${count(x)} ${x === 1 ? one : (many ?? `${one}s`)}`;
 const keyOf = (ask) => JSON.stringify(Object.entries(ask).sort(([a], [b]) => (a < b ? -1 : 1)));
 
 function h(tag, attributes = {}, ...children) {
@@ -50,7 +39,8 @@ function h(tag, attributes = {}, ...children) {
 
 function s(tag, attributes = {}, ...children) {
   const node = document.createElementNS(SVG, tag);
-  for (const [name, value] of Object.entries(attributes)) if (value !== null && value !== undefined) node.setAttribute(name, value);
+  for (const [name, value] of Object.entries(attributes))
+    if (value !== null && value !== undefined) node.setAttribute(name, value);
   node.append(...children);
   return node;
 }
@@ -94,7 +84,9 @@ function layerTicks(layers, room) {
 /** Bytes of a trait or of an answer, as a fresh array of the given kind: the source may lie at any offset. */
 function array(kind, source) {
   if (!source) return new kind(0);
-  const [buffer, start, length] = ArrayBuffer.isView(source) ? [source.buffer, source.byteOffset, source.byteLength] : [source, 0, source.byteLength];
+  const [buffer, start, length] = ArrayBuffer.isView(source)
+    ? [source.buffer, source.byteOffset, source.byteLength]
+    : [source, 0, source.byteLength];
   const whole = length - (length % kind.BYTES_PER_ELEMENT);
   return new kind(buffer.slice(start, start + whole));
 }
@@ -134,30 +126,16 @@ const luminance = (colour) => {
   return 0.2126 * r + 0.7152 * g + 0.0722 * b;
 };
 
-/** Alpha masks of one shape at sixteen quarter-pixel offsets, so that points move smoothly when stamped into an image. */
-function stamp(shape, radius) {
-  const half = Math.ceil(radius * 1.4) + 1;
-  const side = 2 * half + 1;
-  const path = new Path2D(SHAPES[shape](radius));
-  pixel.canvas.width = pixel.canvas.height = side;
-  const masks = [];
-  for (let offset = 0; offset < 16; offset++) {
-    pixel.setTransform(1, 0, 0, 1, 0, 0);
-    pixel.clearRect(0, 0, side, side);
-    pixel.setTransform(1, 0, 0, 1, half + (offset & 3) / 4, half + (offset >> 2) / 4);
-    pixel.fillStyle = "#000";
-    pixel.fill(path);
-    masks.push(pixel.getImageData(0, 0, side, side).data.filter((_, i) => i % 4 === 3));
-  }
-  pixel.setTransform(1, 0, 0, 1, 0, 0);
-  return { half, side, masks };
+/** A strip of the colours of a scale from 0 to 1. */
+function ribbon(colourOf) {
+  const strip = h("span", { class: "lsc-strip" });
+  const steps = Array.from({ length: 12 }, (_, i) => css(colourOf(i / 11)));
+  strip.style.background = `linear-gradient(90deg, ${steps.join(", ")})`;
+  return strip;
 }
 
-function isDark(saved) {
-  const { body, documentElement: html } = document;
-  if (body.dataset.jpThemeLight) return body.dataset.jpThemeLight === "false";
-  if (document.querySelector(".vscode-dark, .vscode-high-contrast:not(.vscode-high-contrast-light)")) return true;
-  const named = html.getAttribute("theme") ?? html.dataset.theme;
-  if (named) return named.includes("dark");
-  return Boolean(saved) && matchMedia("(prefers-color-scheme: dark)").matches;
+/** Pieces of a line with a middle dot between them. */
+function joined(pieces) {
+  const kept = pieces.filter(Boolean);
+  return kept.flatMap((piece, i) => (i ? [" · ", piece] : [piece]));
 }

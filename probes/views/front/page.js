@@ -6,15 +6,15 @@
     for (let i = 0; i < plain.length; i++) bytes[i] = plain.charCodeAt(i);
     return new DataView(bytes.buffer);
   };
-  const keyOf = (ask) => JSON.stringify(Object.entries(ask).sort(([a], [b]) => (a < b ? -1 : 1)));
   const page = JSON.parse(document.getElementById("layerscope-data").textContent);
   const traits = {};
-  for (const [name, value] of Object.entries(page.traits)) traits[name] = typeof value?.bytes === "string" ? read(value.bytes) : value;
+  for (const [name, value] of Object.entries(page.traits))
+    traits[name] = typeof value?.bytes === "string" ? read(value.bytes) : value;
   const known = new Map((page.answers ?? []).map((one) => [keyOf(one.ask), one]));
 
   // Nearest sentences are embedded as plain row numbers: (layers, n, k) of each model.
   const rowsOf = new Map();
-  function nearest(model, layer, row) {
+  function nearestRows(model, layer, row) {
     const { k, models } = page.neighbours;
     const { n } = traits.about;
     const layers = Math.max(1, traits.about.models[model].layers);
@@ -28,13 +28,17 @@
   function sentence({ row, layer }) {
     const { baseline } = traits.about;
     const embedded = page.neighbours.models.map((one) => one.model);
-    const before = embedded.includes(baseline) ? nearest(baseline, layer, row) : null;
+    const before = embedded.includes(baseline) ? nearestRows(baseline, layer, row) : null;
     const neighbours = embedded.map((model) => {
-      const found = nearest(model, layer, row);
+      const found = nearestRows(model, layer, row);
       const compared = before !== null && model !== baseline;
       return {
         model,
-        found: found.map((other) => ({ row: other, cosine: null, state: !compared ? "" : before.includes(other) ? "kept" : "gained" })),
+        found: found.map((other) => ({
+          row: other,
+          cosine: null,
+          state: !compared ? "" : before.includes(other) ? "kept" : "gained",
+        })),
         lost: compared ? before.filter((other) => !found.includes(other)) : [],
       };
     });
@@ -66,7 +70,12 @@
         const one = known.get(keyOf(ask));
         if (one) call("msg:custom", one.give, (one.buffers ?? []).map(read));
         else if (ask.ask === "sentence" && page.neighbours) call("msg:custom", sentence(ask), []);
-        else call("msg:custom", { give: "missing", ask, why: "This needs a running notebook: open the comparison there." }, []);
+        else
+          call(
+            "msg:custom",
+            { give: "missing", ask, why: "This needs a running notebook: open the comparison there." },
+            [],
+          );
       });
     },
   };

@@ -1,194 +1,306 @@
-// The sentences.
+// The sentences that are selected, open or pointed at: text, label and predictions; of an open one its translations,
+// its nearest sentences in each model, and the training sentences behind its prediction.
 
-function sentencesPart(ctx) {
-  const { about, texts, n, names, state, row, change, set, answer, part, note, glyph, endings } = ctx;
-  const clearing = h("button", { class: "lsc-clear", type: "button", hidden: true, onclick: () => change("selected", new Int32Array(0)) }, "Clear selection");
+const LISTED = 50; // sentences at most
+const TRANSLATIONS = 60;
+
+function sentencesPart(view) {
+  const { about, texts, others, state, endings } = view;
+  const cleared = () => change(view, "selected", new Int32Array(0));
+  const clearing = h(
+    "button",
+    { class: "lsc-clear", type: "button", hidden: true, onclick: cleared },
+    "Clear selection",
+  );
   const sum = h("span", { class: "lsc-count" });
   const el = part("sentences", "Sentences", sum, clearing);
-  if (about.missing?.sentences || !texts) return ctx.absent(el, about.missing?.sentences ?? "There are no texts to show.");
-  const scroller = h("div", { class: "lsc-scroll" });
+  if (about.missing?.sentences || !texts) return absent(el, about.missing?.sentences ?? "There are no texts to show.");
   const list = h("ul", { class: "lsc-list" });
   const after = h("div", {});
-  scroller.append(list, after);
+  const scroller = h("div", { class: "lsc-scroll" }, list, after);
   el.append(h("div", { class: "lsc-scrollbox" }, scroller));
-  const unfolded = new Set([others()[0] ?? 0]);
-  function others() {
-    return names.map((_, i) => i).filter((i) => i !== about.baseline);
-  }
-
-  const ask = debounced(() => {
-    if (state.open >= 0) answer({ ask: "sentence", row: state.open, layer: state.layer });
-  }, WAIT_MS);
-  endings.push(() => ask.cancel());
-
-  const browse = !(ctx.root && model_has_maps());
-  function model_has_maps() {
-    return !about.missing?.maps;
-  }
-  function rowsNow() {
-    if (state.selected.length) return [...state.selected.subarray(0, LISTED)];
-    if (state.open >= 0) return [state.open];
-    if (state.lastHover >= 0) return [state.lastHover];
-    return browse ? Array.from({ length: Math.min(n, LISTED) }, (_, i) => i) : [];
-  }
-  let drawnRows = "";
-  function draw() {
-    const rows = rowsNow();
-    const total = state.selected.length || rows.length;
-    sum.textContent = state.selected.length ? `${count(total)} selected` : rows.length === 1 && state.open < 0 ? "last pointed at" : "";
-    clearing.hidden = !state.selected.length;
-    after.replaceChildren();
-    if (!rows.length) after.append(h("p", { class: "lsc-hint" }, "Point at a map to read a sentence. Click one to keep it, or draw around several; with Shift they are added. Escape or a double click clears."));
-    if (state.selected.length > LISTED) after.append(h("p", { class: "lsc-more" }, `and ${count(state.selected.length - LISTED)} more`));
-    if (browse && !state.selected.length && n > LISTED) after.append(h("p", { class: "lsc-more" }, `and ${count(n - LISTED)} more`));
-    const key = rows.join();
-    if (key !== drawnRows) {
-      drawnRows = key;
-      list.replaceChildren(...rows.map(item));
-      if (state.selected.length) scroller.scrollTop = 0;
-    }
-    for (const one of list.children) mark(one);
-  }
-  function item(i) {
-    const head = h("button", { class: "lsc-sentence", type: "button", "aria-expanded": "false", "data-row": i }, words("span", "lsc-text", ctx.textOf(i)), h("span", { class: "lsc-meta" }, ...joined([words("span", "lsc-id", texts.id[i]), words("span", "lsc-lang", row.language(i)), row.label(i) ? words("span", "lsc-label", row.label(i)) : null])), predictions(i));
-    head.addEventListener("click", () => open(state.open === i ? -1 : i));
-    head.addEventListener("pointerenter", () => set("hover", i));
-    head.addEventListener("pointerleave", () => set("hover", -1));
-    return h("li", { "data-row": i }, head);
-  }
-  function predictions(i) {
-    if (!about.classes.length) return "";
-    const given = names.map((_, m) => row.predicted(m, i));
-    const some = given.filter(Boolean);
-    if (!some.length) return "";
-    const label = row.label(i);
-    const base = about.baseline >= 0 ? given[about.baseline] : "";
-    const wrong = (text) => label && text !== label;
-    const box = h("span", { class: "lsc-predictions" });
-    if (names.length > 1 && some.length === names.length && new Set(some).size === 1) {
-      box.append(h("span", { class: "lsc-dim" }, "all models predict "), words("span", wrong(some[0]) ? "lsc-wrong" : "", some[0]));
-      return box;
-    }
-    given.forEach((text, m) => {
-      if (!text) return;
-      const differs = m !== about.baseline && base && text !== base;
-      const one = h("span", { class: `lsc-prediction${differs ? " lsc-differs" : ""}`, title: `${names[m]}: ${text}${wrong(text) ? ", differs from the label" : ""}${differs ? ", differs from the baseline" : ""}` }, glyph(m), words("span", wrong(text) ? "lsc-wrong" : "", text));
-      if (differs) one.append(h("span", { class: "lsc-flag", "aria-label": "differs from the baseline" }, "≠"));
-      box.append(one);
-    });
-    return box;
-  }
-  function open(i) {
-    state.open = i;
-    ask();
-    ctx.notify("open");
-  }
-  function mark(one) {
-    const i = Number(one.dataset.row);
-    const isOpen = i === state.open;
-    one.firstChild.setAttribute("aria-expanded", String(isOpen));
-    one.classList.toggle("lsc-open", isOpen);
-    if (!isOpen) one.querySelector(".lsc-detail")?.remove();
-    else if (!one.querySelector(".lsc-detail")) one.append(h("div", { class: "lsc-detail" }));
-    if (isOpen) detail(one.querySelector(".lsc-detail"), i);
-  }
-  let shownAnswer = null;
-  function detail(box, i) {
-    const ask = { ask: "sentence", row: i, layer: state.layer };
-    const got = answer(ask, false);
-    if (got && box.childElementCount && shownAnswer === got && !box.classList.contains("lsc-stale")) return;
-    if (!got && box.childElementCount) {
-      box.classList.add("lsc-stale"); // the former layer's, until the new answer is here
-      return;
-    }
-    shownAnswer = got ?? null;
-    const keepFocus = document.activeElement?.closest?.("summary")?.dataset.model;
-    box.classList.remove("lsc-stale");
-    box.replaceChildren(translations(i), neighbours(got), representers(got));
-    if (keepFocus !== undefined) box.querySelector(`summary[data-model="${keepFocus}"]`)?.focus();
-  }
-  const link = (i, extra, ...before) => {
-    const button = h("button", { class: `lsc-link ${extra}`, type: "button", "data-row": i }, ...before, words("span", "lsc-lang", row.language(i)), words("span", "lsc-text", ctx.textOf(i)));
-    button.addEventListener("pointerenter", () => set("hover", i));
-    button.addEventListener("pointerleave", () => set("hover", -1));
-    button.addEventListener("focus", () => set("hover", i));
-    button.addEventListener("blur", () => set("hover", -1));
-    button.addEventListener("click", () => {
-      if (!state.selected.includes(i)) {
-        change("selected", Int32Array.of(i));
-        el.querySelector(".lsc-sentence")?.focus();
-      } else open(i);
-    });
-    return h("li", {}, button);
-  };
-  const block = (title, ...content) => h("div", { class: "lsc-block" }, h("h4", {}, title), ...content);
-  function translations(i) {
-    if (about.missing?.translations) return block("Translations", note(about.missing.translations));
-    const rows = (ctx.sameId.get(texts.id[i]) ?? []).filter((other) => other !== i);
-    if (!rows.length) return block("Translations", h("p", { class: "lsc-dim" }, "None among the sentences shown."));
-    const shown = rows.slice(0, 60);
-    return block("Translations", h("ul", { class: "lsc-rows" }, ...shown.map((other) => link(other, ""))), rows.length > 60 ? h("p", { class: "lsc-dim" }, `and ${count(rows.length - 60)} more`) : null);
-  }
-  function neighbours(got) {
-    const title = `Nearest sentences, layer ${state.layer}`;
-    if (!got) return block(title, ctx.waits());
-    if (got.why && !got.neighbours) return block(title, note(got.why));
-    const box = block(title);
-    for (const one of got.neighbours ?? []) {
-      const m = one.model;
-      const kept = one.found.filter((other) => other.state === "kept").length;
-      const gained = one.found.filter((other) => other.state === "gained").length;
-      const isBase = m === about.baseline || about.baseline < 0;
-      const summary = h("summary", { "data-model": m }, glyph(m), words("span", "lsc-name", names[m]), h("span", { class: "lsc-dim" }, isBase ? plural(one.found.length, "sentence") : `${kept} kept, ${gained} gained, ${one.lost.length} lost`));
-      const fold = h("details", { class: "lsc-neighbours", "data-model": m }, summary);
-      fold.open = unfolded.has(m);
-      fold.addEventListener("toggle", () => (fold.open ? unfolded.add(m) : unfolded.delete(m)));
-      const sign = (mark, name) => h("span", { class: `lsc-sign lsc-${name || "same"}`, role: "img", "aria-label": name || "neighbour", title: name }, mark);
-      fold.append(
-        h("ul", { class: "lsc-rows" },
-          ...one.found.map((other) => link(other.row, "", sign({ kept: "=", gained: "+" }[other.state] ?? "·", other.state), ...(Number.isFinite(other.cosine) ? [h("span", { class: "lsc-num lsc-dim", title: "cosine" }, other.cosine.toFixed(2))] : []))),
-          ...(one.lost ?? []).map((other) => link(other, "lsc-gone", sign("−", "lost"))),
-        ),
-      );
-      box.append(fold);
-    }
-    if (about.models.some((one) => one.layers - 1 < state.layer)) box.append(h("p", { class: "lsc-dim" }, "A model with fewer layers answers with its last."));
-    return box;
-  }
-  function representers(got) {
-    if (about.missing?.representers) return block("Representers", note(about.missing.representers));
-    if (!got || (got.why && !got.neighbours)) return "";
-    if (!got.representers) return got.why ? block("Representers", note(got.why)) : "";
-    const { model, target, excitatory, inhibitory } = got.representers;
-    const side = (name, listed, title) =>
-      h("div", { class: `lsc-side lsc-${name}` }, h("h5", {}, title), listed.length ? h("ul", { class: "lsc-rows" }, ...listed.map((one) => {
-        const inner = [h("span", { class: "lsc-num" }, number(one.value)), words("span", "lsc-lang", one.language ?? ""), words("span", "lsc-text", one.text || "(empty text)"), words("span", "lsc-dim lsc-of", one.label ?? "")];
-        if (!(one.row >= 0)) return h("li", {}, h("div", { class: "lsc-link" }, ...inner));
-        const entry = link(one.row, "");
-        entry.firstChild.replaceChildren(...inner);
-        return entry;
-      })) : h("p", { class: "lsc-dim" }, "none"));
-    return block("Representers", h("p", { class: "lsc-dim" }, "training sentences behind ", words("span", "", model), "’s prediction ", words("b", "", target)), side("for", excitatory, "for"), side("against", inhibitory, "against"));
-  }
-
-  draw();
-  if (state.selected.length === 1) state.open = state.selected[0];
-  draw();
-  ask();
-  return {
+  const panel = {
+    view,
     el,
-    update(what, kind) {
-      if (what === "selected" || what === "open") {
-        draw();
-        ask();
-      } else if (what === "hover") {
-        if (!state.selected.length && state.open < 0 && state.hover >= 0 && !el.contains(document.activeElement) && !el.matches(":hover")) draw();
-      } else if (what === "layer" || what === "models") {
-        if (state.open >= 0) {
-          draw();
-          ask();
-        }
-      } else if (what === "answer" && kind === "sentence") draw();
-    },
+    clearing,
+    sum,
+    list,
+    after,
+    scroller,
+    browse: Boolean(about.missing?.maps), // where there is no map to point at, all are listed
+    unfolded: new Set([others[0] ?? 0]), // models whose neighbours are shown
+    listed: "", // the rows in the list
+    shown: null, // the answer that is shown
+    ask: debounced(() => {
+      if (state.open >= 0) answer(view, sentenceAsk(view, state.open));
+    }, WAIT_MS),
   };
+  endings.push(() => panel.ask.cancel());
+  if (state.selected.length === 1) state.open = state.selected[0];
+  listSentences(panel);
+  panel.ask();
+  return { el, update: (what, kind) => updateSentences(panel, what, kind) };
+}
+
+const sentenceAsk = ({ state }, row) => ({ ask: "sentence", row, layer: state.layer });
+
+function updateSentences(panel, what, kind) {
+  const { view, el } = panel;
+  const { state } = view;
+  if (what === "selected" || what === "open" || ((what === "layer" || what === "models") && state.open >= 0)) {
+    listSentences(panel);
+    panel.ask();
+  } else if (what === "hover") {
+    const follows = !state.selected.length && state.open < 0 && state.hover >= 0;
+    if (follows && !el.contains(document.activeElement) && !el.matches(":hover")) listSentences(panel);
+  } else if (what === "answer" && kind === "sentence") listSentences(panel);
+}
+
+// ---------------------------------------------------------------------------------------------- the list
+
+function rowsNow({ view, browse }) {
+  const { n, state } = view;
+  if (state.selected.length) return [...state.selected.subarray(0, LISTED)];
+  if (state.open >= 0) return [state.open];
+  if (state.lastHover >= 0) return [state.lastHover];
+  return browse ? Array.from({ length: Math.min(n, LISTED) }, (_, i) => i) : [];
+}
+
+function listSentences(panel) {
+  const { view, sum, clearing, after, list, scroller, browse } = panel;
+  const { n, state } = view;
+  const rows = rowsNow(panel);
+  const selected = state.selected.length;
+  const last = rows.length === 1 && state.open < 0 ? "last pointed at" : "";
+  sum.textContent = selected ? `${count(selected)} selected` : last;
+  clearing.hidden = !selected;
+  const hint =
+    "Point at a map to read a sentence. Click one to keep it, or draw around several; with Shift they are added. " +
+    "Escape or a double click clears.";
+  const more = (sentences) => h("p", { class: "lsc-more" }, `and ${count(sentences - LISTED)} more`);
+  after.replaceChildren();
+  if (!rows.length) after.append(h("p", { class: "lsc-hint" }, hint));
+  if (selected > LISTED) after.append(more(selected));
+  if (browse && !selected && n > LISTED) after.append(more(n));
+  const key = rows.join();
+  if (key !== panel.listed) {
+    panel.listed = key;
+    list.replaceChildren(...rows.map((i) => sentenceItem(panel, i)));
+    if (selected) scroller.scrollTop = 0;
+  }
+  for (const item of list.children) foldSentence(panel, item);
+}
+
+function sentenceItem(panel, i) {
+  const { view } = panel;
+  const label = labelOf(view, i);
+  const about = [
+    words("span", "lsc-id", view.texts.id[i]),
+    words("span", "lsc-lang", languageOf(view, i)),
+    label ? words("span", "lsc-label", label) : null,
+  ];
+  const head = h(
+    "button",
+    { class: "lsc-sentence", type: "button", "aria-expanded": "false", "data-row": i },
+    words("span", "lsc-text", textOf(view, i)),
+    h("span", { class: "lsc-meta" }, ...joined(about)),
+    predictionsOf(view, i),
+  );
+  head.addEventListener("click", () => openSentence(panel, view.state.open === i ? -1 : i));
+  head.addEventListener("pointerenter", () => set(view, "hover", i));
+  head.addEventListener("pointerleave", () => set(view, "hover", -1));
+  return h("li", { "data-row": i }, head);
+}
+
+function predictionsOf(view, i) {
+  const { about, names } = view;
+  if (!about.classes.length) return "";
+  const given = names.map((_, m) => predictedBy(view, m, i));
+  const some = given.filter(Boolean);
+  if (!some.length) return "";
+  const label = labelOf(view, i);
+  const base = about.baseline >= 0 ? given[about.baseline] : "";
+  const isWrong = (text) => label && text !== label;
+  const prediction = (text) => words("span", isWrong(text) ? "lsc-wrong" : "", text);
+  const box = h("span", { class: "lsc-predictions" });
+  if (names.length > 1 && some.length === names.length && new Set(some).size === 1) {
+    box.append(h("span", { class: "lsc-dim" }, "all models predict "), prediction(some[0]));
+    return box;
+  }
+  given.forEach((text, m) => {
+    if (!text) return;
+    const differs = m !== about.baseline && base && text !== base;
+    const said = [
+      `${names[m]}: ${text}`,
+      isWrong(text) ? "differs from the label" : "",
+      differs ? "differs from the baseline" : "",
+    ];
+    const one = { class: `lsc-prediction${differs ? " lsc-differs" : ""}`, title: said.filter(Boolean).join(", ") };
+    const flag = () => h("span", { class: "lsc-flag", "aria-label": "differs from the baseline" }, "≠");
+    box.append(h("span", one, glyph(view, m), prediction(text), differs ? flag() : null));
+  });
+  return box;
+}
+
+// ---------------------------------------------------------------------------------------------- an open sentence
+
+function openSentence({ view, ask }, i) {
+  view.state.open = i;
+  ask();
+  notify(view, "open");
+}
+
+/** Show the details of the sentence that is open, and of no other. */
+function foldSentence(panel, item) {
+  const i = Number(item.dataset.row);
+  const isOpen = i === panel.view.state.open;
+  item.firstChild.setAttribute("aria-expanded", String(isOpen));
+  item.classList.toggle("lsc-open", isOpen);
+  const box = item.querySelector(".lsc-detail");
+  if (!isOpen) {
+    box?.remove();
+    return;
+  }
+  if (!box) item.append(h("div", { class: "lsc-detail" }));
+  detailSentence(panel, item.lastChild, i);
+}
+
+function detailSentence(panel, box, i) {
+  const { view } = panel;
+  const got = answer(view, sentenceAsk(view, i), false);
+  const there = box.childElementCount > 0;
+  if (got && there && panel.shown === got && !box.classList.contains("lsc-stale")) return;
+  if (!got && there) {
+    box.classList.add("lsc-stale"); // the former layer's, until the new answer is here
+    return;
+  }
+  panel.shown = got ?? null;
+  const focused = document.activeElement?.closest?.("summary")?.dataset.model;
+  box.classList.remove("lsc-stale");
+  box.replaceChildren(translationsOf(panel, i), neighboursOf(panel, got), representersOf(panel, got));
+  if (focused !== undefined) box.querySelector(`summary[data-model="${focused}"]`)?.focus();
+}
+
+const block = (title, ...content) => h("div", { class: "lsc-block" }, h("h4", {}, title), ...content);
+
+/** Another sentence that can be pointed at and opened. */
+function linkTo(panel, i, extra, ...before) {
+  const { view, el } = panel;
+  const button = h(
+    "button",
+    { class: `lsc-link ${extra}`, type: "button", "data-row": i },
+    ...before,
+    words("span", "lsc-lang", languageOf(view, i)),
+    words("span", "lsc-text", textOf(view, i)),
+  );
+  button.addEventListener("pointerenter", () => set(view, "hover", i));
+  button.addEventListener("pointerleave", () => set(view, "hover", -1));
+  button.addEventListener("focus", () => set(view, "hover", i));
+  button.addEventListener("blur", () => set(view, "hover", -1));
+  button.addEventListener("click", () => {
+    if (!view.state.selected.includes(i)) {
+      change(view, "selected", Int32Array.of(i));
+      el.querySelector(".lsc-sentence")?.focus();
+    } else openSentence(panel, i);
+  });
+  return h("li", {}, button);
+}
+
+function translationsOf(panel, i) {
+  const { about, texts, sameId } = panel.view;
+  const title = "Translations";
+  if (about.missing?.translations) return block(title, note(about.missing.translations));
+  const rows = (sameId.get(texts.id[i]) ?? []).filter((other) => other !== i);
+  if (!rows.length) return block(title, h("p", { class: "lsc-dim" }, "None among the sentences shown."));
+  const more = rows.length - TRANSLATIONS;
+  return block(
+    title,
+    h("ul", { class: "lsc-rows" }, ...rows.slice(0, TRANSLATIONS).map((other) => linkTo(panel, other, ""))),
+    more > 0 ? h("p", { class: "lsc-dim" }, `and ${count(more)} more`) : null,
+  );
+}
+
+// ---------------------------------------------------------------------------------------------- neighbours
+
+function neighboursOf(panel, got) {
+  const { about, state } = panel.view;
+  const title = `Nearest sentences, layer ${state.layer}`;
+  if (!got) return block(title, waits());
+  if (got.why && !got.neighbours) return block(title, note(got.why));
+  const box = block(title, ...(got.neighbours ?? []).map((one) => neighboursIn(panel, one)));
+  if (about.models.some((one) => one.layers - 1 < state.layer)) {
+    box.append(h("p", { class: "lsc-dim" }, "A model with fewer layers answers with its last."));
+  }
+  return box;
+}
+
+/** The neighbours in one model: kept and gained beside the baseline's, and those that are lost. */
+function neighboursIn(panel, { model: m, found, lost }) {
+  const { view, unfolded } = panel;
+  const { about, names } = view;
+  const sum = (state) => found.filter((other) => other.state === state).length;
+  const isBase = m === about.baseline || about.baseline < 0;
+  const changes = isBase
+    ? plural(found.length, "sentence")
+    : `${sum("kept")} kept, ${sum("gained")} gained, ${lost.length} lost`;
+  const summary = h(
+    "summary",
+    { "data-model": m },
+    glyph(view, m),
+    words("span", "lsc-name", names[m]),
+    h("span", { class: "lsc-dim" }, changes),
+  );
+  const fold = h("details", { class: "lsc-neighbours", "data-model": m }, summary);
+  fold.open = unfolded.has(m);
+  fold.addEventListener("toggle", () => (fold.open ? unfolded.add(m) : unfolded.delete(m)));
+  const rows = found.map(({ row, state, cosine }) => {
+    const sign = neighbourSign({ kept: "=", gained: "+" }[state] ?? "·", state);
+    const how = { class: "lsc-num lsc-dim", title: "cosine" };
+    return linkTo(panel, row, "", sign, ...(Number.isFinite(cosine) ? [h("span", how, cosine.toFixed(2))] : []));
+  });
+  const gone = (lost ?? []).map((row) => linkTo(panel, row, "lsc-gone", neighbourSign("−", "lost")));
+  fold.append(h("ul", { class: "lsc-rows" }, ...rows, ...gone));
+  return fold;
+}
+
+function neighbourSign(mark, name) {
+  const said = { role: "img", "aria-label": name || "neighbour", title: name };
+  return h("span", { class: `lsc-sign lsc-${name || "same"}`, ...said }, mark);
+}
+
+// ---------------------------------------------------------------------------------------------- representers
+
+function representersOf(panel, got) {
+  const { about } = panel.view;
+  const title = "Representers";
+  if (about.missing?.representers) return block(title, note(about.missing.representers));
+  if (!got || (got.why && !got.neighbours)) return "";
+  if (!got.representers) return got.why ? block(title, note(got.why)) : "";
+  const { model, target, excitatory, inhibitory } = got.representers;
+  const behind = h(
+    "p",
+    { class: "lsc-dim" },
+    "training sentences behind ",
+    words("span", "", model),
+    "’s prediction ",
+    words("b", "", target),
+  );
+  return block(title, behind, representerSide(panel, "for", excitatory), representerSide(panel, "against", inhibitory));
+}
+
+function representerSide(panel, name, listed) {
+  const items = listed.map((one) => {
+    const inner = [
+      h("span", { class: "lsc-num" }, number(one.value)),
+      words("span", "lsc-lang", one.language ?? ""),
+      words("span", "lsc-text", one.text || "(empty text)"),
+      words("span", "lsc-dim lsc-of", one.label ?? ""),
+    ];
+    if (!(one.row >= 0)) return h("li", {}, h("div", { class: "lsc-link" }, ...inner)); // not among those shown
+    const entry = linkTo(panel, one.row, "");
+    entry.firstChild.replaceChildren(...inner);
+    return entry;
+  });
+  const list = items.length ? h("ul", { class: "lsc-rows" }, ...items) : h("p", { class: "lsc-dim" }, "none");
+  return h("div", { class: `lsc-side lsc-${name}` }, h("h5", {}, name), list);
 }

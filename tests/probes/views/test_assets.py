@@ -43,3 +43,7 @@ def test_an_installed_package_carries_them():
     patterns = settings["tool"]["setuptools"]["package-data"]["probes.views.front"]
     assert "probes.views.front" in settings["tool"]["setuptools"]["packages"]
     assert [name for name in FRONT if not any(fnmatch(name, pattern) for pattern in patterns)] == []
+
+
+def test_no_piece_is_too_long_to_read():
+    assert {name: text.count("\n") for name, text in FRONT.items() if text.count("\n") > 450} == {}

@@ -1,0 +1,198 @@
+// The colours of the maps: a palette is one table of colours and shapes a map and one code a point; and their legend.
+
+const NO_VALUE = 255; // the code of a point without a value, where colours are a scale
+
+/** The palette of the chosen colour. codes(map, place): the code of each row, null where they are not here yet. */
+function paletteOf(panel) {
+  const { colour } = panel.view.state;
+  if (colour === "drift") return driftPalette(panel);
+  if (colour === "representer") return representerPalette(panel);
+  return categoryPalette(panel, colour);
+}
+
+function driftPalette({ view, maps }) {
+  const { n, theme } = view;
+  const found = maps.map((map) => answer(view, { ask: "drift", model: map.m }));
+  const high = Math.max(...found.map((one) => one?.high ?? 0)) || 1;
+  const codes = (map, place) => {
+    const layer = layerOf(view, map.m);
+    return found[place]?.data ? found[place].data.subarray(n * layer, n * (layer + 1)) : null;
+  };
+  return {
+    bar: true,
+    none: NO_VALUE,
+    high,
+    why: found.find((one) => one?.why)?.why,
+    pending: found.some((one) => !one),
+    tables: found.map((one) => scaleTable(theme, (share) => theme.points((share * (one?.high ?? 0)) / high))),
+    codes,
+    most: (map, place, i) => codes(map, place)?.[i] === NO_VALUE - 1,
+    read(map, place, i) {
+      const code = codes(map, place)?.[i] ?? NO_VALUE;
+      return code === NO_VALUE ? NaN : (code / (NO_VALUE - 1)) * found[place].high;
+    },
+  };
+}
+
+function representerPalette(panel) {
+  const { view, maps } = panel;
+  const { n, state, theme } = view;
+  const ask = { ask: "sentence", row: state.open, layer: state.layer };
+  const fresh = state.open >= 0 ? answer(view, ask, false) : null;
+  // the former layer's values stay until the new ones are here
+  if (fresh || panel.held?.row !== state.open) panel.held = fresh;
+  const open = panel.held;
+  const values = open?.data;
+  let high = 0;
+  const each = new Uint8Array(n).fill(NO_VALUE);
+  if (values) {
+    for (let i = 0; i < n; i++) if (Number.isFinite(values[i])) high = Math.max(high, Math.abs(values[i]));
+    for (let i = 0; i < n; i++) {
+      if (Number.isFinite(values[i])) each[i] = Math.round(127 + (127 * values[i]) / (high || 1));
+    }
+  }
+  const table = scaleTable(theme, theme.diverging);
+  return {
+    bar: true,
+    diverging: true,
+    none: NO_VALUE,
+    high,
+    values,
+    model: open?.representers?.model,
+    open: state.open,
+    why: open && !values ? (open.why ?? "There are no representers for this sentence.") : null,
+    tables: maps.map(() => table),
+    codes: () => each,
+  };
+}
+
+function categoryPalette({ view, maps }, colour) {
+  const { about, n, codes, theme } = view;
+  const naming = { label: about.labels, language: about.languages, prediction: about.classes }[colour] ?? [];
+  const none = naming.length;
+  // what is predicted has the colour of the label of that name
+  const place = (code) => {
+    const found = colour === "prediction" ? about.labels.indexOf(naming[code]) : code;
+    return found >= 0 ? found : about.labels.length + code;
+  };
+  const table = makeTable(
+    none + 1,
+    (code) => (code === none ? theme.none : theme.categories[place(code) % CATEGORIES]),
+    (code) => (code === none ? 0 : Math.floor(place(code) / CATEGORIES) % SHAPES.length),
+  );
+  const read = (from) => {
+    const each = new Uint16Array(n);
+    for (let i = 0; i < n; i++) each[i] = codes[from + i] >= 0 ? codes[from + i] : none;
+    return each;
+  };
+  const shared = { label: () => read(n), language: () => read(0) }[colour]?.() ?? null;
+  const each = maps.map((map) => shared ?? (colour === "prediction" ? read((2 + map.m) * n) : new Uint16Array(n)));
+  const noneNames = { label: "no label", language: "no language", prediction: "no prediction" };
+  return {
+    naming,
+    none,
+    noneName: noneNames[colour] ?? "sentences",
+    tables: maps.map(() => table),
+    codes: (_, i) => each[i],
+  };
+}
+
+function makeTable(length, colourOf, shapeOf = () => 0) {
+  const colours = new Uint8Array(3 * length);
+  const shapes = new Uint8Array(length);
+  for (let code = 0; code < length; code++) {
+    colours.set(colourOf(code), 3 * code);
+    shapes[code] = shapeOf(code);
+  }
+  return { colours, shapes };
+}
+
+/** A table of the colours of a scale from 0 to 1. */
+const scaleTable = (theme, colourOf) =>
+  makeTable(NO_VALUE + 1, (code) => (code === NO_VALUE ? theme.none : colourOf(code / (NO_VALUE - 1))));
+
+function recolour(panel) {
+  panel.palette = paletteOf(panel);
+  showLegend(panel);
+  redraw(panel);
+}
+
+// ---------------------------------------------------------------------------------------------- the legend
+
+function showLegend(panel) {
+  const { legend, repeats, palette } = panel;
+  legend.classList.toggle("lsc-bar", Boolean(palette.bar));
+  repeats.hidden = true;
+  if (palette.bar) showScale(panel);
+  else showCategories(panel);
+}
+
+function showScale({ view, legend, palette }) {
+  const { theme } = view;
+  const { diverging, high, model } = palette;
+  const asks =
+    diverging && palette.open < 0
+      ? "Open a sentence to colour the training sentences that speak for and against it."
+      : palette.pending
+        ? "Waiting for the notebook…"
+        : palette.why;
+  if (asks) {
+    legend.replaceChildren(words("span", "lsc-dim", asks));
+    return;
+  }
+  legend.replaceChildren(
+    h("span", {}, diverging ? "representer value" : "1 − cosine to the baseline"),
+    h("span", { class: "lsc-num" }, number(diverging ? -high : 0)),
+    ribbon(diverging ? theme.diverging : theme.points),
+    h("span", { class: "lsc-num" }, number(high)),
+    words("span", "lsc-dim", diverging ? `orange: against, blue: for${model ? ` · ${model}` : ""}` : ""),
+  );
+}
+
+/** A button a category, which hides and shows its points. */
+function showCategories(panel) {
+  const { view, legend, repeats, palette, maps } = panel;
+  const { hidden } = view.state;
+  const sums = new Map();
+  for (const code of palette.codes(maps[0], 0)) sums.set(code, (sums.get(code) ?? 0) + 1);
+  const shownAgain = () => {
+    hidden.clear();
+    showLegend(panel);
+    redraw(panel);
+    legend.querySelector("button")?.focus();
+  };
+  const whole = { class: "lsc-all", type: "button", hidden: !hidden.size, onclick: shownAgain };
+  const all = h("button", whole, "Show all");
+  const item = (code, name) => categoryItem(panel, code, name, sums.get(code) ?? 0, all);
+  const items = palette.naming.map((name, code) => item(code, name));
+  if (sums.has(palette.none)) items.push(item(palette.none, palette.noneName));
+  legend.replaceChildren(...items, all);
+  repeats.hidden = palette.naming.length <= CATEGORIES;
+}
+
+function categoryItem(panel, code, name, sum, all) {
+  const { view, palette } = panel;
+  const { colour, hidden } = view.state;
+  const { colours, shapes } = palette.tables[0];
+  const fill = css(colours.subarray(3 * code, 3 * code + 3));
+  const sign = s(
+    "svg",
+    { class: "lsc-glyph", width: 12, height: 12, viewBox: "-6 -6 12 12", "aria-hidden": "true" },
+    s("path", { d: SHAPES[shapes[code]](4), fill }),
+  );
+  const pressed = () => String(!hidden.has(code));
+  const button = h(
+    "button",
+    { class: "lsc-item", type: "button", "aria-pressed": pressed(), title: `${name}: hide or show` },
+    sign,
+    words("span", "lsc-name", name),
+    colour === "prediction" ? null : h("span", { class: "lsc-dim lsc-num" }, count(sum)), // each map has its own
+  );
+  button.addEventListener("click", () => {
+    hidden.has(code) ? hidden.delete(code) : hidden.add(code);
+    button.setAttribute("aria-pressed", pressed());
+    all.hidden = !hidden.size;
+    redraw(panel);
+  });
+  return button;
+}
