@@ -24,15 +24,16 @@ _SHAPE = (32, 32)  # texts and tokens of the batch that is timed
 _ROUNDS = 7
 
 
-def footprint(model: PreTrainedModel, parent: PreTrainedModel | None = None) -> pd.DataFrame:
-    """Count and measure what a model costs, and what its parent does.
+def footprint(model: PreTrainedModel, smaller: PreTrainedModel | None = None) -> pd.DataFrame:
+    """Count and measure what a model costs, and what a smaller one does.
 
     Args:
         model: a model of transformers.
-        parent: what it was made from, to be measured side by side.
+        smaller: what was made of it, to be measured side by side.
 
     Returns:
-        One row a model ("model", "parent" where there is one, and "share", the one over the other), with the columns
+        One row a model: "model"; where two are given also "smaller", and "share", the smaller over
+        the model. The columns:
         `parameters` and `nonzero` (of the whole model), `encoder` and `encoder_nonzero` (of the weight matrices in its
         blocks), `bytes` (of its weights as `save_pretrained` writes them), `packed_bytes` (of the same as
         `compress.save(..., packed=True)` does, without the zeros), `flops` (multiplications and additions in matrix
@@ -50,19 +51,19 @@ def footprint(model: PreTrainedModel, parent: PreTrainedModel | None = None) -> 
     Example:
         >>> import compress, probes
         >>> model, _ = probes.load_checkpoint("bundled")
-        >>> cost = footprint(compress.prune(model, sparsity=0.6), model)
+        >>> cost = footprint(model, compress.prune(model, sparsity=0.6))
         >>> cost.loc["share", ["parameters", "encoder_nonzero"]].round(2).tolist()
         [1.0, 0.4]
     """
-    models = {"model": model} | ({} if parent is None else {"parent": parent})
+    models = {"model": model} | ({} if smaller is None else {"smaller": smaller})
     for name, one in models.items():
         if not isinstance(one, PreTrainedModel):
             raise InputError(f"{name}: expected a model of transformers, found {type(one).__name__}")
     rows = {name: _counts(one) for name, one in models.items()}
     seconds = _seconds(models)
     out = pd.DataFrame([row | {"seconds": seconds[name]} for name, row in rows.items()], index=list(rows), dtype=float)
-    if parent is not None:
-        out.loc["share"] = out.loc["model"] / out.loc["parent"]
+    if smaller is not None:
+        out.loc["share"] = out.loc["smaller"] / out.loc["model"]
     return out
 
 

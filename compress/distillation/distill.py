@@ -24,7 +24,7 @@ from compress.pruning.drop_layers import drop_layers
 from compress.saving import record
 from compress.training.loop import check_settings
 from compress.training.loop import train as run_training
-from probes.errors import InputError
+from probes.errors import InputError, check_choice
 from probes.models.facts import classifies, embedding_rows, name_of
 from probes.models.fingerprint import weights_fingerprint
 from probes.models.parts import family_of, layers_of
@@ -128,17 +128,14 @@ def distill(
         if layers is not None or hidden_size is not None or not isinstance(keep, str) or keep != "uniform":
             raise InputError("student=... has its layers and width already: leave layers, keep and hidden_size out")
         check_plain(student)
-        check_tokens(student, teacher)
+        check_tokens(teacher, student)
         small = copy.deepcopy(student)
         how |= {"student": weights_fingerprint(student)}
     else:
-        check_tokens(model, teacher)
+        check_tokens(teacher, model)
         if layers is None and hidden_size is None and isinstance(keep, str):
             raise InputError("nothing to make smaller: give layers=..., hidden_size=... or student=...")
-        if initialise not in INITIALISE:
-            raise InputError(
-                f"initialise={initialise!r} is not known; choose one of {', '.join(map(repr, INITIALISE))}"
-            )
+        check_choice("initialise", initialise, INITIALISE)
         _check_layers(model)
         if hidden_size is not None:
             check_width(model, hidden_size)
@@ -203,7 +200,7 @@ def _objectives(
     return [*out, HiddenStates(layers=matched)]
 
 
-def check_tokens(student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+def check_tokens(teacher: PreTrainedModel, student: PreTrainedModel) -> None:
     """Raise `InputError` where two models cannot be of one tokenizer."""
     rows, padding = (
         [of(model) for model in (student, teacher)]

@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.objectives.base import is_whole, uniform_layers
 from probes.corpus import check_corpus
-from probes.errors import InputError
+from probes.errors import InputError, check_choice
 from probes.measures.fidelity.similarity import similarity
 from probes.models.parts import family_of, layers_of
 from probes.results.draws import POOLED
@@ -62,8 +62,7 @@ def kept_layers(
         return [i - 1 for i in uniform_layers(wanted, count)[1:]]
     if keep in ("top", "bottom"):
         return list(range(count - wanted, count)) if keep == "top" else list(range(wanted))
-    if keep != "matched":
-        raise InputError(f"keep={keep!r} is not known; choose one of {', '.join(map(repr, KEEP))}, or give numbers")
+    check_choice("keep", keep, KEEP, "or give numbers")
     assert train is not None
     assert tokenizer is not None
     corpus = trained_on(train)

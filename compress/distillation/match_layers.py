@@ -62,7 +62,7 @@ def match_layers(
         {0: 0, 1: 1, 2: 2}
     """
     about = similarity_of(measure)
-    check_tokens(student, teacher)
+    check_tokens(teacher, student)
     corpus = check_corpus(corpus)
     for model in (student, teacher):
         check_fit(embedding_rows(model), tokenizer, name_of(model))

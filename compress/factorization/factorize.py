@@ -19,7 +19,7 @@ from compress.factorization.moments import second_moments
 from compress.factorization.tensor_train import TensorTrain
 from compress.objectives.base import is_whole
 from compress.saving import record
-from probes.errors import InputError, LayerscopeWarning
+from probes.errors import InputError, LayerscopeWarning, check_choice
 from probes.models.fingerprint import weights_fingerprint
 
 METHODS = ("svd", "activation", "tensor_train")
@@ -175,8 +175,7 @@ def _check_settings(
         if share is not None and (isinstance(share, bool) or not isinstance(share, int | float) or not 0 < share <= 1):
             kept = "squared singular values" if name == "energy" else "parameters"
             raise InputError(f"{name}={share!r}: expected a number above 0 and at most 1, the share of the {kept} kept")
-    if method not in METHODS:
-        raise InputError(f"method={method!r} is not known; choose one of {', '.join(map(repr, METHODS))}")
+    check_choice("method", method, METHODS)
     if method != "activation":
         if calibrate is not None:
             raise InputError(f"calibrate=... is looked at by method='activation', not by {method!r}: choose that one")

@@ -24,7 +24,7 @@ from compress.saving import record
 from compress.training.loop import check_settings
 from compress.training.loop import train as run_training
 from probes.corpus import check_corpus, corpus_fingerprint
-from probes.errors import InputError
+from probes.errors import InputError, check_choice
 from probes.models.fingerprint import weights_fingerprint
 from probes.models.parts import family_of
 
@@ -224,13 +224,11 @@ def _check_settings(
 ) -> None:
     if not 0 < share < 1:
         raise InputError(f"share={share}: expected above 0 and below 1, the share of the layers that go by sharing")
-    if merge not in MERGES:
-        raise InputError(f"merge={merge!r} is not known; choose one of {', '.join(map(repr, MERGES))}")
+    check_choice("merge", merge, MERGES)
     check_similarity(similarity, unit, (corpus is None and train is None) or tokenizer is None, corpus is not None)
     if train is not None and not steps and (similarity != "cka" or corpus is not None):
         raise InputError("train=... is given, and steps=0 trains nothing: give steps=..., or leave it out")
-    if schedule not in SCHEDULES:
-        raise InputError(f"schedule={schedule!r} is not known; choose one of {', '.join(map(repr, SCHEDULES))}")
+    check_choice("schedule", schedule, SCHEDULES)
     if schedule == "one_shot":
         return
     if not steps:

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
 from compress.fusion.pairs import UNITS, module_name, pairs_of
-from probes.errors import InputError
+from probes.errors import InputError, check_choice
 from probes.measures.fidelity.similarity import similarity as states_similarity
 from probes.states.capture import capture
 from probes.states.representations import from_arrays
@@ -219,10 +219,8 @@ def _by_states(
 def check_similarity(similarity: str, unit: str, no_text: bool, corpus: bool) -> None:
     """Raise `InputError` where a similarity or unit is not known, or does not fit the text that is given."""
     known = ("cka", *_similarities(0))
-    if similarity not in known:
-        raise InputError(f"similarity={similarity!r} is not known; choose one of {', '.join(map(repr, known))}")
-    if unit not in UNITS:
-        raise InputError(f"unit={unit!r} is not known; choose one of {', '.join(map(repr, UNITS))}")
+    check_choice("similarity", similarity, known)
+    check_choice("unit", unit, UNITS)
     if similarity == "cka" and no_text:
         raise InputError("similarity='cka' compares what layers make of texts: give corpus=... and tokenizer=...")
     if similarity != "cka" and corpus:

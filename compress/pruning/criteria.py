@@ -12,7 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.matrices import is_transposed
 from compress.rows import collate, training_rows
-from probes.errors import InputError
+from probes.errors import InputError, check_choice
 from probes.states.running import evaluating
 
 # What each compares: the weights of one matrix, of all matrices together, or of one output unit.
@@ -42,10 +42,9 @@ _FOLLOWS = (
 
 def check_criterion(criterion: str, scope: str | None) -> str:
     """Return what a criterion compares; raise `InputError` where criterion or scope is not known."""
-    if criterion not in SCOPES:
-        raise InputError(f"criterion={criterion!r} is not known; choose one of {', '.join(map(repr, SCOPES))}")
-    if scope is not None and scope not in ("matrix", "global", "unit"):
-        raise InputError(f"scope={scope!r} is not known; choose 'matrix', 'global' or 'unit'")
+    check_choice("criterion", criterion, SCOPES)
+    if scope is not None:
+        check_choice("scope", scope, ("matrix", "global", "unit"))
     return scope or SCOPES[criterion]
 
 

@@ -15,7 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.pruning.importance import check_measurable, given_scores
 from compress.pruning.structure import record_removal
-from probes.errors import InputError
+from probes.errors import InputError, check_choice
 from probes.measures.fidelity.similarity import similarity
 from probes.models.formats.quantized_inputs import quantized_inputs_of
 from probes.models.formats.shared_layers import renumber_sharing
@@ -67,10 +67,7 @@ def drop_layers(
         if not 0 <= layers < count:
             raise InputError(f"layers={layers}: expected a count from 0 to {count - 1}, so that one layer is left")
         if isinstance(importance, str):
-            if importance not in ("removal", "similarity"):
-                raise InputError(
-                    f"importance={importance!r} is not known; choose 'removal', 'similarity' or give scores"
-                )
+            check_choice("importance", importance, ("removal", "similarity"), "or give scores")
             rank = _by_removal if importance == "removal" else _by_similarity
             gone, scores = rank(model, int(layers), *check_measurable(model, corpus, tokenizer, importance))
         else:

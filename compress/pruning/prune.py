@@ -21,7 +21,7 @@ from compress.pruning.criteria import NEED_TEXT, check_criterion, few_threads, s
 from compress.saving import record
 from compress.training.loop import check_settings
 from compress.training.loop import train as run_training
-from probes.errors import InputError
+from probes.errors import InputError, check_choice
 from probes.models.fingerprint import weights_fingerprint
 
 SCHEDULES = ("one_shot", "uniform", "cubic")
@@ -271,8 +271,7 @@ def _check_schedule(
     tokenizer: PreTrainedTokenizerBase | None,
     steps: int,
 ) -> None:
-    if schedule not in SCHEDULES:
-        raise InputError(f"schedule={schedule!r} is not known; choose one of {', '.join(map(repr, SCHEDULES))}")
+    check_choice("schedule", schedule, SCHEDULES)
     trained = isinstance(steps, int) and steps > 0
     if criterion in NEED_TEXT and (train is None or tokenizer is None):
         raise InputError(f"criterion={criterion!r} needs text: give train=..., a corpus, and tokenizer=...")

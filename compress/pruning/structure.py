@@ -16,10 +16,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from compress.matrices import check_plain
 from compress.pruning.importance import given_scores, magnitude_scores, taylor_scores
 from compress.saving import record
-from probes.errors import InputError
+from probes.errors import InputError, check_choice
 from probes.models.fingerprint import weights_fingerprint
 from probes.models.parts import count_of, family_of, keep_parts, layers_of
 
+IMPORTANCE = ("magnitude", "taylor", "random")
 _KINDS = {"heads": "head", "channels": "channel"}
 
 
@@ -131,6 +132,8 @@ def _prune(
     layers = layers_of(model, family)
     counts = [count_of(layer, family, what) for layer in layers]
     scores: Sequence[np.ndarray]
+    if isinstance(importance, str):
+        check_choice("importance", importance, IMPORTANCE, f"or give scores (layer, {_KINDS[what]})")
     if not isinstance(importance, str):
         if len(set(counts)) > 1:
             raise InputError(
@@ -143,13 +146,8 @@ def _prune(
     elif importance == "random":
         draw = np.random.default_rng(seed)
         scores = [draw.random(n) for n in counts]
-    elif importance == "taylor":
-        scores = taylor_scores(model, family, what, counts, corpus, tokenizer)
     else:
-        raise InputError(
-            f"importance={importance!r} is not known; choose 'magnitude', 'taylor' or 'random', or give scores "
-            f"(layer, {_KINDS[what]})"
-        )
+        scores = taylor_scores(model, family, what, counts, corpus, tokenizer)
     kept = []
     for values in scores:
         order = np.argsort(-values, kind="stable")

@@ -24,7 +24,7 @@ from compress.quantization.bit_damage import (
 from compress.quantization.quantizers import (
     packed_bytes,
 )
-from probes.errors import InputError
+from probes.errors import InputError, check_choice
 
 
 def allocate_bits(
@@ -90,8 +90,8 @@ def allocate_bits(
     if any(isinstance(one, str) for one in several):
         _check_average(average_bits, check_choices(choices))
     for one in several:
-        if isinstance(one, str) and one not in DAMAGES:
-            raise InputError(f"damage={one!r} is not known; choose one of {', '.join(map(repr, DAMAGES))}")
+        if isinstance(one, str):
+            check_choice("damage", one, DAMAGES)
     how: dict[str, Any] = {"choices": choices, "by": by, "pivot": pivot, "group": group, "symmetric": symmetric}
     how |= {"ranges": ranges, "percentile": percentile, "progress": progress, **settings}
     tables = [bit_damage(model, corpus, tokenizer, damage=d, **how) if isinstance(d, str) else d for d in several]

@@ -27,7 +27,7 @@ from compress.quantization.quantizers import (
     quantize_tensor,
 )
 from probes.corpus import check_corpus
-from probes.errors import InputError, LayerscopeWarning
+from probes.errors import InputError, LayerscopeWarning, check_choice
 from probes.measures.classes.class_separability import class_separability
 from probes.measures.fidelity.loyalty import divergence
 from probes.measures.languages.alignment import check_pivot
@@ -107,10 +107,8 @@ def bit_damage(
         0  bert.encoder.layer.0     4  102912
         1  bert.encoder.layer.0     8  201216
     """
-    if damage not in DAMAGES:
-        raise InputError(f"damage={damage!r} is not known; choose one of {', '.join(map(repr, DAMAGES))}")
-    if by not in ("matrix", "layer"):
-        raise InputError(f"by={by!r} is not known; choose 'matrix' or 'layer'")
+    check_choice("damage", damage, DAMAGES)
+    check_choice("by", by, ("matrix", "layer"))
     chosen = check_choices(choices)
     check_quantizer(chosen[0], group, ranges, percentile)
     shapes = matrix_shapes(model, group)

@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 import torch
 
-from probes.errors import InputError
+from probes.errors import InputError, check_choice
 from probes.models.formats.quantized_inputs import BITS, affine_grid, exact_step, nearest_step
 
 RANGES = ("minmax", "percentile", "least_squares")
@@ -135,8 +135,7 @@ def check_quantizer(bits: int, group: str | int, ranges: str = "minmax", percent
     check_bits("bits", bits)
     if not (group in ("tensor", "channel") or (type(group) is int and group > 0)):
         raise InputError(f"group={group!r}: expected 'tensor', 'channel' or a whole number of inputs of at least 1")
-    if ranges not in RANGES:
-        raise InputError(f"ranges={ranges!r} is not known; choose one of {', '.join(map(repr, RANGES))}")
+    check_choice("ranges", ranges, RANGES)
     if not 50 < percentile <= 100:
         raise InputError(f"percentile={percentile}: expected above 50 and at most 100, in per cent")
 

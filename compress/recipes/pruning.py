@@ -14,7 +14,7 @@ from compress.objectives.texts import CrossCorrelation, RepresentationCosine, Re
 from compress.objectives.weights import AlignedWeights
 from compress.pruning.grafting import Grafting
 from compress.pruning.prune import prune
-from probes.errors import InputError
+from probes.errors import check_choice
 
 
 def magnitude_pruning(
@@ -76,8 +76,7 @@ def self_distilled_pruning(
         "mse": [CrossEntropy(), RepresentationMSE(weight=alpha)],
         "cosine": [CrossEntropy(), RepresentationCosine(weight=alpha)],
     }
-    if variant not in distilled:
-        raise InputError(f"variant={variant!r} is not known; choose one of {', '.join(map(repr, distilled))}")
+    check_choice("variant", variant, distilled)
     return _prune(model, tokenizer, train, distilled[variant], sparsity, steps, settings)
 
 

@@ -12,7 +12,7 @@ from compress.objectives.labels import CrossEntropy, SoftLabels
 from compress.objectives.layers import AttentionOutputs, HiddenStates
 from compress.quantization.codebooks import product_quantize
 from compress.quantization.quantize import quantize
-from probes.errors import InputError
+from probes.errors import check_choice
 
 
 def self_distilled_quantization(
@@ -58,9 +58,7 @@ def self_distilled_quantization(
         "hidden_states": [HiddenStates(weight=beta)],
     }
     hosts = {"quant_noise": quantize, "product": product_quantize}
-    if variant not in distilled:
-        raise InputError(f"variant={variant!r} is not known; choose one of {', '.join(map(repr, distilled))}")
-    if host not in hosts:
-        raise InputError(f"host={host!r} is not known; choose one of {', '.join(map(repr, hosts))}")
+    check_choice("variant", variant, distilled)
+    check_choice("host", host, hosts)
     objective = [CrossEntropy(), *distilled[variant]]
     return hosts[host](model, tokenizer=tokenizer, train=train, steps=steps, objective=objective, **settings)

@@ -123,8 +123,8 @@ def test_it_is_captured_like_any_other(classifier, corpus, make_tokenizer, asked
         expected = states(low, dict(inputs))[:, 0, 1:-1].mean(1)  # but for the special tokens
         np.testing.assert_allclose(reps["hidden"].values[:, row], expected.numpy(), atol=1e-5)
     assert probes.module_error(classifier, low, tokenizer, corpus, draws=10, progress=False).value.notnull().any()
-    cost = footprint(low, classifier)
-    assert cost.loc["model", "parameters"] == low.config.compression["parameters"]
+    cost = footprint(classifier, low)
+    assert cost.loc["smaller", "parameters"] == low.config.compression["parameters"]
 
 
 def test_inputs_that_were_rounded_still_are(classifier, batch):

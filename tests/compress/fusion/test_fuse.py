@@ -209,12 +209,12 @@ def test_what_is_shared_is_counted_and_compressed_once(make, make_tokenizer, cor
         sum(w.numel() for w in {id(w): w for w in block_matrices(m).values()}.values()) for m in (model, fused)
     )
     assert distinct == every / 2
-    cost = compress.footprint(fused, model)
+    cost = compress.footprint(model, fused)
     assert cost.loc["share", "encoder"] == 0.5
     assert cost["parameters"].to_dict() == pytest.approx(
         {
-            "model": fused.config.compression["parameters"],
-            "parent": fused.config.compression["parameters_of_parent"],
+            "model": fused.config.compression["parameters_of_parent"],
+            "smaller": fused.config.compression["parameters"],
             "share": fused.config.compression["parameters"] / fused.config.compression["parameters_of_parent"],
         }
     )

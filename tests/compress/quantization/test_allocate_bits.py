@@ -210,7 +210,7 @@ def test_on_a_real_model_less_drift_than_uniform_on_other_text():
         ({"average_bits": True}, "average_bits=True: expected a number"),
         ({"damage": "retrieval"}, "damage='retrieval' is not known; choose one of 'alignment'"),
         ({"damage": None}, "damage: expected the name of a measure, or a table"),
-        ({"by": "kind"}, "by='kind' is not known; choose 'matrix' or 'layer'"),
+        ({"by": "kind"}, "by='kind' is not known; choose one of 'matrix', 'layer'"),
         ({"choices": []}, "choices=[]: expected numbers of bits to choose from"),
         ({"choices": 4}, "choices=4: expected numbers of bits to choose from"),
         ({"choices": [4, 9]}, "choices=9: expected a whole number of 2 to 8"),
