@@ -1,4 +1,4 @@
-"""What every command line of the project does alike: run a command, and end bad input in one message."""
+"""What every command line of the project does alike: arguments of a corpus, and bad input that ends in one message."""
 
 from __future__ import annotations
 
@@ -6,8 +6,11 @@ import argparse
 import sys
 import warnings
 from collections.abc import Sequence
+from typing import Any
 
 from probes.errors import InputError, LayerscopeWarning
+
+_COLUMNS = ("id", "language", "text", "label", "text_pair")
 
 
 def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
@@ -25,6 +28,34 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int
             print("interrupted; what was captured is kept, the same command goes on from there", file=sys.stderr)
             return 130
     return 0
+
+
+def corpus_arguments() -> argparse.ArgumentParser:
+    """Return the arguments that say what of a corpus is read: its split, its languages, its columns."""
+    corpus = argparse.ArgumentParser(add_help=False)
+    corpus.add_argument("--split", help="keep this split of the corpus only")
+    corpus.add_argument("--languages", type=listed, help="keep these languages only, separated by commas")
+    for name in _COLUMNS:
+        option = name.replace("_", "-")
+        corpus.add_argument(f"--{option}", default=name, metavar="COLUMN", help=f"the column that holds the {option}")
+    return corpus
+
+
+def corpus_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return them as `probes.load_corpus` takes them."""
+    return {name: getattr(options, name) for name in ("split", "languages", *_COLUMNS)}
+
+
+def listed(text: str) -> list[str]:
+    """Return the parts of an argument that commas separate."""
+    return [part.strip() for part in text.split(",") if part.strip()]
+
+
+def seed(text: str) -> int:
+    """Return an argument as the seed of random numbers, 0 to 2**32 - 1."""
+    if not text.isdecimal() or int(text) >= 2**32:
+        raise argparse.ArgumentTypeError(f"expected a whole number of at least 0 and below 2**32, found {text!r}")
+    return int(text)
 
 
 def _say(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:

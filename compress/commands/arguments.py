@@ -1,0 +1,83 @@
+"""What the commands share: arguments that say from what, where to, on which text and how long; loading and saving."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import datasets
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from compress.saving import check_new, save
+from probes.command import corpus_arguments, corpus_settings, seed
+from probes.corpus import load_corpus
+from probes.models.checkpoint import load_checkpoint
+
+
+def add_command(
+    commands: Any, name: str, about: str, run: Callable[[argparse.Namespace], None], *parents: argparse.ArgumentParser
+) -> argparse.ArgumentParser:
+    """Add a command that takes a model and writes a smaller one, with what it shares with others."""
+    parser: argparse.ArgumentParser = commands.add_parser(
+        name,
+        parents=[_model(), *parents, corpus_arguments()],
+        help=about,
+        description=f"{about[0].upper()}{about[1:]}.",
+    )
+    parser.set_defaults(run=run)
+    return parser
+
+
+def _model() -> argparse.ArgumentParser:
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("model", metavar="MODEL", help="a folder, a hub name or 'bundled'")
+    common.add_argument("--out", type=Path, required=True, help="a new folder for the smaller model and its tokenizer")
+    common.add_argument("--allow-pickle", action="store_true", help="also open pickled weights, which can run any code")
+    common.add_argument("--corpus", help="where text is needed: a file, a hub name, or 'bundled'")
+    common.add_argument(
+        "--packed", action="store_true", help="leave zeros out on disk: smaller, but for layerscope alone to read"
+    )
+    common.add_argument("--seed", type=seed, default=0, help="(%(default)s)")
+    return common
+
+
+def training(steps: int | None = 0, *, required: bool = False, learning_rate: float = 5e-5) -> argparse.ArgumentParser:
+    """Return the arguments of a training: how many steps, by default so many, and how."""
+    out = argparse.ArgumentParser(add_help=False)
+    none = "; 0 for no training" if steps == 0 and not required else ""
+    out.add_argument("--steps", type=int, default=steps, required=required, help=f"updates of the weights{none}")
+    out.add_argument("--batch-size", type=int, default=32, help="(%(default)s)")
+    out.add_argument("--learning-rate", type=float, default=learning_rate, help="(%(default)s)")
+    return out
+
+
+def training_settings(options: argparse.Namespace) -> dict[str, Any]:
+    """Return how a training goes, as the verbs take it."""
+    return {"batch_size": options.batch_size, "learning_rate": options.learning_rate}
+
+
+def load(options: argparse.Namespace) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Any]:
+    """Return model, tokenizer and corpus, None where none is given, once the new folder can be written."""
+    check_new(options.out)
+    corpus: datasets.Dataset | None = None
+    if options.corpus is not None:
+        corpus = load_corpus(options.corpus, **corpus_settings(options))
+    return *load_checkpoint(options.model, allow_pickle=options.allow_pickle), corpus
+
+
+def write(model: Any, options: argparse.Namespace, tokenizer: Any) -> None:
+    """Save a model and its tokenizer as it was asked for."""
+    save(model, options.out, tokenizer, packed=options.packed)
+
+
+def write_smaller(model: Any, smaller: Any, options: argparse.Namespace, tokenizer: Any) -> None:
+    """Save a smaller model and say how much smaller it is."""
+    write(smaller, options, tokenizer)
+    print(f"{size_of(model)} -> {size_of(smaller)}; wrote {options.out}")
+
+
+def size_of(model: Any) -> str:
+    """Return how many parameters a model has, in words."""
+    return f"{sum(p.numel() for p in model.parameters()):,} parameters"

@@ -1,0 +1,39 @@
+"""Layers that share their weights: `fuse`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+from compress.commands.arguments import add_command, load, training, training_settings, write_smaller
+from compress.fusion.fuse import MERGES, fuse
+from compress.fusion.pairs import UNITS
+from probes.errors import InputError
+
+
+def add(commands: Any) -> None:
+    """Give this command to a parser."""
+    fused = add_command(commands, "fuse", "let layers that are alike share their weights", _fuse, training())
+    fused.add_argument("--share", type=float, default=0.5, help="share of the tensors that go (%(default)s)")
+    fused.add_argument(
+        "--similarity", default="euclidean", help="of weights, or cka, of states on --corpus (%(default)s)"
+    )
+    fused.add_argument("--merge", choices=MERGES, default="mean", help="(%(default)s)")
+    fused.add_argument("--unit", choices=UNITS, default="matrix", help="(%(default)s)")
+
+
+def _fuse(options: argparse.Namespace) -> None:
+    if options.corpus is None and (options.steps or options.similarity == "cka"):
+        raise InputError("to train, or to compare states by cka, takes text: give --corpus")
+    if options.corpus is not None and not options.steps and options.similarity != "cka":
+        raise InputError(
+            "--corpus is given and nothing reads it: give --steps to train on it or --similarity cka, or leave it out"
+        )
+    model, tokenizer, corpus = load(options)
+    how: dict[str, Any] = {"similarity": options.similarity, "merge": options.merge, "unit": options.unit}
+    if options.similarity == "cka":
+        how |= {"corpus": corpus, "tokenizer": tokenizer}
+    if options.steps:
+        how |= {"train": corpus, "tokenizer": tokenizer, "steps": options.steps, **training_settings(options)}
+    smaller = fuse(model, share=options.share, seed=options.seed, **how)
+    write_smaller(model, smaller, options, tokenizer)

@@ -1,0 +1,126 @@
+"""Fewer bits a weight: `quantize`, `product-quantize`."""
+
+from __future__ import annotations
+
+import argparse
+from typing import Any
+
+import datasets
+from transformers import PreTrainedModel
+
+from compress import recipes
+from compress.commands.arguments import add_command, load, training, training_settings, write
+from compress.quantization.allocate_bits import allocate_bits
+from compress.quantization.bit_damage import DAMAGES
+from compress.quantization.codebooks import product_quantize
+from compress.quantization.deploy import BACKENDS
+from compress.quantization.quantize import quantize
+from compress.quantization.quantizers import RANGES
+from probes.errors import InputError
+
+
+def add(commands: Any) -> None:
+    """Give these commands to a parser."""
+    both = argparse.ArgumentParser(add_help=False, parents=[training()])
+    both.add_argument("--only", metavar="RE", help="of the matrices only those whose name this expression finds")
+    both.add_argument("--embeddings", action="store_true", help="the token embeddings too")
+    both.add_argument("--distilled", action="store_true", help="train on what the original gives, not on labels alone")
+
+    rounded = add_command(commands, "quantize", "round weights and inputs to a few bits", _quantize, both)
+    rounded.add_argument("--bits", type=int, help="of the weights, 2 to 8 (8)")
+    rounded.add_argument("--average-bits", type=float, help="in place of --bits: to each matrix as many as it needs")
+    rounded.add_argument(
+        "--damage",
+        nargs="+",
+        choices=DAMAGES,
+        default=["alignment"],
+        help="what --average-bits keeps low (alignment)",
+    )
+    rounded.add_argument("--backend", choices=BACKENDS, help="make a model that runs in int8, in place of a simulation")
+    rounded.add_argument("--group", default="channel", help="tensor, channel or so many inputs (%(default)s)")
+    rounded.add_argument("--affine", action="store_true", help="with a zero point, for weights that lean to one side")
+    rounded.add_argument("--ranges", choices=RANGES, default="minmax", help="(%(default)s)")
+    rounded.add_argument(
+        "--activation-bits", type=_bits_or_none, default=8, help="of the inputs, or none (%(default)s)"
+    )
+    rounded.add_argument(
+        "--calibrate", action="store_true", help="measure the ranges of inputs on --corpus, and fix them"
+    )
+    rounded.add_argument(
+        "--noise", type=float, default=0.1, help="share of the weights rounded in training (%(default)s)"
+    )
+
+    shared = add_command(
+        commands, "product-quantize", "let groups of weights share a few codewords", _product_quantize, both
+    )
+    shared.add_argument("--codes", type=int, default=256, help="codewords a matrix (%(default)s)")
+    shared.add_argument("--block", type=int, default=8, help="weights that share one (%(default)s)")
+
+
+def _quantize(options: argparse.Namespace) -> None:
+    if options.calibrate and options.corpus is None:
+        raise InputError("--calibrate measures ranges on text: give --corpus")
+    if options.average_bits is not None and options.corpus is None and options.damage != ["weights"]:
+        raise InputError("--average-bits measures damage on text: give --corpus")
+    if options.packed and options.backend is not None:
+        raise InputError(f"--packed leaves out zeros, and --backend {options.backend} stores codes: give one of them")
+    if options.average_bits is not None and (
+        options.only is not None or options.embeddings or options.bits is not None
+    ):
+        raise InputError("--average-bits is shared out over all matrices: leave --only, --embeddings and --bits out")
+    if options.average_bits is not None and options.backend is not None:
+        raise InputError(f"--backend {options.backend} takes as many bits for all: give --bits, not --average-bits")
+    model, tokenizer, corpus, how = _before(options)
+    grid: dict[str, Any] = {"symmetric": not options.affine, "ranges": options.ranges}
+    grid["group"] = int(options.group) if options.group.isdecimal() else options.group
+    bits: Any = 8 if options.bits is None else options.bits
+    if options.average_bits is not None:
+        bits = allocate_bits(model, corpus, tokenizer, average_bits=options.average_bits, damage=options.damage, **grid)
+    how |= {"bits": bits, "activation_bits": options.activation_bits, "backend": options.backend, **grid}
+    how |= {"calibrate": corpus if options.calibrate else None} | ({"noise": options.noise} if options.steps else {})
+    make = recipes.self_distilled_quantization if options.distilled else quantize
+    _write(make(model, **how), options, tokenizer)
+
+
+def _product_quantize(options: argparse.Namespace) -> None:
+    model, tokenizer, _, how = _before(options)
+    how |= {"codes": options.codes, "block": options.block}
+    if options.distilled:
+        quantised = recipes.self_distilled_quantization(model, host="product", **how)
+    else:
+        quantised = product_quantize(model, **how)
+    _write(quantised, options, tokenizer)
+
+
+def _before(options: argparse.Namespace) -> tuple[Any, Any, datasets.Dataset | None, dict[str, Any]]:
+    """Return model, tokenizer, corpus, and the settings that both ways of quantising have."""
+    if options.steps and options.corpus is None:
+        raise InputError("--steps trains on text: give --corpus")
+    read = options.steps or getattr(options, "calibrate", False) or getattr(options, "average_bits", None) is not None
+    if options.corpus is not None and not read:
+        raise InputError("--corpus is given and nothing reads it: give --steps to train on it, or leave it out")
+    if options.distilled and not options.steps:
+        raise InputError("--distilled is about training: give --steps and --corpus")
+    model, tokenizer, corpus = load(options)
+    how: dict[str, Any] = {"tokenizer": tokenizer, "only": options.only, "embeddings": options.embeddings}
+    how |= {"train": corpus if options.steps else None, "steps": options.steps, "seed": options.seed}
+    if options.steps:
+        how |= training_settings(options)
+    return model, tokenizer, corpus, how
+
+
+def _write(model: PreTrainedModel, options: argparse.Namespace, tokenizer: Any) -> None:
+    write(model, options, tokenizer)
+    done = model.config.compression
+    size = f"{done['bytes_of_model'] / 1e6:.2f} MB"
+    if "backend" not in done:
+        written = sum(f.stat().st_size for f in options.out.iterdir() if f.suffix == ".safetensors")
+        bits = f"{done['average_bits']:.2f} bits a weight"
+        size = f"{bits}: {size} if they were stored so; simulated, {written / 1e6:.2f} MB"
+    print(f"{size}; wrote {options.out}")
+
+
+def _bits_or_none(text: str) -> int | None:
+    if text != "none" and not text.isdecimal():
+        raise argparse.ArgumentTypeError(f"expected 2 to 8 or none, found {text!r}")
+    return None if text == "none" else int(text)
