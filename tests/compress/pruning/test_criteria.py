@@ -283,7 +283,9 @@ def test_unknown_names_and_missing_text_are_refused(model, corpus):
     assert [check_criterion(c, None) for c in SCOPES] == list(SCOPES.values())
     with pytest.raises(probes.InputError, match=r"criterion='size' is not known; choose one of 'random', 'magnitude'"):
         check_criterion("size", None)
-    with pytest.raises(probes.InputError, match=r"scope='layer' is not known; choose one of 'matrix', 'global', 'unit'"):
+    with pytest.raises(
+        probes.InputError, match=r"scope='layer' is not known; choose one of 'matrix', 'global', 'unit'"
+    ):
         check_criterion("magnitude", "layer")
     for criterion in ("gradient", "wanda"):
         with pytest.raises(probes.InputError, match=rf"criterion='{criterion}' looks at text: give corpus=... and tok"):

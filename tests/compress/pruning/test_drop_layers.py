@@ -126,7 +126,11 @@ def test_layers_go_by_given_scores():
         ("1", {}, r"layers='1': expected how many layers go, or their numbers"),
         (True, {}, r"layers=True: expected how many"),
         (1, {}, r"importance='removal' is measured on texts: corpus and tokenizer missing"),
-        (1, {"importance": "magnitude"}, r"importance='magnitude' is not known; choose one of 'removal', 'similarity', or give scores"),
+        (
+            1,
+            {"importance": "magnitude"},
+            r"importance='magnitude' is not known; choose one of 'removal', 'similarity', or give scores",
+        ),
         (1, {"importance": [1, 2]}, r"expected scores of shape \(layer\) = \(3,\), found \(2,\)"),
     ],
 )

@@ -1,0 +1,51 @@
+"""What all commands take: a model that is there, a folder that can be written, pickles only where asked for."""
+
+import shutil
+
+import pytest
+import torch
+
+import probes
+from compress.__main__ import main
+
+
+@pytest.mark.parametrize(
+    ("model", "sparsity", "out", "message"),
+    [
+        ("/no/such/model", "0.5", "out", "error: /no/such/model: no such folder. Check the path\n"),
+        ("no-such-model", "0.5", "out", "error: no-such-model: the model could not be loaded"),
+        ("no tokenizer", "0.5", "out", "tokenizer"),
+        ("tiny", "1", "out", "error: --sparsity 1.0: expected at least 0 and below 1\n"),
+        ("tiny", "nan", "out", "error: --sparsity nan: expected at least 0 and below 1\n"),
+        ("tiny", "0.5", "full", "full exists and is not an empty folder; it is left as it is. Choose another one\n"),
+        ("tiny", "0.5", "full/mine.txt/out", "cannot be written to"),
+    ],
+)
+def test_bad_input_ends_in_status_2_and_one_line_and_leaves_nothing(
+    tiny_folder, tmp_path, capsys, model, sparsity, out, message
+):
+    work = tmp_path / "work"
+    (work / "full").mkdir(parents=True)
+    (work / "full" / "mine.txt").write_text("mine")
+    if model == "no tokenizer":
+        model = shutil.copytree(tiny_folder, tmp_path / "bare")
+        for path in model.glob("tokenizer*"):
+            path.unlink()
+    model = tiny_folder if model == "tiny" else model
+    assert main(["prune", str(model), "--sparsity", sparsity, "--out", str(work / out)]) == 2
+    printed = capsys.readouterr()
+    assert printed.out == ""
+    assert message in printed.err
+    assert printed.err.startswith("error: ")
+    assert printed.err.count("\n") == 1
+    assert [str(p.relative_to(work)) for p in sorted(work.rglob("*"))] == ["full", "full/mine.txt"]
+
+
+def test_pickled_weights_need_to_be_asked_for(tiny_folder, tmp_path, capsys):
+    folder = shutil.copytree(tiny_folder, tmp_path / "pickled")
+    torch.save(probes.load_checkpoint(folder)[0].state_dict(), folder / "pytorch_model.bin")
+    (folder / "model.safetensors").unlink()
+    command = ["prune", str(folder), "--sparsity", "0.5", "--out", str(tmp_path / "out")]
+    assert main(command) == 2
+    assert "--allow-pickle" in capsys.readouterr().err
+    assert main([*command, "--allow-pickle"]) == 0

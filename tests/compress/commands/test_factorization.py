@@ -1,0 +1,31 @@
+"""factorize: what it writes and prints, and what it refuses."""
+
+import pytest
+
+import probes
+from compress.__main__ import main
+
+
+def test_factorize_writes_a_smaller_model(tmp_path, capsys):
+    out = tmp_path / "out"
+    assert main(["factorize", "bundled", "--budget", "0.5", "--out", str(out)]) == 0
+    sizes = [sum(p.numel() for p in probes.load_checkpoint(m)[0].parameters()) for m in ("bundled", out)]
+    assert sizes[1] < 0.8 * sizes[0]
+    assert capsys.readouterr().out.endswith(f"{sizes[0]:,} parameters -> {sizes[1]:,} parameters; wrote {out}\n")
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--rank", "4", "--corpus", "bundled"], "--corpus is given and nothing reads it: give --method"),
+        (["--rank", "4", "--method", "activation"], "--method activation looks at what"),
+        (["--rank", "999"], "rank=999"),
+    ],
+)
+def test_what_factorize_cannot_do_is_refused_in_one_line(tiny_folder, tmp_path, capsys, options, message):
+    assert main(["factorize", str(tiny_folder), *options, "--out", str(tmp_path / "out")]) == 2
+    printed = capsys.readouterr()
+    assert printed.err.startswith("error: ")
+    assert message in printed.err
+    assert printed.err.count("\n") == 1
+    assert not any(tmp_path.iterdir())
