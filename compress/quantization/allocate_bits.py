@@ -9,7 +9,6 @@ from typing import Any
 import datasets
 import numpy as np
 import pandas as pd
-from sklearn.isotonic import IsotonicRegression
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.quantization.bit_damage import (
@@ -106,6 +105,8 @@ def allocate_bits(
         for bits in (math.floor(average_bits), math.ceil(average_bits))
     )
     budget = math.floor(low + (average_bits - math.floor(average_bits)) * (high - low))
+    from sklearn.isotonic import IsotonicRegression  # takes a while to import
+
     isotonic = IsotonicRegression(increasing=False)
     falling = np.stack([isotonic.fit_transform(chosen, row) for row in table["damage"].to_numpy(float)])
     found = least_damage(falling, table["bytes"].to_numpy(np.int64), budget)

@@ -6,18 +6,15 @@ import copy
 import math
 import warnings
 from collections.abc import Mapping, Sequence
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
-import sklearn
 import torch
 import transformers
 from safetensors.torch import load_file, save_file
-from sklearn.cluster import KMeans
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.metrics import pairwise_distances_argmin
 from threadpoolctl import threadpool_limits
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
@@ -159,7 +156,7 @@ def product_quantize(
         "parent": weights_fingerprint(model),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
-        "scikit-learn": sklearn.__version__,
+        "scikit-learn": version("scikit-learn"),
     }
     if steps:
         what |= {"steps": steps, "objective": [o.name for o in objective] or ["cross_entropy"]}
@@ -183,6 +180,11 @@ def fit_codebook(vectors: torch.Tensor, codes: int, seed: int = 0) -> tuple[torc
         >>> codewords[numbers].flatten().tolist()
         [0.5, 4.5, 0.5, 4.5]
     """
+    # Takes a while to import, and only this needs it.
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.metrics import pairwise_distances_argmin
+
     # In float64, where neither nearly equal nor very small vectors are lost in squares.
     given = vectors.detach().cpu().double().numpy()
     centres, numbers = np.unique(given, axis=0, return_inverse=True)
