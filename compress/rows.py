@@ -15,6 +15,20 @@ from probes.models.facts import check_fit, embedding_rows, input_limit, name_of
 from probes.states.predictions import label_codes
 
 
+def trained_on(corpus: datasets.Dataset) -> list[int]:
+    """Return the numbers of the rows that a training takes: those of split "train", all where there are no splits."""
+    if "split" not in corpus.column_names:
+        return list(range(len(corpus)))
+    chosen = [i for i, split in enumerate(corpus["split"]) if split == "train"]
+    if not chosen:
+        found = ", ".join(map(repr, sorted(set(corpus["split"]))))
+        raise InputError(
+            f"the corpus has no row of split 'train', only of {found}. Give one that has some, or one without a column "
+            "'split'"
+        )
+    return chosen
+
+
 def training_rows(
     corpus: datasets.Dataset,
     student: PreTrainedModel,
@@ -32,15 +46,7 @@ def training_rows(
     names = [name_of(m) for m in models]
     for model, called in zip(models, names, strict=True):
         check_fit(embedding_rows(model), tokenizer, called)
-    if "split" in corpus.column_names:
-        chosen = [i for i, split in enumerate(corpus["split"]) if split == "train"]
-        if not chosen:
-            found = ", ".join(map(repr, sorted(set(corpus["split"]))))
-            raise InputError(
-                f"the corpus has no row of split 'train', only of {found}. Give one that has some, or one without a "
-                "column 'split'"
-            )
-        corpus = corpus.select(chosen)
+    corpus = corpus.select(trained_on(corpus))
     labelled = "label" in corpus.column_names
     limit = min((n for m in models if (n := input_limit(m, tokenizer, None)) is not None), default=None)
     pairs = list(corpus["text_pair"]) if "text_pair" in corpus.column_names else None

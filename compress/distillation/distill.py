@@ -14,16 +14,18 @@ import torch
 import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from compress.distillation.kept_layers import kept_layers, trained_on
+from compress.distillation.kept_layers import kept_layers
 from compress.distillation.width import INITIALISE, check_width, narrow
 from compress.matrices import block_of, check_plain
 from compress.objectives.base import Objective, is_whole
 from compress.objectives.labels import CrossEntropy, SoftLabels
 from compress.objectives.layers import HiddenStates
 from compress.pruning.drop_layers import drop_layers
+from compress.rows import trained_on
 from compress.saving import record
 from compress.training.loop import check_settings
 from compress.training.loop import train as run_training
+from probes.corpus import check_corpus
 from probes.errors import InputError, check_choice
 from probes.models.facts import classifies, embedding_rows, name_of
 from probes.models.fingerprint import weights_fingerprint
@@ -186,7 +188,8 @@ def _steps(train: datasets.Dataset | None, batch_size: int) -> int:
     if train is None:
         return 0
     # What is no size of a batch is refused where the training begins.
-    return _EPOCHS * -(-len(trained_on(train)) // (batch_size if is_whole(batch_size) and batch_size > 0 else 1))
+    size = batch_size if is_whole(batch_size) and batch_size > 0 else 1
+    return _EPOCHS * -(-len(trained_on(check_corpus(train))) // size)
 
 
 def _objectives(

@@ -11,6 +11,7 @@ import numpy.typing as npt
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.objectives.base import is_whole, uniform_layers
+from compress.rows import trained_on
 from probes.corpus import check_corpus
 from probes.errors import InputError, check_choice
 from probes.measures.fidelity.similarity import similarity
@@ -65,7 +66,8 @@ def kept_layers(
     check_choice("keep", keep, KEEP, "or give numbers")
     assert train is not None
     assert tokenizer is not None
-    corpus = trained_on(train)
+    corpus = check_corpus(train)
+    corpus = corpus.select(trained_on(corpus))
     if len(corpus) > _TEXTS:
         corpus = corpus.select(np.sort(np.random.default_rng(seed).choice(len(corpus), _TEXTS, replace=False)))
     states = capture(model, tokenizer, corpus, progress=False)
@@ -73,13 +75,3 @@ def kept_layers(
     if np.isnan(alike).any():
         raise InputError("keep='matched': not all layers can be compared: look at the texts, or choose another one")
     return runs_of(alike, wanted)
-
-
-def trained_on(corpus: datasets.Dataset) -> datasets.Dataset:
-    """Return the rows that a training takes."""
-    corpus = check_corpus(corpus)
-    if "split" in corpus.column_names:
-        corpus = corpus.select([i for i, split in enumerate(corpus["split"]) if split == "train"])
-    if not len(corpus):
-        raise InputError("the corpus has no row of split 'train': give one that has some, or one without splits")
-    return corpus

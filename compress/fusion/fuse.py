@@ -20,6 +20,7 @@ from compress.matrices import check_plain
 from compress.objectives.base import Objective, is_whole
 from compress.objectives.labels import CrossEntropy
 from compress.pruning.drop_layers import drop_layers
+from compress.rows import trained_on
 from compress.saving import record
 from compress.training.loop import check_settings
 from compress.training.loop import train as run_training
@@ -119,9 +120,7 @@ def fuse(
     _check_settings(share, similarity, merge, unit, schedule, fusions, train, corpus, tokenizer, steps)
     if similarity == "cka" and corpus is None:
         assert train is not None  # _check_settings has raised
-        corpus = train
-        if "split" in corpus.column_names:
-            corpus = corpus.select([i for i, split in enumerate(corpus["split"]) if split == "train"])
+        corpus = train.select(trained_on(train))
     goals = _goals(model, unit, share)
     if unit == "layer" and merge == "drop":
         family_of(model)  # raises where layers cannot be taken out

@@ -10,6 +10,7 @@ import pandas as pd
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from compress.rows import trained_on
 from probes.corpus import check_corpus
 from probes.errors import InputError
 from probes.states.capture import capture
@@ -64,12 +65,7 @@ def transferability(
     named = pd.Series(source.with_format(None)[domain])
     if named.isna().any():
         raise InputError(f"{domain} is null in row {named.isna().argmax()}: give each text its domain")
-    rows = np.arange(len(checked))
-    if "split" in checked.column_names:
-        rows = np.flatnonzero(np.array(checked["split"]) == "train")
-        if not len(rows):
-            found = ", ".join(map(repr, sorted(set(checked["split"]))))
-            raise InputError(f"the corpus has no row of split 'train', only of {found}: give one that has some")
+    rows = trained_on(checked)
     domains, of = np.unique(named.astype(str).to_numpy(object)[rows], return_inverse=True)
     if len(domains) < 2:
         raise InputError(

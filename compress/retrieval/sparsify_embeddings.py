@@ -18,6 +18,7 @@ from compress.objectives.base import is_whole
 from compress.objectives.sparse import SparseActivations, Translations
 from compress.retrieval.retrieval_cost import retrieval_cost
 from compress.retrieval.sparse_embeddings import pooled_states, sparse_embeddings
+from compress.rows import trained_on
 from compress.saving import record
 from compress.training.loop import check_settings
 from compress.training.loop import train as run_training
@@ -195,8 +196,7 @@ def _begin(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, corpus: d
 def _with_translations(corpus: datasets.Dataset) -> tuple[datasets.Dataset, int]:
     """Return the rows that are trained on and have a translation, without labels, and how many have none."""
     corpus = check_corpus(corpus)
-    if "split" in corpus.column_names and "train" in set(corpus["split"]):  # without any, the training says so
-        corpus = corpus.select([i for i, split in enumerate(corpus["split"]) if split == "train"])
+    corpus = corpus.select(trained_on(corpus))
     ids, languages = np.array(corpus["id"][:], object), set(corpus["language"])
     _, group, counts = np.unique(ids, return_inverse=True, return_counts=True)
     kept = np.flatnonzero(counts[group] > 1)
