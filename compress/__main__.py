@@ -1,4 +1,4 @@
-"""The command line: python -m compress prune MODEL --sparsity 0.6 --out pruned/"""
+"""The command line: python -m compress prune MODEL --sparsity 0.6 --out pruned/; layerscope has all commands."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ import sys
 from collections.abc import Mapping, Sequence
 from types import ModuleType
 
+import probes.__main__ as measuring
 from compress.commands import distillation, factorization, fusion, pruning, quantization, retrieval
 from probes.command import run
 
@@ -14,8 +15,7 @@ from probes.command import run
 _PURPOSES = {
     "take away what matters least": [pruning],
     "give weights fewer bits": [quantization],
-    "share weights, or make products of them": [fusion, factorization],
-    "learn from a teacher": [distillation],
+    "do the same with fewer parameters": [fusion, factorization, distillation],
     "search by sparse vectors": [retrieval],
 }
 
@@ -25,14 +25,21 @@ def main(arguments: Sequence[str] | None = None) -> int:
     return run(_parser("python -m compress", "Make a model smaller.", _PURPOSES), arguments)
 
 
+def layerscope(arguments: Sequence[str] | None = None) -> int:
+    """Run a command of either package and return its exit status: what `layerscope` on a command line does."""
+    about = "See what compression does to the representations of a model, layer by layer."
+    return run(_parser("layerscope", about, {"measure": [measuring], **_PURPOSES}), arguments)
+
+
 def _parser(prog: str, about: str, purposes: Mapping[str, Sequence[ModuleType]]) -> argparse.ArgumentParser:
     """A parser whose help lists its commands by what they are for."""
     parser = argparse.ArgumentParser(
         prog=prog,
-        usage=f"{prog} COMMAND ...",
+        usage=f"{prog} COMMAND [--help] ...",
         formatter_class=argparse.RawDescriptionHelpFormatter,
-        epilog=f"What a command takes is said by: {prog} COMMAND --help",
+        add_help=False,
     )
+    parser.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
     commands = parser.add_subparsers(prog=prog, required=True, metavar="COMMAND", help=argparse.SUPPRESS)
     lines = [about]
     for purpose, files in purposes.items():

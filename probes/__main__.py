@@ -6,11 +6,12 @@ import argparse
 import sys
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import datasets
 import pandas as pd
 
-from probes.command import run
+from probes.command import add_command, corpus_arguments, corpus_settings, listed, run
 from probes.comparison import FAMILIES, PROBES, compare
 from probes.corpus import cautions, describe, load_corpus
 from probes.errors import InputError
@@ -21,21 +22,15 @@ from probes.views.report import check_path
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
-    return run(_parser(), arguments)
-
-
-def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m probes", description="Measure representations layer by layer.")
-    commands = parser.add_subparsers(required=True, metavar="COMMAND")
+    add(parser.add_subparsers(required=True, metavar="COMMAND"))
+    return run(parser, arguments)
 
-    corpus = argparse.ArgumentParser(add_help=False)
-    corpus.add_argument("--split", help="keep this split only")
-    corpus.add_argument("--languages", type=_list, help="keep these languages only, separated by commas")
-    for column in ("id", "language", "text", "label", "text-pair"):
-        name = column.replace("-", "_")
-        corpus.add_argument(f"--{column}", default=name, metavar="COLUMN", help=f"the column that holds the {column}")
 
-    measure = commands.add_parser("compare", parents=[corpus], help="compare checkpoints layer by layer")
+def add(commands: Any) -> None:
+    """Give these commands to a parser."""
+    about = "compare checkpoints layer by layer"
+    measure = add_command(commands, "compare", about, _compare, corpus_arguments())
     measure.add_argument("models", nargs="+", metavar="NAME=CHECKPOINT", help="a folder, a hub name or 'bundled'")
     measure.add_argument("--corpus", required=True, help="CSV, TSV, Parquet, JSON lines, a hub name, or 'bundled'")
     measure.add_argument(
@@ -46,7 +41,7 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument("--baseline", help="model that the others are compared with (the first)")
     measure.add_argument(
         "--probes",
-        type=_list,
+        type=listed,
         help="names or families, separated by commas (the usual ones that models and corpus allow); "
         f"families: {', '.join(FAMILIES)}; probes: {', '.join(PROBES)}",
     )
@@ -61,12 +56,10 @@ def _parser() -> argparse.ArgumentParser:
     measure.add_argument(
         "--allow-pickle", action="store_true", help="also open pickled weights, which can run any code"
     )
-    measure.set_defaults(run=_compare)
 
-    show = commands.add_parser("describe", parents=[corpus], help="count a corpus and say what in it misleads")
+    about = "count a corpus and say what in it misleads"
+    show = add_command(commands, "describe", about, lambda options: describe(_corpus(options)), corpus_arguments())
     show.add_argument("corpus", help="CSV, TSV, Parquet, JSON lines, a hub name, or 'bundled'")
-    show.set_defaults(run=lambda options: describe(_corpus(options)))
-    return parser
 
 
 def _compare(options: argparse.Namespace) -> None:
@@ -134,12 +127,7 @@ def _text(comparison: Table) -> str:
 
 
 def _corpus(options: argparse.Namespace) -> datasets.Dataset:
-    columns = {c: getattr(options, c) for c in ("id", "language", "text", "label", "text_pair")}
-    return load_corpus(options.corpus, split=options.split, languages=options.languages, **columns)
-
-
-def _list(text: str) -> list[str]:
-    return [part.strip() for part in text.split(",") if part.strip()]
+    return load_corpus(options.corpus, **corpus_settings(options))
 
 
 if __name__ == "__main__":

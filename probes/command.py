@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 import sys
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 from probes.errors import InputError, LayerscopeWarning
@@ -28,6 +28,20 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int
             print("interrupted; what was captured is kept, the same command goes on from there", file=sys.stderr)
             return 130
     return 0
+
+
+def add_command(
+    commands: Any,
+    name: str,
+    about: str,
+    run: Callable[[argparse.Namespace], None],
+    *parents: argparse.ArgumentParser,
+) -> argparse.ArgumentParser:
+    """Add a command to those of a parser: what it is about is its line in their help, and the first of its own."""
+    description = f"{about[0].upper()}{about[1:]}."
+    parser: argparse.ArgumentParser = commands.add_parser(name, parents=parents, help=about, description=description)
+    parser.set_defaults(run=run)
+    return parser
 
 
 def corpus_arguments() -> argparse.ArgumentParser:

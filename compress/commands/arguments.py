@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -16,22 +15,9 @@ from probes.corpus import load_corpus
 from probes.models.checkpoint import load_checkpoint
 
 
-def add_command(
-    commands: Any, name: str, about: str, run: Callable[[argparse.Namespace], None], *parents: argparse.ArgumentParser
-) -> argparse.ArgumentParser:
-    """Add a command that takes a model and writes a smaller one, with what it shares with others."""
-    parser: argparse.ArgumentParser = commands.add_parser(
-        name,
-        parents=[_model(), *parents, corpus_arguments()],
-        help=about,
-        description=f"{about[0].upper()}{about[1:]}.",
-    )
-    parser.set_defaults(run=run)
-    return parser
-
-
-def _model() -> argparse.ArgumentParser:
-    common = argparse.ArgumentParser(add_help=False)
+def model_arguments() -> argparse.ArgumentParser:
+    """Return the arguments that say which model is made smaller, where to, and on which text."""
+    common = argparse.ArgumentParser(add_help=False, parents=[corpus_arguments()])
     common.add_argument("model", metavar="MODEL", help="a folder, a hub name or 'bundled'")
     common.add_argument("--out", type=Path, required=True, help="a new folder for the smaller model and its tokenizer")
     common.add_argument("--allow-pickle", action="store_true", help="also open pickled weights, which can run any code")

@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from compress.commands.arguments import add_command, load, training, training_settings, write_smaller
+from compress.commands.arguments import load, model_arguments, training, training_settings, write_smaller
 from compress.distillation.distill import distill
 from compress.distillation.kept_layers import KEEP
+from probes.command import add_command
 from probes.errors import InputError
 
 
 def add(commands: Any) -> None:
     """Give this command to a parser."""
-    student = add_command(commands, "distill", "train a smaller model to do as it does", _distill, training(steps=None))
+    student = add_command(
+        commands, "distill", "train a smaller model to do as it does", _distill, model_arguments(), training(steps=None)
+    )
     student.add_argument("--layers", type=int, help="of the smaller model (as many)")
     student.add_argument("--hidden-size", type=int, help="of the smaller model (the same)")
     student.add_argument("--keep", choices=KEEP, default="uniform", help="which layers it starts from (%(default)s)")

@@ -5,14 +5,17 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from compress.commands.arguments import add_command, load, write_smaller
+from compress.commands.arguments import load, model_arguments, write_smaller
 from compress.factorization.factorize import METHODS, factorize
+from probes.command import add_command
 from probes.errors import InputError
 
 
 def add(commands: Any) -> None:
     """Give this command to a parser."""
-    factors = add_command(commands, "factorize", "make matrices products of smaller ones", _factorize)
+    factors = add_command(
+        commands, "factorize", "make matrices products of smaller ones", _factorize, model_arguments()
+    )
     size = factors.add_mutually_exclusive_group(required=True)
     size.add_argument("--rank", type=int, help="of every matrix")
     size.add_argument("--energy", type=float, help="share of the squared singular values that is kept")

@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from compress.commands.arguments import add_command, load, training, training_settings, write_smaller
+from compress.commands.arguments import load, model_arguments, training, training_settings, write_smaller
 from compress.fusion.fuse import MERGES, fuse
 from compress.fusion.pairs import UNITS
+from probes.command import add_command
 from probes.errors import InputError
 
 
 def add(commands: Any) -> None:
     """Give this command to a parser."""
-    fused = add_command(commands, "fuse", "let layers that are alike share their weights", _fuse, training())
+    fused = add_command(
+        commands, "fuse", "let layers that are alike share their weights", _fuse, model_arguments(), training()
+    )
     fused.add_argument("--share", type=float, default=0.5, help="share of the tensors that go (%(default)s)")
     fused.add_argument(
         "--similarity", default="euclidean", help="of weights, or cka, of states on --corpus (%(default)s)"

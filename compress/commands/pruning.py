@@ -9,12 +9,21 @@ from typing import Any
 from transformers import PreTrainedModel
 
 from compress import recipes
-from compress.commands.arguments import add_command, load, size_of, training, training_settings, write, write_smaller
+from compress.commands.arguments import (
+    load,
+    model_arguments,
+    size_of,
+    training,
+    training_settings,
+    write,
+    write_smaller,
+)
 from compress.pruning.criteria import SCOPES
 from compress.pruning.drop_layers import drop_layers
 from compress.pruning.prune import SCHEDULES, prune
 from compress.pruning.structure import IMPORTANCE, prune_channels, prune_heads
 from compress.pruning.vocabulary import prune_vocabulary
+from probes.command import add_command
 from probes.errors import InputError
 
 # Those that need no second model.
@@ -29,7 +38,12 @@ _RECIPES: dict[str, Callable[..., PreTrainedModel]] = {
 def add(commands: Any) -> None:
     """Give these commands to a parser."""
     weights = add_command(
-        commands, "prune", "set the weights that matter least to zero, at once or in training", _prune, training()
+        commands,
+        "prune",
+        "set weights that matter least to zero, also in training",
+        _prune,
+        model_arguments(),
+        training(),
     )
     weights.add_argument("--sparsity", type=float, required=True, help="share of the weights that become zero, 0 to 1")
     weights.add_argument(
@@ -40,13 +54,15 @@ def add(commands: Any) -> None:
     weights.add_argument("--schedule", choices=SCHEDULES, help="(one_shot, or that of the recipe)")
     weights.add_argument("--prunings", type=int, help="how many times, over the training (10)")
 
-    structure = add_command(commands, "structure", "remove attention heads, channels or layers", _structure)
+    structure = add_command(
+        commands, "structure", "remove attention heads, channels or layers", _structure, model_arguments()
+    )
     structure.add_argument("--heads", type=float, default=0.0, help="share of each layer's heads that goes, 0 to 1")
     structure.add_argument("--channels", type=float, default=0.0, help="share of each layer's channels that goes")
     structure.add_argument("--layers", type=int, default=0, help="how many layers go, those that matter least first")
     structure.add_argument("--importance", choices=IMPORTANCE, default="magnitude", help="of heads and channels")
 
-    add_command(commands, "vocabulary", "keep the tokens that a corpus uses", _vocabulary)
+    add_command(commands, "vocabulary", "keep the tokens that a corpus uses", _vocabulary, model_arguments())
 
 
 def _prune(options: argparse.Namespace) -> None:

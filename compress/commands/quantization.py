@@ -9,19 +9,20 @@ import datasets
 from transformers import PreTrainedModel
 
 from compress import recipes
-from compress.commands.arguments import add_command, load, training, training_settings, write
+from compress.commands.arguments import load, model_arguments, training, training_settings, write
 from compress.quantization.allocate_bits import allocate_bits
 from compress.quantization.bit_damage import DAMAGES
 from compress.quantization.codebooks import product_quantize
 from compress.quantization.deploy import BACKENDS
 from compress.quantization.quantize import quantize
 from compress.quantization.quantizers import RANGES
+from probes.command import add_command
 from probes.errors import InputError
 
 
 def add(commands: Any) -> None:
     """Give these commands to a parser."""
-    both = argparse.ArgumentParser(add_help=False, parents=[training()])
+    both = argparse.ArgumentParser(add_help=False, parents=[model_arguments(), training()])
     both.add_argument("--only", metavar="RE", help="of the matrices only those whose name this expression finds")
     both.add_argument("--embeddings", action="store_true", help="the token embeddings too")
     both.add_argument("--distilled", action="store_true", help="train on what the original gives, not on labels alone")

@@ -5,15 +5,18 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from compress.commands.arguments import add_command, load, training, training_settings, write
+from compress.commands.arguments import load, model_arguments, training, training_settings, write
 from compress.retrieval.sparsify_embeddings import sparsify_embeddings
+from probes.command import add_command
 from probes.errors import InputError
 
 
 def add(commands: Any) -> None:
     """Give this command to a parser."""
     how = training(required=True, learning_rate=1e-3)
-    sparse = add_command(commands, "sparsify", "train sparse vectors of texts, for an inverted index", _sparsify, how)
+    sparse = add_command(
+        commands, "sparsify", "train sparse vectors of texts, for an inverted index", _sparsify, model_arguments(), how
+    )
     sparse.add_argument("--features", type=int, default=512, help="of a vector (%(default)s)")
     sparse.add_argument("--flops", type=float, default=0.1, help="how hard it is pushed to be sparse (%(default)s)")
 

@@ -1,5 +1,7 @@
 """The command line: what it prints, what it writes, and how it fails."""
 
+import argparse
+import importlib
 import os
 import subprocess
 import sys
@@ -7,7 +9,9 @@ from pathlib import Path
 
 import pytest
 
-from compress.__main__ import main
+import compress.commands
+import probes.__main__
+from compress.__main__ import layerscope, main
 
 
 @pytest.mark.parametrize("arguments", [[], ["prune"], ["prune", "m", "--out", "o", "--sparsity", "much"], ["squeeze"]])
@@ -27,3 +31,50 @@ def test_the_module_runs_as_a_program_and_ends_without_a_traceback(tmp_path):
         "",
         "error: /no/such/model: no such folder. Check the path\n",
     )
+
+
+def helped(command, capsys):
+    with pytest.raises(SystemExit) as caught:
+        command(["--help"])
+    assert caught.value.code == 0
+    return capsys.readouterr().out
+
+
+def commands_of(add):
+    """The names of the commands that a file gives to a parser, and their first lines."""
+    commands = argparse.ArgumentParser().add_subparsers()
+    add(commands)
+    return {name: parser.description for name, parser in commands.choices.items()}
+
+
+def test_help_fits_a_screen_and_lists_every_command_with_its_purpose(capsys):
+    files = sorted(f.stem for f in Path(compress.commands.__path__[0]).glob("[!_]*.py") if f.stem != "arguments")
+    verbs = {}
+    for file in files:
+        verbs |= commands_of(importlib.import_module(f"compress.commands.{file}").add)
+    assert len(verbs) == 9
+    measures = commands_of(probes.__main__.add)
+    for command, wanted in ((main, verbs), (layerscope, measures | verbs)):
+        lines = helped(command, capsys).splitlines()
+        assert len(lines) <= 24
+        assert max(map(len, lines)) <= 80
+        listed = [line.split(maxsplit=1) for line in lines if line.startswith("  ")]
+        assert dict(listed) == wanted
+        assert all(lines[i + 1].startswith("  ") for i, line in enumerate(lines) if line.endswith(":"))
+
+
+def test_layerscope_does_what_each_package_does(tmp_path, tiny_folder, capsys):
+    models = [f"base={tiny_folder}", f"again={tiny_folder}"]
+    how = ["--corpus", "bundled", "--split", "dev", "--languages", "en,fr", "--pivot", "en", "--probes", "retrieval"]
+    printed = []
+    for name, command in (("one", probes.__main__.main), ("other", layerscope)):
+        assert command(["compare", *models, *how, "--out", str(tmp_path / name)]) == 0
+        printed.append(capsys.readouterr().out.replace(str(tmp_path / name), "there"))
+    assert printed[0] == printed[1]
+    one, other = ((tmp_path / name / "comparison.csv").read_bytes() for name in ("one", "other"))
+    assert one == other
+    for name, command in (("a", main), ("b", layerscope)):
+        assert command(["prune", str(tiny_folder), "--sparsity", "0.5", "--out", str(tmp_path / name)]) == 0
+    one, other = ((tmp_path / name / "model.safetensors").read_bytes() for name in "ab")
+    assert one == other
+    assert layerscope(["describe", "/no/such/corpus.csv"]) == 2
