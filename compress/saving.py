@@ -9,22 +9,29 @@ from typing import Any
 
 import pandas as pd
 import torch
+import transformers
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.errors import InputError
 from probes.files import check_writable
+from probes.models.fingerprint import weights_fingerprint
 from probes.models.formats.onnx_model import OnnxModel
 from probes.models.formats.packed import PACKED, pack
 from probes.silence import quiet
 
 
-def record(model: PreTrainedModel, what: dict[str, Any], history: pd.DataFrame | None = None) -> PreTrainedModel:
+def record(
+    model: PreTrainedModel, what: dict[str, Any], *, parent: PreTrainedModel, history: pd.DataFrame | None = None
+) -> PreTrainedModel:
     """Keep with a model what was done to it, and what was logged while it was trained, as `model.history`.
 
     What was done goes into its configuration, which `save_pretrained` and `from_pretrained` carry along; what had been
-    done to the model before, as its configuration still says, stays there as `before`.
+    done to the model before, as its configuration still says, stays there as `before`. The weights it was made of, and
+    the versions of what computed it, are added here.
     """
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    what = what | {"parent": weights_fingerprint(parent)} | versions
     before = getattr(model.config, "compression", None)
     model.config.compression = what if before is None else {"before": before, **what}
     vars(model)["history"] = history

@@ -10,8 +10,6 @@ from typing import Any
 import datasets
 import numpy as np
 import numpy.typing as npt
-import torch
-import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.distillation.kept_layers import kept_layers
@@ -23,8 +21,7 @@ from compress.objectives.layers import HiddenStates
 from compress.pruning.drop_layers import drop_layers
 from compress.rows import trained_on
 from compress.saving import record
-from compress.training.loop import check_settings
-from compress.training.loop import train as run_training
+from compress.training.inside import Training
 from probes.corpus import check_corpus
 from probes.errors import InputError, check_choice
 from probes.models.facts import classifies, embedding_rows, name_of
@@ -118,12 +115,12 @@ def distill(
     teacher = model if teacher is None else teacher
     if steps is None:
         steps = _steps(train, settings.get("batch_size", 32))
-    check_settings(settings, train, tokenizer, steps)
     matching = isinstance(keep, str) and keep == "matched"
+    training = Training(
+        train, tokenizer, steps, objective, teacher=teacher, folder=folder, seed=seed, used=matching, **settings
+    )
     if matching and (train is None or tokenizer is None):
         raise InputError("keep='matched' needs text: give train=..., a corpus, and tokenizer=...")
-    if train is not None and not steps and not matching:
-        raise InputError("train=... is given, and steps=0 trains nothing: give steps=..., or leave it out")
     how: dict[str, Any] = {"method": "distill"}
     matched: dict[int, int] | None = None
     if student is not None:
@@ -154,34 +151,18 @@ def distill(
         small.config.compression = getattr(model.config, "compression", None)
         if teacher.config.get_text_config().num_hidden_layers == model.config.num_hidden_layers:
             matched = {0: 0} | {i + 1: k + 1 for i, k in enumerate(kept)}
-    history = None
     if steps:
-        assert train is not None
-        assert tokenizer is not None
-        objective = list(objective) or _objectives(small, train, matched)
-        given = {o.name: getattr(o, "layers", None) for o in objective}
+        if not objective:
+            training.objective = _objectives(small, train, matched)
+        given = {o.name: getattr(o, "layers", None) for o in training.objective}
         maps = {name: {str(int(i)): int(j) for i, j in pairs.items()} for name, pairs in given.items() if pairs}
-        history = run_training(
-            small,
-            tokenizer,
-            train,
-            objective=objective,
-            teacher=teacher,
-            steps=steps,
-            folder=folder,
-            seed=seed,
-            about={"map": maps},
-            **settings,
-        )
-        how |= {"steps": steps, "seed": seed, "objective": [o.name for o in objective], "map": maps}
+        training.run(small, about={"map": maps})
+        how |= {"map": maps}
     how |= {
         "parameters": sum(p.numel() for p in small.parameters()),
         "parameters_of_parent": sum(p.numel() for p in model.parameters()),
-        "parent": weights_fingerprint(model),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
     }
-    return record(small, how, history)
+    return record(small, how | training.recorded(), parent=model, history=training.history)
 
 
 def _steps(train: datasets.Dataset | None, batch_size: int) -> int:

@@ -9,7 +9,6 @@ from typing import Any
 
 import datasets
 import torch
-import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.factorization.budget import ranks_by_budget
@@ -20,7 +19,6 @@ from compress.factorization.tensor_train import TensorTrain
 from compress.objectives.base import is_whole
 from compress.saving import record
 from probes.errors import InputError, LayerscopeWarning, check_choice
-from probes.models.fingerprint import weights_fingerprint
 
 METHODS = ("svd", "activation", "tensor_train")
 
@@ -142,12 +140,9 @@ def factorize(
         "parameters_of_matrices_before": sum(whole.values()),
         "parameters": sum(p.numel() for p in smaller.parameters()),
         "parameters_of_parent": sum(p.numel() for p in model.parameters()),
-        "parent": weights_fingerprint(model),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
         **({"before": before} if before is not None else {}),
     }
-    return record(smaller, what)
+    return record(smaller, what, parent=model)
 
 
 def _check_settings(

@@ -9,8 +9,6 @@ from pathlib import Path
 from typing import Any
 
 import datasets
-import torch
-import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.fusion.layer_similarity import check_similarity
@@ -18,15 +16,12 @@ from compress.fusion.merging import Fusing
 from compress.fusion.pairs import groups_of, module_name, pairs_of, parts_of
 from compress.matrices import check_plain
 from compress.objectives.base import Objective, is_whole
-from compress.objectives.labels import CrossEntropy
 from compress.pruning.drop_layers import drop_layers
 from compress.rows import trained_on
 from compress.saving import record
-from compress.training.loop import check_settings
-from compress.training.loop import train as run_training
+from compress.training.inside import Training
 from probes.corpus import check_corpus, corpus_fingerprint
 from probes.errors import InputError, check_choice
-from probes.models.fingerprint import weights_fingerprint
 from probes.models.parts import family_of
 
 MERGES = ("mean", "mix", "freeze", "drop")
@@ -116,7 +111,17 @@ def fuse(
         [[0, 1, 2, 3]]
     """
     check_plain(model)
-    check_settings(settings, train, tokenizer, steps)
+    training = Training(
+        train,
+        tokenizer,
+        steps,
+        objective,
+        teacher=model if teacher is None else teacher,
+        folder=folder,
+        seed=seed,
+        used=similarity == "cka" and corpus is None,
+        **settings,
+    )
     _check_settings(share, similarity, merge, unit, schedule, fusions, train, corpus, tokenizer, steps)
     if similarity == "cka" and corpus is None:
         assert train is not None  # _check_settings has raised
@@ -127,42 +132,28 @@ def fuse(
     fused = copy.deepcopy(model)
     before = groups_of(fused)
     work = Fusing(fused, goals, similarity, merge, unit, corpus, tokenizer, seed)
-    history = None
     times: list[int] = []
     if schedule == "one_shot":
         work.fuse(1.0, step=0)
         if unit == "layer" and merge == "drop":
             fused = drop_layers(model, sorted(int(f["other_layer"]) for f in work.done))
     if steps:
-        assert train is not None  # _check_settings has raised
-        assert tokenizer is not None
-        callbacks = []
         if schedule != "one_shot":
             times = [max(1, round(k * steps / (fusions + 1))) for k in range(1, fusions + 1)]
             work.shares = {step: (k + 1) / fusions for k, step in enumerate(times)}
-            settings["evaluate_at"] = {*times, *settings.get("evaluate_at", ())}
-            callbacks = [work]
-        history = run_training(
+        training.run(
             fused,
-            tokenizer,
-            train,
-            objective=list(objective) or [CrossEntropy()],
-            teacher=model if teacher is None else teacher,
-            steps=steps,
-            callbacks=[*callbacks, *settings.pop("callbacks", ())],
-            folder=folder,
-            seed=seed,
+            callbacks=[work] if times else [],
+            at=times,
+            noted="fused_at",
             about={
                 "share": share,
                 "similarity": similarity,
                 "merge": merge,
                 "unit": unit,
-                "fused_at": times,
                 "similar_on": None if corpus is None else corpus_fingerprint(check_corpus(corpus)),
             },
-            **settings,
         )
-        history.attrs["fused_at"] = times
     what = {
         "method": "fuse",
         "similarity": similarity,
@@ -174,19 +165,14 @@ def fuse(
         "fusions": work.done,
         "parameters": sum(p.numel() for p in fused.parameters()),
         "parameters_of_parent": sum(p.numel() for p in model.parameters()),
-        "parent": weights_fingerprint(model),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
     }
     if unit == "layer" and merge == "drop":
         what["dropped"] = sorted(f["other_layer"] for f in work.done)
     if before:
         what["groups_of_parent"] = before
-    if steps or similarity == "emd" or merge in ("mix", "freeze"):
+    if similarity == "emd" or merge in ("mix", "freeze"):
         what["seed"] = seed
-    if steps:
-        what |= {"steps": steps, "fused_at": times, "objective": [o.name for o in objective] or ["cross_entropy"]}
-    return record(fused, what, history)
+    return record(fused, what | training.recorded(), parent=model, history=training.history)
 
 
 def _goals(model: PreTrainedModel, unit: str, share: float) -> dict[str, int]:
@@ -225,8 +211,6 @@ def _check_settings(
         raise InputError(f"share={share}: expected above 0 and below 1, the share of the layers that go by sharing")
     check_choice("merge", merge, MERGES)
     check_similarity(similarity, unit, (corpus is None and train is None) or tokenizer is None, corpus is not None)
-    if train is not None and not steps and (similarity != "cka" or corpus is not None):
-        raise InputError("train=... is given, and steps=0 trains nothing: give steps=..., or leave it out")
     check_choice("schedule", schedule, SCHEDULES)
     if schedule == "one_shot":
         return

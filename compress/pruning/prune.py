@@ -9,20 +9,16 @@ from typing import Any
 
 import datasets
 import torch
-import transformers
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from compress.matrices import check_plain, matrices_of, transposed
 from compress.objectives.base import Objective
-from compress.objectives.labels import CrossEntropy
 from compress.pruning.criteria import NEED_TEXT, check_criterion, few_threads, scores, smallest, sparsity_at
 from compress.saving import record
-from compress.training.loop import check_settings
-from compress.training.loop import train as run_training
+from compress.training.inside import Training
 from probes.errors import InputError, check_choice
-from probes.models.fingerprint import weights_fingerprint
 
 SCHEDULES = ("one_shot", "uniform", "cubic")
 
@@ -102,21 +98,28 @@ def prune(
     scope = check_criterion(criterion, scope)
     check_plain(model)
     _check_schedule(criterion, schedule, prunings, prune_until, train, tokenizer, steps)
-    check_settings(settings, train, tokenizer, steps)
+    training = Training(
+        train,
+        tokenizer,
+        steps,
+        objective,
+        teacher=model if teacher is None else teacher,
+        folder=folder,
+        seed=seed,
+        used=criterion in NEED_TEXT,
+        **settings,
+    )
     pruned = copy.deepcopy(model)
     matrices = matrices_of(pruned, only)
     masks = _Masks(pruned, matrices, scope)
     gone = sum(int((~k).sum()) for k in masks.kept.values())
     total = sum(k.numel() for k in masks.kept.values())
     _check_zeros(masks.kept, sparsity, scope)
-    history = None
     at_once = schedule == "one_shot" and criterion != "movement"
     if at_once:
         found = scores(pruned, matrices, criterion, corpus=train, tokenizer=tokenizer, seed=seed)
         masks.grow(found, sparsity)
     if steps:
-        assert train is not None  # _check_schedule has raised
-        assert tokenizer is not None
         times: list[int] = []
         shares: list[float] = []
         if schedule != "one_shot":
@@ -128,22 +131,13 @@ def prune(
         # By steps that lead from what is gone already to what is asked for.
         start = gone / total
         targets = {step: start + (sparsity - start) * share for step, share in zip(times, shares, strict=True)}
-        callback = _Prunes(masks, targets, criterion, train, tokenizer, seed)
-        settings["evaluate_at"] = {*times, *settings.get("evaluate_at", ())}
-        history = run_training(
+        training.run(
             pruned,
-            tokenizer,
-            train,
-            objective=list(objective) or [CrossEntropy()],
-            teacher=model if teacher is None else teacher,
-            steps=steps,
-            callbacks=[callback, *settings.pop("callbacks", ())],
-            folder=folder,
-            seed=seed,
-            about={"sparsity": sparsity, "criterion": criterion, "scope": scope, "only": only, "pruned_at": times},
-            **settings,
+            callbacks=[_Prunes(masks, targets, criterion, train, tokenizer, seed)],
+            at=times,
+            noted="pruned_at",
+            about={"sparsity": sparsity, "criterion": criterion, "scope": scope, "only": only},
         )
-        history.attrs["pruned_at"] = times
     zeros = sum(int((w == 0).sum()) for w in matrices.values())
     every = list(pruned.parameters())
     what = {
@@ -153,15 +147,10 @@ def prune(
         "sparsity_of_pruned": zeros / total,
         "sparsity_of_model": sum(int((p == 0).sum()) for p in every) / sum(p.numel() for p in every),
         "pruned": sorted(matrices),
-        "parent": weights_fingerprint(model),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
     }
-    if criterion == "random" or steps:
+    if criterion == "random":
         what["seed"] = seed
-    if steps:
-        what |= {"steps": steps, "pruned_at": times, "objective": [o.name for o in objective] or ["cross_entropy"]}
-    return record(pruned, what, history)
+    return record(pruned, what | training.recorded(), parent=model, history=training.history)
 
 
 def _check_zeros(kept: Mapping[str, torch.Tensor], sparsity: float, scope: str) -> None:
@@ -213,8 +202,8 @@ class _Prunes(TrainerCallback):
         masks: _Masks,
         targets: Mapping[int, float],
         criterion: str,
-        corpus: datasets.Dataset,
-        tokenizer: PreTrainedTokenizerBase,
+        corpus: datasets.Dataset | None,
+        tokenizer: PreTrainedTokenizerBase | None,
         seed: int,
     ) -> None:
         self.masks, self.targets, self.criterion = masks, targets, criterion
@@ -275,8 +264,6 @@ def _check_schedule(
     trained = isinstance(steps, int) and steps > 0
     if criterion in NEED_TEXT and (train is None or tokenizer is None):
         raise InputError(f"criterion={criterion!r} needs text: give train=..., a corpus, and tokenizer=...")
-    if train is not None and steps == 0 and criterion not in (*NEED_TEXT, "movement") and schedule == "one_shot":
-        raise InputError("train=... is given, and steps=0 trains nothing: give steps=...")
     if not trained and schedule != "one_shot":
         raise InputError(f"schedule={schedule!r} prunes while it trains: give train=... and steps=...")
     if not trained and criterion == "movement":

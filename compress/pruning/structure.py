@@ -9,15 +9,12 @@ from typing import Any
 import datasets
 import numpy as np
 import numpy.typing as npt
-import torch
-import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.matrices import check_plain
 from compress.pruning.importance import given_scores, magnitude_scores, taylor_scores
 from compress.saving import record
 from probes.errors import InputError, check_choice
-from probes.models.fingerprint import weights_fingerprint
 from probes.models.parts import count_of, family_of, keep_parts, layers_of
 
 IMPORTANCE = ("magnitude", "taylor", "random")
@@ -185,8 +182,6 @@ def record_removal(
             **settings,
             "parameters": sum(p.numel() for p in pruned.parameters()),
             "parameters_of_parent": sum(p.numel() for p in model.parameters()),
-            "parent": weights_fingerprint(model),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
         },
+        parent=model,
     )

@@ -13,7 +13,6 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-import transformers
 from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -21,7 +20,6 @@ from compress.saving import record
 from probes.corpus import check_corpus, corpus_fingerprint
 from probes.errors import InputError
 from probes.models.facts import embedding_rows
-from probes.models.fingerprint import weights_fingerprint
 from probes.silence import quiet
 
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
@@ -103,10 +101,8 @@ def prune_vocabulary(
             "keep": keep,
             "parameters": sum(p.numel() for p in smaller.parameters()),
             "parameters_of_parent": sum(p.numel() for p in model.parameters()),
-            "parent": weights_fingerprint(model),
-            "torch": torch.__version__,
-            "transformers": transformers.__version__,
         },
+        parent=model,
     )
     return smaller, smaller_tokenizer
 

@@ -13,7 +13,6 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-import transformers
 from safetensors.torch import load_file, save_file
 from threadpoolctl import threadpool_limits
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
@@ -21,12 +20,9 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from compress.matrices import block_of, check_plain, matrices_of, transposed
 from compress.objectives.base import Objective
-from compress.objectives.labels import CrossEntropy
 from compress.saving import record
-from compress.training.loop import check_settings
-from compress.training.loop import train as run_training
+from compress.training.inside import Training
 from probes.errors import InputError
-from probes.models.fingerprint import weights_fingerprint
 
 _MOST = 65536  # codes: an index of two bytes
 _FITTED = 256  # sub-vectors a code that a codebook is fitted to, where there are more
@@ -106,33 +102,34 @@ def product_quantize(
     if not isinstance(block, int) or block < 1:
         raise InputError(f"block={block!r}: expected a whole number of at least 1, the weights of a sub-vector")
     check_plain(model)
-    check_settings(settings, train, tokenizer, steps)
+    training = Training(
+        train,
+        tokenizer,
+        steps,
+        objective,
+        teacher=model if teacher is None else teacher,
+        folder=folder,
+        seed=seed,
+        **settings,
+    )
     quantized = copy.deepcopy(model)
     matrices = matrices_of(quantized, only, embeddings)
     layers = _layers(matrices)
-    _check_training(train, steps, len(layers))
-    books = _Codebooks(quantized, matrices, codes, block, seed)
-    history = None
-    if steps:
-        assert train is not None  # _check_training has raised
-        assert tokenizer is not None
-        times = [round(k * steps / (len(layers) + 1)) for k in range(1, len(layers) + 1)]
-        callback = _Quantizes(books, dict(zip(times, layers, strict=True)))
-        settings["evaluate_at"] = {*times, *settings.get("evaluate_at", ())}
-        history = run_training(
-            quantized,
-            tokenizer,
-            train,
-            objective=list(objective) or [CrossEntropy()],
-            teacher=model if teacher is None else teacher,
-            steps=steps,
-            callbacks=[callback, *settings.pop("callbacks", ())],
-            folder=folder,
-            seed=seed,
-            about={"codes": codes, "block": block, "only": only, "embeddings": embeddings},
-            **settings,
+    if steps and steps <= len(layers):
+        raise InputError(
+            f"steps={steps}: expected more than {len(layers)}, the layers that are quantised one after another in "
+            "training"
         )
-        history.attrs["quantized_at"] = times
+    books = _Codebooks(quantized, matrices, codes, block, seed)
+    if steps:
+        times = [round(k * steps / (len(layers) + 1)) for k in range(1, len(layers) + 1)]
+        training.run(
+            quantized,
+            callbacks=[_Quantizes(books, dict(zip(times, layers, strict=True)))],
+            at=times,
+            noted="quantized_at",
+            about={"codes": codes, "block": block, "only": only, "embeddings": embeddings},
+        )
     else:
         for name in matrices:
             books.quantize(name)
@@ -153,14 +150,9 @@ def product_quantize(
         },
         "quantized": sorted(matrices),
         "seed": seed,
-        "parent": weights_fingerprint(model),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
         "scikit-learn": version("scikit-learn"),
     }
-    if steps:
-        what |= {"steps": steps, "objective": [o.name for o in objective] or ["cross_entropy"]}
-    return record(quantized, what, history)
+    return record(quantized, what | training.recorded(), parent=model, history=training.history)
 
 
 def fit_codebook(vectors: torch.Tensor, codes: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
@@ -321,15 +313,6 @@ def _check_finite(name: str, weight: torch.Tensor) -> None:
     wrong = int((~weight.detach().isfinite()).sum())
     if wrong:
         raise InputError(f"{name}: {wrong} of its {weight.numel()} weights are not finite, so they have no codewords")
-
-
-def _check_training(train: datasets.Dataset | None, steps: int, layers: int) -> None:
-    if train is not None and not steps:
-        raise InputError("train=... is given, and steps=0 trains nothing: give steps=...")
-    if steps and steps <= layers:
-        raise InputError(
-            f"steps={steps}: expected more than {layers}, the layers that are quantised one after another in training"
-        )
 
 
 def _layers(matrices: Mapping[str, Any]) -> list[list[str]]:

@@ -20,7 +20,7 @@ from compress.matrices import block_matrices, check_plain
 from compress.saving import record
 from probes.errors import InputError, check_choice, needed
 from probes.models.facts import embedding_rows, positions_of
-from probes.models.fingerprint import plain_parts, weights_fingerprint
+from probes.models.fingerprint import plain_parts
 from probes.models.formats.factorized import with_factors
 from probes.models.formats.heads_kept import with_shapes
 from probes.models.formats.onnx_model import METADATA, OnnxModel
@@ -92,25 +92,22 @@ def deploy(model: PreTrainedModel, backend: str, *, bits: int = 8) -> PreTrained
         "bits": bits,
         "group": "channel" if bits == 8 else _GROUP,
         "activation_bits": 8 if bits == 8 else None,
-        "parent": weights_fingerprint(model),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
         backend: needed(backend, f"backend={backend!r}").__version__,
     }
     # The backend rounds inputs of its own accord.
-    model = copy.deepcopy(model).eval()
+    parent, model = model, copy.deepcopy(model).eval()
     if hasattr(model.config, "quantized_inputs"):
         del model.config.quantized_inputs
         apply_quantized_inputs(model)
     if backend == "torchao":
         quantized = _with_torchao(model, bits)
         parts = [part for tensor in quantized.state_dict().values() for part in plain_parts(tensor)]
-        return record(quantized, what | {"bytes_of_model": sum(p.nbytes for p in parts)})
+        return record(quantized, what | {"bytes_of_model": sum(p.nbytes for p in parts)}, parent=parent)
     graph = export(model)
     quantize_graph(graph)
     serialized = graph.SerializeToString()
     model.config.architectures = [type(model).__name__]
-    record(model, what | {"bytes_of_model": len(serialized)})
+    record(model, what | {"bytes_of_model": len(serialized)}, parent=parent)
     return OnnxModel(serialized, model.config)
 
 

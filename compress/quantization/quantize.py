@@ -8,13 +8,10 @@ from pathlib import Path
 from typing import Any, cast
 
 import datasets
-import torch
-import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.matrices import block_matrices, check_plain
 from compress.objectives.base import Objective
-from compress.objectives.labels import CrossEntropy
 from compress.quantization.deploy import check_deployed, deploy
 from compress.quantization.noise import Noise
 from compress.quantization.quantizers import (
@@ -24,11 +21,9 @@ from compress.quantization.quantizers import (
 from compress.quantization.ranges import RunningRanges, measured_ranges, module_names, round_inputs
 from compress.quantization.weights import QuantizedMatrices, chosen_bits
 from compress.saving import record
-from compress.training.loop import check_settings
-from compress.training.loop import train as run_training
+from compress.training.inside import Training
 from probes.corpus import check_corpus, corpus_fingerprint
 from probes.errors import InputError
-from probes.models.fingerprint import weights_fingerprint
 
 
 def quantize(
@@ -121,9 +116,16 @@ def quantize(
     """
     check_plain(model)
     _check_settings(activation_bits, calibrate, tokenizer, noise, block)
-    check_settings(settings, train, tokenizer, steps)
-    if train is not None and not steps:
-        raise InputError("train=... is given, and steps=0 trains nothing: give steps=...")
+    training = Training(
+        train,
+        tokenizer,
+        steps,
+        objective,
+        teacher=model if teacher is None else teacher,
+        folder=folder,
+        seed=seed,
+        **settings,
+    )
     if backend is not None:
         check_deployed(model, backend, bits)
         if not steps:
@@ -148,29 +150,19 @@ def quantize(
     inputs = module_names(quantized, names)
     round_inputs(quantized, inputs, None)
     found: dict[str, tuple[float, float]] | None = None
-    history = None
     if steps:
-        assert train is not None  # _check_settings has raised
-        assert tokenizer is not None
         running = None
         if calibrate is not None:
+            assert tokenizer is not None  # _check_settings has raised
             found = measured_ranges(quantized, inputs, calibrate, tokenizer, seed)
             running = RunningRanges(quantized, inputs, found)
         hooks = round_inputs(quantized, inputs, activation_bits, found)
         callback = Noise(matrices, noise, block, seed, running, hooks)
-        if settings.get("evaluate") is not None:
-            settings["evaluate"] = callback.measuring(settings["evaluate"])
         with callback.watching(quantized):
-            history = run_training(
+            training.run(
                 quantized,
-                tokenizer,
-                train,
-                objective=list(objective) or [CrossEntropy()],
-                teacher=model if teacher is None else teacher,
-                steps=steps,
-                callbacks=[callback, *settings.pop("callbacks", ())],
-                folder=folder,
-                seed=seed,
+                callbacks=[callback],
+                measuring=callback.measuring,
                 about={
                     "bits": chosen,
                     **how,
@@ -179,7 +171,6 @@ def quantize(
                     "noise": noise,
                     "block": block,
                 },
-                **settings,
             )
         found = None if running is None else running.found
     if backend is not None:
@@ -206,16 +197,12 @@ def quantize(
         "quantized": sorted(chosen),
         "bytes_of_quantized": packed,
         "bytes_of_model": packed + rest,
-        "parent": weights_fingerprint(model),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
     }
-    if steps or calibrate is not None:
+    if calibrate is not None:
         what["seed"] = seed
     if steps:
-        what |= {"steps": steps, "noise": noise, "block": block}
-        what["objective"] = [o.name for o in objective] or ["cross_entropy"]
-    return record(quantized, what, history)
+        what |= {"noise": noise, "block": block}
+    return record(quantized, what | training.recorded(), parent=model, history=training.history)
 
 
 def _check_settings(

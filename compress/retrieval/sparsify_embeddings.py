@@ -10,7 +10,6 @@ from typing import Any
 import datasets
 import numpy as np
 import torch
-import transformers
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.matrices import check_plain
@@ -20,12 +19,10 @@ from compress.retrieval.retrieval_cost import retrieval_cost
 from compress.retrieval.sparse_embeddings import pooled_states, sparse_embeddings
 from compress.rows import trained_on
 from compress.saving import record
-from compress.training.loop import check_settings
-from compress.training.loop import train as run_training
+from compress.training.inside import Training
 from probes.corpus import check_corpus
 from probes.errors import InputError
 from probes.models.facts import check_fit, embedding_rows, name_of
-from probes.models.fingerprint import weights_fingerprint
 from probes.models.formats.sparse_embeddings import apply_sparse_head, sparse_head_of
 
 _SOME = 1024  # texts that say where the head begins, and what its vectors cost in the end
@@ -116,9 +113,11 @@ def sparsify_embeddings(
     if ramp is not None and (not is_whole(ramp) or ramp < 0):
         raise InputError(f"ramp={ramp!r}: expected a whole number of steps, 0 for none, or None")
     features, steps = int(features), int(steps)  # what is saved as JSON
-    check_settings(settings, train, tokenizer, steps)
+    settings |= {"learning_rate": learning_rate}
+    training = Training(train, tokenizer, steps, folder=folder, seed=seed, **settings)
     check_fit(embedding_rows(model), tokenizer, name_of(model))
     rows, left_out = _with_translations(train)
+    training.corpus = rows
     ramp = max(1, steps // 2) if ramp is None else int(ramp)
     sparse = copy.deepcopy(model)
     sparse.config.sparse_embeddings = {"features": features}
@@ -129,20 +128,10 @@ def sparsify_embeddings(
     for form, weight in (("flops", flops), ("l1", l1)):
         if weight:
             objective.append(SparseActivations(weight, form, ramp * batches))  # type: ignore[arg-type]
+    training.objective = objective
     handle = sparse.register_forward_hook(_keep_head)
     try:
-        history = run_training(
-            sparse,
-            tokenizer,
-            rows,
-            objective=objective,
-            steps=steps,
-            learning_rate=learning_rate,
-            seed=seed,
-            folder=folder,
-            about={"ramp": ramp, "temperature": temperature},
-            **settings,
-        )
+        training.run(sparse, about={"ramp": ramp, "temperature": temperature})
     finally:
         handle.remove()
     home: Any = next(model.parameters()).device
@@ -155,17 +144,12 @@ def sparsify_embeddings(
         "l1": l1,
         "ramp": ramp,
         "temperature": temperature,
-        "steps": steps,
         "learning_rate": learning_rate,
-        "seed": seed,
         "texts": len(rows),
         "texts_left_out": left_out,
         "cost": retrieval_cost(sparse_embeddings(sparse, tokenizer, some, progress=False)),
-        "parent": weights_fingerprint(model),
-        "torch": torch.__version__,
-        "transformers": transformers.__version__,
     }
-    return record(sparse, how, history)
+    return record(sparse, how | training.recorded(), parent=model, history=training.history)
 
 
 def _keep_head(model: torch.nn.Module, inputs: Any, output: Any) -> None:

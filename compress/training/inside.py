@@ -1,0 +1,124 @@
+"""What every verb does with a training inside it: check it before the work, run it, and say what it was."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import datasets
+import pandas as pd
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
+
+from compress.objectives.base import Objective
+from compress.objectives.labels import CrossEntropy
+from compress.training.loop import check_settings, train
+from probes.errors import InputError
+
+Evaluate = Callable[[PreTrainedModel], Mapping[str, float]]
+
+
+class Training:
+    """A training inside a verb: checked when it is made, run once, recorded with the model.
+
+    Args:
+        corpus: what is trained on, as `load_corpus` gives it.
+        tokenizer: the tokenizer that belongs to the model.
+        steps: updates of the weights; 0 for no training.
+        objective: one or several objects of `compress.objectives`; without any, cross-entropy.
+        teacher: for the objectives that need one.
+        folder, seed: as in `compress.training.train`.
+        settings: further ones of `compress.training.train`.
+        used: whether the verb has a use of its own for the corpus, so that it may be there without steps.
+
+    Attributes:
+        history: what was logged, one row an update; None before and without a training.
+
+    Raises:
+        InputError: there are steps and no corpus or tokenizer, or settings or a corpus and no steps; a setting is not
+            known.
+
+    Example:
+        >>> Training(None, None, 0, learning_rates=1e-4)
+        Traceback (most recent call last):
+        probes.errors.InputError: learning_rates=0.0001: no such setting. Did you mean learning_rate?
+    """
+
+    def __init__(
+        self,
+        corpus: datasets.Dataset | None,
+        tokenizer: PreTrainedTokenizerBase | None,
+        steps: int,
+        objective: Objective | Sequence[Objective] = (),
+        *,
+        teacher: PreTrainedModel | None = None,
+        folder: str | Path | None = None,
+        seed: int = 0,
+        used: bool = False,
+        **settings: Any,
+    ) -> None:
+        """Check what can be before any work."""
+        check_settings(settings, corpus, tokenizer, steps)
+        if corpus is not None and not steps and not used:
+            raise InputError("train=... is given, and steps=0 trains nothing: give steps=..., or leave it out")
+        self.corpus, self.tokenizer, self.steps, self.teacher = corpus, tokenizer, steps, teacher
+        self.folder, self.seed, self.settings = folder, seed, settings
+        given = list(objective) if isinstance(objective, Sequence) else [objective]
+        self.objective: list[Objective] = given or [CrossEntropy()]
+        self.history: pd.DataFrame | None = None
+
+    def run(
+        self,
+        model: PreTrainedModel,
+        *,
+        callbacks: Sequence[TrainerCallback] = (),
+        at: Collection[int] = (),
+        noted: str | None = None,
+        about: Mapping[str, Any] | None = None,
+        measuring: Callable[[Evaluate], Evaluate] | None = None,
+    ) -> None:
+        """Train a model in place; nothing where there are no steps.
+
+        Args:
+            model: what is trained; it is changed.
+            callbacks: what the verb does to it in training, before those that were given.
+            at: the steps at which it does so: there the model is measured too.
+            noted: what `history.attrs` and the record call these steps, as "pruned_at".
+            about: what else decides what comes out, kept in the folder.
+            measuring: puts the verb's own work around what measures the model.
+
+        Raises:
+            InputError: what `compress.training.train` raises.
+        """
+        if not self.steps:
+            return
+        assert self.corpus is not None  # check_settings has raised
+        assert self.tokenizer is not None
+        settings = dict(self.settings)
+        if at:
+            settings["evaluate_at"] = {*at, *settings.get("evaluate_at", ())}
+        if measuring is not None and settings.get("evaluate") is not None:
+            settings["evaluate"] = measuring(settings["evaluate"])
+        steps_of_verb = {} if noted is None else {noted: list(at)}
+        self.history = train(
+            model,
+            self.tokenizer,
+            self.corpus,
+            objective=self.objective,
+            teacher=self.teacher,
+            steps=self.steps,
+            callbacks=[*callbacks, *settings.pop("callbacks", ())],
+            folder=self.folder,
+            seed=self.seed,
+            about={**(about or {}), **steps_of_verb},
+            **settings,
+        )
+        self.history.attrs |= steps_of_verb
+
+    def recorded(self) -> dict[str, Any]:
+        """Return what a model's record says of its training; nothing without one."""
+        if not self.steps:
+            return {}
+        assert self.history is not None, "recorded before it was run"
+        names = [o.name for o in self.objective]
+        return {"seed": self.seed, "steps": self.steps, "objective": names, **self.history.attrs}
