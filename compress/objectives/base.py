@@ -19,6 +19,7 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+import numpy as np
 import torch
 from transformers import PreTrainedModel
 
@@ -65,13 +66,16 @@ class Objective(Protocol):
     It may also have a method `check(student, teacher)` of two models, the teacher None where there is none, that raises
     `InputError` where it cannot work with them; `check` of this module calls it.
 
+    One that does not need labels, and takes those there are for the teacher's classes, has the attribute `labels_of`,
+    "teacher".
+
     An objective that learns or remembers something has a method `prepare(student, teacher, rows, seed)`, which
     `compress.training.train` calls once before the first step, with both models in evaluation mode and on their device
-    (the teacher None where there is none), the rows of `compress.training.training_rows`, and the seed of the training.
-    It returns a `torch.nn.Module`: its parameters are trained beside the student's, by the learning rate of the
-    training or the objective's attribute `learning_rate`, and its buffers are kept in checkpoints with them. At each
-    call `batch["modules"][name]` is that module, and `batch["index"]` (batch,) says which of the rows the texts are.
-    The objective itself stays as it is, and can be used again.
+    (the teacher None where there is none), the rows of `compress.rows.training_rows`, and the seed of the training. It
+    returns a `torch.nn.Module`, as a `State`: its parameters are trained beside the student's, by the learning rate of
+    the training or the objective's attribute `learning_rate`, and its buffers are kept in checkpoints with them. At
+    each call `batch["modules"][name]` is that module, and `batch["index"]` (batch,) says which of the rows the texts
+    are. The objective itself stays as it is, and can be used again.
 
     Under `torchrun` each process calls it on the whole of every batch, so that what it remembers is the same in all of
     them, as long as it draws from a generator of its own, seeded by `seed` and what the module holds.
@@ -91,6 +95,30 @@ class Objective(Protocol):
 
     def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, Any]) -> torch.Tensor:
         """Return the loss of a batch, a scalar, times `weight`."""
+
+
+class State(torch.nn.Module):
+    """What an objective learns or remembers, with a count of its batches; what `prepare` of an objective returns.
+
+    Args:
+        seed: of what is drawn in a batch.
+
+    Attributes:
+        batches: batches so far, kept in checkpoints. What is drawn in a batch depends on it and the seed only, so that
+            a training that goes on from what was saved draws as it would have.
+    """
+
+    batches: torch.Tensor
+
+    def __init__(self, seed: int = 0) -> None:
+        """Begin with no batch."""
+        super().__init__()
+        self.seed = seed
+        self.register_buffer("batches", torch.zeros((), dtype=torch.long))
+
+    def generator(self) -> np.random.Generator:
+        """Return the random numbers of the batch that comes next."""
+        return np.random.default_rng([self.seed, int(self.batches)])
 
 
 def check(
@@ -202,7 +230,8 @@ def layer_pairs(
 ) -> list[tuple[int, int]]:
     """Return which of so many layers of the student is compared to which of the teacher's.
 
-    Of them `first`, 0 or 1, stand before that of the first block.
+    Of them `first`, 1 or 0, stand before that of the first block: the embeddings, or nothing. `layers` counts from 0,
+    the embeddings; what comes back are places among those that can be compared.
     """
     if layers is None:
         if student > teacher:
@@ -212,13 +241,15 @@ def layer_pairs(
             )
         uniform = uniform_layers(student - first, teacher - first)
         return [(i, uniform[i + 1 - first] - 1 + first) for i in range(student)]
+    least = 1 - first
     for i, j in layers.items():
-        if not (0 <= i < student and 0 <= j < teacher):
+        if not (least <= i < least + student and least <= j < least + teacher):
             raise InputError(
-                f"objective {name}: layers has {i}: {j}: expected a layer of the student from 0 to {student - 1} "
-                f"and one of the teacher from 0 to {teacher - 1}"
+                f"objective {name}: layers has {i}: {j}: expected a layer of the student from {least} to "
+                f"{least + student - 1} and one of the teacher from {least} to {least + teacher - 1}"
+                f"{', as 0 is the embeddings' if least else ''}"
             )
-    return list(layers.items())
+    return [(i - least, j - least) for i, j in layers.items()]
 
 
 def class_count(model: PreTrainedModel) -> int:

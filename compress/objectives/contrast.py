@@ -77,7 +77,7 @@ class _Contrast:
         s, t = self._summary(student, batch, 0), self._summary(given_teacher(teacher, self.name), batch, 1).detach()
         with torch.autocast(s.device.type, enabled=False):  # which would round the scores to three digits
             loss = self._loss(memory, memory.latents("student", s), memory.latents("teacher", t), batch)
-        memory.updates += 1
+        memory.batches += 1
         return self.weight * loss
 
     def _summary(self, given: Pass, batch: Mapping[str, Any], side: int) -> torch.Tensor:
@@ -105,7 +105,7 @@ class _Contrast:
         for side, (anchor, bank) in enumerate(((s, memory.teacher_bank), (t, memory.student_bank))):
             kept = F.embedding(index, bank)  # several times faster than bank[index]
             scores = _scores(anchor, kept, self.temperature)
-            if memory.updates == 0:
+            if memory.batches == 0:
                 every = scores.detach()
                 memory.log_z[side] = every.logsumexp((0, 1)) - math.log(every.numel()) + math.log(len(bank))
             shift = memory.log_z[side] + math.log(self.k / len(bank))
@@ -325,6 +325,11 @@ class CRD(_Contrast):
     top_k: int | None = None
     sharpness: float = 0.1
     mixup: float | None = None
+
+    @property
+    def labels_of(self) -> str | None:
+        """Whose classes the labels are: the teacher's, where it says which of them are alike."""
+        return "teacher" if self.negatives == "classes" else None
 
     def __post_init__(self) -> None:
         super().__post_init__()

@@ -143,8 +143,9 @@ class Attentions(_ByLayer):
 
     Args:
         weight: what the loss is multiplied by.
-        layers: the teacher's block for each block of the student that is compared, 0 the first. Without it all blocks
-            of the student, uniformly: with s blocks, i to the teacher's (i + 1) t / s - 1 of t, rounded.
+        layers: the teacher's layer for each layer of the student that is compared, 1 the first block: 0, the
+            embeddings, has no attention. Without it all blocks of the student, uniformly: with s blocks, i to the
+            teacher's i t / s of t, rounded.
         name: what it is logged under.
 
     Raises:
@@ -194,8 +195,9 @@ class AttentionOutputs(_ByLayer):
 
     Args:
         weight: what the loss is multiplied by.
-        layers: the teacher's block for each block of the student that is compared, 0 the first. Without it all blocks
-            of the student, uniformly: with s blocks, i to the teacher's (i + 1) t / s - 1 of t, rounded.
+        layers: the teacher's layer for each layer of the student that is compared, 1 the first block: 0, the
+            embeddings, has no attention. Without it all blocks of the student, uniformly: with s blocks, i to the
+            teacher's i t / s of t, rounded.
         name: what it is logged under.
 
     Raises:

@@ -11,7 +11,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from compress.objectives.base import given_entry
+from compress.objectives.base import State, given_entry
 from probes.errors import InputError
 
 _BLOCK = 2**24  # most similarities in memory at once
@@ -19,7 +19,7 @@ _BLOCK = 2**24  # most similarities in memory at once
 Draw = Callable[[np.random.Generator, np.ndarray, int], tuple[np.ndarray, int]]
 
 
-class Memory(torch.nn.Module):
+class Memory(State):
     """What a contrastive objective learns and remembers; a training loop optimises and saves it.
 
     Args:
@@ -34,21 +34,18 @@ class Memory(torch.nn.Module):
         student, teacher: linear maps to latents.
         student_bank, teacher_bank: the latents of every row (row, feature), where there are such banks.
         log_z: logarithms of Z, of the student against the teacher's bank and the reverse, set by the first batch.
-        updates: batches so far; the draws of a batch depend on it and the seed only, so that a training that goes on
-            from what was saved draws as it would have.
     """
 
     student_bank: torch.Tensor
     teacher_bank: torch.Tensor
     log_z: torch.Tensor
-    updates: torch.Tensor
 
     def __init__(
         self, widths: Sequence[int], size: int, rows: int, sides: Sequence[str], draw: Draw, seed: int
     ) -> None:
         """Make projections and banks; the random numbers of PyTorch are left as they were."""
-        super().__init__()
-        self.draw, self.seed = draw, seed
+        super().__init__(seed)
+        self.draw = draw
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.student, self.teacher = (torch.nn.Linear(width, size) for width in widths)
@@ -56,7 +53,6 @@ class Memory(torch.nn.Module):
             for side in sides:
                 self.register_buffer(f"{side}_bank", torch.empty(rows, size).uniform_(-spread, spread))
         self.register_buffer("log_z", torch.zeros(2))
-        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
 
     def latents(self, side: str, x: torch.Tensor) -> torch.Tensor:
         """Project (text, feature) of one model to latents of length 1 (text, size)."""
@@ -83,10 +79,6 @@ class Memory(torch.nn.Module):
                 "objective with the rows that are trained on"
             )
         return index
-
-    def generator(self) -> np.random.Generator:
-        """Return the random numbers of the batch that comes next."""
-        return np.random.default_rng([self.seed, int(self.updates)])
 
 
 @dataclass(frozen=True)

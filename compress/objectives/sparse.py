@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.objectives.base import (
     Pass,
+    State,
     attended_tokens,
     check_choice,
     check_number,
@@ -27,16 +28,6 @@ from compress.rows import collate
 from probes.errors import InputError
 from probes.models.facts import body_of, types_tokens
 from probes.models.formats.sparse_embeddings import sparse_head_of
-
-
-class _Count(torch.nn.Module):
-    """How many batches an objective has seen, kept in checkpoints."""
-
-    batches: torch.Tensor
-
-    def __init__(self) -> None:
-        super().__init__()
-        self.register_buffer("batches", torch.zeros((), dtype=torch.long))
 
 
 @dataclass(frozen=True)
@@ -119,13 +110,13 @@ class Translations:
         return self.weight * (F.cross_entropy(scores, wanted) + F.cross_entropy(scores.T, wanted)) / 2
 
 
-class _Pairs(_Count):
+class _Pairs(State):
     """The rows that are trained on, and draws of translations that depend on the seed and the batches so far only."""
 
     def __init__(self, ids: Sequence[str], rows: Sequence[Mapping[str, Any]], seed: int) -> None:
-        super().__init__()
+        super().__init__(seed)
         self.rows = [{k: v for k, v in row.items() if k not in ("labels", "index")} for row in rows]
-        self.seed, self.groups = seed, np.unique(ids, return_inverse=True)[1]
+        self.groups = np.unique(ids, return_inverse=True)[1]
         self.order = np.argsort(self.groups, kind="stable")
         self.place = np.argsort(self.order)
         self.counts = np.bincount(self.groups)
@@ -133,7 +124,7 @@ class _Pairs(_Count):
 
     def draw(self, index: np.ndarray) -> np.ndarray:
         """Return for each of some rows another one of the same sentence."""
-        rng = np.random.default_rng([self.seed, int(self.batches)])
+        rng = self.generator()
         self.batches += 1
         group = self.groups[index]
         step = rng.integers(1, self.counts[group])
@@ -204,7 +195,7 @@ class SparseActivations:
         seed: int,
     ) -> torch.nn.Module:
         """Return what counts the batches."""
-        return _Count()
+        return State(seed)
 
     def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, Any]) -> torch.Tensor:
         """Return the loss of a batch with `attention_mask` and `modules`, times the weight of this step."""

@@ -19,6 +19,7 @@ from transformers import PreTrainedModel
 
 from compress.objectives.base import (
     Pass,
+    State,
     attended_tokens,
     check_classes,
     check_number,
@@ -37,21 +38,19 @@ from probes.errors import InputError
 from probes.models.facts import heads_of, size_of
 
 
-class _Rows(torch.nn.Module):
-    """The weight and domain of each training row, the batches so far, a head, and what may be learned beside it."""
+class _Rows(State):
+    """The weight and domain of each training row, a head, and what may be learned beside it."""
 
     transferability: torch.Tensor
     domains: torch.Tensor
-    updates: torch.Tensor
     fit: torch.nn.Module
     heads: torch.nn.Module
 
     def __init__(self, weights: torch.Tensor, domains: torch.Tensor, head: DomainHead | None, seed: int) -> None:
-        super().__init__()
-        self.head, self.seed = head, seed
+        super().__init__(seed)
+        self.head = head
         self.register_buffer("transferability", weights, persistent=False)
         self.register_buffer("domains", domains, persistent=False)
-        self.register_buffer("updates", torch.zeros((), dtype=torch.long))
 
 
 @dataclass(frozen=True)
@@ -160,11 +159,11 @@ class MetaTeacher(_OfDomains):
         labels, last = given_entry(batch, "labels", self.name), given_layers(student, "hidden_states", self.name)[-1]
         each = F.cross_entropy(given_logits(student, self.name), labels, reduction="none")
         domains = module.domains[index]
-        order = np.random.default_rng([module.seed, int(module.updates)]).permutation(len(index))
+        order = module.generator().permutation(len(index))
         mean = pooled(last, attended_tokens(batch, last, self.name), "mean").to(module.head.dense.weight.dtype)
         told = module.head.classifier(module.head(mean, domains))
         corrupted = F.cross_entropy(told, domains[torch.from_numpy(order).to(domains.device)], reduction="none")
-        module.updates += 1
+        module.batches += 1
         t = module.transferability[index].clamp_min(0)
         return self.weight * (t * (each + self.domain_weight * corrupted)).mean()
 

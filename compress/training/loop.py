@@ -29,7 +29,6 @@ from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from compress.objectives.base import Objective, Pass, check
-from compress.objectives.contrast import CRD
 from compress.objectives.layers import watching_attention
 from compress.rows import collate, training_rows
 from compress.training.kept import STAMP, Learned, Log, Measure, check_same, configuration_kept, settings_of, steps_of
@@ -199,8 +198,8 @@ def _numbered_by(
     """Say whose classes the labels have to be: nobody's where they only tell texts of one label from others."""
     if any("labels" in o.needs for o in objective):
         return "student" if teacher is None or student.base_model is not student else "teacher"
-    confused = any(isinstance(o, CRD) and o.negatives == "classes" for o in objective)
-    return "teacher" if confused and teacher is not None else None
+    taken = any(getattr(o, "labels_of", None) == "teacher" for o in objective)
+    return "teacher" if taken and teacher is not None else None
 
 
 def _finished(trainer: Trainer, student: PreTrainedModel, last: str, callbacks: Sequence[TrainerCallback]) -> None:

@@ -76,9 +76,9 @@ def by_hand(objective, student, teacher, batch):
         case HiddenStates() | Attentions() | AttentionOutputs():
             what, hidden = compared(objective)[0], not isinstance(objective, Attentions)
             s, t = (getattr(p, what) for p in (student, teacher))
-            out = []
-            for i, j in (objective.layers or {i: i for i in range(len(s))}).items():
-                d = (s[i] - t[j]).numpy() ** 2
+            out, first = [], 0 if isinstance(objective, HiddenStates) else 1  # of layer 0 there is no attention
+            for i, j in (objective.layers or {first + i: first + i for i in range(len(s))}).items():
+                d = (s[i - first] - t[j - first]).numpy() ** 2
                 parts = [x[m] if hidden else x[:, m][:, :, m] for x, m in zip(d, mask, strict=True)]
                 out.append(np.concatenate([p.ravel() for p in parts]).mean())
             return np.mean(out)
@@ -132,9 +132,9 @@ VARIANTS = [
     HiddenStates(),
     HiddenStates(weight=3, layers={0: 2, 2: 0}),
     Attentions(),
-    Attentions(weight=0.25, layers={1: 0}),
+    Attentions(weight=0.25, layers={2: 1}),
     AttentionOutputs(),
-    AttentionOutputs(weight=0.5, layers={0: 1}),
+    AttentionOutputs(weight=0.5, layers={1: 2}),
 ]
 
 
@@ -629,7 +629,7 @@ def test_check_compares_the_attention_outputs_of_two_models(tiny_models, model):
     check(own, shallow, model, labelled=False)
     with pytest.raises(InputError, match="the student has 3 layers to compare, the teacher 2: say with layers="):
         check(own, model, shallow, labelled=False)
-    check([AttentionOutputs(layers={0: 0, 1: 2})], shallow, model, labelled=False)
+    check([AttentionOutputs(layers={1: 1, 2: 3})], shallow, model, labelled=False)
     for architecture in ("T5Model", "T5ForConditionalGeneration"):
         with pytest.raises(InputError, match=f"{architecture}: the attention outputs .* not known.* 3 blocks, found 0"):
             check(own, model, tiny_models(architecture), labelled=False)
@@ -855,7 +855,7 @@ def test_check_passes_what_fits(tiny_models, model):
     check([SoftLabels(), SoftLabels(name="again", temperature=2)], model, teacher, labelled=False)
     check([AlignedWeights(teacher)], model, None, labelled=False)
     shallow = tiny_models(ENCODER, num_hidden_layers=2)
-    layers = [HiddenStates(layers={0: 0, 2: 3}), Attentions(layers={0: 0, 1: 2})]
+    layers = [HiddenStates(layers={0: 0, 2: 3}), Attentions(layers={1: 1, 2: 3})]
     check([SoftLabels(), CrossCorrelation(), *layers], shallow, teacher, labelled=False)
     narrow = tiny_models("DistilBertForSequenceClassification", dim=8)
     check([SoftLabels(), Attentions()], narrow, teacher, labelled=False)
@@ -879,7 +879,8 @@ def test_check_passes_what_fits(tiny_models, model):
         ([AttentionOutputs()], {}, {"num_hidden_layers": 2}, "student has 3 layers to compare, the teacher 2"),
         ([HiddenStates(layers={0: 4})], {}, {}, "layers has 0: 4.*from 0 to 3"),
         ([HiddenStates(layers={-1: 3})], {}, {}, "layers has -1: 3"),
-        ([Attentions(layers={0: 3})], {}, {}, "layers has 0: 3.*from 0 to 2"),
+        ([Attentions(layers={1: 4})], {}, {}, "layers has 1: 4.*from 1 to 3"),
+        ([AttentionOutputs(layers={0: 1})], {}, {}, "layers has 0: 1.*from 1 to 3, as 0 is the embeddings"),
     ],
 )
 def test_check_refuses_what_does_not_fit(tiny_models, objectives, student, teacher, message):

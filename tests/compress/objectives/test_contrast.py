@@ -164,7 +164,7 @@ def test_losses_and_banks_are_their_formulas_over_updates(student, teacher, obje
             np.testing.assert_allclose(memory.get_buffer(name).numpy(), bank, atol=1e-12)
         if z[0] is not None:
             np.testing.assert_allclose(memory.log_z.exp().numpy(), z, rtol=1e-9)  # of the first batch, whatever follows
-        assert memory.updates == update + 1
+        assert memory.batches == update + 1
 
 
 @pytest.mark.parametrize("objective", VARIANTS, ids=str)
@@ -282,7 +282,7 @@ def test_no_negative_ever_has_the_label_of_its_text(student, teacher, objective)
     labels = np.asarray(LABELS)[order]
     memory = objective.prepare(student, teacher, some_rows(labels.tolist()), seed=0)
     for update in range(200):
-        memory.updates.fill_(update)
+        memory.batches.fill_(update)
         rows = np.random.default_rng(update).integers(ROWS, size=6)
         drawn, near = memory.draw(memory.generator(), rows, objective.k)
         assert drawn.shape == (6, objective.k)
@@ -294,7 +294,7 @@ def test_no_negative_ever_has_the_label_of_its_text(student, teacher, objective)
 def test_without_labels_no_negative_is_ever_the_text_itself(student, teacher, objective):
     memory = objective.prepare(student, teacher, some_rows(None, ROWS), seed=0)
     for update in range(200):
-        memory.updates.fill_(update)
+        memory.batches.fill_(update)
         drawn, _ = memory.draw(memory.generator(), np.arange(ROWS), objective.k)
         assert (drawn != np.arange(ROWS)[:, None]).all()
 
@@ -431,7 +431,7 @@ def test_a_saved_module_goes_on_as_it_would_have(student, teacher, tmp_path):
         assert (one == same).all()  # the seed is in the generator
         other = [objective.prepare(student, teacher, rows, seed=s).generator().random() for s in (1, 2)]
         assert other[0] != other[1]
-        fresh.updates += 1
+        fresh.batches += 1
         assert fresh.generator().random() != memory.generator().random()
 
 

@@ -150,7 +150,7 @@ def test_the_meta_teacher_is_its_formula(teacher, domain_weight):
             total += max(transfer["transferability"][row], 0) * ce / 4
         assert objective(given, None, batch).item() == pytest.approx(0.7 * total, rel=1e-6)
     assert len(orders) > 1  # another order in every batch
-    assert module.updates == 3
+    assert module.batches == 3
 
 
 VARIANTS = [
