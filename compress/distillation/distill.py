@@ -117,7 +117,7 @@ def distill(
         steps = _steps(train, settings.get("batch_size", 32))
     matching = isinstance(keep, str) and keep == "matched"
     training = Training(
-        train, tokenizer, steps, objective, teacher=teacher, folder=folder, seed=seed, used=matching, **settings
+        model, train, tokenizer, steps, objective, teacher, folder=folder, seed=seed, used=matching, **settings
     )
     if matching and (train is None or tokenizer is None):
         raise InputError("keep='matched' needs text: give train=..., a corpus, and tokenizer=...")

@@ -111,16 +111,9 @@ def fuse(
         [[0, 1, 2, 3]]
     """
     check_plain(model)
+    used = similarity == "cka" and corpus is None  # also without steps
     training = Training(
-        train,
-        tokenizer,
-        steps,
-        objective,
-        teacher=model if teacher is None else teacher,
-        folder=folder,
-        seed=seed,
-        used=similarity == "cka" and corpus is None,
-        **settings,
+        model, train, tokenizer, steps, objective, teacher, folder=folder, seed=seed, used=used, **settings
     )
     _check_settings(share, similarity, merge, unit, schedule, fusions, train, corpus, tokenizer, steps)
     if similarity == "cka" and corpus is None:

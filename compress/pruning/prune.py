@@ -98,16 +98,9 @@ def prune(
     scope = check_criterion(criterion, scope)
     check_plain(model)
     _check_schedule(criterion, schedule, prunings, prune_until, train, tokenizer, steps)
+    used = criterion in NEED_TEXT  # also without steps
     training = Training(
-        train,
-        tokenizer,
-        steps,
-        objective,
-        teacher=model if teacher is None else teacher,
-        folder=folder,
-        seed=seed,
-        used=criterion in NEED_TEXT,
-        **settings,
+        model, train, tokenizer, steps, objective, teacher, folder=folder, seed=seed, used=used, **settings
     )
     pruned = copy.deepcopy(model)
     matrices = matrices_of(pruned, only)

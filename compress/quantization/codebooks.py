@@ -102,16 +102,7 @@ def product_quantize(
     if not isinstance(block, int) or block < 1:
         raise InputError(f"block={block!r}: expected a whole number of at least 1, the weights of a sub-vector")
     check_plain(model)
-    training = Training(
-        train,
-        tokenizer,
-        steps,
-        objective,
-        teacher=model if teacher is None else teacher,
-        folder=folder,
-        seed=seed,
-        **settings,
-    )
+    training = Training(model, train, tokenizer, steps, objective, teacher, folder=folder, seed=seed, **settings)
     quantized = copy.deepcopy(model)
     matrices = matrices_of(quantized, only, embeddings)
     layers = _layers(matrices)

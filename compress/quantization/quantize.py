@@ -116,16 +116,7 @@ def quantize(
     """
     check_plain(model)
     _check_settings(activation_bits, calibrate, tokenizer, noise, block)
-    training = Training(
-        train,
-        tokenizer,
-        steps,
-        objective,
-        teacher=model if teacher is None else teacher,
-        folder=folder,
-        seed=seed,
-        **settings,
-    )
+    training = Training(model, train, tokenizer, steps, objective, teacher, folder=folder, seed=seed, **settings)
     if backend is not None:
         check_deployed(model, backend, bits)
         if not steps:

@@ -114,7 +114,7 @@ def sparsify_embeddings(
         raise InputError(f"ramp={ramp!r}: expected a whole number of steps, 0 for none, or None")
     features, steps = int(features), int(steps)  # what is saved as JSON
     settings |= {"learning_rate": learning_rate}
-    training = Training(train, tokenizer, steps, folder=folder, seed=seed, **settings)
+    training = Training(model, train, tokenizer, steps, folder=folder, seed=seed, **settings)
     check_fit(embedding_rows(model), tokenizer, name_of(model))
     rows, left_out = _with_translations(train)
     training.corpus = rows

@@ -22,11 +22,12 @@ class Training:
     """A training inside a verb: checked when it is made, run once, recorded with the model.
 
     Args:
+        model: what the verb was given: the teacher, where no other is.
         corpus: what is trained on, as `load_corpus` gives it.
         tokenizer: the tokenizer that belongs to the model.
         steps: updates of the weights; 0 for no training.
         objective: one or several objects of `compress.objectives`; without any, cross-entropy.
-        teacher: for the objectives that need one.
+        teacher: for the objectives that need one; by default the model.
         folder, seed: as in `compress.training.train`.
         settings: further ones of `compress.training.train`.
         used: whether the verb has a use of its own for the corpus, so that it may be there without steps.
@@ -39,19 +40,22 @@ class Training:
             known.
 
     Example:
-        >>> Training(None, None, 0, learning_rates=1e-4)
+        >>> import probes
+        >>> model, tokenizer = probes.load_checkpoint("bundled")
+        >>> Training(model, None, tokenizer, 0, learning_rates=1e-4)
         Traceback (most recent call last):
         probes.errors.InputError: learning_rates=0.0001: no such setting. Did you mean learning_rate?
     """
 
     def __init__(
         self,
+        model: PreTrainedModel,
         corpus: datasets.Dataset | None,
         tokenizer: PreTrainedTokenizerBase | None,
         steps: int,
         objective: Objective | Sequence[Objective] = (),
-        *,
         teacher: PreTrainedModel | None = None,
+        *,
         folder: str | Path | None = None,
         seed: int = 0,
         used: bool = False,
@@ -61,7 +65,8 @@ class Training:
         check_settings(settings, corpus, tokenizer, steps)
         if corpus is not None and not steps and not used:
             raise InputError("train=... is given, and steps=0 trains nothing: give steps=..., or leave it out")
-        self.corpus, self.tokenizer, self.steps, self.teacher = corpus, tokenizer, steps, teacher
+        self.corpus, self.tokenizer, self.steps = corpus, tokenizer, steps
+        self.teacher = model if teacher is None else teacher
         self.folder, self.seed, self.settings = folder, seed, settings
         given = list(objective) if isinstance(objective, Sequence) else [objective]
         self.objective: list[Objective] = given or [CrossEntropy()]
