@@ -54,10 +54,10 @@ def match_layers(
         student that has no value, since all its states are equal, is left out, with a warning.
 
     Example:
-        >>> import probes
+        >>> import compress, probes
         >>> model, tokenizer = probes.load_checkpoint("bundled")
         >>> corpus = probes.load_corpus("bundled", split="dev", languages=["en"])
-        >>> found = match_layers(model, distill(model, layers=2, keep="bottom"), corpus, tokenizer=tokenizer)
+        >>> found = match_layers(model, compress.distill(model, layers=2, keep="bottom"), corpus, tokenizer=tokenizer)
         >>> found.attrs["layers"]
         {0: 0, 1: 1, 2: 2}
     """

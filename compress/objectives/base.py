@@ -139,9 +139,9 @@ def check(
             or has it in another shape.
 
     Example:
-        >>> import probes
+        >>> import compress, probes
         >>> model, _ = probes.load_checkpoint("bundled")
-        >>> check([CrossEntropy(), SoftLabels(weight=0.5)], model, None, labelled=True)
+        >>> check([compress.CrossEntropy(), compress.SoftLabels(weight=0.5)], model, None, labelled=True)
         Traceback (most recent call last):
         probes.errors.InputError: objective soft_labels needs a teacher, found none: give one, or leave it out
     """

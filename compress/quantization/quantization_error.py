@@ -35,10 +35,10 @@ def quantization_error(
         InputError: the models are not of one architecture.
 
     Example:
-        >>> import probes
+        >>> import compress, probes
         >>> model, tokenizer = probes.load_checkpoint("bundled")
         >>> corpus = probes.load_corpus("bundled", split="dev", languages=["en"])
-        >>> error = quantization_error(model, quantize(model, bits=4), corpus, tokenizer, progress=False)
+        >>> error = quantization_error(model, compress.quantize(model, bits=4), corpus, tokenizer, progress=False)
         >>> last = error.value.sel(measure="amplification", language="pooled").isel(module=-1)
         >>> bool(last > 1)  # the last block inherits more than it adds
         True
