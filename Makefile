@@ -3,6 +3,7 @@
 # make test-browser
 #              run the tests of the explorer and the tutorials in JupyterLab; needs chromium
 # make lint    check style and types
+# make docs    make the site in build/site; a dead link or a missing name fails
 # make bench   print the benchmark tables
 # make study-pruning, make study-quantization, make study-distillation, make study-budget
 #              make the studies in notebooks/studies/ again (up to an hour each)
@@ -17,7 +18,7 @@ BIN := .venv/bin
 # Threads that spin while they wait make each other slow where cores are shared.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test test-browser lint bench study-pruning study-quantization study-distillation study-budget data figures screenshots clean
+.PHONY: demo test test-browser lint docs bench study-pruning study-quantization study-distillation study-budget data figures screenshots clean
 
 demo: .venv/installed runs/demo/pruned runs/demo/quantized runs/demo/distilled
 	$(BIN)/python -m probes compare base=bundled pruned=runs/demo/pruned quantized=runs/demo/quantized \
@@ -46,6 +47,10 @@ lint: .venv/installed-test
 	$(BIN)/ruff check
 	$(BIN)/ruff format --check
 	$(BIN)/mypy
+
+docs: .venv/installed-docs
+	mkdir -p build/docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file notebooks/mkdocs.yml
 
 bench: .venv/installed-bench .venv/installed-browser
 	$(BIN)/python -W ignore tests/benchmarks/bench_capture.py
@@ -95,6 +100,10 @@ screenshots: .venv/installed-browser demo
 
 .venv/installed-browser: .venv/installed-test
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[browser]"
+	touch $@
+
+.venv/installed-docs: .venv/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"
 	touch $@
 
 # What the benchmarks are measured against, without what it would bring along.
