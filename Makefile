@@ -11,7 +11,7 @@
 # make figures remake the figures of the README
 # make screenshots
 #              remake the pictures of the explorer in notebooks/images/; needs chromium
-# make clean   remove the environment and what the demo wrote
+# make clean   remove the environment, the site and what the demo wrote
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
@@ -112,4 +112,4 @@ screenshots: .venv/installed-browser demo
 	touch $@
 
 clean:
-	rm -rf .venv runs/demo
+	rm -rf .venv build/docs build/site runs/demo
