@@ -43,7 +43,7 @@ def load_checkpoint(
 
     Returns:
         The model in evaluation mode, and its tokenizer. Code from the checkpoint is never run. Of a folder that
-        `compress.deploy` exported a model to, the model is a `probes.models.formats.onnx_model.OnnxModel`.
+        `compress.quantization.deploy` exported a model to, the model is a `probes.models.formats.onnx_model.OnnxModel`.
 
     Raises:
         InputError: the folder holds no model; its weights are pickles only, or both plain and packed; weights of the

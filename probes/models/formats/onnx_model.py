@@ -29,10 +29,10 @@ class OnnxOutput(ModelOutput):
 
 
 class OnnxModel(torch.nn.Module):
-    """A model exported by `compress.deploy`, run by onnxruntime on the CPU: called, captured and saved like any other.
+    """A model that onnxruntime runs on the CPU: called, captured and saved like any other.
 
-    It has no modules and no weights to look at: what it gives is all hidden states, and of a head that classifies texts
-    the logits.
+    `compress.quantization.deploy` exports it. It has no modules and no weights to look at: what it gives is all hidden
+    states, and of a head that classifies texts the logits.
 
     Args:
         serialized: the bytes of its ONNX file.
@@ -40,7 +40,7 @@ class OnnxModel(torch.nn.Module):
 
     Raises:
         DependencyError: onnxruntime is not installed.
-        InputError: the bytes are no ONNX file, or one that `compress.deploy` did not write.
+        InputError: the bytes are no ONNX file, or one that `compress.quantization.deploy` did not write.
 
     Example:
         >>> import compress, probes
