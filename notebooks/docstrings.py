@@ -8,6 +8,7 @@ from typing import Any
 from griffe import Extension, GriffeLoader, Object
 
 _ENTRY = re.compile(r"^ {4}(?P<names>\*{0,2}\w+(?:, \*{0,2}\w+)+): (?P<text>.*(?:\n+ {5}.*)*)", re.MULTILINE)
+_BARE = re.compile(r"`(?!(?:probes|compress)\.)([A-Za-z_][\w.]*)`")
 
 
 class Docstrings(Extension):
@@ -18,14 +19,25 @@ class Docstrings(Extension):
         if obj.name == "__init__":
             obj.docstring = None
         elif obj.docstring is not None:
-            obj.docstring.value = rewritten(obj.docstring.value)
+            obj.docstring.value = rewritten(obj.docstring.value, obj.path.partition(".")[0])
 
 
-def rewritten(text: str) -> str:
-    """Give each name of `draws, seed: of the bootstrap` the whole entry; griffe's word for `Example` is `Examples`."""
+def rewritten(text: str, package: str) -> str:
+    """Give each name of `draws, seed: of the bootstrap` the whole entry, and names after `See also` their package.
+
+    `Example` is `Examples` in griffe's words.
+    """
     text = re.sub(r"^Example:$", "Examples:", text, flags=re.MULTILINE)
     sections = re.split(r"(?m)^(?=\S.*:$)", text)
-    return "".join(_split(part) if part.startswith(("Args:\n", "Attributes:\n")) else part for part in sections)
+    return "".join(_read(section, package) for section in sections)
+
+
+def _read(section: str, package: str) -> str:
+    if section.startswith(("Args:\n", "Attributes:\n")):
+        return _split(section)
+    if section.startswith("See also:\n"):
+        return _BARE.sub(rf"`{package}.\1`", section)
+    return section
 
 
 def _split(section: str) -> str:

@@ -13,6 +13,7 @@ import xml.etree.ElementTree as etree
 from collections.abc import Iterator
 from contextlib import contextmanager
 from html.parser import HTMLParser
+from importlib import import_module
 from pathlib import Path
 from urllib.parse import unquote, urlsplit
 
@@ -65,7 +66,7 @@ def on_config(config: MkDocsConfig) -> MkDocsConfig:
 def on_files(files: Files, config: MkDocsConfig) -> Files:
     """Gather what the site is made of, each file at its path in the repository."""
     with _refusing():
-        texts = reference.texts()
+        texts = reference.texts(import_module("probes.measures.catalogue").PROBES)
     paths = sorted({path for pattern in GATHERED for path in reference.ROOT.glob(pattern) if path.is_file()})
     for path in paths:
         place = path.relative_to(reference.ROOT).as_posix()

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import ast
 import re
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 ROOT = Path(__file__).parents[1]
 FOLDER = "notebooks/reference"
@@ -60,13 +61,22 @@ def path(module: str) -> str:
     return f"{FOLDER}/{module.replace('.', '/')}{'/README' if _is_folder(module) else ''}.md"
 
 
-def texts() -> dict[str, str]:
+def texts(declared: Iterable[Any] = ()) -> dict[str, str]:
     """Give the path of each page and its text, in Markdown.
 
+    Args:
+        declared: the declarations of all probes; each is shown on the page of the module that measures it.
+
     Raises:
-        LookupError: a package promises a name that its files do not define, or a written part belongs to no page.
+        LookupError: a package promises a name that its files do not define, or a declaration or written part belongs to
+            no page.
     """
     texts = {path(module): _text(module, names) for module, names in pages().items()}
+    for probe in declared:
+        module = getattr(probe.measure, "func", probe.measure).__module__  # what a `partial` is made of
+        if module not in pages():
+            raise LookupError(f"{probe.name} is measured in {module}, which has no page for want of a public name")
+        texts[path(module)] += "\n" + _declaration(probe)
     for file in sorted((ROOT / FOLDER).rglob("*.md")):
         place = file.relative_to(ROOT).as_posix()
         if place not in texts:
@@ -130,6 +140,23 @@ def _directive(where: str) -> str:
         options.append("inherited_members: true")
     directive = "\n".join([f"::: {where}", "    options:", *(f"      {option}" for option in options)])
     return "\n\n".join(["\n".join(anchors), directive] if anchors else [directive])
+
+
+def _declaration(probe: Any) -> str:
+    """What a probe says of itself, as a table below a heading of its own."""
+    rows = {
+        "estimator": probe.estimator,
+        "range": probe.range,
+        "better": f"{probe.better or 'neither'}; higher is {probe.higher_is}",
+        "unchanged by": ", ".join(probe.unchanged_by),
+        "compares with the baseline": f"yes; {probe.unchanged:g} where nothing has changed" if probe.compares else "",
+        "needs": ", ".join(probe.needs),
+        "interval": probe.interval,
+        "measured": "by default" if probe.default else "where it is asked for",
+        "paper": probe.paper,
+    }
+    lines = [f"| {name} | {text.replace('|', chr(92) + '|')} |" for name, text in rows.items() if text]
+    return "\n".join([f"## Probe `{probe.name}`", "", f"| | {probe.title} |", "|---|---|", *lines, ""])
 
 
 def _completes(where: str) -> bool:

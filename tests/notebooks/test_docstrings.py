@@ -21,6 +21,9 @@ Args:
 Returns:
     Two things: rows, scores, and no more.
 
+See also:
+    `enter`, `Door.open`, `compress.prune`.
+
 Example:
     >>> knock()
 """
@@ -39,12 +42,15 @@ Args:
 Returns:
     Two things: rows, scores, and no more.
 
+See also:
+    `probes.enter`, `probes.Door.open`, `compress.prune`.
+
 Examples:
     >>> knock()
 """
 
 
-def test_names_that_share_an_entry_get_one_each():
+def test_names_that_share_an_entry_get_one_each_and_others_their_package():
     docstrings = importlib.util.module_from_spec(SPEC)
     SPEC.loader.exec_module(docstrings)
-    assert docstrings.rewritten(WRITTEN) == READ
+    assert docstrings.rewritten(WRITTEN, "probes") == READ

@@ -2,7 +2,9 @@
 
 import importlib
 import importlib.util
+from functools import partial
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -105,6 +107,39 @@ def test_a_written_part_is_shown_on_the_page_of_its_module_and_refused_without_o
     part.rename(part.with_name("window.md"))
     with pytest.raises(LookupError, match=r"notebooks/reference/house/room/window\.md belongs to no page"):
         small.texts()
+
+
+def test_a_page_shows_what_its_probes_say_of_themselves(small):
+    def measure():
+        """Stand for a function of the door."""
+
+    measure.__module__ = "house.room.door"
+    probe = SimpleNamespace(
+        name="knocks",
+        title="knocks a minute",
+        estimator="their number",
+        range="0 to infinity",
+        better="",
+        higher_is="louder",
+        unchanged_by=("order", "colour"),
+        compares=True,
+        unchanged=1.0,
+        needs=("a door",),
+        interval="",
+        default=False,
+        paper="",
+        measure=partial(measure),
+    )
+    page = small.texts([probe])["notebooks/reference/house/room/door.md"]
+    assert page.endswith(
+        "\n## Probe `knocks`\n\n| | knocks a minute |\n|---|---|\n| estimator | their number |\n"
+        "| range | 0 to infinity |\n| better | neither; higher is louder |\n| unchanged by | order, colour |\n"
+        "| compares with the baseline | yes; 1 where nothing has changed |\n| needs | a door |\n"
+        "| measured | where it is asked for |\n"
+    )
+    measure.__module__ = "house.cellar"
+    with pytest.raises(LookupError, match=r"knocks is measured in house\.cellar, which has no page"):
+        small.texts([probe])
 
 
 def test_names_in_text_lead_to_what_they_stand_for(small):
