@@ -219,11 +219,10 @@ def _link(module: str, other: str) -> str:
 
 
 def _promised(space: str) -> list[str]:
-    """A package's `__all__`, or what a namespace that has none defines."""
     for node in _tree(space).body:
         if isinstance(node, ast.Assign) and any(isinstance(to, ast.Name) and to.id == "__all__" for to in node.targets):
             return ast.literal_eval(node.value)
-    return [name for name in _defined(space) if not name.startswith("_")]
+    raise LookupError(f"{space} hands names on and has no __all__ that says which")
 
 
 @cache
