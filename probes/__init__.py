@@ -8,15 +8,19 @@ from probes.comparison import Comparison, compare
 from probes.corpus import cautions, describe, load_corpus
 from probes.errors import DependencyError, InputError, LayerscopeWarning
 from probes.measures.attribution.representers import representer_support, representers
+from probes.measures.classes.best_layer import best_layer
 from probes.measures.classes.class_separability import class_separability
 from probes.measures.classes.linear_probe import linear_probe
 from probes.measures.classes.snr import snr
-from probes.measures.classes.variability import best_layer, variability
+from probes.measures.classes.variability import variability
+from probes.measures.fidelity.accuracy import accuracy
 from probes.measures.fidelity.drift import drift
-from probes.measures.fidelity.loyalty import accuracy, loyalty
+from probes.measures.fidelity.loyalty import loyalty
 from probes.measures.fidelity.module_error import module_error
 from probes.measures.fidelity.similarity import similarity
-from probes.measures.languages.alignment import alignment_gap, margin_retrieval, retrieval
+from probes.measures.languages.alignment_gap import alignment_gap
+from probes.measures.languages.margin_retrieval import margin_retrieval
+from probes.measures.languages.retrieval import retrieval
 from probes.measures.space.geometry import geometry
 from probes.models.checkpoint import load_checkpoint
 from probes.results.difference import difference

@@ -12,9 +12,10 @@ import datasets
 import pandas as pd
 
 from probes.command import add_command, corpus_arguments, corpus_settings, listed, run
-from probes.comparison import FAMILIES, PROBES, compare
+from probes.comparison import compare
 from probes.corpus import cautions, describe, load_corpus
 from probes.errors import InputError
+from probes.measures import catalogue
 from probes.results.table import Table, check_folder
 from probes.states.pooling import POOLINGS
 from probes.views.report import check_path
@@ -43,7 +44,7 @@ def add(commands: Any) -> None:
         "--probes",
         type=listed,
         help="names or families, separated by commas (the usual ones that models and corpus allow); "
-        f"families: {', '.join(FAMILIES)}; probes: {', '.join(PROBES)}",
+        f"families: {', '.join(catalogue.families())}; probes: {', '.join(catalogue.by_name())}",
     )
     measure.add_argument("--draws", type=int, default=200, help="bootstrap draws (%(default)s)")
     measure.add_argument("--seed", type=int, default=0, help="of the bootstrap (%(default)s)")

@@ -9,6 +9,7 @@ from __future__ import annotations
 import csv
 import hashlib
 import json
+import weakref
 from collections.abc import Callable, Sequence
 from importlib import resources
 from pathlib import Path
@@ -84,7 +85,9 @@ def load_corpus(
         frame = _keep(frame, "language", list(languages), name)
         frame = frame.iloc[np.argsort(pd.Categorical(frame["language"], list(languages)).codes, kind="stable")]
     frame = _checked(frame, name)
-    return datasets.Dataset.from_pandas(frame.reset_index(drop=True), preserve_index=False)
+    out = datasets.Dataset.from_pandas(frame.reset_index(drop=True), preserve_index=False)
+    _CHECKED.add(out)
+    return out
 
 
 def describe(corpus: datasets.Dataset) -> None:
@@ -162,8 +165,14 @@ def corpus_fingerprint(corpus: datasets.Dataset) -> str:
     return digest.hexdigest()[:16]
 
 
+# What `load_corpus` gave: it is checked once, at the first door that it comes through.
+_CHECKED: weakref.WeakSet[datasets.Dataset] = weakref.WeakSet()
+
+
 def check_corpus(corpus: datasets.Dataset) -> datasets.Dataset:
     """Return the corpus, checked as `load_corpus` checks it, so that one built by hand fails as early."""
+    if corpus in _CHECKED and corpus.format["type"] is None and corpus.format["columns"] == corpus.column_names:
+        return corpus
     if not isinstance(corpus, datasets.Dataset):
         raise InputError(
             f"expected a datasets.Dataset, found {type(corpus).__name__}. Load it with probes.load_corpus(...)"

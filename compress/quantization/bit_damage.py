@@ -30,7 +30,7 @@ from probes.corpus import check_corpus
 from probes.errors import InputError, LayerscopeWarning, check_choice
 from probes.measures.classes.class_separability import class_separability
 from probes.measures.fidelity.loyalty import divergence
-from probes.measures.languages.alignment import check_pivot
+from probes.measures.languages.pairs import check_pivot
 from probes.models.facts import check_fit, classifies, embedding_rows
 from probes.states.capture import capture
 from probes.states.representations import directions

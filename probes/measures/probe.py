@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -80,7 +81,7 @@ class Probe:
     unchanged: float = 1.0
     default: bool = False
     interval: str = THIS_SIZE
-    check: Callable[[Run], None] | None = None
+    check: Callable[[Run], object] | None = None
 
     def about(self) -> dict[str, str]:
         """What stands beside its numbers, as attributes of a result."""
@@ -92,4 +93,15 @@ class Probe:
             "higher_is": self.higher_is,
             "unchanged_by": ", ".join(self.unchanged_by),
             "paper": self.paper,
+            "interval": self.interval,
+        }
+
+    def for_tables(self) -> dict[str, Any]:
+        """What a reader of a table of its numbers has to know, as JSON keeps it."""
+        about = {k: v for k, v in self.about().items() if k not in ("probe", "interval")}
+        unchanged = str(self.unchanged) if math.isinf(self.unchanged) else self.unchanged
+        return about | {
+            "title": self.title,
+            "compares": self.compares,
+            "unchanged": unchanged if self.compares else None,
         }

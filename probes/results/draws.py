@@ -40,11 +40,11 @@ class Sample:
         return np.flatnonzero(self.language == self.languages.index(language))
 
 
-def sample(reps: xr.Dataset, *, draws: int, seed: int, labels: bool) -> Sample:
-    """Number the ids, languages and labels of Representations, and draw the ids.
+def sample(reps: xr.Dataset, *, draws: int, seed: int) -> Sample:
+    """Number the ids, languages and, where there are any, labels of Representations, and draw the ids.
 
     Raises:
-        InputError: fewer than 2 draws; labels are needed and there are none, or only one class.
+        InputError: fewer than 2 draws, or a seed that is none.
     """
     check_representations(reps)
     check_draws(draws, seed)
@@ -52,17 +52,20 @@ def sample(reps: xr.Dataset, *, draws: int, seed: int, labels: bool) -> Sample:
     ids, names = pd.factorize(reps["id"].values, sort=True)
     language, languages = pd.factorize(reps["language"].values)
     label, classes = np.zeros(0, int), np.zeros(0, object)
-    if labels:
-        if "label" not in reps.coords:
-            raise InputError(
-                "this probe needs labels, and the Representations have none. Capture a corpus with a label"
-            )
+    if "label" in reps.coords:
         label, classes = pd.factorize(reps["label"].values, sort=True)
-        if len(classes) < 2:
-            raise InputError(f"this probe compares classes, and there is only one: {classes[0]!r}")
     key = hashlib.sha256("\0".join([*map(str, names), str(seed), str(draws)]).encode()).hexdigest()[:16]
     weights = _weights(len(names), draws, seed)
     return Sample(ids, list(languages), language, list(classes), label, weights, key)
+
+
+def need_classes(drawn: Sample) -> Sample:
+    """Return the sample; raise `InputError` where it has no labels, or only one class."""
+    if not len(drawn.label):
+        raise InputError("this probe needs labels, and the Representations have none. Capture a corpus with a label")
+    if len(drawn.classes) < 2:
+        raise InputError(f"this probe compares classes, and there is only one: {drawn.classes[0]!r}")
+    return drawn
 
 
 def check_draws(draws: int, seed: int) -> None:

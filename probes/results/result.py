@@ -4,31 +4,18 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import xarray as xr
 
-from probes.errors import InputError, LayerscopeWarning
-from probes.results.draws import POOLED, Sample, sample
+from probes.errors import LayerscopeWarning
+from probes.results.draws import Sample
 from probes.results.intervals import CONFIDENCE, interval
-from probes.states.representations import from_arrays, states
+from probes.states.representations import states
 
 _MOST_NAMED = 20  # places without a value that a warning lists
-
-
-def on_arrays(
-    statistics: Callable[[xr.Dataset, Sample], Mapping[str, np.ndarray]], x: npt.ArrayLike, labels: npt.ArrayLike | None
-) -> float:
-    """Return the value of a probe of labels on bare arrays (example, feature) and (example,), without an interval."""
-    if labels is None:
-        raise InputError("expected labels beside the array, one a row: probe(x, labels)")
-    reps = from_arrays(x, label=labels)
-    drawn = sample(reps, draws=2, seed=0, labels=True)
-    out = statistics(reps, replace(drawn, weights=drawn.weights[:1], languages=[]))
-    return float(out[POOLED][0, 0])
 
 
 def result(
@@ -48,7 +35,7 @@ def result(
         reps: what was measured.
         drawn: the sample and its draws.
         statistics: for every language (or `POOLED`) an array (1 + draws, layer), row 0 the sample's own value.
-        attributes: what the probe says of itself: its estimator, range, direction, invariances and paper.
+        attributes: what the probe says of itself (`Probe.about`).
         n: for every language the number of examples; by default all that it has.
         bounds: the range that the interval is kept within.
         over: the dimensions of a statistic after the draws, with their coordinates; by default `layer`.
@@ -77,7 +64,8 @@ def result(
         attrs={
             **attributes,
             "model": reps.attrs.get("model", "?"),
-            "interval": f"{CONFIDENCE:.0%} percentile interval of {len(values) - 1} bootstrap draws of sentence ids",
+            "interval": f"{CONFIDENCE:.0%} percentile interval of {len(values) - 1} bootstrap draws of sentence ids, "
+            f"{attributes['interval']}",
             "resampling": drawn.key,
         },
     )
@@ -86,7 +74,7 @@ def result(
 
 
 # What a probe says of itself, one value a measure where one function returns several.
-ABOUT = ("probe", "estimator", "range", "higher_is", "unchanged_by", "paper")
+ABOUT = ("probe", "estimator", "range", "better", "higher_is", "unchanged_by", "paper", "interval")
 
 
 def stack_measures(results: Sequence[xr.Dataset]) -> xr.Dataset:
@@ -122,7 +110,7 @@ def _warn_missing(out: xr.Dataset, why: Callable[[tuple[int, ...], str], str]) -
             f"{out.attrs['probe']} of model {out.attrs['model']} has no value at {found}"
             f"{f'; and at {more} more places' if more > 0 else ''}",
             LayerscopeWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
 
 
@@ -148,5 +136,5 @@ def warn_few(out: xr.Dataset, drawn: Sample, fewest: int) -> None:
             f"({'; '.join(few[:5])}{f'; and {len(few) - 5} more' if len(few) > 5 else ''}), so its intervals are "
             "not reliable",
             LayerscopeWarning,
-            stacklevel=4,
+            stacklevel=5,
         )

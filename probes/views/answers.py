@@ -15,7 +15,7 @@ import xarray as xr
 from probes.errors import InputError
 from probes.measures.attribution.representers import RepresenterValues, check_splits, rows_of_representations, solved
 from probes.measures.fidelity.similarity import MEASURES, layers_between
-from probes.measures.languages.alignment import translation_accuracy
+from probes.measures.languages.neighbours import translation_accuracy
 from probes.results.draws import POOLED
 from probes.results.table import Table
 from probes.states.predictions import class_names

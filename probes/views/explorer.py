@@ -24,7 +24,7 @@ import xarray as xr
 from probes.errors import InputError
 from probes.measures.attribution.representers import RepresenterValues
 from probes.measures.fidelity.similarity import MEASURES
-from probes.measures.languages.alignment import RETRIEVAL
+from probes.measures.languages.retrieval import RETRIEVAL
 from probes.results.table import Table
 from probes.states.representations import as_strings, from_arrays
 from probes.views.answers import NOT_THERE, Answers, Source, plain
@@ -517,7 +517,7 @@ class Explorer(anywidget.AnyWidget):
             layer = answers.last(number["model"], number["layer"])
             found = answers.alignment(number["model"], layer)
             give = {"give": "alignment", "model": number["model"], "layer": number["layer"]}
-            title = f"{RETRIEVAL['probe']}: {RETRIEVAL['estimator']}"
+            title = f"{RETRIEVAL.name}: {RETRIEVAL.estimator}"
             return give | {"languages": answers.languages, "title": title}, [found.tobytes()]
         if what == "sentence":
             if ask.get("fit"):

@@ -10,7 +10,7 @@ import torch
 from common import checkpoint_and_corpus, interleaved
 
 import probes
-from probes.comparison import OF_ALIGNMENT, OF_LABELS
+from probes.measures.catalogue import families
 from probes.states.tokens import Batches, tokenise
 
 rows, rounds = (int(a) for a in (sys.argv[1:] + ["2000", "3"][len(sys.argv) - 1 :]))
@@ -52,8 +52,8 @@ print(f"\n{'extraction':34}{'seconds':>9}{'to bare':>9}{'to usual':>10}")
 for name, t in seconds.items():
     print(f"{name:34}{t:9.2f}{t / forward:9.2f}{t / seconds['usual way']:10.2f}")
 
-measures = {name: partial(probe, reps) for name, probe in OF_LABELS.items()}
-measures |= {name: partial(probe, reps, pivot=pivot) for name, probe in OF_ALIGNMENT.items()}
+measures = {name: partial(getattr(probes, name), reps) for name in families()["labels"]}
+measures |= {name: partial(getattr(probes, name), reps, pivot=pivot) for name in families()["alignment"]}
 seconds = interleaved(measures, rounds + 2)
 shape = " x ".join(str(reps.sizes[d]) for d in ("layer", "example", "feature"))
 print(f"\n{'probe, 200 draws, ' + shape:44}{'seconds':>9}{'to forward':>12}")

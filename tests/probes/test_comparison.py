@@ -8,9 +8,10 @@ from planted import planted
 
 import compress
 import probes
-from probes.comparison import FAMILIES, PROBES
+from probes.measures.catalogue import by_name, families
 from probes.results.table import COLUMNS, FURTHER
 
+FAMILIES = families()
 SIX = [*FAMILIES["labels"], *FAMILIES["alignment"]]
 
 
@@ -316,7 +317,7 @@ def test_similarity_has_a_row_for_every_pair_of_layers(models):
 def test_every_probe_can_be_asked_for_and_drawn_and_reported(with_heads, tmp_path, monkeypatch):
     split = np.where(np.arange(120) % 60 < 40, "train", "test")
     models = {k: r.assign_coords(split=("example", split)) for k, r in with_heads.items()}
-    asked = [p for p in PROBES if p not in FAMILIES["module_error"]]
+    asked = [p for p in by_name() if p not in FAMILIES["module_error"]]
     comparison = probes.compare(models, pivot="l0", probes=asked, draws=10, progress=False)
     assert set(comparison.table["probe"]) == set(asked)
     assert set(comparison.provenance["probes"]) == set(asked)

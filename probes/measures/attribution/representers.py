@@ -20,6 +20,7 @@ from threadpoolctl import ThreadpoolController
 from tqdm.auto import tqdm
 
 from probes.errors import InputError, LayerscopeWarning
+from probes.measures.probe import LARGE, Probe, Run
 from probes.models.fingerprint import weights_fingerprint
 from probes.results.draws import POOLED, sample
 from probes.results.result import result
@@ -32,16 +33,9 @@ _WARN = 1e-6
 # Multiplications in one product of the search. Below, threads cost more than they bring where cores are shared.
 _LARGE = 10**8
 _NAMED = 5
+L2 = 3e-4  # strength of the penalty
 # Made once: it looks through all libraries that are loaded.
 _threads = cache(ThreadpoolController)
-_SUPPORT = {
-    "probe": "representer_support",
-    "estimator": "share of the logits of the predicted classes that the training sentences of a language add up to",
-    "range": "-infinity to infinity; the shares of all training languages sum to 1",
-    "higher_is": "more support",
-    "unchanged_by": "order, rotation of the features",
-    "paper": "Yeh, Kim, Yen, Ravikumar 2018, arXiv 1811.09720",
-}
 
 
 @dataclass(frozen=True)
@@ -323,7 +317,7 @@ def representers(
     labels: npt.ArrayLike | None = None,
     head: torch.nn.Module | None = None,
     layer: object = None,
-    l2: float = 3e-4,
+    l2: float = L2,
 ) -> RepresenterValues:
     """Split every prediction into what each training sentence adds to it.
 
@@ -390,7 +384,7 @@ def representers(
 
 
 def representer_support(
-    reps: xr.Dataset, *, draws: int = 200, seed: int = 0, l2: float = 3e-4, progress: bool = True
+    reps: xr.Dataset, *, draws: int = 200, seed: int = 0, l2: float = L2, progress: bool = True
 ) -> xr.Dataset:
     """Measure which share of the predictions in each language the training sentences of every language carry.
 
@@ -421,9 +415,13 @@ def representer_support(
         >>> float(representer_support(reps, progress=False).value.squeeze().sel(language="pooled").round(6))
         1.0
     """
+    return _support(reps, draws, seed, l2, progress)
+
+
+def _support(reps: xr.Dataset, draws: int, seed: int, l2: float, progress: bool) -> xr.Dataset:
     parts = check_splits(reps)
     train, test = (reps.isel(example=rows) for rows in parts.values())
-    drawn = sample(test, draws=draws, seed=seed, labels=False)
+    drawn = sample(test, draws=draws, seed=seed)
     names = list(dict.fromkeys(train["language"].values))
     found: dict[str, list[np.ndarray]] = {group: [] for group in [*drawn.languages, POOLED]}
     reasons: dict[int, str] = {}
@@ -456,7 +454,7 @@ def representer_support(
         test,
         drawn,
         {group: np.stack(layers, axis=1) for group, layers in found.items()},
-        _SUPPORT,
+        REPRESENTER_SUPPORT.about(),
         over={"layer": reps["layer"].values, "other_language": as_strings(names)},
         missing=lambda at, language: reasons.get(at[0], f"layer {reps['layer'].values[at[0]]}: all logits are 0"),
     )
@@ -829,3 +827,22 @@ def _whitening(x: np.ndarray, weights: np.ndarray, penalty: np.ndarray) -> np.nd
         gram += part.T @ part
     gram.flat[:: len(gram) + 1] += 1e-14 * np.trace(gram)
     return np.linalg.inv(np.linalg.cholesky(gram)).T
+
+
+def _check(run: Run) -> None:
+    check_splits(run.reps)
+
+
+REPRESENTER_SUPPORT = Probe(
+    name="representer_support",
+    title="support for the prediction",
+    estimator="share of the logits of the predicted classes that the training sentences of a language add up to",
+    range="-infinity to infinity; the shares of all training languages sum to 1",
+    higher_is="more support",
+    unchanged_by=("rotation", "order"),
+    paper="Yeh, Kim, Yen, Ravikumar 2018, arXiv 1811.09720",
+    needs=("labels or logits", "splits"),
+    interval=f"{LARGE} of test rows",
+    measure=lambda run: _support(run.reps, run.draws, run.seed, L2, run.progress),
+    check=_check,
+)

@@ -8,19 +8,13 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from probes.results.draws import POOLED, Sample, sample
+from probes.measures.classes.labels import check_labels, labelled
+from probes.measures.probe import LARGE, Probe
+from probes.results.draws import POOLED, Sample, need_classes, sample
 from probes.results.intervals import centred, widened
-from probes.results.result import on_arrays, result, warn_few
+from probes.results.result import result, warn_few
 from probes.states.representations import BLOCK, directions
 
-_ATTRIBUTES = {
-    "probe": "class_separability",
-    "estimator": "R2 = 1 - mean cosine distance within classes / mean cosine distance over all classes",
-    "range": "0 to 1; 0 where all classes have one mean direction",
-    "higher_is": "better separated",
-    "unchanged_by": "rotation, common scale, length of each vector, order (not shift)",
-    "paper": "Kornblith, Chen, Lee, Norouzi 2021, arXiv 2010.16402",
-}
 _FEWEST = 5
 
 
@@ -37,8 +31,9 @@ def class_separability(
 ) -> xr.Dataset | float:
     """Measure the share of the cosine distance between examples that lies between their classes.
 
-    R2 = 1 - within / total: `within` is the mean cosine distance of two examples of one class, `total` of any two,
-    all classes and all pairs of classes counting equally. 0 to 1, higher is better separated.
+    R2 = 1 - within / total: `within` is the mean cosine distance of two examples of one class,
+    `total` of any two, all classes and all pairs of classes counting equally. 0 to 1, higher is
+    better separated.
 
     Args:
         x: Representations with labels, or an array (example, feature).
@@ -46,18 +41,22 @@ def class_separability(
         draws, seed: of the bootstrap by sentence id.
 
     Returns:
-        `value, low, high (layer, language)`, with all languages together as `pooled`; for an array a float.
+        `value, low, high (layer, language)`, with all languages together as `pooled`; for an array
+        a float.
 
     Raises:
         InputError: there are no labels, or only one class.
 
     Notes:
-        The class-separation index of Kornblith, Chen, Lee and Norouzi 2021, arXiv 2010.16402, as recalled: means over
-        all ordered pairs, those of an example with itself included. Self pairs raise the value, by about (1 - R2) /
-        (examples a class); the interval is for the value without that (the draws are moved by twice the bias the
-        bootstrap finds) and reaches to the value itself where needed. Where the classes hardly differ it is wider than
-        it need be. With fewer than 5 examples in a class it is not reliable, and a warning says so. Memory does not
-        grow with the corpus.
+        After Kornblith, Chen, Lee and Norouzi 2021, arXiv 2010.16402: means over all ordered pairs,
+        those of an example with itself included. These raise the value by about (1 - R2) /
+        (examples a class); the interval is for the value without that, and reaches to the value
+        itself where needed. Where the classes hardly differ it is wider than it need be; with fewer
+        than 5 examples in a class it is not reliable, and a warning says so. Memory does not grow
+        with the corpus.
+
+    See also:
+        `snr`, `variability`, `linear_probe`.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -66,19 +65,30 @@ def class_separability(
         0.41
     """
     if not isinstance(x, xr.Dataset):
-        return on_arrays(_statistics, x, labels)
-    drawn = sample(x, draws=draws, seed=seed, labels=True)
+        return _of_array(*labelled(x, labels))
+    return _measured(x, sample(x, draws=draws, seed=seed))
+
+
+def _of_array(x: np.ndarray, drawn: Sample) -> float:
+    rows = np.arange(len(x))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        x = x / np.linalg.norm(x, axis=1, keepdims=True)
+    return float(_separability(_class_sums(x, rows, drawn), _class_weights(rows, drawn))[0])
+
+
+def _measured(reps: xr.Dataset, drawn: Sample) -> xr.Dataset:
+    need_classes(drawn)
     statistics = {
-        group: widened(centred(values, times=2), drawn, group) for group, values in _statistics(x, drawn).items()
+        group: widened(centred(values, times=2), drawn, group) for group, values in _statistics(reps, drawn).items()
     }
-    out = result(x, drawn, statistics, _ATTRIBUTES, bounds=(-np.inf, 1))
+    out = result(reps, drawn, statistics, CLASS_SEPARABILITY.about(), bounds=CLASS_SEPARABILITY.bounds)
     warn_few(out, drawn, _FEWEST)
     return out
 
 
 def _statistics(reps: xr.Dataset, drawn: Sample) -> dict[str, np.ndarray]:
     out = {group: np.empty((len(drawn.weights), reps.sizes["layer"])) for group in [*drawn.languages, POOLED]}
-    groups = {group: drawn.group(group) for group in drawn.languages or [POOLED]}
+    groups = {group: drawn.group(group) for group in drawn.languages}
     counts = {group: _class_weights(drawn.group(group), drawn) for group in out}
     for layer in range(reps.sizes["layer"]):
         pooled = np.zeros((len(drawn.weights), len(drawn.classes), reps.sizes["feature"]))
@@ -124,3 +134,22 @@ def _separability(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
         total = 1 - np.einsum("wd,wd->w", centre, centre)
         # All vectors along one line: what is left of both is rounding.
         return np.where(total > 1e-12, 1 - within / total, np.nan)
+
+
+CLASS_SEPARABILITY = Probe(
+    name="class_separability",
+    title="class separability (R²)",
+    family="labels",
+    estimator="R2 = 1 - mean cosine distance within classes / mean cosine distance over all classes",
+    range="0 to 1; 0 where all classes have one mean direction",
+    bounds=(-np.inf, 1),
+    better="higher",
+    higher_is="better separated",
+    unchanged_by=("rotation", "common scale", "length of each vector", "order", "size of the classes"),
+    paper="Kornblith, Chen, Lee, Norouzi 2021, arXiv 2010.16402",
+    needs=("labels",),
+    default=True,
+    interval=LARGE,
+    measure=lambda run: _measured(run.reps, run.sample),
+    check=check_labels,
+)

@@ -7,56 +7,32 @@ shuffled labels, which says what of the first is no knowledge of the classes.
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import overload
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import replace
+from functools import partial
+from typing import TYPE_CHECKING, overload
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
-from sklearn.exceptions import ConvergenceWarning
-from sklearn.linear_model import LogisticRegression
-from sklearn.model_selection import GridSearchCV, StratifiedGroupKFold
-from sklearn.pipeline import Pipeline, make_pipeline
-from sklearn.preprocessing import StandardScaler
 from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
-from probes.errors import InputError, LayerscopeWarning
-from probes.results.draws import POOLED, Sample, sample
+from probes.errors import LayerscopeWarning
+from probes.measures.classes.folds import Fold, by_id, folds_of, known_pivot
+from probes.measures.classes.labels import labelled
+from probes.measures.probe import LARGE, Probe, Run
+from probes.results.draws import POOLED, Sample, need_classes, sample
 from probes.results.intervals import exact_at_the_ends, linearised
 from probes.results.result import result, stack_measures
-from probes.states.representations import from_arrays, states
+from probes.states.representations import states
 
-FOLDS = 5
+if TYPE_CHECKING:
+    from sklearn.pipeline import Pipeline
+
 STRENGTHS = (1e-4, 1e-3, 1e-2, 1e-1, 1.0)  # C of scikit-learn: the larger, the freer the probe
 SHUFFLES = 20
 STEPS = 1000  # most of the solver
-_ZERO_SHOT = {
-    "probe": "linear_probe",
-    "estimator": "accuracy of a logistic regression on standardised features, trained on the pivot",
-    "range": "0 to 1; chance is the control",
-    "higher_is": "better separated",
-    "unchanged_by": "shift and scale of each feature, order (not rotation)",
-    "paper": "Alain and Bengio 2016, arXiv 1610.01644",
-}
-_IN_LANGUAGE = _ZERO_SHOT | {
-    "probe": "linear_probe_in_language",
-    "estimator": "accuracy of a logistic regression on standardised features, trained on the language itself",
-}
-_CONTROL = _ZERO_SHOT | {
-    "probe": "linear_probe_control",
-    "estimator": f"as linear_probe, trained on shuffled labels; mean of {SHUFFLES} shuffles",
-    "range": "0 to 1; about 1 / classes where classes are of one size",
-    "higher_is": "more leakage",
-    "paper": "after Hewitt and Liang 2019, arXiv 1909.03368",
-}
-_SELECTIVITY = _CONTROL | {
-    "probe": "linear_probe_selectivity",
-    "estimator": "linear_probe minus linear_probe_control",
-    "range": "-1 to 1; 0 where labels cannot be told better than from shuffled ones",
-    "higher_is": "better separated",
-}
 
 
 @overload
@@ -122,25 +98,14 @@ def linear_probe(
             that the pivot has no training row of, or has fewer than 5 ids there.
 
     Notes:
-        Where `split` has "train" and "test", the probe learns from the one and is tested on the other; other rows are
-        left out. Else every row is tested once, in 5 folds of ids (`StratifiedGroupKFold`): no probe ever saw a
-        translation of what it is tested on. The strength of the penalty (C, 1e-4 to 1) is chosen by the log loss
-        in folds of the pivot's training rows; the same one serves the language's own probe and the shuffled labels,
-        and need not be the best for them.
+        Where `split` has "train" and "test", the probe learns from the one and is tested on the
+        other; else every row is tested once, in 5 folds of ids, so that no probe saw a translation
+        of what it is tested on. The penalty (C, 1e-4 to 1) is chosen by log loss in folds of the
+        pivot's training rows. The interval is that of the test rows: the probe is not trained again
+        in the draws. Alain and Bengio 2016, arXiv 1610.01644; the control is after Hewitt and Liang.
 
-        The interval is that of the test rows: draws of ids weigh which predictions are right, exactly, spread as
-        Student's t. The probe is not trained again in the draws, so what another training set would change is not in
-        it. Where all rows are right, or all wrong, it is the exact binomial one. The intervals of the control and of
-        selectivity also hold what other shuffles would change. In simulations of 30 to 360 sentences and accuracies of
-        0.6 to 0.99 the interval holds the accuracy of the trained probe in 92 to 100 % of cases. Of a language without
-        training rows, or without some class among them, the in-language probe has no value, and a warning says so.
-
-        Linear probes: Alain and Bengio 2016, arXiv 1610.01644, without the penalty and in one language. Selectivity is
-        after Hewitt and Liang 2019, arXiv 1909.03368. Their control gives every word type a random label, the same in
-        training and test, and so measures what a probe can memorise. No sentence is in both here, so nothing can be
-        memorised: the labels are permuted among the training ids, the test labels are the true ones, and the control
-        measures chance as the frequencies of classes and the folds make it. Selectivity is zero-shot accuracy above
-        that.
+    See also:
+        `class_separability`, `snr`, `variability`.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -149,140 +114,58 @@ def linear_probe(
         0.86
     """
     if not isinstance(x, xr.Dataset):
-        return _on_arrays(x, labels, seed)
-    drawn = sample(x, draws=draws, seed=seed, labels=True)
-    pivot = _known(drawn, pivot)
-    folds = _folds(x, drawn, pivot, seed)
+        return _of_array(*labelled(x, labels), seed)
+    return _measured(Run(x, sample(x, draws=draws, seed=seed), pivot=pivot, seed=seed, progress=progress))
+
+
+def _of_array(x: np.ndarray, drawn: Sample, seed: int) -> float:
+    (language,) = drawn.languages
+    answers, finished = _answers(x.__getitem__, drawn, language, folds_of(drawn, language, seed), 0, seed)
+    _warn_unfinished("arrays", [] if finished else ["0"])
+    return float(answers[language][:, 0].mean())
+
+
+def _measured(run: Run) -> xr.Dataset:
+    reps, drawn, seed = run.reps, need_classes(run.sample), run.seed
+    pivot = known_pivot(drawn, run.pivot)
+    folds = folds_of(drawn, pivot, seed, reps)
+    model = str(reps.attrs.get("model", "?"))
     right: dict[str, list[np.ndarray]] = {language: [] for language in drawn.languages}
     unfinished = []
-    bar = tqdm(x["layer"].values, desc=f"linear_probe {x.attrs.get('model', '?')}", unit="layer", disable=not progress)
+    bar = tqdm(reps["layer"].values, desc=f"linear_probe {model}", unit="layer", disable=not run.progress)
     for layer, name in enumerate(bar):
-        answers, finished = _answers(x, layer, drawn, pivot, folds, SHUFFLES, seed)
+        answers, finished = _answers(partial(states, reps, layer), drawn, pivot, folds, SHUFFLES, seed)
         for language in drawn.languages:
             right[language].append(answers[language])
         unfinished += [] if finished else [str(name)]
-    _warn_unfinished(x, unfinished)
-    return _measures(x, drawn, pivot, folds, {k: np.stack(v, axis=1) for k, v in right.items()}, seed)
+    _warn_unfinished(model, unfinished)
+    return _results(reps, drawn, pivot, folds, {k: np.stack(v, axis=1) for k, v in right.items()}, seed)
 
 
-def check_linear_probe(reps: xr.Dataset, pivot: str | None, seed: int = 0) -> None:
-    """Raise `InputError` where labels, pivot, splits and classes do not let a linear probe be trained and tested."""
-    drawn = sample(reps, draws=2, seed=seed, labels=True)
-    _folds(reps, drawn, _known(drawn, pivot), seed)
-
-
-@dataclass(frozen=True)
-class _Fold:
-    """What is trained on and what is tested on, and how the pivot's training rows are split to choose the strength."""
-
-    train: np.ndarray  # (example,) bool
-    test: np.ndarray  # (example,) bool
-    inner: list[tuple[np.ndarray, np.ndarray]]  # positions among the pivot's training rows in order of their ids
-
-
-def _known(drawn: Sample, pivot: str | None) -> str:
-    if pivot is None:
-        if len(drawn.languages) > 1:
-            raise InputError("expected pivot=..., the language that the probe is trained on")
-        return drawn.languages[0]
-    if pivot not in drawn.languages:
-        there = ", ".join(map(repr, drawn.languages))
-        raise InputError(f"pivot {pivot!r}: no such language in the corpus; there are {there}")
-    return pivot
-
-
-def _by_id(drawn: Sample, language: str, among: np.ndarray) -> np.ndarray:
-    """Rows of a language that are among some, in order of their ids: the order of the corpus must not matter."""
-    rows = drawn.group(language)
-    rows = rows[among[rows]]
-    return rows[np.argsort(drawn.ids[rows], kind="stable")]
-
-
-def _folds(reps: xr.Dataset, drawn: Sample, pivot: str, seed: int) -> list[_Fold]:
-    """Split the examples by the coordinate `split`, or else into folds of ids, and check that each can be trained."""
-    split = reps["split"].values if "split" in reps.coords else np.full(len(drawn.ids), "")
-    train, test = split == "train", split == "test"
-    given = bool(train.any() and test.any())
-    if not given:
-        train = test = np.ones(len(split), bool)
-    elif len(both := np.intersect1d(drawn.ids[train], drawn.ids[test])):
-        name = reps["id"].values[drawn.ids == both[0]][0]
-        raise InputError(
-            f"id {name!r} is in split 'train' and in split 'test', so the probe would be tested on translations of "
-            "what it was trained on. Give all rows of an id the same split"
-        )
-    _check_classes(drawn, pivot, train, test)
-    pairs = [(train, test)]
-    if not given:
-        order = np.lexsort((reps["language"].values.astype(str), drawn.ids))
-        pairs = []
-        for _, part in _groups(FOLDS, seed).split(order, drawn.label[order], drawn.ids[order]):
-            test = np.zeros(len(order), bool)
-            test[order[part]] = True
-            pairs.append((~test, test))
-    classes = np.unique(drawn.label[_by_id(drawn, pivot, train)])
-    folds = []
-    for train, test in pairs:
-        rows = _by_id(drawn, pivot, train)
-        # Where a language lacks many translations, folds of all ids need not be even in it.
-        _check_enough(drawn, pivot, rows, classes, FOLDS - 1)
-        inner = _groups(FOLDS - 1, seed).split(rows, drawn.label[rows], drawn.ids[rows])
-        folds.append(_Fold(train, test, list(inner)))
-    return folds
-
-
-def _groups(folds: int, seed: int) -> StratifiedGroupKFold:
-    return StratifiedGroupKFold(folds, shuffle=True, random_state=seed % 2**32)
-
-
-def _check_classes(drawn: Sample, pivot: str, train: np.ndarray, test: np.ndarray) -> None:
-    rows = _by_id(drawn, pivot, train)
-    if not len(rows):
-        there = [language for language in drawn.languages if train[drawn.group(language)].any()]
-        raise InputError(
-            f"pivot {pivot!r} has no row in split 'train', which the probe is trained on. "
-            f"Choose a pivot that has some: {', '.join(map(repr, there))}"
-        )
-    known = np.unique(drawn.label[rows])
-    for language in drawn.languages:
-        tested = drawn.label[_by_id(drawn, language, test)]
-        if not len(tested):
-            raise InputError(f"language {language!r} has no row in split 'test'. Drop the language, or add test rows")
-        for c in np.setdiff1d(tested, known):
-            raise InputError(
-                f"class {drawn.classes[c]!r} is missing in train: language {language!r} is tested on it, and the pivot "
-                f"{pivot!r} has no training row of it. Add some, or drop the class"
-            )
-    if len(known) < 2:
-        raise InputError(
-            f"the training rows of the pivot {pivot!r} have only one class, {drawn.classes[known[0]]!r}; "
-            "a probe needs at least two"
-        )
-    _check_enough(drawn, pivot, rows, known, FOLDS)
-
-
-def _check_enough(drawn: Sample, pivot: str, rows: np.ndarray, classes: np.ndarray, fewest: int) -> None:
-    for c in classes:
-        found = len(np.unique(drawn.ids[rows[drawn.label[rows] == c]]))
-        if found < fewest:
-            raise InputError(
-                f"class {drawn.classes[c]!r} has {found} ids to train on in the pivot {pivot!r}, and folds need at "
-                f"least {fewest}. Merge or drop the class, or add sentences of it"
-            )
+def _check(run: Run) -> None:
+    drawn = need_classes(run.sample)
+    folds_of(drawn, known_pivot(drawn, run.pivot), run.seed, run.reps)
 
 
 def _answers(
-    reps: xr.Dataset, layer: int, drawn: Sample, pivot: str, folds: Sequence[_Fold], shuffles: int, seed: int
+    read: Callable[[np.ndarray], np.ndarray],
+    drawn: Sample,
+    pivot: str,
+    folds: Sequence[Fold],
+    shuffles: int,
+    seed: int,
 ) -> tuple[dict[str, np.ndarray], bool]:
     """Return which test rows are right, for every language (row, probe), and whether all fits converged.
 
     Probes: trained on the pivot, on the language itself, then on each shuffle; NaN where one has no answer.
     """
     everything = np.ones(len(drawn.ids), bool)
-    at = _by_id(drawn, pivot, everything)
-    x, label = states(reps, layer, at), drawn.label[at]
+    at = by_id(drawn, pivot, everything)
+    x, label = read(at), drawn.label[at]
     fits = []
     out = {}
+    from sklearn.exceptions import ConvergenceWarning
+
     # One thread: on matrices of this size several wait for each other far longer than they compute.
     with threadpool_limits(1), warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", category=ConvergenceWarning)
@@ -293,8 +176,8 @@ def _answers(
                 shuffled = [np.random.default_rng([seed, k, s]).permutation(label[train]) for s in range(shuffles)]
                 fits.append((fold, strength, [_fit(x[train], y, strength) for y in (label[train], *shuffled)]))
         for language in drawn.languages:
-            rows = _by_id(drawn, language, everything)
-            own, label = x if language == pivot else states(reps, layer, rows), drawn.label[rows]
+            rows = by_id(drawn, language, everything)
+            own, label = x if language == pivot else read(rows), drawn.label[rows]
             right = np.full((len(rows), 2 + shuffles), np.nan)
             for fold, strength, (zero_shot, *controls) in fits:
                 train, test = fold.train[rows], fold.test[rows]
@@ -314,17 +197,27 @@ def _answers(
     return out, len(others) == len(caught)
 
 
+def _probe(**settings: float) -> Pipeline:
+    from sklearn.linear_model import LogisticRegression
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    return make_pipeline(StandardScaler(), LogisticRegression(**settings, max_iter=STEPS))
+
+
 def _fit(x: np.ndarray, y: np.ndarray, strength: float) -> Pipeline:
-    return make_pipeline(StandardScaler(), LogisticRegression(C=strength, max_iter=STEPS)).fit(x, y)
+    return _probe(C=strength).fit(x, y)
 
 
 def _strength(x: np.ndarray, y: np.ndarray, inner: list[tuple[np.ndarray, np.ndarray]]) -> float:
     """Return the C with the least log loss in the folds: by accuracy many would tie where the pivot is easy to read."""
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.model_selection import GridSearchCV
+
     name = "logisticregression__C"
-    probe = make_pipeline(StandardScaler(), LogisticRegression(max_iter=STEPS))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)  # judged as it is; the one that is used is watched
-        search = GridSearchCV(probe, {name: STRENGTHS}, scoring="neg_log_loss", cv=inner, refit=False).fit(x, y)
+        search = GridSearchCV(_probe(), {name: STRENGTHS}, scoring="neg_log_loss", cv=inner, refit=False).fit(x, y)
     return float(search.best_params_[name])
 
 
@@ -334,11 +227,11 @@ def _untaught(train: np.ndarray, test: np.ndarray) -> list[int]:
     return np.setdiff1d(test, known if len(known) > 1 else []).tolist()
 
 
-def _measures(
+def _results(
     reps: xr.Dataset,
     drawn: Sample,
     pivot: str,
-    folds: Sequence[_Fold],
+    folds: Sequence[Fold],
     right: Mapping[str, np.ndarray],
     seed: int,
 ) -> xr.Dataset:
@@ -349,13 +242,13 @@ def _measures(
     zero_shot, in_language, control = {}, {}, {}
     n = {}
     for language in drawn.languages:
-        ids, answers = drawn.ids[_by_id(drawn, language, tested)], right[language]
+        ids, answers = drawn.ids[by_id(drawn, language, tested)], right[language]
         n[language] = len(ids)
         zero_shot[language] = _weighed(answers[..., 0], ids, drawn.weights)
         in_language[language] = _weighed(answers[..., 1], ids, drawn.weights)
-        by_id = _weighed(answers[..., 2:].mean(axis=2), ids, drawn.weights)
+        of_ids = _weighed(answers[..., 2:].mean(axis=2), ids, drawn.weights)
         by_shuffle = _weighed(answers[..., 2:].mean(axis=0).T, np.arange(SHUFFLES), again)
-        control[language] = np.clip(by_id + by_shuffle - by_id[0], 0, 1)
+        control[language] = np.clip(of_ids + by_shuffle - of_ids[0], 0, 1)
     n[POOLED] = sum(n[language] for language in others)
     for of_languages in (zero_shot, in_language, control):
         of_languages[POOLED] = np.mean([of_languages[language] for language in others], axis=0)
@@ -378,18 +271,13 @@ def _measures(
         return "every layer: a language has none"
 
     out = []
-    for about, statistics in (
-        (_ZERO_SHOT, zero_shot),
-        (_IN_LANGUAGE, in_language),
-        (_CONTROL, control),
-        (_SELECTIVITY, selectivity),
-    ):
+    for about, statistics in zip(LINEAR_PROBE, (zero_shot, in_language, control, selectivity), strict=True):
         with warnings.catch_warnings():
-            if about in (_CONTROL, _SELECTIVITY):
+            if statistics is control or statistics is selectivity:
                 warnings.simplefilter("ignore", LayerscopeWarning)  # missing where linear_probe is, which has said so
-            bounds = (-1, 1) if about is _SELECTIVITY else (0, 1)
-            one = result(reps, drawn, statistics, about | {"pivot": pivot}, n=n, bounds=bounds, missing=missing)
-        out.append(one if about is _SELECTIVITY else exact_at_the_ends(one))
+            attributes = about.about() | {"pivot": pivot}
+            one = result(reps, drawn, statistics, attributes, n=n, bounds=about.bounds, missing=missing)
+        out.append(one if statistics is selectivity else exact_at_the_ends(one))
     return stack_measures(out)
 
 
@@ -398,22 +286,57 @@ def _weighed(right: np.ndarray, ids: np.ndarray, weights: np.ndarray) -> np.ndar
     return linearised(right.mean(axis=0), right, ids, weights, (0, 1))
 
 
-def _on_arrays(x: npt.ArrayLike, labels: npt.ArrayLike | None, seed: int) -> float:
-    if labels is None:
-        raise InputError("expected labels beside the array, one a row: probe(x, labels)")
-    reps = from_arrays(x, label=labels)
-    drawn = sample(reps, draws=2, seed=seed, labels=True)
-    pivot = _known(drawn, None)
-    answers, finished = _answers(reps, 0, drawn, pivot, _folds(reps, drawn, pivot, seed), 0, seed)
-    _warn_unfinished(reps, [] if finished else ["0"])
-    return float(answers[pivot][:, 0].mean())
-
-
-def _warn_unfinished(reps: xr.Dataset, layers: Sequence[str]) -> None:
+def _warn_unfinished(model: str, layers: Sequence[str]) -> None:
     if layers:
         warnings.warn(
-            f"linear_probe of model {reps.attrs.get('model', '?')}: fits did not converge in {STEPS} steps at layer "
+            f"linear_probe of model {model}: fits did not converge in {STEPS} steps at layer "
             f"{', '.join(layers)}; what is said there is of the probes as they were then",
             LayerscopeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
+
+
+_ZERO_SHOT = Probe(
+    name="linear_probe",
+    title="linear probe, zero-shot",
+    family="linear_probe",
+    estimator="accuracy of a logistic regression on standardised features, trained on the pivot",
+    range="0 to 1; chance is the control",
+    bounds=(0, 1),
+    better="higher",
+    higher_is="better separated",
+    unchanged_by=("shift", "common scale", "scale of each feature", "order"),
+    paper="Alain and Bengio 2016, arXiv 1610.01644",
+    needs=("labels", "pivot or one language"),
+    interval=f"{LARGE} of test rows, by the probe as it is trained",
+    measure=_measured,
+    check=_check,
+)
+LINEAR_PROBE = (
+    _ZERO_SHOT,
+    replace(
+        _ZERO_SHOT,
+        name="linear_probe_in_language",
+        title="linear probe, in-language",
+        estimator="accuracy of a logistic regression on standardised features, trained on the language itself",
+    ),
+    replace(
+        _ZERO_SHOT,
+        name="linear_probe_control",
+        title="linear probe, shuffled labels",
+        estimator=f"as linear_probe, trained on shuffled labels; mean of {SHUFFLES} shuffles",
+        range="0 to 1; about 1 / classes where classes are of one size",
+        better="",
+        higher_is="more leakage",
+        paper="after Hewitt and Liang 2019, arXiv 1909.03368",
+    ),
+    replace(
+        _ZERO_SHOT,
+        name="linear_probe_selectivity",
+        title="linear probe, selectivity",
+        estimator="linear_probe minus linear_probe_control",
+        range="-1 to 1; 0 where labels cannot be told better than from shuffled ones",
+        bounds=(-1, 1),
+        paper="after Hewitt and Liang 2019, arXiv 1909.03368",
+    ),
+)

@@ -8,18 +8,12 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from probes.results.draws import POOLED, Sample, sample
-from probes.results.result import on_arrays, result, warn_few
+from probes.measures.classes.labels import check_labels, labelled
+from probes.measures.probe import LARGE, Probe
+from probes.results.draws import POOLED, Sample, need_classes, sample
+from probes.results.result import result, warn_few
 from probes.states.representations import states
 
-_ATTRIBUTES = {
-    "probe": "snr",
-    "estimator": "mean Euclidean distance between classes over mean distance within a class",
-    "range": "0 to infinity; 1 where labels say nothing",
-    "higher_is": "better separated",
-    "unchanged_by": "rotation, shift, common scale, order",
-    "paper": "O' Neill, Dutta, Assem 2021, arXiv 2109.15014",
-}
 _FEWEST = 5
 _ENTRIES = 2**19  # of one block of distances
 
@@ -37,8 +31,9 @@ def snr(
 ) -> xr.Dataset | float:
     """Measure how much farther apart examples of different classes lie than examples of one class.
 
-    Mean distance between classes, each pair of classes counting equally, over the mean distance within a class, each
-    class counting equally. 1 means that labels say nothing about where an example lies; higher is better separated.
+    Mean distance between classes, each pair of classes counting equally, over the mean distance
+    within a class, each class counting equally. 0 to infinity; 1 means that labels say nothing about
+    where an example lies; higher is better separated.
 
     Args:
         x: Representations with labels, or an array (example, feature).
@@ -46,19 +41,22 @@ def snr(
         draws, seed: of the bootstrap by sentence id.
 
     Returns:
-        `value, low, high (layer, language)`, with all languages together as `pooled`; for an array a float.
+        `value, low, high (layer, language)`, with all languages together as `pooled`; for an array
+        a float.
 
     Raises:
         InputError: there are no labels, or only one class.
 
     Notes:
-        Ratio form after O' Neill, Dutta and Assem 2021, arXiv 2109.15014. Classes may differ in size here: each class
-        pair is averaged by itself. Pairs of an example with itself are left out. With several languages pooled, an
-        example and its translation count as a pair of their class, which raises the value a little in a small corpus;
-        the interval is for the value without that, and is widened where needed so that it holds the value. A class of
-        one example has no distance within, so the value is NaN; with fewer than 5 examples in a class the interval is
-        not reliable, and a warning says so. Where the classes hardly differ it is wider than it need be. Time grows
-        with the square of the number of examples, memory does not.
+        Ratio form after O' Neill, Dutta and Assem 2021, arXiv 2109.15014; classes may differ in
+        size. Pairs of an example with itself are left out. Pooled, a translation counts as a pair
+        of its class, which raises the value a little; the interval is for the value without that,
+        reaches to the value, and is wider than it need be where classes hardly differ. A class of
+        one example has no value; of fewer than 5, a warning says that the interval is not reliable.
+        Time grows with the square of the number of examples, memory does not.
+
+    See also:
+        `class_separability`, `variability`, `linear_probe`.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -67,9 +65,14 @@ def snr(
         1.42
     """
     if not isinstance(x, xr.Dataset):
-        return on_arrays(_statistics, x, labels)
-    drawn = sample(x, draws=draws, seed=seed, labels=True)
-    out = result(x, drawn, _statistics(x, drawn), _ATTRIBUTES, bounds=(0, np.inf))
+        states_of_all, drawn = labelled(x, labels)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            return float(_snr(states_of_all, drawn.label, drawn.ids, drawn.weights)[0])
+    return _measured(x, sample(x, draws=draws, seed=seed))
+
+
+def _measured(reps: xr.Dataset, drawn: Sample) -> xr.Dataset:
+    out = result(reps, need_classes(drawn), _statistics(reps, drawn), SNR.about(), bounds=SNR.bounds)
     warn_few(out, drawn, _FEWEST)
     return out
 
@@ -142,3 +145,22 @@ def _snr(x: np.ndarray, label: np.ndarray, ids: np.ndarray, weights: np.ndarray)
     mixed = np.where(share < 1, (1 - share) * within[0], 0) + np.where(share > 0, share * together, 0)
     within[0] = np.where(n_class > 1, mixed, np.nan)
     return between / within.mean(axis=1)
+
+
+SNR = Probe(
+    name="snr",
+    title="signal-to-noise ratio",
+    family="labels",
+    estimator="mean Euclidean distance between classes over mean distance within a class",
+    range="0 to infinity; 1 where labels say nothing",
+    bounds=(0, np.inf),
+    better="higher",
+    higher_is="better separated",
+    unchanged_by=("rotation", "shift", "common scale", "order"),
+    paper="O' Neill, Dutta, Assem 2021, arXiv 2109.15014",
+    needs=("labels",),
+    default=True,
+    interval=LARGE,
+    measure=lambda run: _measured(run.reps, run.sample),
+    check=check_labels,
+)

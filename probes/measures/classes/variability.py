@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from functools import partial
 from typing import overload
 
 import numpy as np
@@ -11,19 +12,13 @@ import numpy.typing as npt
 import xarray as xr
 
 from probes.errors import LayerscopeWarning
-from probes.results.draws import POOLED, Sample, sample
+from probes.measures.classes.labels import check_labels, labelled
+from probes.measures.probe import Probe
+from probes.results.draws import POOLED, Sample, need_classes, sample
 from probes.results.intervals import centred, widened
-from probes.results.result import on_arrays, result, warn_few
+from probes.results.result import result, warn_few
 from probes.states.representations import BLOCK, states
 
-_ATTRIBUTES = {
-    "probe": "variability",
-    "estimator": "nu = trace(Sigma_within pinv(Sigma_between)) / classes, classes weighted equally",
-    "range": "0 to infinity",
-    "higher_is": "worse separated",
-    "unchanged_by": "rotation, shift, common scale, order, size of the classes",
-    "paper": "Xie, Qiu, Pasad, Du, Qu, Mei 2022, arXiv 2210.10041",
-}
 _FEWEST = 10
 
 
@@ -40,9 +35,9 @@ def variability(
 ) -> xr.Dataset | float:
     """Measure how widely the examples of a class spread, against how far the classes lie apart.
 
-    nu = trace(Sigma_within Sigma_between^+) / C, with the covariance within and between the C classes, all classes
-    counting equally, along the directions in which the class means differ. 0 to infinity; low where a layer is
-    specialised for the classes, so lower is better separated.
+    nu = trace(Sigma_within Sigma_between^+) / C, with the covariance within and between the C
+    classes, all classes counting equally, along the directions in which the class means differ. 0
+    to infinity; low where a layer is specialised for the classes, so lower is better separated.
 
     Args:
         x: Representations with labels, or an array (example, feature).
@@ -50,20 +45,22 @@ def variability(
         draws, seed: of the bootstrap by sentence id.
 
     Returns:
-        `value, low, high (layer, language)`, with all languages together as `pooled`; for an array a float.
+        `value, low, high (layer, language)`, with all languages together as `pooled`; for an array
+        a float.
 
     Raises:
         InputError: there are no labels, or only one class.
 
     Notes:
-        Equation (3) of Xie, Qiu, Pasad, Du, Qu and Mei 2022, arXiv 2210.10041: biased covariances, the mean of the
-        class means in place of the grand mean. Computed along the at most C - 1 directions of the class means, so no
-        feature x feature matrix is made. Noise in the class means moves the value, up or down, where classes are small
-        or hardly differ: values of corpora of different size cannot be compared, and the interval is for the mean over
-        corpora of this size. Where labels say nothing, values still differ between models whose states spread in
-        other ways; a warning says where class means differ by little more than noise. In simulations the interval holds
-        that mean in 93 to 98 % of cases, and in 88 % where nearly all spread lies along one direction. With fewer than
-        10 examples in a class it is not reliable, and a warning says so. Memory does not grow with the corpus.
+        Equation (3) of Xie, Qiu, Pasad, Du, Qu and Mei 2022, arXiv 2210.10041: biased covariances,
+        the mean of the class means in place of the grand mean. Noise in the class means moves the
+        value where classes are small or hardly differ, so corpora of different size cannot be
+        compared, and the interval is for the mean over corpora of this size; warnings say where
+        class means differ by little more than noise, or classes have fewer than 10 examples. Memory
+        does not grow with the corpus.
+
+    See also:
+        `best_layer`, `class_separability`, `snr`.
 
     Example:
         >>> rng = np.random.default_rng(0)
@@ -72,44 +69,54 @@ def variability(
         0.122
     """
     if not isinstance(x, xr.Dataset):
-        return on_arrays(_statistics, x, labels)
-    drawn = sample(x, draws=draws, seed=seed, labels=True)
+        return _of_array(*labelled(x, labels))
+    return variability_of(x, sample(x, draws=draws, seed=seed))
+
+
+def _of_array(x: np.ndarray, drawn: Sample) -> float:
+    memory = np.empty((len(drawn.classes), 1, x.shape[1]), np.float32)
+    return float(_variability(x.__getitem__, np.arange(len(x)), drawn, memory)[0][0])
+
+
+def variability_of(reps: xr.Dataset, drawn: Sample) -> xr.Dataset:
+    """Measure the variability of Representations with draws that are there already."""
+    need_classes(drawn)
     noise: list[float] = []
     # A ratio that spans orders of magnitude, so its draws are moved and widened on the log scale.
     with np.errstate(invalid="ignore", divide="ignore"):
         statistics = {
             group: np.exp(widened(centred(np.log(values)), drawn, group))
-            for group, values in _statistics(x, drawn, noise).items()
+            for group, values in _statistics(reps, drawn, noise).items()
         }
-    out = result(x, drawn, statistics, _ATTRIBUTES, bounds=(0, np.inf))
+    out = result(reps, drawn, statistics, VARIABILITY.about(), bounds=VARIABILITY.bounds)
     warn_few(out, drawn, _FEWEST)
     if drowned := sum(share > 0.5 for share in noise):
         warnings.warn(
             f"variability of model {out.attrs['model']}: at {drowned} of {len(noise)} layers and languages more than "
             "half of the distance between the class means is noise; what it says there is little about the labels",
             LayerscopeWarning,
-            stacklevel=2,
+            stacklevel=3,
         )
     return out
 
 
-def _statistics(reps: xr.Dataset, drawn: Sample, noise: list[float] | None = None) -> dict[str, np.ndarray]:
+def _statistics(reps: xr.Dataset, drawn: Sample, noise: list[float]) -> dict[str, np.ndarray]:
     """nu of every group (1 + draws, layer); `noise` collects the share of noise in the distance between class means."""
     # Made once: to get fresh memory of this size from the system again and again takes longer than to fill it.
     memory = np.empty((len(drawn.classes), len(drawn.weights), reps.sizes["feature"]), np.float32)
     out = {}
     for group in [*drawn.languages, POOLED]:
-        layers = [_variability(reps, layer, drawn.group(group), drawn, memory) for layer in range(reps.sizes["layer"])]
+        rows = drawn.group(group)
+        layers = [_variability(partial(states, reps, i), rows, drawn, memory) for i in range(reps.sizes["layer"])]
         out[group] = np.stack([nu for nu, _ in layers], axis=-1)
-        if noise is not None:
-            noise += [share for _, share in layers]
+        noise += [share for _, share in layers]
     return out
 
 
 def _variability(
-    reps: xr.Dataset, layer: int, rows: np.ndarray, drawn: Sample, memory: np.ndarray
+    read: Callable[[np.ndarray], np.ndarray], rows: np.ndarray, drawn: Sample, memory: np.ndarray
 ) -> tuple[np.ndarray, float]:
-    """Return nu for every row of weights, and the share of noise in the distance between the class means.
+    """Return nu of rows of states for every row of weights, and the share of noise in the distance of the class means.
 
     With M the centred class means, Sigma_between = M'M / C, so nu is trace(K^-1 Q K^-1) for K = M M' and
     Q = M Sigma_within M', which are small.
@@ -117,19 +124,19 @@ def _variability(
     there, label = np.unique(drawn.label[rows], return_inverse=True)
     size, n_classes = np.bincount(label), len(there)
     few_rows = len(rows) <= BLOCK
-    kept = states(reps, layer, rows) if few_rows else None
+    kept = read(rows) if few_rows else None
 
     def by_class() -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
         """Yield the states of one class after another, a piece at a time, with the weights of their ids."""
         for start in range(0, len(rows), BLOCK):
             part = slice(start, start + BLOCK)
-            x = states(reps, layer, rows[part]) if kept is None else kept
+            x = read(rows[part]) if kept is None else kept
             for c in range(n_classes):
                 inside = np.flatnonzero(label[part] == c)
                 if len(inside):
                     yield c, x[inside], drawn.ids[rows[part][inside]]
 
-    centre = np.zeros((n_classes, reps.sizes["feature"]))
+    centre = np.zeros((n_classes, memory.shape[2]))
     for c, x, _ in by_class():
         centre[c] += x.sum(axis=0) / size[c]
     if not np.isfinite(centre).all():
@@ -182,75 +189,19 @@ def _variability(
     return nu, float(noise * (n_classes - 1) / np.trace(k[0]))
 
 
-def best_layer(reps: xr.Dataset, *, draws: int = 200, seed: int = 0) -> xr.Dataset:
-    """Choose the layer with the least variability in each language, and say how certain the choice is.
-
-    `value` is the share of bootstrap draws in which a layer has the least variability: 0 to 1, over all layers 1. One
-    layer near 1 is a clear choice; a share spread over several says that the sentences cannot tell them apart.
-
-    Args:
-        reps: Representations with labels.
-        draws, seed: of the bootstrap by sentence id.
-
-    Returns:
-        `best (language)`, the layer with the least variability, the lower one where several are equal; `value (layer,
-        language)`, with all languages together as `pooled`; `n (language)`, the number of examples. `low` and `high`
-        are NaN: the share is itself a statement about draws.
-
-    Raises:
-        InputError: there are no labels, or only one class.
-
-    Notes:
-        Xie, Qiu, Pasad, Du, Qu and Mei 2022, arXiv 2210.10041, take the layer with the least variability; the share of
-        draws is added here. The draws are those of `variability`, of the same sentences at every layer. Raw draws carry
-        the bias from noise in the class means twice, and it is larger at layers of wide noise: they would favour other
-        layers than the sample itself does. In those of `variability` it is taken off at each layer, and all layers are
-        spread by one factor, so that few sentences give no false certainty. A layer without a value never wins; layers
-        that agree to float32 rounding share a draw. The share says how stable the choice is, not how good: with labels
-        that say nothing, one layer can still win most draws, because its states spread in another way, and the
-        warning of `variability` about noise applies.
-
-    Example:
-        >>> import probes
-        >>> rng = np.random.default_rng(0)
-        >>> y = np.arange(120) % 3
-        >>> x = rng.normal(size=(2, 120, 8)) + np.array([1, 4])[:, None, None] * np.eye(8)[y]
-        >>> best = best_layer(probes.from_arrays(x, label=y))
-        >>> best.best.sel(language="pooled").item(), best.value.sel(language="pooled").values.tolist()
-        (1, [0.0, 1.0])
-    """
-    nu = variability(reps, draws=draws, seed=seed)
-    layers = nu["layer"].values
-    missing = nu["value"].isnull().all("layer").values
-    first = _least(nu["value"].values).argmax(axis=0)
-    least = _least(nu["draws"].values.swapaxes(0, 1)).astype(np.float64)  # (layer, draw, language)
-    with np.errstate(invalid="ignore"):
-        share = (least / least.sum(axis=0)).swapaxes(0, 1)  # nothing is least in a draw that left a class out: 0 / 0
-        share = np.nansum(share, axis=0) / least.any(axis=0).sum(axis=0)
-    nothing = np.full(share.shape, np.nan)
-    dims = ("layer", "language")
-    return xr.Dataset(
-        {
-            "best": ("language", np.where(missing, np.nan, layers[first]) if missing.any() else layers[first]),
-            "value": (dims, share),
-            "low": (dims, nothing),
-            "high": (dims, nothing.copy()),
-            "n": nu["n"].variable,
-        },
-        coords={k: nu[k].values for k in dims},
-        attrs={
-            **nu.attrs,
-            "probe": "best_layer",
-            "estimator": "share of bootstrap draws in which the layer has the least variability",
-            "range": "0 to 1; shares of all layers sum to 1",
-            "higher_is": "more often the best layer",
-            "interval": "none: the value is a share of bootstrap draws",
-        },
-    )
-
-
-def _least(nu: np.ndarray) -> np.ndarray:
-    """Return which layers (first axis) have the least variability, but for rounding; none where all are NaN."""
-    filled = np.where(np.isnan(nu), np.inf, nu)
-    least = filled.min(axis=0)
-    return (filled <= least * (1 + 1e-6)) & np.isfinite(least)
+VARIABILITY = Probe(
+    name="variability",
+    title="variability (ν)",
+    family="labels",
+    estimator="nu = trace(Sigma_within pinv(Sigma_between)) / classes, classes weighted equally",
+    range="0 to infinity",
+    bounds=(0, np.inf),
+    better="lower",
+    higher_is="worse separated",
+    unchanged_by=("rotation", "shift", "common scale", "order", "size of the classes"),
+    paper="Xie, Qiu, Pasad, Du, Qu, Mei 2022, arXiv 2210.10041",
+    needs=("labels",),
+    default=True,
+    measure=lambda run: variability_of(run.reps, run.sample),
+    check=check_labels,
+)

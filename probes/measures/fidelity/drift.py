@@ -2,47 +2,23 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from dataclasses import replace
 
 import numpy as np
 import xarray as xr
 
 from probes.errors import InputError
-from probes.results.draws import sample, weighted_means
+from probes.measures.probe import LARGE, Probe, Run
+from probes.results.draws import Sample, sample, weighted_means
 from probes.results.result import result, stack_measures
 from probes.states.representations import BLOCK, aligned, states
-
-_COSINE = {
-    "probe": "cosine_to_baseline",
-    "estimator": "mean cosine of a sentence's states in both models",
-    "range": "-1 to 1; 1 where no direction has changed",
-    "higher_is": "better preserved",
-    "unchanged_by": "rotation of both, length of each vector, order (not shift)",
-    "paper": "no single source",
-}
-_ERROR = {
-    "probe": "signal_to_error",
-    "estimator": "10 log10 (sum of squares of the baseline's states / sum of squares of what has changed), in dB",
-    "range": "-infinity to infinity; 0 where the change is as large as the states, infinity where there is none",
-    "higher_is": "better preserved",
-    "unchanged_by": "rotation and scale of both, order (not shift)",
-    "paper": "signal to quantisation noise ratio; no single source",
-}
-_NORM = {
-    "probe": "norm_ratio",
-    "estimator": "mean length of the states over mean length of the baseline's",
-    "range": "0 to infinity; 1 where lengths have not changed",
-    "higher_is": "longer vectors",
-    "unchanged_by": "rotation of either, scale of both, order (not shift)",
-    "paper": "no single source",
-}
 
 
 def drift(base: xr.Dataset, other: xr.Dataset, *, draws: int = 200, seed: int = 0) -> xr.Dataset:
     """Measure how far each layer of a compressed model has moved from the same layer of its original.
 
-    Sentence by sentence, without any fitting: a model whose states are turned as a whole has drifted, though
-    `similarity` finds it unchanged.
+    Sentence by sentence, without any fitting: a model whose states are turned as a whole has
+    drifted, though `similarity` finds it unchanged.
 
     Args:
         base: Representations of the original.
@@ -50,16 +26,21 @@ def drift(base: xr.Dataset, other: xr.Dataset, *, draws: int = 200, seed: int = 
         draws, seed: of the bootstrap by sentence id.
 
     Returns:
-        `value, low, high (measure, layer, language)`, all languages together as `pooled`, on the layers that both
-        have. The measures: `cosine_to_baseline` (-1 to 1, higher is better preserved), `signal_to_error` (in dB, higher
-        is better preserved, infinite where nothing has changed), `norm_ratio` (1 where lengths are kept).
+        `value, low, high (measure, layer, language)`, all languages together as `pooled`, on the
+        layers that both have. The measures: `cosine_to_baseline` (-1 to 1, higher is better
+        preserved), `signal_to_error` (in dB, higher is better preserved, infinite where nothing has
+        changed), `norm_ratio` (1 where lengths are kept).
 
     Raises:
         InputError: the two hold different sentences, or differ in width.
 
     Notes:
-        Relative error in dB is the signal to quantisation noise ratio: 20 dB is a change of a tenth of the states'
-        length. Memory does not grow with the corpus beyond three numbers a sentence and layer.
+        Relative error in dB is the signal to quantisation noise ratio: 20 dB is a change of a tenth
+        of the states' length. Memory does not grow with the corpus beyond a few numbers a sentence
+        and layer.
+
+    See also:
+        `similarity`, `loyalty`, `module_error`.
 
     Example:
         >>> import probes
@@ -68,6 +49,10 @@ def drift(base: xr.Dataset, other: xr.Dataset, *, draws: int = 200, seed: int = 
         >>> moved.value.sel(layer=0, language="pooled").round(6).values.tolist()
         [1.0, 20.0, 1.1]
     """
+    return _measured(base, other, sample(base, draws=draws, seed=seed))
+
+
+def _measured(base: xr.Dataset, other: xr.Dataset, drawn: Sample) -> xr.Dataset:
     other = aligned(base, other)
     if base.sizes["feature"] != other.sizes["feature"]:
         raise InputError(
@@ -78,22 +63,16 @@ def drift(base: xr.Dataset, other: xr.Dataset, *, draws: int = 200, seed: int = 
     layers = [layer for layer in base["layer"].values if layer in other["layer"].values]
     if not layers:
         raise InputError("drift compares layer with layer, and the two have none of the same number")
-    drawn = sample(base, draws=draws, seed=seed, labels=False)
     moved = other.sel(layer=layers)
     base = base.sel(layer=layers)
     sums = _sums(base, moved)
+    means = {name: weighted_means(drawn, values) for name, values in sums.items()}
     with np.errstate(invalid="ignore", divide="ignore"):
-        measures = {
-            "cosine": weighted_means(drawn, sums["cosine"]),
-            "error": {
-                g: 10 * np.log10(a / b)
-                for g, a, b in _pairs(weighted_means(drawn, sums["squares"]), weighted_means(drawn, sums["change"]))
-            },
-            "norm": {
-                g: b / a
-                for g, a, b in _pairs(weighted_means(drawn, sums["norm"]), weighted_means(drawn, sums["norm of other"]))
-            },
-        }
+        measures = [
+            means["cosine"],
+            {g: 10 * np.log10(means["squares"][g] / change) for g, change in means["change"].items()},
+            {g: norm / means["norm"][g] for g, norm in means["norm of other"].items()},
+        ]
 
     def missing(at: tuple[int, ...], language: str) -> str:
         rows = drawn.group(language)
@@ -104,17 +83,22 @@ def drift(base: xr.Dataset, other: xr.Dataset, *, draws: int = 200, seed: int = 
         return f"layer {layers[at[0]]}: undefined (0/0), as for states that are all zero"
 
     results = []
-    for key, about, bounds in (("cosine", _COSINE, (-1, 1)), ("error", _ERROR, None), ("norm", _NORM, (0, np.inf))):
+    for about, values in zip(DRIFT, measures, strict=True):
         out = result(
             moved,
             drawn,
-            {g: np.where(np.isposinf(v), _NO_ERROR, v) if key == "error" else v for g, v in measures[key].items()},
-            about | {"other_model": base.attrs.get("model", "?")},
-            bounds=bounds or (-np.inf, np.inf),
+            {g: np.where(np.isposinf(v), _NO_ERROR, v) if about is _ERROR else v for g, v in values.items()},
+            about.about() | {"other_model": base.attrs.get("model", "?")},
+            bounds=about.bounds,
             missing=missing,
         )
-        results.append(out.map(lambda v: v.where(v != _NO_ERROR, np.inf)) if key == "error" else out)
+        results.append(out.map(lambda v: v.where(v != _NO_ERROR, np.inf)) if about is _ERROR else out)
     return stack_measures(results)
+
+
+def _of_run(run: Run) -> xr.Dataset:
+    assert run.base is not None  # it needs another model
+    return _measured(run.base, run.reps, run.sample)
 
 
 # Stands for infinitely many dB while quantiles are taken.
@@ -138,5 +122,43 @@ def _sums(base: xr.Dataset, other: xr.Dataset) -> dict[str, np.ndarray]:
     return out
 
 
-def _pairs(one: Mapping[str, np.ndarray], other: Mapping[str, np.ndarray]) -> list[tuple[str, np.ndarray, np.ndarray]]:
-    return [(group, one[group], other[group]) for group in one]
+_COSINE = Probe(
+    name="cosine_to_baseline",
+    title="cosine to the baseline",
+    family="drift",
+    estimator="mean cosine of a sentence's states in both models",
+    range="-1 to 1; 1 where no direction has changed",
+    bounds=(-1, 1),
+    better="higher",
+    higher_is="better preserved",
+    unchanged_by=("rotation", "common scale of either", "length of each vector of either", "order"),
+    paper="no single source",
+    needs=("another model", "models of one width"),
+    compares=True,
+    default=True,
+    interval=LARGE,
+    measure=_of_run,
+)
+_ERROR = replace(
+    _COSINE,
+    name="signal_to_error",
+    title="signal to error (dB)",
+    estimator="10 log10 (sum of squares of the baseline's states / sum of squares of what has changed), in dB",
+    range="-infinity to infinity; 0 where the change is as large as the states, infinity where there is none",
+    bounds=(-np.inf, np.inf),
+    unchanged_by=("rotation", "common scale", "order"),
+    paper="signal to quantisation noise ratio; no single source",
+    unchanged=np.inf,
+)
+_NORM = replace(
+    _COSINE,
+    name="norm_ratio",
+    title="length, to the baseline's",
+    estimator="mean length of the states over mean length of the baseline's",
+    range="0 to infinity; 1 where lengths have not changed",
+    bounds=(0, np.inf),
+    better="",
+    higher_is="longer vectors",
+    unchanged_by=("rotation of either", "common scale", "order"),
+)
+DRIFT = (_COSINE, _ERROR, _NORM)

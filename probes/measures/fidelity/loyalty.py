@@ -1,44 +1,21 @@
-"""Loyalty and accuracy: whether a compressed model still predicts what its original does, and what is right."""
+"""Loyalty: whether a compressed model still predicts what its original does, right or wrong."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import replace
 
 import numpy as np
 import xarray as xr
 from scipy.special import softmax
 
 from probes.errors import InputError
+from probes.measures.probe import LARGE, Probe, Run
 from probes.results.draws import Sample, sample, weighted_means
 from probes.results.intervals import exact_at_the_ends
 from probes.results.result import result, stack_measures
-from probes.states.predictions import check_logits, class_names, classes_in_words, label_codes
+from probes.states.predictions import check_logits, class_names, classes_in_words
 from probes.states.representations import aligned
-
-_LABEL = {
-    "probe": "label_loyalty",
-    "estimator": "share of sentences for which both models predict the same class",
-    "range": "0 to 1",
-    "higher_is": "better preserved",
-    "unchanged_by": "what does not change the predicted class",
-    "paper": "Xu and McAuley 2023, arXiv 2202.07105",
-}
-_PROBABILITY = {
-    "probe": "probability_loyalty",
-    "estimator": "mean of 1 - sqrt(Jensen-Shannon divergence of the predicted probabilities), in bits",
-    "range": "0 to 1; 1 where all probabilities are the same",
-    "higher_is": "better preserved",
-    "unchanged_by": "a constant added to all logits of a sentence, order",
-    "paper": "Xu and McAuley 2023, arXiv 2202.07105",
-}
-_ACCURACY = {
-    "probe": "accuracy",
-    "estimator": "share of sentences whose predicted class is their label",
-    "range": "0 to 1",
-    "higher_is": "better classified",
-    "unchanged_by": "what does not change the predicted class",
-    "paper": "no single source",
-}
 
 
 def loyalty(base: xr.Dataset, other: xr.Dataset, *, draws: int = 200, seed: int = 0) -> xr.Dataset:
@@ -50,16 +27,21 @@ def loyalty(base: xr.Dataset, other: xr.Dataset, *, draws: int = 200, seed: int 
         draws, seed: of the bootstrap by sentence id.
 
     Returns:
-        `value, low, high (measure, language)`, all languages together as `pooled`. The measures, both 0 to 1 and better
-        preserved when higher: `label_loyalty`, the share of sentences with the same predicted class, and
-        `probability_loyalty`, the mean of 1 - sqrt(JSD) of the predicted probabilities.
+        `value, low, high (measure, language)`, all languages together as `pooled`. The measures,
+        both 0 to 1 and better preserved when higher: `label_loyalty`, the share of sentences with
+        the same predicted class, and `probability_loyalty`, the mean of 1 - sqrt(JSD) of the
+        predicted probabilities.
 
     Raises:
         InputError: one of the two has no logits, or they have other classes, or other sentences.
 
     Notes:
-        After Xu and McAuley 2023, arXiv 2202.07105. The Jensen-Shannon divergence is taken in bits, so that it reaches
-        1. Where all sentences agree, or none, the interval of the labels is the exact binomial one.
+        After Xu and McAuley 2023, arXiv 2202.07105. The Jensen-Shannon divergence is taken in bits,
+        so that it reaches 1. Where all sentences agree, or none, the interval of the labels is the
+        exact binomial one.
+
+    See also:
+        `accuracy`, `drift`.
 
     Example:
         >>> import probes
@@ -69,6 +51,10 @@ def loyalty(base: xr.Dataset, other: xr.Dataset, *, draws: int = 200, seed: int 
         >>> same.value.sel(language="pooled").round(2).values.tolist()
         [1.0, 0.83]
     """
+    return _measured(base, other, sample(base, draws=draws, seed=seed))
+
+
+def _measured(base: xr.Dataset, other: xr.Dataset, drawn: Sample) -> xr.Dataset:
     other = aligned(base, other)
     one, two = check_logits(base, "loyalty"), check_logits(other, "loyalty")
     if one.shape != two.shape or list(class_names(base)) != list(class_names(other)):
@@ -76,14 +62,20 @@ def loyalty(base: xr.Dataset, other: xr.Dataset, *, draws: int = 200, seed: int 
             f"loyalty compares predictions class by class: model {base.attrs.get('model', '?')!r} has the classes "
             f"{classes_in_words(base)} and model {other.attrs.get('model', '?')!r} {classes_in_words(other)}"
         )
-    drawn = sample(base, draws=draws, seed=seed, labels=False)
     same = (one.argmax(axis=1) == two.argmax(axis=1)).astype(float)
     same[~(np.isfinite(one) & np.isfinite(two)).all(axis=1)] = np.nan
-    out = []
-    for values, about in ((same, _LABEL), (1 - np.sqrt(divergence(one, two)), _PROBABILITY)):
-        about = about | {"other_model": base.attrs.get("model", "?")}
-        out.append(_at_output(other, drawn, values, about))
-    return stack_measures([exact_at_the_ends(out[0]), out[1]])
+    of = {"other_model": base.attrs.get("model", "?")}
+    return stack_measures(
+        [
+            exact_at_the_ends(at_output(other, drawn, same, _LABEL, of)),
+            at_output(other, drawn, 1 - np.sqrt(divergence(one, two)), _PROBABILITY, of),
+        ]
+    )
+
+
+def _of_run(run: Run) -> xr.Dataset:
+    assert run.base is not None  # it needs another model
+    return _measured(run.base, run.reps, run.sample)
 
 
 def divergence(one: np.ndarray, other: np.ndarray) -> np.ndarray:
@@ -96,39 +88,40 @@ def divergence(one: np.ndarray, other: np.ndarray) -> np.ndarray:
     return np.where(np.isfinite(one).all(axis=1) & np.isfinite(other).all(axis=1), out, np.nan)
 
 
-def accuracy(reps: xr.Dataset, *, draws: int = 200, seed: int = 0) -> xr.Dataset:
-    """Measure how often a model predicts the label of a sentence.
-
-    Args:
-        reps: Representations with labels, captured with a head whose classes are named as the labels are
-            (`model.config.id2label`), or whose labels are their numbers.
-        draws, seed: of the bootstrap by sentence id.
-
-    Returns:
-        `value, low, high (language)`, all languages together as `pooled`; 0 to 1, higher is better.
-
-    Raises:
-        InputError: there are no logits or no labels, or a label that is no class of the model.
-
-    Example:
-        >>> import probes
-        >>> reps = probes.from_arrays(np.ones((4, 2)), label=["a", "a", "b", "b"])
-        >>> logits = xr.DataArray(np.eye(2)[[0, 0, 0, 1]], dims=("example", "class"), coords={"class": ["a", "b"]})
-        >>> float(accuracy(reps.assign(logits=logits)).value.sel(language="pooled"))
-        0.75
-    """
-    logits = check_logits(reps, "accuracy")
-    if "label" not in reps.coords:
-        raise InputError("accuracy needs labels, and the Representations have none. Capture a corpus with a label")
-    wanted = label_codes(reps["label"].values, class_names(reps), str(reps.attrs.get("model", "?")))
-    right = (logits.argmax(axis=1) == wanted).astype(float)
-    right[~np.isfinite(logits).all(axis=1)] = np.nan
-    drawn = sample(reps, draws=draws, seed=seed, labels=False)
-    return exact_at_the_ends(_at_output(reps, drawn, right, _ACCURACY))
-
-
-def _at_output(reps: xr.Dataset, drawn: Sample, values: np.ndarray, about: dict[str, str]) -> xr.Dataset:
+def at_output(
+    reps: xr.Dataset, drawn: Sample, values: np.ndarray, probe: Probe, more: Mapping[str, str] | None = None
+) -> xr.Dataset:
+    """Return the means of what the outputs of sentences say (example,), in every language and pooled."""
     why: Callable[[tuple[int, ...], str], str] = lambda at, language: (  # noqa: E731
         f"the output: the logits of {int(np.isnan(values[drawn.group(language)]).sum())} rows are not finite"
     )
-    return result(reps, drawn, weighted_means(drawn, values), about, bounds=(0, 1), over={}, missing=why)
+    about = probe.about() | dict(more or {})
+    return result(reps, drawn, weighted_means(drawn, values), about, bounds=probe.bounds, over={}, missing=why)
+
+
+_LABEL = Probe(
+    name="label_loyalty",
+    title="label loyalty",
+    family="loyalty",
+    estimator="share of sentences for which both models predict the same class",
+    range="0 to 1",
+    bounds=(0, 1),
+    better="higher",
+    higher_is="better preserved",
+    unchanged_by=("what keeps the predicted class", "order"),
+    paper="Xu and McAuley 2023, arXiv 2202.07105",
+    needs=("logits", "another model", "models of the same classes"),
+    compares=True,
+    default=True,
+    interval=LARGE,
+    measure=_of_run,
+)
+_PROBABILITY = replace(
+    _LABEL,
+    name="probability_loyalty",
+    title="probability loyalty",
+    estimator="mean of 1 - sqrt(Jensen-Shannon divergence of the predicted probabilities), in bits",
+    range="0 to 1; 1 where all probabilities are the same",
+    unchanged_by=("a constant added to all logits of a sentence", "order"),
+)
+LOYALTY = (_LABEL, _PROBABILITY)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import replace
 from typing import Any
 
 import datasets
@@ -16,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.corpus import check_corpus
 from probes.errors import InputError
+from probes.measures.probe import LARGE, Probe, Run
 from probes.models.facts import body_of, check_fit, embedding_rows, name_of
 from probes.results.draws import POOLED, sample
 from probes.results.result import result, stack_measures
@@ -24,25 +26,6 @@ from probes.states.running import evaluating
 from probes.states.tokens import batches_of
 
 _BLOCK = re.compile(r"^(?:.*?\.)?(\d+)(?:\.(.+))?$")
-_PAPER = "O' Neill and Dutta 2023 (self-distilled quantization), arXiv 2307.05972"
-_ACCUMULATED = {
-    "probe": "accumulated_error",
-    "estimator": "mean |a - b| / mean |a| of a module's outputs a in the original and b in the compressed model",
-    "range": "0 to infinity; 0 where nothing has changed",
-    "higher_is": "worse preserved",
-    "unchanged_by": "common scale of both, order",
-    "paper": _PAPER,
-}
-_LOCAL = _ACCUMULATED | {
-    "probe": "local_error",
-    "estimator": "mean |a - b| / mean |a|, b from the compressed module on the inputs that the original's gets",
-}
-_AMPLIFICATION = _ACCUMULATED | {
-    "probe": "amplification",
-    "estimator": "accumulated error / local error",
-    "range": "0 to infinity; above 1 where error is inherited from the modules before",
-    "higher_is": "more inherited",
-}
 
 
 def module_error(
@@ -59,9 +42,10 @@ def module_error(
 ) -> xr.Dataset:
     """Measure the error of every module of a compressed model, accumulated and local, and their ratio.
 
-    Both models run on the same batches. The accumulated error of a module compares its outputs in both; the local error
-    gives the compressed module the inputs of the original's, so that it is the only one that is compressed. Errors that
-    grow with depth while local ones do not are handed on from layer to layer.
+    Both models run on the same batches. The accumulated error of a module compares its outputs in
+    both; the local error gives the compressed module the inputs of the original's, so that it is the
+    only one that is compressed. Errors that grow with depth while local ones do not are handed on
+    from layer to layer.
 
     Args:
         base, other: the original and the compressed model, of one architecture.
@@ -69,23 +53,27 @@ def module_error(
         corpus: as `load_corpus` gives it.
         draws, seed: of the bootstrap by sentence id.
         progress: show a progress bar.
-        names: what the two are called in tables and messages; by default the names they were loaded by.
+        names: what the two are called in tables and messages; by default the names they were loaded
+            by.
         settings: of `capture`: max_length, device, batch_size, batch_tokens.
 
     Returns:
-        `value, low, high (measure, module, language)`, all languages together as `pooled`, with the number of the layer
-        and the kind of module (`block` for the whole layer) as coordinates on `module`. The measures:
-        `accumulated_error`, `local_error` (both 0 to infinity, higher is worse preserved) and `amplification`, their
-        ratio: above 1 where error is inherited.
+        `value, low, high (measure, module, language)`, all languages together as `pooled`, with the
+        number of the layer and the kind of module (`block` for the whole layer) as coordinates on
+        `module`. The measures: `accumulated_error`, `local_error` (both 0 to infinity, higher is
+        worse preserved) and `amplification`, their ratio: above 1 where error is inherited.
 
     Raises:
         InputError: the models are not of one architecture.
 
     Notes:
-        Modules are the linear layers of every block, what holds at least three of them (attention, gated feed-forward
-        parts), and the block itself. After the figures of O' Neill and Dutta 2023, arXiv 2307.05972; the formulas are
-        ours. Padding is left out, special tokens count. A module that computes what the original's does has a local
-        error of 0 and no amplification.
+        Modules are the linear layers of every block, what holds at least three of them (attention,
+        gated feed-forward parts), and the block itself. After the figures of O' Neill and Dutta
+        2023, arXiv 2307.05972; the formulas are ours. Padding is left out, special tokens count. A
+        module that computes what the original's does has a local error of 0 and no amplification.
+
+    See also:
+        `drift`, `loyalty`.
 
     Example:
         >>> import compress, probes
@@ -96,12 +84,31 @@ def module_error(
         ['accumulated_error', 'local_error', 'amplification']
     """
     corpus = check_corpus(corpus)
+    # One number a text stands for its states: what is drawn is texts.
+    reps = from_arrays(np.zeros((len(corpus), 1)), id=list(corpus["id"]), language=list(corpus["language"]))
     if names is None:
         one, two = map(name_of, (base, other))
         names = one, two
+    run = Run(
+        reps.assign_attrs(model=names[1]),
+        sample(reps, draws=draws, seed=seed),
+        base=reps.assign_attrs(model=names[0]),
+        progress=progress,
+        corpus=corpus,
+        models=(base, other, tokenizer),
+        settings=settings,
+    )
+    return _measured(run)
+
+
+def _measured(run: Run) -> xr.Dataset:
+    assert run.models is not None  # it needs models to run
+    assert run.base is not None
+    (base, other, tokenizer), corpus = run.models, run.corpus
+    names = str(run.base.attrs["model"]), str(run.reps.attrs["model"])
     for model, name in zip((base, other), names, strict=True):
         check_fit(embedding_rows(model), tokenizer, name)
-    where, batches = batches_of(base, tokenizer, corpus, names[0], **settings)
+    where, batches = batches_of(base, tokenizer, corpus, names[0], **run.settings)
     bodies = [body_of(m) for m in (base, other)]
     modules = _modules(bodies[0])
     theirs: dict[str, Any] = dict(bodies[1].named_modules())
@@ -116,7 +123,7 @@ def module_error(
     sums = np.zeros((3, len(corpus), len(modules)))
     with evaluating(base, where), evaluating(other, where), torch.inference_mode():
         kept: list[str] = []
-        bar = tqdm(total=len(corpus), desc="module errors", unit="text", disable=not progress)
+        bar = tqdm(total=len(corpus), desc="module errors", unit="text", disable=not run.progress)
         for rows, inputs in batches():
             mask = inputs["attention_mask"].bool()
             first, second = _run(bodies[0], modules, inputs), _run(bodies[1], modules, inputs)
@@ -139,7 +146,7 @@ def module_error(
             bar.update(len(rows))
         bar.close()
     found = [modules.index(m) for m in kept]
-    return _results(corpus, sums[:, :, found], kept, names, draws, seed)
+    return _results(run, sums[:, :, found], kept)
 
 
 def _modules(body: torch.nn.Module) -> list[str]:
@@ -212,14 +219,10 @@ def _sizes(compared: list[torch.Tensor], mask: torch.Tensor) -> np.ndarray:
     return torch.stack(out).cpu().numpy()
 
 
-def _results(
-    corpus: datasets.Dataset, sums: np.ndarray, modules: list[str], names: tuple[str, str], draws: int, seed: int
-) -> xr.Dataset:
-    # One number a text stands for its states: what is drawn is texts.
-    reps = from_arrays(np.zeros((len(corpus), 1)), id=list(corpus["id"]), language=list(corpus["language"]))
-    drawn = sample(reps, draws=draws, seed=seed, labels=False)
-    reps.attrs["model"] = names[1]
-    found: dict[str, dict[str, np.ndarray]] = {k: {} for k in ("accumulated_error", "local_error", "amplification")}
+def _results(run: Run, sums: np.ndarray, modules: list[str]) -> xr.Dataset:
+    assert run.base is not None
+    reps, drawn, original = run.reps, run.sample, str(run.base.attrs["model"])
+    found: dict[str, dict[str, np.ndarray]] = {p.name: {} for p in MODULE_ERROR}
     for group in [*drawn.languages, POOLED]:
         rows = drawn.group(group)
         w = drawn.weights[:, drawn.ids[rows]].astype(np.float64)
@@ -240,13 +243,13 @@ def _results(
             result(
                 reps,
                 drawn,
-                found[about["probe"]],
-                about | {"other_model": names[0]},
-                bounds=(0, np.inf),
+                found[probe.name],
+                probe.about() | {"other_model": original},
+                bounds=probe.bounds,
                 over=over,
                 missing=missing,
             )
-            for about in (_ACCUMULATED, _LOCAL, _AMPLIFICATION)
+            for probe in MODULE_ERROR
         ]
     )
     # Layer l is what block l gives; layer 0 is the embeddings.
@@ -254,3 +257,42 @@ def _results(
         layer=("module", [int(p.group(1)) + 1 for p in places if p]),
         kind=("module", as_strings([p.group(2) or "block" for p in places if p])),
     )
+
+
+_ACCUMULATED = Probe(
+    name="accumulated_error",
+    title="accumulated error",
+    family="module_error",
+    estimator="mean |a - b| / mean |a| of a module's outputs a in the original and b in the compressed model",
+    range="0 to infinity; 0 where nothing has changed",
+    bounds=(0, np.inf),
+    better="lower",
+    higher_is="worse preserved",
+    unchanged_by=("common scale", "order"),
+    paper="O' Neill and Dutta 2023 (self-distilled quantization), arXiv 2307.05972",
+    needs=("another model", "models to run", "models of one architecture"),
+    compares=True,
+    unchanged=0.0,
+    interval=LARGE,
+    measure=_measured,
+)
+MODULE_ERROR = (
+    _ACCUMULATED,
+    replace(
+        _ACCUMULATED,
+        name="local_error",
+        title="local error",
+        estimator="mean |a - b| / mean |a|, b from the compressed module on the inputs that the original's gets",
+    ),
+    replace(
+        _ACCUMULATED,
+        name="amplification",
+        title="amplification of error",
+        estimator="accumulated error / local error",
+        range="0 to infinity; above 1 where error is inherited from the modules before",
+        better="",
+        higher_is="more inherited",
+        unchanged_by=("shift", "common scale", "order"),
+        unchanged=1.0,
+    ),
+)

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import product
-from typing import NamedTuple, overload
+from typing import Any, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -17,6 +17,7 @@ from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from probes.errors import InputError
+from probes.measures.probe import Probe, Run
 from probes.results.draws import POOLED, sample
 from probes.results.intervals import linearised
 from probes.results.result import result
@@ -31,18 +32,17 @@ _MANY = 5 * 10**9  # multiplications, from which on products of float32 states a
 _Values = tuple[np.ndarray, np.ndarray]  # (layer, other layer), and what each example does to it, (example, ..., ...)
 
 
-@dataclass(frozen=True)
-class Measure:
+@dataclass(frozen=True, kw_only=True)
+class Measure(Probe):
     """What a measure of similarity is, as data."""
 
-    estimator: str
-    kind: str  # "similarity" or "distance"
-    bounds: tuple[float, float]
-    range: str
-    symmetric: bool
-    unchanged_by: str
-    paper: str
-    fewest: int  # examples a language
+    symmetric: bool = True
+    fewest: int = 2  # examples a language
+
+    @property
+    def kind(self) -> str:
+        """Whether it is a similarity or a distance."""
+        return "similarity" if self.better == "higher" else "distance"
 
 
 def similarity_of(measure: str) -> Measure:
@@ -50,81 +50,6 @@ def similarity_of(measure: str) -> Measure:
     if measure not in MEASURES:
         raise InputError(f"measure={measure!r} is not known; choose one of {', '.join(map(repr, MEASURES))}")
     return MEASURES[measure]
-
-
-_ROTATION = "rotation, shift and common scale of either, order of the examples"
-MEASURES = {
-    "cka": Measure(
-        "linear CKA, biased (V-statistic)",
-        "similarity",
-        (0, 1),
-        "0 to 1; above 0 by chance where examples are few",
-        True,
-        _ROTATION,
-        "Kornblith, Norouzi, Lee, Hinton 2019, arXiv 1905.00414",
-        2,
-    ),
-    "cka_debiased": Measure(
-        "linear CKA, debiased (U-statistic)",
-        "similarity",
-        (-1, 1),
-        "-1 to 1; around 0, also below, where there is nothing in common",
-        True,
-        _ROTATION,
-        "Song, Smola, Gretton, Bedo, Borgwardt 2012; Nguyen, Raghu, Kornblith 2021, arXiv 2010.15327",
-        4,
-    ),
-    "procrustes": Measure(
-        "angular orthogonal Procrustes distance: arccos(|X'Y|_* / (|X| |Y|)), a metric",
-        "distance",
-        (0, np.pi / 2),
-        "0 to pi / 2; below pi / 2 by chance where examples are few",
-        True,
-        _ROTATION,
-        "Williams, Kunz, Kornblith, Linderman 2021, arXiv 2110.14739",
-        2,
-    ),
-    "svcca": Measure(
-        f"mean canonical correlation of the directions that explain {_VARIANCE:.0%} of the variance",
-        "similarity",
-        (0, 1),
-        "0 to 1; above 0 by chance where examples are few",
-        True,
-        _ROTATION,
-        "Raghu, Gilmer, Yosinski, Sohl-Dickstein 2017, arXiv 1706.05806",
-        3,
-    ),
-    "pwcca": Measure(
-        f"canonical correlations weighted by their share in the first model, of the {_VARIANCE:.0%} directions",
-        "similarity",
-        (0, 1),
-        "0 to 1; above 0 by chance where examples are few",
-        False,
-        f"{_ROTATION} (the weights: not rotation of the first)",
-        "Morcos, Raghu, Bengio 2018, arXiv 1806.05759",
-        3,
-    ),
-    "rsa": Measure(
-        "Spearman correlation of the Euclidean distances of all pairs of examples",
-        "similarity",
-        (-1, 1),
-        "-1 to 1; 0 where there is nothing in common",
-        True,
-        _ROTATION,
-        "Kriegeskorte, Mur, Bandettini 2008",
-        4,
-    ),
-    "neighbour_overlap": Measure(
-        f"share of the {NEIGHBOURS} nearest neighbours by cosine that both have",
-        "similarity",
-        (0, 1),
-        f"0 to 1; chance is {NEIGHBOURS} / (n - 1)",
-        True,
-        "rotation, common scale and length of each vector of either, order of the examples (not shift)",
-        "no single source",
-        NEIGHBOURS + 1,
-    ),
-}
 
 
 @overload
@@ -185,14 +110,18 @@ def similarity(
         >>> round(similarity(x, 2 * x[:, ::-1] + 1), 6)
         1.0
     """
-    about = similarity_of(measure)
+    similarity_of(measure)
     if not isinstance(x, xr.Dataset):
         return _on_arrays(x, y, measure)
     if y is not None and not isinstance(y, xr.Dataset):
         raise InputError(f"expected Representations beside Representations; found {type(y).__name__}")
+    return _measured(measure, Run(x, sample(x, draws=draws, seed=seed), base=y, seed=seed))
+
+
+def _measured(measure: str, run: Run) -> xr.Dataset:
+    about, x, y, drawn = MEASURES[measure], run.reps, run.base, run.sample
     other = x if y is None else aligned(x, y)
     check_enough(x, about.fewest, measure)
-    drawn = sample(x, draws=draws, seed=seed, labels=False)
     statistics: dict[str, np.ndarray] = {}
     n: dict[str, int] = {}
     reasons: dict[tuple[str, int, str], str] = {}
@@ -204,19 +133,13 @@ def similarity(
             break
         rows = drawn.group(group)
         if measure == "rsa":
-            rows = _some(rows, drawn.ids, x["language"].values, seed)
+            rows = _some(rows, drawn.ids, x["language"].values, run.seed)
         n[group] = len(rows)
         value, influence = layers_between(x, None if y is None else other, rows, measure, reasons, group)
         statistics[group] = linearised(value, influence, drawn.ids[rows], drawn.weights, about.bounds)
-    attributes = {
-        "probe": measure,
-        "estimator": about.estimator,
+    attributes = about.about() | {
         "kind": about.kind,
-        "range": about.range,
-        "higher_is": "more alike" if about.kind == "similarity" else "less alike",
         "symmetric": about.symmetric,
-        "unchanged_by": about.unchanged_by,
-        "paper": about.paper,
         "other_model": other.attrs.get("model", "?"),
     }
     over = {"layer": x["layer"].values, "other_layer": other["layer"].values}
@@ -572,4 +495,104 @@ _FUNCTIONS: dict[str, Callable[[_Layers, _Layers | None], _Values]] = {
     "pwcca": partial(_by_pair, _main_scores, partial(_canonical, weighted=True), False),
     "rsa": partial(_by_pair, _ranks, _rank_correlation, True),
     "neighbour_overlap": partial(_by_pair, _neighbours, _overlap, True),
+}
+
+
+def _declared(name: str, **about: Any) -> Measure:
+    return Measure(
+        name=name,
+        family="similarity",
+        compares=True,
+        measure=partial(_measured, name),
+        check=lambda run: check_enough(run.reps, MEASURES[name].fewest, name),
+        **about,
+    )
+
+
+_EITHER = ("rotation of either", "shift of either", "common scale of either", "order")
+_SIMILAR: dict[str, Any] = {
+    "better": "higher",
+    "higher_is": "more alike",
+    "range": "0 to 1; above 0 by chance where examples are few",
+    "bounds": (0, 1),
+    "unchanged_by": _EITHER,
+}
+MEASURES = {
+    measure.name: measure
+    for measure in (
+        _declared(
+            "cka",
+            **_SIMILAR,
+            title="CKA",
+            estimator="linear CKA, biased (V-statistic)",
+            paper="Kornblith, Norouzi, Lee, Hinton 2019, arXiv 1905.00414",
+            needs=("two texts in every language",),
+            default=True,
+        ),
+        _declared(
+            "cka_debiased",
+            **_SIMILAR
+            | {"range": "-1 to 1; around 0, also below, where there is nothing in common", "bounds": (-1, 1)},
+            title="CKA, debiased",
+            estimator="linear CKA, debiased (U-statistic)",
+            paper="Song, Smola, Gretton, Bedo, Borgwardt 2012; Nguyen, Raghu, Kornblith 2021, arXiv 2010.15327",
+            fewest=4,
+        ),
+        _declared(
+            "procrustes",
+            title="Procrustes distance",
+            estimator="angular orthogonal Procrustes distance: arccos(|X'Y|_* / (|X| |Y|)), a metric",
+            range="0 to pi / 2; below pi / 2 by chance where examples are few",
+            bounds=(0, np.pi / 2),
+            better="lower",
+            higher_is="less alike",
+            unchanged_by=_EITHER,
+            unchanged=0.0,
+            paper="Williams, Kunz, Kornblith, Linderman 2021, arXiv 2110.14739",
+        ),
+        _declared(
+            "svcca",
+            **_SIMILAR,
+            title="SVCCA",
+            estimator=f"mean canonical correlation of the directions that explain {_VARIANCE:.0%} of the variance",
+            paper="Raghu, Gilmer, Yosinski, Sohl-Dickstein 2017, arXiv 1706.05806",
+            fewest=3,
+        ),
+        _declared(
+            "pwcca",
+            **_SIMILAR
+            | {"unchanged_by": ("rotation of the second", "shift of either", "common scale of either", "order")},
+            title="PWCCA",
+            estimator="canonical correlations weighted by their share in the first model, of the "
+            f"{_VARIANCE:.0%} directions",
+            paper="Morcos, Raghu, Bengio 2018, arXiv 1806.05759",
+            symmetric=False,
+            fewest=3,
+        ),
+        _declared(
+            "rsa",
+            **_SIMILAR | {"range": "-1 to 1; 0 where there is nothing in common", "bounds": (-1, 1)},
+            title="RSA",
+            estimator="Spearman correlation of the Euclidean distances of all pairs of examples",
+            paper="Kriegeskorte, Mur, Bandettini 2008",
+            fewest=4,
+        ),
+        _declared(
+            "neighbour_overlap",
+            **_SIMILAR
+            | {
+                "range": f"0 to 1; chance is {NEIGHBOURS} / (n - 1)",
+                "unchanged_by": (
+                    "rotation of either",
+                    "common scale of either",
+                    "length of each vector of either",
+                    "order",
+                ),
+            },
+            title="shared neighbours",
+            estimator=f"share of the {NEIGHBOURS} nearest neighbours by cosine that both have",
+            paper="no single source",
+            fewest=NEIGHBOURS + 1,
+        ),
+    )
 }

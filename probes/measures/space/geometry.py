@@ -5,7 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
-from typing import overload
+from typing import Any, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -13,10 +13,11 @@ import xarray as xr
 from threadpoolctl import threadpool_limits
 
 from probes.errors import InputError, LayerscopeWarning
+from probes.measures.probe import LARGE, THIS_SIZE, Probe, Run
 from probes.results.draws import POOLED, Sample, sample
 from probes.results.intervals import linearised
 from probes.results.result import result, stack_measures
-from probes.states.representations import from_arrays, states
+from probes.states.representations import check_enough, from_arrays, states
 
 FEWEST_IDS = 4  # an unbiased square of a covariance takes four sentences
 KEPT = 0.9  # of the ratios of distances; the larger ones count as at least that large
@@ -27,53 +28,6 @@ _STEP = 0.25
 _RIDGES = np.exp(np.arange(np.log(1e-9), np.log(1e8), _STEP))  # in units of the trace of the covariance
 _ATOMS = 64
 _GUESSED = np.log(2)  # the most of an effective rank that may be extrapolated
-_COVARIANCE = {"probe": "", "unchanged_by": "rotation, shift, common scale, order (not length of each vector)"}
-_MEASURES = {
-    "mean_cosine_of_pairs": {
-        "estimator": "mean cosine of all pairs of different sentences",
-        "range": "-1 to 1; 0 where directions are spread evenly, 1 where all are the same",
-        "higher_is": "narrower cone",
-        "unchanged_by": "rotation, common scale, length of each vector, order (not shift)",
-        "paper": "Ethayarajh 2019, arXiv 1909.00512",
-    },
-    "iso_score": _COVARIANCE
-    | {
-        "estimator": "IsoScore = (participation ratio - 1) / (features - 1), from unbiased sums over sentences",
-        "range": "0 to 1; 1 where the variance is equal in all directions; an estimate may lie a little outside",
-        "higher_is": "more isotropic",
-        "paper": "Rudman, Gillman, Rayne, Eickhoff 2022, arXiv 2108.07344",
-    },
-    "effective_rank": _COVARIANCE
-    | {
-        "estimator": "exp of the entropy of the eigenvalues of the covariance, corrected for the number of sentences",
-        "range": "1 to the number of features",
-        "higher_is": "more dimensions",
-        "paper": "Roy, Vetterli 2007, EUSIPCO (of singular values there); the correction is our own, after Silverstein "
-        "1995",
-    },
-    "participation_ratio": _COVARIANCE
-    | {
-        "estimator": "trace(S)^2 / trace(S^2) of the covariance S, from unbiased sums over sentences",
-        "range": "1 to the number of features; an estimate may lie a little outside",
-        "higher_is": "more dimensions",
-        "paper": "Himeno, Yamada 2014, J. Multivariate Analysis 130 (the unbiased sums)",
-    },
-    "intrinsic_dimension": _COVARIANCE
-    | {
-        "estimator": "TwoNN by maximum likelihood, the largest tenth of the ratios censored, within each language",
-        "range": "0 to infinity",
-        "higher_is": "more dimensions",
-        "paper": "Facco, d'Errico, Rodriguez, Laio 2017, arXiv 1803.06992",
-    },
-    "norm": {
-        "estimator": "mean Euclidean norm",
-        "range": "0 to infinity",
-        "higher_is": "longer vectors",
-        "unchanged_by": "rotation, order (not shift, not common scale)",
-        "paper": "no single source",
-    },
-}
-GEOMETRY = tuple(_MEASURES)
 _NONE_VARY = "undefined here (0/0), as for states that are all equal"
 
 
@@ -156,20 +110,23 @@ def geometry(x: xr.Dataset | npt.ArrayLike, *, draws: int = 200, seed: int = 0) 
     """
     if not isinstance(x, xr.Dataset):
         reps = from_arrays(x)
-        drawn = sample(reps, draws=2, seed=0, labels=False)
+        drawn = sample(reps, draws=2, seed=0)
         found = _found(reps, replace(drawn, weights=drawn.weights[:1]))
-        return {name: float(found.statistics[name][reps["language"].values[0]][0, 0]) for name in _MEASURES}
-    drawn = sample(x, draws=draws, seed=seed, labels=False)
+        return {name: float(found.statistics[name][reps["language"].values[0]][0, 0]) for name in GEOMETRY}
+    return _measured(x, sample(x, draws=draws, seed=seed))
+
+
+def _measured(x: xr.Dataset, drawn: Sample) -> xr.Dataset:
     found = _found(x, drawn)
     results = []
-    for name, about in _MEASURES.items():
+    for name, probe in GEOMETRY.items():
         reasons = {k[1:]: v for k, v in found.reasons.items() if k[0] == name}
         results.append(
             result(
                 x,
                 drawn,
                 found.statistics[name],
-                about | {"probe": name},
+                probe.about(),
                 missing=lambda at, language, reasons=reasons: reasons[at[0], language],  # type: ignore[misc]
             )
         )
@@ -213,7 +170,7 @@ def _found(reps: xr.Dataset, drawn: Sample) -> _Found:
     if len(groups) > 1:
         groups[POOLED] = drawn.group(POOLED)
     shape = (len(drawn.weights), reps.sizes["layer"])
-    out = _Found({name: {group: np.full(shape, np.nan) for group in groups} for name in _MEASURES}, {})
+    out = _Found({name: {group: np.full(shape, np.nan) for group in groups} for name in GEOMETRY}, {})
     copies = []
     for layer in range(reps.sizes["layer"]):
         ratios = []
@@ -239,7 +196,7 @@ def _found(reps: xr.Dataset, drawn: Sample) -> _Found:
             f"intrinsic_dimension of model {reps.attrs.get('model', '?')} leaves out rows that are copies of another: "
             f"{'; '.join(copies[:5])}{f'; and at {len(copies) - 5} more places' if len(copies) > 5 else ''}",
             LayerscopeWarning,
-            stacklevel=3,
+            stacklevel=4,
         )
     if len(drawn.languages) == 1:
         only = drawn.languages[0]
@@ -252,7 +209,7 @@ def _found(reps: xr.Dataset, drawn: Sample) -> _Found:
 def _measure(x: np.ndarray, ids: np.ndarray, weights: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Return all measures but the intrinsic dimension of states sorted by id, a value a row of weights, and reasons."""
     nan = np.full(len(weights), np.nan)
-    names = [name for name in _MEASURES if name != "intrinsic_dimension"]
+    names = [name for name in GEOMETRY if name != "intrinsic_dimension"]
     if bad := int((~np.isfinite(x).all(axis=1)).sum()):
         return dict.fromkeys(names, nan), dict.fromkeys(names, f"{bad} rows are not finite")
     there, starts, counts = np.unique(ids, return_index=True, return_counts=True)
@@ -512,3 +469,80 @@ def _dimension(
     value = (seen.sum() - 1) / capped.sum()
     influence = seen / seen.mean() - capped / capped.mean()
     return np.exp(linearised(np.array(np.log(value)), influence, ids, weights, (-np.inf, np.inf))), ""
+
+
+def _declared(name: str, **about: Any) -> Probe:
+    return Probe(
+        name=name,
+        family="geometry",
+        measure=_of_run,
+        check=_check,
+        **{"unchanged_by": ("rotation", "shift", "common scale", "order"), "interval": LARGE} | about,
+    )
+
+
+def _of_run(run: Run) -> xr.Dataset:
+    return _measured(run.reps, run.sample)
+
+
+def _check(run: Run) -> None:
+    check_enough(run.reps, FEWEST_IDS, "geometry")
+
+
+GEOMETRY = {
+    probe.name: probe
+    for probe in (
+        _declared(
+            "mean_cosine_of_pairs",
+            title="mean cosine of pairs",
+            estimator="mean cosine of all pairs of different sentences",
+            range="-1 to 1; 0 where directions are spread evenly, 1 where all are the same",
+            higher_is="narrower cone",
+            unchanged_by=("rotation", "common scale", "length of each vector", "order"),
+            paper="Ethayarajh 2019, arXiv 1909.00512",
+        ),
+        _declared(
+            "iso_score",
+            title="IsoScore",
+            estimator="IsoScore = (participation ratio - 1) / (features - 1), from unbiased sums over sentences",
+            range="0 to 1; 1 where the variance is equal in all directions; an estimate may lie a little outside",
+            higher_is="more isotropic",
+            paper="Rudman, Gillman, Rayne, Eickhoff 2022, arXiv 2108.07344",
+        ),
+        _declared(
+            "effective_rank",
+            title="effective rank",
+            estimator="exp of the entropy of the eigenvalues of the covariance, corrected for the number of sentences",
+            range="1 to the number of features",
+            higher_is="more dimensions",
+            paper="Roy, Vetterli 2007, EUSIPCO (of singular values there); the correction is our own, after "
+            "Silverstein 1995",
+        ),
+        _declared(
+            "participation_ratio",
+            title="participation ratio",
+            estimator="trace(S)^2 / trace(S^2) of the covariance S, from unbiased sums over sentences",
+            range="1 to the number of features; an estimate may lie a little outside",
+            higher_is="more dimensions",
+            paper="Himeno, Yamada 2014, J. Multivariate Analysis 130 (the unbiased sums)",
+        ),
+        _declared(
+            "intrinsic_dimension",
+            title="intrinsic dimension (TwoNN)",
+            estimator="TwoNN by maximum likelihood, the largest tenth of the ratios censored, within each language",
+            range="0 to infinity",
+            higher_is="more dimensions",
+            paper="Facco, d'Errico, Rodriguez, Laio 2017, arXiv 1803.06992",
+            interval=THIS_SIZE,
+        ),
+        _declared(
+            "norm",
+            title="length",
+            estimator="mean Euclidean norm",
+            range="0 to infinity",
+            higher_is="longer vectors",
+            unchanged_by=("rotation", "order"),
+            paper="no single source",
+        ),
+    )
+}

@@ -10,7 +10,7 @@ from probes.results.result import split_measures
 
 
 def drawn(**options):
-    return sample(planted(np.random.default_rng(0), ids=30, **options), draws=100, seed=0, labels=True)
+    return sample(planted(np.random.default_rng(0), ids=30, **options), draws=100, seed=0)
 
 
 def test_every_draw_has_as_many_ids_as_the_sample_and_every_id_is_drawn_equally_often():

@@ -4,7 +4,7 @@ import xarray as xr
 from planted import planted
 
 import probes
-from probes.measures.classes.variability import best_layer
+from probes.measures.classes.best_layer import best_layer
 
 
 def layers(distances, seed=0, ids=120, languages=2):

@@ -11,6 +11,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import Pipeline
 
 import probes
+from probes.measures.classes.folds import groups
 from probes.measures.classes.linear_probe import SHUFFLES, STRENGTHS, linear_probe
 from probes.results.draws import sample
 from probes.results.intervals import interval
@@ -271,7 +272,7 @@ def test_where_all_are_right_the_interval_is_the_exact_one():
 @pytest.mark.parametrize("accuracy", [0.6, 0.9])
 def test_the_interval_holds_the_accuracy_as_often_as_it_says(n, accuracy):
     right = (np.random.default_rng(0).random((n, 800)) < accuracy).astype(float)
-    weights = sample(probes.from_arrays(np.zeros((n, 1))), draws=200, seed=0, labels=False).weights
+    weights = sample(probes.from_arrays(np.zeros((n, 1))), draws=200, seed=0).weights
     found = MODULE._weighed(right, np.arange(n), weights)
     low, high = interval(found[0], found[1:])
     inside = (low <= accuracy) & (accuracy <= high) | (right.mean(axis=0) == 1)  # then it is the exact one
@@ -507,5 +508,5 @@ def test_fits_that_do_not_converge_are_named(monkeypatch):
 def test_folds_hold_every_class_where_each_has_five_ids():
     y = np.repeat(np.arange(4), [5, 7, 11, 30])
     for seed in range(10):
-        folds = MODULE._groups(5, seed).split(y, y, np.arange(len(y)))
+        folds = groups(5, seed).split(y, y, np.arange(len(y)))
         assert all(np.unique(y[test]).tolist() == [0, 1, 2, 3] for _, test in folds)

@@ -6,8 +6,9 @@ from scipy.spatial.distance import jensenshannon
 
 import compress
 import probes
+from probes.measures.fidelity.accuracy import accuracy
 from probes.measures.fidelity.drift import drift
-from probes.measures.fidelity.loyalty import accuracy, divergence, loyalty
+from probes.measures.fidelity.loyalty import divergence, loyalty
 
 
 @pytest.fixture

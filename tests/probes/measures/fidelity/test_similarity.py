@@ -246,7 +246,7 @@ def test_unchanged_by_what_it_says_it_ignores(rng, measure, change, pair):
         "scale": (x, 3.7 * y),
         "order": (x[order], y[order]),
     }[change]
-    ignores = change in MEASURES[measure].unchanged_by.split("(not ")[0]
+    ignores = any(change in stated for stated in MEASURES[measure].unchanged_by)
     near = similarity(*moved, measure=measure) == pytest.approx(similarity(x, y, measure=measure), abs=1e-9)
     assert near == ignores
 
@@ -342,7 +342,7 @@ def test_draws_take_translations_together():
 
 def test_draws_are_those_of_other_probes():
     x, y = (probes.from_arrays(z) for z in layered(np.random.default_rng(4), 30, 2))
-    assert similarity(x, y).attrs["resampling"] == sample(x, draws=200, seed=0, labels=False).key
+    assert similarity(x, y).attrs["resampling"] == sample(x, draws=200, seed=0).key
     np.testing.assert_array_equal(similarity(x, y, seed=5).draws, similarity(x, y, seed=5).draws)
     assert not np.array_equal(similarity(x, y, seed=5).draws, similarity(x, y, seed=6).draws)
 

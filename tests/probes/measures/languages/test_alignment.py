@@ -149,14 +149,14 @@ def test_where_all_are_right_the_interval_is_the_exact_binomial_one(probe):
 def test_blocks_of_similarities_give_the_same_as_one(probe, monkeypatch):
     x, y = translations()
     whole = probe(x, y)
-    monkeypatch.setattr("probes.measures.languages.alignment._ENTRIES", 7 * len(x))
+    monkeypatch.setattr("probes.measures.languages.neighbours._ENTRIES", 7 * len(x))
     assert probe(x, y) == pytest.approx(whole, rel=1e-12)
 
 
 def test_blocks_of_rows_give_the_same_gap_as_one(monkeypatch):
     x, y = translations()
     whole = probes.alignment_gap(x, y)
-    monkeypatch.setattr("probes.measures.languages.alignment.BLOCK", 7)
+    monkeypatch.setattr("probes.measures.languages.alignment_gap.BLOCK", 7)
     assert probes.alignment_gap(x, y) == pytest.approx(whole, rel=1e-12)
 
 

@@ -303,7 +303,7 @@ def test_rows_in_another_order_give_the_same_intervals():
 def test_draws_of_norm_and_mean_cosine_are_those_of_sentences_drawn_again():
     reps = planted(np.random.default_rng(0), ids=12, languages=2)
     out = geometry(reps, draws=5, seed=3)
-    drawn = sample(reps, draws=5, seed=3, labels=False)
+    drawn = sample(reps, draws=5, seed=3)
     x, ids = reps.hidden[0].values, drawn.ids
     for draw in range(5):
         rows = np.repeat(np.arange(24), drawn.weights[1 + draw, ids])

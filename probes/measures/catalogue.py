@@ -1,0 +1,57 @@
+"""All probes, in the order in which tables and figures show them. A new one is a file and a line here.
+
+What is measured where nothing is asked for, and what is asked for together, is read from the declarations.
+"""
+
+from __future__ import annotations
+
+from probes.measures.attribution.representers import REPRESENTER_SUPPORT
+from probes.measures.classes.best_layer import BEST_LAYER
+from probes.measures.classes.class_separability import CLASS_SEPARABILITY
+from probes.measures.classes.linear_probe import LINEAR_PROBE
+from probes.measures.classes.snr import SNR
+from probes.measures.classes.variability import VARIABILITY
+from probes.measures.fidelity.accuracy import ACCURACY
+from probes.measures.fidelity.drift import DRIFT
+from probes.measures.fidelity.loyalty import LOYALTY
+from probes.measures.fidelity.module_error import MODULE_ERROR
+from probes.measures.fidelity.similarity import MEASURES
+from probes.measures.languages.alignment_gap import ALIGNMENT_GAP
+from probes.measures.languages.margin_retrieval import MARGIN_RETRIEVAL
+from probes.measures.languages.retrieval import RETRIEVAL
+from probes.measures.probe import Probe
+from probes.measures.space.geometry import GEOMETRY
+
+PROBES: tuple[Probe, ...] = (
+    CLASS_SEPARABILITY,
+    VARIABILITY,
+    SNR,
+    RETRIEVAL,
+    MARGIN_RETRIEVAL,
+    ALIGNMENT_GAP,
+    *DRIFT,
+    *LOYALTY,
+    *MEASURES.values(),
+    *GEOMETRY.values(),
+    *LINEAR_PROBE,
+    *MODULE_ERROR,
+    ACCURACY,
+    BEST_LAYER,
+    REPRESENTER_SUPPORT,
+)
+
+
+def by_name() -> dict[str, Probe]:
+    """Return all probes by their names, in the order of the catalogue."""
+    return {probe.name: probe for probe in PROBES}
+
+
+def families() -> dict[str, tuple[str, ...]]:
+    """Return the names of the probes that can be asked for together, by the name of their family."""
+    names = dict.fromkeys(probe.family for probe in PROBES if probe.family)
+    return {name: tuple(probe.name for probe in PROBES if probe.family == name) for name in names}
+
+
+def defaults() -> list[str]:
+    """Return the names of the probes that are measured where nothing is asked for."""
+    return [probe.name for probe in PROBES if probe.default]

@@ -1,0 +1,147 @@
+"""Which probes models and corpus allow, and what to do about the others."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import chain
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from probes.errors import InputError, LayerscopeWarning
+from probes.measures import catalogue
+from probes.measures.probe import Probe, Run
+from probes.models.facts import classifies
+from probes.states.predictions import class_names
+
+
+@dataclass(frozen=True)
+class Need:
+    """What probes cannot do without: what to give, and whether a run that did not ask for them says what it lacks."""
+
+    fix: str
+    said: bool = False
+
+
+NEEDS = {
+    "logits": Need("models for sequence classification, with their heads"),
+    "labels": Need("a corpus with a column 'label'", said=True),
+    "labels or logits": Need("a corpus with a column 'label', or models for sequence classification"),
+    "pivot": Need("pivot=... (--pivot), a language of the corpus", said=True),
+    "pivot or one language": Need("pivot=... (--pivot), a language of the corpus", said=True),
+    "classes named as the labels are": Need(
+        "names to the classes in model.config.id2label, or their numbers as labels", said=True
+    ),
+    "another model": Need("at least two models"),
+    "models of one width": Need(
+        "models whose states have the same number of features, or measure similarity instead", said=True
+    ),
+    "models of the same classes": Need(
+        "models whose config.id2label names the same classes in the same order", said=True
+    ),
+    "models to run": Need("models or checkpoints in place of Representations"),
+    "models of one architecture": Need("models of one type, depth and width"),
+    "splits": Need("a corpus with a column 'split' that holds 'train' and 'test'"),
+    "two texts in every language": Need("more texts, or drop the language", said=True),
+}
+
+
+def choose(asked: Sequence[str] | None, run: Run, models: Mapping[str, Any], *, heads: bool) -> list[Probe]:
+    """Return the probes to measure, checked against models and examples; those that these do not allow are left out.
+
+    Args:
+        asked: names of probes and families; by default those that the catalogue measures by default.
+        run: the examples, without states.
+        models: name -> a model, the configuration of one, or Representations.
+        heads: whether the heads of models run; where modules are captured by name, they do not.
+
+    Raises:
+        InputError: a name is unknown; what was asked for cannot be measured; the examples do not allow it.
+    """
+    probes, families = catalogue.by_name(), catalogue.families()
+    known = ", ".join([*families, *(name for name in probes if name not in families)])
+    if asked is not None and (isinstance(asked, str) or not asked):
+        raise InputError(f"probes={asked!r}: expected a list of names, out of {known}")
+    unknown = [name for name in asked or () if name not in probes and name not in families]
+    if unknown:
+        raise InputError(f"unknown probe {', '.join(map(repr, unknown))}; there are {known}")
+    names = chain.from_iterable(families.get(name, (name,)) for name in asked or catalogue.defaults())
+    chosen = [probes[name] for name in dict.fromkeys(names)]
+    there = _there(run, list(models.values()), heads)
+    said: list[str] = []
+    for what, need in NEEDS.items():
+        left_out = [p for p in chosen if what in p.needs and not there[what]]
+        listed = ", ".join(p.name for p in left_out)
+        if left_out and asked:
+            raise InputError(f"{listed} cannot be measured without {what}. Give {need.fix}")
+        if left_out and need.said:
+            said.append(f"no {what}: {listed} left out")
+        chosen = [p for p in chosen if p not in left_out]
+    if not chosen:
+        raise InputError("no probe is left to measure: give labels, or a pivot, or both")
+    for check in dict.fromkeys(p.check for p in chosen if p.check):
+        check(run)
+    for what in said:
+        warnings.warn(what, LayerscopeWarning, stacklevel=3)
+    return chosen
+
+
+def _there(run: Run, models: list[Any], heads: bool) -> dict[str, bool]:
+    """Which needs are met."""
+    logits = all(_has_logits(m) and (heads or isinstance(m, xr.Dataset)) for m in models)
+    labelled = bool(len(run.sample.label))
+    labels = {str(c) for c in run.sample.classes}
+    splits = set(run.reps["split"].values) if "split" in run.reps.coords else set()
+    return {
+        "logits": logits,
+        "labels": labelled,
+        "labels or logits": logits or labelled,
+        "pivot": run.pivot is not None,
+        "pivot or one language": run.pivot is not None or len(run.sample.languages) == 1,
+        "classes named as the labels are": not labelled or not logits or all(_knows(m, labels) for m in models),
+        "another model": len(models) > 1,
+        "models of one width": not heads or _one([_width(m) for m in models]),
+        "models of the same classes": not logits or _one([tuple(_classes(m)) for m in models]),
+        "models to run": not any(isinstance(m, xr.Dataset) for m in models),
+        "models of one architecture": _one([_architecture(m) for m in models]),
+        "splits": {"train", "test"} <= splits,
+        "two texts in every language": int(np.bincount(run.sample.language).min()) > 1,
+    }
+
+
+def _knows(model: Any, labels: set[str]) -> bool:
+    """Whether labels are the names or the numbers of a model's classes."""
+    classes = _classes(model)
+    return labels <= set(classes) or labels <= {str(i) for i in range(len(classes))}
+
+
+def _classes(model: Any) -> list[str]:
+    if isinstance(model, xr.Dataset):
+        return class_names(model)
+    return [str(c) for c in getattr(model, "config", model).id2label.values()]
+
+
+def _has_logits(model: Any) -> bool:
+    return "logits" in model if isinstance(model, xr.Dataset) else classifies(model)
+
+
+def _width(model: Any) -> int | None:
+    """Number of features of a model's states; None where that is not known before it has run."""
+    if isinstance(model, xr.Dataset):
+        return int(model.sizes["feature"])
+    return getattr(getattr(model, "config", model), "hidden_size", None)
+
+
+def _architecture(model: Any) -> tuple[object, ...] | None:
+    config = getattr(model, "config", model)
+    if isinstance(model, xr.Dataset):
+        return None
+    return tuple(getattr(config, k, None) for k in ("model_type", "num_hidden_layers", "hidden_size"))
+
+
+def _one(found: list[Any]) -> bool:
+    """Whether all that are known are the same."""
+    return len({f for f in found if f is not None}) < 2

@@ -1,0 +1,107 @@
+"""Alignment gap: how much closer do translations lie than other sentences?"""
+
+from __future__ import annotations
+
+from typing import overload
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from probes.measures.languages.pairs import UNCHANGED_BY, Pairs, checked, of_arrays, of_languages
+from probes.measures.probe import Probe, Run
+from probes.results.draws import sample
+from probes.states.representations import BLOCK
+
+
+@overload
+def alignment_gap(
+    x: xr.Dataset, translations: None = None, *, pivot: str, draws: int = 200, seed: int = 0
+) -> xr.Dataset: ...
+
+
+@overload
+def alignment_gap(
+    x: npt.ArrayLike, translations: npt.ArrayLike, *, pivot: None = None, draws: int = 200, seed: int = 0
+) -> float: ...
+
+
+def alignment_gap(
+    x: xr.Dataset | npt.ArrayLike,
+    translations: npt.ArrayLike | None = None,
+    *,
+    pivot: str | None = None,
+    draws: int = 200,
+    seed: int = 0,
+) -> xr.Dataset | float:
+    """Measure how much closer translations lie than other sentences: mean cosine of the ones minus that of the others.
+
+    -2 to 2, in practice 0 (no alignment) to 1; higher is better aligned.
+
+    Args:
+        x: Representations of parallel sentences, or an array (sentence, feature).
+        translations: (sentence, feature) in the same order, beside an array.
+        pivot: the language that every other one is compared with.
+        draws, seed: of the bootstrap by sentence id.
+
+    Returns:
+        As `retrieval`, but a difference of cosines.
+
+    Raises:
+        InputError: the pivot is unknown; a language shares fewer than 2 ids with it.
+
+    Notes:
+        All pairs of different sentences are averaged, by products of sums; in the draws too, pairs
+        of one sentence with itself are left out of the second mean. Memory does not grow with the
+        corpus.
+
+    See also:
+        `retrieval`, `margin_retrieval`.
+
+    Example:
+        >>> x = np.eye(4)
+        >>> alignment_gap(x, x)
+        1.0
+    """
+    if not isinstance(x, xr.Dataset):
+        return of_arrays(_gap, "alignment_gap", 2, x, translations)
+    return _measured(Run(x, sample(x, draws=draws, seed=seed), pivot=pivot))
+
+
+def _gap(pairs: Pairs, weights: np.ndarray) -> np.ndarray:
+    right, own, n, squares = np.zeros((4, len(weights)))
+    sums = np.zeros((2, len(weights), pairs.features))
+    for i in range(0, pairs.size, BLOCK):
+        w = weights[:, i : i + BLOCK].astype(np.float64)
+        pair = list(pairs.read(slice(i, i + BLOCK)))
+        cosine = np.einsum("ij,ij->i", *pair)
+        right += w @ cosine
+        own += np.square(w) @ cosine
+        n += w.sum(axis=1)
+        squares += np.square(w).sum(axis=1)
+        for total in sums:
+            total += w @ pair.pop(0)  # popped, so that one piece is not kept while the next is read
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return right / n - (np.einsum("wd,wd->w", *sums) - own) / (n**2 - squares)
+
+
+def _measured(run: Run) -> xr.Dataset:
+    return of_languages(_gap, ALIGNMENT_GAP, run, 2)
+
+
+ALIGNMENT_GAP = Probe(
+    name="alignment_gap",
+    title="alignment gap",
+    family="alignment",
+    estimator="mean cosine of translations minus mean cosine of non-translations",
+    range="-2 to 2; 0 where translations lie no closer than others",
+    bounds=(-2, 2),
+    better="higher",
+    higher_is="better aligned",
+    unchanged_by=UNCHANGED_BY,
+    paper="no single source",
+    needs=("pivot",),
+    default=True,
+    measure=_measured,
+    check=checked("alignment_gap", 2),
+)

@@ -1,0 +1,116 @@
+"""What the probes of alignment share: sentences and their translations, paired with the pivot language by their id."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from probes.errors import InputError
+from probes.measures.probe import Probe, Run
+from probes.results.draws import POOLED
+from probes.results.result import result
+from probes.states.representations import directions
+
+UNCHANGED_BY = ("rotation", "common scale", "length of each vector", "order")
+
+
+class Pairs(NamedTuple):
+    """Sentences and their translations, in one order, read at unit length when they are needed."""
+
+    read: Callable[[slice], tuple[np.ndarray, np.ndarray]]
+    size: int
+    features: int
+
+    def all(self) -> tuple[np.ndarray, np.ndarray]:
+        """Return all sentences, and all translations: (sentence, feature) each."""
+        return self.read(slice(0, self.size))
+
+
+Statistic = Callable[[Pairs, np.ndarray], np.ndarray]  # of pairs, for every row of weights
+
+
+def of_arrays(statistic: Statistic, probe: str, fewest: int, x: npt.ArrayLike, y: npt.ArrayLike | None) -> float:
+    """Return the value of a statistic on two arrays (sentence, feature), without an interval."""
+    if y is None or np.shape(x) != np.shape(y) or np.ndim(x) != 2:
+        found = None if y is None else np.shape(y)
+        raise InputError(
+            "expected two arrays (sentence, feature) of one shape, translations in the same order; "
+            f"found {np.shape(x)} and {found}"
+        )
+    sides = [np.asarray(side) for side in (x, y)]
+    if 0 in sides[0].shape or any(side.dtype.kind not in "fiub" for side in sides):
+        raise InputError(f"expected arrays of numbers; found {sides[0].dtype} and {sides[1].dtype} {sides[0].shape}")
+    count, features = sides[0].shape
+    if count < fewest:
+        raise InputError(f"{probe}: expected at least {fewest} sentences; found {count}")
+    with np.errstate(invalid="ignore", divide="ignore"):
+        units = [z / np.linalg.norm(z, axis=1, keepdims=True) for z in (side.astype(np.float64) for side in sides)]
+    pairs = Pairs(lambda rows: (units[0][rows], units[1][rows]), count, features)
+    return float(statistic(pairs, np.ones((1, count), np.uint16))[0])
+
+
+def of_languages(statistic: Statistic, probe: Probe, run: Run, fewest: int) -> xr.Dataset:
+    """Return a statistic of every language against the pivot, at every layer, and their mean as `pooled`."""
+    reps, drawn, pivot = run.reps, run.sample, run.pivot
+    if pivot is None:
+        raise InputError("expected pivot=..., the language that every other one is compared with")
+    check_pivot(reps["id"].values, reps["language"].values, pivot, probe.name, fewest)
+    at_pivot = drawn.group(pivot)
+    out: dict[str, np.ndarray] = {}
+    n: dict[str, int] = {}
+    for language in drawn.languages:
+        if language == pivot:
+            continue
+        rows = drawn.group(language)
+        ids, here, there = np.intersect1d(drawn.ids[rows], drawn.ids[at_pivot], assume_unique=True, return_indices=True)
+        # In the order of the corpus, so that a store is read from front to back.
+        order = np.argsort(rows[here])
+        ids, here, there = ids[order], rows[here][order], at_pivot[there][order]
+        n[language] = len(ids)
+        weights = drawn.weights[:, ids]
+        layers = [_pairs(reps, layer, here, there) for layer in range(reps.sizes["layer"])]
+        out[language] = np.stack([statistic(pairs, weights) for pairs in layers], axis=-1)
+    # Every language counts equally, however many sentences it has.
+    out[POOLED] = np.mean(list(out.values()), axis=0)
+    n[POOLED] = sum(n.values())
+    return result(reps, drawn, out, probe.about() | {"pivot": pivot}, n=n, bounds=probe.bounds)
+
+
+def _pairs(reps: xr.Dataset, layer: int, here: np.ndarray, there: np.ndarray) -> Pairs:
+    return Pairs(
+        lambda rows: (directions(reps, layer, here[rows]), directions(reps, layer, there[rows])),
+        len(here),
+        reps.sizes["feature"],
+    )
+
+
+def checked(probe: str, fewest: int) -> Callable[[Run], None]:
+    """Return the check of a declaration: the pivot is there, and shares enough ids with every language."""
+
+    def check(run: Run) -> None:
+        if run.pivot is not None:
+            check_pivot(run.reps["id"].values, run.reps["language"].values, run.pivot, probe, fewest)
+
+    return check
+
+
+def check_pivot(ids: np.ndarray, languages: np.ndarray, pivot: str, probe: str, fewest: int = 1) -> None:
+    """Raise `InputError` where a pivot is unknown, or a language shares too few ids with it for the probe."""
+    there = list(dict.fromkeys(languages.tolist()))
+    if pivot not in there:
+        raise InputError(f"pivot {pivot!r}: no such language in the corpus; there are {', '.join(map(repr, there))}")
+    if len(there) < 2:
+        raise InputError(f"{probe} compares languages with the pivot {pivot!r}, and there is no other language")
+    known = set(ids[languages == pivot].tolist())
+    for language in there:
+        shared = len(known.intersection(ids[languages == language].tolist()))
+        if shared < fewest:
+            raise InputError(
+                f"{probe}: language {language!r} shares {shared or 'no'} id{'' if shared == 1 else 's'} with the pivot "
+                f"{pivot!r}, and needs at least {fewest}. The same id must stand for the same sentence in "
+                "every language"
+            )

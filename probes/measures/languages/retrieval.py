@@ -1,0 +1,101 @@
+"""Retrieval: is the nearest sentence of the other language the translation?"""
+
+from __future__ import annotations
+
+from typing import overload
+
+import numpy as np
+import numpy.typing as npt
+import xarray as xr
+
+from probes.measures.languages.neighbours import translation_accuracy
+from probes.measures.languages.pairs import UNCHANGED_BY, Pairs, checked, of_arrays, of_languages
+from probes.measures.probe import Probe, Run
+from probes.results.draws import sample
+from probes.results.intervals import exact_at_the_ends
+
+
+@overload
+def retrieval(
+    x: xr.Dataset, translations: None = None, *, pivot: str, draws: int = 200, seed: int = 0
+) -> xr.Dataset: ...
+
+
+@overload
+def retrieval(
+    x: npt.ArrayLike, translations: npt.ArrayLike, *, pivot: None = None, draws: int = 200, seed: int = 0
+) -> float: ...
+
+
+def retrieval(
+    x: xr.Dataset | npt.ArrayLike,
+    translations: npt.ArrayLike | None = None,
+    *,
+    pivot: str | None = None,
+    draws: int = 200,
+    seed: int = 0,
+) -> xr.Dataset | float:
+    """Measure how often the nearest neighbour of a sentence in the other language is its translation.
+
+    Nearest by cosine, among all sentences that both languages have; the mean of both directions. 0
+    to 1, higher is better aligned; chance is 1 / n, so values of corpora of different size cannot be
+    compared.
+
+    Args:
+        x: Representations of parallel sentences, or an array (sentence, feature).
+        translations: (sentence, feature) in the same order, beside an array.
+        pivot: the language that every other one is compared with.
+        draws, seed: of the bootstrap by sentence id.
+
+    Returns:
+        `value, low, high (layer, language)` for every language but the pivot, with their mean as
+        `pooled`; `n` is the number of sentences that a language shares with the pivot. For arrays a
+        float.
+
+    Raises:
+        InputError: the pivot is unknown; a language shares no id with it.
+
+    Notes:
+        A tie with the right one (within 4 float32 roundings of the states) counts as right; a layer
+        whose states are all equal has no value. The draws weigh each sentence by what it does to the
+        value, among the same candidates. Where all sentences are right, or none is, the interval is
+        the exact binomial one. It is for the mean over corpora of this size, and wider than it need
+        be where nearly all are right.
+
+    See also:
+        `margin_retrieval`, `alignment_gap`.
+
+    Example:
+        >>> x = np.random.default_rng(0).normal(size=(100, 8))
+        >>> retrieval(x, x + 0.01)
+        1.0
+    """
+    if not isinstance(x, xr.Dataset):
+        return of_arrays(_retrieval, "retrieval", 1, x, translations)
+    return _measured(Run(x, sample(x, draws=draws, seed=seed), pivot=pivot))
+
+
+def _retrieval(pairs: Pairs, weights: np.ndarray) -> np.ndarray:
+    return translation_accuracy(*pairs.all(), None, weights)
+
+
+def _measured(run: Run) -> xr.Dataset:
+    return exact_at_the_ends(of_languages(_retrieval, RETRIEVAL, run, 1))
+
+
+RETRIEVAL = Probe(
+    name="retrieval",
+    title="retrieval",
+    family="alignment",
+    estimator="accuracy of the cosine nearest neighbour, mean of both directions, ties count as right",
+    range="0 to 1; chance is 1 / n",
+    bounds=(0, 1),
+    better="higher",
+    higher_is="better aligned",
+    unchanged_by=UNCHANGED_BY,
+    paper="the usual measure, as on Tatoeba by Artetxe and Schwenk 2019, arXiv 1812.10464",
+    needs=("pivot",),
+    default=True,
+    measure=_measured,
+    check=checked("retrieval", 1),
+)
