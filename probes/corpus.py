@@ -171,12 +171,12 @@ _CHECKED: weakref.WeakSet[datasets.Dataset] = weakref.WeakSet()
 
 def check_corpus(corpus: datasets.Dataset) -> datasets.Dataset:
     """Return the corpus, checked as `load_corpus` checks it, so that one built by hand fails as early."""
-    if corpus in _CHECKED and corpus.format["type"] is None and corpus.format["columns"] == corpus.column_names:
-        return corpus
     if not isinstance(corpus, datasets.Dataset):
         raise InputError(
             f"expected a datasets.Dataset, found {type(corpus).__name__}. Load it with probes.load_corpus(...)"
         )
+    if corpus in _CHECKED and corpus.format["type"] is None and corpus.format["columns"] == corpus.column_names:
+        return corpus
     return load_corpus(corpus)
 
 

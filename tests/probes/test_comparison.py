@@ -1,4 +1,6 @@
 import json
+import sys
+import warnings
 
 import datasets
 import numpy as np
@@ -500,3 +502,27 @@ def test_modules_that_are_captured_by_name_have_no_head(bundled):
     assert set(table["probe"]) == {"cka", *FAMILIES["drift"]}
     with pytest.raises(probes.InputError, match="loyalty cannot be measured without logits"):
         probes.compare(pair, few, tokenizer=tokenizer, modules=names, probes=["loyalty"])
+
+
+def test_a_run_checks_its_corpus_once_and_draws_once(tiny_models, make_tokenizer, monkeypatch):
+    calls = {"probes.corpus._checked": 0, "probes.results.draws._weights": 0}
+    for name in calls:
+        counted(name, calls, monkeypatch)
+    pair = {name: tiny_models("BertModel") for name in ("a", "b")}
+    few = corpus(text=["the red cat"] * 8 + ["a big dog"] * 8)
+    asked = [*SIX, "module_error", "cka", "drift", "best_layer"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", probes.LayerscopeWarning)
+        probes.compare(pair, few, tokenizer=make_tokenizer(), pivot="en", probes=asked, draws=4, progress=False)
+    assert set(calls.values()) == {1}
+
+
+def counted(name, calls, monkeypatch):
+    module, _, attribute = name.rpartition(".")
+    function = getattr(sys.modules[module], attribute)
+
+    def count(*args):
+        calls[name] += 1
+        return function(*args)
+
+    monkeypatch.setattr(name, count)

@@ -266,6 +266,17 @@ def test_a_corpus_built_by_hand_is_checked_as_a_loaded_one():
         check_corpus(as_dataset(ROWS.assign(text=["", "b", "c", "d"])))
 
 
+def test_a_corpus_is_checked_once():
+    loaded = probes.load_corpus(ROWS)
+    assert check_corpus(loaded) is loaded
+    part = check_corpus(loaded.select([0, 1]))
+    assert check_corpus(part) is part
+    # In another format its values would come out otherwise.
+    assert check_corpus(loaded.with_format("numpy")).format["type"] is None
+    loaded.set_format("numpy", columns=["text"])
+    assert check_corpus(loaded).format["type"] is None
+
+
 # --- describe, cautions, fingerprint ---------------------------------------------------------------------------------
 
 

@@ -374,7 +374,7 @@ def test_differences_between_models_are_paired():
 
 def test_says_of_every_measure_what_it_is():
     found = split_measures(geometry(planted(np.random.default_rng(0), ids=20)))
-    assert tuple(found) == GEOMETRY
+    assert tuple(found) == tuple(GEOMETRY)
     for out in found.values():
         assert {"estimator", "range", "higher_is", "unchanged_by", "paper", "interval", "model"} <= set(out.attrs)
         assert not out.attrs["higher_is"].startswith(("better", "worse"))
