@@ -33,20 +33,22 @@ def footprint(model: PreTrainedModel, smaller: PreTrainedModel | None = None) ->
 
     Returns:
         One row a model: "model"; where two are given also "smaller", and "share", the smaller over
-        the model. The columns:
-        `parameters` and `nonzero` (of the whole model), `encoder` and `encoder_nonzero` (of the weight matrices in its
-        blocks), `bytes` (of its weights as `save_pretrained` writes them), `packed_bytes` (of the same as
-        `compress.save(..., packed=True)` does, without the zeros), `flops` (multiplications and additions in matrix
-        products of one forward pass over 32 texts of 32 tokens, zeros counted like any number), and `seconds` (of that
-        pass, the median of 7, both models in turns, on the device that the model is on).
+        the model. The columns: `parameters` and `nonzero` (of the whole model), `encoder` and
+        `encoder_nonzero` (of the weight matrices in its blocks), `bytes` (of its weights as
+        `save_pretrained` writes them), `packed_bytes` (of the same as `compress.save(...,
+        packed=True)` does, without the zeros), `flops` (multiplications and additions in matrix
+        products of one forward pass over 32 texts of 32 tokens, zeros counted like any number), and
+        `seconds` (of that pass, the median of 7, both models in turns, on the device that the model
+        is on).
 
     Raises:
         InputError: the model is not one of transformers.
 
     Notes:
-        Weights that are zero take as many bytes and as long as others, unless a format or a kernel makes something of
-        them: what is saved and what is fast is told by `bytes`, `packed_bytes` and `seconds`, what could be by
-        `nonzero`. Packed weights are small on disk only; loaded, they take the memory of any others.
+        Weights that are zero take as many bytes and as long as others, unless a format or a kernel
+        makes something of them: what is saved and what is fast is told by `bytes`, `packed_bytes`
+        and `seconds`, what could be by `nonzero`. Packed weights are small on disk only; loaded,
+        they take the memory of any others.
 
     Example:
         >>> import compress, probes

@@ -45,8 +45,9 @@ def matrices_of(
         embeddings: also the table of token embeddings, first.
 
     Raises:
-        InputError: there are none, or none whose name is found; `only` is no regular expression; the model is none of
-            transformers, or its weights are stored by codes of another package.
+        InputError: there are none, or none whose name is found; `only` is no regular expression;
+            the model is none of transformers, or its weights are stored by codes of another
+            package.
     """
     check_plain(model)
     found: dict[str, torch.nn.Parameter] = {}

@@ -50,55 +50,65 @@ def distill(
 ) -> PreTrainedModel:
     """Return a smaller model that is made of a model's weights and trained to do as the model does.
 
-    Fewer layers: those that are kept are copied. Narrower ones: of what all layers read from and write to, and so of
-    the embeddings and norms, `hidden_size` features or directions are kept; of the heads and channels of every layer
-    the same share, those of the largest norm as in `compress.prune_heads` and `compress.prune_channels`.
+    Fewer layers: those that are kept are copied. Narrower ones: of what all layers read from and
+    write to, and so of the embeddings and norms, `hidden_size` features or directions are kept; of
+    the heads and channels of every layer the same share, those of the largest norm as in
+    `compress.prune_heads` and `compress.prune_channels`.
 
     Args:
-        model: a model of the BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA (not narrower) or DistilBERT family, or any
-            where `student` is given; it is not changed.
+        model: a model of the BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA (not narrower) or
+            DistilBERT family, or any where `student` is given; it is not changed.
         layers: how many layers the student has, 1 to as many as the model; by default as many.
-        keep: which of the model's layers they are. "uniform": every k-th, with the last; "top" or "bottom": the last or
-            first ones; "matched": the layers, measured on `train`, that the others are most like; or their numbers,
-            from 0, ascending.
+        keep: which of the model's layers they are. "uniform": every k-th, with the last; "top" or
+            "bottom": the last or first ones; "matched": the layers, measured on `train`, that the
+            others are most like; or their numbers, from 0, ascending.
         hidden_size: of the student, a multiple of the size of a head; by default as the model's.
-        initialise: what of its features is kept. "truncate": those with the largest weights; "svd": the directions with
-            the largest weights, by singular value decomposition.
-        student: any other model of the same tokenizer, in place of the four above; it is not changed.
-        train: a corpus to train on; by soft labels and hidden states it needs no labels, and may be of any language.
+        initialise: what of its features is kept. "truncate": those with the largest weights; "svd":
+            the directions with the largest weights, by singular value decomposition.
+        student: any other model of the same tokenizer, in place of the four above; it is not
+            changed.
+        train: a corpus to train on; by soft labels and hidden states it needs no labels, and may be
+            of any language.
         tokenizer: of the model, where there is text.
-        steps: updates of the weights; by default three times through the rows of `train`, none without it.
-        objective: what is trained for, of `compress.objectives`. By default the sum of the cross-entropy with the
-            labels, where there are some; of soft labels of temperature 2; and of the squared difference of the hidden
-            states, each of the student's layers from the model's that it was copied from (of a `student`: uniformly).
+        steps: updates of the weights; by default three times through the rows of `train`, none
+            without it.
+        objective: what is trained for, of `compress.objectives`. By default the sum of the
+            cross-entropy with the labels, where there are some; of soft labels of temperature 2;
+            and of the squared difference of the hidden states, each of the student's layers from
+            the model's that it was copied from (of a `student`: uniformly).
         teacher: what the student learns from; by default the model.
         seed: of the training.
-        folder: for checkpoints, as in `compress.training.train`; a training that was interrupted goes on.
-        settings: further settings of `compress.training.train`: batch_size, learning_rate, accumulate, evaluate,
-            evaluate_at, callbacks, save_every, progress.
+        folder: for checkpoints, as in `compress.training.train`; a training that was interrupted
+            goes on.
+        settings: further settings of `compress.training.train`: batch_size, learning_rate,
+            accumulate, evaluate, evaluate_at, callbacks, save_every, progress.
 
     Returns:
-        A new model. `model.config.compression` says how it was made and is saved with it; after training
-        `model.history` is what was logged.
+        A new model. `model.config.compression` says how it was made and is saved with it; after
+        training `model.history` is what was logged.
 
     Raises:
-        InputError: nothing is to be made smaller; layers or hidden size that the model has not; a setting is not known;
-            there is no text to train or choose layers on; student and teacher do not share a tokenizer; the
-            architecture is not known; layers that are in factors are to go, or a model with a sparse head or weights
-            that are NaN or infinite to become narrower; what `compress.training.train` raises.
+        InputError: nothing is to be made smaller; layers or hidden size that the model has not; a
+            setting is not known; there is no text to train or choose layers on; student and teacher
+            do not share a tokenizer; the architecture is not known; layers that are in factors are
+            to go, or a model with a sparse head or weights that are NaN or infinite to become
+            narrower; what `compress.training.train` raises.
 
     Notes:
-        Hinton, Vinyals and Dean 2015, arXiv 1503.02531. Choices made here: layer i of s (from 1) is the model's i t / s
-        of t, rounded. "matched" cuts the layers into runs and keeps of each the one that the others of the run are most
-        like, by linear CKA of the states after them on at most 2,000 texts, so that the sum over all layers is largest.
-        What a feature or direction weighs is the sum of squares of the embeddings, and of the weights that read from
-        and write to it, each matrix divided by its norm. Along directions, norms get the gain that independent features
-        would have there. Of what a pooler gives, the features with the largest weights into and out of it are kept.
-        The weights of the three default objectives, 1 each, and the temperature are choices too.
+        Hinton, Vinyals and Dean 2015, arXiv 1503.02531. Choices made here: layer i of s (from 1) is
+        the model's i t / s of t, rounded. "matched" cuts the layers into runs and keeps of each the
+        one that the others of the run are most like, by linear CKA of the states after them on at
+        most 2,000 texts, so that the sum over all layers is largest. What a feature or direction
+        weighs is the sum of squares of the embeddings, and of the weights that read from and write
+        to it, each matrix divided by its norm. Along directions, norms get the gain that
+        independent features would have there. Of what a pooler gives, the features with the largest
+        weights into and out of it are kept. The weights of the three default objectives, 1 each,
+        and the temperature are choices too.
 
-        Weights that are zero stay zero without training, but for narrower layers by "svd"; training changes them like
-        any other. Inputs that were rounded (`compress.quantize`) still are in fewer layers. In narrower ones they are
-        not: the ranges were measured on features that are no longer there.
+        Weights that are zero stay zero without training, but for narrower layers by "svd"; training
+        changes them like any other. Inputs that were rounded (`compress.quantize`) still are in
+        fewer layers. In narrower ones they are not: the ranges were measured on features that are
+        no longer there.
 
     Example:
         >>> import probes

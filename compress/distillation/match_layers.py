@@ -33,25 +33,30 @@ def match_layers(
         teacher, student: models of one tokenizer; they may differ in width, depth and architecture.
         corpus: some hundred texts are enough, and labels are not needed.
         tokenizer: of both.
-        measure: of `probes.similarity`, a similarity or a distance, between the mean states of the texts.
+        measure: of `probes.similarity`, a similarity or a distance, between the mean states of the
+            texts.
         draws, seed: of the bootstrap by sentence id.
 
     Returns:
-        A row a layer of the student, 0 the embeddings: `student`; `teacher`, the layer it is most like; `value` of the
-        measure, with `low` and `high`; `runner_up`, the layer it is most like but one; `lead`, by how much less, with
-        `lead_low` and `lead_high`: where that holds 0, the two cannot be told apart; and `matched`, the layer in the
-        best map that keeps the order: each later than the one before, with the largest sum of similarities (least of
-        distances). As `attrs["layers"]` that map is what `HiddenStates(layers=...)` takes.
+        A row a layer of the student, 0 the embeddings: `student`; `teacher`, the layer it is most
+        like; `value` of the measure, with `low` and `high`; `runner_up`, the layer it is most like
+        but one; `lead`, by how much less, with
+        `lead_low` and `lead_high`: where that holds 0, the two cannot be told apart; and `matched`,
+        the layer in the best map that keeps the order: each later than the one before, with the
+        largest sum of similarities (least of distances). As `attrs["layers"]` that map is what
+        `HiddenStates(layers=...)` takes.
 
     Raises:
-        InputError: the models do not share a tokenizer, or not with the one given; the student has more layers than the
-            teacher; no layer can be compared; the measure is not known, or the texts are too few for it.
+        InputError: the models do not share a tokenizer, or not with the one given; the student has
+            more layers than the teacher; no layer can be compared; the measure is not known, or the
+            texts are too few for it.
 
     Notes:
-        The intervals of `lead` compare the two best layers as they were found, on the same draws. Even untrained
-        students are like the embeddings of their teacher, and surely so, since both see the same words: look whether
-        the layers of a student have different ones in the column `teacher`, before taking the map. A layer of the
-        student that has no value, since all its states are equal, is left out, with a warning.
+        The intervals of `lead` compare the two best layers as they were found, on the same draws.
+        Even untrained students are like the embeddings of their teacher, and surely so, since both
+        see the same words: look whether the layers of a student have different ones in the column
+        `teacher`, before taking the map. A layer of the student that has no value, since all its
+        states are equal, is left out, with a warning.
 
     Example:
         >>> import compress, probes

@@ -22,8 +22,8 @@ def ranks_by_budget(
 ) -> dict[str, list[int] | None]:
     """The ranks of every matrix, None for the whole of it, so that together they take a share of their parameters.
 
-    Greedy: of the next components of all matrices, the one of most energy for each parameter comes first, as it is or
-    as its share of that of its matrix.
+    Greedy: of the next components of all matrices, the one of most energy for each parameter comes
+    first, as it is or as its share of that of its matrix.
     """
     energies = {name: part.energies for name, part in parts.items()}
     if shares:

@@ -37,55 +37,60 @@ def factorize(
 ) -> PreTrainedModel:
     """Return a copy of a model whose weight matrices are products of smaller ones.
 
-    Factorised are the weight matrices of the transformer blocks (query, key, value, attention output, feed-forward),
-    each by itself; norms, biases, pooler and head stay as they are. How small they get is said by one of `rank`,
-    `energy` and `budget`. A matrix that would need more parameters in factors than it has stays as it is.
+    Factorised are the weight matrices of the transformer blocks (query, key, value, attention
+    output, feed-forward), each by itself; norms, biases, pooler and head stay as they are. How
+    small they get is said by one of `rank`, `energy` and `budget`. A matrix that would need more
+    parameters in factors than it has stays as it is.
 
     Args:
         model: a model of transformers; it is not changed.
-        rank: of every matrix, at least 1 and at most its smaller side; of a tensor train the most between two cores.
-        energy: share, above 0 and at most 1, of each matrix's squared singular values that is kept at least, by the
-            lowest rank there is.
-        budget: share, above 0 and at most 1, of the parameters of all these matrices together that is kept at most.
-            Every matrix starts at rank 1; then, again and again, of the next components of all matrices the one with
-            the most energy (squared singular value) for each parameter it takes is added, as long as it fits. Where the
-            next one would take a matrix over its own size, the whole of what it lacks stands in for it.
-        method: "svd", "activation" (nearest in what the matrix gives on the texts of `calibrate`, not in its entries)
-            or "tensor_train".
+        rank: of every matrix, at least 1 and at most its smaller side; of a tensor train the most
+            between two cores.
+        energy: share, above 0 and at most 1, of each matrix's squared singular values that is kept
+            at least, by the lowest rank there is.
+        budget: share, above 0 and at most 1, of the parameters of all these matrices together that
+            is kept at most. Every matrix starts at rank 1; then, again and again, of the next
+            components of all matrices the one with the most energy (squared singular value) for
+            each parameter it takes is added, as long as it fits. Where the next one would take a
+            matrix over its own size, the whole of what it lacks stands in for it.
+        method: "svd", "activation" (nearest in what the matrix gives on the texts of `calibrate`,
+            not in its entries) or "tensor_train".
         only: a regular expression; of the matrices only those whose name it finds are factorised.
         embeddings: also factorise the word embeddings.
-        calibrate: for "activation": a corpus that the inputs of every matrix are measured on, all of its rows; some
-            hundred texts are enough, and labels are not needed.
+        calibrate: for "activation": a corpus that the inputs of every matrix are measured on, all
+            of its rows; some hundred texts are enough, and labels are not needed.
         tokenizer: of the model, where there is text.
 
     Returns:
         A new model of the same class, with modules of `probes.models.formats.factorized` in it: `torch.nn.Linear` and
         `torch.nn.Embedding` that train, prune and quantise like any other. Which ones is kept in
-        `model.config.factorized`; `probes.load_checkpoint` reads it, and plain transformers does not.
-        `model.config.compression` says what was done: for each matrix the `rank`, the share of `energy` kept, the
-        `relative_error` ||W - W'|| / ||W|| in Frobenius norms, and the parameters; which ones were `left`; the
-        parameters before and after.
+        `model.config.factorized`; `probes.load_checkpoint` reads it, and plain transformers does
+        not. `model.config.compression` says what was done: for each matrix the `rank`, the share of
+        `energy` kept, the `relative_error` ||W - W'|| / ||W|| in Frobenius norms, and the
+        parameters; which ones were `left`; the parameters before and after.
 
     Raises:
-        InputError: not exactly one of rank, energy and budget is given, or it is out of range; the method is not known;
-            weights are NaN or infinite; no matrix is found, or one that others share; the embeddings are tied to an
-            output layer; what "activation" measures on is missing or empty.
+        InputError: not exactly one of rank, energy and budget is given, or it is out of range; the
+            method is not known; weights are NaN or infinite; no matrix is found, or one that others
+            share; the embeddings are tied to an output layer; what "activation" measures on is
+            missing or empty.
 
     Notes:
-        Singular values are computed in float64. The two factors of low rank have the same norms, component by
-        component.
-        "activation" minimises ||(W - W') X||, X the inputs of all tokens of the corpus but padding, in closed form, by
-        the singular values of W (X X' / n + ridge)^(1/2). That is the aim of ASVD (Yuan et al. 2023, arXiv 2312.05821),
-        which scales the inputs one by one, and of SVD-LLM (Wang et al. 2024, arXiv 2403.07378), which whitens them by
-        a Cholesky factor; here it is the eigendecomposition, with a ridge of 1e-6 of the mean second moment, a choice
-        made here, for what no text shows; the inputs are those in the model as it was given. Energy is then that of
-        what a matrix gives on the corpus, and since matrices differ in its scale, `budget` counts shares of it. Of
-        embeddings each token's row counts as often as the token occurs.
-        Tensor trains are those of Oseledets 2011, by TT-SVD, and as layers those of Novikov et al. 2015, arXiv
-        1509.06569. Choices made here: three cores, their sizes by `balanced`, outputs ascending and inputs descending;
-        tokens are filled up to a product of three near their cube root; `energy` allows each of the two cuts half of
-        the error; `budget` counts the singular values of the matrix unfolded at each cut, of which the discarded
-        ones bound the error, and adds where a matrix discards most.
+        Singular values are computed in float64. The two factors of low rank have the same norms,
+        component by component. "activation" minimises ||(W - W') X||, X the inputs of all tokens of
+        the corpus but padding, in closed form, by the singular values of W (X X' / n +
+        ridge)^(1/2). That is the aim of ASVD (Yuan et al. 2023, arXiv 2312.05821), which scales the
+        inputs one by one, and of SVD-LLM (Wang et al. 2024, arXiv 2403.07378), which whitens them
+        by a Cholesky factor; here it is the eigendecomposition, with a ridge of 1e-6 of the mean
+        second moment, a choice made here, for what no text shows; the inputs are those in the model
+        as it was given. Energy is then that of what a matrix gives on the corpus, and since
+        matrices differ in its scale, `budget` counts shares of it. Of embeddings each token's row
+        counts as often as the token occurs. Tensor trains are those of Oseledets 2011, by TT-SVD,
+        and as layers those of Novikov et al. 2015, arXiv 1509.06569. Choices made here: three
+        cores, their sizes by `balanced`, outputs ascending and inputs descending; tokens are filled
+        up to a product of three near their cube root; `energy` allows each of the two cuts half of
+        the error; `budget` counts the singular values of the matrix unfolded at each cut, of which
+        the discarded ones bound the error, and adds where a matrix discards most.
 
     Example:
         >>> import probes

@@ -16,9 +16,10 @@ from probes.models.formats.factorized import TensorTrainLinear
 def low_rank_lstm(lstm: nn.LSTM, rank: int, reader: nn.Linear) -> tuple[nn.LSTM, nn.Linear]:
     """Return an LSTM of low rank made from another one, and the linear map that reads it.
 
-    The states h of a layer are read by the gates of the layer itself, by those of the next one, and on top by a linear
-    map, as the output layer of a language model. All that reads a layer reads the same projection of it, m = P h of
-    `rank` numbers, in its place. `torch.nn.LSTM` with `proj_size` is just that: to train one from scratch, make it.
+    The states h of a layer are read by the gates of the layer itself, by those of the next one, and
+    on top by a linear map, as the output layer of a language model. All that reads a layer reads
+    the same projection of it, m = P h of `rank` numbers, in its place. `torch.nn.LSTM` with
+    `proj_size` is just that: to train one from scratch, make it.
 
     Args:
         lstm: an LSTM of one direction, without projections; it is not changed.
@@ -26,18 +27,19 @@ def low_rank_lstm(lstm: nn.LSTM, rank: int, reader: nn.Linear) -> tuple[nn.LSTM,
         reader: what reads the states of the last layer; it is not changed.
 
     Returns:
-        An LSTM with projections, and what reads it, (rank -> outputs of `reader`). A layer has
-        4 hidden (inputs + rank) + rank hidden + 8 hidden parameters; the inputs of all but the first are rank.
+        An LSTM with projections, and what reads it, (rank -> outputs of `reader`). A layer has 4
+        hidden (inputs + rank) + rank hidden + 8 hidden parameters; the inputs of all but the first
+        are rank.
 
     Raises:
-        InputError: the rank is out of range; the LSTM has two directions or projections; the reader does not fit it;
-            weights are NaN or infinite.
+        InputError: the rank is out of range; the LSTM has two directions or projections; the reader
+            does not fit it; weights are NaN or infinite.
 
     Notes:
-        Grachev, Ignatov and Savchenko 2019, arXiv 1902.02380, as recalled; they train such an LSTM from scratch. That
-        it starts from the truncated SVD of what reads a layer, stacked, is a choice made here: nearest by squared
-        error to [gates of the layer; gates of the next one or reader]. To be trained further. The first layer's inputs
-        stay as they are.
+        Grachev, Ignatov and Savchenko 2019, arXiv 1902.02380, as recalled; they train such an LSTM
+        from scratch. That it starts from the truncated SVD of what reads a layer, stacked, is a
+        choice made here: nearest by squared error to [gates of the layer; gates of the next one or
+        reader]. To be trained further. The first layer's inputs stay as they are.
 
     Example:
         >>> import torch
@@ -96,14 +98,16 @@ class TensorTrainLSTM(nn.Module):
     """An LSTM whose matrices, those of the inputs and of the states of each layer, are tensor trains.
 
     Attributes:
-        inputs0, states0, inputs1, ...: `TensorTrainLinear`, to the four gates in the order of `torch.nn.LSTM`.
+        inputs0, states0, inputs1, ...: `TensorTrainLinear`, to the four gates in the order of
+        `torch.nn.LSTM`.
 
     Notes:
-        Grachev, Ignatov and Savchenko 2019, arXiv 1902.02380, as recalled: recurrent matrices in this form train poorly
-        and save little; low rank is the better choice. The sizes of the three cores are by
-        `balanced`. The matrices are made from the cores once a call, which is faster than to go
-        through the cores at every token, and takes the memory of full ones for as long. Random cores are drawn so that
-        the entries of a matrix vary as much as those of `torch.nn.LSTM` do.
+        Grachev, Ignatov and Savchenko 2019, arXiv 1902.02380, as recalled: recurrent matrices in
+        this form train poorly and save little; low rank is the better choice. The sizes of the
+        three cores are by `balanced`. The matrices are made from the cores once a call, which is
+        faster than to go through the cores at every token, and takes the memory of full ones for as
+        long. Random cores are drawn so that the entries of a matrix vary as much as those of
+        `torch.nn.LSTM` do.
 
     Example:
         >>> import torch
@@ -187,7 +191,8 @@ def tensor_train_lstm(lstm: nn.LSTM, rank: int) -> TensorTrainLSTM:
         rank: the most between two cores, at least 1 and at most the largest full one.
 
     Raises:
-        InputError: the rank is out of range; the LSTM has two directions or projections; weights are NaN or infinite.
+        InputError: the rank is out of range; the LSTM has two directions or projections; weights
+            are NaN or infinite.
 
     Notes:
         See `compress.factorization.tensor_train.tensor_train`.

@@ -49,14 +49,16 @@ def tensor_train(
 
     Args:
         matrix: (row, column), of the sizes that the products of `rows` and `columns` are.
-        rows, columns: the bases of the digits that rows and columns are counted by, one of each a core.
+        rows, columns: the bases of the digits that rows and columns are counted by, one of each a
+            core.
         ranks: the most between two cores, one less than there are cores.
-        energy: where no ranks are given, the share of the squared norm that is kept at least; every cut may lose an
-            equal part of the rest.
+        energy: where no ranks are given, the share of the squared norm that is kept at least; every
+            cut may lose an equal part of the rest.
 
     Returns:
-        The cores (rank before, row, column, rank after) in float64, all of one norm, and for each cut the norm of the
-        singular values that were discarded. The error is the root of the sum of their squares.
+        The cores (rank before, row, column, rank after) in float64, all of one norm, and for each
+        cut the norm of the singular values that were discarded. The error is the root of the sum of
+        their squares.
 
     Example:
         >>> import torch

@@ -49,59 +49,68 @@ def fuse(
 ) -> PreTrainedModel:
     """Return a copy of a model in which the layers that are most alike share one set of parameters.
 
-    As many layers are computed as before, with fewer tensors: those fused are one `torch.nn.Parameter` at several
-    places, so that it gets the sum of their gradients and is saved once. Pairs are fused from the most similar on; a
-    layer that was fused into another is not taken again, but others may join that one, so that groups grow beyond two.
+    As many layers are computed as before, with fewer tensors: those fused are one
+    `torch.nn.Parameter` at several places, so that it gets the sum of their gradients and is saved
+    once. Pairs are fused from the most similar on; a layer that was fused into another is not taken
+    again, but others may join that one, so that groups grow beyond two.
 
     Args:
         model: a model of transformers; it is not changed.
-        share: of the n tensors of one part (all query matrices, say) floor(share * n) go; above 0 and below 1.
-        similarity: "cka" (of what the layers compute, over texts), or one of the weights alone: "euclidean", "cosine",
-            "kl", "wasserstein", "emd", "covariance", "weight_cka", "moments" (see `layer_similarity`).
-        merge: what the one tensor is. "mean": the mean of all that share it. "mix": every element is that of one of
-            them, drawn at random. "freeze": that of one of them, drawn at random, which from now on gets no gradient
-            (`requires_grad` is False; files do not keep that). "drop": that of the first of them; with unit="layer"
-            the later layer is taken out of the model and nothing is shared.
-        unit: what is fused: every "matrix" with its bias, only with those of the same part, or a "layer" with all that
-            is in it.
-        corpus: what "cka" is measured over, and no other similarity; by default the rows of `train` that are trained
-            on. Some hundred texts are enough.
-        schedule: "one_shot" (before any training) or "uniform": while it trains, step by step, by similarities that are
-            measured anew each time.
-        fusions: how many steps, at even distances, with as many updates after the last as between two.
+        share: of the n tensors of one part (all query matrices, say) floor(share * n) go; above 0
+            and below 1.
+        similarity: "cka" (of what the layers compute, over texts), or one of the weights alone:
+            "euclidean", "cosine", "kl", "wasserstein", "emd", "covariance", "weight_cka", "moments"
+            (see `layer_similarity`).
+        merge: what the one tensor is. "mean": the mean of all that share it. "mix": every element
+            is that of one of them, drawn at random. "freeze": that of one of them, drawn at random,
+            which from now on gets no gradient (`requires_grad` is False; files do not keep that).
+            "drop": that of the first of them; with unit="layer" the later layer is taken out of the
+            model and nothing is shared.
+        unit: what is fused: every "matrix" with its bias, only with those of the same part, or a
+            "layer" with all that is in it.
+        corpus: what "cka" is measured over, and no other similarity; by default the rows of `train`
+            that are trained on. Some hundred texts are enough.
+        schedule: "one_shot" (before any training) or "uniform": while it trains, step by step, by
+            similarities that are measured anew each time.
+        fusions: how many steps, at even distances, with as many updates after the last as between
+            two.
         train: a corpus to train on.
         tokenizer: of the model, where there is text.
         steps: updates of the weights; 0 for no training.
-        objective: what is trained for, of `compress.objectives`; by default the cross-entropy with the labels.
+        objective: what is trained for, of `compress.objectives`; by default the cross-entropy with
+            the labels.
         teacher: for the objectives that need one; by default the model itself, before any fusion.
         seed: of what is drawn, and of the training.
-        folder: for checkpoints, as in `compress.training.train`; a training that was interrupted goes on.
-        settings: further settings of `compress.training.train`: batch_size, learning_rate, accumulate, evaluate,
-            evaluate_at, callbacks, save_every, progress.
+        folder: for checkpoints, as in `compress.training.train`; a training that was interrupted
+            goes on.
+        settings: further settings of `compress.training.train`: batch_size, learning_rate,
+            accumulate, evaluate, evaluate_at, callbacks, save_every, progress.
 
     Returns:
-        A new model of the same class. `model.config.compression` says what was done to it: the `groups` of layers by
-        part, every fusion with its similarity, and the parameters before and after, each counted once; after training
-        `model.history` is what was logged.
+        A new model of the same class. `model.config.compression` says what was done to it: the
+        `groups` of layers by part, every fusion with its similarity, and the parameters before and
+        after, each counted once; after training `model.history` is what was logged.
 
     Raises:
-        InputError: share, similarity, merge, unit or schedule is not known or does not fit what else is given; a corpus
-            is given and nothing reads it; there is nothing to fuse: no two layers of one shape, a share that is less
-            than one of them, or a model in which so many are shared already; what `compress.training.train` raises.
+        InputError: share, similarity, merge, unit or schedule is not known or does not fit what
+            else is given; a corpus is given and nothing reads it; there is nothing to fuse: no two
+            layers of one shape, a share that is less than one of them, or a model in which so many
+            are shared already; what `compress.training.train` raises.
 
     Notes:
-        O' Neill, Ver Steeg and Galstyan 2020, arXiv 2007.14917. Ours: a share is rounded down in each part, over all
-        fusions and not in each; the mean of a group counts each of its layers once; "mix" is without noise and drawn
-        once; of "freeze" what is left is one tensor.
+        O' Neill, Ver Steeg and Galstyan 2020, arXiv 2007.14917. Ours: a share is rounded down in
+        each part, over all fusions and not in each; the mean of a group counts each of its layers
+        once; "mix" is without noise and drawn once; of "freeze" what is left is one tensor.
 
-        Weights that are zero stay zero without training only where they are zero in all layers that are fused; training
-        changes them like any other.
+        Weights that are zero stay zero without training only where they are zero in all layers that
+        are fused; training changes them like any other.
 
-        The configuration of transformers cannot say that layers share parameters, so `probes.load_checkpoint` (not
-        plain `from_pretrained`, which puts random numbers in place of what is not in the file, and warns of missing
-        keys) loads what `compress.save` wrote; `apply_sharing` of `probes.models.formats.shared_layers` mends a
-        model that was loaded so, and `unshare` there gives up the sharing. Layers that were taken out ("drop" of
-        layers) need neither.
+        The configuration of transformers cannot say that layers share parameters, so
+        `probes.load_checkpoint` (not plain `from_pretrained`, which puts random numbers in place of
+        what is not in the file, and warns of missing keys) loads what `compress.save` wrote;
+        `apply_sharing` of `probes.models.formats.shared_layers` mends a model that was loaded so,
+        and `unshare` there gives up the sharing. Layers that were taken out ("drop" of layers) need
+        neither.
 
     Example:
         >>> import probes

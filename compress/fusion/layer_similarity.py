@@ -38,35 +38,41 @@ def layer_similarity(
     - "euclidean": |W_i - W_j|, Frobenius; a distance.
     - "cosine": the mean over the rows of the cosine of row with row; of a row of zeros it is 0.
     - "kl": |KL(softmax(W_i) || softmax(W_j))| over all weights, i the earlier layer; a distance.
-    - "wasserstein": Wasserstein-1 between the two samples of softmax(W), over all weights: where in the matrix they
-      stand does not matter; a distance.
-    - "emd": Wasserstein-1 between 100 weights of each, drawn at the same places, the mean of 10 draws; a distance.
-    - "covariance": ||S_i| - |S_j||, Frobenius, S the covariance of the rows of W with each column standardised; a
-      distance.
+    - "wasserstein": Wasserstein-1 between the two samples of softmax(W), over all weights: where in
+      the matrix they stand does not matter; a distance.
+    - "emd": Wasserstein-1 between 100 weights of each, drawn at the same places, the mean of 10
+      draws; a distance.
+    - "covariance": ||S_i| - |S_j||, Frobenius, S the covariance of the rows of W with each column
+      standardised; a distance.
     - "weight_cka": <W_i, W_j> / (|W_i| |W_j|), each column less its mean.
-    - "moments": sqrt(|m_i - m_j| + |s_i - s_j|), mean and standard deviation of the weights; a distance.
-    - "cka": linear CKA of the layers' pooled outputs over the texts of a corpus (`probes.similarity`).
+    - "moments": sqrt(|m_i - m_j| + |s_i - s_j|), mean and standard deviation of the weights; a
+      distance.
+    - "cka": linear CKA of the layers' pooled outputs over the texts of a corpus
+      (`probes.similarity`).
 
     Args:
         model: a model of transformers.
         similarity: one of these.
-        unit: "matrix", or "layer": of the weights, the mean over its matrices; for "cka" what the whole layer gives.
+        unit: "matrix", or "layer": of the weights, the mean over its matrices; for "cka" what the
+            whole layer gives.
         corpus, tokenizer: for "cka", some hundred texts and the model's tokenizer.
         seed: of the draws of "emd".
 
     Returns:
-        One row a pair of one shape: `part` (the name with `*` for the number of the layer), `layer`, `other_layer`
-        (from 0, as in the model's list of layers) and `value`; of each part the most similar pair first, which is the
-        smallest value of a distance. What has no value comes last. Of layers that share a tensor the first stands for
-        all. `attrs` has the similarity and its `kind`, "similarity" or "distance".
+        One row a pair of one shape: `part` (the name with `*` for the number of the layer),
+        `layer`, `other_layer` (from 0, as in the model's list of layers) and `value`; of each part
+        the most similar pair first, which is the smallest value of a distance. What has no value
+        comes last. Of layers that share a tensor the first stands for all. `attrs` has the
+        similarity and its `kind`, "similarity" or "distance".
 
     Raises:
-        InputError: the similarity or unit is not known; no two layers are of one shape; weights are not finite; "cka"
-            without corpus and tokenizer, or a corpus for another similarity.
+        InputError: the similarity or unit is not known; no two layers are of one shape; weights are
+            not finite; "cka" without corpus and tokenizer, or a corpus for another similarity.
 
     Notes:
-        After the released code of O' Neill, Ver Steeg and Galstyan 2020, arXiv 2007.14917. What it leaves open is
-        chosen here: the Frobenius norm, population standard deviations, centred columns, and draws at the same places.
+        After the released code of O' Neill, Ver Steeg and Galstyan 2020, arXiv 2007.14917. What it
+        leaves open is chosen here: the Frobenius norm, population standard deviations, centred
+        columns, and draws at the same places.
 
     Example:
         >>> import probes

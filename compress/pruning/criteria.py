@@ -62,13 +62,14 @@ def scores(
     - "random": by the seed.
     - "magnitude": |w|.
     - "gradient": |w g|, g the gradient of the loss on a labelled corpus (first-order Taylor).
-    - "lamp": w^2 over the sum of the squares that are not smaller, in each matrix; to be compared over all of them
-      (Lee, Park, Mo, Ahn, Shin 2020, arXiv 2010.07611).
-    - "lookahead": |w| times the norms of what the weight connects: the unit of the matrix before that it reads, and
-      that of the matrix after which reads it (Park, Lee, Mo, Shin 2020, arXiv 2002.04809). Matrices with no such
-      neighbour, as query and key, are scored by |w| and that of the one side they have.
-    - "wanda": |w| times the norm of its input over a corpus; to be compared within an output unit (Sun, Liu, Bair,
-      Kolter 2023, arXiv 2306.11695).
+    - "lamp": w^2 over the sum of the squares that are not smaller, in each matrix; to be compared
+      over all of them (Lee, Park, Mo, Ahn, Shin 2020, arXiv 2010.07611).
+    - "lookahead": |w| times the norms of what the weight connects: the unit of the matrix before
+      that it reads, and that of the matrix after which reads it (Park, Lee, Mo, Shin 2020, arXiv
+      2002.04809). Matrices with no such neighbour, as query and key, are scored by |w| and that of
+      the one side they have.
+    - "wanda": |w| times the norm of its input over a corpus; to be compared within an output unit
+      (Sun, Liu, Bair, Kolter 2023, arXiv 2306.11695).
 
     Raises:
         InputError: the criterion needs text, or labels, and there are none.
@@ -127,8 +128,9 @@ def smallest(
 ) -> dict[str, torch.Tensor]:
     """Return which weights stay (True), so that exactly the share `sparsity` of them is gone, smallest scores first.
 
-    Those that are gone stay gone; of equal ones the last go. Per matrix and per output unit the count is exact in every
-    matrix, over all matrices together in their sum. What is not a number goes first.
+    Those that are gone stay gone; of equal ones the last go. Per matrix and per output unit the
+    count is exact in every matrix, over all matrices together in their sum. What is not a number
+    goes first.
     """
     out: dict[str, torch.Tensor] = {}
     if scope != "unit":

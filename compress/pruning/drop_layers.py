@@ -35,24 +35,27 @@ def drop_layers(
 
     Args:
         model: a model of a family that `prune_heads` knows; it is not changed.
-        layers: the numbers of the layers that go, from 0, as in the model's list of layers (layer i makes hidden state
-            i + 1); or how many go.
-        importance: where `layers` is a count. "removal": the layer goes without which the pooled last states are most
-            like those of the whole model (1 - linear CKA is least), one after another, measured anew each time.
-            "similarity": those go whose pooled output is most like their input, measured once. Or scores of your own,
-            one a layer, higher is more important.
-        corpus, tokenizer: for both measures: some hundred texts are enough, and labels are not needed.
+        layers: the numbers of the layers that go, from 0, as in the model's list of layers (layer i
+            makes hidden state i + 1); or how many go.
+        importance: where `layers` is a count. "removal": the layer goes without which the pooled
+            last states are most like those of the whole model (1 - linear CKA is least), one after
+            another, measured anew each time. "similarity": those go whose pooled output is most
+            like their input, measured once. Or scores of your own, one a layer, higher is more
+            important.
+        corpus, tokenizer: for both measures: some hundred texts are enough, and labels are not
+            needed.
 
     Returns:
-        A new model of the same class, which plain transformers loads when it is saved and `capture` captures.
+        A new model of the same class, which plain transformers loads when it is saved and `capture`
+        captures.
 
     Raises:
-        InputError: a layer that is not there, all layers, a count without a corpus, scores of another shape, or an
-            architecture that is not known.
+        InputError: a layer that is not there, all layers, a count without a corpus, scores of
+            another shape, or an architecture that is not known.
 
     Notes:
-        Sajjad et al. 2020, arXiv 2004.03844, dropped layers by name and by similarity of input and output; Kornblith
-        et al. 2019, arXiv 1905.00414, for CKA.
+        Sajjad et al. 2020, arXiv 2004.03844, dropped layers by name and by similarity of input and
+        output; Kornblith et al. 2019, arXiv 1905.00414, for CKA.
 
     Example:
         >>> import probes

@@ -15,24 +15,26 @@ from probes.errors import InputError
 class Grafting(TrainerCallback):
     """Train the blocks of a model inside its frozen teacher: each is used with some probability, else the teacher's.
 
-    Drawn once a block and forward pass in training, again where no block would be the model's own, since nothing could
-    be learned then; outside of training all blocks are its own. Nothing but the blocks is trained. The learning rate
-    falls to zero twice, until `prune_until` and again until the end.
+    Drawn once a block and forward pass in training, again where no block would be the model's own,
+    since nothing could be learned then; outside of training all blocks are its own. Nothing but the
+    blocks is trained. The learning rate falls to zero twice, until `prune_until` and again until
+    the end.
 
     Args:
         teacher: a model of the same architecture, not changed.
         probability: that a block is the model's own until `prune_until`, above 0 and at most 1.
         prune_until: share of the training in which the probability stays.
-        alone_from: share of the training from which on the model stands alone; in between the probability rises
-            linearly to 1.
+        alone_from: share of the training from which on the model stands alone; in between the
+            probability rises linearly to 1.
         seed: of the draws.
 
     Raises:
         InputError: a number is outside its range; the teacher has other blocks than the model.
 
     Notes:
-        Huang et al. 2022 (sparse progressive distillation), arXiv 2110.08190: its three stages and its two decays of
-        the learning rate. That a draw without any block of the model is drawn again is a choice made here.
+        Huang et al. 2022 (sparse progressive distillation), arXiv 2110.08190: its three stages and
+        its two decays of the learning rate. That a draw without any block of the model is drawn
+        again is a choice made here.
 
     Example:
         >>> import probes

@@ -44,47 +44,53 @@ def prune(
 ) -> PreTrainedModel:
     """Return a copy of a model with the weights that matter least set to zero, at once or while the rest is trained.
 
-    Pruned are the weight matrices of the transformer blocks (query, key, value, attention output, feed-forward);
-    embeddings, norms, biases, pooler and head stay as they are.
+    Pruned are the weight matrices of the transformer blocks (query, key, value, attention output,
+    feed-forward); embeddings, norms, biases, pooler and head stay as they are.
 
     Args:
         model: a model of transformers; it is not changed.
         sparsity: share of the pruned weights that become zero, at least 0 and below 1.
         criterion: "random", "magnitude", "gradient", "lamp", "lookahead", "wanda" (see `scores` of
-            `compress.pruning.criteria`), or "movement", which is gathered in training (minus the sum
-            of weight times gradient).
-        scope: what is compared: the weights of one "matrix", of all of them ("global"), or of one output "unit"; by
-            default what suits the criterion: global for lamp, unit for wanda, matrix for the others.
+            `compress.pruning.criteria`), or "movement", which is gathered in training (minus the
+            sum of weight times gradient).
+        scope: what is compared: the weights of one "matrix", of all of them ("global"), or of one
+            output "unit"; by default what suits the criterion: global for lamp, unit for wanda,
+            matrix for the others.
         only: a regular expression; of the matrices only those whose name it finds are pruned.
-        schedule: "one_shot" (before any training; by movement halfway through it), or while training "uniform" (equal
-            steps) or "cubic" (fast first).
+        schedule: "one_shot" (before any training; by movement halfway through it), or while
+            training "uniform" (equal steps) or "cubic" (fast first).
         prunings: how many times, at even distances.
-        prune_until: share of the training at which the last of them is, above 0 and at most 1; by default it leaves as
-            many steps to recover as there are between two.
+        prune_until: share of the training at which the last of them is, above 0 and at most 1; by
+            default it leaves as many steps to recover as there are between two.
         train: a corpus to train on, and to look at where the criterion does.
         tokenizer: of the model, where there is text.
         steps: updates of the weights; 0 for no training.
-        objective: what is trained for, of `compress.objectives`; by default the cross-entropy with the labels.
+        objective: what is trained for, of `compress.objectives`; by default the cross-entropy with
+            the labels.
         teacher: for the objectives that need one; by default the model itself, before any pruning.
         seed: of the random criterion and of the training.
-        folder: for checkpoints, as in `compress.training.train`; a training that was interrupted goes on.
-        settings: further settings of `compress.training.train`: batch_size, learning_rate, accumulate, evaluate,
-            evaluate_at, callbacks, save_every, progress.
+        folder: for checkpoints, as in `compress.training.train`; a training that was interrupted
+            goes on.
+        settings: further settings of `compress.training.train`: batch_size, learning_rate,
+            accumulate, evaluate, evaluate_at, callbacks, save_every, progress.
 
     Returns:
-        A new model of the same class. `model.config.compression` says what was done to it, over the pruned matrices
-        and over the whole model, and is saved with it; after training `model.history` is what was logged.
+        A new model of the same class. `model.config.compression` says what was done to it, over the
+        pruned matrices and over the whole model, and is saved with it; after training
+        `model.history` is what was logged.
 
     Raises:
-        InputError: sparsity, criterion, scope or schedule is not known or does not fit what else is given; no matrix is
-            found; more is zero already than is asked for; what `compress.training.train` raises.
+        InputError: sparsity, criterion, scope or schedule is not known or does not fit what else is
+            given; no matrix is found; more is zero already than is asked for; what
+            `compress.training.train` raises.
 
     Notes:
-        The count of zeros is exact in every matrix (global: in their sum); of equal scores the last go. What is gone
-        stays gone, what was zero in the model given too: it is set to zero again after every update, so that a training
-        that goes on needs no other memory of it than the weights. The cubic schedule is that of Zhu and Gupta 2017,
-        arXiv 1710.01878; movement is that of Sanh, Wolf and Rush 2020, arXiv 2005.07683, without their penalty and with
-        the count of the schedule.
+        The count of zeros is exact in every matrix (global: in their sum); of equal scores the last
+        go. What is gone stays gone, what was zero in the model given too: it is set to zero again
+        after every update, so that a training that goes on needs no other memory of it than the
+        weights. The cubic schedule is that of Zhu and Gupta 2017, arXiv 1710.01878; movement is
+        that of Sanh, Wolf and Rush 2020, arXiv 2005.07683, without their penalty and with the count
+        of the schedule.
 
     Example:
         >>> import probes

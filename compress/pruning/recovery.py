@@ -14,21 +14,24 @@ def recovery(history: pd.DataFrame, metric: str = "accuracy", at: Sequence[int] 
     """Tell from what was logged in training what each pruning cost, and when it was made up for.
 
     Args:
-        history: `model.history` of `compress.prune(..., evaluate=...)`: rows with `when` "before" and "after".
+        history: `model.history` of `compress.prune(..., evaluate=...)`: rows with `when` "before"
+            and "after".
         metric: the measured number, higher is better.
         at: the steps of the prunings; by default those that `compress.prune` noted.
 
     Returns:
-        One row a pruning: `step`; `before` and `after`, the metric on both sides of it; `drop`, their difference;
-        `t90`, after how many updates nine tenths of the drop were regained (infinite where that does not come before
-        the next pruning, 0 where nothing was lost); `gap`, the mean distance below `before` until the next pruning.
+        One row a pruning: `step`; `before` and `after`, the metric on both sides of it; `drop`,
+        their difference; `t90`, after how many updates nine tenths of the drop were regained
+        (infinite where that does not come before the next pruning, 0 where nothing was lost);
+        `gap`, the mean distance below `before` until the next pruning.
 
     Raises:
         InputError: the history holds no such metric, or no measure around a pruning.
 
     Notes:
-        After the learning curves of O' Neill, Dutta and Assem 2021, arXiv 2109.15014; the numbers are a choice made
-        here. The metric is known where it was measured (`evaluate_at`), and taken as a straight line in between.
+        After the learning curves of O' Neill, Dutta and Assem 2021, arXiv 2109.15014; the numbers
+        are a choice made here. The metric is known where it was measured (`evaluate_at`), and taken
+        as a straight line in between.
 
     Example:
         >>> rows = [(1, "before", 0.9), (1, "after", 0.5), (2, "after", 0.7), (3, "after", 0.9), (4, "after", 0.9)]

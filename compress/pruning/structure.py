@@ -32,30 +32,34 @@ def prune_heads(
 ) -> PreTrainedModel:
     """Return a copy of a model without the least important attention heads of every layer.
 
-    The same share in every layer: of n heads round(share * n) go, and at least one stays. The rows of query, key and
-    value and the columns of the attention output are really removed; the rest of the model stays as it is.
+    The same share in every layer: of n heads round(share * n) go, and at least one stays. The rows
+    of query, key and value and the columns of the attention output are really removed; the rest of
+    the model stays as it is.
 
     Args:
-        model: a model of the BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA or DistilBERT family; it is not changed.
+        model: a model of the BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA or DistilBERT family;
+            it is not changed.
         share: share of each layer's heads that goes, at least 0 and below 1.
-        importance: what says which heads matter. "magnitude": the Frobenius norm of the map that a head writes with,
-            output times value (with its bias). "taylor": the mean over the texts of |dL/dm|, where m = 1 scales what
-            the head gives and L is the cross-entropy of the text's label: to first order, how much L changes without
-            it. "random": a control. Or scores of your own (layer, head), higher is more important.
+        importance: what says which heads matter. "magnitude": the Frobenius norm of the map that a
+            head writes with, output times value (with its bias). "taylor": the mean over the texts
+            of |dL/dm|, where m = 1 scales what the head gives and L is the cross-entropy of the
+            text's label: to first order, how much L changes without it. "random": a control. Or
+            scores of your own (layer, head), higher is more important.
         corpus, tokenizer: for "taylor", a corpus with labels and the model's tokenizer.
         seed: for "random".
 
     Returns:
-        A new model of the same class. `model.config.compression` says which heads were kept, by their number in the
-        model given.
+        A new model of the same class. `model.config.compression` says which heads were kept, by
+        their number in the model given.
 
     Raises:
-        InputError: the share is out of range, the architecture is not known, scores of another shape, or, for
-            "taylor", no corpus with labels that the model's head knows.
+        InputError: the share is out of range, the architecture is not known, scores of another
+            shape, or, for "taylor", no corpus with labels that the model's head knows.
 
     Notes:
-        The configuration of these architectures cannot say that heads are missing, so `probes.load_checkpoint` (not
-        plain `from_pretrained`) loads what `compress.save` wrote. Michel, Levy and Neubig 2019, arXiv 1905.10650.
+        The configuration of these architectures cannot say that heads are missing, so
+        `probes.load_checkpoint` (not plain `from_pretrained`) loads what `compress.save` wrote.
+        Michel, Levy and Neubig 2019, arXiv 1905.10650.
 
     Example:
         >>> import probes
@@ -78,19 +82,21 @@ def prune_channels(
 ) -> PreTrainedModel:
     """Return a copy of a model without the least important feed-forward channels of every layer.
 
-    The same share in every layer: of n channels round(share * n) go, and at least one stays. A channel is a row of the
-    first feed-forward matrix, its bias, and a column of the second; all are really removed.
+    The same share in every layer: of n channels round(share * n) go, and at least one stays. A
+    channel is a row of the first feed-forward matrix, its bias, and a column of the second; all are
+    really removed.
 
     Args:
         model: a model of a family that `prune_heads` knows; it is not changed.
         share: share of each layer's channels that goes, at least 0 and below 1.
-        importance: as for `prune_heads`. The magnitude of a channel is the norm of what it reads with (its bias too)
-            times the norm of what it writes with.
+        importance: as for `prune_heads`. The magnitude of a channel is the norm of what it reads
+            with (its bias too) times the norm of what it writes with.
         corpus, tokenizer, seed: as for `prune_heads`.
 
     Returns:
-        A new model of the same class, which plain transformers loads when it is saved. `model.config.compression` says
-        which channels were kept, by their number in the model given ("0-3,7" are 0, 1, 2, 3 and 7).
+        A new model of the same class, which plain transformers loads when it is saved.
+        `model.config.compression` says which channels were kept, by their number in the model given
+        ("0-3,7" are 0, 1, 2, 3 and 7).
 
     Raises:
         InputError: as `prune_heads`.

@@ -35,32 +35,34 @@ def prune_vocabulary(
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Return a copy of a model and of its tokenizer with the tokens that a corpus uses, and few more.
 
-    Kept are the tokens of the corpus; all special and added tokens; those of `keep`; and what other texts need to be
-    tokenised still: the 256 bytes where the tokenizer falls back on bytes, else every single character (at a word's
-    start and inside it) that occurs in a token kept, so that a new word of these letters is spelled and not unknown;
-    in byte-pair encoding the parts that a token is merged from. The order of the tokens stays and their numbers are
-    closed up. Token embeddings, an output layer over the vocabulary and its bias shrink with it, tied or not.
+    Kept are the tokens of the corpus; all special and added tokens; those of `keep`; and what other
+    texts need to be tokenised still: the 256 bytes where the tokenizer falls back on bytes, else
+    every single character (at a word's start and inside it) that occurs in a token kept, so that a
+    new word of these letters is spelled and not unknown; in byte-pair encoding the parts that a
+    token is merged from. The order of the tokens stays and their numbers are closed up. Token
+    embeddings, an output layer over the vocabulary and its bias shrink with it, tied or not.
 
     Args:
         model: a model of transformers; it is not changed.
-        tokenizer: the one that belongs to it, a fast one: byte-pair encoding, WordPiece, Unigram or whole words.
+        tokenizer: the one that belongs to it, a fast one: byte-pair encoding, WordPiece, Unigram or
+            whole words.
         corpus: the texts that matter, as `load_corpus` gives them; labels are not needed.
         keep: further tokens to keep, as the tokenizer writes them.
 
     Returns:
-        The new model and the new tokenizer. Every text of the corpus becomes the same tokens as before, which is
-        checked here, and so has the same hidden states; plain transformers loads both when they are saved.
-        `model.config.compression` says how many tokens were kept.
+        The new model and the new tokenizer. Every text of the corpus becomes the same tokens as
+        before, which is checked here, and so has the same hidden states; plain transformers loads
+        both when they are saved. `model.config.compression` says how many tokens were kept.
 
     Raises:
-        InputError: the corpus is empty, a token of `keep` is not known, the tokenizer is slow or does not fit the
-            model, or the corpus would not be tokenised as before.
+        InputError: the corpus is empty, a token of `keep` is not known, the tokenizer is slow or
+            does not fit the model, or the corpus would not be tokenised as before.
 
     Notes:
-        That nothing changes for the corpus is no accident. Longest match first (WordPiece) and the best sum of scores
-        (Unigram) still find the same tokens among fewer; byte-pair merges are done in order, and those that a text
-        needs are all there, in the same order. Abdaoui, Pradel and Sigel 2020, arXiv 2010.05609; Yang, Cui and Chen
-        2022, arXiv 2203.15996.
+        That nothing changes for the corpus is no accident. Longest match first (WordPiece) and the
+        best sum of scores (Unigram) still find the same tokens among fewer; byte-pair merges are
+        done in order, and those that a text needs are all there, in the same order. Abdaoui, Pradel
+        and Sigel 2020, arXiv 2010.05609; Yang, Cui and Chen 2022, arXiv 2203.15996.
 
     Example:
         >>> import probes

@@ -45,35 +45,41 @@ def allocate_bits(
 ) -> dict[str, int]:
     """Choose the bits of every matrix such that together they do least damage, in the bytes of uniform bits.
 
-    The damage of every matrix at every number of bits is measured with all others as they are, and taken to add up.
+    The damage of every matrix at every number of bits is measured with all others as they are, and
+    taken to add up.
 
     Args:
         model: a model of transformers, in float32; it is not changed.
-        corpus: texts to measure the damage on, all of its rows, best not those that the result is judged on.
+        corpus: texts to measure the damage on, all of its rows, best not those that the result is
+            judged on.
         tokenizer: of the model.
-        average_bits: the weights may take the bytes, steps and zero points included, that they take where all have so
-            many bits. Between two whole numbers, the bytes lie between theirs in proportion.
-        damage: how it is measured, as in `bit_damage`; or the table that `bit_damage` gave, from which bits for many
-            averages can be chosen. Then corpus, tokenizer, choices, by and pivot are not needed. Or several of these:
-            their mean, each over its sum at the fewest bits.
+        average_bits: the weights may take the bytes, steps and zero points included, that they take
+            where all have so many bits. Between two whole numbers, the bytes lie between theirs in
+            proportion.
+        damage: how it is measured, as in `bit_damage`; or the table that `bit_damage` gave, from
+            which bits for many averages can be chosen. Then corpus, tokenizer, choices, by and
+            pivot are not needed. Or several of these: their mean, each over its sum at the fewest
+            bits.
         choices, by, pivot, ranges, percentile, progress, settings: as in `bit_damage`.
         group, symmetric: as in `compress.quantization.quantizers.quantize_tensor`.
 
     Returns:
-        The bits of every matrix, by name: `compress.quantize(model, bits=...)` takes them, with the same group,
-        symmetric, ranges and percentile.
+        The bits of every matrix, by name: `compress.quantize(model, bits=...)` takes them, with the
+        same group, symmetric, ranges and percentile.
 
     Raises:
-        InputError: average_bits is below the least of the choices or above the largest; the table lacks a matrix, or
-            was measured with another group; what `bit_damage` raises.
+        InputError: average_bits is below the least of the choices or above the largest; the table
+            lacks a matrix, or was measured with another group; what `bit_damage` raises.
 
     Notes:
-        The least sum is found exactly, by dynamic programming over all totals of bytes that no other total beats in
-        both bytes and damage. Of equal sums the one with fewer bytes is taken. More bits that were measured to do more
-        damage are noise: before the choice the damage of a unit is made to fall with bits, by isotonic regression.
-        That damages add up is an assumption, which holds the better the smaller they are. What is best by one measure
-        can be worse than uniform bits by another: states are pooled over tokens, and a head may read one of them. By
-        layer there is little to choose in the bundled model, where values and outputs of attention suffer most.
+        The least sum is found exactly, by dynamic programming over all totals of bytes that no
+        other total beats in both bytes and damage. Of equal sums the one with fewer bytes is taken.
+        More bits that were measured to do more damage are noise: before the choice the damage of a
+        unit is made to fall with bits, by isotonic regression. That damages add up is an
+        assumption, which holds the better the smaller they are. What is best by one measure can be
+        worse than uniform bits by another: states are pooled over tokens, and a head may read one
+        of them. By layer there is little to choose in the bundled model, where values and outputs
+        of attention suffer most.
 
     Example:
         >>> import probes

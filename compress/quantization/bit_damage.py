@@ -65,38 +65,42 @@ def bit_damage(
         model: a model of transformers, in float32; it is not changed.
         corpus: as `probes.load_corpus` gives it; not needed for "weights".
         tokenizer: of the model.
-        damage: what is measured, 0 where nothing has changed, on the states of the last layer or the predictions:
-            "alignment": how far the matching of translations has moved. Every sentence of the pivot is matched with
-            those of another language by a softmax over cosines / 0.05, and the other way round; the Kullback-Leibler
-            divergence of the original's probabilities to the rounded model's, in nats, mean over both directions and
-            over languages.
-            "drift": 1 - mean cosine of a sentence's states in both models, 0 to 2.
-            "loyalty": mean Jensen-Shannon divergence of the predicted probabilities, in bits, 0 to 1.
-            "separability": size of the change of `probes.class_separability`, mean over languages, 0 to 1.
-            "weights": the sum of squared changes of the weights, which needs no text.
+        damage: what is measured, 0 where nothing has changed, on the states of the last layer or
+            the predictions: "alignment": how far the matching of translations has moved. Every
+            sentence of the pivot is matched with those of another language by a softmax over
+            cosines / 0.05, and the other way round; the Kullback-Leibler divergence of the
+            original's probabilities to the rounded model's, in nats, mean over both directions and
+            over languages. "drift": 1 - mean cosine of a sentence's states in both models, 0 to 2.
+            "loyalty": mean Jensen-Shannon divergence of the predicted probabilities, in bits, 0 to
+            1. "separability": size of the change of `probes.class_separability`, mean over
+            languages, 0 to 1. "weights": the sum of squared changes of the weights, which needs no
+            text.
         choices: numbers of bits to measure, 2 to 8.
         by: "matrix", each matrix alone, or "layer", those of a layer together.
-        pivot: for "alignment", the language that every other one is compared with; by default the first of the corpus.
-        group, symmetric, ranges, percentile: as in `compress.quantization.quantizers.quantize_tensor`.
+        pivot: for "alignment", the language that every other one is compared with; by default the
+            first of the corpus.
+        group, symmetric, ranges, percentile: as in
+            `compress.quantization.quantizers.quantize_tensor`.
         progress: show a progress bar.
         settings: of `probes.capture`: pooling, max_length, dtype, device, batch_size, batch_tokens.
 
     Returns:
-        One row a unit and number of bits: `unit`, the name of the matrix or of its layer, `bits`, `damage`, and
-        `bytes`, of the packed unit.
+        One row a unit and number of bits: `unit`, the name of the matrix or of its layer, `bits`,
+        `damage`, and `bytes`, of the packed unit.
 
     Raises:
-        InputError: choices, by, damage or settings of the quantiser are out of range; corpus, tokenizer, translations,
-            labels or a head are needed and missing; weights are not in float32, or NaN or infinite; no text reaches a
-            matrix; a damage is not finite.
+        InputError: choices, by, damage or settings of the quantiser are out of range; corpus,
+            tokenizer, translations, labels or a head are needed and missing; weights are not in
+            float32, or NaN or infinite; no text reaches a matrix; a damage is not finite.
 
     Notes:
-        Choices made here: all measures grow with the square of small changes, for which those of units add up where
-        changes are independent; only "separability" grows in proportion. So "alignment" is no loss of retrieval, a
-        step function that coarse rounding can also raise, and "loyalty" is the square of what probability loyalty
-        averages. Inputs of matrices are not rounded: at the same bits in all cases, they would change no choice. Memory
-        for "alignment" grows with the square of the number of sentences in a language; a hundred in four languages do
-        for the bundled model.
+        Choices made here: all measures grow with the square of small changes, for which those of
+        units add up where changes are independent; only "separability" grows in proportion. So
+        "alignment" is no loss of retrieval, a step function that coarse rounding can also raise,
+        and "loyalty" is the square of what probability loyalty averages. Inputs of matrices are not
+        rounded: at the same bits in all cases, they would change no choice. Memory for "alignment"
+        grows with the square of the number of sentences in a language; a hundred in four languages
+        do for the bundled model.
 
     Example:
         >>> import probes

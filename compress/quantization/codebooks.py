@@ -47,48 +47,55 @@ def product_quantize(
 ) -> PreTrainedModel:
     """Return a copy of a model whose weights are made of few codewords, fitted at once or layer by layer in training.
 
-    Each weight matrix of the transformer blocks (query, key, value, attention output, feed-forward) is cut into
-    sub-vectors of neighbouring inputs of one output. K-means finds the matrix a codebook, and every sub-vector is
-    replaced by its nearest codeword. With training (iterative product quantisation, iPQ) one layer after another is
-    quantised, from the bottom, at even distances: those above are still trained as they are, and of those that are
-    quantised the codewords are trained, while which sub-vector has which codeword stays.
+    Each weight matrix of the transformer blocks (query, key, value, attention output, feed-forward)
+    is cut into sub-vectors of neighbouring inputs of one output. K-means finds the matrix a
+    codebook, and every sub-vector is replaced by its nearest codeword. With training (iterative
+    product quantisation, iPQ) one layer after another is quantised, from the bottom, at even
+    distances: those above are still trained as they are, and of those that are quantised the
+    codewords are trained, while which sub-vector has which codeword stays.
 
     Args:
         model: a model of transformers; it is not changed.
         codes: codewords a matrix, 2 to 65536.
         block: weights of a sub-vector; it must divide the inputs of every matrix.
         only: a regular expression; of the matrices only those whose name it finds are quantised.
-        embeddings: whether the table of token embeddings is quantised too, as the lowest layer; an output layer that is
-            tied to it is the same table.
+        embeddings: whether the table of token embeddings is quantised too, as the lowest layer; an
+            output layer that is tied to it is the same table.
         train: a corpus to train on.
         tokenizer: of the model, where there is training.
         steps: updates of the weights, more than there are layers to quantise; 0 for no training.
-        objective: what is trained for, of `compress.objectives`; by default the cross-entropy with the labels.
+        objective: what is trained for, of `compress.objectives`; by default the cross-entropy with
+            the labels.
         teacher: for the objectives that need one; by default the model itself, as it is given.
         seed: of k-means and of the training.
-        folder: for checkpoints, as in `compress.training.train`; a training that was interrupted goes on.
-        settings: further settings of `compress.training.train`: batch_size, learning_rate, accumulate, evaluate,
-            evaluate_at, callbacks, save_every, progress.
+        folder: for checkpoints, as in `compress.training.train`; a training that was interrupted
+            goes on.
+        settings: further settings of `compress.training.train`: batch_size, learning_rate,
+            accumulate, evaluate, evaluate_at, callbacks, save_every, progress.
 
     Returns:
-        A new model of the same class, its weights as wide as before. `model.config.compression` says what was done to
-        it and what a packed format takes: `bytes_of_quantized` (an index of whole bits a sub-vector and, in the type of
-        the weights, the codewords that are used), `average_bits`, these bytes in bits over the number of weights,
-        `bytes_of_model` with all other parameters as they are; and for each matrix the `mean_squared_error` to that of
-        the model given. After training `model.history` is what was logged.
+        A new model of the same class, its weights as wide as before. `model.config.compression`
+        says what was done to it and what a packed format takes: `bytes_of_quantized` (an index of
+        whole bits a sub-vector and, in the type of the weights, the codewords that are used),
+        `average_bits`, these bytes in bits over the number of weights, `bytes_of_model` with all
+        other parameters as they are; and for each matrix the `mean_squared_error` to that of the
+        model given. After training `model.history` is what was logged.
 
     Raises:
-        InputError: codes or block is out of range, or block does not divide the inputs of a matrix; no matrix is found;
-            weights are not finite; too few steps for the layers; what `compress.training.train` raises.
+        InputError: codes or block is out of range, or block does not divide the inputs of a matrix;
+            no matrix is found; weights are not finite; too few steps for the layers; what
+            `compress.training.train` raises.
 
     Notes:
-        Stock et al. 2019, arXiv 1907.05686, and, for training layer by layer, Fan et al. 2020, arXiv 2004.07320. The
-        codebook is fitted to the weights alone, the sum of ||W - W~||^2, not to what a layer gives on data. Of the
-        choices made here: k-means++ once, at most 50 rounds, on at most 256 sub-vectors a code, drawn at random; a
-        matrix of no more distinct sub-vectors than codes is kept exactly. A codeword moves by the mean of the gradients
-        of its sub-vectors, which AdamW then scales, its moments averaged alike when the matrix is quantised. The steps
-        before the first layer is quantised are as many as between two; those after the last train codewords only, and
-        what is never quantised: embeddings, norms, biases, head. Weights that are zero do not stay so.
+        Stock et al. 2019, arXiv 1907.05686, and, for training layer by layer, Fan et al. 2020,
+        arXiv 2004.07320. The codebook is fitted to the weights alone, the sum of ||W - W~||^2, not
+        to what a layer gives on data. Of the choices made here: k-means++ once, at most 50 rounds,
+        on at most 256 sub-vectors a code, drawn at random; a matrix of no more distinct sub-vectors
+        than codes is kept exactly. A codeword moves by the mean of the gradients of its
+        sub-vectors, which AdamW then scales, its moments averaged alike when the matrix is
+        quantised. The steps before the first layer is quantised are as many as between two; those
+        after the last train codewords only, and what is never quantised: embeddings, norms, biases,
+        head. Weights that are zero do not stay so.
 
     Example:
         >>> import probes
@@ -152,10 +159,12 @@ def fit_codebook(vectors: torch.Tensor, codes: int, seed: int = 0) -> tuple[torc
     Args:
         vectors: (vectors, features), finite.
         codes: codewords at most; as few vectors, or as few distinct ones, are their own codewords.
-        seed: of the first centroids, and of which vectors are looked at where there are more than 256 a code.
+        seed: of the first centroids, and of which vectors are looked at where there are more than
+            256 a code.
 
     Returns:
-        The codewords (codeword, feature), in the type of the vectors, each of them used; and their numbers (vectors,).
+        The codewords (codeword, feature), in the type of the vectors, each of them used; and their
+        numbers (vectors,).
 
     Example:
         >>> import torch

@@ -20,8 +20,9 @@ from probes.models.formats.quantized_inputs import QuantizedInput
 class Noise(TrainerCallback):
     """Quantises random blocks of the weights in every forward pass of a training.
 
-    The values are written into the model before each pass and those behind them put back before the update, so that
-    the gradient of the one is applied to the other: that is what straight-through means, and no module needs to know.
+    The values are written into the model before each pass and those behind them put back before the
+    update, so that the gradient of the one is applied to the other: that is what straight-through
+    means, and no module needs to know.
     """
 
     def __init__(

@@ -28,8 +28,9 @@ def quantization_error(
         settings: of `probes.module_error`, which this is.
 
     Returns:
-        `value, low, high (measure, module, language)`: `local_error`, `accumulated_error` and their ratio
-        `amplification`. As the family "module_error" of `probes.compare` it is drawn, modules by layers.
+        `value, low, high (measure, module, language)`: `local_error`, `accumulated_error` and their
+        ratio `amplification`. As the family "module_error" of `probes.compare` it is drawn, modules
+        by layers.
 
     Raises:
         InputError: the models are not of one architecture.

@@ -52,60 +52,71 @@ def quantize(
 ) -> PreTrainedModel:
     """Return a copy of a model whose weights, and inputs of linear maps, are rounded to a few bits.
 
-    It is simulated: the model computes in float32 with the values that the codes stand for, and takes as much memory
-    and time as before. Quantised are the weight matrices of the transformer blocks (query, key, value, attention
-    output, feed-forward), and what they are multiplied with; norms, biases, pooler and head stay as they are.
+    It is simulated: the model computes in float32 with the values that the codes stand for, and
+    takes as much memory and time as before. Quantised are the weight matrices of the transformer
+    blocks (query, key, value, attention output, feed-forward), and what they are multiplied with;
+    norms, biases, pooler and head stay as they are.
 
     Args:
         model: a model of transformers, in float32; it is not changed.
-        bits: of the weights, 2 to 8; or of each matrix, by its name as `compress.matrices.block_matrices` has it:
-            those without stay as they are.
-        group, symmetric, ranges, percentile: as in `compress.quantization.quantizers.quantize_tensor`.
-        activation_bits: of the inputs of the quantised matrices, 2 to 8; None leaves them as they are.
-        calibrate: a corpus that the range of each matrix's inputs is measured on, all of its rows, and fixed; by
-            default each token has its own, from its least to its largest value.
+        bits: of the weights, 2 to 8; or of each matrix, by its name as
+            `compress.matrices.block_matrices` has it: those without stay as they are.
+        group, symmetric, ranges, percentile: as in
+            `compress.quantization.quantizers.quantize_tensor`.
+        activation_bits: of the inputs of the quantised matrices, 2 to 8; None leaves them as they
+            are.
+        calibrate: a corpus that the range of each matrix's inputs is measured on, all of its rows,
+            and fixed; by default each token has its own, from its least to its largest value.
         tokenizer: of the model, where there is text.
-        embeddings: also round the word embeddings, where "channel" means each token's row. An output layer that shares
-            them is rounded with them.
+        embeddings: also round the word embeddings, where "channel" means each token's row. An
+            output layer that shares them is rounded with them.
         only: a regular expression; of the matrices only those whose name it finds are quantised.
-        train: a corpus to train on before all is quantised, so that the weights get used to it (Quant-Noise).
+        train: a corpus to train on before all is quantised, so that the weights get used to it
+            (Quant-Noise).
         steps: updates of the weights; 0 for no training.
-        noise: share of the blocks that are quantised in each forward pass of the training, 0 to 1; 1 is classical
-            quantisation-aware training.
+        noise: share of the blocks that are quantised in each forward pass of the training, 0 to 1;
+            1 is classical quantisation-aware training.
         block: how many inputs of a unit, side by side, are quantised together or not.
-        objective: what is trained for, of `compress.objectives`; by default the cross-entropy with the labels.
-        teacher: for the objectives that need one; by default the model itself, before any quantisation.
+        objective: what is trained for, of `compress.objectives`; by default the cross-entropy with
+            the labels.
+        teacher: for the objectives that need one; by default the model itself, before any
+            quantisation.
         seed: of the training, the noise, and the order of the texts that ranges are measured on.
-        folder: for checkpoints, as in `compress.training.train`; a training that was interrupted goes on. They hold the
-            weights as they are trained, not yet quantised.
+        folder: for checkpoints, as in `compress.training.train`; a training that was interrupted
+            goes on. They hold the weights as they are trained, not yet quantised.
         backend: "onnxruntime" or "torchao": not simulated, but run by that package, see
-            `compress.quantization.deploy`; how weights and inputs are rounded is then its own, and training only
-            prepares for it.
-        settings: further settings of `compress.training.train`: batch_size, learning_rate, accumulate, evaluate,
-            evaluate_at, callbacks, save_every, progress. `evaluate` sees "before" the weights as they are trained and
-            "after" all of them quantised, inputs quantised in both.
+            `compress.quantization.deploy`; how weights and inputs are rounded is then its own, and
+            training only prepares for it.
+        settings: further settings of `compress.training.train`: batch_size, learning_rate,
+            accumulate, evaluate, evaluate_at, callbacks, save_every, progress. `evaluate` sees
+            "before" the weights as they are trained and "after" all of them quantised, inputs
+            quantised in both.
 
     Returns:
-        A new model of the same class, or what the backend makes of it. `model.config.compression` says what was done to
-        it, with the bytes that a packed format takes; after training `model.history` is what was logged. How inputs are
-        rounded is kept in `model.config.quantized_inputs`; `probes.load_checkpoint` reads it. Plain transformers loads
+        A new model of the same class, or what the backend makes of it. `model.config.compression`
+        says what was done to it, with the bytes that a packed format takes; after training
+        `model.history` is what was logged. How inputs are rounded is kept in
+        `model.config.quantized_inputs`; `probes.load_checkpoint` reads it. Plain transformers loads
         the quantised weights and does not round the inputs, unless
         `probes.models.formats.quantized_inputs.apply_quantized_inputs` is called.
 
     Raises:
-        InputError: bits, group, ranges, noise or block are out of range; a group does not divide the inputs of a
-            matrix; weights are NaN or infinite; no matrix is found, or one is named that is not there; the corpus to
-            calibrate on is empty; what `compress.training.train` raises.
+        InputError: bits, group, ranges, noise or block are out of range; a group does not divide
+            the inputs of a matrix; weights are NaN or infinite; no matrix is found, or one is named
+            that is not there; the corpus to calibrate on is empty; what `compress.training.train`
+            raises.
 
     Notes:
-        Weights that are zero stay zero without training; training changes them like any other. A matrix whose inputs
-        were quantised before gets the new settings. Quant-Noise is that of Fan et al. 2020, arXiv 2004.07320: blocks
-        drawn at random in every forward pass are replaced by their quantised values, the gradient passes to the weights
-        behind them as if they had not been, and at the end all are quantised. Choices made here: the rate 0.1 and the
-        block of 8; inputs are quantised all along, their gradient passing likewise; a range is a moving average
-        over batches to which the latest adds a tenth, that goes on in training; padding is left out, special tokens
-        count; the bytes count steps in float32 and leave out ranges of inputs; `average_bits` are these bytes in bits
-        over the number of weights. With "least_squares" each update searches anew, which takes long.
+        Weights that are zero stay zero without training; training changes them like any other. A
+        matrix whose inputs were quantised before gets the new settings. Quant-Noise is that of Fan
+        et al. 2020, arXiv 2004.07320: blocks drawn at random in every forward pass are replaced by
+        their quantised values, the gradient passes to the weights behind them as if they had not
+        been, and at the end all are quantised. Choices made here: the rate 0.1 and the block of 8;
+        inputs are quantised all along, their gradient passing likewise; a range is a moving average
+        over batches to which the latest adds a tenth, that goes on in training; padding is left
+        out, special tokens count; the bytes count steps in float32 and leave out ranges of inputs;
+        `average_bits` are these bytes in bits over the number of weights. With "least_squares" each
+        update searches anew, which takes long.
 
     Example:
         >>> import probes

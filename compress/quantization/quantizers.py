@@ -20,7 +20,8 @@ class Codes(NamedTuple):
 
     Attributes:
         codes: (unit, input), int8 where symmetric, uint8 where affine.
-        scale: the step, one for each stretch of len(codes) * width / len(scale) numbers that follow one another.
+        scale: the step, one for each stretch of len(codes) * width / len(scale) numbers that follow
+            one another.
         zero: the code of 0, in the shape of `scale` and the type of `codes`; 0 where symmetric.
     """
 
@@ -41,35 +42,38 @@ def quantize_tensor(
 ) -> Codes:
     """Round a matrix to grids of a few bits.
 
-    Symmetric codes are -(2^(bits-1) - 1) to 2^(bits-1) - 1, and the step is the largest size over the largest code.
-    Affine codes are 0 to 2^bits - 1, the step is the range, made to include 0, over the largest code, and the zero
-    point a whole number, so that 0 stays 0 in both.
+    Symmetric codes are -(2^(bits-1) - 1) to 2^(bits-1) - 1, and the step is the largest size over
+    the largest code. Affine codes are 0 to 2^bits - 1, the step is the range, made to include 0,
+    over the largest code, and the zero point a whole number, so that 0 stays 0 in both.
 
     Args:
         weight: (unit, input), computed with in float32.
         bits: 2 to 8.
-        group: what has one grid: the "tensor", each "channel" (output unit), or so many inputs of a unit.
+        group: what has one grid: the "tensor", each "channel" (output unit), or so many inputs of a
+            unit.
         symmetric: whether the grid is the same on both sides of 0.
-        ranges: what the grid spans: "minmax", all values; "percentile", with the ends clipped; "least_squares", the
-            share of the whole range (1.00, 0.98, ..., 0.02) whose squared error is least.
-        percentile: above 50 and at most 100: the range ends at the value, of those of a grid, that this share in per
-            cent do not exceed (nearest rank): of sizes where symmetric, on each side where affine. So of fewer than
-            1000 values 99.9 clips none.
+        ranges: what the grid spans: "minmax", all values; "percentile", with the ends clipped;
+            "least_squares", the share of the whole range (1.00, 0.98, ..., 0.02) whose squared
+            error is least.
+        percentile: above 50 and at most 100: the range ends at the value, of those of a grid, that
+            this share in per cent do not exceed (nearest rank): of sizes where symmetric, on each
+            side where affine. So of fewer than 1000 values 99.9 clips none.
         name: what the matrix is called in messages.
 
     Returns:
         Codes, steps and zero points.
 
     Raises:
-        InputError: bits, group, ranges or percentile are out of range; the group does not divide the inputs; a value is
-            NaN or infinite.
+        InputError: bits, group, ranges or percentile are out of range; the group does not divide
+            the inputs; a value is NaN or infinite.
 
     Notes:
-        Inside the range of the grid no value moves by more than half a step. The outermost values of an affine range
-        may lie half a step (at most 0.51) beyond its grid, since the zero point is rounded. Steps are rounded to 16
-        significant bits, a choice made here: every value of the grid is then exact in float32, and what is quantised
-        already is not changed by being quantised again in the same way, bit for bit, whatever the ranges. A row of
-        zeros gives zeros.
+        Inside the range of the grid no value moves by more than half a step. The outermost values
+        of an affine range may lie half a step (at most 0.51) beyond its grid, since the zero point
+        is rounded. Steps are rounded to 16 significant bits, a choice made here: every value of the
+        grid is then exact in float32, and what is quantised already is not changed by being
+        quantised again in the same way, bit for bit, whatever the ranges. A row of zeros gives
+        zeros.
 
     Example:
         >>> codes = quantize_tensor(torch.tensor([[-1.0, 0.2, 0.0, 3.0]]), 3)
@@ -114,7 +118,8 @@ def packed_bytes(shape: tuple[int, int], bits: int, *, group: str | int = "chann
         bits, group, symmetric: as in `quantize_tensor`.
 
     Returns:
-        The codes at `bits` bits, the steps in float32, and where affine the zero points at `bits` bits.
+        The codes at `bits` bits, the steps in float32, and where affine the zero points at `bits`
+        bits.
 
     Raises:
         InputError: as `quantize_tensor`.

@@ -52,8 +52,8 @@ def codir(
         InputError: what `compress.CoDIR` and `compress.distill` raise.
 
     Notes:
-        Sun, Gan, Cheng, Fang, Wang and Liu 2020, arXiv 2009.14167, with the published loss and mean pooling; the weight
-        of the contrast is a choice made here.
+        Sun, Gan, Cheng, Fang, Wang and Liu 2020, arXiv 2009.14167, with the published loss and mean
+        pooling; the weight of the contrast is a choice made here.
     """
     parts: list[Objective] = [
         CrossEntropy(weight=1 - beta),
@@ -85,7 +85,8 @@ def contrastive_distillation(
         layers: of the student.
         steps: updates of the weights.
         negatives: of similar "classes", similar "instances", or drawn alike ("uniform").
-        mixup: interpolate latents into further negatives, with this parameter of the Beta distribution.
+        mixup: interpolate latents into further negatives, with this parameter of the Beta
+            distribution.
         contrast: what the contrast counts.
         temperature: of the soft labels.
         settings: of `compress.distill`.
@@ -131,7 +132,8 @@ def relational_distillation(
         InputError: what `compress.Relational` and `compress.distill` raise.
 
     Notes:
-        Park, Kim, Lu and Cho 2019, arXiv 1904.05068; soft labels beside it, and all weights, are choices made here.
+        Park, Kim, Lu and Cho 2019, arXiv 1904.05068; soft labels beside it, and all weights, are
+        choices made here.
     """
     parts: list[Objective] = [CrossEntropy(), SoftLabels(temperature=temperature), Relational(weight=relations)]
     return _distill(model, tokenizer, train, parts, layers, steps, settings)
@@ -152,9 +154,10 @@ def meta_distillation(
 ) -> PreTrainedModel:
     """Distil a model into fewer layers by way of a teacher of several domains, by texts that are typical of them all.
 
-    In three trainings: a copy of the model becomes the teacher, each text counted by its transferability and the
-    domains corrupted; then, for half the steps, hidden states, attention maps and domain features of the student come
-    close to the teacher's; then its class probabilities do.
+    In three trainings: a copy of the model becomes the teacher, each text counted by its
+    transferability and the domains corrupted; then, for half the steps, hidden states, attention
+    maps and domain features of the student come close to the teacher's; then its class
+    probabilities do.
 
     Args:
         model: the model, fine-tuned or not, with a head for the task; it is not changed.
@@ -166,20 +169,20 @@ def meta_distillation(
         domain: the column that names the domain of a text: "language", "label" or any other.
         domain_weight: what the corrupted domains count, for teacher and student.
         temperature: of the soft labels.
-        settings: of `compress.distill`; those of a training hold for all three, but for what changes or measures the
-            student. In a `folder` each training has its own.
+        settings: of `compress.distill`; those of a training hold for all three, but for what
+            changes or measures the student. In a `folder` each training has its own.
 
     Returns:
-        The student. Its `history` has the steps of both its trainings, `config.compression` what was done in the
-        second, and under `before` in the first.
+        The student. Its `history` has the steps of both its trainings, `config.compression` what
+        was done in the second, and under `before` in the first.
 
     Raises:
-        InputError: there are fewer than 2 steps; a teacher is given; what `compress.transferability`,
-            `compress.Transferable` and `compress.distill` raise.
+        InputError: there are fewer than 2 steps; a teacher is given; what
+            `compress.transferability`, `compress.Transferable` and `compress.distill` raise.
 
     Notes:
-        Pan et al. 2021 (Meta-KD), arXiv 2012.01266. Choices made here: one student for all domains, made of layers of
-        `model`, and two trainings of the same length.
+        Pan et al. 2021 (Meta-KD), arXiv 2012.01266. Choices made here: one student for all domains,
+        made of layers of `model`, and two trainings of the same length.
     """
     if steps < 2:
         raise InputError(f"steps={steps}: expected at least 2, one by layers and one by class probabilities")

@@ -59,8 +59,9 @@ def self_distilled_pruning(
         tokenizer: of the model.
         train: a corpus with labels.
         sparsity, steps, settings: as in `compress.prune`.
-        variant: what is distilled: the cross-correlation of the representations with those of the teacher, its class
-            probabilities, or the representations by squared difference or by cosine.
+        variant: what is distilled: the cross-correlation of the representations with those of the
+            teacher, its class probabilities, or the representations by squared difference or by
+            cosine.
         alpha: what the distillation counts; for soft labels the labels count 1 - alpha.
         temperature: of the soft labels.
 
@@ -128,11 +129,12 @@ def sparse_bert(
         tokenizer: of both.
         train: a corpus; labels are not used.
         teacher: the fine-tuned model, of the same depth and width.
-        sparsity, steps, settings: as in `compress.prune`; pruned is by a cubic schedule, 100 times or fewer.
+        sparsity, steps, settings: as in `compress.prune`; pruned is by a cubic schedule, 100 times
+            or fewer.
 
     Notes:
-        Xu, Yen, Zhao and Xiao 2021, arXiv 2104.08682: attention maps, hidden states and soft labels at once, no hard
-        labels. Attention is compared as probabilities, not as scores.
+        Xu, Yen, Zhao and Xiao 2021, arXiv 2104.08682: attention maps, hidden states and soft labels
+        at once, no hard labels. Attention is compared as probabilities, not as scores.
     """
     layers = pretrained.config.num_hidden_layers
     parts: list[Objective] = [Attentions(weight=layers), HiddenStates(weight=layers + 1), SoftLabels()]
@@ -154,24 +156,27 @@ def sparse_progressive_distillation(
 ) -> PreTrainedModel:
     """Prune a fine-tuned model block by block inside the model itself, so that it learns without overfitting.
 
-    In three stages: the blocks are pruned while each stands, with some probability, in its place in the frozen model,
-    whose own block is used otherwise; then that probability rises to 1; then the pruned model is trained alone. All the
-    while attention maps, hidden states and soft labels of the model are distilled.
+    In three stages: the blocks are pruned while each stands, with some probability, in its place in
+    the frozen model, whose own block is used otherwise; then that probability rises to 1; then the
+    pruned model is trained alone. All the while attention maps, hidden states and soft labels of
+    the model are distilled.
 
     Args:
         model: the fine-tuned model, also the teacher; it is not changed.
         tokenizer: of the model.
         train: a corpus; labels are not used.
-        sparsity, steps, settings: as in `compress.prune`; pruned is by a cubic schedule, 12 times or fewer.
+        sparsity, steps, settings: as in `compress.prune`; pruned is by a cubic schedule, 12 times
+            or fewer.
         probability, prune_until, alone_from: as in `compress.pruning.grafting.Grafting`.
 
     Raises:
         InputError: what `Grafting` and `compress.prune` raise.
 
     Notes:
-        Huang et al. 2022, arXiv 2110.08190: blocks only are trained, and the learning rate decays once until the
-        pruning ends and once after it. The authors' learning rates (1.6e-4 and above) are higher than the default here.
-        Attention is compared as probabilities, and padding is left out, see `compress.objectives`.
+        Huang et al. 2022, arXiv 2110.08190: blocks only are trained, and the learning rate decays
+        once until the pruning ends and once after it. The authors' learning rates (1.6e-4 and
+        above) are higher than the default here. Attention is compared as probabilities, and padding
+        is left out, see `compress.objectives`.
     """
     layers, classes = model.config.num_hidden_layers, max(1, len(model.config.id2label or {}))
     parts: list[Objective] = [

@@ -35,20 +35,23 @@ def self_distilled_quantization(
         tokenizer: of the model.
         train: a corpus with labels.
         steps: updates of the weights.
-        variant: what is distilled beside the labels: what each attention head gives, the class probabilities, both, or
-            the hidden states.
-        host: "quant_noise" rounds random blocks in training and all in the end (`compress.quantize`), "product" gives
-            one layer after another few codewords (`compress.product_quantize`).
+        variant: what is distilled beside the labels: what each attention head gives, the class
+            probabilities, both, or the hidden states.
+        host: "quant_noise" rounds random blocks in training and all in the end
+            (`compress.quantize`), "product" gives one layer after another few codewords
+            (`compress.product_quantize`).
         alpha, beta: what class probabilities count, and what heads or hidden states do.
         temperature: of the class probabilities.
-        settings: of the host: bits, group, noise, ... or codes, block, ..., and of `compress.training.train`.
+        settings: of the host: bits, group, noise, ... or codes, block, ..., and of
+            `compress.training.train`.
 
     Raises:
         InputError: variant or host is not known; what the host raises.
 
     Notes:
-        O' Neill and Dutta 2023, arXiv 2307.05972, its objectives as recalled. With the host "product" the attention of
-        all layers is compared all along, not only of those that are quantised by then.
+        O' Neill and Dutta 2023, arXiv 2307.05972, its objectives as recalled. With the host
+        "product" the attention of all layers is compared all along, not only of those that are
+        quantised by then.
     """
     logits = SoftLabels(weight=alpha, temperature=temperature)
     distilled: dict[str, list[Objective]] = {

@@ -49,23 +49,24 @@ def nearest(
         queries: (query, feature), sparse.
         index: of `inverted_index`.
         k: how many texts for each query, at least 1.
-        threshold: texts score above it, at least 0: a text that shares no feature with a query is never found.
-        rerank: dense vectors of the queries (query, dimension) and of the texts (text, dimension): the best
-            `candidates` texts of each query are put in order by their products instead.
+        threshold: texts score above it, at least 0: a text that shares no feature with a query is
+            never found.
+        rerank: dense vectors of the queries (query, dimension) and of the texts (text, dimension):
+            the best `candidates` texts of each query are put in order by their products instead.
         candidates: of these, at least k.
 
     Returns:
-        Two arrays (query, k): the rows of the texts, the most similar first, -1 where fewer were found; and their
-        scores, those of the dense vectors where these were given, NaN where there is none. Of texts with equal scores
-        the first comes first.
+        Two arrays (query, k): the rows of the texts, the most similar first, -1 where fewer were
+        found; and their scores, those of the dense vectors where these were given, NaN where there
+        is none. Of texts with equal scores the first comes first.
 
     Raises:
-        InputError: the sizes of queries, index and dense vectors do not fit together; a number is out of range; values
-            are NaN or infinite.
+        InputError: the sizes of queries, index and dense vectors do not fit together; a number is
+            out of range; values are NaN or infinite.
 
     Notes:
-        Paria et al. 2020, arXiv 2004.05665, keep scores above 0.25, take the 1,000 best and put these in order by
-        dense vectors.
+        Paria et al. 2020, arXiv 2004.05665, keep scores above 0.25, take the 1,000 best and put
+        these in order by dense vectors.
 
     Example:
         >>> import numpy as np, scipy.sparse

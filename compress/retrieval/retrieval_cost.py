@@ -1,8 +1,9 @@
 """What retrieval by sparse vectors finds, and what it costs.
 
-An index has a list for each feature, of the texts in which it is not zero. A query goes through the lists of its own
-features only. What that costs is the chance that a feature is active in both, summed over the features: least, at so
-many non-zeros a text, where all features are active equally often.
+An index has a list for each feature, of the texts in which it is not zero. A query goes through the
+lists of its own features only. What that costs is the chance that a feature is active in both,
+summed over the features: least, at so many non-zeros a text, where all features are active equally
+often.
 """
 
 from __future__ import annotations
@@ -49,15 +50,18 @@ def retrieval_cost(vectors: scipy.sparse.sparray) -> dict[str, float]:
     With d features, n texts, n_j of them with feature j active, and p_j = n_j / n:
 
     Args:
-        vectors: (text, feature), sparse; at least two texts. Absolute values up to 1e-8 count as zero.
+        vectors: (text, feature), sparse; at least two texts. Absolute values up to 1e-8 count as
+            zero.
 
     Returns:
         `nonzeros`: of a text, the mean, sum_j p_j.
         `features`: d; `features_used`: how many are active in any text.
-        `flops`: F = sum_j p_j^2, multiplications expected for a pair of a query and a text that are drawn alike.
+        `flops`: F = sum_j p_j^2, multiplications expected for a pair of a query and a text that are
+            drawn alike.
         `flops_unbiased`: sum_j n_j (n_j - 1) / (n (n - 1)), of pairs of different texts.
         `flops_relaxed`: sum_j a_j^2 with a_j the mean of |f_j|, what is trained for.
-        `suboptimality`: d F / nonzeros^2, at least 1; 1 where all features are active equally often.
+        `suboptimality`: d F / nonzeros^2, at least 1; 1 where all features are active equally
+            often.
         `speed_up`: d / F, over dense vectors of as many features; in operations, not in time.
 
     Raises:

@@ -44,16 +44,16 @@ def sparse_embeddings(
         max_length, device, batch_size, batch_tokens, progress: as in `probes.capture`.
 
     Returns:
-        (text, feature) in float32, rows in the order of the corpus and of length 1, so that products are cosines. What
-        is at most 1e-8 is left out.
+        (text, feature) in float32, rows in the order of the corpus and of length 1, so that
+        products are cosines. What is at most 1e-8 is left out.
 
     Raises:
-        InputError: the model has no sparse head; every vector is zero; corpus, tokenizer, model and settings do not fit
-            together.
+        InputError: the model has no sparse head; every vector is zero; corpus, tokenizer, model and
+            settings do not fit together.
 
     Notes:
-        A text in which no feature is active has a row of zeros, which finds nothing and is not found; a warning says
-        how many there are.
+        A text in which no feature is active has a row of zeros, which finds nothing and is not
+        found; a warning says how many there are.
 
     Example:
         See `sparsify_embeddings`.

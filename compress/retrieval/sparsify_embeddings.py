@@ -46,46 +46,52 @@ def sparsify_embeddings(
 ) -> PreTrainedModel:
     """Return a copy of a model that gives sparse vectors of texts, trained to find translations by them.
 
-    The mean of the last hidden states goes through a linear map to many features, ReLU, and division by the length. Map
-    and model are trained on two losses: the vectors of translations of one sentence come together (`Translations`), and
-    few features are active, all equally often (`SparseActivations`).
+    The mean of the last hidden states goes through a linear map to many features, ReLU, and
+    division by the length. Map and model are trained on two losses: the vectors of translations of
+    one sentence come together (`Translations`), and few features are active, all equally often
+    (`SparseActivations`).
 
     Args:
         model: an encoder or decoder of transformers; it is not changed.
-        train: a corpus with sentence ids in two languages or more; of rows with a split, those of "train". Rows without
-            a translation are left out. Labels are not looked at.
+        train: a corpus with sentence ids in two languages or more; of rows with a split, those of
+            "train". Rows without a translation are left out. Labels are not looked at.
         tokenizer: of the model.
         steps: updates of the weights.
         features: of the sparse vectors, at least 1.
-        flops: weight of the loss that keeps retrieval cheap, at least 0: the larger, the sparser. 0 for none.
+        flops: weight of the loss that keeps retrieval cheap, at least 0: the larger, the sparser. 0
+            for none.
         l1: weight of the L1 norm of the vectors in its place, to compare with.
         ramp: steps until these weights are whole; by default half of all.
         temperature: of the contrastive loss, above 0.
         learning_rate: of the head and the model.
         seed: of the head and the training.
-        folder: for checkpoints, as in `compress.training.train`; a training that was interrupted goes on.
-        settings: further settings of `compress.training.train`: batch_size, accumulate, evaluate, evaluate_at,
-            callbacks, save_every, progress. The negatives of a text are the others of its batch: a larger one is a
-            harder task.
+        folder: for checkpoints, as in `compress.training.train`; a training that was interrupted
+            goes on.
+        settings: further settings of `compress.training.train`: batch_size, accumulate, evaluate,
+            evaluate_at, callbacks, save_every, progress. The negatives of a text are the others of
+            its batch: a larger one is a harder task.
 
     Returns:
-        A new model with `model.sparse_head`, for `sparse_embeddings`. `model.config.sparse_embeddings` has its size:
-        `probes.load_checkpoint` reads it, and plain transformers loads the model without the head.
-        `model.config.compression` says how it was made, and by `cost` what `retrieval_cost` is on at most 1,024 of the
-        texts that were trained on; `model.history` is what was logged.
+        A new model with `model.sparse_head`, for `sparse_embeddings`.
+        `model.config.sparse_embeddings` has its size: `probes.load_checkpoint` reads it, and plain
+        transformers loads the model without the head. `model.config.compression` says how it was
+        made, and by `cost` what `retrieval_cost` is on at most 1,024 of the texts that were trained
+        on; `model.history` is what was logged.
 
     Raises:
-        InputError: no sentence of the corpus is there in two languages; features, steps, weights or ramp are out of
-            range; a setting is not known; the model is an encoder-decoder, or has a sparse head already; tokenizer and
-            model do not fit; all vectors have become zero; what `compress.training.train` raises.
+        InputError: no sentence of the corpus is there in two languages; features, steps, weights or
+            ramp are out of range; a setting is not known; the model is an encoder-decoder, or has a
+            sparse head already; tokenizer and model do not fit; all vectors have become zero; what
+            `compress.training.train` raises.
 
     Notes:
-        Paria, Yeh, Yen, Xu, Ravikumar and Poczos 2020, arXiv 2004.05665: ReLU, the length divided out before the
-        regulariser, the mean over the batch before the square, and the quadratic ramp are theirs. Choices made here:
-        the contrastive loss, for parallel sentences (theirs were faces and images, with ArcFace and triplets); the mean
-        over all tokens, special ones included; AdamW with linear decay; all weights and sizes. The head begins with
-        random directions, and with every feature active for about half the texts: its bias is minus the mean of what
-        the weights give on at most 1,024 texts.
+        Paria, Yeh, Yen, Xu, Ravikumar and Poczos 2020, arXiv 2004.05665: ReLU, the length divided
+        out before the regulariser, the mean over the batch before the square, and the quadratic
+        ramp are theirs. Choices made here: the contrastive loss, for parallel sentences (theirs
+        were faces and images, with ArcFace and triplets); the mean over all tokens, special ones
+        included; AdamW with linear decay; all weights and sizes. The head begins with random
+        directions, and with every feature active for about half the texts: its bias is minus the
+        mean of what the weights give on at most 1,024 texts.
 
     Example:
         >>> import probes
