@@ -56,6 +56,9 @@ def footprint(model: PreTrainedModel, smaller: PreTrainedModel | None = None) ->
         >>> cost = footprint(model, compress.prune(model, sparsity=0.6))
         >>> cost.loc["share", ["parameters", "encoder_nonzero"]].round(2).tolist()
         [1.0, 0.4]
+
+    See also:
+        `retrieval_cost`, `save`.
     """
     models = {"model": model} | ({} if smaller is None else {"smaller": smaller})
     for name, one in models.items():

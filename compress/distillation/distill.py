@@ -96,19 +96,10 @@ def distill(
 
     Notes:
         Hinton, Vinyals and Dean 2015, arXiv 1503.02531. Choices made here: layer i of s (from 1) is
-        the model's i t / s of t, rounded. "matched" cuts the layers into runs and keeps of each the
-        one that the others of the run are most like, by linear CKA of the states after them on at
-        most 2,000 texts, so that the sum over all layers is largest. What a feature or direction
-        weighs is the sum of squares of the embeddings, and of the weights that read from and write
-        to it, each matrix divided by its norm. Along directions, norms get the gain that
-        independent features would have there. Of what a pooler gives, the features with the largest
-        weights into and out of it are kept. The weights of the three default objectives, 1 each,
-        and the temperature are choices too.
-
-        Weights that are zero stay zero without training, but for narrower layers by "svd"; training
-        changes them like any other. Inputs that were rounded (`compress.quantize`) still are in
-        fewer layers. In narrower ones they are not: the ranges were measured on features that are
-        no longer there.
+        the model's i t / s of t, rounded; the three default objectives count 1 each. Weights that
+        are zero stay zero without training, but for narrower layers by "svd". Inputs that were
+        rounded (`compress.quantize`) still are in fewer layers, not in narrower ones. The reference
+        page says how layers and features are chosen.
 
     Example:
         >>> import probes
@@ -120,6 +111,9 @@ def distill(
         >>> student = distill(model, layers=2, train=corpus, tokenizer=tokenizer, steps=3, progress=False)
         >>> list(student.history)
         ['step', 'cross_entropy', 'soft_labels', 'hidden_states', 'loss']
+
+    See also:
+        `match_layers`, `drop_layers`, `compress.recipes.codir`.
     """
     check_plain(model)
     teacher = model if teacher is None else teacher

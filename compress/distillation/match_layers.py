@@ -65,6 +65,9 @@ def match_layers(
         >>> found = match_layers(model, compress.distill(model, layers=2, keep="bottom"), corpus, tokenizer=tokenizer)
         >>> found.attrs["layers"]
         {0: 0, 1: 1, 2: 2}
+
+    See also:
+        `HiddenStates`, `distill`, `probes.similarity`.
     """
     about = similarity_of(measure)
     check_tokens(teacher, student)

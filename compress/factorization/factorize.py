@@ -76,21 +76,11 @@ def factorize(
             missing or empty.
 
     Notes:
-        Singular values are computed in float64. The two factors of low rank have the same norms,
-        component by component. "activation" minimises ||(W - W') X||, X the inputs of all tokens of
-        the corpus but padding, in closed form, by the singular values of W (X X' / n +
-        ridge)^(1/2). That is the aim of ASVD (Yuan et al. 2023, arXiv 2312.05821), which scales the
-        inputs one by one, and of SVD-LLM (Wang et al. 2024, arXiv 2403.07378), which whitens them
-        by a Cholesky factor; here it is the eigendecomposition, with a ridge of 1e-6 of the mean
-        second moment, a choice made here, for what no text shows; the inputs are those in the model
-        as it was given. Energy is then that of what a matrix gives on the corpus, and since
-        matrices differ in its scale, `budget` counts shares of it. Of embeddings each token's row
-        counts as often as the token occurs. Tensor trains are those of Oseledets 2011, by TT-SVD,
-        and as layers those of Novikov et al. 2015, arXiv 1509.06569. Choices made here: three
-        cores, their sizes by `balanced`, outputs ascending and inputs descending; tokens are filled
-        up to a product of three near their cube root; `energy` allows each of the two cuts half of
-        the error; `budget` counts the singular values of the matrix unfolded at each cut, of which
-        the discarded ones bound the error, and adds where a matrix discards most.
+        "activation" minimises ||(W - W') X||, X the inputs of all tokens of the corpus but padding:
+        the aim of ASVD (Yuan et al. 2023, arXiv 2312.05821) and of SVD-LLM (Wang et al. 2024, arXiv
+        2403.07378), here in closed form. Tensor trains are those of Oseledets 2011, as layers those
+        of Novikov et al. 2015, arXiv 1509.06569; three cores are a choice made here. Derivations
+        and the other choices: on the reference page.
 
     Example:
         >>> import probes
@@ -99,6 +89,9 @@ def factorize(
         >>> what = low.config.compression
         >>> what["parameters_of_matrices"] / what["parameters_of_matrices_before"]
         0.375
+
+    See also:
+        `low_rank_lstm`, `tensor_train_lstm`, `footprint`.
     """
     _check_settings(model, rank, energy, budget, method, calibrate, tokenizer)
     rank = None if rank is None else int(rank)  # what is saved as JSON

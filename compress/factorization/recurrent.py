@@ -46,6 +46,9 @@ def low_rank_lstm(lstm: nn.LSTM, rank: int, reader: nn.Linear) -> tuple[nn.LSTM,
         >>> lstm, reader = low_rank_lstm(torch.nn.LSTM(8, 16, num_layers=2), 4, torch.nn.Linear(16, 50))
         >>> lstm.proj_size, reader(lstm(torch.zeros(5, 3, 8))[0]).shape
         (4, torch.Size([5, 3, 50]))
+
+    See also:
+        `tensor_train_lstm`, `factorize`.
     """
     _check(lstm)
     if type(rank) is not int or not 1 <= rank < lstm.hidden_size:
@@ -115,6 +118,9 @@ class TensorTrainLSTM(nn.Module):
         >>> output, (hidden, cell) = lstm(torch.zeros(5, 3, 8))
         >>> output.shape, sum(p.numel() for p in lstm.parameters())
         (torch.Size([5, 3, 27]), 426)
+
+    See also:
+        `tensor_train_lstm`.
     """
 
     def __init__(
@@ -201,6 +207,9 @@ def tensor_train_lstm(lstm: nn.LSTM, rank: int) -> TensorTrainLSTM:
         >>> import torch
         >>> type(tensor_train_lstm(torch.nn.LSTM(8, 27), rank=3)).__name__
         'TensorTrainLSTM'
+
+    See also:
+        `low_rank_lstm`, `TensorTrainLSTM`.
     """
     _check(lstm)
     with torch.random.fork_rng(devices=[]):  # what is drawn is not kept

@@ -100,17 +100,9 @@ def fuse(
     Notes:
         O' Neill, Ver Steeg and Galstyan 2020, arXiv 2007.14917. Ours: a share is rounded down in
         each part, over all fusions and not in each; the mean of a group counts each of its layers
-        once; "mix" is without noise and drawn once; of "freeze" what is left is one tensor.
-
-        Weights that are zero stay zero without training only where they are zero in all layers that
-        are fused; training changes them like any other.
-
-        The configuration of transformers cannot say that layers share parameters, so
-        `probes.load_checkpoint` (not plain `from_pretrained`, which puts random numbers in place of
-        what is not in the file, and warns of missing keys) loads what `compress.save` wrote;
-        `apply_sharing` of `probes.models.formats.shared_layers` mends a model that was loaded so,
-        and `unshare` there gives up the sharing. Layers that were taken out ("drop" of layers) need
-        neither.
+        once; "mix" is without noise and drawn once; of "freeze" what is left is one tensor. Plain
+        `from_pretrained` puts random numbers in place of what is not in the file:
+        `probes.load_checkpoint` loads what `compress.save` wrote. The reference page says more.
 
     Example:
         >>> import probes
@@ -118,6 +110,9 @@ def fuse(
         >>> fused = fuse(model, share=0.5)
         >>> fused.config.compression["groups"]["encoder.layer.*.output.dense"]
         [[0, 1, 2, 3]]
+
+    See also:
+        `layer_similarity`, `drop_layers`, `save`.
     """
     check_plain(model)
     used = similarity == "cka" and corpus is None  # also without steps

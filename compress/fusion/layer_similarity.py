@@ -80,6 +80,9 @@ def layer_similarity(
         >>> table = layer_similarity(model, similarity="cosine")
         >>> table.columns.tolist(), table.attrs["kind"]
         (['part', 'layer', 'other_layer', 'value'], 'similarity')
+
+    See also:
+        `fuse`, `probes.similarity`.
     """
     check_similarity(similarity, unit, corpus is None or tokenizer is None, corpus is not None)
     pairs = pairs_of(model, unit)

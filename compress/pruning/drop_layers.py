@@ -62,6 +62,9 @@ def drop_layers(
         >>> model, _ = probes.load_checkpoint("bundled")
         >>> drop_layers(model, [4, 5]).config.num_hidden_layers
         4
+
+    See also:
+        `prune_heads`, `distill`.
     """
     family = family_of(model)
     count = len(layers_of(model, family))

@@ -98,6 +98,9 @@ def prune(
         >>> pruned = prune(model, sparsity=0.6)
         >>> round(pruned.config.compression["sparsity_of_pruned"], 2)
         0.6
+
+    See also:
+        `compress.recipes.magnitude_pruning`, `recovery`, `footprint`.
     """
     if not 0 <= sparsity < 1:
         raise InputError(f"sparsity={sparsity}: expected at least 0 and below 1, the share of weights that become zero")

@@ -38,6 +38,9 @@ def recovery(history: pd.DataFrame, metric: str = "accuracy", at: Sequence[int] 
         >>> history = pd.DataFrame(rows, columns=["step", "when", "accuracy"])
         >>> recovery(history, at=[1])[["drop", "t90", "gap"]].round(3).values.tolist()
         [[0.4, 2.0, 0.133]]
+
+    See also:
+        `prune`, `compress.recipes.self_distilled_pruning`.
     """
     at = history.attrs.get("pruned_at") if at is None else list(at)
     if "when" not in history or metric not in history:

@@ -67,6 +67,9 @@ def prune_heads(
         >>> pruned = prune_heads(model, 0.5)
         >>> pruned.config.compression["kept"][0]
         [0, 2]
+
+    See also:
+        `prune_channels`, `drop_layers`.
     """
     return _prune(model, "heads", share, importance, corpus, tokenizer, seed)
 
@@ -109,6 +112,9 @@ def prune_channels(
         >>> model, _ = probes.load_checkpoint("bundled")
         >>> prune_channels(model, 0.75).config.intermediate_size
         128
+
+    See also:
+        `prune_heads`, `drop_layers`.
     """
     return _prune(model, "channels", share, importance, corpus, tokenizer, seed)
 

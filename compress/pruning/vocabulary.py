@@ -71,6 +71,9 @@ def prune_vocabulary(
         >>> smaller, its_tokenizer = prune_vocabulary(model, tokenizer, german)
         >>> smaller.config.vocab_size == len(its_tokenizer) < len(tokenizer)
         True
+
+    See also:
+        `prune`, `footprint`.
     """
     backend, vocabulary = _check(model, tokenizer)
     corpus = check_corpus(corpus)

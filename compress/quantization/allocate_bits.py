@@ -72,14 +72,11 @@ def allocate_bits(
             lacks a matrix, or was measured with another group; what `bit_damage` raises.
 
     Notes:
-        The least sum is found exactly, by dynamic programming over all totals of bytes that no
-        other total beats in both bytes and damage. Of equal sums the one with fewer bytes is taken.
-        More bits that were measured to do more damage are noise: before the choice the damage of a
-        unit is made to fall with bits, by isotonic regression. That damages add up is an
-        assumption, which holds the better the smaller they are. What is best by one measure can be
-        worse than uniform bits by another: states are pooled over tokens, and a head may read one
-        of them. By layer there is little to choose in the bundled model, where values and outputs
-        of attention suffer most.
+        The least sum is found exactly. Of equal sums the one with fewer bytes is taken. More bits
+        that were measured to do more damage are noise: before the choice the damage of a unit is
+        made to fall with bits, by isotonic regression. That damages add up is an assumption, which
+        holds the better the smaller they are. What is best by one measure can be worse than uniform
+        bits by another. The reference page says more.
 
     Example:
         >>> import probes
@@ -88,6 +85,9 @@ def allocate_bits(
         >>> bits = allocate_bits(model, average_bits=4.5, damage="weights", by="layer", progress=False)
         >>> quantize(model, bits=bits).config.compression["average_bits"] <= 4.7  # of which 0.2 are the steps
         True
+
+    See also:
+        `bit_damage`, `quantize`.
     """
     several = list(damage) if isinstance(damage, list | tuple) else [damage]
     if not several:

@@ -95,12 +95,10 @@ def bit_damage(
 
     Notes:
         Choices made here: all measures grow with the square of small changes, for which those of
-        units add up where changes are independent; only "separability" grows in proportion. So
-        "alignment" is no loss of retrieval, a step function that coarse rounding can also raise,
-        and "loyalty" is the square of what probability loyalty averages. Inputs of matrices are not
-        rounded: at the same bits in all cases, they would change no choice. Memory for "alignment"
-        grows with the square of the number of sentences in a language; a hundred in four languages
-        do for the bundled model.
+        units add up where changes are independent; only "separability" grows in proportion. Inputs
+        of matrices are not rounded: at the same bits in all cases, they would change no choice.
+        Memory for "alignment" grows with the square of the number of sentences in a language; a
+        hundred in four languages do for the bundled model.
 
     Example:
         >>> import probes
@@ -110,6 +108,9 @@ def bit_damage(
                            unit  bits   bytes
         0  bert.encoder.layer.0     4  102912
         1  bert.encoder.layer.0     8  201216
+
+    See also:
+        `allocate_bits`, `probes.alignment_gap`, `probes.loyalty`.
     """
     check_choice("damage", damage, DAMAGES)
     check_choice("by", by, ("matrix", "layer"))

@@ -89,13 +89,9 @@ def product_quantize(
     Notes:
         Stock et al. 2019, arXiv 1907.05686, and, for training layer by layer, Fan et al. 2020,
         arXiv 2004.07320. The codebook is fitted to the weights alone, the sum of ||W - W~||^2, not
-        to what a layer gives on data. Of the choices made here: k-means++ once, at most 50 rounds,
-        on at most 256 sub-vectors a code, drawn at random; a matrix of no more distinct sub-vectors
-        than codes is kept exactly. A codeword moves by the mean of the gradients of its
-        sub-vectors, which AdamW then scales, its moments averaged alike when the matrix is
-        quantised. The steps before the first layer is quantised are as many as between two; those
-        after the last train codewords only, and what is never quantised: embeddings, norms, biases,
-        head. Weights that are zero do not stay so.
+        to what a layer gives on data. A matrix of no more distinct sub-vectors than codes is kept
+        exactly. Weights that are zero do not stay so. The reference page says what else is a choice
+        made here.
 
     Example:
         >>> import probes
@@ -103,6 +99,9 @@ def product_quantize(
         >>> quantized = product_quantize(model, codes=64, block=4, only="query")
         >>> round(quantized.config.compression["average_bits"], 2)  # 1.5 of numbers, 0.5 of codewords
         2.0
+
+    See also:
+        `quantize`, `compress.recipes.self_distilled_quantization`.
     """
     if not isinstance(codes, int) or not 2 <= codes <= _MOST:
         raise InputError(f"codes={codes!r}: expected a whole number from 2 to {_MOST}, the codewords a matrix")

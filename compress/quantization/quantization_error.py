@@ -43,5 +43,8 @@ def quantization_error(
         >>> last = error.value.sel(measure="amplification", language="pooled").isel(module=-1)
         >>> bool(last > 1)  # the last block inherits more than it adds
         True
+
+    See also:
+        `probes.module_error`, `quantize`.
     """
     return module_error(model, quantized, tokenizer, corpus, names=("the original", "the quantised model"), **settings)

@@ -107,16 +107,11 @@ def quantize(
             raises.
 
     Notes:
-        Weights that are zero stay zero without training; training changes them like any other. A
-        matrix whose inputs were quantised before gets the new settings. Quant-Noise is that of Fan
-        et al. 2020, arXiv 2004.07320: blocks drawn at random in every forward pass are replaced by
-        their quantised values, the gradient passes to the weights behind them as if they had not
-        been, and at the end all are quantised. Choices made here: the rate 0.1 and the block of 8;
-        inputs are quantised all along, their gradient passing likewise; a range is a moving average
-        over batches to which the latest adds a tenth, that goes on in training; padding is left
-        out, special tokens count; the bytes count steps in float32 and leave out ranges of inputs;
-        `average_bits` are these bytes in bits over the number of weights. With "least_squares" each
-        update searches anew, which takes long.
+        Quant-Noise is that of Fan et al. 2020, arXiv 2004.07320: blocks drawn at random in every
+        forward pass are replaced by their quantised values, the gradient passes to the weights
+        behind them as if they had not been, and at the end all are quantised. The rate 0.1 and the
+        block of 8 are choices made here; the reference page names the others. Weights that are zero
+        stay zero without training; training changes them like any other.
 
     Example:
         >>> import probes
@@ -124,6 +119,9 @@ def quantize(
         >>> quantized = quantize(model, bits=4, group=32)
         >>> quantized.config.compression["average_bits"]
         5.0
+
+    See also:
+        `allocate_bits`, `product_quantize`, `quantization_error`.
     """
     check_plain(model)
     _check_settings(activation_bits, calibrate, tokenizer, noise, block)

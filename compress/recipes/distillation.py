@@ -48,12 +48,28 @@ def codir(
         contrast: what the contrast counts.
         settings: of `compress.distill`.
 
+    Returns:
+        A student, as `compress.distill` gives it.
+
     Raises:
         InputError: what `compress.CoDIR` and `compress.distill` raise.
 
     Notes:
         Sun, Gan, Cheng, Fang, Wang and Liu 2020, arXiv 2009.14167, with the published loss and mean
         pooling; the weight of the contrast is a choice made here.
+
+    Example:
+        >>> import probes
+        >>> model, tokenizer = probes.load_checkpoint("bundled")
+        >>> train = probes.load_corpus("bundled", split="train", languages=["en"])
+        >>> made = codir(
+        ...     model, tokenizer, train, layers=2, steps=2, batch_size=8, progress=False
+        ... )
+        >>> made.config.compression["objective"]
+        ['cross_entropy', 'soft_labels', 'codir']
+
+    See also:
+        `CoDIR`, `distill`.
     """
     parts: list[Objective] = [
         CrossEntropy(weight=1 - beta),
@@ -91,11 +107,27 @@ def contrastive_distillation(
         temperature: of the soft labels.
         settings: of `compress.distill`.
 
+    Returns:
+        A student, as `compress.distill` gives it.
+
     Raises:
         InputError: what `compress.CRD` and `compress.distill` raise.
 
     Notes:
         The papers, and what is a choice made here, are named by `compress.CRD`.
+
+    Example:
+        >>> import probes
+        >>> model, tokenizer = probes.load_checkpoint("bundled")
+        >>> train = probes.load_corpus("bundled", split="train", languages=["en"])
+        >>> made = contrastive_distillation(
+        ...     model, tokenizer, train, layers=2, steps=2, batch_size=8, progress=False
+        ... )
+        >>> made.config.compression["objective"]
+        ['cross_entropy', 'soft_labels', 'crd']
+
+    See also:
+        `CRD`, `distill`.
     """
     parts: list[Objective] = [
         CrossEntropy(),
@@ -128,12 +160,28 @@ def relational_distillation(
         temperature: of the soft labels.
         settings: of `compress.distill`.
 
+    Returns:
+        A student, as `compress.distill` gives it.
+
     Raises:
         InputError: what `compress.Relational` and `compress.distill` raise.
 
     Notes:
         Park, Kim, Lu and Cho 2019, arXiv 1904.05068; soft labels beside it, and all weights, are
         choices made here.
+
+    Example:
+        >>> import probes
+        >>> model, tokenizer = probes.load_checkpoint("bundled")
+        >>> train = probes.load_corpus("bundled", split="train", languages=["en"])
+        >>> made = relational_distillation(
+        ...     model, tokenizer, train, layers=2, steps=2, batch_size=8, progress=False
+        ... )
+        >>> made.config.compression["objective"]
+        ['cross_entropy', 'soft_labels', 'relational']
+
+    See also:
+        `Relational`, `distill`.
     """
     parts: list[Objective] = [CrossEntropy(), SoftLabels(temperature=temperature), Relational(weight=relations)]
     return _distill(model, tokenizer, train, parts, layers, steps, settings)
@@ -183,6 +231,20 @@ def meta_distillation(
     Notes:
         Pan et al. 2021 (Meta-KD), arXiv 2012.01266. Choices made here: one student for all domains,
         made of layers of `model`, and two trainings of the same length.
+
+    Example:
+        >>> import probes
+        >>> model, tokenizer = probes.load_checkpoint("bundled")
+        >>> corpus = probes.load_corpus("bundled", split="dev", languages=["en", "zh"])
+        >>> train = corpus.remove_columns("split").select(range(0, len(corpus), 5))
+        >>> made = meta_distillation(
+        ...     model, tokenizer, train, layers=2, steps=2, teacher_steps=1, progress=False
+        ... )
+        >>> made.config.num_hidden_layers, list(made.history["step"])
+        (2, [1, 2])
+
+    See also:
+        `transferability`, `MetaTeacher`, `Transferable`.
     """
     if steps < 2:
         raise InputError(f"steps={steps}: expected at least 2, one by layers and one by class probabilities")

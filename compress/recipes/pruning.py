@@ -34,8 +34,24 @@ def magnitude_pruning(
         train: a corpus with labels.
         sparsity, steps, settings: as in `compress.prune`.
 
+    Returns:
+        A new model, as `compress.prune` gives it.
+
     Notes:
         Han, Pool, Tran and Dally 2015, arXiv 1506.02626, with one training over all prunings.
+
+    Example:
+        >>> import probes
+        >>> model, tokenizer = probes.load_checkpoint("bundled")
+        >>> train = probes.load_corpus("bundled", split="train", languages=["en"])
+        >>> made = magnitude_pruning(
+        ...     model, tokenizer, train, sparsity=0.5, steps=2, batch_size=4, progress=False
+        ... )
+        >>> made.config.compression["objective"]
+        ['cross_entropy']
+
+    See also:
+        `prune`, `compress.recipes.self_distilled_pruning`.
     """
     return _prune(model, tokenizer, train, [CrossEntropy()], sparsity, steps, settings)
 
@@ -65,11 +81,27 @@ def self_distilled_pruning(
         alpha: what the distillation counts; for soft labels the labels count 1 - alpha.
         temperature: of the soft labels.
 
+    Returns:
+        A new model, as `compress.prune` gives it.
+
     Raises:
         InputError: the variant is not known; what `compress.prune` raises.
 
     Notes:
         O' Neill, Dutta and Assem 2021, arXiv 2109.15014; the weights are a choice made here.
+
+    Example:
+        >>> import probes
+        >>> model, tokenizer = probes.load_checkpoint("bundled")
+        >>> train = probes.load_corpus("bundled", split="train", languages=["en"])
+        >>> made = self_distilled_pruning(
+        ...     model, tokenizer, train, sparsity=0.5, steps=2, batch_size=4, progress=False
+        ... )
+        >>> made.config.compression["objective"]
+        ['cross_entropy', 'cross_correlation']
+
+    See also:
+        `prune`, `CrossCorrelation`, `compress.recipes.magnitude_pruning`.
     """
     distilled: dict[str, list[Objective]] = {
         "cross_correlation": [CrossEntropy(), CrossCorrelation(weight=alpha)],
@@ -104,9 +136,25 @@ def aligned_weights(
         weight: what the alignment counts.
         reference: whose units are kept; by default the model's own, or give the pretrained model.
 
+    Returns:
+        A new model, as `compress.prune` gives it.
+
     Notes:
         O' Neill, Dutta and Assem 2022, arXiv 2204.01385; the formulas are a choice made here, see
         `compress.objectives.AlignedWeights`.
+
+    Example:
+        >>> import probes
+        >>> model, tokenizer = probes.load_checkpoint("bundled")
+        >>> train = probes.load_corpus("bundled", split="train", languages=["en"])
+        >>> made = aligned_weights(
+        ...     model, tokenizer, train, sparsity=0.5, steps=2, batch_size=4, progress=False
+        ... )
+        >>> made.config.compression["objective"]
+        ['cross_entropy', 'aligned_weights_cosine']
+
+    See also:
+        `prune`, `AlignedWeights`, `compress.recipes.magnitude_pruning`.
     """
     aligned = AlignedWeights(model if reference is None else reference, form=form, weight=weight)
     return _prune(model, tokenizer, train, [CrossEntropy(), aligned], sparsity, steps, settings)
@@ -132,9 +180,25 @@ def sparse_bert(
         sparsity, steps, settings: as in `compress.prune`; pruned is by a cubic schedule, 100 times
             or fewer.
 
+    Returns:
+        A new model, as `compress.prune` gives it.
+
     Notes:
         Xu, Yen, Zhao and Xiao 2021, arXiv 2104.08682: attention maps, hidden states and soft labels
         at once, no hard labels. Attention is compared as probabilities, not as scores.
+
+    Example:
+        >>> import probes
+        >>> model, tokenizer = probes.load_checkpoint("bundled")
+        >>> train = probes.load_corpus("bundled", split="train", languages=["en"])
+        >>> made = sparse_bert(
+        ...     model, tokenizer, train, teacher=model, sparsity=0.5, steps=2, progress=False
+        ... )
+        >>> made.config.compression["objective"]
+        ['attentions', 'hidden_states', 'soft_labels']
+
+    See also:
+        `prune`, `Attentions`, `HiddenStates`.
     """
     layers = pretrained.config.num_hidden_layers
     parts: list[Objective] = [Attentions(weight=layers), HiddenStates(weight=layers + 1), SoftLabels()]
@@ -169,6 +233,9 @@ def sparse_progressive_distillation(
             or fewer.
         probability, prune_until, alone_from: as in `compress.pruning.grafting.Grafting`.
 
+    Returns:
+        A new model, as `compress.prune` gives it.
+
     Raises:
         InputError: what `Grafting` and `compress.prune` raise.
 
@@ -177,6 +244,19 @@ def sparse_progressive_distillation(
         once until the pruning ends and once after it. The authors' learning rates (1.6e-4 and
         above) are higher than the default here. Attention is compared as probabilities, and padding
         is left out, see `compress.objectives`.
+
+    Example:
+        >>> import probes
+        >>> model, tokenizer = probes.load_checkpoint("bundled")
+        >>> train = probes.load_corpus("bundled", split="train", languages=["en"])
+        >>> made = sparse_progressive_distillation(
+        ...     model, tokenizer, train, sparsity=0.5, steps=2, batch_size=4, progress=False
+        ... )
+        >>> made.config.compression["objective"]
+        ['attentions', 'hidden_states', 'soft_labels']
+
+    See also:
+        `prune`, `Attentions`, `HiddenStates`.
     """
     layers, classes = model.config.num_hidden_layers, max(1, len(model.config.id2label or {}))
     parts: list[Objective] = [

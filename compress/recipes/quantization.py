@@ -45,6 +45,9 @@ def self_distilled_quantization(
         settings: of the host: bits, group, noise, ... or codes, block, ..., and of
             `compress.training.train`.
 
+    Returns:
+        A new model, as the host gives it.
+
     Raises:
         InputError: variant or host is not known; what the host raises.
 
@@ -52,6 +55,19 @@ def self_distilled_quantization(
         O' Neill and Dutta 2023, arXiv 2307.05972, its objectives as recalled. With the host
         "product" the attention of all layers is compared all along, not only of those that are
         quantised by then.
+
+    Example:
+        >>> import probes
+        >>> model, tokenizer = probes.load_checkpoint("bundled")
+        >>> train = probes.load_corpus("bundled", split="train", languages=["en"])
+        >>> made = self_distilled_quantization(
+        ...     model, tokenizer, train, bits=4, steps=2, batch_size=4, progress=False
+        ... )
+        >>> made.config.compression["objective"]
+        ['cross_entropy', 'soft_labels', 'attention_outputs']
+
+    See also:
+        `quantize`, `product_quantize`, `AttentionOutputs`.
     """
     logits = SoftLabels(weight=alpha, temperature=temperature)
     distilled: dict[str, list[Objective]] = {

@@ -27,6 +27,9 @@ def inverted_index(vectors: scipy.sparse.sparray) -> scipy.sparse.csr_array:
         >>> import numpy as np, scipy.sparse
         >>> inverted_index(scipy.sparse.csr_array(np.array([[1.0, 0.0], [0.6, 0.8]]))).indices.tolist()
         [0, 1, 1]
+
+    See also:
+        `nearest`, `sparse_embeddings`.
     """
     index = scipy.sparse.csr_array(check_sparse(vectors, "vectors").T)
     index.eliminate_zeros()
@@ -74,6 +77,9 @@ def nearest(
         >>> rows, scores = nearest(texts[[0]], inverted_index(texts), k=3)
         >>> rows.tolist(), scores.tolist()
         ([[0, 1, -1]], [[1.0, 0.6, nan]])
+
+    See also:
+        `inverted_index`, `recall`.
     """
     wanted = scipy.sparse.csr_array(check_sparse(queries, "queries"))
     if not scipy.sparse.issparse(index):

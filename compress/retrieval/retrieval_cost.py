@@ -32,6 +32,9 @@ def recall(found: np.ndarray, wanted: np.ndarray, k: int) -> float:
         >>> import numpy as np
         >>> recall(np.array([[3, 1], [2, -1]]), np.array([1, 0]), k=2)
         0.5
+
+    See also:
+        `nearest`, `probes.retrieval`.
     """
     found, wanted = np.asarray(found), np.asarray(wanted)
     if found.ndim != 2 or wanted.shape != found.shape[:1] or not len(wanted):
@@ -75,6 +78,9 @@ def retrieval_cost(vectors: scipy.sparse.sparray) -> dict[str, float]:
         >>> cost = retrieval_cost(scipy.sparse.csr_array(np.eye(4)))
         >>> cost["flops"], cost["flops_unbiased"], cost["suboptimality"], cost["speed_up"]
         (0.25, 0.0, 1.0, 16.0)
+
+    See also:
+        `sparsify_embeddings`, `footprint`.
     """
     given = scipy.sparse.csr_array(check_sparse(vectors, "vectors"))
     n, d = given.shape

@@ -56,7 +56,17 @@ def sparse_embeddings(
         found; a warning says how many there are.
 
     Example:
-        See `sparsify_embeddings`.
+        >>> import compress, probes
+        >>> model, tokenizer = probes.load_checkpoint("bundled")
+        >>> corpus = probes.load_corpus("bundled", split="train", languages=["en", "de"])
+        >>> sparse = compress.sparsify_embeddings(
+        ...     model, train=corpus, tokenizer=tokenizer, steps=1, progress=False
+        ... )
+        >>> sparse_embeddings(sparse, tokenizer, corpus, progress=False).shape == (len(corpus), 512)
+        True
+
+    See also:
+        `sparsify_embeddings`, `inverted_index`.
     """
     head = sparse_head_of(model)
     corpus = check_corpus(corpus)

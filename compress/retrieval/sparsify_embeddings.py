@@ -88,10 +88,8 @@ def sparsify_embeddings(
         Paria, Yeh, Yen, Xu, Ravikumar and Poczos 2020, arXiv 2004.05665: ReLU, the length divided
         out before the regulariser, the mean over the batch before the square, and the quadratic
         ramp are theirs. Choices made here: the contrastive loss, for parallel sentences (theirs
-        were faces and images, with ArcFace and triplets); the mean over all tokens, special ones
-        included; AdamW with linear decay; all weights and sizes. The head begins with random
-        directions, and with every feature active for about half the texts: its bias is minus the
-        mean of what the weights give on at most 1,024 texts.
+        were faces and images); the mean over all tokens, special ones included; AdamW with linear
+        decay; all weights and sizes. The reference page says how the head begins.
 
     Example:
         >>> import probes
@@ -103,6 +101,9 @@ def sparsify_embeddings(
         >>> vectors = sparse_embeddings(sparse, tokenizer, corpus.select(range(10)), progress=False)
         >>> vectors.shape
         (10, 512)
+
+    See also:
+        `sparse_embeddings`, `inverted_index`, `retrieval_cost`.
     """
     check_plain(model)
     if model.config.is_encoder_decoder:
