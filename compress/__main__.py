@@ -1,4 +1,4 @@
-"""The command line: python -m compress prune MODEL --sparsity 0.6 --out pruned/; layerscope has all commands."""
+"""The command line: python -m compress VERB; `layerscope` has the commands of both packages."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 
 
 def layerscope(arguments: Sequence[str] | None = None) -> int:
-    """Run a command of either package and return its exit status: what `layerscope` on a command line does."""
+    """Run a command of either package, as `layerscope` does, and return its exit status."""
     about = "See what compression does to the representations of a model, layer by layer."
     return run(_parser("layerscope", about, {"measure": [measuring], **_PURPOSES}), arguments)
 

@@ -1,4 +1,4 @@
-"""What a model costs: parameters, bytes, operations and measured time, beside those of the model it was made from."""
+"""What a model costs: parameters, bytes, operations and time, also beside a smaller one."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""The weight matrices that compressions work on: those of the linear maps inside a model's repeated blocks."""
+"""The weight matrices that are compressed: those of linear maps in a model's repeated blocks."""
 
 from __future__ import annotations
 
@@ -29,7 +29,7 @@ def block_matrices(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
 
 
 def block_of(name: str) -> str | None:
-    """Return the name of the block that a parameter is in, up to the first number in its own, or None."""
+    """Return the name of the block that a parameter is in, up to its first number, or None."""
     found = _BLOCK.match(name)
     return None if found is None else found.group()
 
@@ -37,7 +37,7 @@ def block_of(name: str) -> str | None:
 def matrices_of(
     model: PreTrainedModel, only: str | None = None, embeddings: bool = False
 ) -> dict[str, torch.nn.Parameter]:
-    """Return the weight matrices that a compression works on, by name; one that several modules share comes once.
+    """Return the matrices that are compressed, by name; one that several modules share comes once.
 
     Args:
         model: a model of transformers.
@@ -72,7 +72,7 @@ def distinct(matrices: Mapping[str, torch.nn.Parameter]) -> dict[str, torch.nn.P
 
 
 def check_plain(model: PreTrainedModel) -> None:
-    """Raise `InputError` where the weights of a model are stored by codes of another package, not as numbers."""
+    """Raise `InputError` where the weights of a model are codes of another package."""
     if not isinstance(model, PreTrainedModel):
         raise InputError(f"expected a model of transformers, found {type(model).__name__}")
     if getattr(model.config, "quantization_config", None) is not None:
@@ -83,7 +83,7 @@ def check_plain(model: PreTrainedModel) -> None:
 
 
 def found_by(only: str | None, matrices: Mapping[str, _Value]) -> dict[str, _Value]:
-    """Return those of some matrices whose name a regular expression finds, or all; raise `InputError` for none."""
+    """Return those of some matrices whose name an expression finds; raise `InputError` for none."""
     try:
         found = {name: value for name, value in matrices.items() if only is None or re.search(only, name)}
     except re.error as error:

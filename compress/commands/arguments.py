@@ -1,4 +1,4 @@
-"""What the commands share: arguments that say from what, where to, on which text and how long; loading and saving."""
+"""What the commands share: arguments, loading before the work, saving after it."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def training_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def load(options: argparse.Namespace) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Any]:
-    """Return model, tokenizer and corpus, None where none is given, once the new folder can be written."""
+    """Return model, tokenizer and corpus (or None), once the new folder can be written."""
     check_new(options.out)
     corpus: datasets.Dataset | None = None
     if options.corpus is not None:

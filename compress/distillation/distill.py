@@ -1,4 +1,4 @@
-"""Distillation: a student with fewer layers, or narrower ones, made of its teacher and trained to do as it does."""
+"""Distillation: a student with fewer or narrower layers, made of its teacher and trained by it."""
 
 from __future__ import annotations
 
@@ -212,7 +212,7 @@ def check_tokens(teacher: PreTrainedModel, student: PreTrainedModel) -> None:
 
 
 def _check_layers(model: PreTrainedModel) -> None:
-    """Raise `InputError` where the layers of a model are in factors, and not of a kind that is taken apart here."""
+    """Raise `InputError` where the layers of a model are in factors: they are not taken apart."""
     factors = [name for name in getattr(model.config, "factorized", None) or {} if block_of(name) is not None]
     if factors:
         raise InputError(

@@ -24,7 +24,7 @@ _TEXTS = 2000  # that layers are chosen by
 
 
 def runs_of(alike: np.ndarray, count: int) -> list[int]:
-    """Cut layers into so many runs, and return of each the one the others are most like: (layer, layer) -> layers."""
+    """Cut layers into runs and return of each the one that the others are most like."""
     n = len(alike)
     best: dict[tuple[int, int], tuple[float, list[int]]] = {(0, 0): (0.0, [])}
     for runs in range(1, count + 1):

@@ -114,7 +114,7 @@ def match_layers(
 
 
 def in_order(alike: np.ndarray) -> list[int]:
-    """Return the ascending columns, one a row, with the largest sum: (row, column) -> column of each row."""
+    """Return the ascending columns, one for each row, with the largest sum."""
     n, m = alike.shape
     if np.isfinite(alike).any(0).sum() < n:
         raise InputError(f"only {np.isfinite(alike).any(0).sum()} layers of the teacher can be compared with {n}")

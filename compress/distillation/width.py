@@ -1,4 +1,4 @@
-"""Narrower students: of what all layers read from and write to, the features or directions that are kept."""
+"""Narrower students: the features or directions of what all layers share that are kept."""
 
 from __future__ import annotations
 
@@ -51,7 +51,7 @@ def check_width(model: PreTrainedModel, hidden_size: int) -> None:
 
 
 def _rules(model: PreTrainedModel) -> tuple[dict[str, tuple[str | None, ...]], list[str]]:
-    """Return which dimensions of parameters are the model's width, by name, and the parameters that make the pooled.
+    """Return which dimensions of parameters are the model's width, and what makes the pooled.
 
     "stream": what all layers read from and write to; "pooled": what the last linear map reads.
     """

@@ -20,7 +20,7 @@ _LITTLE = 1e-9  # in place of no parameters
 def ranks_by_budget(
     parts: Mapping[str, LowRank | TensorTrain], budget: float, shares: bool
 ) -> dict[str, list[int] | None]:
-    """The ranks of every matrix, None for the whole of it, so that together they take a share of their parameters.
+    """The ranks of all matrices, None for a whole one, that take a share of their parameters.
 
     Greedy: of the next components of all matrices, the one of most energy for each parameter comes
     first, as it is or as its share of that of its matrix.

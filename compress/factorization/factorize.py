@@ -1,4 +1,4 @@
-"""Factorisation: weight matrices as products of two of low rank, or of the cores of a tensor train."""
+"""Factorisation: matrices as products of two of low rank, or of the cores of a tensor train."""
 
 from __future__ import annotations
 

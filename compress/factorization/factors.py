@@ -1,4 +1,4 @@
-"""The matrices of a model that can be in factors, the factors in their place, and what cutting them short loses."""
+"""The matrices that can be in factors, what stands in their place, and what is lost."""
 
 from __future__ import annotations
 
@@ -26,7 +26,7 @@ from probes.models.formats.quantized_inputs import apply_quantized_inputs
 
 @dataclass
 class Matrix:
-    """A matrix of a model: its module and that one's name, and its values (output or token, input or feature)."""
+    """A matrix of a model: module, name, and values (output or token, input or feature)."""
 
     module: nn.Module
     name: str
@@ -90,7 +90,7 @@ def free_matrices(model: PreTrainedModel, only: str | None, embeddings: bool) ->
 
 @dataclass
 class Factors:
-    """What comes in place of a matrix: what its configuration says, its values, and what is recorded of it."""
+    """What comes in place of a matrix: its configuration, its values, what is recorded."""
 
     settings: dict[str, Any]
     values: list[torch.Tensor]

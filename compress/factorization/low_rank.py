@@ -1,4 +1,4 @@
-"""A matrix as the product of two of low rank: by its singular values, over inputs of some second moment."""
+"""A matrix as the product of two of low rank: by its singular values, also over its inputs."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ class LowRank:
     """A matrix by its singular values, over what it gives for inputs of some second moment."""
 
     def __init__(self, matrix: Matrix, moment: torch.Tensor | None) -> None:
-        """Args: the matrix, and the second moment of its inputs, whole or its diagonal; None for the identity."""
+        """Args: the matrix; the second moment of its inputs or its diagonal, None for ones."""
         self.matrix = matrix
         given = self.map if moment is None else _times_root(self.map, moment)
         self.left, values, _ = torch.linalg.svd(given, full_matrices=False)
@@ -64,7 +64,7 @@ class LowRank:
 
 
 def _times_root(matrix: torch.Tensor, moment: torch.Tensor) -> torch.Tensor:
-    """A map times a root of the second moment of its inputs, given whole or, where it is diagonal, as that."""
+    """A map times a root of the second moment of its inputs, whole or its diagonal."""
     if moment.ndim == 1:
         return matrix * (moment + _RIDGE * moment.mean()).sqrt()
     values, vectors = torch.linalg.eigh(moment)

@@ -24,7 +24,7 @@ def second_moments(
     corpus: datasets.Dataset,
     tokenizer: PreTrainedTokenizerBase,
 ) -> dict[str, torch.Tensor]:
-    """Mean over all tokens of a corpus, but padding, of the outer product of the inputs of every matrix, in float64.
+    """Mean outer product of the inputs of every matrix over all tokens but padding, in float64.
 
     Of embeddings the share of each token, the diagonal of it.
     """

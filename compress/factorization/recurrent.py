@@ -1,4 +1,4 @@
-"""LSTMs that are smaller: one projection shared by all that reads a layer, or matrices that are tensor trains."""
+"""Smaller LSTMs: one projection for all that reads a layer, or matrices as tensor trains."""
 
 from __future__ import annotations
 
@@ -98,7 +98,7 @@ def low_rank_lstm(lstm: nn.LSTM, rank: int, reader: nn.Linear) -> tuple[nn.LSTM,
 
 
 class TensorTrainLSTM(nn.Module):
-    """An LSTM whose matrices, those of the inputs and of the states of each layer, are tensor trains.
+    """An LSTM whose matrices, of inputs and of states in each layer, are tensor trains.
 
     Attributes:
         inputs0, states0, inputs1, ...: `TensorTrainLinear`, to the four gates in the order of
@@ -171,7 +171,7 @@ class TensorTrainLSTM(nn.Module):
     def forward(
         self, x: torch.Tensor, state: tuple[torch.Tensor, torch.Tensor] | None = None
     ) -> tuple[torch.Tensor, tuple[torch.Tensor, torch.Tensor]]:
-        """Return what `torch.nn.LSTM` of these matrices does: the states of the last layer, and the last of all."""
+        """Return what `torch.nn.LSTM` does: the last layer's states, and the last of all."""
         if not torch.is_tensor(x) or x.ndim != 3:
             raise InputError("expected a tensor (time, batch, input), or (batch, time, input) with batch_first=True")
         if state is None:
@@ -190,7 +190,7 @@ class TensorTrainLSTM(nn.Module):
 
 
 def tensor_train_lstm(lstm: nn.LSTM, rank: int) -> TensorTrainLSTM:
-    """Return an LSTM whose matrices are the tensor trains nearest to those of another one that TT-SVD finds.
+    """Return an LSTM in tensor trains, the nearest to another one's matrices that TT-SVD finds.
 
     Args:
         lstm: an LSTM of one direction, without projections; it is not changed.

@@ -16,7 +16,7 @@ _CORES = 3
 
 
 def balanced(size: int, parts: int = _CORES) -> tuple[int, ...]:
-    """Return whole numbers, ascending, whose product is `size`, the largest of them as small as can be.
+    """Return ascending whole numbers whose product is `size`, the largest as small as can be.
 
     Of several such the one whose smallest number is largest. A prime number gives itself and ones.
 
@@ -116,7 +116,7 @@ class TensorTrain:
         return [min(cut, math.prod(self.sizes) // cut) for cut in cuts]
 
     def ranks(self, rank: int | None, energy: float | None) -> list[int]:
-        """Return the ranks asked for, at most the full ones, or those that keep this share of the energy."""
+        """Return the ranks asked for, or those that keep this share of the energy."""
         if rank is not None:
             return [min(rank, full) for full in self.full()]
         assert energy is not None
@@ -158,6 +158,6 @@ def filled_sizes(size: int) -> tuple[int, ...]:
 
 
 def _digits(matrix: torch.Tensor, rows: Sequence[int], columns: Sequence[int]) -> torch.Tensor:
-    """A matrix as a tensor with the digits of row and column side by side: (row 1, column 1, row 2, ...)."""
+    """A matrix as a tensor with its digits side by side: (row 1, column 1, row 2, ...)."""
     count = len(rows)
     return matrix.reshape(*rows, *columns).permute([k + side * count for k in range(count) for side in (0, 1)])

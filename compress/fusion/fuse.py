@@ -1,4 +1,4 @@
-"""Layer fusion: layers that are alike share one tensor, at once or step by step while the model is trained."""
+"""Layer fusion: layers that are alike share one tensor, at once or step by step in training."""
 
 from __future__ import annotations
 

@@ -31,9 +31,9 @@ def layer_similarity(
     tokenizer: PreTrainedTokenizerBase | None = None,
     seed: int = 0,
 ) -> pd.DataFrame:
-    """Measure how alike the layers of a model are, pair by pair within one part of them, in float64.
+    """Measure how alike the layers of a model are, pair by pair within one part of them.
 
-    With W a matrix (output, input):
+    With W a matrix (output, input), in float64:
 
     - "euclidean": |W_i - W_j|, Frobenius; a distance.
     - "cosine": the mean over the rows of the cosine of row with row; of a row of zeros it is 0.
@@ -226,7 +226,7 @@ def _by_states(
 
 
 def check_similarity(similarity: str, unit: str, no_text: bool, corpus: bool) -> None:
-    """Raise `InputError` where a similarity or unit is not known, or does not fit the text that is given."""
+    """Raise `InputError` where a similarity, unit or text is not what is needed."""
     known = ("cka", *_similarities(0))
     check_choice("similarity", similarity, known)
     check_choice("unit", unit, UNITS)

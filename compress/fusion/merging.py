@@ -1,4 +1,4 @@
-"""Layers become one: the tensor that they share from then on, at once or step by step in a training."""
+"""Layers become one: the tensor that they share from then on, at once or step by step."""
 
 from __future__ import annotations
 
@@ -33,7 +33,7 @@ class Fusing(TrainerCallback):
         tokenizer: PreTrainedTokenizerBase | None,
         seed: int,
     ) -> None:
-        """Args: the model, how many tensors of each part go, and `fuse`'s settings of the same names."""
+        """Args: the model, how many tensors of each part go, and settings of `fuse`."""
         self.model, self.goals, self.similarity, self.merge, self.unit = model, dict(goals), similarity, merge, unit
         self.corpus, self.tokenizer, self.seed = corpus, tokenizer, seed
         self.done: list[dict[str, Any]] = []
@@ -66,7 +66,7 @@ class Fusing(TrainerCallback):
                 counts[part] -= 1
 
     def _merge(self, first: str, second: str, generator: torch.Generator) -> None:
-        """Put the tensors of two modules together as those of the first, which the second shares from now on."""
+        """Make of the tensors of two modules those of the first, which the second shares."""
         if self.merge == "drop" and self.unit == "layer":
             return
         base: Any = self.model.base_model

@@ -1,4 +1,4 @@
-"""Which layers can be fused: the parts of a model, the pairs of one shape, and the groups that share already."""
+"""Which layers can be fused: parts of a model, pairs of one shape, groups that share already."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _NUMBERED = re.compile(r"^(.*?\.)(\d+)(\..+)?$")
 
 
 def groups_of(model: PreTrainedModel) -> dict[str, list[list[int]]]:
-    """Return which layers of a model share one tensor, by part: the numbers of each group, the first of them first."""
+    """Return which layers share one tensor, by part: the numbers of each group, ascending."""
     shared: dict[str, str] = getattr(model.config, "shared_layers", None) or {}
     groups: dict[str, dict[int, list[int]]] = {}
     for target, source in shared.items():

@@ -41,7 +41,7 @@ _FOLLOWS = (
 
 
 def check_criterion(criterion: str, scope: str | None) -> str:
-    """Return what a criterion compares; raise `InputError` where criterion or scope is not known."""
+    """Return what a criterion compares; raise `InputError` where it is not known."""
     check_choice("criterion", criterion, SCOPES)
     if scope is not None:
         check_choice("scope", scope, ("matrix", "global", "unit"))
@@ -57,7 +57,7 @@ def scores(
     tokenizer: PreTrainedTokenizerBase | None = None,
     seed: int = 0,
 ) -> dict[str, torch.Tensor]:
-    """Return how much each weight of some matrices matters, by name, in the shape of the matrix; low ones go first.
+    """Return how much each weight of some matrices matters, by name; low ones go first.
 
     - "random": by the seed.
     - "magnitude": |w|.
@@ -109,7 +109,7 @@ def scores(
 
 @contextmanager
 def few_threads(matrices: Mapping[str, torch.Tensor]) -> Iterator[None]:
-    """Let one thread do what is little work: to wake up others takes longer than the work itself."""
+    """Let one thread do what is little work: to wake up others takes longer."""
     threads = torch.get_num_threads()
     if sum(w.numel() for w in matrices.values()) < _LITTLE:
         torch.set_num_threads(1)
@@ -126,7 +126,7 @@ def smallest(
     scope: str,
     transposed: Mapping[str, bool],
 ) -> dict[str, torch.Tensor]:
-    """Return which weights stay (True), so that exactly the share `sparsity` of them is gone, smallest scores first.
+    """Return which weights stay (True), so that exactly the share `sparsity` of them is gone.
 
     Those that are gone stay gone; of equal ones the last go. Per matrix and per output unit the
     count is exact in every matrix, over all matrices together in their sum. What is not a number
@@ -152,7 +152,7 @@ def smallest(
 
 
 def _evenly(left: torch.Tensor, keep: int) -> torch.Tensor:
-    """How many weights each unit keeps of those it has left: as even as can be, and `keep` in all."""
+    """How many weights each unit keeps of those it has left: as even as can be."""
     keep = min(keep, int(left.sum()))
     low, high = 0, int(left.max())
     while low < high:  # the largest number that all may keep
@@ -165,7 +165,7 @@ def _evenly(left: torch.Tensor, keep: int) -> torch.Tensor:
 
 
 def _top(score: Sequence[torch.Tensor], kept: Sequence[torch.Tensor], keep: int) -> list[torch.Tensor]:
-    """Mark the largest of some tensors together, so many of what is left; of equal ones the first."""
+    """Mark the largest of some tensors together, so many; of equal ones the first."""
     least = _nth_largest(score, keep) if keep else torch.inf
     stays = [(s >= least).logical_and_(k) for s, k in zip(score, kept, strict=True)]
     if sum(int(s.count_nonzero()) for s in stays) == keep:
@@ -211,7 +211,7 @@ def _lamp(size: torch.Tensor) -> torch.Tensor:
 
 
 def _sorted(sizes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Sort float32 numbers that are not negative, of equal ones the first first; return also their places."""
+    """Sort float32 numbers of at least 0, of equal ones the first first; with their places."""
     if sizes.device.type != "cpu":
         return sizes.sort(stable=True)
     # Their bits are ordered as they are. With the place below the bits one integer says both, and to sort integers
@@ -258,7 +258,7 @@ def _gradients(
     corpus: datasets.Dataset,
     tokenizer: PreTrainedTokenizerBase,
 ) -> dict[str, torch.Tensor]:
-    """Gradient of the mean cross-entropy over the corpus, without dropout and without a trace on the model."""
+    """Gradient of the mean cross-entropy over the corpus, without dropout or a trace."""
     total, count = {n: torch.zeros_like(w) for n, w in matrices.items()}, 0
     with evaluating(model, model.device):
         for batch, labelled in _batches(model, corpus, tokenizer):
@@ -279,7 +279,7 @@ def _input_norms(
     corpus: datasets.Dataset,
     tokenizer: PreTrainedTokenizerBase,
 ) -> dict[str, torch.Tensor]:
-    """Euclidean norm of every input of every matrix over all tokens of a corpus, padding left out."""
+    """Euclidean norm of every input of every matrix over all tokens but padding."""
     squares: dict[str, torch.Tensor] = {}
     mask = torch.empty(0)
 
@@ -307,6 +307,6 @@ def _input_norms(
 
 
 def sparsity_at(number: int, of: int, schedule: str) -> float:
-    """Return which share of the way is done after pruning `number` of `of`: in equal steps, or fast first (cubic)."""
+    """Return which share is done after pruning `number` of `of`: evenly, or fast first (cubic)."""
     done = number / of
     return done if schedule == "uniform" else 1 - (1 - done) ** 3

@@ -31,7 +31,7 @@ def drop_layers(
     corpus: datasets.Dataset | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
 ) -> PreTrainedModel:
-    """Return a copy of a model without some of its layers: those named, or those that a similarity probe misses least.
+    """Return a copy of a model without some layers: those named, or those it misses least.
 
     Args:
         model: a model of a family that `prune_heads` knows; it is not changed.
@@ -107,7 +107,7 @@ def _drop(model: PreTrainedModel, gone: Sequence[int]) -> None:
 
 
 def _renumber(model: PreTrainedModel, layers: nn.ModuleList) -> None:
-    """Make the configuration, and the place of each layer in a decoder's cache, fit the layers that are there."""
+    """Make configuration, and places in a decoder's cache, fit the layers that are there."""
     model.config.num_hidden_layers = len(layers)
     for number, layer in enumerate(layers):
         for module in layer.modules():
@@ -118,7 +118,7 @@ def _renumber(model: PreTrainedModel, layers: nn.ModuleList) -> None:
 def _by_removal(
     model: PreTrainedModel, count: int, corpus: datasets.Dataset, tokenizer: PreTrainedTokenizerBase
 ) -> tuple[list[int], list[float]]:
-    """The layers that go, in order, and 1 - CKA of the last states without them and those of the whole model."""
+    """The layers that go, in order, and 1 - CKA of the last states without and with them."""
     whole = capture(model, tokenizer, corpus, progress=False)["hidden"].values[-1]
     smaller = copy.deepcopy(model)
     layers = layers_of(smaller, family_of(smaller))

@@ -1,4 +1,4 @@
-"""Module grafting: in training, blocks of a teacher stand at random in for those of the model that is pruned."""
+"""Module grafting: blocks of a teacher stand in at random for those of the pruned model."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from probes.errors import InputError
 
 
 class Grafting(TrainerCallback):
-    """Train the blocks of a model inside its frozen teacher: each is used with some probability, else the teacher's.
+    """Train the blocks of a model inside its frozen teacher: each stands at random in its place.
 
     Drawn once a block and forward pass in training, again where no block would be the model's own,
     since nothing could be learned then; outside of training all blocks are its own. Nothing but the
@@ -66,7 +66,7 @@ class Grafting(TrainerCallback):
         self.step = self.passes = 0
 
     def at(self, done: float) -> float:
-        """Return the probability of a block of the model itself when this share of the training is done."""
+        """Return the probability of the model's own block at this share of the training."""
         if done < self.prune_until:
             return self.probability
         if done >= self.alone_from:
@@ -75,7 +75,7 @@ class Grafting(TrainerCallback):
         return self.probability + (1 - self.probability) * risen
 
     def learning_rate(self, done: float) -> float:
-        """Return what the learning rate is multiplied by when this share of the training is done."""
+        """Return what the learning rate is multiplied by at this share of the training."""
         if done < self.prune_until:
             return 1 - done / self.prune_until
         return max(0.0, 1 - done) / (1 - self.prune_until) if self.prune_until < 1 else 0.0
@@ -117,7 +117,7 @@ class Grafting(TrainerCallback):
         ]
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Note the step, which the draws depend on, so that a training that goes on draws what it would have."""
+        """Note the step, which draws depend on, so that a training that goes on draws the same."""
         self.step, self.passes = state.global_step, 0
 
     def on_train_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:

@@ -1,4 +1,4 @@
-"""Which heads and channels matter: by their weights, by the gradient of the loss, or by given scores."""
+"""Which heads and channels matter: by weights, by gradients of the loss, or by given scores."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from probes.states.tokens import batches_of
 
 
 def given_scores(values: npt.ArrayLike, shape: tuple[int, ...], named: str) -> np.ndarray:
-    """Return scores of somebody's own; raise `InputError` where they are not finite numbers of this shape."""
+    """Return given scores; raise `InputError` where they are not finite or of this shape."""
     try:
         scores = np.asarray(values, dtype=float)
     except (TypeError, ValueError) as error:
@@ -34,7 +34,7 @@ def given_scores(values: npt.ArrayLike, shape: tuple[int, ...], named: str) -> n
 
 
 def magnitude_scores(layer: nn.Module, family: dict[str, Any], what: str) -> np.ndarray:
-    """Frobenius norm of the product of what every head or channel writes with and reads with: (head or channel)."""
+    """Frobenius norm of what each head or channel writes with times what it reads with."""
     read, write, size = ends_of(layer, family, what)
     into = read.weight.detach().double()
     if read.bias is not None:
@@ -54,7 +54,7 @@ def taylor_scores(
     corpus: datasets.Dataset | None,
     tokenizer: PreTrainedTokenizerBase | None,
 ) -> list[np.ndarray]:
-    """Mean over the texts of |dL/dm|, m = 1 scaling what a head or channel gives: one array a layer."""
+    """Mean over the texts of |dL/dm|, m = 1 scaling what a head or channel gives, by layer."""
     if not classifies(model):
         problem = getattr(model.config, "problem_type", None)
         raise InputError(

@@ -42,7 +42,7 @@ def prune(
     folder: str | Path | None = None,
     **settings: Any,
 ) -> PreTrainedModel:
-    """Return a copy of a model with the weights that matter least set to zero, at once or while the rest is trained.
+    """Return a copy of a model with the weights that matter least set to zero.
 
     Pruned are the weight matrices of the transformer blocks (query, key, value, attention output,
     feed-forward); embeddings, norms, biases, pooler and head stay as they are.
@@ -156,7 +156,7 @@ def prune(
 
 
 def _check_zeros(kept: Mapping[str, torch.Tensor], sparsity: float, scope: str) -> None:
-    """Raise where more is zero already than is asked for: over all, or in a matrix that is counted by itself."""
+    """Raise where more is zero already than is asked for, in all or in one matrix."""
     parts = {"these weights": list(kept.values())} if scope == "global" else {n: [k] for n, k in kept.items()}
     for name, masks in parts.items():
         count = sum(k.numel() for k in masks)
@@ -184,7 +184,7 @@ class _Masks:
         self.kept = {name: w.detach() != 0 for name, w in self.matrices.items()}
 
     def grow(self, found: Mapping[str, torch.Tensor], sparsity: float) -> None:
-        """Prune the lowest scores until the share `sparsity` of the weights is gone; never give one back."""
+        """Prune the lowest scores until this share of the weights is gone; give none back."""
         with few_threads(self.matrices):
             self.kept = smallest(found, self.kept, sparsity, self.scope, self.transposed)
         self.apply()

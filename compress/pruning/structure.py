@@ -1,4 +1,4 @@
-"""Structured pruning: attention heads and feed-forward channels really removed: smaller and faster."""
+"""Structured pruning: heads and channels really removed, so that models are smaller and faster."""
 
 from __future__ import annotations
 

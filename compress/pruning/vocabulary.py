@@ -33,7 +33,7 @@ def prune_vocabulary(
     *,
     keep: Iterable[str] = (),
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Return a copy of a model and of its tokenizer with the tokens that a corpus uses, and few more.
+    """Return a copy of a model and its tokenizer with the tokens that a corpus uses, and few more.
 
     Kept are the tokens of the corpus; all special and added tokens; those of `keep`; and what other
     texts need to be tokenised still: the 256 bytes where the tokenizer falls back on bytes, else
@@ -113,7 +113,7 @@ def prune_vocabulary(
 
 
 def _check(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[dict[str, Any], dict[str, int]]:
-    """Return the tokenizer as JSON and its model's own vocabulary; `InputError` where they cannot be pruned."""
+    """Return the tokenizer as JSON and its own vocabulary, where they can be pruned."""
     if not isinstance(model, PreTrainedModel):
         raise InputError(f"expected a model of transformers, found {type(model).__name__}")
     if not isinstance(model.get_input_embeddings(), nn.Embedding):
@@ -228,7 +228,7 @@ def _byte_characters() -> list[str]:
 
 
 def _first_rows(model: PreTrainedModel) -> int:
-    """How many of the first tokens keep their number: where positions are counted from the padding's number on."""
+    """How many of the first tokens keep their number, which positions are counted from."""
     for name, module in model.named_modules():
         if name.endswith("position_embeddings") and isinstance(module, nn.Embedding) and module.padding_idx is not None:
             return module.padding_idx + 1
@@ -290,7 +290,7 @@ def _renumber(part: Any, new: dict[int, int]) -> None:
 
 
 def _slice(model: PreTrainedModel, numbers: list[int]) -> None:
-    """Keep some rows of the token embeddings, and of whatever else has one number a token, in place."""
+    """Keep some rows of the token embeddings, and of all that has one number a token."""
     new = {old: place for place, old in enumerate(numbers)}
     outputs: Any = model.get_output_embeddings()
     tables = {id(module.weight) for module in (model.get_input_embeddings(), outputs) if module is not None}
@@ -318,7 +318,7 @@ def _slice(model: PreTrainedModel, numbers: list[int]) -> None:
 
 
 def _token_ids(model: PreTrainedModel) -> list[tuple[Any, str, int]]:
-    """The numbers of tokens that a model's configurations name: where, under which key, and the number."""
+    """The tokens that a model's configurations name: where, under which key, the number."""
     found = []
     for settings in (model.config, getattr(model, "generation_config", None)):
         for key, value in (settings.to_dict() if settings is not None else {}).items():

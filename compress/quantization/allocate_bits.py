@@ -43,7 +43,7 @@ def allocate_bits(
     progress: bool = True,
     **settings: Any,
 ) -> dict[str, int]:
-    """Choose the bits of every matrix such that together they do least damage, in the bytes of uniform bits.
+    """Choose bits for every matrix that together do least damage, in the bytes of uniform bits.
 
     The damage of every matrix at every number of bits is measured with all others as they are, and
     taken to add up.
@@ -120,7 +120,7 @@ def allocate_bits(
 
 
 def _mean(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
-    """One table of several, in each of which damages count by their share of what the fewest bits do."""
+    """One table of several, damages counting by their share of what the fewest bits do."""
     if len(tables) == 1:
         return tables[0]
     rows = [one.set_index(["unit", "bits"])["damage"] for one in tables]
@@ -136,7 +136,7 @@ def _mean(tables: Sequence[pd.DataFrame]) -> pd.DataFrame:
 
 
 def least_damage(damage: np.ndarray, size: np.ndarray, most: int) -> list[int]:
-    """The column of every row such that the sum of the damages is least while that of the sizes is at most `most`.
+    """The column of every row with the least sum of damages, that of the sizes at most `most`.
 
     Both (row, column). Of equal sums of damages the one of less size.
     """
@@ -171,7 +171,7 @@ def _check_average(average_bits: float, choices: Sequence[int]) -> None:
 def _check_table(
     table: pd.DataFrame, shapes: Mapping[str, tuple[int, int]], group: str | int, symmetric: bool
 ) -> dict[str, list[str]]:
-    """Return the matrices of each unit; raise `InputError` where a table is not one of this model."""
+    """Return the matrices of each unit; raise `InputError` for a table of another model."""
     if not isinstance(table, pd.DataFrame) or not set(COLUMNS) <= set(table.columns) or table.empty:
         raise InputError("damage: expected the name of a measure, or a table with rows as bit_damage gives it")
     there = set(table["unit"])

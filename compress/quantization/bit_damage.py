@@ -57,7 +57,7 @@ def bit_damage(
     progress: bool = True,
     **settings: Any,
 ) -> pd.DataFrame:
-    """Measure what it does to a model's representations to round the weights of one matrix, or one layer, alone.
+    """Measure what it does to representations to round one matrix, or one layer, alone.
 
     The corpus runs through the model once for every unit and number of bits, and once more.
 

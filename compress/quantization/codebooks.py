@@ -1,4 +1,4 @@
-"""Product quantisation: sub-vectors of the weights share codewords, at once or layer by layer in training (iPQ)."""
+"""Product quantisation: sub-vectors of weights share codewords, also layer by layer (iPQ)."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def product_quantize(
     folder: str | Path | None = None,
     **settings: Any,
 ) -> PreTrainedModel:
-    """Return a copy of a model whose weights are made of few codewords, fitted at once or layer by layer in training.
+    """Return a copy of a model whose weights are made of few codewords.
 
     Each weight matrix of the transformer blocks (query, key, value, attention output, feed-forward)
     is cut into sub-vectors of neighbouring inputs of one output. K-means finds the matrix a
@@ -153,7 +153,7 @@ def product_quantize(
 
 
 def fit_codebook(vectors: torch.Tensor, codes: int, seed: int = 0) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return a codebook for some vectors by k-means, and for each the number of its codeword, the nearest.
+    """Return a codebook for some vectors by k-means, and the number of each one's codeword.
 
     Args:
         vectors: (vectors, features), finite.
@@ -236,7 +236,7 @@ class _Codebooks:
         self.fill(name, weight, codewords)
 
     def restore(self, name: str, codes: torch.Tensor | None) -> None:
-        """Take up the codes of a matrix that a checkpoint brought back; where they are lost, equal sub-vectors tell."""
+        """Take up the codes of a matrix from a checkpoint, or of equal sub-vectors."""
         parts = self.parts(name, self.matrices[name].detach())
         if codes is None:
             codes = parts.unique(dim=0, return_inverse=True)[1]
@@ -248,7 +248,7 @@ class _Codebooks:
         self.codes[name] = codes.long().to(parts.device)
 
     def average(self, name: str, values: torch.Tensor) -> None:
-        """Replace, in place, the sub-vectors of one code by their mean, of the weights, gradients or moments."""
+        """Replace the sub-vectors of one code by their mean, in weights, gradients or moments."""
         codes = self.codes[name]
         # In float64, so that the mean of equal ones is these exactly.
         parts = self.parts(name, values).double()
@@ -256,7 +256,7 @@ class _Codebooks:
         self.fill(name, values, sums / codes.bincount()[:, None])
 
     def packed_bytes(self) -> int:
-        """Return what indices and codebooks of all matrices take: whole bits an index, whole bytes a matrix."""
+        """Return the bytes of indices and codebooks: whole bits an index, bytes a matrix."""
         index = math.ceil(math.log2(self.most))
         total = 0
         for name, codes in self.codes.items():
@@ -266,7 +266,7 @@ class _Codebooks:
 
 
 class _Quantizes(TrainerCallback):
-    """Quantises a layer at some steps of a training, and trains the codewords of those that are quantised."""
+    """Quantises a layer at some steps of a training, and trains the codewords from then on."""
 
     def __init__(self, books: _Codebooks, layers: Mapping[int, Sequence[str]]) -> None:
         self.books, self.layers = books, layers
@@ -315,7 +315,7 @@ def _check_finite(name: str, weight: torch.Tensor) -> None:
 
 
 def _layers(matrices: Mapping[str, Any]) -> list[list[str]]:
-    """The names of the matrices, layer by layer from the bottom; embeddings are one of their own."""
+    """The names of the matrices, layer by layer from the bottom, embeddings by themselves."""
     layers: dict[str, list[str]] = {}
     for name in matrices:
         layers.setdefault(block_of(name) or name, []).append(name)

@@ -34,7 +34,7 @@ class Noise(TrainerCallback):
         running: RunningRanges | None,
         hooks: Mapping[str, QuantizedInput],
     ) -> None:
-        """Args: the matrices, the share of their blocks, a block's width, the seed, the ranges that run along."""
+        """Args: matrices, share and width of blocks, seed, ranges that run along, who rounds."""
         self.matrices, self.rate, self.block, self.seed = matrices, rate, block, seed
         self.running, self.hooks = running, hooks
         self.latent: dict[str, torch.Tensor] = {}
@@ -74,7 +74,7 @@ class Noise(TrainerCallback):
     def measuring(
         self, evaluate: Callable[[PreTrainedModel], Mapping[str, float]]
     ) -> Callable[[PreTrainedModel], Mapping[str, float]]:
-        """Let what measures the model see it quantised, once the callbacks of a step are through."""
+        """Let what measures the model see it quantised, once a step is through."""
 
         def measured(model: PreTrainedModel) -> Mapping[str, float]:
             if not self.updated:

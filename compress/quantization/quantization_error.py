@@ -18,7 +18,7 @@ def quantization_error(
     tokenizer: PreTrainedTokenizerBase,
     **settings: Any,
 ) -> xr.Dataset:
-    """Measure, module by module, what a quantised model gets wrong itself and what it inherits from layers before.
+    """Measure, module by module, what a quantised model gets wrong and what it inherits.
 
     Args:
         model: in full precision.

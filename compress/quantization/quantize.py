@@ -1,4 +1,4 @@
-"""Quantisation, simulated: weights and inputs of linear maps rounded to a few bits, computed with in float32."""
+"""Quantisation, simulated: weights and inputs of linear maps rounded, computed in float32."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Quantisers: a matrix as whole numbers of a few bits, with one step, and where asked one zero point, a row of it."""
+"""Quantisers: a matrix as whole numbers of a few bits, with a step (and zero point) a row."""
 
 from __future__ import annotations
 
@@ -158,7 +158,7 @@ def check_group(width: int, group: str | int, name: str) -> None:
 
 
 def check_matrix(weight: torch.Tensor, group: str | int, name: str) -> None:
-    """Raise `InputError` where a matrix (unit, input) cannot be quantised, by its name and, for a value, its row."""
+    """Raise `InputError` where a matrix (unit, input) cannot be quantised, and say where."""
     if weight.ndim != 2:
         raise InputError(f"{name}: expected a matrix (unit, input), found the shape {tuple(weight.shape)}")
     check_group(weight.shape[1], group, name)

@@ -1,4 +1,4 @@
-"""The ranges of what linear maps are fed: measured on texts, running along in training, noted in the model."""
+"""The ranges of what linear maps are fed: measured on texts, or running along in training."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ class RunningRanges:
             hook.low, hook.high = self.found[name]
 
     def see(self, name: str, x: torch.Tensor, shared: bool) -> None:
-        """Take in the inputs (batch, token, feature) of a module, but for padding; `shared`: of all processes."""
+        """Take in inputs (batch, token, feature) but padding; `shared`: of all processes."""
         x = x.detach().float()
         if self.mask is not None and x.shape[:-1] == self.mask.shape:
             x = x[self.mask]
@@ -63,7 +63,7 @@ class RunningRanges:
     def watching(
         self, model: PreTrainedModel | None = None, hooks: Mapping[str, QuantizedInput] | None = None
     ) -> Iterator[None]:
-        """Take in what the modules get: always, or of a model while it trains, and tell those that round it."""
+        """Take in what the modules get, always or in training, and tell those that round it."""
         self.hooks = hooks or {}
 
         def masked(_module: torch.nn.Module, _inputs: object, settings: dict[str, Any]) -> None:
@@ -99,7 +99,7 @@ def measured_ranges(
     tokenizer: PreTrainedTokenizerBase,
     seed: int,
 ) -> dict[str, tuple[float, float]]:
-    """The range of the inputs of some modules over all rows of a corpus, in an order drawn by the seed."""
+    """The range of some modules' inputs over a corpus, in an order drawn by the seed."""
     # Neither its split nor its labels count.
     corpus = corpus.remove_columns([c for c in ("split", "label") if c in corpus.column_names])
     rows, _ = training_rows(corpus, model, tokenizer)
@@ -126,7 +126,7 @@ def round_inputs(
     bits: int | None,
     found: Mapping[str, tuple[float, float]] | None = None,
 ) -> dict[str, QuantizedInput]:
-    """Note in the configuration how the inputs of some modules are rounded, and do so; others stay as they are."""
+    """Note in the configuration how the inputs of some modules are rounded, and do so."""
     wanted = {k: v for k, v in (getattr(model.config, "quantized_inputs", None) or {}).items() if k not in names}
     for name in names if bits is not None else ():
         wanted[name] = {"bits": bits}

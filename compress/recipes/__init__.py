@@ -1,4 +1,4 @@
-"""One short function a published method: a schedule plus objectives. Files: pruning, quantization, distillation."""
+"""Published methods, a short function each: pruning, quantization, distillation."""
 
 from compress.recipes.distillation import (
     codir,

@@ -35,7 +35,7 @@ def codir(
     contrast: float = 0.1,
     **settings: Any,
 ) -> PreTrainedModel:
-    """Distil a fine-tuned model into fewer layers, its intermediate states by contrast with those of other texts.
+    """Distil a model into fewer layers, its intermediate states by contrast with other texts.
 
     Args:
         model: the fine-tuned model, also the teacher; it is not changed.
@@ -92,7 +92,7 @@ def contrastive_distillation(
     temperature: float = 4.0,
     **settings: Any,
 ) -> PreTrainedModel:
-    """Distil a fine-tuned model into fewer layers by contrast, with negatives that its own representations choose.
+    """Distil a model into fewer layers by contrast, its representations choosing negatives.
 
     Args:
         model: the fine-tuned model, also the teacher; it is not changed.
@@ -148,7 +148,7 @@ def relational_distillation(
     temperature: float = 2.0,
     **settings: Any,
 ) -> PreTrainedModel:
-    """Distil a fine-tuned model into fewer layers by how texts lie to each other, in distances and angles.
+    """Distil a model into fewer layers by how texts lie to each other: distances and angles.
 
     Args:
         model: the fine-tuned model, also the teacher; it is not changed.
@@ -200,7 +200,7 @@ def meta_distillation(
     temperature: float = 2.0,
     **settings: Any,
 ) -> PreTrainedModel:
-    """Distil a model into fewer layers by way of a teacher of several domains, by texts that are typical of them all.
+    """Distil a model into fewer layers by a teacher of several domains and typical texts.
 
     In three trainings: a copy of the model becomes the teacher, each text counted by its
     transferability and the domains corrupted; then, for half the steps, hidden states, attention

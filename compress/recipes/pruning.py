@@ -26,7 +26,7 @@ def magnitude_pruning(
     steps: int,
     **settings: Any,
 ) -> PreTrainedModel:
-    """Prune a fine-tuned model by magnitude in equal steps while it is trained on its labels: what others are held to.
+    """Prune a model by magnitude while it is trained on its labels: what others are held to.
 
     Args:
         model: the fine-tuned model; it is not changed.
@@ -68,7 +68,7 @@ def self_distilled_pruning(
     temperature: float = 2.0,
     **settings: Any,
 ) -> PreTrainedModel:
-    """Prune a fine-tuned model by magnitude while the model before any pruning is distilled into it.
+    """Prune a model by magnitude while the model before any pruning is distilled into it.
 
     Args:
         model: the fine-tuned model, also the teacher; it is not changed.
@@ -125,7 +125,7 @@ def aligned_weights(
     reference: PreTrainedModel | None = None,
     **settings: Any,
 ) -> PreTrainedModel:
-    """Prune a fine-tuned model by magnitude while each unit is kept aligned with the same unit before any pruning.
+    """Prune a model by magnitude while each unit stays aligned with what it was before.
 
     Args:
         model: the fine-tuned model; it is not changed.
@@ -218,7 +218,7 @@ def sparse_progressive_distillation(
     alone_from: float = 2 / 3,
     **settings: Any,
 ) -> PreTrainedModel:
-    """Prune a fine-tuned model block by block inside the model itself, so that it learns without overfitting.
+    """Prune a model block by block inside itself, so that it learns without overfitting.
 
     In three stages: the blocks are pruned while each stands, with some probability, in its place in
     the frozen model, whose own block is used otherwise; then that probability rises to 1; then the

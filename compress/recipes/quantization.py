@@ -28,7 +28,7 @@ def self_distilled_quantization(
     temperature: float = 2.0,
     **settings: Any,
 ) -> PreTrainedModel:
-    """Quantise a fine-tuned model in training, while the model in full precision is distilled into it.
+    """Quantise a model in training, while the model in full precision is distilled into it.
 
     Args:
         model: the fine-tuned model, also the teacher; it is not changed.

@@ -1,4 +1,4 @@
-"""An inverted index of sparse vectors: of each feature the texts in which it is active; what is nearest by it."""
+"""An inverted index of sparse vectors: the texts of each feature, and what is nearest by it."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ _SCORES = 2**24  # most scores in memory at once
 
 
 def inverted_index(vectors: scipy.sparse.sparray) -> scipy.sparse.csr_array:
-    """Return the lists of an index: of each feature, the texts in which it is not zero, (feature, text).
+    """Return of each feature the texts in which it is not zero, (feature, text): an index.
 
     Args:
         vectors: (text, feature), sparse, of the texts that are to be found.
@@ -46,7 +46,7 @@ def nearest(
     rerank: tuple[np.ndarray, np.ndarray] | None = None,
     candidates: int = 1000,
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Return the texts of an index that are most similar to each query, by the products of their vectors.
+    """Return the texts of an index most similar to each query, by products of their vectors.
 
     Args:
         queries: (query, feature), sparse.
@@ -115,7 +115,7 @@ def nearest(
 
 
 def check_sparse(vectors: Any, name: str) -> Any:
-    """Return vectors that are sparse, finite, and at least one; raise `InputError` where they are not."""
+    """Return vectors that are sparse and finite; raise `InputError` where they are not."""
     if not scipy.sparse.issparse(vectors):
         raise InputError(
             f"{name} is a {type(vectors).__name__}: expected a sparse matrix (text, feature), as sparse_embeddings "

@@ -101,7 +101,7 @@ def pooled_states(
     progress: bool,
     **how: Any,
 ) -> Iterator[tuple[np.ndarray, torch.Tensor]]:
-    """Yield rows and mean last states of one batch after another, the model in evaluation mode while it runs."""
+    """Yield rows and mean last states batch by batch, the model in evaluation mode."""
     where, batches = batches_of(model, tokenizer, corpus, name_of(model), **how)
     body = body_of(model)
     bar = tqdm(total=len(corpus), desc=f"vectors {name_of(model)}", unit="text", disable=not progress)

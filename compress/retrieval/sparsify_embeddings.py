@@ -1,4 +1,4 @@
-"""Sparse vectors of texts, trained so that translations lie together and few features are active."""
+"""Sparse vectors of texts, trained so that translations lie together and few are active."""
 
 from __future__ import annotations
 
@@ -44,7 +44,7 @@ def sparsify_embeddings(
     folder: str | Path | None = None,
     **settings: Any,
 ) -> PreTrainedModel:
-    """Return a copy of a model that gives sparse vectors of texts, trained to find translations by them.
+    """Return a copy of a model that gives sparse vectors of texts, trained on translations.
 
     The mean of the last hidden states goes through a linear map to many features, ReLU, and
     division by the length. Map and model are trained on two losses: the vectors of translations of
@@ -160,7 +160,7 @@ def sparsify_embeddings(
 
 
 def _keep_head(model: torch.nn.Module, inputs: Any, output: Any) -> None:
-    """Let the first output depend on the head, which processes that train together look for there."""
+    """Let the first output depend on the head, where processes look for it."""
     if not torch.is_grad_enabled():
         return
     head: Any = model.sparse_head
@@ -174,7 +174,7 @@ def _some(corpus: datasets.Dataset, seed: int) -> datasets.Dataset:
 
 
 def _begin(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, corpus: datasets.Dataset, seed: int) -> None:
-    """Give the head its first weights: random directions, each active for about half of the texts."""
+    """Give the head its first weights: random, each feature active in half the texts."""
     means = torch.cat([x for _, x in pooled_states(model, tokenizer, corpus, progress=False)])
     linear = sparse_head_of(model).linear
     random = torch.Generator().manual_seed(seed)
@@ -185,7 +185,7 @@ def _begin(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, corpus: d
 
 
 def _with_translations(corpus: datasets.Dataset) -> tuple[datasets.Dataset, int]:
-    """Return the rows that are trained on and have a translation, without labels, and how many have none."""
+    """Return the rows with a translation, without labels, and how many have none."""
     corpus = check_corpus(corpus)
     corpus = corpus.select(trained_on(corpus))
     ids, languages = np.array(corpus["id"][:], object), set(corpus["language"])
