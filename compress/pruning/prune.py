@@ -113,7 +113,7 @@ def prune(
     )
     pruned = copy.deepcopy(model)
     matrices = matrices_of(pruned, only)
-    masks = _Masks(pruned, matrices, scope)
+    masks = Masks(pruned, matrices, scope)
     gone = sum(int((~k).sum()) for k in masks.kept.values())
     total = sum(k.numel() for k in masks.kept.values())
     _check_zeros(masks.kept, sparsity, scope)
@@ -171,10 +171,11 @@ def _check_zeros(kept: Mapping[str, torch.Tensor], sparsity: float, scope: str) 
 _SCOPES = {"matrix": "layer-wise", "global": "global", "unit": "by output unit"}
 
 
-class _Masks:
+class Masks:
     """Which weights of a model's matrices are still there, and what keeps the others at zero."""
 
     def __init__(self, model: PreTrainedModel, matrices: Mapping[str, torch.nn.Parameter], scope: str) -> None:
+        """Args: the model, the matrices, and what is compared: "matrix", "global" or "unit"."""
         self.matrices, self.scope = dict(matrices), scope
         self.transposed = transposed(model, matrices)
         self.restore()
@@ -201,7 +202,7 @@ class _Prunes(TrainerCallback):
 
     def __init__(
         self,
-        masks: _Masks,
+        masks: Masks,
         targets: Mapping[int, float],
         criterion: str,
         corpus: datasets.Dataset | None,

@@ -12,7 +12,7 @@ from common import interleaved
 import probes
 from compress.matrices import block_matrices
 from compress.pruning.criteria import scores
-from compress.pruning.prune import _Masks
+from compress.pruning.prune import Masks
 from compress.rows import collate, training_rows
 
 rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 9
@@ -43,11 +43,11 @@ pairs = [
 for criterion, scope in pairs:
     # From half to 0.6, on weights of their own, so that every round finds the same.
     own = {name: torch.nn.Parameter(w.detach().clone()) for name, w in matrices.items()}
-    masks = _Masks(model, own, scope)
+    masks = Masks(model, own, scope)
     masks.grow(scores(model, own, criterion), 0.5)
     half = masks.kept
 
-    def grow(masks: _Masks = masks, half: dict[str, torch.Tensor] = half, criterion: str = criterion) -> None:
+    def grow(masks: Masks = masks, half: dict[str, torch.Tensor] = half, criterion: str = criterion) -> None:
         masks.kept = half
         masks.grow(scores(model, masks.matrices, criterion), 0.6)
 
