@@ -43,7 +43,7 @@ Model = torch.nn.Module | str | Path | xr.Dataset
 
 @dataclass
 class Comparison(Table):
-    """The result of `compare`: a tidy table, where its numbers come from, and the Representations behind it.
+    """The result of `compare`: a tidy table, where it is from, and the Representations behind it.
 
     Example:
         >>> import probes
@@ -54,7 +54,8 @@ class Comparison(Table):
         ...     "near": probes.from_arrays(x + np.eye(8)[y], label=y),
         ... }
         >>> comparison = probes.compare(models, probes=["snr"])
-        >>> comparison.to_dataframe().query("language == 'pooled'")[["model", "probe", "value"]].round(2)
+        >>> table = comparison.to_dataframe().query("language == 'pooled'")
+        >>> table[["model", "probe", "value"]].round(2)
           model probe  value
         1   far   snr   1.48
         3  near   snr   1.07
@@ -66,8 +67,8 @@ class Comparison(Table):
     def plot(self, probe: str | None = None, *, language: str = POOLED) -> Figure:
         """Draw layer curves with their bands: one panel a probe (or the one asked for), one colour a model.
 
-        A probe that has more to a number than its layer is drawn as maps, one a model: similarities layer by layer, the
-        error of modules by layer, representer values by language.
+        A probe that has more to a number than its layer is drawn as maps, one a model: similarities
+        layer by layer, the error of modules by layer, representer values by language.
         """
         from probes.views.figures import curves, maps
 
@@ -76,7 +77,7 @@ class Comparison(Table):
         return curves(self, flat, language) if flat else maps(self, chosen[0], language)
 
     def plot_damage(self, probe: str) -> Figure:
-        """Draw the difference to the baseline, languages by layers, one panel a model; dots mark p_adjusted < 0.05."""
+        """Draw the difference to the baseline, languages by layers; dots mark p_adjusted < 0.05."""
         from probes.views.figures import damage
 
         return damage(self, self.names(probe)[0])
@@ -85,9 +86,10 @@ class Comparison(Table):
         """Show curves, maps and sentences in a notebook, linked by one layer slider.
 
         Args:
-            settings: of `probes.widgets.Explorer`: most, seed, parts, and what to begin with (layer, models, probe,
-                language, colour, kind, compared, focus, measure, selection). What is not given begins where the last
-                explorer of this comparison is, so that a cell can be run again.
+            settings: of `probes.widgets.Explorer`: most, seed, parts, and what to begin with
+                (layer, models, probe, language, colour, kind, compared, focus, measure, selection).
+                What is not given begins where the last explorer of this comparison is, so that a
+                cell can be run again.
 
         Raises:
             InputError: a setting is unknown; anywidget is not installed.
@@ -122,14 +124,16 @@ def compare(
     allow_pickle: bool = False,
     **settings: Any,
 ) -> Comparison:
-    """Measure every probe at every layer and language of some models, and how far each lies from the baseline.
+    """Measure probes at every layer and language of models, and how far each is from the baseline.
 
     Args:
         models: name -> a model, a checkpoint ("bundled", a folder, a hub name), or Representations
             already captured.
         corpus: as `load_corpus` gives it; not needed where all models are Representations.
-        tokenizer: of the models that are not given as checkpoints: one for all, or name -> tokenizer.
-        pivot: the language that alignment is measured against; without it those probes are left out.
+        tokenizer: of the models that are not given as checkpoints: one for all, or name ->
+            tokenizer.
+        pivot: the language that alignment is measured against; without it those probes are left
+            out.
         baseline: the model that the others are compared with; by default the first.
         probes: names of probes or families of them ("drift", "similarity", "geometry", ...;
             `layerscope compare --help` lists all); by default those of labels, alignment, drift and
@@ -154,7 +158,8 @@ def compare(
     Example:
         >>> import probes
         >>> corpus = probes.load_corpus("bundled", split="dev", languages=["en", "fr"])
-        >>> comparison = compare({"base": "bundled"}, corpus, pivot="en", probes=["retrieval"], progress=False)
+        >>> models = {"base": "bundled"}
+        >>> comparison = compare(models, corpus, pivot="en", probes=["retrieval"], progress=False)
         >>> comparison.to_dataframe().columns.tolist()[:5]
         ['model', 'layer', 'language', 'probe', 'value']
     """

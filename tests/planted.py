@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import datasets
 import numpy as np
 import xarray as xr
 
@@ -46,3 +47,36 @@ def planted(
         language=np.repeat([f"l{k}" for k in range(languages)], ids),
         label=np.tile(label, languages),
     )
+
+
+def classes_apart(seed=0, n=90, d=12, classes=3, distance=2.0):
+    """States (example, feature) of classes that lie apart, and their classes."""
+    rng = np.random.default_rng(seed)
+    y = rng.permutation(np.arange(n) % classes)
+    return rng.normal(size=(n, d)) + distance * np.eye(d)[y] + 1.0, y
+
+
+def with_split(reps, test=1 / 3, dev=0.0):
+    """Give the last ids to the test split, and some before them to dev."""
+    ids = reps.id.values.astype(int)
+    share = (ids + 0.5) / (ids.max() + 1)
+    split = np.where(share > 1 - test, "test", np.where(share > 1 - test - dev, "dev", "train"))
+    return reps.assign_coords(split=("example", split.astype(object)))
+
+
+def translations(seed=0, n=60, d=10, noise=0.8):
+    """Two arrays (sentence, feature): sentences, and their translations with some noise."""
+    rng = np.random.default_rng(seed)
+    x = rng.normal(size=(n, d))
+    return x + 0.3, x + noise * rng.normal(size=(n, d)) + 0.3
+
+
+def with_logits(reps, logits, classes=("a", "b", "c")):
+    """Representations with the outputs of a head."""
+    return reps.assign(logits=(("example", "class"), np.asarray(logits))).assign_coords({"class": list(classes)})
+
+
+def parallel_corpus(**columns: list[str]) -> datasets.Dataset:
+    """Sixteen texts without meaning in two languages and two classes."""
+    frame = {"id": [*"abcdefgh"] * 2, "language": ["en"] * 8 + ["fr"] * 8, "text": [f"t{i}" for i in range(16)]}
+    return datasets.Dataset.from_dict(frame | {"label": [*"xxxxyyyy"] * 2} | columns)

@@ -1,6 +1,7 @@
-"""All probes, in the order in which tables and figures show them. A new one is a file and a line here.
+"""All probes, in the order of tables and figures. A new one is a file, and a line here.
 
-What is measured where nothing is asked for, and what is asked for together, is read from the declarations.
+What is measured where nothing is asked for, and what is asked for together, is read from the
+declarations.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from probes.states.predictions import class_names
 
 @dataclass(frozen=True)
 class Need:
-    """What probes cannot do without: what to give, and whether a run that did not ask for them says what it lacks."""
+    """What probes cannot do without: what to give, and whether a run says that it is not there."""
 
     fix: str
     said: bool = False
@@ -50,16 +50,18 @@ NEEDS = {
 
 
 def choose(asked: Sequence[str] | None, run: Run, models: Mapping[str, Any], *, heads: bool) -> list[Probe]:
-    """Return the probes to measure, checked against models and examples; those that these do not allow are left out.
+    """Return the probes to measure: those that models and examples allow.
 
     Args:
-        asked: names of probes and families; by default those that the catalogue measures by default.
+        asked: names of probes and families; by default those that the catalogue measures by
+            default.
         run: the examples, without states.
         models: name -> a model, the configuration of one, or Representations.
         heads: whether the heads of models run; where modules are captured by name, they do not.
 
     Raises:
-        InputError: a name is unknown; what was asked for cannot be measured; the examples do not allow it.
+        InputError: a name is unknown; what was asked for cannot be measured; the examples do not
+            allow it.
     """
     probes, families = catalogue.by_name(), catalogue.families()
     known = ", ".join([*families, *(name for name in probes if name not in families)])

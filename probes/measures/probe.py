@@ -1,4 +1,4 @@
-"""What a probe says of itself, once: the command line, figures, reports, explorer and tests read it from here."""
+"""What a probe says of itself, once: command line, figures, report, explorer and tests read it."""
 
 from __future__ import annotations
 
@@ -52,8 +52,8 @@ class Probe:
         bounds: what its interval is kept within.
         better: "higher" or "lower"; "" where neither is better.
         higher_is: what a higher value says, as "better separated".
-        unchanged_by: what may happen to states or examples and leave the value as it is; all of it, and no more.
-            "of either" where it may happen to one of two models alone.
+        unchanged_by: what may happen to states or examples and leave the value as it is; all of it,
+            and no more. "of either" where it may happen to one of two models alone.
         paper: where it is from.
         measure: from what a run gives to a result, or to several side by side along `measure`.
         family: the name under which it is asked for together with others.

@@ -14,17 +14,19 @@ from probes.results.result import split_measures
 
 
 def difference(result: xr.Dataset, baseline: xr.Dataset) -> xr.Dataset:
-    """Return how far a probe's result lies from the baseline's, draw by draw, on the layers and languages of both.
+    """Return how far a result lies from the baseline's, draw by draw, where both have values.
 
-    The p-value is two-sided and adjusted over the layers of one language (Westfall and Young's single-step max-T, on
-    the bootstrap draws): the chance, were there no difference at any layer, of a standardised difference as large as
-    this one at any of them. It cannot be smaller than 1 / (draws + 1).
+    The p-value is two-sided and adjusted over the layers of one language (Westfall and Young's
+    single-step max-T, on the bootstrap draws): the chance, were there no difference at any layer,
+    of a standardised difference as large as this one at any of them. It cannot be smaller than 1 /
+    (draws + 1).
 
     Returns:
         `difference, low, high, p_adjusted (layer, language)`.
 
     Raises:
-        InputError: the two results come from different probes, ids, seeds or numbers of draws, or have no draws.
+        InputError: the two results come from different probes, ids, seeds or numbers of draws, or
+            have no draws.
 
     Example:
         >>> import probes

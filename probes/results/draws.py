@@ -1,9 +1,10 @@
 """Which sentences are drawn: by id, the same draws for every model.
 
-Every probe is a statistic of weighted examples. `Sample.weights` holds one row of weights an id: row 0 is all ones (the
-sample itself), every further row is one bootstrap draw, how often each id was drawn. Ids are drawn, not rows, so that
-translations stay together; the draws depend on the ids and the seed alone, so that two models get the same ones and
-their difference is paired. A statistic for all rows of weights is one matrix product.
+Every probe is a statistic of weighted examples. `Sample.weights` holds one row of weights an id:
+row 0 is all ones (the sample itself), every further row is one bootstrap draw, how often each id
+was drawn. Ids are drawn, not rows, so that translations stay together; the draws depend on the ids
+and the seed alone, so that two models get the same ones and their difference is paired. A statistic
+for all rows of weights is one matrix product.
 """
 
 from __future__ import annotations
@@ -69,7 +70,7 @@ def need_classes(drawn: Sample) -> Sample:
 
 
 def check_draws(draws: int, seed: int) -> None:
-    """Raise `InputError` where draws and seed cannot be used, or there are too few draws for an interval."""
+    """Raise `InputError` where draws and seed cannot be used, or the draws are too few."""
     if not isinstance(draws, int | np.integer) or draws < 2:
         raise InputError(f"draws={draws!r}: expected a whole number of at least 2; 200 is the default")
     if not isinstance(seed, int | np.integer) or seed < 0:

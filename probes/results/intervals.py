@@ -18,9 +18,10 @@ CONFIDENCE = 0.95
 def centred(statistics: np.ndarray, times: int = 1) -> np.ndarray:
     """Take the bias off the draws of a statistic; row 0, the sample's own value, stays.
 
-    A draw is as far from the sample as the sample is from the truth, so the draws carry the bias twice, once more than
-    the sample's value. Taken off once, as their mean minus that value, they spread around what the statistic is in
-    samples of this size; taken off two times, around what it tends to in large ones.
+    A draw is as far from the sample as the sample is from the truth, so the draws carry the bias
+    twice, once more than the sample's value. Taken off once, as their mean minus that value, they
+    spread around what the statistic is in samples of this size; taken off two times, around what it
+    tends to in large ones.
     """
     moved = statistics.copy()
     with warnings.catch_warnings():
@@ -32,8 +33,8 @@ def centred(statistics: np.ndarray, times: int = 1) -> np.ndarray:
 def widened(statistics: np.ndarray, drawn: Sample, group: str) -> np.ndarray:
     """Spread the draws of a statistic of classes as widely as the ids of the smallest class warrant.
 
-    The draws know the spread of n ids with a share of 1 / n missing, and exactly only for large n: as for a mean, the
-    factor is that of Student's t.
+    The draws know the spread of n ids with a share of 1 / n missing, and exactly only for large n:
+    as for a mean, the factor is that of Student's t.
     """
     rows = drawn.group(group)
     counts = pd.DataFrame({"label": drawn.label[rows], "id": drawn.ids[rows]}).groupby("label")["id"].nunique()
@@ -58,13 +59,14 @@ def linearised(
 ) -> np.ndarray:
     """Return a statistic for every row of weights, to first order, from what each example does to it.
 
-    For statistics that draws with repetition distort (nearest neighbours, ranks, eigenvalues: a sentence and its copy
-    are alike) or that are too dear to compute hundreds of times. Spread as widely as the number of ids warrants
-    (Student's t), and kept within bounds.
+    For statistics that draws with repetition distort (nearest neighbours, ranks, eigenvalues: a
+    sentence and its copy are alike) or that are too dear to compute hundreds of times. Spread as
+    widely as the number of ids warrants (Student's t), and kept within bounds.
 
     Args:
         value: (...) the sample's own.
-        influence: (example, ...) n times what adding a little of this example does to the value; its mean is taken off.
+        influence: (example, ...) n times what adding a little of this example does to the value;
+            its mean is taken off.
         ids: (example,) codes, columns of the weights.
         weights: (1 + draws, ids).
         bounds: the range of the statistic.
@@ -86,9 +88,10 @@ def linearised(
 
 
 def interval(value: np.ndarray, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the percentile interval over the first axis, widened where needed so that it holds the value itself.
+    """Return the percentile interval over the first axis, widened where needed to hold the value.
 
-    NaN draws (a class that a draw left out) are passed over; where the value is NaN, so are both ends.
+    NaN draws (a class that a draw left out) are passed over; where the value is NaN, so are both
+    ends.
     """
     tail = (1 - CONFIDENCE) / 2
     # The one that passes over NaN takes a loop in Python.
@@ -101,7 +104,7 @@ def interval(value: np.ndarray, draws: np.ndarray) -> tuple[np.ndarray, np.ndarr
 
 
 def exact_at_the_ends(out: xr.Dataset) -> xr.Dataset:
-    """For a share of sentences: where all are right, or none, take the exact binomial interval of as many sentences."""
+    """Take the exact binomial interval of as many sentences where all are right, or none."""
     ids = out["n"].where(out["language"] != POOLED, out["n"].sel(language=out["language"] != POOLED).max())
     least = ((1 - CONFIDENCE) / 2) ** (1 / ids)
     return out.assign(

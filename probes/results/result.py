@@ -29,22 +29,24 @@ def result(
     over: Mapping[str, npt.ArrayLike] | None = None,
     missing: Callable[[tuple[int, ...], str], str] | None = None,
 ) -> xr.Dataset:
-    """Put a probe's numbers into its labelled result, with the interval, and say which are missing and why.
+    """Put a probe's numbers into its labelled result, and say which are missing and why.
 
     Args:
         reps: what was measured.
         drawn: the sample and its draws.
-        statistics: for every language (or `POOLED`) an array (1 + draws, layer), row 0 the sample's own value.
+        statistics: for every language (or `POOLED`) an array (1 + draws, layer), row 0 the sample's
+            own value.
         attributes: what the probe says of itself (`Probe.about`).
         n: for every language the number of examples; by default all that it has.
         bounds: the range that the interval is kept within.
-        over: the dimensions of a statistic after the draws, with their coordinates; by default `layer`.
-        missing: (position along `over`, language) -> where there is no value and why, as "layer 3: ..."; by default
-            what the states tell.
+        over: the dimensions of a statistic after the draws, with their coordinates; by default
+            `layer`.
+        missing: (position along `over`, language) -> where there is no value and why, as "layer 3:
+            ..."; by default what the states tell.
 
     Returns:
-        `value, low, high (layer, language)`, `n (language)`, `draws (draw, layer, language)`, or along `over` in place
-        of `layer`.
+        `value, low, high (layer, language)`, `n (language)`, `draws (draw, layer, language)`, or
+        along `over` in place of `layer`.
     """
     over = {"layer": reps["layer"].values} if over is None else over
     n = n or {language: len(drawn.group(language)) for language in statistics}
@@ -78,7 +80,7 @@ ABOUT = ("probe", "estimator", "range", "better", "higher_is", "unchanged_by", "
 
 
 def stack_measures(results: Sequence[xr.Dataset]) -> xr.Dataset:
-    """Put the results of several probes of one run side by side along `measure`; what each says of itself beside it."""
+    """Put results of one run side by side along `measure`, what each says of itself beside it."""
     first = results[0]
     about = {k: ("measure", np.array([r.attrs[k] for r in results], dtype=object)) for k in ABOUT if k != "probe"}
     names = np.array([r.attrs["probe"] for r in results], dtype=object)
@@ -87,7 +89,7 @@ def stack_measures(results: Sequence[xr.Dataset]) -> xr.Dataset:
 
 
 def split_measures(result: xr.Dataset) -> dict[str, xr.Dataset]:
-    """Return the results that `stack_measures` put side by side, or one that stands alone, by the name of the probe."""
+    """Return the results that `stack_measures` put side by side, or one that stands alone, by name."""
     if "measure" not in result.dims:
         return {result.attrs["probe"]: result}
     out = {}

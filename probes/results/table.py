@@ -36,26 +36,28 @@ FURTHER = ["other_layer", "module", "other_language"]
 class Table:
     """A tidy table and where its numbers come from.
 
-    `provenance["probes"]` says of each probe what a reader of the table has to know: `title`, `estimator`, `range`,
-    what is `better` ("higher", "lower" or ""), what `higher_is`, what it is `unchanged_by`, its `paper`, what its
-    `interval` is, whether it `compares` with the baseline, and which value says that nothing is `unchanged`.
+    `provenance["probes"]` says of each probe what a reader of the table has to know: `title`,
+    `estimator`, `range`, what is `better` ("higher", "lower" or ""), what `higher_is`, what it is
+    `unchanged_by`, its `paper`, what its `interval` is, whether it `compares` with the baseline,
+    and which value says that nothing is `unchanged`.
     """
 
     table: pd.DataFrame
     provenance: dict[str, Any]
 
     def to_dataframe(self) -> pd.DataFrame:
-        """Return the tidy table: one row a model, probe, language and layer, with the difference to the baseline."""
+        """Return the tidy table: a row a model, probe, language and layer, with its difference."""
         return self.table.copy()
 
     def summary(self) -> pd.DataFrame:
-        """Return one row a probe and model, over all languages: the layer where the baseline is best, and what is lost.
+        """Return one row a probe and model: the layer where the baseline is best, and what is lost.
 
-        Probes that compare a model with the baseline are given at the layer where the model is farthest from it (of
-        similarities, the same layer of both). `worst_language` is the one that lost most at that layer, by
-        `its_difference`, or the value itself where it is a comparison; empty where none lost. Probes that are neither
-        better nor worse when they are higher are left out. A model that does not have the layer has a row without
-        numbers.
+        All languages together; `worst_language` is the one that lost most at that layer, by
+        `its_difference`, or the value itself where it is a comparison; empty where none lost.
+        Probes that compare a model with the baseline are given at the layer where the model is
+        farthest from it (of similarities, the same layer of both). Probes that are neither better
+        nor worse when they are higher are left out. A model that does not have the layer has a row
+        without numbers.
         """
         rows = []
         for probe, attributes in self.provenance["probes"].items():
@@ -126,7 +128,7 @@ class Table:
         return cls(table, json.loads((folder / "provenance.json").read_text(encoding="utf-8")))
 
     def is_map(self, probe: str) -> bool:
-        """Whether a probe has more to a number than its layer, such as another layer, so that it is drawn as a map."""
+        """Whether a probe has more to a number than its layer, so that it is drawn as a map."""
         of_probe = self.table[self.table["probe"] == probe]
         return bool(of_probe[[c for c in FURTHER if c in of_probe]].notna().any(axis=None))
 
@@ -143,7 +145,7 @@ class Table:
 
 
 def check_folder(folder: Path, *, overwrite: bool) -> None:
-    """Raise `InputError` where a folder cannot be written to, or holds a comparison that was not to be overwritten."""
+    """Raise `InputError` where a folder cannot be written to, or holds a comparison to be kept."""
     if (folder / "comparison.csv").exists() and not overwrite:
         raise InputError(
             f"{folder} already holds a run. Choose another folder, or replace it with overwrite=True (--overwrite)"

@@ -1,12 +1,10 @@
-import json
 import sys
 import warnings
 
-import datasets
 import numpy as np
 import pandas as pd
 import pytest
-from planted import planted
+from planted import parallel_corpus
 
 import compress
 import probes
@@ -15,24 +13,6 @@ from probes.results.table import COLUMNS, FURTHER
 
 FAMILIES = families()
 SIX = [*FAMILIES["labels"], *FAMILIES["alignment"]]
-
-
-@pytest.fixture(scope="module")
-def models():
-    rng = np.random.default_rng(0)
-    base = planted(rng, ids=60, layers=3)
-    worse = base.assign(hidden=base.hidden + rng.normal(size=base.hidden.shape))
-    return {"base": base, "worse": worse, "half": base.isel(layer=slice(0, 2))}
-
-
-@pytest.fixture(scope="module")
-def comparison(models):
-    return probes.compare(models, pivot="l0", probes=SIX)
-
-
-@pytest.fixture(scope="module")
-def bundled():
-    return probes.load_corpus("bundled", split="dev", languages=["en", "fr", "ar"])
 
 
 def test_table_has_one_row_a_model_probe_language_and_layer(comparison):
@@ -78,46 +58,6 @@ def test_another_baseline_turns_the_sign(models):
     np.testing.assert_allclose(a["worse"], -b["base"])
 
 
-def test_summary_names_the_best_layer_and_the_worst_language(comparison):
-    summary = comparison.summary().set_index(["probe", "model"])
-    table = comparison.to_dataframe()
-    for probe in SIX:
-        base = table.query("probe == @probe and model == 'base' and language == 'pooled'").set_index("layer")["value"]
-        best = base.idxmin() if probe == "variability" else base.idxmax()
-        assert summary.loc[(probe, "base"), "layer"] == best
-        here = table.query("probe == @probe and model == 'worse' and language != 'pooled' and layer == @best")
-        here = here.set_index("language")["difference"]
-        worst = here.idxmax() if probe == "variability" else here.idxmin()
-        assert summary.loc[(probe, "worse"), "worst_language"] == worst
-        assert summary.loc[(probe, "worse"), "its_difference"] == here[worst]
-
-
-def test_summary_keeps_a_model_without_the_best_layer_and_names_no_language_where_none_lost(models):
-    pair = {"base": models["base"], "half": models["half"].isel(layer=[0])}
-    summary = probes.compare(pair, probes=["snr"]).summary().set_index("model")
-    assert list(summary.index) == ["base", "half"]
-    if summary.loc["base", "layer"] > 0:
-        assert np.isnan(summary.loc["half", "value"])
-    same = probes.compare({"a": models["base"], "b": models["base"]}, probes=["snr"]).summary().set_index("model")
-    assert same.loc["b", "worst_language"] == ""
-
-
-def test_saves_and_opens_to_the_last_digit_and_refuses_to_overwrite(comparison, tmp_path):
-    folder = comparison.save(tmp_path / "run")
-    opened = probes.Comparison.open(folder)
-    pd.testing.assert_frame_equal(opened.table, comparison.table, check_dtype=False)
-    assert opened.provenance == json.loads(json.dumps(comparison.provenance))
-    with pytest.raises(probes.InputError, match="already holds a run"):
-        comparison.save(folder)
-    comparison.save(folder, overwrite=True)
-    assert sorted(f.name for f in folder.iterdir()) == ["comparison.csv", "provenance.json"]
-
-
-def test_opening_a_folder_without_a_run_is_refused(tmp_path):
-    with pytest.raises(probes.InputError, match=r"expected comparison\.csv and provenance\.json"):
-        probes.Comparison.open(tmp_path)
-
-
 @pytest.mark.filterwarnings("ignore:.*more than half of the distance")
 def test_the_notebook_example_runs(tmp_path, bundled):
     model, tokenizer = probes.load_checkpoint("bundled")
@@ -154,28 +94,6 @@ def test_states_on_disk_are_not_captured_again(bundled, tmp_path, monkeypatch):
     pd.testing.assert_frame_equal(probes.compare({"a/b": "bundled"}, bundled, **options).table, first.table)
 
 
-def test_without_labels_their_probes_are_left_out_and_the_run_says_so(models):
-    bare = {k: models[k].drop_vars("label") for k in ("base", "worse")}
-    with pytest.warns(probes.LayerscopeWarning, match="no labels: class_separability, variability, snr left out"):
-        comparison = probes.compare(bare, pivot="l0")
-    assert set(comparison.table["probe"]) == {*SIX[3:], *FAMILIES["drift"], "cka"}
-    with pytest.raises(probes.InputError, match="snr cannot be measured without labels"):
-        probes.compare(bare, pivot="l0", probes=["snr"])
-
-
-def test_without_pivot_alignment_is_left_out_and_the_run_says_so(models):
-    with pytest.warns(probes.LayerscopeWarning, match="no pivot: retrieval, margin_retrieval, alignment_gap left out"):
-        comparison = probes.compare({"base": models["base"]})
-    assert set(comparison.table["probe"]) == {*SIX[:3], "cka"}
-    with pytest.raises(probes.InputError, match="retrieval cannot be measured without pivot"):
-        probes.compare({"base": models["base"]}, probes=["retrieval"])
-
-
-def corpus(**columns):
-    frame = {"id": [*"abcdefgh"] * 2, "language": ["en"] * 8 + ["fr"] * 8, "text": [f"t{i}" for i in range(16)]}
-    return datasets.Dataset.from_dict(frame | {"label": [*"xxxxyyyy"] * 2} | columns)
-
-
 @pytest.mark.parametrize(
     ("options", "message"),
     [
@@ -187,16 +105,19 @@ def corpus(**columns):
         ({"models": {"a": "./nowhere"}}, "no such folder"),
         ({"corpus": None}, "model 'a' is still to be run: expected a corpus"),
         ({"corpus": "text.csv"}, "expected a datasets.Dataset, found str"),
-        ({"corpus": corpus(label=["x"] * 16)}, "language 'en' has only one class, 'x'"),
-        ({"corpus": corpus(label=[*"xxxxxxxy"] * 2)}, "class 'y' has a single example in language 'en'"),
-        ({"corpus": corpus(id=[str(i) for i in range(16)])}, "language 'fr' shares no ids with the pivot 'en'"),
-        ({"corpus": corpus(text=["t"] * 15 + [""])}, "text is empty in row 15"),
-        ({"corpus": corpus(id=["a"] * 16)}, "id 'a' occurs more than once in language 'en'"),
+        ({"corpus": parallel_corpus(label=["x"] * 16)}, "language 'en' has only one class, 'x'"),
+        ({"corpus": parallel_corpus(label=[*"xxxxxxxy"] * 2)}, "class 'y' has a single example in language 'en'"),
+        (
+            {"corpus": parallel_corpus(id=[str(i) for i in range(16)])},
+            "language 'fr' shares no ids with the pivot 'en'",
+        ),
+        ({"corpus": parallel_corpus(text=["t"] * 15 + [""])}, "text is empty in row 15"),
+        ({"corpus": parallel_corpus(id=["a"] * 16)}, "id 'a' occurs more than once in language 'en'"),
     ],
 )
 def test_bad_input_is_refused_before_a_model_is_run(options, message, monkeypatch):
     monkeypatch.setattr("probes.comparison.load_checkpoint", lambda *_, **__: pytest.fail("a model was loaded"))
-    options = {"models": {"a": "bundled"}, "corpus": corpus(), "pivot": "en"} | options
+    options = {"models": {"a": "bundled"}, "corpus": parallel_corpus(), "pivot": "en"} | options
     with pytest.raises(probes.InputError, match=message):
         probes.compare(options.pop("models"), options.pop("corpus"), **options)
 
@@ -246,33 +167,6 @@ def test_damage_needs_two_models(models):
     alone = probes.compare({"base": models["base"]}, probes=["snr"])
     with pytest.raises(probes.InputError, match="only one model was measured"):
         alone.plot_damage("snr")
-
-
-# --- probes that compare with the baseline, or that have more to a number than its layer -----------------------------
-
-
-def logits(reps, rng, sharp=3.0):
-    codes = pd.factorize(reps.label.values, sort=True)[0]
-    values = sharp * np.eye(4)[codes] + rng.normal(size=(len(codes), 4))
-    return reps.assign(logits=(("example", "class"), values)).assign_coords({"class": [str(c) for c in range(4)]})
-
-
-@pytest.fixture(scope="module")
-def with_heads(models):
-    rng = np.random.default_rng(1)
-    return {k: logits(models[k], rng, sharp) for k, sharp in (("base", 3.0), ("worse", 1.0))}
-
-
-def test_by_default_all_that_models_corpus_and_pivot_allow_is_measured(with_heads, models):
-    found = probes.compare(with_heads, pivot="l0", draws=20).table
-    assert set(found["probe"]) == {*SIX, *FAMILIES["drift"], *FAMILIES["loyalty"], "accuracy", "cka"}
-    alone = probes.compare({"base": models["base"]}, pivot="l0", draws=20).table
-    assert set(alone["probe"]) == {*SIX, "cka"}
-
-
-def test_a_family_is_all_of_its_probes(with_heads):
-    found = probes.compare(with_heads, probes=["drift", "loyalty", "rsa"], draws=20).table
-    assert set(found["probe"]) == {*FAMILIES["drift"], *FAMILIES["loyalty"], "rsa"}
 
 
 def test_comparisons_with_the_baseline_have_rows_of_the_others_and_no_difference(with_heads):
@@ -362,114 +256,6 @@ def test_errors_of_modules_are_in_the_table_with_their_layer(bundled, tmp_path):
         probes.compare(comparison.representations, probes=["module_error"])
 
 
-@pytest.mark.parametrize(
-    ("probe", "message"),
-    [
-        ("drift", "cannot be measured without another model. Give at least two models"),
-        ("accuracy", "cannot be measured without logits. Give models for sequence classification"),
-        (
-            "representer_support",
-            "cannot be measured without splits. Give a corpus with a column 'split' that holds 'train'",
-        ),
-        ("linear_probe", "cannot be measured without pivot"),
-    ],
-)
-def test_what_a_probe_needs_and_is_not_there_is_named_with_what_to_do(models, probe, message):
-    with pytest.raises(probes.InputError, match=message):
-        probes.compare({"base": models["base"]}, probes=[probe])
-
-
-def test_labels_that_are_no_classes_of_the_model_leave_accuracy_out_and_say_so(with_heads):
-    named = {k: r.assign_coords({"class": [*"abcd"], "label": "x" + r.label}) for k, r in with_heads.items()}
-    with pytest.warns(probes.LayerscopeWarning, match="no classes named as the labels are: accuracy left out"):
-        table = probes.compare(named, pivot="l0", draws=10).table
-    assert "label_loyalty" in set(table["probe"])
-    with pytest.raises(
-        probes.InputError, match=r"accuracy cannot be measured without classes named .* model.config.id2l"
-    ):
-        probes.compare(named, probes=["accuracy"])
-
-
-def test_the_summary_of_comparisons_is_at_the_layer_that_moved_most(with_heads):
-    comparison = probes.compare(with_heads, probes=["drift", "cka", "loyalty"], draws=20)
-    summary = comparison.summary().set_index("probe")
-    table = comparison.table.query("language == 'pooled' and model == 'worse'")
-    error = table[table["probe"] == "signal_to_error"].set_index("layer")["value"]
-    assert summary.loc["signal_to_error", "layer"] == error.idxmin()
-    same = table[(table["probe"] == "cka") & (table["layer"] == table["other_layer"])].set_index("layer")["value"]
-    assert summary.loc["cka", "layer"] == same.idxmin()
-    assert pd.isna(summary.loc["label_loyalty", "layer"])
-    assert summary.loc["label_loyalty", "worst_language"] in ("l0", "l1")
-
-
-def narrow(models):
-    return {"base": models["base"], "narrow": models["worse"].isel(feature=slice(0, 9))}
-
-
-def test_models_of_different_width_are_compared_without_drift_and_the_run_says_so(models):
-    with pytest.warns(
-        probes.LayerscopeWarning, match="no models of one width: cosine_to_baseline, signal_to_error, norm"
-    ):
-        table = probes.compare(narrow(models), pivot="l0", draws=10).table
-    assert set(table["probe"]) == {*SIX, "cka"}
-    with pytest.raises(
-        probes.InputError, match=r"measured without models of one width. Give models .* measure similarity"
-    ):
-        probes.compare(narrow(models), probes=["drift"])
-
-
-def test_models_of_other_classes_are_compared_without_loyalty_and_the_run_says_so(with_heads):
-    other = with_heads | {"worse": with_heads["worse"].assign_coords({"class": [*"1032"]})}
-    with pytest.warns(
-        probes.LayerscopeWarning, match="no models of the same classes: label_loyalty, probability_loyalty"
-    ):
-        table = probes.compare(other, pivot="l0", draws=10).table
-    assert "accuracy" in set(table["probe"])
-    with pytest.raises(
-        probes.InputError, match=r"without models of the same classes. Give models whose config.id2label"
-    ):
-        probes.compare(other, probes=["loyalty"])
-
-
-def test_errors_of_modules_need_one_architecture_before_a_model_is_run(tiny_models, make_tokenizer, monkeypatch):
-    pair = {"a": tiny_models("BertModel"), "b": tiny_models("BertModel", num_hidden_layers=2)}
-    monkeypatch.setattr("transformers.BertModel.forward", lambda *_, **__: pytest.fail("a model was run"))
-    with pytest.raises(probes.InputError, match=r"without models of one architecture. Give models of one type, depth"):
-        probes.compare(pair, corpus(), tokenizer=make_tokenizer(), probes=["module_error"])
-
-
-@pytest.mark.parametrize(
-    ("asked", "columns", "message"),
-    [
-        ("neighbour_overlap", {}, "neighbour_overlap: language 'en' has 8 examples, and needs at least 11"),
-        ("linear_probe", {}, "class 'x' has 4 ids to train on in the pivot 'en', and folds need at least 5"),
-        ("linear_probe", {"split": ["train"] * 8 + ["test"] * 8}, "id 'a' is in split 'train' and in split 'test'"),
-        ("representer_support", {"split": ["train"] * 8 + ["test"] * 8}, "id 'a' is in split 'train' and in split"),
-    ],
-)
-def test_what_the_examples_do_not_allow_is_said_before_a_model_is_run(
-    tiny_models, make_tokenizer, monkeypatch, asked, columns, message
-):
-    model = tiny_models("BertModel")
-    monkeypatch.setattr("transformers.BertModel.forward", lambda *_, **__: pytest.fail("a model was run"))
-    with pytest.raises(probes.InputError, match=message):
-        probes.compare({"a": model}, corpus(**columns), tokenizer=make_tokenizer(), probes=[asked], pivot="en")
-
-
-def test_a_regression_has_no_predictions_to_compare(tiny_models, make_tokenizer):
-    model = tiny_models("BertForSequenceClassification", num_labels=1)
-    with pytest.raises(probes.InputError, match="cannot be measured without logits"):
-        probes.compare({"a": model, "b": model}, corpus(), tokenizer=make_tokenizer(), probes=["loyalty"])
-    assert "logits" not in probes.capture(model, make_tokenizer(), probes.load_corpus(corpus()), progress=False)
-
-
-def test_nothing_is_lost_where_nothing_has_changed(with_heads):
-    same = {"base": with_heads["base"], "copy": with_heads["base"].copy()}
-    summary = probes.compare(same, probes=["drift", "loyalty", "cka", "procrustes"], draws=10).summary()
-    assert set(summary["worst_language"]) == {""}
-    assert summary["its_difference"].isna().all()
-
-
 def test_maps_of_models_of_different_depth_show_each_at_its_last_layer(with_heads):
     split = np.where(np.arange(120) % 60 < 40, "train", "test")
     models = {k: r.assign_coords(split=("example", split)) for k, r in with_heads.items()}
@@ -487,29 +273,12 @@ def test_a_language_that_is_not_there_is_refused_also_by_what_has_no_layer(with_
         comparison.plot("accuracy", language="xx")
 
 
-def test_one_language_needs_no_pivot_for_a_linear_probe(models):
-    alone = models["base"].isel(example=slice(0, 60))
-    table = probes.compare({"base": alone}, probes=["linear_probe"], draws=10, progress=False).table
-    assert set(table["probe"]) == set(FAMILIES["linear_probe"])
-
-
-def test_modules_that_are_captured_by_name_have_no_head(bundled):
-    model, tokenizer = probes.load_checkpoint("bundled")
-    few = bundled.select(range(0, len(bundled), 6))
-    names = ["bert.encoder.layer.1", "bert.encoder.layer.3"]
-    pair = {"a": model, "b": compress.prune(model, sparsity=0.5)}
-    table = probes.compare(pair, few, tokenizer=tokenizer, modules=names, probes=["cka", "drift"], progress=False).table
-    assert set(table["probe"]) == {"cka", *FAMILIES["drift"]}
-    with pytest.raises(probes.InputError, match="loyalty cannot be measured without logits"):
-        probes.compare(pair, few, tokenizer=tokenizer, modules=names, probes=["loyalty"])
-
-
 def test_a_run_checks_its_corpus_once_and_draws_once(tiny_models, make_tokenizer, monkeypatch):
     calls = {"probes.corpus._checked": 0, "probes.results.draws._weights": 0}
     for name in calls:
         counted(name, calls, monkeypatch)
     pair = {name: tiny_models("BertModel") for name in ("a", "b")}
-    few = corpus(text=["the red cat"] * 8 + ["a big dog"] * 8)
+    few = parallel_corpus(text=["the red cat"] * 8 + ["a big dog"] * 8)
     asked = [*SIX, "module_error", "cka", "drift", "best_layer"]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", probes.LayerscopeWarning)

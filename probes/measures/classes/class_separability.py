@@ -1,4 +1,4 @@
-"""Class separability: the share of the cosine distance between examples that lies between their classes."""
+"""Class separability: the share of the cosine distance that lies between classes."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""What a linear probe learns from and what it is tested on: the splits of a corpus, or folds of its ids."""
+"""What a linear probe learns from and is tested on: the splits of a corpus, or folds of ids."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ FOLDS = 5
 
 @dataclass(frozen=True)
 class Fold:
-    """What is trained on and what is tested on, and how the pivot's training rows are split to choose the strength."""
+    """What is trained and tested on, and how the pivot's training rows choose the strength."""
 
     train: np.ndarray  # (example,) bool
     test: np.ndarray  # (example,) bool
@@ -27,7 +27,7 @@ class Fold:
 
 
 def known_pivot(drawn: Sample, pivot: str | None) -> str:
-    """Return the language that is trained on; raise `InputError` where it is unknown, or one of several."""
+    """Return the language to train on; raise `InputError` where it is unknown, or one of several."""
     if pivot is None:
         if len(drawn.languages) > 1:
             raise InputError("expected pivot=..., the language that the probe is trained on")
@@ -39,14 +39,14 @@ def known_pivot(drawn: Sample, pivot: str | None) -> str:
 
 
 def by_id(drawn: Sample, language: str, among: np.ndarray) -> np.ndarray:
-    """Rows of a language that are among some, in order of their ids: the order of the corpus must not matter."""
+    """Rows of a language that are among some, in order of ids: that of the corpus must not matter."""
     rows = drawn.group(language)
     rows = rows[among[rows]]
     return rows[np.argsort(drawn.ids[rows], kind="stable")]
 
 
 def folds_of(drawn: Sample, pivot: str, seed: int, reps: xr.Dataset | None = None) -> list[Fold]:
-    """Split the examples by the coordinate `split`, or else into folds of ids, and check that each can be trained."""
+    """Split the examples by `split`, or else into folds of ids, and check that each can be trained."""
     split = reps["split"].values if reps is not None and "split" in reps.coords else np.full(len(drawn.ids), "")
     train, test = split == "train", split == "test"
     given = bool(train.any() and test.any())

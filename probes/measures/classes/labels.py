@@ -13,10 +13,11 @@ from probes.states.representations import as_strings
 
 
 def labelled(x: npt.ArrayLike, labels: npt.ArrayLike | None) -> tuple[np.ndarray, Sample]:
-    """Return states (example, feature) in float64, and their classes as a sample of one language without draws.
+    """Return states (example, feature) in float64, and their classes as a sample without draws.
 
     Raises:
-        InputError: an array has another shape or holds no numbers; a label is missing; there is only one class.
+        InputError: an array has another shape or holds no numbers; a label is missing; there is
+            only one class.
     """
     if labels is None:
         raise InputError("expected labels beside the array, one a row: probe(x, labels)")

@@ -1,7 +1,7 @@
-"""Linear probe: can a linear classifier read the classes from a layer, in the language it learned from and in others?
+"""Linear probe: can a linear classifier read the classes, in its own language and in others?
 
-Trained on the pivot language and tested on every language (zero-shot), trained on each language itself, and trained on
-shuffled labels, which says what of the first is no knowledge of the classes.
+Trained on the pivot language and tested on every language (zero-shot), trained on each language
+itself, and trained on shuffled labels, which says what of the first is no knowledge of the classes.
 """
 
 from __future__ import annotations
@@ -68,41 +68,46 @@ def linear_probe(
     seed: int = 0,
     progress: bool = True,
 ) -> xr.Dataset | float:
-    """Measure how well a linear classifier reads the classes from each layer, in its own language and in others.
+    """Measure how well a linear classifier reads the classes, in its language and in others.
 
-    Accuracy, 0 to 1, higher is better separated. Chance is 1 / classes where all are of one size, else the share of
-    the largest; a layer whose states are all equal is at chance.
+    Accuracy, 0 to 1, higher is better separated. Chance is 1 / classes where all are of one size,
+    else the share of the largest; a layer whose states are all equal is at chance.
 
     Args:
         x: Representations with labels, or an array (example, feature).
         labels: (example,) beside an array.
         pivot: the language that the probe is trained on; needed where there are several.
-        draws, seed: of the bootstrap by sentence id; the seed is also that of the folds and the shuffles.
+        draws, seed: of the bootstrap by sentence id; the seed is also that of the folds and the
+            shuffles.
         progress: show a progress bar.
 
     Returns:
         Along `measure`, each `value, low, high (layer, language)` and `n`, the number of test rows:
 
-        - `linear_probe`: trained on the pivot, tested on every language (zero-shot); at the pivot itself in-language.
+        - `linear_probe`: trained on the pivot, tested on every language (zero-shot); at the pivot
+          itself in-language.
         - `linear_probe_in_language`: trained and tested on the same language.
-        - `linear_probe_control`: as `linear_probe`, but trained on shuffled labels: far above chance only where
-          something leaks, and then more leakage.
+        - `linear_probe_control`: as `linear_probe`, but trained on shuffled labels: far above
+          chance only where something leaks, and then more leakage.
         - `linear_probe_selectivity`: `linear_probe` minus its control, draw by draw; -1 to 1.
 
-        `pooled` is in all four the mean of the languages other than the pivot, each counting equally (the pivot where
-        it is alone), so that they can be compared. For an array a float: the accuracy in 5 folds.
+        `pooled` is in all four the mean of the languages other than the pivot, each counting
+        equally (the pivot where it is alone), so that they can be compared. For an array a float:
+        the accuracy in 5 folds.
 
     Raises:
-        InputError: before anything is trained, where labels, pivot, splits and classes do not fit together: no labels
-            or one class; the pivot is unknown; an id is in both splits; a language has no test row; a class is tested
-            that the pivot has no training row of, or has fewer than 5 ids there.
+        InputError: before anything is trained, where labels, pivot, splits and classes do not fit
+            together: no labels or one class; the pivot is unknown; an id is in both splits; a
+            language has no test row; a class is tested that the pivot has no training row of, or
+            has fewer than 5 ids there.
 
     Notes:
         Where `split` has "train" and "test", the probe learns from the one and is tested on the
         other; else every row is tested once, in 5 folds of ids, so that no probe saw a translation
         of what it is tested on. The penalty (C, 1e-4 to 1) is chosen by log loss in folds of the
         pivot's training rows. The interval is that of the test rows: the probe is not trained again
-        in the draws. Alain and Bengio 2016, arXiv 1610.01644; the control is after Hewitt and Liang.
+        in the draws. Alain and Bengio 2016, arXiv 1610.01644; the control is after Hewitt and
+        Liang.
 
     See also:
         `class_separability`, `snr`, `variability`.

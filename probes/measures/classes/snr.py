@@ -1,4 +1,4 @@
-"""Signal-to-noise ratio: how much farther apart examples of different classes lie than examples of one class."""
+"""Signal-to-noise ratio: how much farther apart examples of different classes lie than of one."""
 
 from __future__ import annotations
 
@@ -32,8 +32,8 @@ def snr(
     """Measure how much farther apart examples of different classes lie than examples of one class.
 
     Mean distance between classes, each pair of classes counting equally, over the mean distance
-    within a class, each class counting equally. 0 to infinity; 1 means that labels say nothing about
-    where an example lies; higher is better separated.
+    within a class, each class counting equally. 0 to infinity; 1 means that labels say nothing
+    about where an example lies; higher is better separated.
 
     Args:
         x: Representations with labels, or an array (example, feature).

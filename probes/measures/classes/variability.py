@@ -1,4 +1,4 @@
-"""Hidden-state variability: how widely examples of a class spread, against how far the classes lie apart."""
+"""Hidden-state variability: how widely classes spread, against how far they lie apart."""
 
 from __future__ import annotations
 

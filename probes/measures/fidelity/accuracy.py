@@ -33,8 +33,9 @@ def accuracy(reps: xr.Dataset, *, draws: int = 200, seed: int = 0) -> xr.Dataset
     Example:
         >>> import probes
         >>> reps = probes.from_arrays(np.ones((4, 2)), label=["a", "a", "b", "b"])
-        >>> logits = xr.DataArray(np.eye(2)[[0, 0, 0, 1]], dims=("example", "class"), coords={"class": ["a", "b"]})
-        >>> float(accuracy(reps.assign(logits=logits)).value.sel(language="pooled"))
+        >>> logits = (("example", "class"), np.eye(2)[[0, 0, 0, 1]])
+        >>> reps = reps.assign(logits=logits).assign_coords({"class": ["a", "b"]})
+        >>> float(accuracy(reps).value.sel(language="pooled"))
         0.75
     """
     return _measured(reps, sample(reps, draws=draws, seed=seed))

@@ -1,4 +1,4 @@
-"""Drift: how far a compressed model has moved from its original, sentence by sentence, in its states."""
+"""Drift: how far a compressed model has moved from its original, sentence by sentence."""
 
 from __future__ import annotations
 
@@ -22,7 +22,8 @@ def drift(base: xr.Dataset, other: xr.Dataset, *, draws: int = 200, seed: int = 
 
     Args:
         base: Representations of the original.
-        other: Representations of the compressed model on the same sentences, aligned by id and language.
+        other: Representations of the compressed model on the same sentences, aligned by id and
+            language.
         draws, seed: of the bootstrap by sentence id.
 
     Returns:

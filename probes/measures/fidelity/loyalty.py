@@ -23,7 +23,8 @@ def loyalty(base: xr.Dataset, other: xr.Dataset, *, draws: int = 200, seed: int 
 
     Args:
         base: Representations of the original, captured with its head.
-        other: Representations of the compressed model on the same sentences, aligned by id and language.
+        other: Representations of the compressed model on the same sentences, aligned by id and
+            language.
         draws, seed: of the bootstrap by sentence id.
 
     Returns:
@@ -46,7 +47,8 @@ def loyalty(base: xr.Dataset, other: xr.Dataset, *, draws: int = 200, seed: int 
     Example:
         >>> import probes
         >>> logits = np.random.default_rng(0).normal(size=(100, 3))
-        >>> reps = probes.from_arrays(np.ones((100, 2))).assign(logits=(("example", "class"), logits))
+        >>> reps = probes.from_arrays(np.ones((100, 2)))
+        >>> reps = reps.assign(logits=(("example", "class"), logits))
         >>> same = loyalty(reps, reps.assign(logits=reps.logits * 2))
         >>> same.value.sel(language="pooled").round(2).values.tolist()
         [1.0, 0.83]
@@ -79,7 +81,7 @@ def _of_run(run: Run) -> xr.Dataset:
 
 
 def divergence(one: np.ndarray, other: np.ndarray) -> np.ndarray:
-    """Return the Jensen-Shannon divergence in bits, 0 to 1, of the softmax of logits (example, class), a row each."""
+    """Return the Jensen-Shannon divergence of the softmax of logits (example, class), in bits."""
     p, q = softmax(one.astype(np.float64), axis=1), softmax(other.astype(np.float64), axis=1)
     middle = (p + q) / 2
     with np.errstate(divide="ignore", invalid="ignore"):

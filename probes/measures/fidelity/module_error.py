@@ -1,4 +1,4 @@
-"""Error of every module of a compressed model: what it adds itself, and what it inherits from the modules before it."""
+"""Error of every module of a compressed model: what it adds, and what it inherits."""
 
 from __future__ import annotations
 
@@ -43,9 +43,9 @@ def module_error(
     """Measure the error of every module of a compressed model, accumulated and local, and their ratio.
 
     Both models run on the same batches. The accumulated error of a module compares its outputs in
-    both; the local error gives the compressed module the inputs of the original's, so that it is the
-    only one that is compressed. Errors that grow with depth while local ones do not are handed on
-    from layer to layer.
+    both; the local error gives the compressed module the inputs of the original's, so that it is
+    the only one that is compressed. Errors that grow with depth while local ones do not are handed
+    on from layer to layer.
 
     Args:
         base, other: the original and the compressed model, of one architecture.
@@ -79,7 +79,8 @@ def module_error(
         >>> import compress, probes
         >>> model, tokenizer = probes.load_checkpoint("bundled")
         >>> corpus = probes.load_corpus("bundled", split="dev", languages=["en"])
-        >>> error = module_error(model, compress.prune(model, sparsity=0.6), tokenizer, corpus, progress=False)
+        >>> pruned = compress.prune(model, sparsity=0.6)
+        >>> error = module_error(model, pruned, tokenizer, corpus, progress=False)
         >>> error.measure.values.tolist()
         ['accumulated_error', 'local_error', 'amplification']
     """

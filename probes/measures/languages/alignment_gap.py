@@ -34,7 +34,7 @@ def alignment_gap(
     draws: int = 200,
     seed: int = 0,
 ) -> xr.Dataset | float:
-    """Measure how much closer translations lie than other sentences: mean cosine of the ones minus that of the others.
+    """Measure how much closer translations lie than other sentences, by their mean cosines.
 
     -2 to 2, in practice 0 (no alignment) to 1; higher is better aligned.
 

@@ -1,4 +1,4 @@
-"""Whether the best match of a sentence is its translation: what retrieval by cosine and by margin share."""
+"""Whether the best match of a sentence is its translation: what both retrievals share."""
 
 from __future__ import annotations
 
@@ -27,11 +27,12 @@ def _margins(cosine: np.ndarray, scale: np.ndarray) -> np.ndarray:
 def translation_accuracy(
     x: np.ndarray, y: np.ndarray, nearest: tuple[np.ndarray, np.ndarray] | None, weights: np.ndarray
 ) -> np.ndarray:
-    """Return the share of rows whose best match is the same row, for every row of weights; by margin, or by cosine.
+    """Return the share of rows whose best match is the same row, for every row of weights.
 
-    A draw weighs what each sentence does to the share: it is right or wrong itself, and it may be the only one that
-    keeps others from being right (what leaving it out would change, as in the jackknife). To draw the candidates
-    themselves would make the task easier, since a draw has fewer different ones.
+    A draw weighs what each sentence does to the share: it is right or wrong itself, and it may be
+    the only one that keeps others from being right (what leaving it out would change, as in the
+    jackknife). To draw the candidates themselves would make the task easier, since a draw has fewer
+    different ones.
     """
     together = np.concatenate([x, y])
     if not np.isfinite(together).all() or np.abs(together - together[0]).max() < _ROUNDING:

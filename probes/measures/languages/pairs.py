@@ -1,4 +1,4 @@
-"""What the probes of alignment share: sentences and their translations, paired with the pivot language by their id."""
+"""What the probes of alignment share: sentences and translations, paired with the pivot by id."""
 
 from __future__ import annotations
 
@@ -54,7 +54,7 @@ def of_arrays(statistic: Statistic, probe: str, fewest: int, x: npt.ArrayLike, y
 
 
 def of_languages(statistic: Statistic, probe: Probe, run: Run, fewest: int) -> xr.Dataset:
-    """Return a statistic of every language against the pivot, at every layer, and their mean as `pooled`."""
+    """Return a statistic of every language against the pivot at every layer, and the mean of all."""
     reps, drawn, pivot = run.reps, run.sample, run.pivot
     if pivot is None:
         raise InputError("expected pivot=..., the language that every other one is compared with")
@@ -99,7 +99,7 @@ def checked(probe: str, fewest: int) -> Callable[[Run], None]:
 
 
 def check_pivot(ids: np.ndarray, languages: np.ndarray, pivot: str, probe: str, fewest: int = 1) -> None:
-    """Raise `InputError` where a pivot is unknown, or a language shares too few ids with it for the probe."""
+    """Raise `InputError` where a pivot is unknown, or a language shares too few ids with it."""
     there = list(dict.fromkeys(languages.tolist()))
     if pivot not in there:
         raise InputError(f"pivot {pivot!r}: no such language in the corpus; there are {', '.join(map(repr, there))}")

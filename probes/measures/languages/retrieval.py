@@ -38,8 +38,8 @@ def retrieval(
     """Measure how often the nearest neighbour of a sentence in the other language is its translation.
 
     Nearest by cosine, among all sentences that both languages have; the mean of both directions. 0
-    to 1, higher is better aligned; chance is 1 / n, so values of corpora of different size cannot be
-    compared.
+    to 1, higher is better aligned; chance is 1 / n, so values of corpora of different size cannot
+    be compared.
 
     Args:
         x: Representations of parallel sentences, or an array (sentence, feature).
@@ -57,10 +57,10 @@ def retrieval(
 
     Notes:
         A tie with the right one (within 4 float32 roundings of the states) counts as right; a layer
-        whose states are all equal has no value. The draws weigh each sentence by what it does to the
-        value, among the same candidates. Where all sentences are right, or none is, the interval is
-        the exact binomial one. It is for the mean over corpora of this size, and wider than it need
-        be where nearly all are right.
+        whose states are all equal has no value. The draws weigh each sentence by what it does to
+        the value, among the same candidates. Where all sentences are right, or none is, the
+        interval is the exact binomial one. It is for the mean over corpora of this size, and wider
+        than it need be where nearly all are right.
 
     See also:
         `margin_retrieval`, `alignment_gap`.

@@ -1,0 +1,34 @@
+"""Signal-to-noise ratio against theory, chance and copies; the rest is in test_labels."""
+
+import numpy as np
+import pytest
+from planted import classes_apart
+
+import probes
+
+
+def test_matches_theory_on_three_gaussians():
+    rng = np.random.default_rng(0)
+    y = np.arange(6000) % 3
+    x = rng.normal(size=(6000, 16)) + 4 * np.eye(16)[y]
+    # Two random unit Gaussians of 16 dimensions lie sqrt(32) apart, of different classes sqrt(64).
+    assert probes.snr(x, y) == pytest.approx(1.42, rel=0.03)
+
+
+def test_shuffled_labels_are_at_chance():
+    x, y = classes_apart(n=300, distance=3.0)
+    assert probes.snr(x, np.random.default_rng(0).permutation(y)) == pytest.approx(1.0, abs=0.02)
+    assert probes.snr(x, y) > 1.0 + 0.2
+
+
+def test_duplicating_a_whole_class_changes_only_pairs_with_itself():
+    x, y = classes_apart()
+    twice = np.concatenate([np.arange(len(y)), np.flatnonzero(y == 0)])
+    # The mean distance within a class loses its self pairs' share of 1 / n.
+    assert probes.snr(x[twice], y[twice]) == pytest.approx(probes.snr(x, y), rel=0.01)
+
+
+def test_snr_of_a_class_with_one_example_is_undefined():
+    x, y = classes_apart()
+    y = np.where(np.arange(len(y)) == 0, 9, y)
+    assert np.isnan(probes.snr(x, y))

@@ -1,0 +1,72 @@
+"""The table as data: summary, saved and opened to the last digit."""
+
+import json
+
+import numpy as np
+import pandas as pd
+import pytest
+
+import probes
+from probes.measures.catalogue import families
+
+FAMILIES = families()
+SIX = [*FAMILIES["labels"], *FAMILIES["alignment"]]
+
+
+def test_summary_names_the_best_layer_and_the_worst_language(comparison):
+    summary = comparison.summary().set_index(["probe", "model"])
+    table = comparison.to_dataframe()
+    for probe in SIX:
+        base = table.query("probe == @probe and model == 'base' and language == 'pooled'").set_index("layer")["value"]
+        best = base.idxmin() if probe == "variability" else base.idxmax()
+        assert summary.loc[(probe, "base"), "layer"] == best
+        here = table.query("probe == @probe and model == 'worse' and language != 'pooled' and layer == @best")
+        here = here.set_index("language")["difference"]
+        worst = here.idxmax() if probe == "variability" else here.idxmin()
+        assert summary.loc[(probe, "worse"), "worst_language"] == worst
+        assert summary.loc[(probe, "worse"), "its_difference"] == here[worst]
+
+
+def test_summary_keeps_a_model_without_the_best_layer_and_names_no_language_where_none_lost(models):
+    pair = {"base": models["base"], "half": models["half"].isel(layer=[0])}
+    summary = probes.compare(pair, probes=["snr"]).summary().set_index("model")
+    assert list(summary.index) == ["base", "half"]
+    if summary.loc["base", "layer"] > 0:
+        assert np.isnan(summary.loc["half", "value"])
+    same = probes.compare({"a": models["base"], "b": models["base"]}, probes=["snr"]).summary().set_index("model")
+    assert same.loc["b", "worst_language"] == ""
+
+
+def test_saves_and_opens_to_the_last_digit_and_refuses_to_overwrite(comparison, tmp_path):
+    folder = comparison.save(tmp_path / "run")
+    opened = probes.Comparison.open(folder)
+    pd.testing.assert_frame_equal(opened.table, comparison.table, check_dtype=False)
+    assert opened.provenance == json.loads(json.dumps(comparison.provenance))
+    with pytest.raises(probes.InputError, match="already holds a run"):
+        comparison.save(folder)
+    comparison.save(folder, overwrite=True)
+    assert sorted(f.name for f in folder.iterdir()) == ["comparison.csv", "provenance.json"]
+
+
+def test_opening_a_folder_without_a_run_is_refused(tmp_path):
+    with pytest.raises(probes.InputError, match=r"expected comparison\.csv and provenance\.json"):
+        probes.Comparison.open(tmp_path)
+
+
+def test_the_summary_of_comparisons_is_at_the_layer_that_moved_most(with_heads):
+    comparison = probes.compare(with_heads, probes=["drift", "cka", "loyalty"], draws=20)
+    summary = comparison.summary().set_index("probe")
+    table = comparison.table.query("language == 'pooled' and model == 'worse'")
+    error = table[table["probe"] == "signal_to_error"].set_index("layer")["value"]
+    assert summary.loc["signal_to_error", "layer"] == error.idxmin()
+    same = table[(table["probe"] == "cka") & (table["layer"] == table["other_layer"])].set_index("layer")["value"]
+    assert summary.loc["cka", "layer"] == same.idxmin()
+    assert pd.isna(summary.loc["label_loyalty", "layer"])
+    assert summary.loc["label_loyalty", "worst_language"] in ("l0", "l1")
+
+
+def test_nothing_is_lost_where_nothing_has_changed(with_heads):
+    same = {"base": with_heads["base"], "copy": with_heads["base"].copy()}
+    summary = probes.compare(same, probes=["drift", "loyalty", "cka", "procrustes"], draws=10).summary()
+    assert set(summary["worst_language"]) == {""}
+    assert summary["its_difference"].isna().all()
