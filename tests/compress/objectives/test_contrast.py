@@ -1,4 +1,4 @@
-"""Contrastive objectives: each against its formula in float64, its gradient, its bank, and whom it draws."""
+"""Contrastive objectives: each against its formula in float64, its gradient, its bank, and a training by it."""
 
 import copy
 import math
@@ -8,55 +8,17 @@ import pandas as pd
 import pytest
 import torch
 import torch.nn.functional as F
+from banked import LABELS, ROWS, SIZE, a_batch, a_pass, some_rows
 from stops import Stops
 from torch.autograd import gradcheck
 
 import probes
-from compress.objectives.base import Pass, check
+from compress.objectives.base import Pass
 from compress.objectives.contrast import CRD, CoDIR
-from compress.objectives.memory import confused_classes, pools_of
 from compress.training.loop import train
 from probes.errors import InputError
 
 TEXT = "red dog ran on mat small bird sang under tree big cat sat over house"
-ROWS, BATCH, TOKENS = 12, 4, 3
-LABELS = [0, 0, 0, 1, 1, 1, 1, 2, 2, 2, 2, 2]
-SIZE = 5
-
-
-@pytest.fixture(scope="module")
-def student(tiny_models):
-    return tiny_models("BertForSequenceClassification", num_hidden_layers=2, hidden_size=8)
-
-
-@pytest.fixture(scope="module")
-def teacher(tiny_models):
-    return tiny_models("BertForSequenceClassification")
-
-
-def some_rows(labels=LABELS, count=None):
-    draw = np.random.default_rng(3)
-    rows = []
-    for i in range(len(labels) if labels else count):
-        ids = draw.integers(4, 20, size=2 + i % 4).tolist()
-        rows.append({"input_ids": ids, "token_type_ids": [0] * len(ids), "index": i})
-        if labels:
-            rows[-1]["labels"] = labels[i]
-    return rows
-
-
-def a_pass(model, seed, count=BATCH, dtype=torch.float64):
-    make = torch.Generator().manual_seed(seed)
-    layers, width = 1 + model.config.num_hidden_layers, model.config.hidden_size
-    states = [torch.randn(count, TOKENS, width, generator=make, dtype=torch.float64) for _ in range(layers)]
-    return Pass(model, None, hidden_states=tuple(x.to(dtype) for x in states))
-
-
-def a_batch(index, memory, name, labels=None):
-    mask = torch.ones(len(index), TOKENS, dtype=torch.long)
-    mask[0, 2:] = 0
-    batch = {"attention_mask": mask, "index": torch.tensor(index), "modules": {name: memory}}
-    return batch if labels is None else {**batch, "labels": torch.tensor(labels)}
 
 
 def g_of(given, memory, side, objective, mask):
@@ -264,177 +226,6 @@ def test_a_text_without_negatives_in_its_batch_has_no_loss(student, teacher):
     assert objective(s, t, a_batch([0, 1, 2, 3], memory, "codir", [0, 0, 0, 1])).item() > 0
 
 
-SAMPLERS = [
-    CoDIR(k=5),
-    CoDIR(k=5, form="nce"),
-    CRD(k=5),
-    CRD(k=30),
-    CRD(k=5, negatives="instances", top_k=3),
-    CRD(k=3, negatives="instances", top_k=7),
-    CRD(k=5, negatives="classes"),
-    CRD(k=5, negatives="classes", top_k=1),
-]
-
-
-@pytest.mark.parametrize("objective", SAMPLERS, ids=str)
-def test_no_negative_ever_has_the_label_of_its_text(student, teacher, objective):
-    order = np.random.default_rng(0).permutation(ROWS)
-    labels = np.asarray(LABELS)[order]
-    memory = objective.prepare(student, teacher, some_rows(labels.tolist()), seed=0)
-    for update in range(200):
-        memory.batches.fill_(update)
-        rows = np.random.default_rng(update).integers(ROWS, size=6)
-        drawn, near = memory.draw(memory.generator(), rows, objective.k)
-        assert drawn.shape == (6, objective.k)
-        assert 1 <= near <= objective.k
-        assert (labels[drawn] != labels[rows][:, None]).all()
-
-
-@pytest.mark.parametrize("objective", [o for o in SAMPLERS if o.negatives != "classes"], ids=str)
-def test_without_labels_no_negative_is_ever_the_text_itself(student, teacher, objective):
-    memory = objective.prepare(student, teacher, some_rows(None, ROWS), seed=0)
-    for update in range(200):
-        memory.batches.fill_(update)
-        drawn, _ = memory.draw(memory.generator(), np.arange(ROWS), objective.k)
-        assert (drawn != np.arange(ROWS)[:, None]).all()
-
-
-def test_uniform_negatives_are_different_while_there_are_enough_and_all_as_frequent(student, teacher):
-    memory = CRD().prepare(student, teacher, some_rows(), seed=0)
-    pool = [i for i in range(ROWS) if LABELS[i] != 1]
-    generator = np.random.default_rng(0)
-    every, _ = memory.draw(generator, np.array([4]), len(pool))
-    assert sorted(every[0]) == pool
-    drawn, _ = memory.draw(generator, np.full(4000, 4), 3)
-    assert all(len(set(row)) == 3 for row in drawn.tolist())
-    counts, p = np.bincount(drawn.ravel(), minlength=ROWS)[pool], 3 / len(pool)
-    assert abs(counts - 4000 * p).max() < 5 * math.sqrt(4000 * p * (1 - p))
-    more, _ = memory.draw(generator, np.array([4]), 50)
-    assert set(more[0]) <= set(pool)
-
-
-def z_alone(teacher, rows, pooling):
-    """The teacher's representation of each row and its probabilities, one unpadded text at a time."""
-    z, p = [], []
-    with torch.no_grad():
-        for row in rows:
-            out = teacher(torch.tensor([row["input_ids"]]), output_hidden_states=True)
-            states = out.hidden_states[-1][0].double()
-            z.append((states[0] if pooling == "first" else states.mean(0)).numpy())
-            p.append(out.logits[0].double().softmax(0).numpy())
-    return np.array(z), np.array(p)
-
-
-@pytest.mark.parametrize("pooling", ["first", "mean"])
-@pytest.mark.parametrize("labels", [LABELS, None], ids=["labelled", "unlabelled"])
-def test_instances_are_drawn_by_the_similarity_the_teacher_sees(student, teacher, pooling, labels, monkeypatch):
-    rows = some_rows(labels, ROWS)
-    z, _ = z_alone(teacher, rows, pooling)
-    z /= np.linalg.norm(z, axis=1, keepdims=True)
-    objective = CRD(k=1, negatives="instances", top_k=4, pooling=pooling)
-    monkeypatch.setattr("compress.objectives.memory._BLOCK", 5 * ROWS)  # in blocks of 5, 5 and 2 rows
-    monkeypatch.setattr("compress.objectives.contrast._TEXTS", 5)
-    memory = objective.prepare(student, teacher, rows, seed=0)
-    for own in (0, 5, 11):
-        may = [j for j in range(ROWS) if (labels[j] != labels[own] if labels else j != own)]
-        nearest = sorted(may, key=lambda j: -(z[j] @ z[own]))[:4]
-        chance = np.exp([z[j] @ z[own] / 0.1 for j in nearest])
-        chance /= chance.sum()
-        drawn, near = memory.draw(np.random.default_rng(1), np.full(4000, own), 1)
-        assert near == 1
-        assert set(drawn[:, 0]) <= set(nearest)
-        shares = np.array([(drawn[:, 0] == j).mean() for j in nearest])
-        assert (abs(shares - chance) < 5 * np.sqrt(chance * (1 - chance) / 4000) + 1e-6).all()
-        # All four first where more are drawn, and the rest from everything that may be.
-        drawn, near = memory.draw(np.random.default_rng(1), np.full(500, own), 6)
-        assert near == 4
-        assert (np.sort(drawn[:, :4], 1) == sorted(nearest)).all()
-        assert set(drawn[:, 4:].ravel()) == set(may)
-
-
-def test_classes_are_drawn_by_what_the_teacher_takes_them_for(student, teacher):
-    rows = some_rows()
-    _, p = z_alone(teacher, rows, "first")
-    y = np.array(LABELS)
-    for top_k, sharpness in ((2, 0.1), (2, 0.5), (1, 0.1)):
-        objective = CRD(k=1, negatives="classes", top_k=top_k, sharpness=sharpness)
-        memory = objective.prepare(student, teacher, rows, seed=0)
-        for c in range(3):
-            others = [o for o in range(3) if o != c]
-            s = np.array([p[y == c, o].mean() for o in others])
-            s /= s.sum()
-            chance = np.exp(s / sharpness) / np.exp(s / sharpness).sum()
-            if top_k == 1:
-                chance = (s == s.max()).astype(float)
-            drawn, near = memory.draw(np.random.default_rng(1), np.full(4000, LABELS.index(c)), 1)
-            assert near == 1
-            for other, expected in zip(others, chance, strict=True):
-                share = (y[drawn[:, 0]] == other).mean()
-                assert abs(share - expected) <= 5 * math.sqrt(expected * (1 - expected) / 4000)
-                if expected > 0.2:  # all rows of it alike
-                    counts = np.bincount(drawn[:, 0], minlength=ROWS)[y == other]
-                    q = expected / len(counts)
-                    assert abs(counts - 4000 * q).max() < 5 * math.sqrt(4000 * q)
-
-
-def test_numbers_of_numpy_are_whole_numbers(student, teacher):
-    objectives = CRD(k=2, size=4, negatives="instances", top_k=2), CRD(np.int64(1), np.int64(2), np.int32(4))
-    memory = objectives[1].prepare(student, teacher, some_rows(), seed=0)
-    assert memory.teacher_bank.shape == (ROWS, 4)
-    near = CRD(k=2, size=4, negatives="instances", top_k=np.int64(2)).prepare(student, teacher, some_rows(), seed=0)
-    drawn = near.draw(np.random.default_rng(0), np.arange(4), 2)[0]
-    plain = objectives[0].prepare(student, teacher, some_rows(), seed=0)
-    assert (drawn == plain.draw(np.random.default_rng(0), np.arange(4), 2)[0]).all()
-
-
-def test_a_class_the_teacher_confuses_is_drawn_most(student, teacher):
-    """Planted: labels 0 and 1 are what the teacher cannot tell apart; one that takes nothing for anything has none."""
-    confused = copy.deepcopy(teacher)
-    with torch.no_grad():
-        confused.classifier.weight.zero_()
-        confused.classifier.bias.copy_(torch.tensor([3.0, 3.0, -3.0]))
-    drawn = {}
-    for name, sharpness in (("sharp", 0.1), ("flat", 1e6)):
-        memory = CRD(negatives="classes", sharpness=sharpness).prepare(student, confused, some_rows(), seed=0)
-        drawn[name] = np.array(LABELS)[memory.draw(np.random.default_rng(0), np.zeros(20, int), 100)[0]]
-    assert (drawn["sharp"] == 1).mean() > 0.99
-    pools = pools_of(some_rows(), "crd")
-    means = torch.tensor([[0.1, 0.4, 0.5], [0.3, 0.4, 0.3], [0.6, 0.2, 0.2]])[pools.of]
-    nearest, chances = confused_classes(pools, means, 2, 5e-4, "crd")  # exp(-1 / 5e-4) is 0
-    assert nearest[[0, 2]].tolist() == [[2, 1], [0, 1]]
-    assert chances == pytest.approx(np.array([[1, 0], [0.5, 0.5], [1, 0]]), abs=1e-6)
-    assert (drawn["flat"] == 1).mean() == pytest.approx(0.5, abs=0.06)
-    with torch.no_grad():
-        confused.classifier.bias.copy_(torch.tensor([1e4, -1e4, -1e4]))  # probabilities of exactly 0
-    memory = CRD(negatives="classes").prepare(student, confused, some_rows(), seed=0)
-    assert (np.array(LABELS)[memory.draw(np.random.default_rng(0), np.zeros(20, int), 100)[0]] == 1).mean() < 0.6
-
-
-def test_a_saved_module_goes_on_as_it_would_have(student, teacher, tmp_path):
-    from safetensors.torch import load_file, save_file
-
-    for objective in (CoDIR(k=3, size=SIZE), CRD(k=3, size=SIZE, negatives="instances", mixup=0.2)):
-        rows = some_rows()
-        memory = objective.prepare(student, teacher, rows, seed=1)
-        passes = a_pass(student, 0), a_pass(teacher, 1)
-        before = torch.random.get_rng_state()
-        for _ in range(3):
-            objective(*passes, a_batch([0, 3, 7, 8], memory, objective.name))
-        save_file(memory.state_dict(), tmp_path / "m.safetensors")
-        fresh = objective.prepare(student, teacher, rows, seed=1)
-        fresh.load_state_dict(load_file(tmp_path / "m.safetensors"))
-        again = [objective(*passes, a_batch([1, 4, 9, 2], m, objective.name)).item() for m in (memory, fresh)]
-        assert again[0] == again[1]
-        assert torch.equal(before, torch.random.get_rng_state())
-        draws = [objective.prepare(student, teacher, rows, seed=s).draw for s in (1, 2)]
-        one, same = (d(np.random.default_rng([1, 0]), np.arange(6), 3)[0] for d in draws)
-        assert (one == same).all()  # the seed is in the generator
-        other = [objective.prepare(student, teacher, rows, seed=s).generator().random() for s in (1, 2)]
-        assert other[0] != other[1]
-        fresh.batches += 1
-        assert fresh.generator().random() != memory.generator().random()
-
-
 def test_the_teacher_is_left_as_it_was_and_decoders_work(tiny_models):
     decoder = tiny_models("LlamaForSequenceClassification")
     decoder.train()
@@ -472,35 +263,6 @@ BAD = [
 def test_bad_settings(make, message):
     with pytest.raises(InputError, match=message):
         make()
-
-
-def test_bad_rows(student, teacher, tiny_models):
-    mixed = some_rows()
-    del mixed[3]["labels"]
-    tokens = some_rows()
-    tokens[2]["labels"] = [0, 1]
-    classes, instances = CRD(negatives="classes"), CRD(negatives="instances", top_k=8)
-    for objective, rows, message in (
-        (CoDIR(), [], "objective codir: the memory bank is empty, there are no rows"),
-        (CRD(), [], "objective crd: the memory bank is empty"),
-        (CRD(), some_rows([4] * 5), "all 5 rows have the label 4, so that no text has a negative"),
-        (CoDIR(negatives="batch"), some_rows(None, 1), "there is one row, so that no text has a negative"),
-        (CRD(), mixed, "rows 0 and 3: one has a label, the other none"),
-        (CRD(), tokens, r"row 2 has the label \[0, 1\]: expected one whole number"),
-        (classes, some_rows(None, 6), 'negatives="classes" needs labels, the rows have none'),
-        (CRD(negatives="classes", top_k=3), some_rows(), "top_k=3: expected at most 2, the labels other than"),
-        (classes, some_rows([0, 1, 7]), "labels from 0 to 7, the teacher has 3 classes"),
-        (instances, some_rows(), "top_k=8: expected at most 7, the rows that may be negatives"),
-        (CoDIR(layers={1: 4}), some_rows(), "layers has 1: 4: expected a layer of the student from 0 to 2"),
-    ):
-        with pytest.raises(InputError, match=message):
-            objective.prepare(student, teacher, rows, seed=0)
-    with pytest.raises(InputError, match="has no head"):
-        check([classes], student, tiny_models("BertModel"), True)
-    with pytest.raises(InputError, match="layers has 3: 1"):
-        check([CoDIR(layers={3: 1})], student, teacher, True)
-    with pytest.raises(InputError, match="objective crd needs a teacher"):
-        check([CRD()], student, None, True)
 
 
 def test_bad_calls(student, teacher):
