@@ -17,7 +17,14 @@ _BLOCK = re.compile(r"(?:.*?\.)?\d+(?=\.)")
 
 
 def block_matrices(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
-    """Return the weight matrices of the linear maps inside a model's repeated blocks, by name."""
+    """Return the weight matrices of the linear maps inside a model's repeated blocks, by name.
+
+    Example:
+        >>> import probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> len(block_matrices(model))  # 6 blocks of 6
+        36
+    """
     found: dict[str, torch.nn.Parameter] = {}
     prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
     lists = [name for name, module in model.base_model.named_modules() if isinstance(module, torch.nn.ModuleList)]
@@ -48,6 +55,12 @@ def matrices_of(
         InputError: there are none, or none whose name is found; `only` is no regular expression;
             the model is none of transformers, or its weights are stored by codes of another
             package.
+
+    Example:
+        >>> import probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> list(matrices_of(model, only=r"layer\\.0\\.output"))
+        ['bert.encoder.layer.0.output.dense.weight']
     """
     check_plain(model)
     found: dict[str, torch.nn.Parameter] = {}

@@ -16,7 +16,7 @@ from probes.states.predictions import label_codes
 
 
 def trained_on(corpus: datasets.Dataset) -> list[int]:
-    """Return the numbers of the rows that a training takes: those of split "train", all where there are no splits."""
+    """Return the numbers of the rows that a training takes: of split "train", or all."""
     if "split" not in corpus.column_names:
         return list(range(len(corpus)))
     chosen = [i for i, split in enumerate(corpus["split"]) if split == "train"]
@@ -36,10 +36,18 @@ def training_rows(
     teacher: PreTrainedModel | None = None,
     numbered_by: Literal["student", "teacher"] | None = "student",
 ) -> tuple[list[dict[str, Any]], bool]:
-    """Token ids, labels and `index` of the texts that are trained on, and whether there are labels.
+    """Return token ids, labels and `index` of the texts trained on, and whether there are labels.
 
-    Texts are cut where student or teacher cannot read on. Labels are numbers of the classes of one of them, which must
-    have them all, or of the labels in the order of their names.
+    Texts are cut where student or teacher cannot read on. Labels are numbers of the classes of one
+    of them, which must have them all, or of the labels in the order of their names.
+
+    Example:
+        >>> import probes
+        >>> model, tokenizer = probes.load_checkpoint("bundled")
+        >>> corpus = probes.load_corpus("bundled", split="train", languages=["en"])
+        >>> rows, labelled = training_rows(corpus.select(range(2)), model, tokenizer)
+        >>> [row["index"] for row in rows], labelled
+        ([0, 1], True)
     """
     corpus = check_corpus(corpus)
     models = [student] if teacher is None else [student, teacher]
@@ -67,7 +75,15 @@ def training_rows(
 def collate(
     tokenizer: PreTrainedTokenizerBase, batch: list[dict[str, Any]], indexed: bool = False
 ) -> dict[str, torch.Tensor]:
-    """Pad the rows of a batch side by side, `indexed` with the numbers of the rows beside what a model reads."""
+    """Pad the rows of a batch to one width; `indexed`, with their numbers.
+
+    Example:
+        >>> import probes
+        >>> _, tokenizer = probes.load_checkpoint("bundled")
+        >>> batch = collate(tokenizer, [{"input_ids": [5, 6]}, {"input_ids": [7]}])
+        >>> batch["attention_mask"].tolist()
+        [[1, 1], [1, 0]]
+    """
     width = max(len(row["input_ids"]) for row in batch)
     pad = tokenizer.pad_token_id or 0
     out = {

@@ -1,4 +1,4 @@
-"""What was done to a model, kept with it: in its configuration, and as `compression.json` beside its weights."""
+"""What was done to a model, kept with it: in its configuration and as `compression.json`."""
 
 from __future__ import annotations
 
@@ -24,11 +24,17 @@ from probes.silence import quiet
 def record(
     model: PreTrainedModel, what: dict[str, Any], *, parent: PreTrainedModel, history: pd.DataFrame | None = None
 ) -> PreTrainedModel:
-    """Keep with a model what was done to it, and what was logged while it was trained, as `model.history`.
+    """Keep with a model what was done to it, and what was logged in training, as `model.history`.
 
-    What was done goes into its configuration, which `save_pretrained` and `from_pretrained` carry along; what had been
-    done to the model before, as its configuration still says, stays there as `before`. The weights it was made of, and
-    the versions of what computed it, are added here.
+    What was done goes into its configuration, which `save_pretrained` and `from_pretrained` carry
+    along; what had been done to the model before, as its configuration still says, stays there as
+    `before`. The weights it was made of, and the versions of what computed it, are added here.
+
+    Example:
+        >>> import probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> list(record(model, {"method": "none"}, parent=model).config.compression)
+        ['method', 'parent', 'torch', 'transformers']
     """
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     what = what | {"parent": weights_fingerprint(parent)} | versions
@@ -44,36 +50,39 @@ def save(
     tokenizer: PreTrainedTokenizerBase | None = None,
     packed: bool = False,
 ) -> Path:
-    """Save a compressed model so that plain transformers loads it, with `compression.json` beside it.
+    """Save a compressed model so that plain transformers loads it, and what was done to it.
 
-    What was logged in training goes to `history.csv`.
+    What was done lies beside the weights as `compression.json`; what was logged in training goes to
+    `history.csv`.
 
     Args:
         model: a model of transformers.
         folder: where to; new or empty.
         tokenizer: is saved beside the model.
-        packed: leave out the zeros. In place of `model.safetensors` the folder holds `packed.safetensors`, of which the
-            size falls with the number of zeros: a bit for every weight, and in full only those that are not zero.
+        packed: leave out the zeros. In place of `model.safetensors` the folder holds
+            `packed.safetensors`, of which the size falls with the number of zeros: a bit for every
+            weight, and in full only those that are not zero.
 
     Returns:
         The folder.
 
     Raises:
-        InputError: the folder exists and is not empty, or cannot be written to; `packed` is asked for weights that
-            transformers quantised.
+        InputError: the folder exists and is not empty, or cannot be written to; `packed` is asked
+            for weights that transformers quantised.
 
     Notes:
-        Plain transformers cannot read packed weights; `probes.load_checkpoint` can, and so all here that takes a path,
-        with the same weights bit for bit. To turn them back, load and save: `model, tokenizer =
-        probes.load_checkpoint("packed")`, then `compress.save(model, "plain", tokenizer)`. Zeros are left out on disk
-        only: in memory and in time the model is as it was.
+        Plain transformers cannot read packed weights; `probes.load_checkpoint` can, and so all here
+        that takes a path, with the same weights bit for bit. To turn them back, load and save:
+        `model, tokenizer = probes.load_checkpoint("packed")`, then `compress.save(model, "plain",
+        tokenizer)`. Zeros are left out on disk only: in memory and in time the model is as it was.
 
     Example:
         >>> import compress, probes
         >>> from tempfile import TemporaryDirectory
         >>> model, tokenizer = probes.load_checkpoint("bundled")
         >>> with TemporaryDirectory() as folder:
-        ...     out = save(compress.prune(model, sparsity=0.9), f"{folder}/small", tokenizer, packed=True)
+        ...     pruned = compress.prune(model, sparsity=0.9)
+        ...     out = save(pruned, f"{folder}/small", tokenizer, packed=True)
         ...     back, _ = probes.load_checkpoint(out)
         >>> back.config.compression["sparsity"]
         0.9
@@ -110,14 +119,14 @@ def save(
 
 
 def check_new(folder: Path) -> None:
-    """Raise `InputError` where a folder is there already and not empty, or cannot be made; leaves no trace."""
+    """Raise `InputError` where a folder is not empty or cannot be made; leaves no trace."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not an empty folder; it is left as it is. Choose another one")
     check_writable(folder)
 
 
 def pack_weights(folder: Path) -> Path:
-    """Put packed weights in place of those that `save_pretrained` wrote into a folder, and return their file."""
+    """Pack the weights that `save_pretrained` wrote into a folder, and return their file."""
     written = sorted(folder.glob("model*.safetensors*"))  # also those in several files, and their index
     state: dict[str, torch.Tensor] = {}
     for file in written:

@@ -1,7 +1,8 @@
 """What a model should come close to: its labels, a teacher, or its former weights.
 
-`base` says what an objective is; `labels`, `texts`, `layers`, `weights`, `contrast`, `domains`, `transferability` and
-`sparse` hold them by what they compare; `memory` is what contrastive ones remember.
+`base` says what an objective is; `labels`, `texts`, `layers`, `weights`, `contrast`, `domains`,
+`transferability` and `sparse` hold them by what they compare; `memory` is what contrastive ones
+remember.
 """
 
 from compress.objectives.base import Objective, Pass, check

@@ -1,14 +1,16 @@
-"""Objectives: what a model in training should come close to, its labels, its teacher or its former weights.
+"""What an objective is, and what all of them need: checks before a training, and parts of a batch.
 
-A training loop calls each objective once a batch with what student and teacher gave, and adds up what comes back:
+A training loop calls each objective once a batch with what student and teacher gave, and adds up
+what comes back:
 
     loss = sum(objective(student, teacher, batch) for objective in objectives)
 
-An objective is any object with `name`, `weight`, `needs` and such a call, see `Objective`. Those here compute in
-float32 at least, whatever the models compute in. No gradient reaches the teacher.
+An objective is any object with `name`, `weight`, `needs` and such a call, see `Objective`. Those
+here compute in float32 at least, whatever the models compute in. No gradient reaches the teacher.
 
-Where student and teacher differ in width, objectives that compare their features learn a linear map, with bias, of the
-student's to the teacher's, one for each pair of layers that is compared; after the training it is gone.
+Where student and teacher differ in width, objectives that compare their features learn a linear
+map, with bias, of the student's to the teacher's, one for each pair of layers that is compared;
+after the training it is gone.
 """
 
 from __future__ import annotations
@@ -46,11 +48,23 @@ class Pass:
 
     Attributes:
         model: the model itself, without what a training loop wraps around it.
-        logits: (batch, class), or (batch, token, class) of a model that labels or predicts tokens; None without a head.
-        hidden_states: (batch, token, feature) of the embeddings and after each block, where they were asked for.
-        attentions: (batch, head, token, token), probabilities of each block, where they were asked for.
-        attention_outputs: (batch, token, heads * size) of each block, what its heads give, side by side, before the
-            output projection, where they were asked for; `watching_attention` collects them.
+        logits: (batch, class), or (batch, token, class) of a model that labels or predicts tokens;
+            None without a head.
+        hidden_states: (batch, token, feature) of the embeddings and after each block, where they
+            were asked for.
+        attentions: (batch, head, token, token), probabilities of each block, where they were asked
+            for.
+        attention_outputs: (batch, token, heads * size) of each block, what its heads give, side by
+            side, before the output projection, where they were asked for; `watching_attention`
+            collects them.
+
+    Example:
+        >>> import probes, torch
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> out = model(torch.tensor([[1, 2, 3]]), output_hidden_states=True)
+        >>> given = Pass(model, out.logits, out.hidden_states)
+        >>> given.logits.shape, len(given.hidden_states)
+        (torch.Size([1, 6]), 7)
     """
 
     model: PreTrainedModel
@@ -63,22 +77,39 @@ class Pass:
 class Objective(Protocol):
     """What a training loop asks of an objective.
 
-    It may also have a method `check(student, teacher)` of two models, the teacher None where there is none, that raises
-    `InputError` where it cannot work with them; `check` of this module calls it.
+    It may also have a method `check(student, teacher)` of two models, the teacher None where there
+    is none, that raises `InputError` where it cannot work with them; `check` of this module calls
+    it.
 
-    One that does not need labels, and takes those there are for the teacher's classes, has the attribute `labels_of`,
-    "teacher".
+    One that does not need labels, and takes those there are for the teacher's classes, has the
+    attribute `labels_of`, "teacher".
 
-    An objective that learns or remembers something has a method `prepare(student, teacher, rows, seed)`, which
-    `compress.training.train` calls once before the first step, with both models in evaluation mode and on their device
-    (the teacher None where there is none), the rows of `compress.rows.training_rows`, and the seed of the training. It
-    returns a `torch.nn.Module`, as a `State`: its parameters are trained beside the student's, by the learning rate of
-    the training or the objective's attribute `learning_rate`, and its buffers are kept in checkpoints with them. At
-    each call `batch["modules"][name]` is that module, and `batch["index"]` (batch,) says which of the rows the texts
-    are. The objective itself stays as it is, and can be used again.
+    An objective that learns or remembers something has a method `prepare(student, teacher, rows,
+    seed)`, which `compress.training.train` calls once before the first step, with both models in
+    evaluation mode and on their device (the teacher None where there is none), the rows of
+    `compress.rows.training_rows`, and the seed of the training. It returns a `torch.nn.Module`, as
+    a `State`: its parameters are trained beside the student's, by the learning rate of the training
+    or the objective's attribute `learning_rate`, and its buffers are kept in checkpoints with them.
+    At each call `batch["modules"][name]` is that module, and `batch["index"]` (batch,) says which
+    of the rows the texts are. The objective itself stays as it is, and can be used again.
 
-    Under `torchrun` each process calls it on the whole of every batch, so that what it remembers is the same in all of
-    them, as long as it draws from a generator of its own, seeded by `seed` and what the module holds.
+    Under `torchrun` each process calls it on the whole of every batch, so that what it remembers is
+    the same in all of them, as long as it draws from a generator of its own, seeded by `seed` and
+    what the module holds.
+
+    See also:
+        `objectives.check`, `training.train`
+
+    Example:
+        >>> import torch
+        >>> class Entropy:  # of what the student says, in nats
+        ...     name, weight, needs = "entropy", 0.1, frozenset()
+        ...
+        ...     def __call__(self, student, teacher, batch):
+        ...         said = torch.distributions.Categorical(logits=student.logits)
+        ...         return self.weight * said.entropy().mean()
+        >>> round(float(Entropy()(Pass(None, torch.zeros(2, 6)), None, {})), 3)  # log(6) / 10
+        0.179
     """
 
     @property
@@ -98,14 +129,21 @@ class Objective(Protocol):
 
 
 class State(torch.nn.Module):
-    """What an objective learns or remembers, with a count of its batches; what `prepare` of an objective returns.
+    """What an objective learns or remembers, with a count of its batches; `prepare` returns it.
 
     Args:
         seed: of what is drawn in a batch.
 
     Attributes:
-        batches: batches so far, kept in checkpoints. What is drawn in a batch depends on it and the seed only, so that
-            a training that goes on from what was saved draws as it would have.
+        batches: batches so far, kept in checkpoints. What is drawn in a batch depends on it and the
+            seed only, so that a training that goes on from what was saved draws as it would have.
+
+    Example:
+        >>> state = State(seed=3)
+        >>> first, again = state.generator().random(), state.generator().random()
+        >>> state.batches += 1
+        >>> first == again, first == state.generator().random()
+        (True, False)
     """
 
     batches: torch.Tensor
@@ -133,17 +171,18 @@ def check(
         labelled: whether the data has labels.
 
     Raises:
-        InputError: there are no objectives; two have one name; a weight is negative or not finite; labels or a teacher
-            are needed and there are none; student and teacher differ in classes, or lack layers, where an objective
-            compares them, or are of an architecture whose attention outputs are not known; a reference lacks a matrix
-            or has it in another shape.
+        InputError: there are no objectives; two have one name; a weight is negative or not finite;
+            labels or a teacher are needed and there are none; student and teacher differ in
+            classes, or lack layers, where an objective compares them, or are of an architecture
+            whose attention outputs are not known; a reference lacks a matrix or has it in another
+            shape.
 
     Example:
         >>> import compress, probes
         >>> model, _ = probes.load_checkpoint("bundled")
-        >>> check([compress.CrossEntropy(), compress.SoftLabels(weight=0.5)], model, None, labelled=True)
+        >>> check([compress.SoftLabels()], model, None, labelled=True)  # doctest: +ELLIPSIS
         Traceback (most recent call last):
-        probes.errors.InputError: objective soft_labels needs a teacher, found none: give one, or leave it out
+        probes.errors.InputError: objective soft_labels needs a teacher, found none: ...
     """
     for role, model in (("student", student), ("teacher", teacher)):
         if model is not None and not isinstance(model, PreTrainedModel):
@@ -204,7 +243,7 @@ def given_layers(given: Pass, what: str, name: str) -> tuple[torch.Tensor, ...]:
 
 
 def attended_tokens(batch: Mapping[str, torch.Tensor], like: torch.Tensor, name: str) -> torch.Tensor:
-    """Mark the tokens that are not padding: (batch, token), as the first two dimensions of another tensor."""
+    """Mark the tokens that are not padding (batch, token), for a tensor that begins so."""
     mask = given_entry(batch, "attention_mask", name)
     if mask.shape != like.shape[:2]:
         raise InputError(
@@ -215,7 +254,7 @@ def attended_tokens(batch: Mapping[str, torch.Tensor], like: torch.Tensor, name:
 
 
 def uniform_layers(student: int, teacher: int) -> list[int]:
-    """Return the teacher's layer, at most so many, for the layers 0 (embeddings), 1, ... of a student of some blocks.
+    """Return for each layer of a student of some blocks, 0 the embeddings, the teacher's that fits.
 
     Example:
         >>> uniform_layers(2, 6), uniform_layers(3, 4)
@@ -230,8 +269,9 @@ def layer_pairs(
 ) -> list[tuple[int, int]]:
     """Return which of so many layers of the student is compared to which of the teacher's.
 
-    Of them `first`, 1 or 0, stand before that of the first block: the embeddings, or nothing. `layers` counts from 0,
-    the embeddings; what comes back are places among those that can be compared.
+    Of them `first`, 1 or 0, stand before that of the first block: the embeddings, or nothing.
+    `layers` counts from 0, the embeddings; what comes back are places among those that can be
+    compared.
     """
     if layers is None:
         if student > teacher:
@@ -296,7 +336,7 @@ def is_whole(value: object) -> bool:
 
 
 def pooled(states: torch.Tensor, attended: torch.Tensor, pooling: str) -> torch.Tensor:
-    """Return one representation a text: of its first token, or the mean over those that are not padding."""
+    """Return one representation a text: its first token's, or the mean over all but padding."""
     states = wide(states)
     if pooling == "first":  # after padding, where that is on the left
         return states[torch.arange(len(states), device=states.device), attended.int().argmax(1)]
@@ -304,7 +344,7 @@ def pooled(states: torch.Tensor, attended: torch.Tensor, pooling: str) -> torch.
 
 
 def given_module(batch: Mapping[str, Any], name: str) -> Any:
-    """Return what `prepare` of the objective of this name made; raise where it is not in the batch."""
+    """Return what `prepare` of an objective made; raise where it is not in the batch."""
     modules = batch.get("modules") or {}
     if name not in modules:
         raise InputError(
@@ -321,7 +361,7 @@ def check_count(name: str, setting: str, value: int) -> None:
 
 
 def cosines(x: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
-    """Cosine of each row of x with that of y; 0, without a gradient that is not finite, where one is zero."""
+    """Cosine of each row of x with that of y; 0, with a finite gradient, where one is zero."""
     lengths = (torch.linalg.vector_norm(z, dim=1) for z in (x, y))
     x_length, y_length = (length.where(length > 0, 1) for length in lengths)
     return (x * y).sum(1) / (x_length * y_length)

@@ -1,9 +1,9 @@
-"""Contrastive objectives: the student's representation of a text comes closer to the teacher's of that text than to
-those of other texts, which a memory bank keeps from earlier batches.
+"""Contrastive objectives: the student's representation of a text comes closer to the teacher's of
+that text than to those of other texts, which a memory bank keeps from earlier batches.
 
-Beside what `compress.objectives` says of objectives, these learn projections and remember latents: `prepare` makes the
-module that holds both, a training loop optimises and saves it and hands it back in `batch["modules"][name]`, together
-with the numbers of the training rows in `batch["index"]`.
+Beside what `compress.objectives` says of objectives, these learn projections and remember latents:
+`prepare` makes the module that holds both, a training loop optimises and saves it and hands it back
+in `batch["modules"][name]`, together with the numbers of the training rows in `batch["index"]`.
 """
 
 from __future__ import annotations
@@ -72,7 +72,7 @@ class _Contrast:
             check_count(self.name, setting, getattr(self, setting))
 
     def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, Any]) -> torch.Tensor:
-        """Return the loss of a batch with `attention_mask`, `index` and `modules`, times the weight."""
+        """Return the loss of a batch that has `index` and `modules`, times the weight."""
         memory = given_module(batch, self.name)
         s, t = self._summary(student, batch, 0), self._summary(given_teacher(teacher, self.name), batch, 1).detach()
         with torch.autocast(s.device.type, enabled=False):  # which would round the scores to three digits
@@ -81,7 +81,7 @@ class _Contrast:
         return self.weight * loss
 
     def _summary(self, given: Pass, batch: Mapping[str, Any], side: int) -> torch.Tensor:
-        """Return what is projected of each text (text, feature), of the student, side 0, or the teacher, side 1."""
+        """Return what is projected (text, feature), of the student, side 0, or the teacher, 1."""
         raise NotImplementedError
 
     def _loss(self, memory: Memory, s: torch.Tensor, t: torch.Tensor, batch: Mapping[str, Any]) -> torch.Tensor:
@@ -96,9 +96,10 @@ class _Contrast:
         drawn: np.ndarray,
         shares: np.ndarray | None = None,
     ) -> torch.Tensor:
-        """Return the loss of the student against the teacher's bank plus the reverse, and bring both banks up to date.
+        """Return the loss of either model against the other's bank, and bring both up to date.
 
-        `shares` are those of the positive in a mixture with each of the first negatives, (text, mixture).
+        `shares` are those of the positive in a mixture with each of the first negatives, (text,
+        mixture).
         """
         index = torch.from_numpy(np.column_stack([rows, drawn])).to(s.device)
         total = s.new_zeros(())
@@ -123,19 +124,24 @@ class _Contrast:
 
 @dataclass(frozen=True)
 class CoDIR(_Contrast):
-    """Contrastive loss of the student's intermediate layers against the teacher's, with a memory bank of negatives.
+    """Contrastive loss of the student's layers against the teacher's, negatives from a memory bank.
 
-    The states of a text are pooled in each layer and put side by side; a linear map for each model and division by the
-    length give g_S and g_T of `size` features. With g_k the negatives, texts of another label than the text's own, or
-    any other text where there are no labels, the loss is the mean over texts of
+    The states of a text are pooled in each layer and put side by side; a linear map for each model
+    and division by the length give g_S and g_T of `size` features. With g_k the negatives, texts of
+    another label than the text's own, or any other text where there are no labels, the loss is the
+    mean over texts of
 
-        form="softmax": -log [ exp(g_T.g_S / temperature) / (exp(g_T.g_S / temperature) + sum_k exp(g_k.g_S /
-        temperature)) ], in nats: g_T of the teacher as it is now, g_k from a bank of the teacher's latents.
-        form="nce": half the sum, over the student against the teacher's bank v and the teacher against the student's,
-        of -log(P_0 / (P_0 + k / N)) - sum_k log((k / N) / (P_k + k / N)), with P_j = exp(v_j.g / temperature) / Z, v_0
-        the text's own latent, N the training rows, and Z N times the mean of the exp in the first batch.
+        form="softmax": -log [ e_T / (e_T + sum_k e_k) ], e_j = exp(g_j.g_S / temperature)
+        form="nce": -log(P_0 / (P_0 + k / N)) - sum_k log((k / N) / (P_k + k / N)),
+            P_j = exp(v_j.g / temperature) / Z
 
-    After the loss, the latents v of the batch's texts become momentum * v + (1 - momentum) * g, at length 1.
+    The first, in nats, has g_T of the teacher as it is now, and g_k from a bank of the teacher's
+    latents. The second is half the sum over the student against the teacher's bank v and the
+    teacher against the student's, with v_0 the text's own latent, N the training rows, and Z N
+    times the mean of the exp in the first batch.
+
+    After the loss, the latents v of the batch's texts become momentum * v + (1 - momentum) * g, at
+    length 1.
 
     Args:
         weight: what the loss is multiplied by.
@@ -145,30 +151,28 @@ class CoDIR(_Contrast):
         momentum: what stays of a latent in the bank, from 0 to below 1.
         name: what it is logged under.
         pooling: "mean" over the tokens that are not padding, or the "first" token.
-        layers: the teacher's layer for each layer of the student that is taken, 0 the embeddings, i the states after
-            block i; without it the states after every block of either model, which may differ in number.
+        layers: the teacher's layer for each layer of the student that is taken, 0 the embeddings, i
+            the states after block i; without it the states after every block of either model, which
+            may differ in number.
         form: "softmax" or "nce".
-        negatives: "bank", or "batch": all the other texts of the batch that may be negatives, in place of k from the
-            bank, for form="softmax". A text without any has the loss 0.
+        negatives: "bank", or "batch": all the other texts of the batch that may be negatives, in
+            place of k from the bank, for form="softmax". A text without any has the loss 0.
 
     Raises:
-        InputError: a number is outside its range or a word not known; at the check, layers are taken that student or
-            teacher do not have; when prepared, there are no rows, one row, or rows of one label; at the call, the
-            teacher, hidden states, row numbers or the prepared module are missing.
+        InputError: a number is outside its range or a word not known; at the check, layers are
+            taken that student or teacher do not have; when prepared, there are no rows, one row, or
+            rows of one label; at the call, the teacher, hidden states, row numbers or the prepared
+            module are missing.
 
     Notes:
-        Sun, Gan, Cheng, Fang, Wang and Liu 2020, arXiv 2009.14167: mean pooling of every layer; the softmax form is as
-        recalled. Their released code differs: form="nce", pooling="first", and of a teacher of 12 layers and a student
-        of 6, `layers={1: 1, 2: 3, 3: 5, 4: 7, 5: 9, 6: 11}`; its loss is a mean over texts where cross-entropy and
-        divergence are sums, and the total is divided by the texts of a batch: its weight, divided by that, is `weight`
-        here. k, size, temperature, momentum and how banks begin, uniform in +- sqrt(3 / size), are the code's for both
-        forms. In the batch form the negatives are the teacher's latents as they are now, with a gradient to the
-        teacher's projection; for the pretraining of the paper, hard negatives come from the same batch. Choices made
-        here: one bank for "softmax", drawing with replacement only where a text has fewer than k negatives, and not
-        using the embeddings. With "softmax" and a bank the teacher's map stays as it was drawn, also a choice made
-        here: a bank has no gradient, so that the map would learn from positives only and bring the latents of all
-        texts together, away from what the bank still holds of them: the loss is small before anything is learned.
-        Without labels translations of a text count as other texts.
+        Sun, Gan, Cheng, Fang, Wang and Liu 2020, arXiv 2009.14167: mean pooling of every layer; the
+        softmax form is as recalled. Choices made here: one bank for "softmax", whose teacher's map
+        stays as it was drawn, drawing with replacement only where a text has fewer than k
+        negatives, and not using the embeddings. Without labels translations of a text count as
+        other texts. The reference page says what their released code does differently.
+
+    See also:
+        `CRD`
 
     Example:
         >>> import torch, probes
@@ -257,26 +261,31 @@ class CoDIR(_Contrast):
 
 @dataclass(frozen=True)
 class CRD(_Contrast):
-    """Contrastive loss of the student's representation of a text against the teacher's, with chosen negatives.
+    """Contrastive loss of the student's last layer against the teacher's, with chosen negatives.
 
-    The representation of a text is the last hidden state of its first token, or the mean over its tokens; a linear map
-    for each model and division by the length give g. With banks v of both models' latents of the N training rows,
-    P_j = exp(v_j.g / temperature) / Z, v_0 the text's own latent and Z N times the mean of the exp in the first batch,
-    the loss is the mean over texts, and the sum over the student against the teacher's bank and the reverse, of
+    The representation of a text is the last hidden state of its first token, or the mean over its
+    tokens; a linear map for each model and division by the length give g. With banks v of both
+    models' latents of the N training rows, P_j = exp(v_j.g / temperature) / Z, v_0 the text's own
+    latent and Z N times the mean of the exp in the first batch, the loss is the mean over texts,
+    and the sum over the student against the teacher's bank and the reverse, of
 
         -log(P_0 / (P_0 + k / N)) - sum over k negatives of log((k / N) / (P_k + k / N))
 
-    Negatives have another label than the text, or are any other text where there are no labels. "uniform" draws all
-    alike. "instances" draws from the `top_k` rows most similar to the text, by the cosine of the teacher's
-    representations before training, with P(j | i) proportional to exp(cosine / sharpness), each at most once, and,
-    where top_k < k, the rest alike from all. "classes" draws one of the `top_k` labels that the teacher most takes the
-    text's label for, with P(c' | c) proportional to exp(S_cc' / sharpness), and any row of it; S_cc' is the mean
-    probability the teacher gives c' over the rows of c, divided by that of all labels of the data but c.
+    Negatives have another label than the text, or are any other text where there are no labels.
+    "uniform" draws all alike. "instances" draws from the `top_k` rows most similar to the text, by
+    the cosine of the teacher's representations before training, with P(j | i) proportional to
+    exp(cosine / sharpness), each at most once, and, where top_k < k, the rest alike from all.
+    "classes" draws one of the `top_k` labels that the teacher most takes the text's label for, with
+    P(c' | c) proportional to exp(S_cc' / sharpness), and any row of it; S_cc' is the mean
+    probability the teacher gives c' over the rows of c, divided by that of all labels of the data
+    but c.
 
-    With `mixup`, each negative v_k drawn from the top_k, or by "uniform", also gives a pseudo-negative
-    normalise(m v_0 + (1 - m) v_k) with m drawn from Beta(mixup, mixup), at most 0.5, which counts 1 - m.
+    With `mixup`, each negative v_k drawn from the top_k, or by "uniform", also gives a
+    pseudo-negative normalise(m v_0 + (1 - m) v_k) with m drawn from Beta(mixup, mixup), at most
+    0.5, which counts 1 - m.
 
-    After the loss, the latents v of the batch's texts become momentum * v + (1 - momentum) * g, at length 1.
+    After the loss, the latents v of the batch's texts become momentum * v + (1 - momentum) * g, at
+    length 1.
 
     Args:
         weight: what the loss is multiplied by.
@@ -285,27 +294,30 @@ class CRD(_Contrast):
         temperature: above 0.
         momentum: what stays of a latent in the bank, from 0 to below 1.
         name: what it is logged under.
-        pooling: "first", which heads of encoders read, or "mean" over the tokens that are not padding.
+        pooling: "first", which heads of encoders read, or "mean" over the tokens that are not
+            padding.
         negatives: "uniform", "classes" or "instances".
-        top_k: labels, at most all but one, or rows, at most those that every text has as negatives; without it 5
-            labels or 100 rows, or all where there are fewer.
-        sharpness: temperature of the similarities, above 0: the smaller, the more the most similar are drawn.
+        top_k: labels, at most all but one, or rows, at most those that every text has as negatives;
+            without it 5 labels or 100 rows, or all where there are fewer.
+        sharpness: temperature of the similarities, above 0: the smaller, the more the most similar
+            are drawn.
         mixup: the parameter of the Beta distribution, above 0, or None.
 
     Raises:
-        InputError: a number is outside its range or a word not known; when prepared, there are no rows, one row, or
-            rows of one label, `top_k` is more than there are, or labels or the teacher's head are missing for
-            "classes"; at the call, the teacher, hidden states, row numbers or the prepared module are missing.
+        InputError: a number is outside its range or a word not known; when prepared, there are no
+            rows, one row, or rows of one label, `top_k` is more than there are, or labels or the
+            teacher's head are missing for "classes"; at the call, the teacher, hidden states, row
+            numbers or the prepared module are missing.
 
     Notes:
-        Contrastive representation distillation after the code of RepDistiller, with the negatives of semantically
-        conditioned negative sampling (SCNS), of the most similar classes or samples of a pretrained network, and with
-        interpolated latents as pseudo-negatives. Choices made here: the label filter, `sharpness`, filling up, noise
-        of probability 1 / N also where negatives are not drawn alike, labels compared by the teacher's confusion, and
-        how the mixture is drawn, which positive it takes, its weight and that k in k / N does not count it. No gradient
-        passes through the banks. k=100 suits some thousand texts; RepDistiller's default is 16384, as recalled. Where
-        "uniform" needs more different negatives than there are, it draws with replacement. Translations of a text count
-        as other texts where there are no labels, and are then its nearest.
+        Contrastive representation distillation after the code of RepDistiller, with the negatives
+        of semantically conditioned negative sampling (SCNS), of the most similar classes or samples
+        of a pretrained network, and with interpolated latents as pseudo-negatives. No gradient
+        passes through the banks. k=100 suits some thousand texts; RepDistiller's default is 16384,
+        as recalled. The reference page says which choices were made here.
+
+    See also:
+        `CoDIR`
 
     Example:
         >>> import torch, probes
@@ -313,7 +325,8 @@ class CRD(_Contrast):
         >>> rows = [{"input_ids": [1, 2 + i], "labels": i % 2, "index": i} for i in range(4)]
         >>> objective = CRD(k=2, negatives="instances")
         >>> memory = objective.prepare(model, model, rows, seed=0)
-        >>> batch = {"index": torch.tensor([0, 1]), "attention_mask": torch.ones(2, 1), "modules": {"crd": memory}}
+        >>> batch = {"index": torch.tensor([0, 1]), "attention_mask": torch.ones(2, 1)}
+        >>> batch["modules"] = {"crd": memory}
         >>> given = Pass(model, None, hidden_states=(torch.ones(2, 1, 128),))
         >>> objective(given, given, batch).shape
         torch.Size([])
@@ -344,14 +357,14 @@ class CRD(_Contrast):
                 raise InputError(f'objective {self.name}: top_k is of negatives="classes" or "instances": leave it out')
 
     def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
-        """Raise `InputError` where labels are compared by a teacher that does not tell classes apart."""
+        """Raise `InputError` where a teacher without classes is to compare labels."""
         if self.negatives == "classes":
             check_classes(self.name, teacher)
 
     def prepare(
         self, student: PreTrainedModel, teacher: PreTrainedModel, rows: Sequence[Mapping[str, Any]], seed: int
     ) -> Memory:
-        """Return the projections and banks of these rows, and, unless "uniform", run the teacher on them once."""
+        """Return projections and banks of these rows; the teacher may run on them once."""
         self.check(student, teacher)
         pools = pools_of(rows, self.name)
         draw: Draw = pools.draw
@@ -395,7 +408,7 @@ class CRD(_Contrast):
 def _run(
     teacher: PreTrainedModel, rows: Sequence[Mapping[str, Any]], name: str, pooling: str
 ) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the teacher's representation of each row (row, feature), and the probabilities it gives classes."""
+    """Return the teacher's representation (row, feature) and class probabilities of each row."""
     device = teacher.device
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
     taken = inspect.signature(teacher.forward).parameters
@@ -425,5 +438,5 @@ def _run(
 
 
 def _scores(anchors: torch.Tensor, latents: torch.Tensor, temperature: float) -> torch.Tensor:
-    """Return <latent, anchor> / temperature: (text, latent) of (text, feature) and (text, latent, feature)."""
+    """Return <latent, anchor> / temperature (text, latent), of (text, latent, feature)."""
     return torch.einsum("bd,bkd->bk", anchors, latents) / temperature

@@ -26,32 +26,40 @@ def transferability(
 ) -> pd.DataFrame:
     """Weigh each text by how typical it is of its own domain and of the others.
 
-    With h the mean last state of a text and p_k the mean h of domain k, the weight of a text of domain k is
-    (cos(h, p_k) + cos(h, mean of the other domains' p)) / 2, -1 to 1: high where a text is typical of several domains.
+    With h the mean last state of a text and p_k the mean h of domain k, the weight of a text of
+    domain k is (cos(h, p_k) + cos(h, mean of the other domains' p)) / 2, -1 to 1: high where a text
+    is typical of several domains.
 
     Args:
         model: the pretrained model the states are of; it is not changed.
         tokenizer: the tokenizer that belongs to it.
-        corpus: as `load_corpus` gives it; where it has a split, the rows of "train", as in a training.
+        corpus: as `load_corpus` gives it; where it has a split, the rows of "train", as in a
+            training.
         domain: the column that names the domain of a text: "language", "label" or any other.
         progress: show a progress bar.
 
     Returns:
-        One row a text, in the order of the rows that are trained on: its `domain` and its `transferability`.
+        One row a text, in the order of the rows that are trained on: its `domain` and its
+        `transferability`.
 
     Raises:
-        InputError: there is no such column, no row of split "train", or one domain only; what `probes.capture` raises.
+        InputError: there is no such column, no row of split "train", or one domain only; what
+            `probes.capture` raises.
 
     Notes:
-        Pan et al. 2021 (Meta-KD), arXiv 2012.01266, by its released code; the paper weighs the two parts, as recalled.
-        One prototype a domain, where another release has one a domain and class. Special tokens are left out of the
-        mean, a choice made here.
+        Pan et al. 2021 (Meta-KD), arXiv 2012.01266, by its released code; the paper weighs the two
+        parts, as recalled. One prototype a domain, where another release has one a domain and
+        class. Special tokens are left out of the mean, a choice made here.
+
+    See also:
+        `objectives.MetaTeacher`, `objectives.Transferable`
 
     Example:
         >>> import probes
         >>> model, tokenizer = probes.load_checkpoint("bundled")
         >>> corpus = probes.load_corpus("bundled", split="train", languages=["en", "zh"])
-        >>> weights = transferability(model, tokenizer, corpus.shuffle(seed=0).select(range(40)), progress=False)
+        >>> few = corpus.shuffle(seed=0).select(range(40))
+        >>> weights = transferability(model, tokenizer, few, progress=False)
         >>> weights.groupby("domain").transferability.max().lt(1).to_dict()
         {'en': True, 'zh': True}
     """
@@ -82,7 +90,9 @@ def transferability(
 
 
 class DomainHead(torch.nn.Module):
-    """Features of a text and its domain, tanh(W (E_domain + mean token state)), and a classifier of domains on them.
+    """Features of a text and its domain, and a classifier of domains on them.
+
+    The features are tanh(W (E_domain + mean token state)).
 
     Args:
         domains: their names, at least two.
@@ -112,7 +122,7 @@ class DomainHead(torch.nn.Module):
             self.classifier = torch.nn.Linear(width, len(self.domains))
 
     def forward(self, mean_states: torch.Tensor, domains: torch.Tensor) -> torch.Tensor:
-        """Return the features (text, feature) of mean token states (text, feature) and numbers of domains (text,)."""
+        """Return features (text, feature) of mean states (text, feature) and domains (text,)."""
         features: torch.Tensor = torch.tanh(self.dense(self.embedding(domains) + mean_states))
         return features
 

@@ -29,22 +29,25 @@ from probes.errors import InputError
 class CrossEntropy:
     """Cross-entropy of the logits with the labels, the mean over texts or tokens.
 
-    -log softmax(logits)[label], in nats. Tokens with the label -100 are left out; a batch without any other gives 0. A
-    model that predicts the next token is compared to its labels one further, as transformers does itself.
+    -log softmax(logits)[label], in nats. Tokens with the label -100 are left out; a batch without
+    any other gives 0. A model that predicts the next token is compared to its labels one further,
+    as transformers does itself.
 
     Args:
         weight: what the loss is multiplied by.
         name: what it is logged under.
 
     Raises:
-        InputError: the weight is negative or not finite; at the call, logits or labels are missing, or the labels are
-            not whole numbers, one to each text or token. A label that is no class of the head is PyTorch's to refuse.
+        InputError: the weight is negative or not finite; at the call, logits or labels are missing,
+            or the labels are not whole numbers, one to each text or token. A label that is no class
+            of the head is PyTorch's to refuse.
 
     Example:
         >>> import torch, probes
         >>> model, _ = probes.load_checkpoint("bundled")
         >>> student = Pass(model, logits=torch.zeros(2, 6))
-        >>> round(float(CrossEntropy()(student, None, {"labels": torch.tensor([0, 5])})), 3)  # log 6
+        >>> loss = CrossEntropy()(student, None, {"labels": torch.tensor([0, 5])})
+        >>> round(float(loss), 3)  # log 6
         1.792
     """
 
@@ -75,32 +78,35 @@ class CrossEntropy:
 
 @dataclass(frozen=True)
 class SoftLabels:
-    """Divergence of the student's class probabilities from the teacher's, both softened by a temperature.
+    """Divergence of the student's class probabilities from the teacher's, at a temperature.
 
-    temperature^2 KL(softmax(teacher / temperature) || softmax(student / temperature)), in nats, the mean over texts, or
-    over the tokens that are not padding.
+    temperature^2 KL(softmax(teacher / temperature) || softmax(student / temperature)), in nats, the
+    mean over texts, or over the tokens that are not padding.
 
     Args:
         weight: what the loss is multiplied by.
-        temperature: above 0. The larger, the more the logits of unlikely classes count: towards infinity the loss
-            becomes half the variance, over the classes, of the difference between the logits.
+        temperature: above 0. The larger, the more the logits of unlikely classes count: towards
+            infinity the loss becomes half the variance, over the classes, of the difference between
+            the logits.
         name: what it is logged under.
 
     Raises:
-        InputError: the weight is negative or not finite, or the temperature not above 0; at the call, the teacher or
-            logits are missing, or those of student and teacher differ in shape.
+        InputError: the weight is negative or not finite, or the temperature not above 0; at the
+            call, the teacher or logits are missing, or those of student and teacher differ in
+            shape.
 
     Notes:
-        Hinton, Vinyals and Dean 2015, arXiv 1503.02531; the divergence of self-distilled pruning (O' Neill, Dutta,
-        Assem 2021, arXiv 2109.15014) is `CrossEntropy(weight=1 - a)` and `SoftLabels(weight=a)`, as recalled. The
-        gradient is that of the cross-entropy with the teacher's probabilities as labels, which only adds the teacher's
-        entropy. The code of sparse progressive distillation (arXiv 2110.08190) and SparseBERT (arXiv 2104.08682) takes
-        the mean of that over texts and classes without temperature^2: `weight=1 / (classes * temperature**2)` here.
+        Hinton, Vinyals and Dean 2015, arXiv 1503.02531. The gradient is that of the cross-entropy
+        with the teacher's probabilities as labels, which only adds the teacher's entropy. The
+        reference page says which weights give the losses of other papers.
+
+    See also:
+        `CrossEntropy`
 
     Example:
         >>> import torch, probes
         >>> model, _ = probes.load_checkpoint("bundled")
-        >>> student, teacher = Pass(model, torch.tensor([[0.0, 0.0]])), Pass(model, torch.tensor([[0.0, 2.0]]))
+        >>> student, teacher = (Pass(model, torch.tensor([[0.0, x]])) for x in (0.0, 2.0))
         >>> round(float(SoftLabels(temperature=2)(student, teacher, {})), 3)
         0.444
     """
@@ -115,7 +121,7 @@ class SoftLabels:
         check_number(self.name, "temperature", self.temperature, above=0)
 
     def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
-        """Raise `InputError` where student and teacher do not have the same classes in the same order."""
+        """Raise `InputError` where student and teacher differ in classes or their order."""
         check_classes(self.name, student)
         check_classes(self.name, teacher)
         if (found := class_count(student)) != (expected := class_count(teacher)):
@@ -130,7 +136,7 @@ class SoftLabels:
             )
 
     def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return the loss of a batch, times the weight; `attention_mask` is used where tokens have logits."""
+        """Return the loss of a batch, times the weight; padding counts where tokens have logits."""
         s, t = given_logits(student, self.name), given_logits(given_teacher(teacher, self.name), self.name).detach()
         check_shapes(self.name, "logits", s, t)
         count: float | torch.Tensor = len(s)

@@ -33,7 +33,7 @@ _PROJECTION = re.compile(r"\.(attention\.output\.dense|attention\.out_lin|attn\.
 
 @dataclass(frozen=True)
 class _ByLayer:
-    """What objectives that compare layer by layer share: the mean over layers of the mean squared difference."""
+    """What objectives of layers share: the mean over layers of the mean squared difference."""
 
     weight: float = 1.0
     layers: Mapping[int, int] | None = None
@@ -59,7 +59,7 @@ class _ByLayer:
     def prepare(
         self, student: PreTrainedModel, teacher: PreTrainedModel, rows: Sequence[Mapping[str, Any]], seed: int
     ) -> torch.nn.Module:
-        """Return the maps of what the student gives to what the teacher gives, where they differ in size."""
+        """Return the maps from the student's sizes to the teacher's, where they differ."""
         s, t = self._sizes(student), self._sizes(teacher)
         return projections_of(s, t, self._pairs(len(s), len(t)), bias=self.what != "attentions")
 
@@ -94,28 +94,31 @@ class _ByLayer:
 
 @dataclass(frozen=True)
 class HiddenStates(_ByLayer):
-    """Mean squared difference between the student's and the teacher's hidden states, layer by layer.
+    """Mean squared difference of the student's and the teacher's hidden states, layer by layer.
 
-    The mean over layers, embeddings included, of the mean over features and over the tokens that are not padding of
-    (student - teacher)^2, in squared units of the hidden states.
+    The mean over layers, embeddings included, of the mean over features and over the tokens that
+    are not padding of (student - teacher)^2, in squared units of the hidden states.
 
     Args:
         weight: what the loss is multiplied by.
-        layers: the teacher's layer for each layer of the student that is compared, 0 the embeddings, i the states after
-            block i; `compress.match_layers` proposes one. Without it all layers of the student, uniformly: with s
-            blocks, i to the teacher's i t / s of t, rounded.
+        layers: the teacher's layer for each layer of the student that is compared, 0 the
+            embeddings, i the states after block i; `compress.match_layers` proposes one. Without it
+            all layers of the student, uniformly: with s blocks, i to the teacher's i t / s of t,
+            rounded.
         name: what it is logged under.
 
     Raises:
-        InputError: the weight is negative or not finite, or `layers` is empty; at the check and the call, layers are
-            compared that student or teacher do not have, or the student has more than the teacher and no `layers`; at
-            the call, the teacher or hidden states are missing, or they differ in width and there is no learned map.
+        InputError: the weight is negative or not finite, or `layers` is empty; at the check and the
+            call, layers are compared that student or teacher do not have, or the student has more
+            than the teacher and no `layers`; at the call, the teacher or hidden states are missing,
+            or they differ in width and there is no learned map.
 
     Notes:
-        As in self-distilled quantization (O' Neill and Dutta 2023, arXiv 2307.05972), as recalled. Sparse progressive
-        distillation (arXiv 2110.08190) and SparseBERT (arXiv 2104.08682) sum over the layers, which is a weight of the
-        number of layers here, and their code takes the mean over padding as well. A learned map of its own for each
-        layer, where the widths differ, and the uniform map are choices made here.
+        As in self-distilled quantization (O' Neill and Dutta 2023, arXiv 2307.05972), as recalled.
+        Sparse progressive distillation (arXiv 2110.08190) and SparseBERT (arXiv 2104.08682) sum
+        over the layers, which is a weight of the number of layers here, and their code takes the
+        mean over padding as well. A learned map of its own for each layer, where the widths differ,
+        and the uniform map are choices made here.
 
     Example:
         >>> import torch, probes
@@ -136,35 +139,40 @@ class HiddenStates(_ByLayer):
 
 @dataclass(frozen=True)
 class Attentions(_ByLayer):
-    """Mean squared difference between the student's and the teacher's attention maps, layer by layer.
+    """Mean squared difference of the student's and the teacher's attention maps, layer by layer.
 
-    The mean over blocks of the mean over heads and over pairs of tokens, of which neither is padding, of
-    (student - teacher)^2; the maps are probabilities, so the loss has no unit and lies between 0 and 1.
+    The mean over blocks of the mean over heads and over pairs of tokens, of which neither is
+    padding, of (student - teacher)^2; the maps are probabilities, so the loss has no unit and lies
+    between 0 and 1.
 
     Args:
         weight: what the loss is multiplied by.
-        layers: the teacher's layer for each layer of the student that is compared, 1 the first block: 0, the
-            embeddings, has no attention. Without it all blocks of the student, uniformly: with s blocks, i to the
-            teacher's i t / s of t, rounded.
+        layers: the teacher's layer for each layer of the student that is compared, 1 the first
+            block: 0, the embeddings, has no attention. Without it all blocks of the student,
+            uniformly: with s blocks, i to the teacher's i t / s of t, rounded.
         name: what it is logged under.
 
     Raises:
-        InputError: the weight is negative or not finite, or `layers` is empty; at the check and the call, blocks are
-            compared that student or teacher do not have, or the student has more than the teacher and no `layers`; at
-            the call, the teacher or attention maps are missing, or they differ in heads and there is no learned map.
+        InputError: the weight is negative or not finite, or `layers` is empty; at the check and the
+            call, blocks are compared that student or teacher do not have, or the student has more
+            than the teacher and no `layers`; at the call, the teacher or attention maps are
+            missing, or they differ in heads and there is no learned map.
 
     Notes:
-        After sparse progressive distillation (Huang et al. 2022, arXiv 2110.08190) and SparseBERT (Xu, Yen, Zhao, Xiao
-        2021, arXiv 2104.08682), whose code compares scores before the softmax, those of padding (-100 and less) set to
-        0, and sums over the blocks. Models of transformers return probabilities, which are compared here, so a weight
-        of those papers does not carry over. The pairs that a decoder masks, which are 0 in both, count in the mean.
-        Where student and teacher differ in heads, each of the teacher's is compared to a learned linear mixture of the
-        student's in that block, a choice made here.
+        After sparse progressive distillation (Huang et al. 2022, arXiv 2110.08190) and SparseBERT
+        (Xu, Yen, Zhao, Xiao 2021, arXiv 2104.08682), whose code compares scores before the softmax,
+        those of padding (-100 and less) set to 0, and sums over the blocks. Here probabilities are
+        compared, so a weight of those papers does not carry over. The pairs that a decoder masks,
+        which are 0 in both, count. Where heads differ, a learned mixture of the student's does.
+
+    See also:
+        `AttentionOutputs`, `HiddenStates`
 
     Example:
         >>> import torch, probes
         >>> model, _ = probes.load_checkpoint("bundled")
-        >>> student = Pass(model, None, attentions=(torch.eye(2)[None, None],))  # each token sees itself
+        >>> itself = torch.eye(2)[None, None]  # what each token sees
+        >>> student = Pass(model, None, attentions=(itself,))
         >>> teacher = Pass(model, None, attentions=(torch.full((1, 1, 2, 2), 0.5),))
         >>> float(Attentions()(student, teacher, {"attention_mask": torch.tensor([[1, 1]])}))
         0.25
@@ -180,37 +188,40 @@ class Attentions(_ByLayer):
         return projected(x.movedim(1, -1), layer, self.name, batch).movedim(-1, 1)
 
     def _there(self, batch: Mapping[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
-        """Mark the pairs of tokens, of which neither is padding, in a block's (batch, head, token, token)."""
+        """Mark pairs of tokens without padding, in a block's (batch, head, token, token)."""
         attended = attended_tokens(batch, x[:, 0], self.name)
         return (attended[:, :, None] & attended[:, None, :])[:, None]
 
 
 @dataclass(frozen=True)
 class AttentionOutputs(_ByLayer):
-    """Mean squared difference between what the student's and the teacher's attention heads give, block by block.
+    """Mean squared difference of what the heads of student and teacher give, block by block.
 
-    A[l, h] = softmax(Q K^T / sqrt(d)) V of head h in block l, before the output projection. The mean over blocks and
-    heads of the mean over features and over the tokens that are not padding of (student - teacher)^2, in squared units
-    of the values V. It works with any implementation of attention.
+    A[l, h] = softmax(Q K^T / sqrt(d)) V of head h in block l, before the output projection. The
+    mean over blocks and heads of the mean over features and over the tokens that are not padding of
+    (student - teacher)^2, in squared units of the values V. It works with any implementation of
+    attention.
 
     Args:
         weight: what the loss is multiplied by.
-        layers: the teacher's layer for each layer of the student that is compared, 1 the first block: 0, the
-            embeddings, has no attention. Without it all blocks of the student, uniformly: with s blocks, i to the
-            teacher's i t / s of t, rounded.
+        layers: the teacher's layer for each layer of the student that is compared, 1 the first
+            block: 0, the embeddings, has no attention. Without it all blocks of the student,
+            uniformly: with s blocks, i to the teacher's i t / s of t, rounded.
         name: what it is logged under.
 
     Raises:
-        InputError: the weight is negative or not finite, or `layers` is empty; at the check, the attention outputs of
-            the architecture are not known; at the check and the call, blocks are compared that student or teacher do
-            not have, or the student has more than the teacher and no `layers`; at the call, the teacher or attention
-            outputs are missing, or they differ in heads times their size and there is no learned map.
+        InputError: the weight is negative or not finite, or `layers` is empty; at the check, the
+            attention outputs of the architecture are not known; at the check and the call, blocks
+            are compared that student or teacher do not have, or the student has more than the
+            teacher and no `layers`; at the call, the teacher or attention outputs are missing, or
+            they differ in heads times their size and there is no learned map.
 
     Notes:
-        The loss of self-distilled quantization (O' Neill and Dutta 2023, arXiv 2307.05972), where it is added to
-        `CrossEntropy` and `SoftLabels`; form as recalled. Leaving out padding and `layers` are choices made here. Heads
-        of one block have one size, so the mean over heads is one over all their features side by side; that is what is
-        compared where student and teacher split the same width into heads of different number.
+        The loss of self-distilled quantization (O' Neill and Dutta 2023, arXiv 2307.05972), where
+        it is added to `CrossEntropy` and `SoftLabels`; form as recalled. Leaving out padding and
+        `layers` are choices made here. Heads of one block have one size, so the mean over heads is
+        one over all their features side by side; that is what is compared where student and teacher
+        split the same width into heads of different number.
 
     Example:
         >>> import torch, probes
@@ -230,11 +241,11 @@ class AttentionOutputs(_ByLayer):
 
 @contextmanager
 def watching_attention(model: PreTrainedModel) -> Iterator[list[torch.Tensor]]:
-    """Collect what the attention heads of each block give while a model runs: (batch, token, heads * size).
+    """Collect what the heads of each block give while a model runs (batch, token, heads * size).
 
     Args:
-        model: a model of the BERT, DistilBERT, GPT-2 or Llama family; nothing of it is changed, and nothing is watched
-            any more afterwards.
+        model: a model of the BERT, DistilBERT, GPT-2 or Llama family; nothing of it is changed, and
+            nothing is watched any more afterwards.
 
     Returns:
         A list that a forward pass fills, one entry a block.
@@ -284,7 +295,7 @@ def _width(module: torch.nn.Module) -> int:
 def projections_of(
     student: Sequence[int], teacher: Sequence[int], pairs: Sequence[tuple[int, int]], bias: bool = True
 ) -> torch.nn.ModuleDict:
-    """Return a linear map for each layer of the student whose size is not that of the teacher's, by its number."""
+    """Return a linear map for each layer of the student of another size than the teacher's."""
     different = [(i, j) for i, j in pairs if student[i] != teacher[j]]
     return torch.nn.ModuleDict({str(i): torch.nn.Linear(student[i], teacher[j], bias) for i, j in different})
 

@@ -1,4 +1,4 @@
-"""What contrastive objectives remember: banks of latents, and which rows may be negatives of a row."""
+"""What contrastive objectives remember: banks of latents, and which rows may be negatives."""
 
 from __future__ import annotations
 
@@ -27,13 +27,16 @@ class Memory(State):
         size: features of a latent.
         rows: rows of the banks, those that are trained on.
         sides: which banks there are, of "student" and "teacher".
-        draw: draws the negatives of some rows, and says how many of them, the first ones, are the similar ones.
+        draw: draws the negatives of some rows, and says how many of them, the first ones, are the
+            similar ones.
         seed: of the projections and banks as they begin, and of the draws.
 
     Attributes:
         student, teacher: linear maps to latents.
-        student_bank, teacher_bank: the latents of every row (row, feature), where there are such banks.
-        log_z: logarithms of Z, of the student against the teacher's bank and the reverse, set by the first batch.
+        student_bank, teacher_bank: the latents of every row (row, feature), where there are such
+            banks.
+        log_z: logarithms of Z, of the student against the teacher's bank and the reverse, set by
+            the first batch.
     """
 
     student_bank: torch.Tensor
@@ -83,7 +86,7 @@ class Memory(State):
 
 @dataclass(frozen=True)
 class Pools:
-    """Which rows may be negatives of a row: those of other classes. Without labels each row is its own class."""
+    """Which rows may be negatives of a row: those of other classes; without labels all others."""
 
     of: np.ndarray  # the number of each row's class
     classes: np.ndarray  # their labels
@@ -93,7 +96,7 @@ class Pools:
     labelled: bool
 
     def others(self, generator: np.random.Generator, rows: np.ndarray, k: int) -> np.ndarray:
-        """Draw k rows of other classes for each row, with replacement only where there are fewer."""
+        """Draw k rows of other classes for each row, twice only where there are fewer."""
         drawn = np.empty((len(rows), k), np.int64)
         for i, c in enumerate(self.of[rows]):
             there = len(self.of) - self.counts[c]
@@ -134,7 +137,7 @@ def pools_of(rows: Sequence[Mapping[str, Any]], name: str) -> Pools:
 
 
 def draw_of_instances(pools: Pools, nearest: np.ndarray, logs: np.ndarray) -> Draw:
-    """Return what draws from the nearest rows of each row (row, near) by log probabilities, then from all others."""
+    """Return what draws from the nearest rows (row, near) by log probabilities, then from all."""
 
     def draw(generator: np.random.Generator, rows: np.ndarray, k: int) -> tuple[np.ndarray, int]:
         near = min(nearest.shape[1], k)
@@ -148,7 +151,7 @@ def draw_of_instances(pools: Pools, nearest: np.ndarray, logs: np.ndarray) -> Dr
 
 
 def draw_of_classes(pools: Pools, nearest: np.ndarray, chances: np.ndarray) -> Draw:
-    """Return what draws one of the nearest classes of a row's class (class, near), and any row of it."""
+    """Return what draws a near class of a row's class (class, near), and any row of it."""
     ends = chances.cumsum(1)[:, None, :-1]
 
     def draw(generator: np.random.Generator, rows: np.ndarray, k: int) -> tuple[np.ndarray, int]:
@@ -161,7 +164,7 @@ def draw_of_classes(pools: Pools, nearest: np.ndarray, chances: np.ndarray) -> D
 
 
 def nearest_rows(z: torch.Tensor, of: np.ndarray, near: int, sharpness: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return the most similar rows of other classes of each row, and the log probability of each: (row, near)."""
+    """Return each row's most similar rows of other classes (row, near), and log probabilities."""
     z = F.normalize(z, dim=1)
     classes = torch.from_numpy(of).to(z.device)
     block = max(1, _BLOCK // len(z))

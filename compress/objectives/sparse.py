@@ -32,15 +32,15 @@ from probes.models.formats.sparse_embeddings import sparse_head_of
 
 @dataclass(frozen=True)
 class Translations:
-    """Contrastive loss that brings the vectors of a sentence's translations together, and apart from other sentences.
+    """Contrastive loss: translations of a sentence come together, and apart from other sentences.
 
-    Each text u of a batch gets one of its translations v, drawn from the other rows of its id; the loss is, in nats and
-    as a mean over texts,
+    Each text u of a batch gets one of its translations v, drawn from the other rows of its id; the
+    loss is, in nats and as a mean over texts,
 
         -1/2 [ log softmax_j(u_i.v_j / temperature)_i + log softmax_j(u_j.v_i / temperature)_i ]
 
-    where j runs over the batch, without other translations of the same sentence. The vectors are those of
-    `student.sparse_head`.
+    where j runs over the batch, without other translations of the same sentence. The vectors are
+    those of `student.sparse_head`.
 
     Args:
         ids: the sentence id of each row that is trained on.
@@ -50,13 +50,24 @@ class Translations:
         name: what it is logged under.
 
     Raises:
-        InputError: the weight is negative or not finite, the temperature not above 0; a row has no translation; at the
-            check, the model has no sparse head; when prepared, there are not as many rows as ids.
+        InputError: the weight is negative or not finite, the temperature not above 0; a row has no
+            translation; at the check, the model has no sparse head; when prepared, there are not as
+            many rows as ids.
 
     Notes:
-        The loss of the in-batch negatives of InfoNCE (van den Oord, Li and Vinyals 2018, arXiv 1807.03748), both ways;
-        that it stands here, and the temperature, are choices made here. The translations take a forward pass of their
-        own.
+        The loss of the in-batch negatives of InfoNCE (van den Oord, Li and Vinyals 2018, arXiv
+        1807.03748), both ways; that it stands here, and the temperature, are choices made here. The
+        translations take a forward pass of their own.
+
+    See also:
+        `sparsify_embeddings`, `objectives.SparseActivations`
+
+    Example:
+        >>> import probes
+        >>> _, tokenizer = probes.load_checkpoint("bundled")
+        >>> Translations(["a", "b", "b"], tokenizer)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        probes.errors.InputError: objective translations: expected every id at least twice, ...
     """
 
     ids: Sequence[str]
@@ -94,7 +105,7 @@ class Translations:
         return _Pairs(self.ids, rows, seed)
 
     def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, Any]) -> torch.Tensor:
-        """Return the loss of a batch with `attention_mask`, `index` and `modules`, times the weight."""
+        """Return the loss of a batch that has `index` and `modules`, times the weight."""
         pairs: _Pairs = given_module(batch, self.name)
         u = _vectors(student, batch, self.name)
         index = batch["index"].cpu().numpy()
@@ -111,7 +122,7 @@ class Translations:
 
 
 class _Pairs(State):
-    """The rows that are trained on, and draws of translations that depend on the seed and the batches so far only."""
+    """The rows trained on, and draws of translations by the seed and the batches so far."""
 
     def __init__(self, ids: Sequence[str], rows: Sequence[Mapping[str, Any]], seed: int) -> None:
         super().__init__(seed)
@@ -135,10 +146,10 @@ class _Pairs(State):
 
 @dataclass(frozen=True)
 class SparseActivations:
-    """How active the features of sparse vectors are in a batch: what retrieval costs, or the L1 norm.
+    """How active the features of sparse vectors are: what retrieval costs, or the L1 norm.
 
-    With a_j the mean over the n texts of |f_j|, the features of the vectors that `student.sparse_head` gives, of length
-    1,
+    With a_j the mean over the n texts of |f_j|, the features of the vectors that
+    `student.sparse_head` gives, of length 1,
 
         form="flops": sum_j a_j^2
         form="l1": sum_j a_j
@@ -147,23 +158,23 @@ class SparseActivations:
 
     Args:
         weight: what the loss is multiplied by in the end, at least 0.
-        form: "flops" pushes each feature down in proportion to how active it is, gradient 2 a_j sign(f) / n, and so
-            spreads the non-zeros over the features; "l1" pushes all alike.
+        form: "flops" pushes each feature down in proportion to how active it is, gradient 2 a_j
+            sign(f) / n, and so spreads the non-zeros over the features; "l1" pushes all alike.
         ramp: batches until the weight is whole; 0 for the whole weight from the start.
         name: what it is logged under, by default the form.
 
     Raises:
-        InputError: the weight is negative or not finite, the form not known, or the ramp no whole number; at the check,
-            the model has no sparse head.
+        InputError: the weight is negative or not finite, the form not known, or the ramp no whole
+            number; at the check, the model has no sparse head.
 
     Notes:
-        Paria, Yeh, Yen, Xu, Ravikumar and Poczos 2020, arXiv 2004.05665, with the ramp of their code. With so many
-        non-zeros a text, that is the relaxation of the expected operations for each pair of query and text; see
-        `retrieval_cost`.
+        Paria, Yeh, Yen, Xu, Ravikumar and Poczos 2020, arXiv 2004.05665, with the ramp of their
+        code. With so many non-zeros a text, that is the relaxation of the expected operations for
+        each pair of query and text; see `retrieval_cost`.
 
     Example:
         >>> import torch
-        >>> one, spread = torch.tensor([[1.0, 0.0], [1.0, 0.0]]), torch.tensor([[1.0, 0.0], [0.0, 1.0]])
+        >>> one, spread = torch.eye(2)[[0, 0]], torch.eye(2)
         >>> flops, l1 = SparseActivations(), SparseActivations(form="l1")
         >>> [float(o.of(x)) for o in (flops, l1) for x in (one, spread)]
         [1.0, 0.5, 1.0, 1.0]
@@ -198,7 +209,7 @@ class SparseActivations:
         return State(seed)
 
     def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, Any]) -> torch.Tensor:
-        """Return the loss of a batch with `attention_mask` and `modules`, times the weight of this step."""
+        """Return the loss of a batch that has `modules`, times the weight of this step."""
         count = given_module(batch, self.name)
         count.batches += 1
         share = min(1.0, (int(count.batches) / self.ramp) ** 2) if self.ramp else 1.0

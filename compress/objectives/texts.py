@@ -76,21 +76,25 @@ class _OfTexts:
 class RepresentationMSE(_OfTexts):
     """Mean squared difference between the student's and the teacher's representation of each text.
 
-    The representation z is the last hidden state of the first token, or the mean over the tokens that are not padding;
-    the loss is the mean over texts and features of (student - teacher)^2, in squared units of the hidden states.
+    The representation z is the last hidden state of the first token, or the mean over the tokens
+    that are not padding; the loss is the mean over texts and features of (student - teacher)^2, in
+    squared units of the hidden states.
 
     Args:
         weight: what the loss is multiplied by.
-        pooling: "first", which heads of encoders read, or "mean", for decoders, whose first token has seen no other.
+        pooling: "first", which heads of encoders read, or "mean", for decoders, whose first token
+            has seen no other.
         name: what it is logged under.
 
     Raises:
-        InputError: the weight is negative or not finite, or the pooling unknown; at the call, the teacher or hidden
-            states are missing, or student and teacher differ in width and there is no learned map.
+        InputError: the weight is negative or not finite, or the pooling unknown; at the call, the
+            teacher or hidden states are missing, or student and teacher differ in width and there
+            is no learned map.
 
     Notes:
-        A variant of self-distilled pruning (O' Neill, Dutta, Assem 2021, arXiv 2109.15014), as recalled. The mean over
-        features, so that the weight does not depend on the width, and mean pooling are choices made here.
+        A variant of self-distilled pruning (O' Neill, Dutta, Assem 2021, arXiv 2109.15014), as
+        recalled. The mean over features, so that the weight does not depend on the width, and mean
+        pooling are choices made here.
 
     Example:
         >>> import torch, probes
@@ -111,27 +115,30 @@ class RepresentationMSE(_OfTexts):
 class RepresentationCosine(_OfTexts):
     """Cosine distance between the student's and the teacher's representation of each text.
 
-    The mean over texts of 1 - cos(student, teacher), 0 to 2, of the representations z that `RepresentationMSE` takes.
-    Their lengths play no part. A representation of zeros has the cosine 0 with any other.
+    The mean over texts of 1 - cos(student, teacher), 0 to 2, of the representations z that
+    `RepresentationMSE` takes. Their lengths play no part. A representation of zeros has the cosine
+    0 with any other.
 
     Args:
         weight: what the loss is multiplied by.
-        pooling: "first", which heads of encoders read, or "mean", for decoders, whose first token has seen no other.
+        pooling: "first", which heads of encoders read, or "mean", for decoders, whose first token
+            has seen no other.
         name: what it is logged under.
 
     Raises:
         InputError: as for `RepresentationMSE`.
 
     Notes:
-        A variant of self-distilled pruning (O' Neill, Dutta, Assem 2021, arXiv 2109.15014), as recalled. Mean pooling
-        is a choice made here.
+        A variant of self-distilled pruning (O' Neill, Dutta, Assem 2021, arXiv 2109.15014), as
+        recalled. Mean pooling is a choice made here.
 
     Example:
         >>> import torch, probes
         >>> model, _ = probes.load_checkpoint("bundled")
         >>> student = Pass(model, None, hidden_states=(torch.tensor([[[3.0, 4.0]]]),))
         >>> teacher = Pass(model, None, hidden_states=(torch.tensor([[[2.0, 0.0]]]),))
-        >>> round(float(RepresentationCosine()(student, teacher, {"attention_mask": torch.tensor([[1]])})), 3)
+        >>> one = {"attention_mask": torch.tensor([[1]])}
+        >>> round(float(RepresentationCosine()(student, teacher, one)), 3)
         0.4
     """
 
@@ -143,17 +150,19 @@ class RepresentationCosine(_OfTexts):
 
 @dataclass(frozen=True)
 class CrossCorrelation(_OfTexts):
-    """Distance of the correlations between the student's and the teacher's features from the identity.
+    """Distance of the correlations of the student's and the teacher's features from the identity.
 
-    C_ij is the correlation over the batch of feature i of the student with feature j of the teacher, both of the
-    representations z that `RepresentationMSE` takes. The loss is, with d features,
-    [sum_i (1 - C_ii)^2 + off_diagonal sum_i sum_{j != i} C_ij^2] / d: 0 where each feature of the student is that of
-    the teacher up to a positive scale and a shift, and the teacher's features are uncorrelated. It is not 0 for a
-    student equal to a teacher whose features are correlated: that part asks for less redundancy.
+    C_ij is the correlation over the batch of feature i of the student with feature j of the
+    teacher, both of the representations z that `RepresentationMSE` takes. The loss is, with d
+    features, [sum_i (1 - C_ii)^2 + off_diagonal sum_i sum_{j != i} C_ij^2] / d: 0 where each
+    feature of the student is that of the teacher up to a positive scale and a shift, and the
+    teacher's features are uncorrelated. It is not 0 for a student equal to a teacher whose features
+    are correlated: that part asks for less redundancy.
 
     Args:
         weight: what the loss is multiplied by.
-        pooling: "first", which heads of encoders read, or "mean", for decoders, whose first token has seen no other.
+        pooling: "first", which heads of encoders read, or "mean", for decoders, whose first token
+            has seen no other.
         name: what it is logged under.
         off_diagonal: what a squared correlation of two different features counts, at least 0.
         center: take the means over the batch from the features first; without, C_ij is a cosine.
@@ -162,18 +171,21 @@ class CrossCorrelation(_OfTexts):
         InputError: as for `RepresentationMSE`, or `off_diagonal` is negative or not finite.
 
     Notes:
-        The variant of self-distilled pruning that gives it its name (O' Neill, Dutta, Assem 2021, arXiv 2109.15014),
-        form as recalled. Choices made here: off_diagonal=0.005 and centring as in Barlow Twins (Zbontar, Jing, Misra,
-        LeCun, Deny 2021, arXiv 2103.03230), and dividing by d, so that the weight does not depend on the width.
-        Correlations of a small batch are mostly chance, an off-diagonal C_ij^2 about 1 / (texts): use 32 texts or more;
-        accumulating gradients does not make a batch larger here. A feature that is constant over the batch correlates
-        with nothing and gets no gradient; in a batch of one text, centred, that is all of them: the loss is 1.
+        The variant of self-distilled pruning that gives it its name (O' Neill, Dutta, Assem 2021,
+        arXiv 2109.15014), form as recalled. Correlations of a small batch are mostly chance, an
+        off-diagonal C_ij^2 about 1 / (texts): use 32 texts or more; accumulating gradients does not
+        make a batch larger here. In a batch of one text, centred, the loss is 1. The reference page
+        says which choices were made here, and what constant features do.
+
+    See also:
+        `RepresentationCosine`, `Relational`
 
     Example:
         >>> import torch, probes
         >>> model, _ = probes.load_checkpoint("bundled")
-        >>> z = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])[:, None]  # (text, token, feature)
-        >>> student, teacher = Pass(model, None, hidden_states=(2 * z + 3,)), Pass(model, None, hidden_states=(z,))
+        >>> z = torch.tensor([[1.0, 1.0], [1.0, -1.0], [-1.0, 1.0], [-1.0, -1.0]])
+        >>> z = z[:, None]  # (text, token, feature)
+        >>> student, teacher = (Pass(model, None, hidden_states=(x,)) for x in (2 * z + 3, z))
         >>> float(CrossCorrelation()(student, teacher, {"attention_mask": torch.ones(4, 1)}))
         0.0
     """
@@ -195,7 +207,7 @@ class CrossCorrelation(_OfTexts):
         return total / len(diagonal)
 
     def _scaled(self, z: torch.Tensor) -> torch.Tensor:
-        """Bring the features (text, feature) to mean 0 and length 1 over the texts, and constant ones to zeros."""
+        """Bring features (text, feature) to mean 0 and length 1 over texts, constant ones to 0."""
         centred = z - z.mean(0) if self.center else z
         length = torch.linalg.vector_norm(centred, dim=0)
         rounding = 10 * torch.finfo(z.dtype).eps * torch.linalg.vector_norm(z.detach(), dim=0)
@@ -204,38 +216,43 @@ class CrossCorrelation(_OfTexts):
 
 @dataclass(frozen=True)
 class Relational(_OfTexts):
-    """Difference between how the texts of a batch lie to each other for the student and for the teacher.
+    """Difference of how the texts of a batch lie to each other for student and teacher.
 
-    Of the representations z that `RepresentationMSE` takes, for both models: the distances |z_i - z_j| over their mean
-    in the batch, of all pairs of texts, and the cosines of the angles at z_j between z_i and z_k, of all triples of
-    texts. The loss is distance times the mean over pairs, plus angle times the mean over triples, of the Huber loss of
-    the student's minus the teacher's: d^2 / 2 up to |d| = 1, and |d| - 1/2 beyond. Scale, shift and rotation of either
-    play no part, and they may differ in width without a learned map.
+    Of the representations z that `RepresentationMSE` takes, for both models: the distances |z_i -
+    z_j| over their mean in the batch, of all pairs of texts, and the cosines of the angles at z_j
+    between z_i and z_k, of all triples of texts. The loss is distance times the mean over pairs,
+    plus angle times the mean over triples, of the Huber loss of the student's minus the teacher's:
+    d^2 / 2 up to |d| = 1, and |d| - 1/2 beyond. Scale, shift and rotation of either play no part,
+    and they may differ in width without a learned map.
 
     Args:
         weight: what the loss is multiplied by.
-        pooling: "first", which heads of encoders read, or "mean", for decoders, whose first token has seen no other.
+        pooling: "first", which heads of encoders read, or "mean", for decoders, whose first token
+            has seen no other.
         name: what it is logged under.
         distance: what the distances count, at least 0.
         angle: what the angles count, at least 0.
 
     Raises:
-        InputError: as for `RepresentationMSE`, but for the width; `distance` or `angle` is negative or not finite.
+        InputError: as for `RepresentationMSE`, but for the width; `distance` or `angle` is negative
+            or not finite.
 
     Notes:
-        Park, Kim, Lu and Cho 2019, arXiv 1904.05068; that angles count twice as much as distances, as recalled. Means
-        over pairs and triples of different texts are a choice made here: copies of one text, whose angle or distance
-        is 0 without a direction, have the cosine 0, and get no gradient. Of n texts there are n^3 angles: a batch of
-        some hundred is as far as memory goes. A batch of one text has the loss 0, of two no angles.
+        Park, Kim, Lu and Cho 2019, arXiv 1904.05068; that angles count twice as much as distances,
+        as recalled. Means over pairs and triples of different texts are a choice made here: copies
+        of one text, whose angle or distance is 0 without a direction, have the cosine 0, and get no
+        gradient. Of n texts there are n^3 angles: a batch of some hundred is as far as memory goes.
+        A batch of one text has the loss 0, of two no angles.
 
     Example:
         >>> import torch, probes
         >>> model, _ = probes.load_checkpoint("bundled")
-        >>> z = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]])[:, None]  # (text, token, feature)
-        >>> flat = torch.tensor([[0.0], [3.0], [4.0]])[:, None]
-        >>> student, teacher = Pass(model, None, hidden_states=(flat,)), Pass(model, None, hidden_states=(7 * z + 1,))
-        >>> one = {"attention_mask": torch.ones(3, 1)}
-        >>> float(Relational()(teacher, teacher, one)), round(float(Relational()(student, teacher, one)), 3)
+        >>> z = torch.tensor([[0.0, 0.0], [3.0, 0.0], [0.0, 4.0]])
+        >>> flat = torch.tensor([[0.0], [3.0], [4.0]])
+        >>> states = (x[:, None] for x in (flat, 7 * z + 1))  # (text, token, feature)
+        >>> student, teacher = (Pass(model, None, hidden_states=(x,)) for x in states)
+        >>> one, loss = {"attention_mask": torch.ones(3, 1)}, Relational()
+        >>> float(loss(teacher, teacher, one)), round(float(loss(student, teacher, one)), 3)
         (0.0, 1.273)
     """
 
@@ -271,7 +288,7 @@ class Relational(_OfTexts):
         return self.distance * pairs + self.angle * triples
 
     def _relations(self, z: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-        """Return distances over their mean (text, text), and cosines at each text (text, text, text)."""
+        """Return distances over their mean (text, text) and cosines at each text (3 times text)."""
         difference = z[None] - z[:, None]
         squares = difference.square().sum(2)
         apart = squares > 0

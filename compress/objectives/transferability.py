@@ -1,7 +1,8 @@
 """Meta-distillation: texts that are typical of several domains count more in what a student learns.
 
-Domains are languages, topics or any other column of a corpus. `transferability` weighs each text, `MetaTeacher` trains
-a teacher on all domains with these weights, and `Transferable` compares a student's layers with those of the teacher.
+Domains are languages, topics or any other column of a corpus. `transferability` weighs each text,
+`MetaTeacher` trains a teacher on all domains with these weights, and `Transferable` compares a
+student's layers with those of the teacher.
 """
 
 from __future__ import annotations
@@ -94,11 +95,12 @@ class _OfDomains:
 
 @dataclass(frozen=True)
 class MetaTeacher(_OfDomains):
-    """Cross-entropy of a teacher of all domains, each text by its transferability, with corrupted domains.
+    """Cross-entropy of a teacher of all domains by transferability, with corrupted domains.
 
-    The mean over texts of t (CE(label) + domain_weight CE(domain of another text)), in nats, with t the
-    transferability, at least 0; the second is of the classifier of the head, and the domains it is to tell are those of
-    the batch at random, so that the states that are left say nothing of the domain.
+    The mean over texts of t (CE(label) + domain_weight CE(domain of another text)), in nats, with t
+    the transferability, at least 0; the second is of the classifier of the head, and the domains it
+    is to tell are those of the batch at random, so that the states that are left say nothing of the
+    domain.
 
     Args:
         transfer: what `transferability` returns for the training rows.
@@ -108,20 +110,22 @@ class MetaTeacher(_OfDomains):
         name: what it is logged under.
 
     Raises:
-        InputError: a weight is negative or not finite; `transfer` is not what `transferability` returns, or has a
-            domain the head does not know; there is no head; when prepared, `transfer` is of other rows, or the head of
-            another width; at the call, labels, logits, hidden states, row numbers or the module are missing.
+        InputError: a weight is negative or not finite; `transfer` is not what `transferability`
+            returns, or has a domain the head does not know; there is no head; when prepared,
+            `transfer` is of other rows, or the head of another width; at the call, labels, logits,
+            hidden states, row numbers or the module are missing.
 
     Notes:
-        The first stage of Meta-KD, Pan et al. 2021, arXiv 2012.01266, by its released code. Choices made here: E of a
-        text's own domain, and a weight of 0 for a negative t.
+        The first stage of Meta-KD, Pan et al. 2021, arXiv 2012.01266, by its released code. Choices
+        made here: E of a text's own domain, and a weight of 0 for a negative t.
 
     Example:
         >>> import pandas as pd, probes, torch
         >>> model, _ = probes.load_checkpoint("bundled")
         >>> transfer = pd.DataFrame({"domain": ["en", "zh"], "transferability": [1.0, 0.5]})
         >>> objective = MetaTeacher(transfer, DomainHead(["en", "zh"], width=128), domain_weight=0)
-        >>> batch = {"labels": torch.tensor([0, 5]), "index": torch.tensor([0, 1]), "attention_mask": torch.ones(2, 1)}
+        >>> batch = {"labels": torch.tensor([0, 5]), "index": torch.tensor([0, 1])}
+        >>> batch["attention_mask"] = torch.ones(2, 1)
         >>> rows = [{"input_ids": [1], "labels": 0}, {"input_ids": [1], "labels": 5}]
         >>> batch["modules"] = {"meta_teacher": objective.prepare(model, None, rows, seed=0)}
         >>> given = Pass(model, torch.zeros(2, 6), hidden_states=(torch.zeros(2, 1, 128),))
@@ -138,7 +142,7 @@ class MetaTeacher(_OfDomains):
             raise InputError(f"objective {self.name} needs a head: give DomainHead(domains, width)")
 
     def check(self, student: PreTrainedModel, teacher: PreTrainedModel | None) -> None:
-        """Raise `InputError` where the model does not tell classes apart, or the head is of another width."""
+        """Raise `InputError` where the model has no classes, or the head another width."""
         check_classes(self.name, student)
         _check_head(self.name, self.head, student)
 
@@ -154,7 +158,7 @@ class MetaTeacher(_OfDomains):
         return self._rows(rows, self.head, seed).to(student.device)
 
     def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, Any]) -> torch.Tensor:
-        """Return the loss of a batch with `labels`, `attention_mask`, `index` and `modules`, times the weight."""
+        """Return the loss of a batch with `labels`, `index` and `modules`, times the weight."""
         module, index = given_module(batch, self.name), given_entry(batch, "index", self.name)
         labels, last = given_entry(batch, "labels", self.name), given_layers(student, "hidden_states", self.name)[-1]
         each = F.cross_entropy(given_logits(student, self.name), labels, reduction="none")
@@ -170,44 +174,49 @@ class MetaTeacher(_OfDomains):
 
 @dataclass(frozen=True)
 class Transferable(_OfDomains):
-    """Squared difference between a student's layers and a teacher's, each text by its transferability.
+    """Squared difference of a student's layers and a teacher's, each text by its transferability.
 
-    The mean over texts of (1 + t) g [hidden + attention + domain_weight * corrupted]: t is the transferability of the
-    text and g = 1 / (1 + exp((p - 1)^2)) the teacher's expertise, with p the probability it gives the text's label;
-    hidden and attention are the mean squared differences of the hidden states and of the attention maps, over the
-    compared layers, features or heads, and tokens or pairs of tokens that are not padding; corrupted is that of the
-    features of `head`, of the text's domain and the mean last state of either.
+    The mean over texts of (1 + t) g [hidden + attention + domain_weight * corrupted]: t is the
+    transferability of the text and g = 1 / (1 + exp((p - 1)^2)) the teacher's expertise, with p the
+    probability it gives the text's label; hidden and attention are the mean squared differences of
+    the hidden states and of the attention maps, over the compared layers, features or heads, and
+    tokens or pairs of tokens that are not padding; corrupted is that of the features of `head`, of
+    the text's domain and the mean last state of either.
 
     Args:
         transfer: what `transferability` returns for the training rows.
-        head: the `DomainHead` that `MetaTeacher` trained; a copy is used, and stays as it is. Without it, the third
-            part is left out.
+        head: the `DomainHead` that `MetaTeacher` trained; a copy is used, and stays as it is.
+            Without it, the third part is left out.
         weight: what the loss is multiplied by.
         domain_weight: what the third part counts, at least 0.
         name: what it is logged under.
-        layers: the teacher's layer for each layer of the student that is compared, 0 the embeddings, i the states and
-            the attention of block i; without it all layers of the student, uniformly, as for `HiddenStates`.
+        layers: the teacher's layer for each layer of the student that is compared, 0 the
+            embeddings, i the states and the attention of block i; without it all layers of the
+            student, uniformly, as for `HiddenStates`.
 
     Raises:
-        InputError: a weight is negative or not finite; `transfer` is not what `transferability` returns, or has a
-            domain the head does not know; `layers` is empty, or has layers that student or teacher do not have; student
-            and teacher differ in heads, and so do the blocks of one of them; when prepared, `transfer` is of other
-            rows, or the head not of the teacher's width; at the call, labels, the teacher, logits, hidden states,
-            attention maps, row numbers or the module are missing, or what is compared has another shape than what it
-            was prepared for.
+        InputError: a weight is negative or not finite; `transfer` is not what `transferability`
+            returns, or has a domain the head does not know; `layers` is empty, or has layers that
+            student or teacher do not have; student and teacher differ in heads, and so do the
+            blocks of one of them; when prepared, `transfer` is of other rows, or the head not of
+            the teacher's width; at the call, labels, the teacher, logits, hidden states, attention
+            maps, row numbers or the module are missing, or what is compared has another shape than
+            what it was prepared for.
 
     Notes:
-        The second stage of Meta-KD, Pan et al. 2021, arXiv 2012.01266, by its released code; the third is `SoftLabels`
-        with temperature 2. Choices made here: means over layers, maps of probabilities, a learned map of the student's
-        features, one for all layers, only where the widths differ, a learned mixture of its heads where their number
-        differs, and the teacher's head, as it is, for both sides, on the student's mapped states.
+        The second stage of Meta-KD, Pan et al. 2021, arXiv 2012.01266, by its released code; the
+        third is `SoftLabels` with temperature 2. Choices made here: means over layers, maps of
+        probabilities, a learned map of the student's features, one for all layers, only where the
+        widths differ, a learned mixture of its heads where their number differs, and the teacher's
+        head, as it is, for both sides, on the student's mapped states.
 
     Example:
         >>> import pandas as pd, probes, torch
         >>> model, _ = probes.load_checkpoint("bundled")
         >>> transfer = pd.DataFrame({"domain": ["en"], "transferability": [1.0]})
         >>> objective = Transferable(transfer, layers={1: 1})
-        >>> batch = {"labels": torch.tensor([0]), "index": torch.tensor([0]), "attention_mask": torch.ones(1, 1)}
+        >>> batch = {"labels": torch.tensor([0]), "index": torch.tensor([0])}
+        >>> batch["attention_mask"] = torch.ones(1, 1)
         >>> rows = [{"input_ids": [1], "labels": 0}]
         >>> batch["modules"] = {"transferable": objective.prepare(model, model, rows, seed=0)}
         >>> sure, maps = torch.tensor([[99.0, 0.0]]), (torch.ones(1, 1, 1, 1),)
@@ -227,7 +236,7 @@ class Transferable(_OfDomains):
             raise InputError(f"objective {self.name}: layers is empty: give the teacher's for each of the student's")
 
     def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
-        """Raise where a layer is missing, heads differ, the teacher has no classes, or the head another width."""
+        """Raise where layers, heads, the teacher's classes or the width of the head do not fit."""
         self._heads(student, teacher)
         check_classes(self.name, teacher)
         _check_head(self.name, self.head, teacher)
@@ -235,7 +244,7 @@ class Transferable(_OfDomains):
     def prepare(
         self, student: PreTrainedModel, teacher: PreTrainedModel, rows: Sequence[Mapping[str, Any]], seed: int
     ) -> torch.nn.Module:
-        """Return what is learned of the student's features and heads, the frozen head, and the weight of each row."""
+        """Return the maps of features and heads, the frozen head, and the weight of each row."""
         self.check(student, teacher)
         head = None if self.head is None else copy.deepcopy(self.head).requires_grad_(False)
         module = self._rows(rows, head, seed)
@@ -247,10 +256,11 @@ class Transferable(_OfDomains):
         return module.to(student.device)
 
     def _heads(self, student: PreTrainedModel, teacher: PreTrainedModel) -> tuple[int, int]:
-        """Return how many heads the blocks of either have, where they differ, for the one mixture; 0 otherwise.
+        """Return how many heads the blocks of either have, where they differ; 0 otherwise.
 
         Raises:
-            InputError: a layer is missing; student and teacher differ in heads, and so do the blocks of one of them.
+            InputError: a layer is missing; student and teacher differ in heads, and so do the
+                blocks of one of them.
         """
         s, t = heads_of(student), heads_of(teacher)
         pairs = [(i, j) for i, j in layer_pairs(self.name, 1 + len(s), 1 + len(t), self.layers, 1) if i > 0 and j > 0]
@@ -266,7 +276,7 @@ class Transferable(_OfDomains):
         return found[0][0], found[1][0]
 
     def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, Any]) -> torch.Tensor:
-        """Return the loss of a batch with `labels`, `attention_mask`, `index` and `modules`, times the weight."""
+        """Return the loss of a batch with `labels`, `index` and `modules`, times the weight."""
         teacher = given_teacher(teacher, self.name)
         module, index = given_module(batch, self.name), given_entry(batch, "index", self.name)
         labels = given_entry(batch, "labels", self.name)
@@ -307,7 +317,7 @@ class Transferable(_OfDomains):
         return self.weight * ((1 + module.transferability[index]) * expertise * total).mean()
 
     def _mapped(self, what: str, x: torch.Tensor, by: torch.nn.Module) -> torch.Tensor:
-        """Map the last dimension by what was learned, in float32 at least; as it is where nothing was to learn."""
+        """Map the last dimension by what was learned, if anything, in float32 at least."""
         x = wide(x)
         if not isinstance(by, torch.nn.Linear):
             return x
@@ -319,7 +329,7 @@ class Transferable(_OfDomains):
         return wide(by(x.to(by.weight.dtype)))
 
     def _squares(self, what: str, student: torch.Tensor, teacher: torch.Tensor, there: torch.Tensor) -> torch.Tensor:
-        """Mean squared difference of each text (text,), of the last dimension and of the places that are there."""
+        """Mean squared difference (text,), of the last dimension and the places that are there."""
         check_shapes(self.name, what, student, teacher)  # which would be stretched to one another
         squares = (student - wide(teacher).detach()).square().masked_fill(~there, 0).flatten(1).sum(1)
         return squares / (there.flatten(1).sum(1).clamp_min(1) * student.shape[-1])

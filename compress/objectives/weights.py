@@ -18,35 +18,38 @@ from probes.errors import InputError
 
 @dataclass(frozen=True)
 class AlignedWeights:
-    """Distance of a model's surviving weights from those of a reference, such as the model before it was pruned.
+    """Distance of a model's surviving weights from a reference, as the model before it was pruned.
 
-    With w_i a row of a matrix W, the weights of one output unit, and w0_i and W0 those of the reference: "cosine" is
-    the mean over rows of 1 - cos(w_i, w0_i), 0 to 2, whatever the scale of each unit; "frobenius" is
-    ||W - W0|| / ||W0||, 0 where they are equal. The loss is the mean over the matrices.
+    With w_i a row of a matrix W, the weights of one output unit, and w0_i and W0 those of the
+    reference: "cosine" is the mean over rows of 1 - cos(w_i, w0_i), 0 to 2, whatever the scale of
+    each unit; "frobenius" is ||W - W0|| / ||W0||, 0 where they are equal. The loss is the mean over
+    the matrices.
 
-    A weight that is exactly 0 counts as pruned: it gets no gradient from here. A row that is pruned as a whole has the
-    cosine 0. Rows, and for "frobenius" matrices, that are zero in the reference have nothing to align with and count
-    nothing.
+    A weight that is exactly 0 counts as pruned: it gets no gradient from here. A row that is pruned
+    as a whole has the cosine 0. Rows, and for "frobenius" matrices, that are zero in the reference
+    have nothing to align with and count nothing.
 
     Args:
-        reference: a model, or tensors by name. A copy is kept, so it may be the model that is trained. It may have
-            another head than the model in training, or none.
+        reference: a model, or tensors by name. A copy is kept, so it may be the model that is
+            trained. It may have another head than the model in training, or none.
         form: "cosine" or "frobenius".
         weight: what the loss is multiplied by.
-        matrices: names of parameters of the model in training; without it, the matrices of its blocks that
-            `compress.prune` prunes.
+        matrices: names of parameters of the model in training; without it, the matrices of its
+            blocks that `compress.prune` prunes.
         name: what it is logged under, by default "aligned_weights_" and the form.
 
     Raises:
-        InputError: the weight is negative or not finite, or the form unknown; at the check and the call, the model has
-            no such matrices, or the reference lacks one or has it in another shape.
+        InputError: the weight is negative or not finite, or the form unknown; at the check and the
+            call, the model has no such matrices, or the reference lacks one or has it in another
+            shape.
 
     Notes:
-        O' Neill, Dutta and Assem 2022, arXiv 2204.01385: two regularisers that keep the units of a pruned network
-        aligned with those of the unpruned one. The formulas are choices made here after their names; "frobenius" is
-        relative, so that one weight suits all layers. The reference is the fine-tuned model, as recalled; the
-        pretrained one can be given instead. With W = W0 but for pruned entries, each cosine is the square root of the
-        share of the row's energy that is kept, and the distance that of the share of the matrix's that is lost.
+        O' Neill, Dutta and Assem 2022, arXiv 2204.01385: two regularisers that keep the units of a
+        pruned network aligned with those of the unpruned one. The formulas are choices made here
+        after their names; "frobenius" is relative, so that one weight suits all layers. The
+        reference is the fine-tuned model, as recalled; the pretrained one can be given instead.
+        With W = W0 but for pruned entries, each cosine is the square root of the share of the row's
+        energy that is kept, and the distance that of the share of the matrix's that is lost.
 
     Example:
         >>> import probes
@@ -87,12 +90,12 @@ class AlignedWeights:
         self._kept.update({name: tensor.detach().clone() for name, tensor in tensors.items()})
 
     def check(self, student: PreTrainedModel, teacher: PreTrainedModel | None) -> None:
-        """Raise `InputError` where the student has no such matrices, or the reference other ones."""
+        """Raise `InputError` where student or reference lack the matrices."""
         for _ in self._matrices(student):
             pass
 
     def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return the loss of the student's weights as they are, times the weight; the batch plays no part."""
+        """Return the loss of the student's weights, times the weight; the batch plays no part."""
         each = []
         for weight, reference in self._matrices(student.model):
             w = weight.masked_fill(weight == 0, 0)  # what is pruned gets no gradient
@@ -137,6 +140,6 @@ class AlignedWeights:
 
 
 def _known_as(name: str, prefix: str, among: Mapping[str, torch.Tensor]) -> str | None:
-    """Return what a parameter is called among others, with or without the name of the model below the head."""
+    """Return what a parameter is called among others, with or without the name of the body."""
     bare = name.removeprefix(f"{prefix}.")
     return next((known for known in (name, bare, f"{prefix}.{bare}") if known in among), None)

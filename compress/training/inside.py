@@ -1,4 +1,4 @@
-"""What every verb does with a training inside it: check it before the work, run it, and say what it was."""
+"""What every verb does with a training inside it: check it, run it, and say what it was."""
 
 from __future__ import annotations
 
@@ -30,21 +30,22 @@ class Training:
         teacher: for the objectives that need one; by default the model.
         folder, seed: as in `compress.training.train`.
         settings: further ones of `compress.training.train`.
-        used: whether the verb has a use of its own for the corpus, so that it may be there without steps.
+        used: whether the verb has a use of its own for the corpus, so that it may be there without
+            steps.
 
     Attributes:
         history: what was logged, one row an update; None before and without a training.
 
     Raises:
-        InputError: there are steps and no corpus or tokenizer, or settings or a corpus and no steps; a setting is not
-            known.
+        InputError: there are steps and no corpus or tokenizer, or settings or a corpus and no
+            steps; a setting is not known.
 
     Example:
         >>> import probes
         >>> model, tokenizer = probes.load_checkpoint("bundled")
-        >>> Training(model, None, tokenizer, 0, learning_rates=1e-4)
+        >>> Training(model, None, tokenizer, 0, learning_rates=1)
         Traceback (most recent call last):
-        probes.errors.InputError: learning_rates=0.0001: no such setting. Did you mean learning_rate?
+        probes.errors.InputError: learning_rates=1: no such setting. Did you mean learning_rate?
     """
 
     def __init__(

@@ -1,4 +1,4 @@
-"""What lies beside a checkpoint of a training: what was logged, what objectives learned, and its settings."""
+"""What lies beside a checkpoint: what was logged, what objectives learned, and the settings."""
 
 from __future__ import annotations
 
@@ -45,7 +45,7 @@ def settings_of(objective: Objective) -> dict[str, Any]:
 
 @contextmanager
 def configuration_kept(model: PreTrainedModel) -> Iterator[None]:
-    """Put back what the Trainer changes: it takes the tokenizer's special tokens, and positions may follow the own."""
+    """Put back what the Trainer takes from the tokenizer: positions may follow the own tokens."""
     every = (model.config, model.config.get_text_config(), getattr(model, "generation_config", None))
     configs = [vars(config) for config in every if config is not None]
     before = [{name: config[name] for name in _CHANGED if name in config} for config in configs]
@@ -78,7 +78,7 @@ def steps_of(checkpoint: str) -> int:
 
 
 class Log(TrainerCallback):
-    """What is logged, kept beside every checkpoint, so that a training that goes on has the whole of it."""
+    """What is logged, kept beside every checkpoint, for a training that goes on."""
 
     def __init__(self) -> None:
         """Begin with nothing."""
@@ -109,7 +109,7 @@ class Log(TrainerCallback):
 
 
 class Learned(TrainerCallback):
-    """What objectives learn or remember: their modules, by the name of the objective, kept beside every checkpoint."""
+    """What objectives learn or remember, by their name, kept beside every checkpoint."""
 
     def __init__(self) -> None:
         """Begin with nothing."""
@@ -128,7 +128,7 @@ class Learned(TrainerCallback):
         rows: Sequence[Mapping[str, Any]],
         seed: int,
     ) -> None:
-        """Ask each objective for its module, the same in every process, and disturb no other random numbers."""
+        """Ask each objective for its module, the same in every process, drawn apart."""
         self.accelerator, device = accelerator, accelerator.device
         for o in objective:
             if (prepare := getattr(o, "prepare", None)) is None:
@@ -142,7 +142,7 @@ class Learned(TrainerCallback):
             self.modules[o.name] = module
 
     def state(self) -> dict[str, torch.Tensor]:
-        """Return all that was learned or is remembered, by the name of the objective and its own."""
+        """Return all that was learned, by the name of the objective and its own."""
         return {f"{name}/{k}": v for name, module in self.modules.items() for k, v in module.state_dict().items()}
 
     def resume(self, checkpoint: Path) -> None:
@@ -181,7 +181,7 @@ class Learned(TrainerCallback):
 
 
 class Measure(TrainerCallback):
-    """Measures the student at some steps: one instance stands before the callbacks that change it, one after."""
+    """Measures the student at some steps, before the callbacks that change it or after."""
 
     def __init__(
         self,

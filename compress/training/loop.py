@@ -1,7 +1,7 @@
-"""The one training loop: a student, its objectives and, where they need one, its teacher, on transformers' Trainer.
+"""The one training loop, on transformers' Trainer: a student, objectives and, if needed, a teacher.
 
-Pruning, quantisation and distillation are callbacks of this loop: they change the student at some steps, or put it
-right after each.
+Pruning, quantisation and distillation are callbacks of this loop: they change the student at some
+steps, or put it right after each.
 """
 
 from __future__ import annotations
@@ -66,45 +66,58 @@ def train(
     Args:
         student: the model that is trained; it is changed.
         tokenizer: the tokenizer that belongs to it.
-        corpus: as `load_corpus` gives it; where it has a split, the rows of "train" are trained on. Its labels are
-            classes of the student where an objective needs them, and any others where none does.
-        objective: objects of `compress.objectives`; their sum is minimised, each is logged under its name.
+        corpus: as `load_corpus` gives it; where it has a split, the rows of "train" are trained on.
+            Its labels are classes of the student where an objective needs them, and any others
+            where none does.
+        objective: objects of `compress.objectives`; their sum is minimised, each is logged under
+            its name.
         steps: updates of the weights.
         teacher: a model of the same tokenizer for the objectives that need one; it is not changed.
         batch_size: texts of a batch, over all processes.
         learning_rate: of AdamW with linear decay.
         accumulate: batches whose gradients make up one update.
         evaluate: what to measure of the student, name -> number.
-        evaluate_at: the steps at which it is measured, once before the callbacks of that step and once after.
+        evaluate_at: the steps at which it is measured, once before the callbacks of that step and
+            once after.
         callbacks: of transformers' Trainer; they change the student.
-        folder: where checkpoints go, every `save_every` steps. A training that was interrupted goes on from the last
-            one and ends as it would have; one that was finished is not trained further.
+        folder: where checkpoints go, every `save_every` steps. A training that was interrupted goes
+            on from the last one and ends as it would have; one that was finished is not trained
+            further.
         seed: of the order of the rows and of dropout.
         progress: show a progress bar.
-        about: what else decides what comes out, as settings of callbacks. It is kept in the folder, as what is given
-            here is and the settings of the objectives that are numbers, words or maps of them, and a training goes on
-            only where all is the same.
+        about: what else decides what comes out, as settings of callbacks. It is kept in the folder,
+            as what is given here is and the settings of the objectives that are numbers, words or
+            maps of them, and a training goes on only where all is the same.
 
     Returns:
-        One row an update: `step`, a column an objective and their sum as `loss`; where the student was measured, rows
-        with `when` "before" or "after" and a column a number.
+        One row an update: `step`, a column an objective and their sum as `loss`; where the student
+        was measured, rows with `when` "before" or "after" and a column a number.
 
     Raises:
-        InputError: before the first step, where student, teacher, tokenizer, corpus and objectives do not fit together,
-            or the folder holds the checkpoints of another training; at a step whose loss is not finite, by the name of
-            the objective.
+        InputError: before the first step, where student, teacher, tokenizer, corpus and objectives
+            do not fit together, or the folder holds the checkpoints of another training; at a step
+            whose loss is not finite, by the name of the objective.
 
     Notes:
-        What objectives learn or remember (`prepare` of `compress.objectives.Objective`) is trained beside the student
-        by the same AdamW, kept beside every checkpoint as `objectives.safetensors`, and gone after the training.
+        What objectives learn or remember (`prepare` of `compress.objectives.Objective`) is trained
+        beside the student by the same AdamW, kept beside every checkpoint as
+        `objectives.safetensors`, and gone after the training. Under `torchrun`, weights and what is
+        logged are, up to rounding, those of one process, but for dropout. The norm of the student's
+        gradient is kept at 1 at most; that of what objectives learn plays no part in it.
 
-        Under `torchrun`, each process runs its part of every batch, and the objectives see the whole of it, so that
-        weights and what is logged are, up to rounding, those of one process, also of objectives that compare the texts
-        of a batch. Dropout draws other numbers. What the objectives compare is kept of the whole batch by each process,
-        and what they learn is the same in each. The teacher runs once a batch, however many objectives need it. The
-        norm of the student's gradient is kept at 1 at most; that of what objectives learn plays no part in it.
-        Callbacks and `evaluate` run in every process, on the same weights; the first one writes the checkpoints, to a
-        folder that all must see.
+    See also:
+        `distill`, `prune`, `objectives.Objective`
+
+    Example:
+        >>> import probes
+        >>> from compress import CrossEntropy, SoftLabels
+        >>> student, tokenizer = probes.load_checkpoint("bundled")
+        >>> teacher, _ = probes.load_checkpoint("bundled")
+        >>> corpus = probes.load_corpus("bundled", split="train", languages=["en"])
+        >>> history = train(student, tokenizer, corpus.select(range(8)), teacher=teacher, steps=2,
+        ...     objective=[CrossEntropy(), SoftLabels()], batch_size=4, progress=False)
+        >>> list(history), history["step"].tolist()
+        (['step', 'cross_entropy', 'soft_labels', 'loss'], [1, 2])
     """
     needed = any("teacher" in o.needs for o in objective)
     teaches = teacher if needed else None
@@ -195,7 +208,7 @@ def train(
 def _numbered_by(
     objective: Sequence[Objective], student: PreTrainedModel, teacher: PreTrainedModel | None
 ) -> Literal["student", "teacher"] | None:
-    """Say whose classes the labels have to be: nobody's where they only tell texts of one label from others."""
+    """Say whose classes the labels are: nobody's where they only tell texts apart."""
     if any("labels" in o.needs for o in objective):
         return "student" if teacher is None or student.base_model is not student else "teacher"
     taken = any(getattr(o, "labels_of", None) == "teacher" for o in objective)
@@ -217,8 +230,8 @@ def check_settings(
     """Raise where what a compression was given for a training cannot be meant, before any work.
 
     Raises:
-        InputError: a setting that `train` does not know; settings or a corpus without steps; steps without a corpus and
-            a tokenizer.
+        InputError: a setting that `train` does not know; settings or a corpus without steps; steps
+            without a corpus and a tokenizer.
     """
     known = set(inspect.signature(train).parameters) - {"student", "tokenizer", "corpus", "objective", "steps", "about"}
     for name in settings:
@@ -328,7 +341,7 @@ class _Trainer(Trainer):
         return (loss, student) if return_outputs else loss
 
     def _pass(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> tuple[Pass, torch.Tensor]:
-        """Run a model on this process's part of a batch; return what it gave for the whole, and its first output."""
+        """Run a model on this process's part of a batch; return the whole, and its first output."""
         bare = self.accelerator.unwrap_model(model)
         inputs = {k: v for k, v in inputs.items() if k != "token_type_ids" or types_tokens(bare)}
         count, processes = len(inputs["input_ids"]), self.accelerator.num_processes
@@ -353,7 +366,7 @@ class _Trainer(Trainer):
         return Pass(bare, **found), outputs[0]
 
     def _whole(self, part: Any, count: int) -> Any:
-        """Put what all processes computed into the places of their texts; the gradient flows to this one's."""
+        """Put what all processes computed into place; the gradient flows to this one's."""
         if not torch.is_tensor(part):
             return part and tuple(self._whole(layer, count) for layer in part)
         processes, start = self.accelerator.num_processes, self.accelerator.process_index * len(part)
