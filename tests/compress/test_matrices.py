@@ -37,6 +37,7 @@ def test_the_block_of_a_name_ends_with_its_first_number():
     assert block_of("bert.encoder.layer.11.output.dense.weight") == "bert.encoder.layer.11"
     assert block_of("h.0.mlp.experts.3.weight") == "h.0"
     assert block_of("embeddings.word_embeddings.weight") is None
+    assert block_of("layer.3") is None  # a block itself, and no parameter of it
 
 
 def test_embeddings_come_first_and_only_where_asked(tiny_models):
@@ -81,3 +82,7 @@ def test_what_has_no_matrices_or_no_plain_ones_is_refused(tiny_models):
     bare.encoder.layer = torch.nn.ModuleList()
     with pytest.raises(InputError, match="BertModel has no weight matrices inside repeated blocks"):
         matrices_of(bare)
+    untabled = copy.deepcopy(tiny_models("BertModel"))
+    untabled.set_input_embeddings(torch.nn.Identity())
+    with pytest.raises(InputError, match=r"its embeddings are no table of weights\. Leave embeddings=True out"):
+        matrices_of(untabled, embeddings=True)

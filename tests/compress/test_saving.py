@@ -12,7 +12,7 @@ from safetensors.torch import load_file
 import probes
 from compress import prune, save
 from compress.matrices import block_matrices
-from compress.saving import check_new, pack_weights
+from compress.saving import check_new, pack_weights, record
 from probes.models.fingerprint import weights_fingerprint
 from probes.models.formats.packed import unpack
 
@@ -46,6 +46,28 @@ def test_what_was_done_lies_beside_the_weights(pruned, tiny_models, tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
     save(tiny_models("BertModel"), tmp_path / "plain")
     assert not (tmp_path / "plain" / "compression.json").exists()
+
+
+def test_a_record_names_parent_and_versions_and_keeps_what_was_done_before(tiny_models):
+    first, second = (tiny_models("BertModel", hidden_act=act) for act in ("gelu", "relu"))
+    with torch.no_grad():
+        second.pooler.dense.weight.add_(1)
+    model, log = tiny_models("BertModel"), pd.DataFrame({"step": [1]})
+    versions = {"torch": torch.__version__, "transformers": transformers.__version__}
+    one = {"method": "one", "parent": weights_fingerprint(first), **versions}
+    assert record(model, {"method": "one"}, parent=first, history=log) is model
+    assert model.config.compression == one
+    assert model.history is log
+    given = {"method": "two", "share": 0.5}
+    record(model, given, parent=second)
+    two = {"method": "two", "share": 0.5, "parent": weights_fingerprint(second), **versions}
+    assert model.config.compression == {"before": one, **two}
+    assert next(iter(model.config.compression)) == "before"
+    assert one["parent"] != two["parent"]
+    assert model.history is None
+    assert given == {"method": "two", "share": 0.5}
+    record(model, {"method": "three"}, parent=model)
+    assert model.config.compression["before"] == {"before": one, **two}
 
 
 def test_an_empty_folder_is_filled(pruned, tmp_path):

@@ -1,0 +1,92 @@
+"""The texts trained on: of which split, as which numbers, and side by side in a batch."""
+
+import pandas as pd
+import pytest
+
+import probes
+from compress.rows import collate, trained_on, training_rows
+
+
+@pytest.fixture
+def corpus():
+    texts = ["red dog ran", "bird", "big cat sat on mat", "he ran"]
+    rows = [{"id": i, "language": "en", "text": t, "label": "xyyz"[i]} for i, t in enumerate(texts)]
+    return probes.load_corpus(pd.DataFrame(rows))
+
+
+@pytest.fixture
+def tokenizer(make_tokenizer):
+    return make_tokenizer()
+
+
+def with_classes(model, names):
+    model.config.id2label = dict(enumerate(names))
+    return model
+
+
+def test_rows_of_the_split_train_are_trained_on_or_all_without_splits(corpus):
+    assert trained_on(corpus) == [0, 1, 2, 3]
+    assert trained_on(corpus.add_column("split", ["dev", "train", "train", "test"])) == [1, 2]
+    with pytest.raises(probes.InputError, match=r"no row of split 'train', only of 'dev', 'test'. Give one that has"):
+        trained_on(corpus.add_column("split", ["dev", "test", "dev", "test"]))
+
+
+def test_rows_hold_the_ids_of_the_tokenizer_and_are_numbered_among_those_that_are_trained_on(
+    tiny_models, tokenizer, corpus
+):
+    model = with_classes(tiny_models("BertForSequenceClassification"), "xyz")
+    rows, labelled = training_rows(corpus.add_column("split", ["dev", "train", "train", "train"]), model, tokenizer)
+    assert labelled
+    assert [row["index"] for row in rows] == [0, 1, 2]
+    assert [row["input_ids"] for row in rows] == [tokenizer(t)["input_ids"] for t in list(corpus["text"])[1:]]
+    assert [row["labels"] for row in rows] == [1, 1, 2]
+    bare, labelled = training_rows(corpus.remove_columns("label"), model, tokenizer)
+    assert not labelled
+    assert all("labels" not in row for row in bare)
+    pairs, _ = training_rows(corpus.add_column("text_pair", ["the house"] * 4), model, tokenizer)
+    assert pairs[1]["input_ids"] == tokenizer("bird", "the house")["input_ids"]
+
+
+@pytest.mark.parametrize(
+    ("by", "expected"), [("student", [0, 1, 1, 2]), ("teacher", [1, 2, 2, 0]), (None, [1, 2, 2, 3])]
+)
+def test_labels_are_numbers_of_the_classes_of_either_model_or_of_their_names_in_order(
+    tiny_models, tokenizer, corpus, by, expected
+):
+    if by is None:  # no class of either model
+        corpus = corpus.map(lambda row: {"label": {"x": "b", "y": "c", "z": "d"}[row["label"]]})
+        corpus = probes.load_corpus(
+            pd.concat([corpus.to_pandas(), corpus.to_pandas().assign(label="a")]).assign(id=range(8))
+        )
+    student, teacher = (with_classes(tiny_models("BertForSequenceClassification"), n) for n in ("xyz", "zxy"))
+    rows, _ = training_rows(corpus, student, tokenizer, teacher, numbered_by=by)
+    assert [row["labels"] for row in rows][:4] == expected
+
+
+def test_texts_are_cut_at_the_shorter_of_the_models_and_a_foreign_label_is_refused(tiny_models, tokenizer, corpus):
+    student = with_classes(tiny_models("BertForSequenceClassification"), "xyz")
+    teacher = tiny_models("BertForSequenceClassification", max_position_embeddings=4)
+    lengths = [
+        max(len(row["input_ids"]) for row in training_rows(corpus, student, tokenizer, t)[0]) for t in (None, teacher)
+    ]
+    assert lengths == [7, 4]
+    with pytest.raises(probes.InputError, match="label 'z' is no class of model"):
+        training_rows(corpus, with_classes(student, "xyw"), tokenizer)
+
+
+@pytest.mark.parametrize("special", [True, False])
+def test_a_batch_is_padded_on_the_right_and_numbered_where_it_is_asked(make_tokenizer, special):
+    tokenizer = make_tokenizer(special=special)  # without a padding token 0 stands in
+    rows = [
+        {"input_ids": [5, 6, 7], "token_type_ids": [0, 1, 1], "labels": 2, "index": 8},
+        {"input_ids": [9], "token_type_ids": [1], "labels": 0, "index": 3},
+    ]
+    batch = {k: v.tolist() for k, v in collate(tokenizer, rows).items()}
+    assert batch == {
+        "input_ids": [[5, 6, 7], [9, 0, 0]],
+        "token_type_ids": [[0, 1, 1], [1, 0, 0]],
+        "attention_mask": [[1, 1, 1], [1, 0, 0]],
+        "labels": [2, 0],
+    }
+    numbered = {k: v.tolist() for k, v in collate(tokenizer, rows, indexed=True).items()}
+    assert numbered == batch | {"index": [8, 3]}
