@@ -23,6 +23,9 @@ def balanced(size: int, parts: int = _CORES) -> tuple[int, ...]:
     Example:
         >>> balanced(128), balanced(768), balanced(13)
         ((4, 4, 8), (8, 8, 12), (1, 1, 13))
+
+    See also:
+        `factorize`.
     """
 
     def splits(size: int, parts: int, least: int) -> list[tuple[int, ...]]:
@@ -66,6 +69,9 @@ def tensor_train(
         >>> cores, lost = tensor_train(matrix, (2, 3), (4, 2), ranks=(1,))
         >>> [tuple(core.shape) for core in cores], lost[0] < 1e-12
         ([(1, 2, 4, 1), (1, 3, 2, 1)], True)
+
+    See also:
+        `factorize`, `tensor_train_lstm`.
     """
     count = len(rows)
     rest = _digits(matrix.detach().cpu().double(), rows, columns)

@@ -16,7 +16,17 @@ _NUMBERED = re.compile(r"^(.*?\.)(\d+)(\..+)?$")
 
 
 def groups_of(model: PreTrainedModel) -> dict[str, list[list[int]]]:
-    """Return which layers share one tensor, by part: the numbers of each group, ascending."""
+    """Return which layers share one tensor, by part: the numbers of each group, ascending.
+
+    Example:
+        >>> import compress, probes
+        >>> fused = compress.fuse(probes.load_checkpoint("bundled")[0], unit="layer", share=0.4)
+        >>> groups_of(fused)
+        {'encoder.layer.*': [[0, 1, 2]]}
+
+    See also:
+        `fuse`.
+    """
     shared: dict[str, str] = getattr(model.config, "shared_layers", None) or {}
     groups: dict[str, dict[int, list[int]]] = {}
     for target, source in shared.items():

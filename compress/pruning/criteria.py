@@ -81,6 +81,9 @@ def scores(
         >>> scores(model, {"w": weight}, "lamp")["w"]
         tensor([[1.0000, 0.0714],
                 [0.0175, 0.3077]])
+
+    See also:
+        `prune`.
     """
     if criterion in NEED_TEXT and (corpus is None or tokenizer is None):
         raise InputError(f"criterion={criterion!r} looks at text: give corpus=... and tokenizer=...")

@@ -42,6 +42,9 @@ class Grafting(TrainerCallback):
         >>> grafting = Grafting(model, probability=0.8)
         >>> [round(grafting.at(done), 2) for done in (0.0, 0.49, 0.5, 0.58, 0.7)]
         [0.8, 0.8, 0.8, 0.9, 1.0]
+
+    See also:
+        `compress.recipes.sparse_progressive_distillation`.
     """
 
     def __init__(

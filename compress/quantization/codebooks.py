@@ -170,6 +170,9 @@ def fit_codebook(vectors: torch.Tensor, codes: int, seed: int = 0) -> tuple[torc
         >>> codewords, numbers = fit_codebook(torch.tensor([[0.0], [4.0], [1.0], [5.0]]), codes=2)
         >>> codewords[numbers].flatten().tolist()
         [0.5, 4.5, 0.5, 4.5]
+
+    See also:
+        `product_quantize`.
     """
     # Takes a while to import, and only this needs it.
     from sklearn.cluster import KMeans

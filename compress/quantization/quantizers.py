@@ -79,6 +79,9 @@ def quantize_tensor(
         >>> codes = quantize_tensor(torch.tensor([[-1.0, 0.2, 0.0, 3.0]]), 3)
         >>> codes.codes, codes.scale, dequantize(codes)
         (tensor([[-1,  0,  0,  3]], dtype=torch.int8), tensor([1.]), tensor([[-1.,  0.,  0.,  3.]]))
+
+    See also:
+        `compress.quantization.quantizers.dequantize`, `quantize`.
     """
     check_quantizer(bits, group, ranges, percentile)
     weight = weight.detach().float()
@@ -105,7 +108,17 @@ def quantize_tensor(
 
 
 def dequantize(codes: Codes) -> torch.Tensor:
-    """Return the matrix (unit, input) that codes stand for, in float32 and exact."""
+    """Return the matrix (unit, input) that codes stand for, in float32 and exact.
+
+    Example:
+        >>> import torch
+        >>> codes = quantize_tensor(torch.tensor([[-1.0, 0.5, 1.0]]), bits=2)
+        >>> dequantize(codes).tolist()
+        [[-1.0, 0.0, 1.0]]
+
+    See also:
+        `compress.quantization.quantizers.quantize_tensor`.
+    """
     rows = codes.codes.float().reshape(len(codes.scale), -1)
     return ((rows - codes.zero.float()[:, None]) * codes.scale[:, None]).reshape(codes.codes.shape)
 
@@ -127,6 +140,9 @@ def packed_bytes(shape: tuple[int, int], bits: int, *, group: str | int = "chann
     Example:
         >>> packed_bytes((2, 64), 4, group=32)  # 128 codes of half a byte, 4 steps of 4 bytes
         80
+
+    See also:
+        `quantize`, `allocate_bits`.
     """
     check_quantizer(bits, group)
     check_group(shape[1], group, "the matrix")
