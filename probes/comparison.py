@@ -65,10 +65,28 @@ class Comparison(Table):
     _explorer: Any = field(default=None, init=False, repr=False, compare=False)
 
     def plot(self, probe: str | None = None, *, language: str = POOLED) -> Figure:
-        """Draw layer curves with their bands: one panel a probe (or the one asked for), one colour a model.
+        """Draw layer curves with their bands: one panel a probe, one colour a model.
 
         A probe that has more to a number than its layer is drawn as maps, one a model: similarities
         layer by layer, the error of modules by layer, representer values by language.
+
+        Args:
+            probe: the probe; by default all that have curves.
+            language: the language; by default all of them together.
+
+        Raises:
+            InputError: the probe was not measured; there are no values for the language.
+
+        Example:
+            >>> import probes
+            >>> x, y = np.random.default_rng(0).normal(size=(60, 8)), np.arange(60) % 3
+            >>> near, far = (probes.from_arrays(x + k * np.eye(8)[y], label=y) for k in (1, 3))
+            >>> comparison = probes.compare({"far": far, "near": near}, probes=["snr"])
+            >>> comparison.plot("snr").axes[0].get_title()
+            'signal-to-noise ratio, higher is better'
+
+        See also:
+            `Comparison.plot_damage`, `Comparison.explore`, `Comparison.report`.
         """
         from probes.views.figures import curves, maps
 
@@ -77,7 +95,26 @@ class Comparison(Table):
         return curves(self, flat, language) if flat else maps(self, chosen[0], language)
 
     def plot_damage(self, probe: str) -> Figure:
-        """Draw the difference to the baseline, languages by layers; dots mark p_adjusted < 0.05."""
+        """Draw the difference to the baseline, languages by layers; dots mark p_adjusted < 0.05.
+
+        Args:
+            probe: a probe that has differences, at each layer and language.
+
+        Raises:
+            InputError: the probe was not measured, or compares with the baseline itself; there is
+                only one model.
+
+        Example:
+            >>> import probes
+            >>> x, y = np.random.default_rng(0).normal(size=(60, 8)), np.arange(60) % 3
+            >>> near, far = (probes.from_arrays(x + k * np.eye(8)[y], label=y) for k in (1, 3))
+            >>> comparison = probes.compare({"far": far, "near": near}, probes=["snr"])
+            >>> comparison.plot_damage("snr").axes[0].get_title()
+            'near minus far'
+
+        See also:
+            `Comparison.plot`, `Comparison.summary`.
+        """
         from probes.views.figures import damage
 
         return damage(self, self.names(probe)[0])
@@ -93,6 +130,17 @@ class Comparison(Table):
 
         Raises:
             InputError: a setting is unknown; anywidget is not installed.
+
+        Example:
+            >>> import probes
+            >>> x, y = np.random.default_rng(0).normal(size=(60, 8)), np.arange(60) % 3
+            >>> near, far = (probes.from_arrays(x + k * np.eye(8)[y], label=y) for k in (1, 3))
+            >>> comparison = probes.compare({"far": far, "near": near}, probes=["snr"])
+            >>> comparison.explore(layer=0, probe="snr").layer
+            0
+
+        See also:
+            `Comparison.plot`, `Comparison.report`, `probes.widgets.Explorer`.
         """
         from probes.views.explorer import reopen
 
@@ -100,10 +148,26 @@ class Comparison(Table):
         return self._explorer
 
     def report(self, path: str | Path) -> Path:
-        """Write one self-contained HTML page with the figures, the table and where the numbers come from.
+        """Write one self-contained HTML page: figures, table and where the numbers come from.
+
+        Args:
+            path: where to; an earlier report there is replaced.
 
         Raises:
             InputError: there is a file at the path that is no earlier report.
+
+        Example:
+            >>> import tempfile
+            >>> import probes
+            >>> x, y = np.random.default_rng(0).normal(size=(60, 8)), np.arange(60) % 3
+            >>> near, far = (probes.from_arrays(x + k * np.eye(8)[y], label=y) for k in (1, 3))
+            >>> comparison = probes.compare({"far": far, "near": near}, probes=["snr"])
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     comparison.report(Path(folder) / "report.html").name
+            'report.html'
+
+        See also:
+            `Comparison.plot`, `Comparison.explore`, `Comparison.save`.
         """
         from probes.views.report import write
 

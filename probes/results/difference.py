@@ -28,6 +28,9 @@ def difference(result: xr.Dataset, baseline: xr.Dataset) -> xr.Dataset:
         InputError: the two results come from different probes, ids, seeds or numbers of draws, or
             have no draws.
 
+    See also:
+        `compare`.
+
     Example:
         >>> import probes
         >>> rng = np.random.default_rng(0)

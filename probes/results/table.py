@@ -46,7 +46,24 @@ class Table:
     provenance: dict[str, Any]
 
     def to_dataframe(self) -> pd.DataFrame:
-        """Return the tidy table: a row a model, probe, language and layer, with its difference."""
+        """Return the tidy table: a row a model, probe, language and layer, with its difference.
+
+        Returns:
+            A copy: `model, layer, language, probe, value, low, high, n` and, of the models beside
+            the baseline, `difference, difference_low, difference_high, p_adjusted`; where a probe
+            has more to a number, also `other_layer, module, other_language`.
+
+        Example:
+            >>> import probes
+            >>> x, y = np.random.default_rng(0).normal(size=(60, 8)), np.arange(60) % 3
+            >>> near, far = (probes.from_arrays(x + k * np.eye(8)[y], label=y) for k in (1, 3))
+            >>> comparison = probes.compare({"far": far, "near": near}, probes=["snr"])
+            >>> len(comparison.to_dataframe())  # two models, one layer, one language and pooled
+            4
+
+        See also:
+            `Comparison.summary`.
+        """
         return self.table.copy()
 
     def summary(self) -> pd.DataFrame:
@@ -58,6 +75,19 @@ class Table:
         farthest from it (of similarities, the same layer of both). Probes that are neither better
         nor worse when they are higher are left out. A model that does not have the layer has a row
         without numbers.
+
+        Example:
+            >>> import probes
+            >>> x, y = np.random.default_rng(0).normal(size=(60, 8)), np.arange(60) % 3
+            >>> near, far = (probes.from_arrays(x + k * np.eye(8)[y], label=y) for k in (1, 3))
+            >>> comparison = probes.compare({"far": far, "near": near}, probes=["snr"])
+            >>> comparison.summary()[["probe", "better", "layer", "model", "value"]].round(2)
+              probe  better  layer model  value
+            0   snr  higher      0   far   1.48
+            1   snr  higher      0  near   1.08
+
+        See also:
+            `Comparison.to_dataframe`, `Comparison.plot_damage`.
         """
         rows = []
         for probe, attributes in self.provenance["probes"].items():
@@ -100,8 +130,26 @@ class Table:
     def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
         """Write `comparison.csv` and `provenance.json` into a folder; `Comparison.open` reads them.
 
+        Args:
+            folder: where to; it is made where it is missing.
+            overwrite: replace a comparison that is there.
+
         Raises:
             InputError: the folder holds a comparison already, and `overwrite` was not asked for.
+
+        Example:
+            >>> import tempfile
+            >>> import probes
+            >>> x, y = np.random.default_rng(0).normal(size=(60, 8)), np.arange(60) % 3
+            >>> near, far = (probes.from_arrays(x + k * np.eye(8)[y], label=y) for k in (1, 3))
+            >>> comparison = probes.compare({"far": far, "near": near}, probes=["snr"])
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     opened = probes.Comparison.open(comparison.save(folder))
+            >>> opened.baseline
+            'far'
+
+        See also:
+            `Comparison.open`, `Comparison.report`.
         """
         folder = Path(folder)
         check_folder(folder, overwrite=overwrite)
@@ -116,7 +164,25 @@ class Table:
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
-        """Read what `save` wrote. The Representations are not part of it."""
+        """Read what `save` wrote. The Representations are not part of it.
+
+        Raises:
+            InputError: there is no comparison in the folder.
+
+        Example:
+            >>> import tempfile
+            >>> import probes
+            >>> x, y = np.random.default_rng(0).normal(size=(60, 8)), np.arange(60) % 3
+            >>> near, far = (probes.from_arrays(x + k * np.eye(8)[y], label=y) for k in (1, 3))
+            >>> comparison = probes.compare({"far": far, "near": near}, probes=["snr"])
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     opened = probes.Comparison.open(comparison.save(folder))
+            >>> opened.table.equals(comparison.table.astype(opened.table.dtypes))
+            True
+
+        See also:
+            `Comparison.save`.
+        """
         folder = Path(folder)
         if not (folder / "comparison.csv").is_file() or not (folder / "provenance.json").is_file():
             raise InputError(

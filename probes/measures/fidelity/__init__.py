@@ -1,1 +1,5 @@
-"""How much of the original is left?"""
+"""How much of the original is left?
+
+`drift` compares states one by one, `similarity` as a whole, `module_error` the outputs of modules,
+`loyalty` predictions; `accuracy` says how many are right.
+"""
