@@ -245,7 +245,9 @@ def umap_map(
     # A dimension without extent cannot be scaled.
     begin += 1e-4 * np.random.default_rng(seed).normal(size=begin.shape) * (np.ptp(begin, axis=0) < 1e-3)
     umap = needed("umap", "A map by UMAP", extra="lab")
-    bar = {"disable": progress is None, "file": _Bar(progress), "bar_format": "{n}/{total};", "mininterval": 0.2}
+    file = _Bar(progress)
+    bar = {"disable": progress is None, "file": file, "lock_args": _Before(file)}
+    bar |= {"bar_format": "{n}/{total};", "mininterval": 0.2}
     out = np.zeros((len(x), 2))
     reducer = umap.UMAP(
         n_neighbors=_NEIGHBOURS,
@@ -256,23 +258,48 @@ def umap_map(
         tqdm_kwds=bar,
     )
     out[there] = reducer.fit_transform(x[there].astype(np.float32))
+    file.check()
     out[there] -= out[there].mean(axis=0)
     return out
 
 
 class _Bar:
-    """A file for tqdm, which UMAP reports its epochs to, that hands the numbers on."""
+    """A file for tqdm, which UMAP reports its epochs to, that hands the numbers on.
+
+    What that raises is kept for later: tqdm writes while it holds a lock of the whole process, and would never give
+    it back.
+    """
 
     def __init__(self, progress: Callable[[int, int], None] | None) -> None:
         self.progress = progress
+        self.raised: BaseException | None = None
 
     def write(self, text: str) -> None:
         found = re.findall(r"(\d+)/(\d+);", text)
-        if found and self.progress is not None:
-            self.progress(*map(int, found[-1]))
+        if found and self.progress is not None and self.raised is None:
+            try:
+                self.progress(*map(int, found[-1]))
+            except BaseException as error:
+                self.raised = error
 
     def flush(self) -> None:
         """Nothing is kept back."""
+
+    def check(self) -> None:
+        """Raise what was raised, now that no lock is held."""
+        if self.raised is not None:
+            raise self.raised
+
+
+class _Before:
+    """The arguments of the lock that tqdm takes: none. It asks for them before, and that is when to stop."""
+
+    def __init__(self, bar: _Bar) -> None:
+        self.bar = bar
+
+    def __bool__(self) -> bool:
+        self.bar.check()
+        return False
 
 
 def umap_place(reps: xr.Dataset, layer: int, rows: np.ndarray, seed: int) -> Path | None:

@@ -1,8 +1,12 @@
+import io
+import threading
+
 import numpy as np
 import pytest
 import scipy.linalg
 import xarray as xr
 from sklearn.decomposition import PCA
+from tqdm import tqdm
 
 import probes
 from probes.errors import InputError
@@ -217,6 +221,11 @@ def test_umap_separates_groups_reports_its_epochs_and_repeats(tmp_path):
 
     with pytest.raises(KeyboardInterrupt):
         maps.umap_map(x, start, progress=stop)
+    # The lock that tqdm has for the whole process is free again.
+    other = threading.Thread(target=lambda: tqdm(range(1), file=io.StringIO()).close(), daemon=True)
+    other.start()
+    other.join(20)
+    assert not other.is_alive()
 
 
 def test_umap_of_too_little_is_refused():
