@@ -14,6 +14,7 @@ from matplotlib.figure import Figure
 from probes.errors import InputError
 from probes.results.draws import POOLED
 from probes.results.table import FURTHER, Table
+from probes.views.described import title_of
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -58,7 +59,7 @@ def curves(comparison: Table, probes: list[str], language: str) -> Figure:
                 )
                 axis.set_xticks(sorted(of_probe["layer"].unique()))
             axis.set(
-                title=title_of(comparison, probe), ylabel="", xlabel="" if of_probe["layer"].isna().all() else "layer"
+                title=_title(comparison, probe), ylabel="", xlabel="" if of_probe["layer"].isna().all() else "layer"
             )
             axis.title.set_fontsize(10)
             axis.grid(visible=True, color="0.9")
@@ -84,13 +85,10 @@ def _by_language(axis: Axes, of_probe: pd.DataFrame, models: list[str], colours:
     axis.set_xticks(np.arange(len(languages)), languages, fontsize=8)
 
 
-def title_of(comparison: Table, probe: str) -> str:
+def _title(comparison: Table, probe: str) -> str:
     """What stands over a figure of a probe: its name, and whether higher is better or what it compares with."""
-    about = comparison.provenance["probes"][probe]
-    name = about["title"]
-    if about["compares"]:
-        return f"{name}, to {comparison.baseline}" if "baseline" not in name else name
-    return f"{name}, {about['better']} is better" if about["better"] else name
+    about, title = comparison.provenance["probes"][probe], title_of(comparison, probe)
+    return f"{title}, {about['better']} is better" if about["better"] and not about["compares"] else title
 
 
 def maps(comparison: Table, probe: str, language: str) -> Figure:

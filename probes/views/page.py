@@ -5,31 +5,29 @@ from __future__ import annotations
 import base64
 import html
 import json
+from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
 from probes.errors import InputError
 from probes.files import write_whole
+from probes.views.asks import Answer, Ask, cheap
 from probes.views.assets import page_script, style
-
-if TYPE_CHECKING:
-    from probes.views.explorer import Explorer
+from probes.views.numbers import NEAREST, Numbers
+from probes.views.scene import Scene
 
 _MARK = "<!-- layerscope explorer -->"
 _POLICY = "default-src 'none'; script-src 'unsafe-inline'; style-src 'unsafe-inline'; img-src data: blob:"
 # Multiplications that saving may cost: some seconds each.
-_MOST_FOR_NEIGHBOURS = 10**12
-_MOST_FOR_ALIGNMENT = 2 * 10**11
+MOST_FOR_NEIGHBOURS = 10**12
+MOST_FOR_ALIGNMENT = 2 * 10**11
+_TOO_LONG = "left out of the saved page; it would take too long to write. Save with fewer: explore(most=2000)."
 
 
-def write(explorer: Explorer, path: Path, *, overwrite: bool) -> Path:
-    """Write the page.
-
-    Raises:
-        InputError: there is something at the path that is not to be replaced, or no folder for it.
-    """
+def check_path(path: Path, *, overwrite: bool) -> None:
+    """Raise `InputError` where there is something at the path that is not to be replaced, or no folder for it."""
     if path.exists():
         if not (path.is_file() and _MARK in path.read_text(encoding="utf-8", errors="replace")[:200]):
             raise InputError(f"{path} exists and is no saved explorer; it is left as it is. Choose another path")
@@ -37,126 +35,126 @@ def write(explorer: Explorer, path: Path, *, overwrite: bool) -> Path:
             raise InputError(f"{path} exists. Choose another path, or replace it with overwrite=True")
     if not path.parent.is_dir():
         raise InputError(f"{path.parent}: no such folder. Make it, or choose another path")
-    write_whole(path, page(explorer))
-    return path
 
 
-def page(explorer: Explorer) -> str:
-    """Return the page as text. Everything of others goes through JSON in which no tag can end."""
-    data = json.dumps(contents(explorer), ensure_ascii=False, allow_nan=False, separators=(",", ":"))
+def write(contents: Mapping[str, Any], path: Path) -> Path:
+    """Write what `contents` gives as one page. Everything of others goes through JSON in which no tag can end."""
+    data = json.dumps(contents, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     data = (
         data.replace("<", "\\u003c").replace(">", "\\u003e").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
     )
-    return (
+    page = (
         f'<!DOCTYPE html>\n{_MARK}\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         f'<meta http-equiv="Content-Security-Policy" content="{_POLICY}">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
-        f"<title>{html.escape(explorer.about['title'])}</title>\n<style>\n{style()}\n</style>\n</head>\n<body>\n"
-        '<div id="layerscope"></div>\n'
+        f"<title>{html.escape(contents['traits']['about']['title'])}</title>\n<style>\n{style()}\n</style>\n</head>\n"
+        '<body>\n<div id="layerscope"></div>\n'
         f'<script type="application/json" id="layerscope-data">{data}</script>\n'
         f'<script type="module">\n{page_script()}\n</script>\n</body>\n</html>\n'
     )
+    write_whole(path, page)
+    return path
 
 
-def contents(explorer: Explorer) -> dict[str, Any]:
-    """Return what the page holds: the traits, the answers to what can be asked, and the neighbours of all sentences."""
-    answers = explorer.answers
-    about = json.loads(json.dumps(explorer.about))
-    missing = about["missing"]
+def contents(traits: Mapping[str, Any], numbers: Numbers, answer: Callable[[Ask], Answer]) -> dict[str, Any]:
+    """Return what the page holds: the traits, the answers to what can be asked, and the neighbours of all sentences.
+
+    Args:
+        traits: what the front reads of an explorer, by name; they are not changed.
+        numbers: of the explorer.
+        answer: to an ask.
+    """
+    scene, parts = numbers.scene, set(traits["parts"])
+    about = json.loads(json.dumps(traits["about"]))
+    kept = [
+        {"ask": "map", "model": i, "kind": "umap", "layer": layer}
+        for i, layer in (_places(scene) if scene.reps and "maps" in parts else ())
+        if numbers.kept_umap(i, layer) is not None
+    ]
+    neighbours = None
     asks: list[dict[str, Any]] = []
-    models = range(len(answers.names))
-    neighbours: dict[str, Any] | None = None
-    shown = set(explorer.parts)
-    kinds = {"pca"}
-    if answers.reps:
-        asks += [{"ask": "map", "model": i, "kind": "pca"} for i in models] if "maps" in shown else []
-        umaps = [
-            {"ask": "map", "model": i, "kind": "umap", "layer": layer}
-            for i in models
-            for layer in range(len(answers.layers[i]))
-            if "maps" in shown and answers.kept_umap(i, layer) is not None
-        ]
-        if umaps:
-            kinds.add("umap")
-        asks += umaps
-        if "umap" not in missing and len(umaps) < sum(map(len, answers.layers)):
-            missing["umap"] = "A saved page holds the UMAP maps that were computed before it was saved, and no other."
-        if "drift" in about["colours"]:
-            asks += [{"ask": "drift", "model": i} for i in models]
-        states = sum(len(answers.layers[i]) * answers.reps[i].sizes["feature"] for i in models)
-        if "alignment" in shown and "alignment" not in missing:
-            counts = answers.frame["language"].value_counts().to_numpy(float)
-            if (counts.sum() ** 2 - np.square(counts).sum()) / 2 * states > _MOST_FOR_ALIGNMENT:
-                missing["alignment"] = (
-                    "The alignment of so many sentences at all layers is left out of the saved page; it would take too "
-                    "long to write. Save with fewer: explore(most=2000)."
-                )
-            else:
-                asks += [
-                    {"ask": "alignment", "model": i, "layer": layer}
-                    for i in models
-                    for layer in range(len(answers.layers[i]))
-                ]
-        if "sentences" in shown and answers.n > 1:
-            if answers.n**2 * states > _MOST_FOR_NEIGHBOURS:
-                about["notes"].append(
-                    "The nearest neighbours of so many sentences are left out of the saved page; it would take too "
-                    "long to write. Save with fewer: explore(most=2000)."
-                )
-            else:
-                kind: Any = np.uint16 if answers.n < 2**16 else np.uint32
-                neighbours = {
-                    "k": min(answers.nearest, answers.n - 1),
-                    "dtype": np.dtype(kind).name,
-                    "models": [
-                        {
-                            "model": i,
-                            "rows": _text(
-                                np.stack(
-                                    [answers.all_neighbours(i, layer) for layer in range(len(answers.layers[i]))]
-                                ).astype(np.dtype(kind).newbyteorder("<"))
-                            ),
-                        }
-                        for i in models
-                    ],
-                }
-    about["kinds"] = [k for k in about["kinds"] if k in kinds]
+    if scene.reps:
+        asks = [*_of_maps(about, scene, parts, kept), *_of_alignment(about, scene, parts)]
+        if "sentences" in parts and scene.n > 1:
+            neighbours = _neighbours(about, numbers)
+    if "similarity" in parts:
+        asks += _of_similarity(traits, scene)
+    about["kinds"] = [k for k in about["kinds"] if k == "pca" or kept]
     if "representer" in about["colours"]:
         about["colours"].remove("representer")
-        missing["representers"] = "Representer values are computed by the kernel; a saved page does not hold them."
-    if "similarity" in shown:
-        base = max(answers.baseline, 0)
-        asks += [
-            ask
-            for measure in about["measures"]
-            for i in models
-            for ask in (
-                {"ask": "similarity", "one": i, "other": base, "measure": measure},
-                {"ask": "similarity", "one": base, "other": i, "measure": measure},
-            )
-            if explorer.cheap(ask) or measure == explorer.measure
-        ]
-        one, other = (answers.names.index(name) for name in explorer.compared)
-        asks.append({"ask": "similarity", "one": one, "other": other, "measure": explorer.measure})
-        asks = [ask for at, ask in enumerate(asks) if ask not in asks[:at]]
+        about["missing"]["representers"] = (
+            "Representer values are computed by the kernel; a saved page does not hold them."
+        )
     given = []
     for ask in asks:
         try:
-            give, buffers = explorer.answer(ask)
+            give, buffers = answer(ask)
         except InputError as error:
             give, buffers = {"give": "missing", "ask": ask, "why": str(error)}, []
         given.append({"ask": ask, "give": give, "buffers": [_text(b) for b in buffers]})
     about["static"] = True
-    traits: dict[str, Any] = {"about": about}
-    for name in (*explorer.DATA, *explorer.STATE):
-        if name != "about":
-            value = getattr(explorer, name)
-            traits[name] = {"bytes": _text(value)} if isinstance(value, bytes) else value
-    if traits["kind"] not in about["kinds"]:
-        traits["kind"] = "pca"
-    if traits["colour"] not in about["colours"]:
-        traits["colour"] = about["colours"][0] if about["colours"] else ""
-    return {"traits": traits, "answers": given, "neighbours": neighbours}
+    said = {n: {"bytes": _text(v)} if isinstance(v, bytes) else v for n, v in traits.items()} | {"about": about}
+    if said["kind"] not in about["kinds"]:
+        said["kind"] = "pca"
+    if said["colour"] not in about["colours"]:
+        said["colour"] = about["colours"][0] if about["colours"] else ""
+    return {"traits": said, "answers": given, "neighbours": neighbours}
+
+
+def _places(scene: Scene) -> list[tuple[int, int]]:
+    """Every layer of every model."""
+    return [(i, layer) for i, layers in enumerate(scene.layers) for layer in range(len(layers))]
+
+
+def _of_maps(about: dict[str, Any], scene: Scene, parts: set[str], umaps: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Asks for maps and what they are coloured by; what is not kept is said."""
+    models = range(len(scene.names))
+    asks: list[dict[str, Any]] = [{"ask": "map", "model": i, "kind": "pca"} for i in models if "maps" in parts]
+    if "umap" not in about["missing"] and len(umaps) < len(_places(scene)):
+        about["missing"]["umap"] = (
+            "A saved page holds the UMAP maps that were computed before it was saved, and no other."
+        )
+    return asks + umaps + [{"ask": "drift", "model": i} for i in models if "drift" in about["colours"]]
+
+
+def _of_alignment(about: dict[str, Any], scene: Scene, parts: set[str]) -> list[dict[str, Any]]:
+    if "alignment" not in parts or "alignment" in about["missing"]:
+        return []
+    counts = scene.frame["language"].value_counts().to_numpy(float)
+    if (counts.sum() ** 2 - np.square(counts).sum()) / 2 * _states(scene) > MOST_FOR_ALIGNMENT:
+        about["missing"]["alignment"] = f"The alignment of so many sentences at all layers is {_TOO_LONG}"
+        return []
+    return [{"ask": "alignment", "model": i, "layer": layer} for i, layer in _places(scene)]
+
+
+def _of_similarity(traits: Mapping[str, Any], scene: Scene) -> list[dict[str, Any]]:
+    """Every model with the baseline, both ways, by what is quick or chosen, and the two that are compared."""
+    base, chosen = scene.baseline, traits["measure"]
+    one, other = (scene.names.index(name) for name in traits["compared"])
+    pairs = [pair for i in range(len(scene.names)) for pair in ((i, base), (base, i))]
+    every = [(measure, *pair) for measure in traits["about"]["measures"] for pair in pairs]
+    asks = [{"ask": "similarity", "one": a, "other": b, "measure": m} for m, a, b in [*every, (chosen, one, other)]]
+    asks = [ask for ask in asks if cheap(ask, scene) or ask["measure"] == chosen]
+    return [ask for at, ask in enumerate(asks) if ask not in asks[:at]]
+
+
+def _neighbours(about: dict[str, Any], numbers: Numbers) -> dict[str, Any] | None:
+    """The nearest of every sentence at every layer (layer, example, k) of every model; None where that takes long."""
+    scene = numbers.scene
+    if scene.n**2 * _states(scene) > MOST_FOR_NEIGHBOURS:
+        about["notes"].append(f"The nearest neighbours of so many sentences are {_TOO_LONG}")
+        return None
+    kind: Any = np.uint16 if scene.n < 2**16 else np.uint32
+    models = []
+    for i, layers in enumerate(scene.layers):
+        rows = np.stack([numbers.all_neighbours(i, layer) for layer in range(len(layers))])
+        models.append({"model": i, "rows": _text(rows.astype(np.dtype(kind).newbyteorder("<")))})
+    return {"k": min(NEAREST, scene.n - 1), "dtype": np.dtype(kind).name, "models": models}
+
+
+def _states(scene: Scene) -> int:
+    """Numbers that a sentence has, over all layers of all models."""
+    return sum(len(layers) * r.sizes["feature"] for layers, r in zip(scene.layers, scene.reps, strict=True))
 
 
 def _text(values: bytes | np.ndarray) -> str:

@@ -1,18 +1,17 @@
-"""A picture of an explorer that stays in the notebook where no kernel runs."""
+"""A picture of curves and maps that stays in the notebook where no kernel runs."""
 
 from __future__ import annotations
 
 import io
 import warnings
-from typing import TYPE_CHECKING
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
-
-if TYPE_CHECKING:
-    from probes.views.explorer import Explorer
 
 # Okabe and Ito: colours that colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000")
@@ -21,22 +20,57 @@ _DASHES = ("-", "--", ":", "-.")
 _MOST = 2000  # points of a map
 
 
-def picture(explorer: Explorer, *, maps: bool) -> bytes:
-    """Draw curves and maps of an explorer as they are chosen now, as a PNG; without maps where they are not ready."""
-    about, answers = explorer.about, explorer.answers
-    probes = [p for p in about["probes"] if p["by"] == "layer"] if "curves" in explorer.parts else []
-    names = explorer.models if maps and "maps" in explorer.parts and answers.reps else []
-    figure = Figure(figsize=(9, 2.6 * (bool(probes) + bool(names)) or 0.6), dpi=80)
+@dataclass(frozen=True)
+class Curves:
+    """The curves of a probe.
+
+    Attributes:
+        title: what stands over them.
+        values: of every model by name (layer, 3): value and the ends of its interval.
+        layer: where the slider is.
+    """
+
+    title: str
+    values: dict[str, np.ndarray]
+    layer: int
+
+
+@dataclass(frozen=True)
+class Points:
+    """A map.
+
+    Attributes:
+        title: what stands over it.
+        points: (example, 2).
+        codes: (example,) whole numbers that stand for colours.
+        bound: how far the axes go.
+    """
+
+    title: str
+    points: np.ndarray
+    codes: np.ndarray
+    bound: float
+
+
+def picture(title: str, curves: Curves | None, maps: Sequence[Points] = ()) -> bytes:
+    """Draw curves and, below them, maps side by side, as a PNG; the title alone where there is neither.
+
+    Example:
+        >>> picture("a model", None)[1:4]
+        b'PNG'
+    """
+    rows = (curves is not None) + bool(maps)
+    figure = Figure(figsize=(9, 2.6 * rows or 0.6), dpi=80)
     FigureCanvasAgg(figure)
-    grid = figure.add_gridspec(max(1, bool(probes) + bool(names)), 1, hspace=0.5, left=0.07, right=0.98, top=0.92)
-    if probes:
-        _curves(figure.add_subplot(grid[0]), explorer)
-    if names:
-        row = grid[-1].subgridspec(1, len(names), wspace=0.06)
-        for at, name in enumerate(names):
-            _map(figure.add_subplot(row[at]), explorer, name)
-    if not probes and not names:
-        figure.text(0.01, 0.5, f"{about['title']}: run the cell to see it", va="center")
+    grid = figure.add_gridspec(max(1, rows), 1, hspace=0.5, left=0.07, right=0.98, top=0.92)
+    if curves is not None:
+        _curves(figure.add_subplot(grid[0]), curves)
+    if maps:
+        row = grid[-1].subgridspec(1, len(maps), wspace=0.06)
+        for at, one in enumerate(maps):
+            _map(figure.add_subplot(row[at]), one)
+    if not rows:
+        figure.text(0.01, 0.5, f"{title}: run the cell to see it", va="center")
     buffer = io.BytesIO()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")  # a name in a script that the font lacks
@@ -44,34 +78,23 @@ def picture(explorer: Explorer, *, maps: bool) -> bytes:
     return buffer.getvalue()
 
 
-def _curves(axis, explorer: Explorer) -> None:  # type: ignore[no-untyped-def]
-    about = explorer.about
-    names = [p["name"] for p in about["probes"]]
-    by_layer = [p["name"] for p in about["probes"] if p["by"] == "layer"]
-    which = names.index(explorer.probe if explorer.probe in by_layer else by_layer[0])
-    language = about["curve_languages"].index(explorer.language)
-    for i, model in enumerate(about["models"]):
-        value, low, high = explorer.curve_values[which, i, language, :, :3].T
+def _curves(axis: Axes, curves: Curves) -> None:
+    for i, (name, values) in enumerate(curves.values.items()):
+        value, low, high = values.T
         layers, colour = np.arange(len(value)), _OF_MODELS[i % len(_OF_MODELS)]
-        axis.plot(layers, value, _DASHES[i % 4], marker="o", markersize=3, color=colour, label=model["name"])
+        axis.plot(layers, value, _DASHES[i % 4], marker="o", markersize=3, color=colour, label=name)
         axis.fill_between(layers, low, high, color=colour, alpha=0.15, linewidth=0)
-    axis.axvline(explorer.layer, color="0.6", linewidth=1)
-    axis.set_title(f"{about['probes'][which]['title']} ({explorer.language})", fontsize=9)
+    axis.axvline(curves.layer, color="0.6", linewidth=1)
+    axis.set_title(curves.title, fontsize=9)
     axis.set_xlabel("layer", fontsize=8)
     axis.xaxis.set_major_locator(MaxNLocator(integer=True))
     axis.tick_params(labelsize=7)
     axis.legend(fontsize=7, frameon=False)
 
 
-def _map(axis, explorer: Explorer, name: str) -> None:  # type: ignore[no-untyped-def]
-    answers = explorer.answers
-    i = answers.names.index(name)
-    layer = answers.last(i, explorer.layer)
-    some = slice(None, None, -(-answers.n // _MOST))
-    points, bound = answers.maps(i).points[layer][some], answers.domain()
-    colour = explorer.colour if explorer.colour in ("label", "prediction") else "language"
-    codes = answers.codes()[{"language": 0, "label": 1, "prediction": 2 + i}[colour]][some]
-    colours = np.array(COLOURS)[codes % len(COLOURS)]
-    axis.scatter(*points.T, s=3, c=colours, linewidths=0)
-    axis.set(xlim=(-bound, bound), ylim=(-bound, bound), xticks=[], yticks=[], aspect="equal")
-    axis.set_title(f"{name}, layer {layer}, by {colour}", fontsize=8)
+def _map(axis: Axes, one: Points) -> None:
+    some = slice(None, None, -(-len(one.points) // _MOST))
+    colours = np.array(COLOURS)[one.codes[some] % len(COLOURS)]
+    axis.scatter(one.points[some, 0], one.points[some, 1], s=3, c=colours, linewidths=0)
+    axis.set(xlim=(-one.bound, one.bound), ylim=(-one.bound, one.bound), xticks=[], yticks=[], aspect="equal")
+    axis.set_title(one.title, fontsize=8)

@@ -16,11 +16,9 @@ from probes.errors import InputError
 from probes.files import write_whole
 from probes.results.draws import POOLED
 from probes.results.table import Table
-from probes.views.figures import curves, damage, maps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
-
 
 _MARK = "<!-- layerscope report -->"
 
@@ -45,6 +43,8 @@ def check_path(path: Path) -> None:
 
 
 def _page(comparison: Table) -> str:
+    from probes.views.figures import curves, damage, maps
+
     # Everything is escaped: texts, labels and names come from files of others.
     environment = jinja2.Environment(loader=jinja2.PackageLoader("probes", "views"), autoescape=True)
     environment.filters["n"] = partial(_number, digits=4)

@@ -212,7 +212,7 @@ def shown(notebook, kernel):
 def points(kernel, model, layer, name="explorer"):
     """The coordinates of a map, from -1 to 1."""
     i = MODELS.index(model)
-    return kernel.value(f"({name}.answers.maps({i}).points[{layer}] / {name}.answers.domain()).tolist()")
+    return kernel.value(f"({name}.numbers.maps({i}).points[{layer}] / {name}.numbers.domain()).tolist()")
 
 
 def test_the_slider_is_moved_by_keyboard(notebook, kernel, shown):
@@ -239,7 +239,7 @@ def test_maps_move_with_the_slider_and_a_short_model_says_that_it_ends(notebook,
     assert [m for m in MODELS if before[m] == after[m]] == ["short"]
     shown.step(lambda: kernel.run("explorer.layer = 2"), 2)
     expect(caption).not_to_contain_text("ends at layer")
-    share = kernel.value("float(explorer.answers.maps(2).explained[2])")
+    share = kernel.value("float(explorer.numbers.maps(2).explained[2])")
     given = float(re.search(r"([\d.]+) %", caption.inner_text())[1]) / 100
     assert given == pytest.approx(share, abs=0.0051)
 
@@ -553,7 +553,7 @@ def page(browser, saved):
 
 
 def coordinates(explorer, model, layer):
-    return explorer.answers.maps(MODELS.index(model)).points[layer] / explorer.answers.domain()
+    return explorer.numbers.maps(MODELS.index(model)).points[layer] / explorer.numbers.domain()
 
 
 def test_the_slider_of_a_saved_page(page):
@@ -675,7 +675,7 @@ def test_texts_that_look_like_html_are_shown_as_they_are(browser, tmp_path):
 
 
 def pd_all(explorer):
-    return explorer.answers.frame.loc[:, []]
+    return explorer.scene.frame.loc[:, []]
 
 
 SAYS = {

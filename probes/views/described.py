@@ -1,0 +1,175 @@
+"""What the front is told of a scene: models, curves, texts, what there is to choose, and why something is missing."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from probes.results.draws import POOLED
+from probes.results.table import Table
+from probes.views.maps import FEWEST_FOR_UMAP
+from probes.views.numbers import measures, no_alignment
+from probes.views.scene import NOT_THERE, Scene
+from probes.views.speakers import no_representers
+
+
+def describe(scene: Scene, probes: list[dict[str, str]], languages: list[str]) -> dict[str, Any]:
+    """Return what the front has to know before it shows anything; plain numbers, texts and lists.
+
+    Args:
+        scene: what is shown.
+        probes: those that have curves, as `curves` gives them.
+        languages: of the curves.
+    """
+    missing = _missing(scene, probes)
+    models, notes = _models(scene)
+    return {
+        "n": scene.n,
+        "total": scene.total,
+        "models": models,
+        "baseline": scene.baseline,
+        "languages": scene.languages,
+        "labels": scene.labels,
+        "classes": scene.classes,
+        "probes": probes,
+        "curve_languages": languages,
+        "colours": _colours(scene, missing),
+        "kinds": ["pca", "umap"] if scene.reps and "umap" not in missing else ["pca"],
+        "missing": missing,
+        "notes": [*_of_sample(scene), *notes],
+        "measures": measures(scene),
+        "pivot": None if scene.table is None else scene.table.provenance.get("pivot"),
+        "static": False,
+        "title": " | ".join(scene.names),
+    }
+
+
+def texts(scene: Scene) -> dict[str, Any]:
+    """Return ids, texts and the texts beside them of the shown sentences."""
+    frame = scene.frame
+    pair = frame["text_pair"].tolist() if "text_pair" in frame else None
+    text = frame["text"].tolist() if "text" in frame else [""] * len(frame)
+    return {"id": frame["id"].tolist(), "text": text, "pair": pair}
+
+
+def title_of(table: Table, probe: str) -> str:
+    """Return what a probe is called over its curve: its title, and what it compares with."""
+    about = table.provenance["probes"][probe]
+    title = about["title"]
+    return f"{title}, to {table.baseline}" if about["compares"] and "baseline" not in title else title
+
+
+def curves(scene: Scene) -> tuple[list[dict[str, str]], list[str], np.ndarray]:
+    """Return the probes that are drawn as curves, their languages, and their values.
+
+    Values are (probe, model, language, layer, 4): value, low, high and p_adjusted; those of the output
+    lie at layer 0.
+    """
+    if scene.table is None:
+        return [], [], np.full((0, len(scene.names), 0, scene.deepest, 4), np.nan, "<f4")
+    table = scene.table.table
+    is_map = {p: scene.table.is_map(p) for p in scene.table.provenance["probes"]}
+    table = table[~table["probe"].map(is_map).astype(bool)]
+    probes = []
+    for name, about in scene.table.provenance["probes"].items():
+        of_probe = table[table["probe"] == name]
+        if len(of_probe):
+            by = "output" if of_probe["layer"].isna().all() else "layer"
+            title = title_of(scene.table, name)
+            probes.append({"name": name, "title": title, "better": about["better"], "by": by})
+    names = [p["name"] for p in probes]
+    table = table[table["probe"].isin(names)]
+    there = dict.fromkeys(table["language"])
+    languages = [POOLED] * (POOLED in there) + [x for x in there if x != POOLED]
+    out = np.full((len(names), len(scene.names), len(languages), scene.deepest, 4), np.nan, "<f4")
+    place = [{layer: at for at, layer in enumerate(layers)} for layers in scene.layers]
+    model = table["model"].map({m: i for i, m in enumerate(scene.names)}).to_numpy()
+    layer = [
+        0 if pd.isna(value) else place[i].get(value, -1)
+        for i, value in zip(model, table["layer"].tolist(), strict=True)
+    ]
+    at = (
+        table["probe"].map({p: i for i, p in enumerate(names)}).to_numpy(),
+        model,
+        table["language"].map({x: i for i, x in enumerate(languages)}).to_numpy(),
+        np.array(layer, int),
+    )
+    keep = at[3] >= 0
+    values = table[["value", "low", "high", "p_adjusted"]].astype(float).to_numpy()
+    out[tuple(a[keep].astype(int) for a in at)] = np.where(np.isfinite(values), values, np.nan)[keep]
+    return probes, languages, out
+
+
+def _missing(scene: Scene, probes: list[dict[str, str]]) -> dict[str, str]:
+    """Of every part and colour that there is not, why."""
+    missing: dict[str, str] = {}
+    if not probes:
+        missing["curves"] = (
+            "No probes were measured. Measure some: probes.compare({name: reps, ...}, pivot=...).explore()."
+            if scene.table is None
+            else "No probe that was measured has a curve: all are maps of more than layers."
+        )
+    if reason := no_alignment(scene):
+        missing["alignment"] = reason
+    if reason := no_representers(scene):
+        missing["representers"] = reason
+    if not measures(scene):
+        missing["similarity"] = "There are too few sentences to compare layers by." if scene.reps else NOT_THERE
+    if not scene.reps:
+        return missing | dict.fromkeys(("maps", "sentences", "drift", "umap"), NOT_THERE)
+    if not scene.labels:
+        missing["label"] = (
+            "There are more labels than can be told apart."
+            if "label" in scene.frame
+            else "There are no labels. Capture a corpus with a column 'label'."
+        )
+    if not (scene.predicted >= 0).any():
+        missing["predictions"] = "There are no predictions. Capture models with a head for classification."
+    if len(scene.names) < 2:
+        missing["drift"] = "There is one model only; drift is seen beside another."
+    elif not any(scene.as_wide(i) for i in range(len(scene.names)) if i != scene.baseline):
+        missing["drift"] = "No other model is as wide as the baseline; look at the similarity of their layers."
+    if not scene.frame["id"].duplicated().any():
+        missing["translations"] = "No sentence is there in two languages."
+    if scene.n < FEWEST_FOR_UMAP:
+        missing["umap"] = f"UMAP needs at least {FEWEST_FOR_UMAP} sentences; {scene.n} are shown."
+    return missing
+
+
+def _colours(scene: Scene, missing: dict[str, str]) -> list[str]:
+    """What maps can be coloured by, given what is missing."""
+    needs = {
+        "label": "label",
+        "language": "language",
+        "prediction": "predictions",
+        "drift": "drift",
+        "representer": "representers",
+    }
+    return [colour for colour, what in needs.items() if scene.reps and what not in missing]
+
+
+def _of_sample(scene: Scene) -> list[str]:
+    notes = []
+    if scene.n < scene.total:
+        notes.append(
+            f"{scene.n:,} of {scene.total:,} sentences are shown: a sample by sentence id, translations together "
+            f"(seed {scene.seed}). Curves are of all. For more: most={min(scene.total, 20_000)}."
+        )
+    if scene.reps and scene.n and not scene.frame["text"].str.strip().any():
+        notes.append("The Representations hold no texts; sentences are named by their ids.")
+    return notes
+
+
+def _models(scene: Scene) -> tuple[list[dict[str, Any]], list[str]]:
+    """Name, number of layers and what these are of every model, and this in sentences."""
+    models, notes = [], []
+    for i, (name, layers) in enumerate(zip(scene.names, scene.layers, strict=True)):
+        note = "" if layers == list(range(len(layers))) else "layers " + ", ".join(map(str, layers))
+        if scene.reps and "module" in scene.reps[i].coords:
+            note = "layers " + ", ".join(f"{at}: {m}" for at, m in enumerate(scene.reps[i]["module"].values.tolist()))
+        models.append({"name": name, "layers": len(layers), "note": note})
+        if note:
+            notes.append(f"Model {name} counts from 0 what are its {note}.")
+    return models, notes
