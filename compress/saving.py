@@ -16,6 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from probes.errors import InputError
 from probes.files import check_writable
 from probes.models.fingerprint import weights_fingerprint
+from probes.models.formats.extensions import check_allowed, check_kept
 from probes.models.formats.onnx_model import OnnxModel
 from probes.models.formats.packed import PACKED, pack
 from probes.silence import quiet
@@ -67,8 +68,9 @@ def save(
         The folder.
 
     Raises:
-        InputError: the folder exists and is not empty, or cannot be written to; `packed` is asked
-            for weights that transformers quantised.
+        InputError: the folder exists and is not empty, or cannot be written to; the model has not
+            got what its configuration says; `packed` is asked for weights that transformers
+            quantised.
 
     Notes:
         Plain transformers cannot read packed weights; `probes.load_checkpoint` can, and so all here
@@ -89,14 +91,13 @@ def save(
     """
     folder = Path(folder)
     check_new(folder)
-    if packed and isinstance(model, OnnxModel):
-        raise InputError("packed=True leaves out zeros, and an exported model is stored by codes. Save it without")
-    if packed and getattr(model.config, "quantization_config", None) is not None:
-        # What undoes it lies in the metadata of their own file.
-        raise InputError(
-            f"{type(model).__name__}: expected weights that are plain numbers, found quantised ones "
-            "(config.quantization_config). Save it without packed=True"
-        )
+    if isinstance(model, OnnxModel):
+        if packed:
+            raise InputError("packed=True leaves out zeros, and an exported model is stored by codes. Save it without")
+    elif packed:
+        check_allowed(model, "save packed")
+    else:
+        check_kept(model)
     folder.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as scratch:
         partial = Path(scratch) / folder.name

@@ -21,8 +21,7 @@ from compress.saving import record
 from probes.errors import InputError, check_choice, needed
 from probes.models.facts import embedding_rows, positions_of
 from probes.models.fingerprint import plain_parts
-from probes.models.formats.factorized import with_factors
-from probes.models.formats.heads_kept import with_shapes
+from probes.models.formats.extensions import apply_formats, check_allowed, from_pretrained
 from probes.models.formats.onnx_model import METADATA, OnnxModel
 from probes.models.formats.quantized_inputs import apply_quantized_inputs
 from probes.models.formats.shared_layers import unshare
@@ -94,10 +93,9 @@ def deploy(model: PreTrainedModel, backend: str, *, bits: int = 8) -> PreTrained
         "activation_bits": 8 if bits == 8 else None,
         backend: needed(backend, f"backend={backend!r}").__version__,
     }
-    # The backend rounds inputs of its own accord.
     parent, model = model, copy.deepcopy(model).eval()
-    if hasattr(model.config, "quantized_inputs"):
-        del model.config.quantized_inputs
+    if what["activation_bits"] and hasattr(model.config, "quantized_inputs"):
+        del model.config.quantized_inputs  # the backend rounds them of its own accord
         apply_quantized_inputs(model)
     if backend == "torchao":
         quantized = _with_torchao(model, bits)
@@ -115,6 +113,7 @@ def check_deployed(model: PreTrainedModel, backend: str, bits: object) -> None:
     """Raise what `deploy` raises, as far as it can be known without looking at the weights."""
     check_choice("backend", backend, BACKENDS)
     check_plain(model)
+    check_allowed(model, "onnxruntime" if backend == "onnxruntime" else "torchao")
     allowed = (8,) if backend == "onnxruntime" else (4, 8)
     if bits not in allowed:
         raise InputError(
@@ -350,16 +349,18 @@ def _with_torchao(model: PreTrainedModel, bits: int) -> PreTrainedModel:
             granularity=ao.PerGroup(_GROUP),
         )
     kind: Any = type(model)
-    shaped = with_shapes(kind) if getattr(model.config, "heads_kept", None) else kind
-    if getattr(model.config, "factorized", None):
-        shaped = with_factors(shaped)
     with tempfile.TemporaryDirectory() as folder, quiet(), torch.random.fork_rng(devices=[]):
         separate = copy.deepcopy(model)
         unshare(separate)  # transformers itself loads them
         separate.save_pretrained(folder)
-        quantized = shaped.from_pretrained(
-            folder, dtype=torch.float32, use_safetensors=True, quantization_config=transformers.TorchAoConfig(how)
+        quantized = from_pretrained(
+            kind,
+            separate.config,
+            folder,
+            dtype=torch.float32,
+            use_safetensors=True,
+            quantization_config=transformers.TorchAoConfig(how),
         )
-    quantized.__class__ = kind
+    apply_formats(quantized)
     quantized.config.name_or_path = quantized.name_or_path = model.config.name_or_path
     return quantized.to(model.device).eval()

@@ -19,14 +19,10 @@ from transformers import (
 
 from probes.errors import InputError, needed
 from probes.models.facts import check_fit, embedding_rows
-from probes.models.formats.factorized import with_factors
-from probes.models.formats.heads_kept import with_shapes
+from probes.models.formats.extensions import apply_formats, check_loadable, from_pretrained
 from probes.models.formats.onnx_model import FILE as ONNX
 from probes.models.formats.onnx_model import OnnxModel
 from probes.models.formats.packed import PACKED, check_packed, open_safetensors, unpack
-from probes.models.formats.quantized_inputs import apply_quantized_inputs
-from probes.models.formats.shared_layers import apply_sharing
-from probes.models.formats.sparse_embeddings import with_sparse_head
 from probes.silence import quiet
 
 
@@ -73,18 +69,11 @@ def load_checkpoint(
         with quiet(), torch.random.fork_rng(devices=[]):
             torch.default_generator.manual_seed(0)
             kind = _model_class(config, name)
-            factorized, sparse = (getattr(config, k, None) for k in ("factorized", "sparse_embeddings"))
-            # AutoModel takes weights from where its configuration is only, and makes its models itself.
-            if kind is AutoModel and (weights is not None or factorized or sparse):
+            if kind is AutoModel and weights is not None:  # it takes them from where its configuration is only
                 kind = transformers.MODEL_MAPPING[type(config)]
-            # What a configuration of transformers cannot say: how many heads each layer has kept, what is in factors,
-            # that there is a head for sparse representations.
-            shaped = with_shapes(kind) if getattr(config, "heads_kept", None) and kind is not AutoModel else kind
-            if factorized:
-                shaped = with_factors(shaped)
-            if sparse:
-                shaped = with_sparse_head(shaped)
-            model, loaded = shaped.from_pretrained(
+            model, loaded = from_pretrained(
+                kind,
+                config,
                 name if weights is None else None,
                 state_dict=weights,
                 generation_config=None if weights is None else _generation(Path(source)),
@@ -96,16 +85,13 @@ def load_checkpoint(
                 ignore_mismatched_sizes=True,  # they are refused below, by name
                 output_loading_info=True,
             )
-            if shaped is not kind:
-                model.__class__ = kind
             model.name_or_path = model.config.name_or_path = name
     except Exception as error:  # transformers raises OSError, ValueError, KeyError, RuntimeError ... for the same thing
         raise InputError(
             f"{name}: the model could not be loaded ({type(error).__name__}: {_one_line(error)})"
         ) from error
     missing = set(loaded["missing_keys"])
-    _check_loaded(model, loaded | {"missing_keys": missing - apply_sharing(model, missing)}, name)
-    apply_quantized_inputs(model)
+    _check_loaded(model, loaded | {"missing_keys": missing - apply_formats(model, missing)}, name)
     check_fit(embedding_rows(model), tokenizer, name)
     return model.eval(), tokenizer
 
@@ -129,9 +115,7 @@ def check_checkpoint(
         raise InputError(
             f"{name}: the model could not be loaded ({type(error).__name__}: {_one_line(error)})"
         ) from error
-    quantized = getattr(config, "quantization_config", None) or {}
-    if isinstance(quantized, dict) and quantized.get("quant_method") == "torchao":
-        needed("torchao", f"{name}: a model quantised by torchao")
+    check_loadable(config, name)
     _model_class(config, name)
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)

@@ -8,17 +8,19 @@ pruning, quantisation. Which modules are in factors, and of which ranks, is in t
 from __future__ import annotations
 
 import math
+import re
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
 
 import torch
-import transformers
 from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from probes.errors import InputError
+from probes.models.facts import name_of
+from probes.models.formats.format import Format, Verb
 
 
 class LowRankLinear(nn.Module):
@@ -255,20 +257,6 @@ def from_cores(cores: Sequence[torch.Tensor]) -> torch.Tensor:
     return out[0, :, :, 0]
 
 
-def with_factors(kind: Any) -> Any:
-    """Return a class whose models are made with the factors that their configuration names, for `from_pretrained`.
-
-    Notes:
-        Set `model.__class__` back to `kind` after loading: the class is needed while a model is made only.
-    """
-
-    def make(self: PreTrainedModel, config: transformers.PreTrainedConfig, *args: Any, **settings: Any) -> None:
-        kind.__init__(self, config, *args, **settings)
-        apply_factors(self)
-
-    return type(kind.__name__, (kind,), {"__init__": make, "__module__": kind.__module__})
-
-
 def apply_factors(model: PreTrainedModel) -> None:
     """Put factors in place of the modules that a model's configuration names, in place; their weights come after.
 
@@ -366,3 +354,23 @@ def _all_ranks(rows: Sequence[int], columns: Sequence[int], ranks: Sequence[int]
             "columns as rows, and one rank less"
         )
     return (1, *ranks, 1)
+
+
+def _lacks(model: PreTrainedModel) -> str | None:
+    known = dict(model.base_model.named_modules())
+    whole = [name for name in model.config.factorized if not isinstance(known.get(name), FACTORS)]
+    return f"{whole[0]} is whole" if whole else None
+
+
+def _forbidden(model: PreTrainedModel, verb: Verb) -> str | None:
+    in_layers = [name for name in model.config.factorized if re.search(r"\.\d+\.", name)]
+    if verb in ("distill", "narrow") and in_layers:
+        return (
+            f"{name_of(model)}: {len(in_layers)} matrices of its layers are in factors (config.factorized), the first "
+            f"{in_layers[0]}, and students are not made of those. Distil first, then factorise; or give a student=..., "
+            "which may be in factors"
+        )
+    return None
+
+
+FACTORIZED = Format("factorized", "matrices in factors", make=apply_factors, lacks=_lacks, forbids=_forbidden)

@@ -2,27 +2,12 @@
 
 from __future__ import annotations
 
-from typing import Any
-
-import transformers
 from transformers import PreTrainedModel
 
 from probes.errors import InputError
-from probes.models.parts import count_of, family_of, keep_parts, layers_of
-
-
-def with_shapes(kind: Any) -> Any:
-    """Return a class whose models are made with the heads that were kept, so that `from_pretrained` finds shapes fit.
-
-    Notes:
-        Set `model.__class__` back to `kind` after loading: the class is needed while a model is made only.
-    """
-
-    def make(self: PreTrainedModel, config: transformers.PreTrainedConfig, *args: Any, **settings: Any) -> None:
-        kind.__init__(self, config, *args, **settings)
-        apply_shapes(self)
-
-    return type(kind.__name__, (kind,), {"__init__": make, "__module__": kind.__module__})
+from probes.models.facts import name_of
+from probes.models.formats.format import Format, Verb
+from probes.models.parts import FAMILIES, count_of, family_of, head_size_of, keep_parts, layers_of
 
 
 def apply_shapes(model: PreTrainedModel) -> None:
@@ -43,3 +28,25 @@ def apply_shapes(model: PreTrainedModel) -> None:
     for layer, count in zip(layers, kept, strict=True):
         if count_of(layer, family, "heads") != count:
             keep_parts(layer, family, "heads", list(range(count)))
+
+
+def _lacks(model: PreTrainedModel) -> str | None:
+    family = FAMILIES[model.config.model_type]  # also of matrices in factors, or stored by codes
+    there = [
+        int(layer.get_submodule(family["joined"]).in_features) // head_size_of(layer, family)  # type: ignore[arg-type]
+        for layer in layers_of(model, family)
+    ]
+    kept = list(model.config.heads_kept)
+    return None if there == kept else f"says {kept} of each layer where the model has {there}"
+
+
+def _forbidden(model: PreTrainedModel, verb: Verb) -> str | None:
+    if verb == "narrow":
+        return (
+            f"hidden_size: narrower students are made of models with all their heads, and {name_of(model)} has lost "
+            "some (config.heads_kept). Give one as student=..., or leave hidden_size out"
+        )
+    return None
+
+
+HEADS_KEPT = Format("heads_kept", "fewer heads", make=apply_shapes, lacks=_lacks, forbids=_forbidden)

@@ -6,6 +6,7 @@ thing, since rounded ones are weights like any other.
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,6 +14,7 @@ import torch
 from transformers import PreTrainedModel
 
 from probes.errors import InputError
+from probes.models.formats.format import Format
 
 BITS = range(2, 9)
 
@@ -171,3 +173,17 @@ def exact_step(step: torch.Tensor) -> torch.Tensor:
 def _half_up(x: torch.Tensor) -> torch.Tensor:
     # Halves go up whatever their sign: both ends of a range then round in the same direction.
     return (x + 0.5).floor_()
+
+
+def _apply(model: PreTrainedModel, missing: Collection[str] | None) -> Collection[str]:
+    apply_quantized_inputs(model)
+    return ()  # it has no weights
+
+
+def _lacks(model: PreTrainedModel) -> str | None:
+    there = quantized_inputs_of(model)
+    other = [name for name, settings in model.config.quantized_inputs.items() if there.get(name) != settings]
+    return f"those of {other[0]} are rounded otherwise, or not at all" if other else None
+
+
+QUANTIZED_INPUTS = Format("quantized_inputs", "inputs that are rounded", apply=_apply, lacks=_lacks)

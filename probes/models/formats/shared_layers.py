@@ -10,6 +10,7 @@ import torch
 from transformers import PreTrainedModel
 
 from probes.errors import InputError
+from probes.models.formats.format import Format, Verb
 
 
 def apply_sharing(model: PreTrainedModel, missing: Collection[str] | None = None) -> set[str]:
@@ -153,3 +154,29 @@ def _parameters(module: torch.nn.Module | None, name: str, model: PreTrainedMode
             "configuration and weights do not belong together"
         )
     return dict(module.named_parameters(remove_duplicate=False))
+
+
+def _lacks(model: PreTrainedModel) -> str | None:
+    base: Any = model.base_model
+    for target, source in model.config.shared_layers.items():
+        other = _parameters(base.get_submodule(source), source, model)
+        for name, parameter in _parameters(base.get_submodule(target), target, model).items():
+            if parameter is not other.get(name):
+                return f"{target} has a {name} of its own"
+    return None
+
+
+def _forbidden(model: PreTrainedModel, verb: Verb) -> str | None:
+    what = {"prune_heads": "heads", "narrow": "heads", "prune_channels": "channels"}.get(verb)
+    if what is None:
+        return None
+    return (
+        f"{what} are chosen in each layer, and layers of this model share their parameters (config.shared_layers). "
+        f"Prune its {what} first, then fuse it; or take copies apart with "
+        "probes.models.formats.shared_layers.unshare"
+    )
+
+
+SHARED_LAYERS = Format(
+    "shared_layers", "layers that share their parameters", apply=apply_sharing, lacks=_lacks, forbids=_forbidden
+)

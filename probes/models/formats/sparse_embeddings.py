@@ -6,12 +6,12 @@ from typing import Any
 
 import torch
 import torch.nn.functional as F
-import transformers
 from torch import nn
 from transformers import PreTrainedModel
 
 from probes.errors import InputError
 from probes.models.facts import name_of
+from probes.models.formats.format import Format, Verb
 
 
 class SparseHead(nn.Module):
@@ -38,20 +38,6 @@ class SparseHead(nn.Module):
         """Map (text, feature) to (text, sparse feature): not negative, of length 1, or 0 where no feature is active."""
         active = torch.relu(self.linear(pooled.to(self.linear.weight.dtype)))
         return F.normalize(active.to(torch.promote_types(active.dtype, torch.float32)), dim=-1)
-
-
-def with_sparse_head(kind: Any) -> Any:
-    """Return a class whose models are made with the head that their configuration names, for `from_pretrained`.
-
-    Notes:
-        Set `model.__class__` back to `kind` after loading: the class is needed while a model is made only.
-    """
-
-    def make(self: PreTrainedModel, config: transformers.PreTrainedConfig, *args: Any, **settings: Any) -> None:
-        kind.__init__(self, config, *args, **settings)
-        apply_sparse_head(self)
-
-    return type(kind.__name__, (kind,), {"__init__": make, "__module__": kind.__module__})
 
 
 def apply_sparse_head(model: PreTrainedModel) -> None:
@@ -103,3 +89,29 @@ def sparse_head_of(model: Any) -> SparseHead:
         )
     found: SparseHead = head
     return found
+
+
+def _lacks(model: PreTrainedModel) -> str | None:
+    return None if hasattr(model, "sparse_head") else "the model has none (plain transformers leaves it out)"
+
+
+def _forbidden(model: PreTrainedModel, verb: Verb) -> str | None:
+    name = name_of(model)
+    if verb == "sparsify_embeddings":
+        return f"{name} has a sparse head already: give the model that it was made from"
+    if verb == "narrow":
+        return (
+            f"hidden_size: the sparse head of {name} reads states of the width that it has. Make the model narrower "
+            "that it was made from, then call sparsify_embeddings; or leave hidden_size out"
+        )
+    if verb == "onnxruntime":
+        return (
+            f"{name} has a sparse head (config.sparse_embeddings), and an export to ONNX has none. Take "
+            "backend='torchao', which keeps it, or give the model that it was made from"
+        )
+    return None
+
+
+SPARSE_EMBEDDINGS = Format(
+    "sparse_embeddings", "a sparse head", make=apply_sparse_head, lacks=_lacks, forbids=_forbidden
+)

@@ -13,7 +13,7 @@ import probes
 from compress.pruning.drop_layers import drop_layers
 from compress.pruning.structure import prune_channels, prune_heads
 from probes.models.fingerprint import weights_fingerprint
-from probes.models.formats.heads_kept import with_shapes
+from probes.models.formats.extensions import from_pretrained
 from probes.models.parts import FAMILIES
 
 
@@ -41,8 +41,7 @@ def load_pruned(folder):
     """The model alone, as `probes.load_checkpoint` loads it with its tokenizer."""
     config = transformers.AutoConfig.from_pretrained(folder)
     kind = getattr(transformers, config.architectures[0])
-    model = with_shapes(kind).from_pretrained(folder, config=config)
-    model.__class__ = kind
+    model = from_pretrained(kind, config, folder, config=config)
     return model.eval()
 
 

@@ -1,0 +1,125 @@
+"""The list of formats: what a configuration can say of a model beside what plain transformers acts on.
+
+A new key has a file of its own, which ends with its `Format`, and a line in `FORMATS`: `load_checkpoint`, the
+backends, `compress.save` and the checks of the verbs read it here.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Collection
+from typing import Any
+
+from transformers import MODEL_MAPPING, AutoModel, PreTrainedConfig, PreTrainedModel
+
+from probes.errors import InputError
+from probes.models.facts import name_of
+from probes.models.formats.coded import CODED
+from probes.models.formats.factorized import FACTORIZED
+from probes.models.formats.format import Format, Verb
+from probes.models.formats.heads_kept import HEADS_KEPT
+from probes.models.formats.quantized_inputs import QUANTIZED_INPUTS
+from probes.models.formats.shared_layers import SHARED_LAYERS
+from probes.models.formats.sparse_embeddings import SPARSE_EMBEDDINGS
+
+# In the order in which they are made and applied: factors are those of the matrices that pruning has left.
+FORMATS = (HEADS_KEPT, FACTORIZED, SPARSE_EMBEDDINGS, SHARED_LAYERS, QUANTIZED_INPUTS, CODED)
+
+
+def promised(config: Any) -> list[Format]:
+    """Return the formats that a configuration says its model has.
+
+    Example:
+        >>> import probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> model.config.quantized_inputs = {"encoder.layer.0.output.dense": {"bits": 8}}
+        >>> [found.key for found in promised(model.config)]
+        ['quantized_inputs']
+    """
+    return [known for known in FORMATS if known.promised(config)]
+
+
+def check_loadable(config: PreTrainedConfig, name: str) -> None:
+    """Raise `InputError` where a configuration says what cannot be loaded here, before its weights are read."""
+    for found in promised(config):
+        found.check(config, name)
+
+
+def from_pretrained(kind: Any, config: PreTrainedConfig, /, *args: Any, **settings: Any) -> Any:
+    """Load a model as `kind.from_pretrained` does, made with the shapes and modules that its configuration names.
+
+    Args:
+        kind: a class of models, or `AutoModel`.
+        config: the configuration of what is loaded.
+        *args, **settings: of `kind.from_pretrained`.
+
+    Returns:
+        What that returns. What comes after the weights is for `apply_formats`.
+    """
+    makers = [found.make for found in promised(config) if found.make is not None]
+    if not makers:
+        return kind.from_pretrained(*args, **settings)
+    if kind is AutoModel:  # which makes its models itself
+        kind = MODEL_MAPPING[type(config)]
+
+    def make(self: PreTrainedModel, config: PreTrainedConfig, *args: Any, **settings: Any) -> None:
+        kind.__init__(self, config, *args, **settings)
+        for one in makers:
+            one(self)
+
+    shaped: Any = type(kind.__name__, (kind,), {"__init__": make, "__module__": kind.__module__})
+    out = shaped.from_pretrained(*args, **settings)
+    model = out[0] if isinstance(out, tuple) else out
+    model.__class__ = kind  # the other is needed while a model is made only
+    return out
+
+
+def apply_formats(model: PreTrainedModel, missing: Collection[str] | None = None) -> set[str]:
+    """Do what the configuration of a model asks for once its weights are there, in place.
+
+    Args:
+        model: a model of transformers.
+        missing: the names of the weights that its file did not have, where that is known.
+
+    Returns:
+        The names of the weights that were filled.
+    """
+    filled: set[str] = set()
+    for found in promised(model.config):
+        if found.apply is not None:
+            filled |= set(found.apply(model, missing))
+    return filled
+
+
+def check_kept(model: PreTrainedModel) -> None:
+    """Raise `InputError` where a model has not got what its configuration says.
+
+    Example:
+        >>> import probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> model.config.sparse_embeddings = {"features": 512}
+        >>> check_kept(model)
+        Traceback (most recent call last):
+            ...
+        probes.errors.InputError: bundled: its configuration promises a sparse head (config.sparse_embeddings), and ...
+    """
+    for found in promised(model.config):
+        lacking = found.lacks(model)
+        if lacking is not None:
+            raise InputError(
+                f"{name_of(model)}: its configuration promises {found.has} (config.{found.key}), and {lacking}: "
+                "configuration and weights do not belong together. Load it with probes.load_checkpoint"
+            )
+
+
+def check_allowed(model: PreTrainedModel, verb: Verb) -> None:
+    """Raise `InputError` where a format of a model forbids what is to be done with it, or is not whole.
+
+    Args:
+        model: a model of transformers.
+        verb: what is to be done: "compress" for whatever works on its weights, or a verb with rules of its own.
+    """
+    for found in promised(model.config):
+        forbidden = found.forbids(model, verb)
+        if forbidden is not None:
+            raise InputError(forbidden)
+    check_kept(model)

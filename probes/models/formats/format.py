@@ -1,0 +1,57 @@
+"""What a format says of itself: its key of config.json, what is done where a model is loaded, what it forbids."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from transformers import PreTrainedConfig, PreTrainedModel
+
+# What can be forbidden. "compress": whatever works on the weights of a model; "narrow": to distil into fewer features.
+Verb = Literal[
+    "compress",
+    "prune_heads",
+    "prune_channels",
+    "distill",
+    "narrow",
+    "sparsify_embeddings",
+    "onnxruntime",
+    "torchao",
+    "save packed",
+]
+
+
+@dataclass(frozen=True)
+class Format:
+    """A key of a model's configuration that plain transformers reads past, or that other packages act on.
+
+    Attributes:
+        key: in config.json.
+        has: what a model with it has, in words.
+        check: gets the configuration and what the checkpoint is called, before the weights are read; raises
+            `InputError` where such a model cannot be loaded here.
+        make: gets a freshly made model, before the weights: gives it the modules and shapes that they fit.
+        apply: gets the model with its weights, and the names of those that were missing in the file; returns the
+            names of those that it has filled.
+        lacks: what of it a model has not got, in words; None where all of it is there.
+        forbids: gets the model and what is to be done with it: why it cannot be, and what to do; None where it can.
+
+    Example:
+        >>> from transformers import BertConfig
+        >>> heads = Format("heads_kept", "heads that were pruned")
+        >>> heads.promised(BertConfig()), heads.promised(BertConfig(heads_kept=[2, 1]))
+        (False, True)
+    """
+
+    key: str
+    has: str
+    check: Callable[[PreTrainedConfig, str], None] = lambda config, name: None
+    make: Callable[[PreTrainedModel], None] | None = None
+    apply: Callable[[PreTrainedModel, Collection[str] | None], Collection[str]] | None = None
+    lacks: Callable[[PreTrainedModel], str | None] = lambda model: None
+    forbids: Callable[[PreTrainedModel, Verb], str | None] = lambda model, verb: None
+
+    def promised(self, config: Any) -> bool:
+        """Whether a configuration says that its model has it."""
+        return bool(getattr(config, self.key, None))
