@@ -17,6 +17,7 @@ from compress.matrices import block_matrices, distinct
 from compress.saving import pack_weights
 from probes.errors import InputError
 from probes.models.facts import embedding_rows
+from probes.models.formats.coded import is_coded
 from probes.silence import quiet
 from probes.states.running import evaluating
 
@@ -78,8 +79,7 @@ def _counts(model: PreTrainedModel) -> dict[str, float]:
         with quiet():
             model.save_pretrained(folder)
         size = sum(f.stat().st_size for f in Path(folder).iterdir() if f.suffix == ".safetensors")
-        coded = getattr(model.config, "quantization_config", None) is not None  # which are not packed
-        packed = math.nan if coded else pack_weights(Path(folder)).stat().st_size
+        packed = math.nan if is_coded(model) else pack_weights(Path(folder)).stat().st_size
     # Fused attention is not counted everywhere; the plain one does the same operations.
     implementation = model.config._attn_implementation
     model.set_attn_implementation("eager")

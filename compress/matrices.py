@@ -11,6 +11,8 @@ from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
 from probes.errors import InputError
+from probes.models.formats.extensions import check_allowed
+from probes.models.formats.format import Verb
 
 _Value = TypeVar("_Value")
 _BLOCK = re.compile(r"(?:.*?\.)?\d+(?=\.)")
@@ -84,15 +86,11 @@ def distinct(matrices: Mapping[str, torch.nn.Parameter]) -> dict[str, torch.nn.P
     return {name: w for name, w in matrices.items() if first[id(w)] == name}
 
 
-def check_plain(model: PreTrainedModel) -> None:
-    """Raise `InputError` where the weights of a model are codes of another package."""
+def check_plain(model: PreTrainedModel, verb: Verb = "compress") -> None:
+    """Raise `InputError` where a verb cannot work on a model: codes for weights, or a format."""
     if not isinstance(model, PreTrainedModel):
         raise InputError(f"expected a model of transformers, found {type(model).__name__}")
-    if getattr(model.config, "quantization_config", None) is not None:
-        raise InputError(
-            f"{type(model).__name__}: its weights are quantised already (config.quantization_config). Give the model "
-            "that it was made from"
-        )
+    check_allowed(model, verb)
 
 
 def found_by(only: str | None, matrices: Mapping[str, _Value]) -> dict[str, _Value]:

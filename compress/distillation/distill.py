@@ -14,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.distillation.kept_layers import kept_layers
 from compress.distillation.width import INITIALISE, check_width, narrow
-from compress.matrices import block_of, check_plain
+from compress.matrices import check_plain
 from compress.objectives.base import Objective, is_whole
 from compress.objectives.labels import CrossEntropy, SoftLabels
 from compress.objectives.layers import HiddenStates
@@ -139,7 +139,7 @@ def distill(
         if layers is None and hidden_size is None and isinstance(keep, str):
             raise InputError("nothing to make smaller: give layers=..., hidden_size=... or student=...")
         check_choice("initialise", initialise, INITIALISE)
-        _check_layers(model)
+        check_plain(model, "distill")
         if hidden_size is not None:
             check_width(model, hidden_size)
             hidden_size = int(hidden_size)  # what is saved as JSON
@@ -209,14 +209,3 @@ def check_tokens(teacher: PreTrainedModel, student: PreTrainedModel) -> None:
                 f"{what.format(mine)}, the teacher {name_of(teacher)} {what.format(theirs)}. Give two models of one "
                 f"tokenizer{but}"
             )
-
-
-def _check_layers(model: PreTrainedModel) -> None:
-    """Raise `InputError` where the layers of a model are in factors: they are not taken apart."""
-    factors = [name for name in getattr(model.config, "factorized", None) or {} if block_of(name) is not None]
-    if factors:
-        raise InputError(
-            f"{name_of(model)}: {len(factors)} matrices of its layers are in factors (config.factorized), the first "
-            f"{factors[0]}, and students are not made of those. Distil first, then factorise; or give a student=..., "
-            "which may be in factors"
-        )

@@ -10,6 +10,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
+from compress.matrices import check_plain
 from compress.objectives.base import is_whole
 from compress.pruning.structure import prune_channels, prune_heads
 from probes.errors import InputError
@@ -23,16 +24,12 @@ _NARROWED = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert")
 def check_width(model: PreTrainedModel, hidden_size: int) -> None:
     """Raise `InputError` where a narrower student cannot be made of a model."""
     family = family_of(model)
-    if model.config.model_type not in _NARROWED or getattr(model.config, "heads_kept", None):
+    if model.config.model_type not in _NARROWED:
         raise InputError(
-            f"hidden_size: narrower students are made of {', '.join(_NARROWED)} with all their heads, and not of "
-            f"{name_of(model)}. Give one as student=..., or leave hidden_size out"
+            f"hidden_size: narrower students are made of {', '.join(_NARROWED)}, and not of {name_of(model)}. Give one "
+            "as student=..., or leave hidden_size out"
         )
-    if hasattr(model, "sparse_head"):
-        raise InputError(
-            f"hidden_size: the sparse head of {name_of(model)} reads states of the width that it has. Make the model "
-            "narrower that it was made from, then call sparsify_embeddings; or leave hidden_size out"
-        )
+    check_plain(model, "narrow")
     whole, size = model.config.hidden_size, head_size_of(layers_of(model, family)[0], family)
     fits = is_whole(hidden_size) and 0 < hidden_size <= whole and hidden_size % size == 0
     if not fits:

@@ -16,6 +16,7 @@ from compress.factorization.factors import free_matrices, put_factors
 from compress.factorization.low_rank import LowRank
 from compress.factorization.moments import second_moments
 from compress.factorization.tensor_train import TensorTrain
+from compress.matrices import check_plain
 from compress.objectives.base import is_whole
 from compress.saving import record
 from probes.errors import InputError, LayerscopeWarning, check_choice
@@ -152,13 +153,7 @@ def _check_settings(
     calibrate: datasets.Dataset | None,
     tokenizer: PreTrainedTokenizerBase | None,
 ) -> None:
-    if not isinstance(model, PreTrainedModel):
-        raise InputError(f"expected a model of transformers, found {type(model).__name__}")
-    if getattr(model.config, "quantization_config", None) is not None:
-        raise InputError(
-            f"{type(model).__name__}: expected weights that are plain numbers, found quantised ones "
-            "(config.quantization_config). Factorise first, then quantise"
-        )
+    check_plain(model)
     given = [f"{k}={v}" for k, v in (("rank", rank), ("energy", energy), ("budget", budget)) if v is not None]
     if len(given) != 1:
         raise InputError(f"expected exactly one of rank, energy and budget, found {' and '.join(given) or 'none'}")

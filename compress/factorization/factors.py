@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from compress.matrices import block_matrices, found_by
 from probes.errors import InputError
 from probes.models.formats.factorized import (
+    FACTORIZED,
     FACTORS,
     LowRankEmbedding,
     LowRankLinear,
@@ -101,7 +102,7 @@ def put_factors(model: PreTrainedModel, matrices: Mapping[str, Matrix], chosen: 
     """Put factors in place of some matrices of a model, in place."""
     if not chosen:
         return
-    known = dict(getattr(model.config, "factorized", None) or {})
+    known = FACTORIZED.said(model.config) or {}
     model.config.factorized = known | {matrices[key].name: factors.settings for key, factors in chosen.items()}
     apply_factors(model)
     for key, factors in chosen.items():

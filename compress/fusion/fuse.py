@@ -22,6 +22,7 @@ from compress.saving import record
 from compress.training.inside import Training
 from probes.corpus import check_corpus, corpus_fingerprint
 from probes.errors import InputError, check_choice
+from probes.models.formats.shared_layers import shared_of
 from probes.models.parts import family_of
 
 MERGES = ("mean", "mix", "freeze", "drop")
@@ -176,7 +177,7 @@ def _goals(model: PreTrainedModel, unit: str, share: float) -> dict[str, int]:
     """How many tensors of each part are still to go; raise `InputError` where none is."""
     pairs = pairs_of(model, unit)
     parts = parts_of(model, unit)
-    shared: dict[str, str] = getattr(model.config, "shared_layers", None) or {}
+    shared = shared_of(model)
     # 0.29 * 100 is 28.999...
     wanted = {part: math.floor(share * len(parts[part]) + 1e-9) for part in pairs}
     goals = {part: count - sum(module_name(part, i) in shared for i in parts[part]) for part, count in wanted.items()}

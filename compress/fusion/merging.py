@@ -16,7 +16,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from compress.fusion.layer_similarity import layer_similarity
 from compress.fusion.pairs import module_name
 from probes.files import write_whole
-from probes.models.formats.shared_layers import apply_sharing
+from probes.models.formats.shared_layers import apply_sharing, shared_of
 
 
 class Fusing(TrainerCallback):
@@ -70,7 +70,7 @@ class Fusing(TrainerCallback):
         if self.merge == "drop" and self.unit == "layer":
             return
         base: Any = self.model.base_model
-        shared: dict[str, str] = dict(getattr(self.model.config, "shared_layers", None) or {})
+        shared = shared_of(self.model)
         sizes = [1 + sum(source == name for source in shared.values()) for name in (first, second)]
         of_second = sizes[1] / sum(sizes)
         modules = [base.get_submodule(name) for name in (first, second)]
@@ -88,7 +88,7 @@ class Fusing(TrainerCallback):
 
     def _share(self, first: str, second: str) -> None:
         config = self.model.config
-        shared: dict[str, str] = dict(getattr(config, "shared_layers", None) or {})
+        shared = shared_of(self.model)
         # All that shared the second's.
         shared = {t: first if s == second else s for t, s in shared.items()} | {second: first}
         config.shared_layers = dict(sorted(shared.items()))

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from compress.matrices import block_matrices
 from probes.errors import InputError
+from probes.models.formats.shared_layers import shared_of
 
 UNITS = ("matrix", "layer")
 _NUMBERED = re.compile(r"^(.*?\.)(\d+)(\..+)?$")
@@ -27,7 +28,7 @@ def groups_of(model: PreTrainedModel) -> dict[str, list[list[int]]]:
     See also:
         `fuse`.
     """
-    shared: dict[str, str] = getattr(model.config, "shared_layers", None) or {}
+    shared = shared_of(model)
     groups: dict[str, dict[int, list[int]]] = {}
     for target, source in shared.items():
         (part, number), (_, first) = _split(target), _split(source)
@@ -64,7 +65,7 @@ def pairs_of(model: PreTrainedModel, unit: str) -> dict[str, list[tuple[int, int
     if not isinstance(model, PreTrainedModel):
         raise InputError(f"expected a model of transformers, found {type(model).__name__}")
     base: Any = model.base_model
-    shared: dict[str, str] = getattr(model.config, "shared_layers", None) or {}
+    shared = shared_of(model)
     parts = parts_of(model, unit)
     for name in (*shared, *shared.values()):
         if _split(name)[0] not in parts:

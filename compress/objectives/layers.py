@@ -24,7 +24,8 @@ from compress.objectives.base import (
     wide,
 )
 from probes.errors import InputError
-from probes.models.facts import heads_of, size_of
+from probes.models.facts import size_of
+from probes.models.formats.heads_kept import heads_of
 
 # Attention output projections, whose input is what the heads give, side by side: BERT and its kin, DistilBERT, GPT-2,
 # Llama and its kin.

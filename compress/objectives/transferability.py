@@ -36,7 +36,8 @@ from compress.objectives.base import (
 )
 from compress.objectives.domains import DomainHead
 from probes.errors import InputError
-from probes.models.facts import heads_of, size_of
+from probes.models.facts import size_of
+from probes.models.formats.heads_kept import heads_of
 
 
 class _Rows(State):

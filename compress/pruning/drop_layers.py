@@ -17,7 +17,8 @@ from compress.pruning.importance import check_measurable, given_scores
 from compress.pruning.structure import record_removal
 from probes.errors import InputError, check_choice
 from probes.measures.fidelity.similarity import similarity
-from probes.models.formats.quantized_inputs import quantized_inputs_of
+from probes.models.formats.heads_kept import HEADS_KEPT
+from probes.models.formats.quantized_inputs import QUANTIZED_INPUTS, quantized_inputs_of
 from probes.models.formats.shared_layers import renumber_sharing
 from probes.models.parts import family_of, layers_of
 from probes.states.capture import capture
@@ -99,10 +100,10 @@ def _drop(model: PreTrainedModel, gone: Sequence[int]) -> None:
         del layers[number]
     _renumber(model, layers)
     renumber_sharing(model, family["layers"], kept)
-    heads = getattr(model.config, "heads_kept", None)
+    heads = HEADS_KEPT.said(model.config)
     if heads is not None:
         model.config.heads_kept = [heads[i] for i in kept]
-    if getattr(model.config, "quantized_inputs", None):
+    if QUANTIZED_INPUTS.promised(model.config):
         model.config.quantized_inputs = quantized_inputs_of(model)
 
 

@@ -130,14 +130,8 @@ def _prune(
 ) -> PreTrainedModel:
     if not 0 <= share < 1:
         raise InputError(f"share={share}: expected at least 0 and below 1, the share of each layer's {what} that goes")
-    check_plain(model)
+    check_plain(model, "prune_heads" if what == "heads" else "prune_channels")
     family = family_of(model)
-    if getattr(model.config, "shared_layers", None):
-        raise InputError(
-            f"{what} are chosen in each layer, and layers of this model share their parameters (config.shared_layers). "
-            f"Prune its {what} first, then fuse it; or take copies apart with "
-            "probes.models.formats.shared_layers.unshare"
-        )
     layers = layers_of(model, family)
     counts = [count_of(layer, family, what) for layer in layers]
     scores: Sequence[np.ndarray]

@@ -17,7 +17,7 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from compress.rows import collate, training_rows
 from probes.errors import InputError
 from probes.models.facts import body_of
-from probes.models.formats.quantized_inputs import QuantizedInput, apply_quantized_inputs
+from probes.models.formats.quantized_inputs import QUANTIZED_INPUTS, QuantizedInput, apply_quantized_inputs
 from probes.states.running import evaluating
 
 _BATCH = 32
@@ -127,7 +127,7 @@ def round_inputs(
     found: Mapping[str, tuple[float, float]] | None = None,
 ) -> dict[str, QuantizedInput]:
     """Note in the configuration how the inputs of some modules are rounded, and do so."""
-    wanted = {k: v for k, v in (getattr(model.config, "quantized_inputs", None) or {}).items() if k not in names}
+    wanted = {k: v for k, v in (QUANTIZED_INPUTS.said(model.config) or {}).items() if k not in names}
     for name in names if bits is not None else ():
         wanted[name] = {"bits": bits}
         if found is not None:

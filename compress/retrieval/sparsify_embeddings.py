@@ -105,11 +105,9 @@ def sparsify_embeddings(
     See also:
         `sparse_embeddings`, `inverted_index`, `retrieval_cost`.
     """
-    check_plain(model)
+    check_plain(model, "sparsify_embeddings")
     if model.config.is_encoder_decoder:
         raise InputError(f"{type(model).__name__} is an encoder-decoder: expected an encoder or a decoder")
-    if hasattr(model, "sparse_head"):
-        raise InputError(f"{type(model).__name__} has a sparse head already: give the model that it was made from")
     if not is_whole(features) or features < 1:
         raise InputError(f"features={features!r}: expected a whole number of at least 1")
     for name, weight in (("flops", flops), ("l1", l1)):

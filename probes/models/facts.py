@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import inspect
 import warnings
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -132,10 +131,3 @@ def types_tokens(model: PreTrainedModel) -> bool:
 def size_of(model: PreTrainedModel, what: str) -> int:
     """Return a number of the configuration of the model that reads text, as "hidden_size"."""
     return int(getattr(model.config.get_text_config(), what))
-
-
-def heads_of(model: PreTrainedModel) -> list[int]:
-    """Return how many attention heads each block has, also where some were pruned."""
-    kept: Sequence[int] | None = getattr(model.config, "heads_kept", None)
-    whole = [size_of(model, "num_attention_heads")] * size_of(model, "num_hidden_layers")
-    return whole if kept is None else list(kept)

@@ -13,7 +13,7 @@ from probes.models.formats.extensions import FORMATS, check_kept, promised
 from probes.models.formats.onnx_model import OnnxModel
 
 TEXTS = ["a dog sat", "the cat ran", "then he sang", "she sang", "big bird", "red house"]
-CODED, NO_MODEL = r"quantised .*\(config\.quantization_config\)", "expected a model of transformers, found OnnxModel"
+CODED, NO_MODEL = "weights are quantised already", "expected a model of transformers, found OnnxModel"
 STRUCTURE, IN_FACTORS = "expected a plain torch.nn.Linear, found LowRankLinear", "students are not made of those"
 SHARED = "layers of this model share their parameters"
 
@@ -102,7 +102,7 @@ VERBS = {
     "onnxruntime": MAKERS["onnx"],
     "torchao": MAKERS["quantization_config"],
     "product_quantize": lambda m, *_: compress.product_quantize(m, codes=8),
-    "factorize": MAKERS["factorized"],
+    "factorize": lambda m, *_: compress.factorize(m, rank=8),
     "fuse": MAKERS["shared_layers"],
     "distill": lambda m, corpus, _, tokenizer: compress.distill(
         m, layers=1, train=corpus, tokenizer=tokenizer, steps=1, progress=False

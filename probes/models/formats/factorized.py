@@ -279,7 +279,7 @@ def apply_factors(model: PreTrainedModel) -> None:
         >>> type(model.bert.encoder.layer[0].output.dense).__name__
         'LowRankLinear'
     """
-    wanted: dict[str, dict[str, Any]] = getattr(model.config, "factorized", None) or {}
+    wanted: dict[str, dict[str, Any]] = FACTORIZED.said(model.config) or {}
     body = model.base_model
     known = dict(body.named_modules())
     for name, settings in wanted.items():

@@ -52,6 +52,10 @@ class Format:
     lacks: Callable[[PreTrainedModel], str | None] = lambda model: None
     forbids: Callable[[PreTrainedModel, Verb], str | None] = lambda model, verb: None
 
+    def said(self, config: Any) -> Any:
+        """Return what a configuration says of it, None where nothing."""
+        return getattr(config, self.key, None)
+
     def promised(self, config: Any) -> bool:
         """Whether a configuration says that its model has it."""
-        return bool(getattr(config, self.key, None))
+        return bool(self.said(config))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from transformers import PreTrainedModel
 
 from probes.errors import InputError
-from probes.models.facts import name_of
+from probes.models.facts import name_of, size_of
 from probes.models.formats.format import Format, Verb
 from probes.models.parts import FAMILIES, count_of, family_of, head_size_of, keep_parts, layers_of
 
@@ -16,7 +16,7 @@ def apply_shapes(model: PreTrainedModel) -> None:
     `config.heads_kept` has it, one number a layer, where heads were pruned. Which heads these were does not matter any
     more: the weights are loaded after it.
     """
-    kept = getattr(model.config, "heads_kept", None)
+    kept = HEADS_KEPT.said(model.config)
     if kept is None:
         return
     family = family_of(model)
@@ -28,6 +28,20 @@ def apply_shapes(model: PreTrainedModel) -> None:
     for layer, count in zip(layers, kept, strict=True):
         if count_of(layer, family, "heads") != count:
             keep_parts(layer, family, "heads", list(range(count)))
+
+
+def heads_of(model: PreTrainedModel) -> list[int]:
+    """Return how many attention heads each block has, also where some were pruned.
+
+    Example:
+        >>> import compress, probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> heads_of(compress.prune_heads(model, 0.5))
+        [2, 2, 2, 2, 2, 2]
+    """
+    kept = HEADS_KEPT.said(model.config)
+    whole = [size_of(model, "num_attention_heads")] * size_of(model, "num_hidden_layers")
+    return whole if kept is None else list(kept)
 
 
 def _lacks(model: PreTrainedModel) -> str | None:

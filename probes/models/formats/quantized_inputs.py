@@ -43,7 +43,7 @@ def apply_quantized_inputs(model: PreTrainedModel) -> dict[str, QuantizedInput]:
         >>> list(apply_quantized_inputs(model))
         ['encoder.layer.0.output.dense']
     """
-    wanted: dict[str, dict[str, Any]] = getattr(model.config, "quantized_inputs", None) or {}
+    wanted: dict[str, dict[str, Any]] = QUANTIZED_INPUTS.said(model.config) or {}
     known = dict(model.base_model.named_modules())
     for name in wanted:
         if name not in known:

@@ -44,7 +44,7 @@ def apply_sharing(model: PreTrainedModel, missing: Collection[str] | None = None
         >>> layers[1].output.dense.weight is layers[0].output.dense.weight
         True
     """
-    shared: dict[str, str] = getattr(model.config, "shared_layers", None) or {}
+    shared = shared_of(model)
     base: Any = model.base_model
     known = dict(base.named_modules())
     own = {name: _parameters(known.get(name), name, model) for name in {*shared, *shared.values()}}
@@ -96,7 +96,7 @@ def renumber_sharing(model: PreTrainedModel, layers: str, kept: Sequence[int]) -
         >>> model.config.shared_layers
         {'encoder.layer.3': 'encoder.layer.2'}
     """
-    shared: dict[str, str] = getattr(model.config, "shared_layers", None) or {}
+    shared = shared_of(model)
     if not shared:
         return
     place = {number: i for i, number in enumerate(kept)}
@@ -118,6 +118,17 @@ def renumber_sharing(model: PreTrainedModel, layers: str, kept: Sequence[int]) -
             out[name] = names[0]
     model.config.shared_layers = dict(sorted(out.items()))
     apply_sharing(model)
+
+
+def shared_of(model: PreTrainedModel) -> dict[str, str]:
+    """Return for each module that has no parameters of its own the one whose it takes, by their names.
+
+    Example:
+        >>> import probes
+        >>> shared_of(probes.load_checkpoint("bundled")[0])
+        {}
+    """
+    return dict(SHARED_LAYERS.said(model.config) or {})
 
 
 def unshare(model: PreTrainedModel) -> None:
@@ -158,7 +169,7 @@ def _parameters(module: torch.nn.Module | None, name: str, model: PreTrainedMode
 
 def _lacks(model: PreTrainedModel) -> str | None:
     base: Any = model.base_model
-    for target, source in model.config.shared_layers.items():
+    for target, source in shared_of(model).items():
         other = _parameters(base.get_submodule(source), source, model)
         for name, parameter in _parameters(base.get_submodule(target), target, model).items():
             if parameter is not other.get(name):
@@ -167,7 +178,7 @@ def _lacks(model: PreTrainedModel) -> str | None:
 
 
 def _forbidden(model: PreTrainedModel, verb: Verb) -> str | None:
-    what = {"prune_heads": "heads", "narrow": "heads", "prune_channels": "channels"}.get(verb)
+    what = {"prune_heads": "heads", "prune_channels": "channels"}.get(verb)
     if what is None:
         return None
     return (

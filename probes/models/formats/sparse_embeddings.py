@@ -59,7 +59,7 @@ def apply_sparse_head(model: PreTrainedModel) -> None:
         >>> model.sparse_head.linear
         Linear(in_features=128, out_features=512, bias=True)
     """
-    wanted = getattr(model.config, "sparse_embeddings", None)
+    wanted = SPARSE_EMBEDDINGS.said(model.config)
     if wanted is None:
         return
     features = wanted.get("features") if isinstance(wanted, dict) else None
