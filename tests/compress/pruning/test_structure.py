@@ -218,11 +218,3 @@ def test_a_linear_map_of_another_kind_is_refused():
         probes.InputError, match=r"layer 1, output.dense: expected a plain torch.nn.Linear, found Identity"
     ):
         prune_heads(model, 0.5)
-
-
-def test_heads_kept_of_another_model_are_refused(tmp_path):
-    pruned = prune_heads(make("bert"), 0.5)
-    pruned.config.heads_kept = [2, 2]
-    pruned.save_pretrained(tmp_path)
-    with pytest.raises(probes.InputError, match=r"config.heads_kept has 2 numbers and the model 3 layers"):
-        load_pruned(tmp_path)
