@@ -15,19 +15,19 @@ from compress.objectives.base import is_whole
 from compress.pruning.structure import prune_channels, prune_heads
 from probes.errors import InputError
 from probes.models.facts import name_of
-from probes.models.parts import FAMILIES, family_of, head_size_of, layers_of
+from probes.models.parts import STRUCTURED, family_of, head_size_of, layers_of
 
 INITIALISE = ("truncate", "svd")
-_NARROWED = ("bert", "roberta", "xlm-roberta", "camembert", "distilbert")
 
 
 def check_width(model: PreTrainedModel, hidden_size: int) -> None:
     """Raise `InputError` where a narrower student cannot be made of a model."""
     family = family_of(model)
-    if model.config.model_type not in _NARROWED:
+    if not family.one_width:
+        known = ", ".join(kind for kind, row in STRUCTURED.items() if row.one_width)
         raise InputError(
-            f"hidden_size: narrower students are made of {', '.join(_NARROWED)}, and not of {name_of(model)}. Give one "
-            "as student=..., or leave hidden_size out"
+            f"hidden_size: narrower students are made of {known}, and not of {name_of(model)}, whose embeddings have a "
+            "width of their own. Give one as student=..., or leave hidden_size out"
         )
     check_plain(model, "narrow")
     whole, size = model.config.hidden_size, head_size_of(layers_of(model, family)[0], family)
@@ -52,15 +52,15 @@ def _rules(model: PreTrainedModel) -> tuple[dict[str, tuple[str | None, ...]], l
 
     "stream": what all layers read from and write to; "pooled": what the last linear map reads.
     """
-    family = FAMILIES[model.config.model_type]
-    reads = [*family["projections"], family["inner"]]
-    writes = [family["joined"], family["outer"]]
-    norms = r"(LayerNorm|sa_layer_norm|output_layer_norm)"
+    family = STRUCTURED[model.config.model_type]
+    reads = [*family.projections, family.inner]
+    writes = [family.joined, family.outer]
+    norms = "|".join({"LayerNorm", *(name.rpartition(".")[2] for name in family.norms)})  # the first of embeddings
     pooled = r"(pooler\.dense|pre_classifier|classifier\.dense)"
-    layer = re.escape(family["layers"]) + r"\.\d+\."
+    layer = re.escape(family.blocks) + r"\.\d+\."
     known: list[tuple[str, tuple[str | None, ...]]] = [
         (r"embeddings\.\w+_embeddings\.weight", (None, "stream")),
-        (rf"(.*\.)?{norms}\.(weight|bias)", ("stream",)),
+        (rf"(.*\.)?({norms})\.(weight|bias)", ("stream",)),
         *((rf"{layer}{re.escape(name)}\.weight", (None, "stream")) for name in reads),
         *((rf"{layer}{re.escape(name)}\.bias", (None,)) for name in reads),
         *((rf"{layer}{re.escape(name)}\.weight", ("stream", None)) for name in writes),

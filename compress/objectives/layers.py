@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -26,10 +25,10 @@ from compress.objectives.base import (
 from probes.errors import InputError
 from probes.models.facts import size_of
 from probes.models.formats.heads_kept import heads_of
+from probes.models.parts import attention_outputs
 
 # Attention output projections, whose input is what the heads give, side by side: BERT and its kin, DistilBERT, GPT-2,
 # Llama and its kin.
-_PROJECTION = re.compile(r"\.(attention\.output\.dense|attention\.out_lin|attn\.c_proj|self_attn\.o_proj)$")
 
 
 @dataclass(frozen=True)
@@ -275,7 +274,7 @@ def watching_attention(model: PreTrainedModel) -> Iterator[list[torch.Tensor]]:
 
 def _projections(model: PreTrainedModel) -> list[torch.nn.Module]:
     """Return the attention output projection of each block."""
-    found = [module for name, module in model.named_modules() if _PROJECTION.search(name)]
+    found = attention_outputs(model)
     blocks = size_of(model, "num_hidden_layers")
     if len(found) != blocks or model.config.is_encoder_decoder:
         raise InputError(

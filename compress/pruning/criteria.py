@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from compress.matrices import is_transposed
 from compress.rows import collate, training_rows
 from probes.errors import InputError, check_choice
+from probes.models.parts import read_next
 from probes.states.running import evaluating
 
 # What each compares: the weights of one matrix, of all matrices together, or of one output unit.
@@ -28,16 +29,6 @@ SCOPES = {
 NEED_TEXT = {"gradient", "wanda"}
 _BATCH = 32
 _LITTLE = 4_000_000  # weights
-# A matrix and the one that reads what it writes, by the last part of their names: value and the output of attention,
-# the two of feed-forward.
-_FOLLOWS = (
-    ("attention.self.value", "attention.output.dense"),
-    ("intermediate.dense", "output.dense"),  # of one block, since what comes before is the same
-    ("attention.v_lin", "attention.out_lin"),
-    ("ffn.lin1", "ffn.lin2"),
-    ("self_attn.v_proj", "self_attn.o_proj"),
-    ("mlp.up_proj", "mlp.down_proj"),
-)
 
 
 def check_criterion(criterion: str, scope: str | None) -> str:
@@ -228,7 +219,7 @@ def _lookahead(
     model: PreTrainedModel, matrices: Mapping[str, torch.nn.Parameter], sizes: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     out = {name: size.clone() for name, size in sizes.items()}
-    for before, after in _FOLLOWS:
+    for before, after in read_next():
         for name in matrices:
             if not name.endswith(f".{before}.weight"):
                 continue

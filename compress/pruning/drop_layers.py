@@ -99,7 +99,7 @@ def _drop(model: PreTrainedModel, gone: Sequence[int]) -> None:
     for number in sorted(gone, reverse=True):
         del layers[number]
     _renumber(model, layers)
-    renumber_sharing(model, family["layers"], kept)
+    renumber_sharing(model, family.blocks, kept)
     heads = HEADS_KEPT.said(model.config)
     if heads is not None:
         model.config.heads_kept = [heads[i] for i in kept]

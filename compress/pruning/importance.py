@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import partial
-from typing import Any
 
 import datasets
 import numpy as np
@@ -15,7 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from probes.corpus import check_corpus
 from probes.errors import InputError
 from probes.models.facts import check_fit, classifies, embedding_rows, name_of
-from probes.models.parts import ends_of, layers_of
+from probes.models.parts import Parts, ends_of, layers_of
 from probes.states.running import evaluating
 from probes.states.tokens import batches_of
 
@@ -33,7 +32,7 @@ def given_scores(values: npt.ArrayLike, shape: tuple[int, ...], named: str) -> n
     return scores
 
 
-def magnitude_scores(layer: nn.Module, family: dict[str, Any], what: str) -> np.ndarray:
+def magnitude_scores(layer: nn.Module, family: Parts, what: str) -> np.ndarray:
     """Frobenius norm of what each head or channel writes with times what it reads with."""
     read, write, size = ends_of(layer, family, what)
     into = read.weight.detach().double()
@@ -48,7 +47,7 @@ def magnitude_scores(layer: nn.Module, family: dict[str, Any], what: str) -> np.
 
 def taylor_scores(
     model: PreTrainedModel,
-    family: dict[str, Any],
+    family: Parts,
     what: str,
     counts: list[int],
     corpus: datasets.Dataset | None,

@@ -162,7 +162,7 @@ def _prune(
     if what == "heads":
         pruned.config.heads_kept = sizes
     else:
-        setattr(pruned.config, family["channels"], sizes[0])
+        setattr(pruned.config, family.channels, sizes[0])
     settings: dict[str, Any] = {"share": share, "kept": kept if what == "heads" else [_ranges(k) for k in kept]}
     if importance == "random":
         settings["seed"] = seed

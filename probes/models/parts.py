@@ -1,8 +1,15 @@
-"""Where the parts of a layer are: one table of architectures, and what is read from it."""
+"""Where the parts of a model are: one table of architectures, and what is read from it.
+
+To add an architecture, write a row below: a `Parts` with names as `named_modules()` has them (the list of blocks from
+`model.base_model`, all else from a block), and in `types` the `model_type` of its configurations. Leave out what it has
+not got. Pruning of heads and channels, dropping layers and making students need `projections`, `head_size` and
+`channels`; single weights are pruned, quantised, factorised and fused without a row. The tests run over all rows: give
+tests/probes/models/test_parts.py the sizes of a tiny model, and tests/structured.py one with a head.
+"""
 
 from __future__ import annotations
 
-from typing import Any
+from dataclasses import dataclass, replace
 
 import torch
 from torch import nn
@@ -10,42 +17,110 @@ from transformers import PreTrainedModel
 
 from probes.errors import InputError
 
-# Where the parts of a layer are, from the layer: query, key, value, what they are joined by, and the feed-forward pair.
-BERT = {
-    "layers": "encoder.layer",
-    "attention": "attention.self",
-    "projections": ("attention.self.query", "attention.self.key", "attention.self.value"),
-    "joined": "attention.output.dense",
-    "inner": "intermediate.dense",
-    "outer": "output.dense",
-    "channels": "intermediate_size",
-}
-DISTILBERT = {
-    "layers": "transformer.layer",
-    "attention": "attention",
-    "projections": ("attention.q_lin", "attention.k_lin", "attention.v_lin"),
-    "joined": "attention.out_lin",
-    "inner": "ffn.lin1",
-    "outer": "ffn.lin2",
-    "channels": "hidden_dim",
-}
-FAMILIES: dict[str, dict[str, Any]] = {
-    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "electra"), BERT),
-    "distilbert": DISTILBERT,
-}
+
+@dataclass(frozen=True)
+class Parts:
+    """Where the parts of an architecture are.
+
+    Attributes:
+        types: the `model_type` of each configuration that has them.
+        blocks: the list of blocks, from `model.base_model`; all other names are from a block.
+        attention: the module that computes it.
+        projections: query, key and value.
+        fused: the one map that makes all three, where they are not apart.
+        joined: what joins the heads.
+        inner, outer: the feed-forward pair; `gate` multiplies what the inner one gives.
+        norms: of the attention and of the feed-forward.
+        channels: the key of the configuration that counts what `inner` gives.
+        head_size: the attribute of `attention` that says how many features a head has.
+        counts: its attributes that count heads, and those that count their features.
+        one_width: whether embeddings are as wide as the blocks.
+    """
+
+    types: tuple[str, ...]
+    blocks: str
+    attention: str
+    joined: str
+    inner: str
+    outer: str
+    norms: tuple[str, str]
+    projections: tuple[str, ...] = ()
+    fused: str = ""
+    gate: str = ""
+    channels: str = ""
+    head_size: str = ""
+    counts: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
+    one_width: bool = True
+
+    @property
+    def is_structured(self) -> bool:
+        """Whether all that structured pruning needs is known."""
+        return bool(self.projections and self.head_size and self.channels)
 
 
-def family_of(model: PreTrainedModel) -> dict[str, Any]:
-    """Return where the parts of a model are; raise `InputError` where that is not known."""
+BERT = Parts(
+    types=("bert", "roberta", "xlm-roberta", "camembert"),
+    blocks="encoder.layer",
+    attention="attention.self",
+    projections=("attention.self.query", "attention.self.key", "attention.self.value"),
+    joined="attention.output.dense",
+    inner="intermediate.dense",
+    outer="output.dense",
+    norms=("attention.output.LayerNorm", "output.LayerNorm"),
+    channels="intermediate_size",
+    head_size="attention_head_size",
+    counts=(("num_attention_heads",), ("all_head_size",)),
+)
+DISTILBERT = Parts(
+    types=("distilbert",),
+    blocks="transformer.layer",
+    attention="attention",
+    projections=("attention.q_lin", "attention.k_lin", "attention.v_lin"),
+    joined="attention.out_lin",
+    inner="ffn.lin1",
+    outer="ffn.lin2",
+    norms=("sa_layer_norm", "output_layer_norm"),
+    channels="hidden_dim",
+    head_size="attention_head_size",
+    counts=(("n_heads",), ()),
+)
+GPT2 = Parts(
+    types=("gpt2",),
+    blocks="h",
+    attention="attn",
+    fused="attn.c_attn",
+    joined="attn.c_proj",
+    inner="mlp.c_fc",
+    outer="mlp.c_proj",
+    norms=("ln_1", "ln_2"),
+)
+LLAMA = Parts(
+    types=("llama", "mistral", "qwen2"),
+    blocks="layers",
+    attention="self_attn",
+    projections=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
+    joined="self_attn.o_proj",
+    inner="mlp.up_proj",
+    gate="mlp.gate_proj",
+    outer="mlp.down_proj",
+    norms=("input_layernorm", "post_attention_layernorm"),
+)
+ROWS = (BERT, replace(BERT, types=("electra",), one_width=False), DISTILBERT, GPT2, LLAMA)
+FAMILIES: dict[str, Parts] = {kind: row for row in ROWS for kind in row.types}
+STRUCTURED: dict[str, Parts] = {kind: row for kind, row in FAMILIES.items() if row.is_structured}
+
+
+def family_of(model: PreTrainedModel) -> Parts:
+    """Return where the parts of a model are; raise `InputError` where what structured pruning needs is not known."""
     if not isinstance(model, PreTrainedModel):
         raise InputError(f"expected a model of transformers, found {type(model).__name__}")
-    family = FAMILIES.get(model.config.model_type)
+    family = STRUCTURED.get(model.config.model_type)
     if family is None:
         raise InputError(
-            f"{type(model).__name__}: structured pruning knows the architectures {', '.join(FAMILIES)}, and not "
+            f"{type(model).__name__}: structured pruning knows the architectures {', '.join(STRUCTURED)}, and not "
             f"{model.config.model_type!r}. Use compress.prune, which removes single weights, in its place"
         )
-    parts = (*family["projections"], family["joined"], family["inner"], family["outer"])
+    parts = (*family.projections, family.joined, family.inner, family.outer)
     for number, layer in enumerate(layers_of(model, family)):
         for part in parts:
             if type(layer.get_submodule(part)) is not nn.Linear:
@@ -56,9 +131,36 @@ def family_of(model: PreTrainedModel) -> dict[str, Any]:
     return family
 
 
-def layers_of(model: PreTrainedModel, family: dict[str, Any]) -> nn.ModuleList:
+def attention_outputs(model: PreTrainedModel) -> list[nn.Module]:
+    """Return what joins the heads of each block, of any model whose blocks name it as a row of the table does.
+
+    Example:
+        >>> import probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> len(attention_outputs(model))
+        6
+    """
+    names = tuple(f".{row.joined}" for row in ROWS)
+    return [module for name, module in model.named_modules() if name.endswith(names)]
+
+
+def read_next() -> list[tuple[str, str]]:
+    """Return the names of maps in a block, each with the one that reads, unit by unit, what it gives.
+
+    These are value and what joins the heads, and the feed-forward pair, of the rows whose maps are apart.
+
+    Example:
+        >>> read_next()[0]
+        ('attention.self.value', 'attention.output.dense')
+    """
+    apart = [row for row in ROWS if not row.fused]
+    pairs = [((row.projections[2], row.joined), (row.inner, row.outer)) for row in apart]
+    return list(dict.fromkeys(pair for both in pairs for pair in both))
+
+
+def layers_of(model: PreTrainedModel, family: Parts) -> nn.ModuleList:
     """Return the layers of a model."""
-    layers = model.base_model.get_submodule(family["layers"])
+    layers = model.base_model.get_submodule(family.blocks)
     assert isinstance(layers, nn.ModuleList)
     return layers
 
@@ -70,45 +172,41 @@ def linear_of(layer: nn.Module, name: str) -> nn.Linear:
     return linear
 
 
-def head_size_of(layer: nn.Module, family: dict[str, Any]) -> int:
+def head_size_of(layer: nn.Module, family: Parts) -> int:
     """Return how many features a head of a layer has."""
-    size = layer.get_submodule(family["attention"]).attention_head_size
+    size = getattr(layer.get_submodule(family.attention), family.head_size)
     assert isinstance(size, int)
     return size
 
 
-def ends_of(layer: nn.Module, family: dict[str, Any], what: str) -> tuple[nn.Linear, nn.Linear, int]:
+def ends_of(layer: nn.Module, family: Parts, what: str) -> tuple[nn.Linear, nn.Linear, int]:
     """Return the map that heads or channels are read with, the one that writes them, and the features of each."""
     if what == "heads":
         return (
-            linear_of(layer, family["projections"][2]),
-            linear_of(layer, family["joined"]),
+            linear_of(layer, family.projections[2]),
+            linear_of(layer, family.joined),
             head_size_of(layer, family),
         )
-    return linear_of(layer, family["inner"]), linear_of(layer, family["outer"]), 1
+    return linear_of(layer, family.inner), linear_of(layer, family.outer), 1
 
 
-def count_of(layer: nn.Module, family: dict[str, Any], what: str) -> int:
+def count_of(layer: nn.Module, family: Parts, what: str) -> int:
     """Return how many heads or channels a layer has."""
     _, write, size = ends_of(layer, family, what)
     return write.in_features // size
 
 
-def keep_parts(layer: nn.Module, family: dict[str, Any], what: str, numbers: list[int]) -> None:
+def keep_parts(layer: nn.Module, family: Parts, what: str, numbers: list[int]) -> None:
     """Keep the heads or channels of these numbers in a layer, in place."""
     read, write, size = ends_of(layer, family, what)
     features = (torch.tensor(numbers)[:, None] * size + torch.arange(size)).flatten()
-    for linear in [linear_of(layer, name) for name in family["projections"]] if what == "heads" else [read]:
+    for linear in [linear_of(layer, name) for name in family.projections] if what == "heads" else [read]:
         _slice(linear, 0, features)
     _slice(write, 1, features)
     if what == "heads":
-        attention = layer.get_submodule(family["attention"])
-        for name, value in {
-            "num_attention_heads": len(numbers),
-            "n_heads": len(numbers),
-            "all_head_size": len(features),
-        }.items():
-            if hasattr(attention, name):
+        attention = layer.get_submodule(family.attention)
+        for names, value in zip(family.counts, (len(numbers), len(features)), strict=True):
+            for name in names:
                 setattr(attention, name, value)
 
 

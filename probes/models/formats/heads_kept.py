@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 from probes.errors import InputError
 from probes.models.facts import name_of, size_of
 from probes.models.formats.format import Format, Verb
-from probes.models.parts import FAMILIES, count_of, family_of, head_size_of, keep_parts, layers_of
+from probes.models.parts import STRUCTURED, count_of, family_of, head_size_of, keep_parts, layers_of
 
 
 def apply_shapes(model: PreTrainedModel) -> None:
@@ -45,9 +45,9 @@ def heads_of(model: PreTrainedModel) -> list[int]:
 
 
 def _lacks(model: PreTrainedModel) -> str | None:
-    family = FAMILIES[model.config.model_type]  # also of matrices in factors, or stored by codes
+    family = STRUCTURED[model.config.model_type]  # also of matrices in factors, or stored by codes
     there = [
-        int(layer.get_submodule(family["joined"]).in_features) // head_size_of(layer, family)  # type: ignore[arg-type]
+        int(layer.get_submodule(family.joined).in_features) // head_size_of(layer, family)  # type: ignore[arg-type]
         for layer in layers_of(model, family)
     ]
     kept = list(model.config.heads_kept)

@@ -14,7 +14,7 @@ from compress.distillation.distill import distill
 from compress.objectives.labels import CrossEntropy, SoftLabels
 from compress.objectives.layers import HiddenStates
 from probes.models.fingerprint import weights_fingerprint
-from probes.models.parts import FAMILIES
+from probes.models.parts import STRUCTURED
 
 QUIET = {"progress": False, "batch_size": 8, "learning_rate": 1e-3}
 WORDS = {"x": "red dog ran on mat", "y": "small bird sang under tree", "z": "big cat sat over house"}
@@ -29,7 +29,7 @@ def same(a, b):
 
 
 def blocks(model):
-    return model.base_model.get_submodule(FAMILIES[model.config.model_type]["layers"])
+    return model.base_model.get_submodule(STRUCTURED[model.config.model_type].blocks)
 
 
 def test_making_a_student_draws_no_random_numbers_and_keeps_type_and_mode():

@@ -10,7 +10,7 @@ from students import KINDS, build, logits
 from compress.distillation.distill import distill
 from compress.distillation.kept_layers import runs_of
 from compress.distillation.match_layers import in_order
-from probes.models.parts import FAMILIES
+from probes.models.parts import STRUCTURED
 
 WORDS = {"x": "red dog ran on mat", "y": "small bird sang under tree", "z": "big cat sat over house"}
 
@@ -24,7 +24,7 @@ def same(a, b):
 
 
 def blocks(model):
-    return model.base_model.get_submodule(FAMILIES[model.config.model_type]["layers"])
+    return model.base_model.get_submodule(STRUCTURED[model.config.model_type].blocks)
 
 
 @pytest.mark.parametrize("family", KINDS)

@@ -12,7 +12,7 @@ import probes
 from compress.pruning.drop_layers import drop_layers
 from compress.pruning.structure import prune_heads
 from probes.models.fingerprint import weights_fingerprint
-from probes.models.parts import FAMILIES
+from probes.models.parts import STRUCTURED
 
 
 def inputs():
@@ -32,7 +32,7 @@ def close(one, other, tolerance=1e-5):
     return torch.allclose(outputs(one), outputs(other), rtol=0, atol=tolerance)
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", STRUCTURED)
 def test_dropped_layers_are_the_remaining_ones_run_by_hand(family, tmp_path):
     model = make(family, layers=4)
     before = weights_fingerprint(model)

@@ -10,7 +10,7 @@ from structured import make, parts
 import probes
 from compress.pruning.structure import prune_channels, prune_heads
 from probes.models.fingerprint import weights_fingerprint
-from probes.models.parts import FAMILIES
+from probes.models.parts import STRUCTURED
 
 
 def inputs():
@@ -88,7 +88,7 @@ def test_taylor_is_the_finite_difference_text_by_text(family, what, size, texts)
     corpus, tokenizer = texts["corpus"].select(range(7)), texts["tokenizer"]
     states = {k: v.clone() for k, v in model.state_dict().items()}
     counts = [{"heads": 4, "channels": 20}[what]] * 3
-    found = taylor_scores(model, FAMILIES[family], what, counts, corpus, tokenizer)
+    found = taylor_scores(model, STRUCTURED[family], what, counts, corpus, tokenizer)
     assert all(torch.equal(v, states[k]) for k, v in model.state_dict().items())
     assert model.training
     assert all(p.grad is None for p in model.parameters())

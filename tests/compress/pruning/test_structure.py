@@ -14,7 +14,7 @@ from compress.pruning.drop_layers import drop_layers
 from compress.pruning.structure import prune_channels, prune_heads
 from probes.models.fingerprint import weights_fingerprint
 from probes.models.formats.extensions import from_pretrained
-from probes.models.parts import FAMILIES
+from probes.models.parts import STRUCTURED
 
 
 def inputs():
@@ -57,7 +57,7 @@ def test_a_checkpoint_without_some_heads_and_channels_is_loaded_and_captured_as_
     assert one.sizes["layer"] == 3
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", STRUCTURED)
 @pytest.mark.parametrize(
     ("prune", "what", "size", "left"), [(prune_heads, "heads", 3, 2), (prune_channels, "channels", 1, 10)]
 )
@@ -98,7 +98,7 @@ def test_the_pruned_model_is_the_parent_with_the_removed_parts_silenced(family, 
             type(model).from_pretrained(tmp_path / "saved")
 
 
-@pytest.mark.parametrize("family", FAMILIES)
+@pytest.mark.parametrize("family", STRUCTURED)
 def test_all_three_follow_each_other_in_any_order_and_are_captured_and_saved(family, texts, tmp_path):
     model = make(family)
     probes.capture(model, **texts, progress=False)  # transformers hangs its hooks on the layers that it sees first

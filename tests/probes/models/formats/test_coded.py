@@ -22,9 +22,7 @@ def test_a_package_that_is_missing_is_named_before_weights_are_read(tiny_models,
     config.quantization_config = {"quant_method": "torchao"}
     check_installed(config, "m")
     monkeypatch.setitem(sys.modules, "torchao", None)
-    with pytest.raises(
-        probes.errors.DependencyError, match="m: a model quantised by torchao needs the pack"
-    ):
+    with pytest.raises(probes.errors.DependencyError, match="m: a model quantised by torchao needs the pack"):
         check_installed(config, "m")
     config.quantization_config = {"quant_method": "other"}  # which transformers says itself
     check_installed(config, "m")
