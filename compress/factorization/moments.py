@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from functools import partial
 
 import datasets
 import torch
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.factorization.factors import Matrix
+from compress.inputs import check_reached, walk
 from probes.corpus import check_corpus
 from probes.errors import InputError
 from probes.models.facts import body_of, check_fit, embedding_rows, name_of
-from probes.states.running import evaluating
 from probes.states.tokens import batches_of
 
 
@@ -34,34 +32,19 @@ def second_moments(
     where, batches = batches_of(model, tokenizer, corpus, name)
     sums: dict[str, torch.Tensor] = {}
     counts: dict[str, int] = {}
-    mask = torch.empty(0)
 
-    def see(key: str, _module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-        x = inputs[0].detach()
+    def see(key: str, x: torch.Tensor) -> None:
         if matrices[key].embedding:
-            x = x[mask] if x.shape == mask.shape else x.flatten()
             found = torch.bincount(x, minlength=len(matrices[key].values)).double()
         else:
-            x = (x[mask] if x.shape[:-1] == mask.shape else x.flatten(0, -2)).double()
+            x = x.double()
             found = x.T @ x
         sums[key] = sums[key] + found if key in sums else found
         counts[key] = counts.get(key, 0) + len(x)
 
-    handles = [matrix.module.register_forward_pre_hook(partial(see, key)) for key, matrix in matrices.items()]
-    try:
-        with evaluating(model, where), torch.inference_mode():
-            for _, batch in batches():
-                mask = batch["attention_mask"].bool()
-                body_of(model)(**batch)
-    finally:
-        for handle in handles:
-            handle.remove()
-    unseen = [key for key in matrices if key not in sums]
-    if unseen:
-        raise InputError(
-            f"calibrate: no text reaches {unseen[0]!r} and {len(unseen) - 1} more, as of a decoder whose encoder alone "
-            "is run. Choose the others with only="
-        )
+    modules = {key: matrix.module for key, matrix in matrices.items()}
+    walk(model, body_of(model), modules, (batch for _, batch in batches()), see, device=where)
+    check_reached(matrices, sums, "Choose the others with only=")
     for key, found in sums.items():
         if not torch.isfinite(found).all():
             raise InputError(

@@ -26,6 +26,7 @@ from probes.errors import InputError
 from probes.models.facts import size_of
 from probes.models.formats.heads_kept import heads_of
 from probes.models.parts import attention_outputs
+from probes.states.running import removed
 
 # Attention output projections, whose input is what the heads give, side by side: BERT and its kin, DistilBERT, GPT-2,
 # Llama and its kin.
@@ -262,14 +263,8 @@ def watching_attention(model: PreTrainedModel) -> Iterator[list[torch.Tensor]]:
         (6, torch.Size([1, 3, 128]))
     """
     seen: list[torch.Tensor] = []
-    hooks = [
-        module.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for module in _projections(model)
-    ]
-    try:
+    with removed(m.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0])) for m in _projections(model)):
         yield seen
-    finally:
-        for hook in hooks:
-            hook.remove()
 
 
 def _projections(model: PreTrainedModel) -> list[torch.nn.Module]:

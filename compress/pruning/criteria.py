@@ -4,14 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from typing import Literal
 
 import datasets
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from compress.inputs import row_batches, walk
 from compress.matrices import is_transposed
-from compress.rows import collate, training_rows
+from compress.rows import training_rows
 from probes.errors import InputError, check_choice
 from probes.models.parts import read_next
 from probes.states.running import evaluating
@@ -27,7 +27,6 @@ SCOPES = {
     "wanda": "unit",
 }
 NEED_TEXT = {"gradient", "wanda"}
-_BATCH = 32
 _LITTLE = 4_000_000  # weights
 
 
@@ -234,18 +233,6 @@ def _lookahead(
     return out
 
 
-def _batches(
-    model: PreTrainedModel,
-    corpus: datasets.Dataset,
-    tokenizer: PreTrainedTokenizerBase,
-    numbered_by: Literal["student"] | None = "student",
-) -> Iterator[tuple[dict[str, torch.Tensor], bool]]:
-    rows, labelled = training_rows(corpus, model, tokenizer, numbered_by=numbered_by)
-    for start in range(0, len(rows), _BATCH):
-        batch = collate(tokenizer, rows[start : start + _BATCH])
-        yield {k: v.to(model.device) for k, v in batch.items()}, labelled
-
-
 def _gradients(
     model: PreTrainedModel,
     matrices: Mapping[str, torch.nn.Parameter],
@@ -253,11 +240,12 @@ def _gradients(
     tokenizer: PreTrainedTokenizerBase,
 ) -> dict[str, torch.Tensor]:
     """Gradient of the mean cross-entropy over the corpus, without dropout or a trace."""
+    rows, labelled = training_rows(corpus, model, tokenizer)
+    if not labelled:
+        raise InputError("criterion='gradient' needs labels, and the corpus has none. Give a column 'label'")
     total, count = {n: torch.zeros_like(w) for n, w in matrices.items()}, 0
     with evaluating(model, model.device):
-        for batch, labelled in _batches(model, corpus, tokenizer):
-            if not labelled:
-                raise InputError("criterion='gradient' needs labels, and the corpus has none. Give a column 'label'")
+        for batch in row_batches(rows, tokenizer, model.device):
             labels = batch.pop("labels")
             loss = torch.nn.functional.cross_entropy(model(**batch).logits, labels, reduction="sum")
             found = torch.autograd.grad(loss, list(matrices.values()))
@@ -275,28 +263,14 @@ def _input_norms(
 ) -> dict[str, torch.Tensor]:
     """Euclidean norm of every input of every matrix over all tokens but padding."""
     squares: dict[str, torch.Tensor] = {}
-    mask = torch.empty(0)
 
-    def watch(name: str):  # type: ignore[no-untyped-def]
-        def hook(_module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            x = inputs[0].detach().double()
-            if x.shape[:-1] == mask.shape:
-                x = x[mask]
-            squares[name] = squares.get(name, 0) + x.flatten(0, -2).square().sum(0)
-
-        return hook
+    def see(name: str, x: torch.Tensor) -> None:
+        squares[name] = squares.get(name, 0) + x.double().square().sum(0)
 
     modules = {n: model.get_submodule(n.removesuffix(".weight")) for n in matrices}
-    handles = [m.register_forward_pre_hook(watch(n)) for n, m in modules.items()]
-    try:
-        with evaluating(model, model.device), torch.inference_mode():
-            for batch, _ in _batches(model, corpus, tokenizer, numbered_by=None):
-                batch.pop("labels", None)
-                mask = batch["attention_mask"].bool()
-                model(**batch)
-    finally:
-        for handle in handles:
-            handle.remove()
+    rows, _ = training_rows(corpus, model, tokenizer, numbered_by=None)
+    rows = [{k: v for k, v in row.items() if k != "labels"} for row in rows]
+    walk(model, model, modules, row_batches(rows, tokenizer, model.device), see, device=model.device)
     return {name: value.sqrt().float() for name, value in squares.items()}
 
 

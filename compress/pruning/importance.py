@@ -15,7 +15,7 @@ from probes.corpus import check_corpus
 from probes.errors import InputError
 from probes.models.facts import check_fit, classifies, embedding_rows, name_of
 from probes.models.parts import Parts, ends_of, layers_of
-from probes.states.running import evaluating
+from probes.states.running import evaluating, removed
 from probes.states.tokens import batches_of
 
 
@@ -72,19 +72,15 @@ def taylor_scores(
         given = inputs[0].unflatten(-1, (counts[number], -1))  # (text, token, head, feature)
         return ((given * scales[number][:, None, :, None].to(given.dtype)).flatten(-2),)
 
-    hooks = [writer.register_forward_pre_hook(partial(scaled, i)) for i, writer in enumerate(writers)]
-    try:
-        with evaluating(model, where), torch.enable_grad():
-            for rows, inputs in batches():
-                scales[:] = [torch.ones(len(rows), n, device=where, requires_grad=True) for n in counts]
-                wanted = codes[torch.from_numpy(rows)].to(where)
-                # A sum, so that each text's gradient is its own, whatever the batch.
-                loss = nn.functional.cross_entropy(model(**inputs).logits.float(), wanted, reduction="sum")
-                for total, gradient in zip(totals, torch.autograd.grad(loss, scales), strict=True):
-                    total += gradient.abs().double().sum(0).cpu().numpy()
-    finally:
-        for hook in hooks:
-            hook.remove()
+    hooks = (writer.register_forward_pre_hook(partial(scaled, i)) for i, writer in enumerate(writers))
+    with removed(hooks), evaluating(model, where), torch.enable_grad():
+        for rows, inputs in batches():
+            scales[:] = [torch.ones(len(rows), n, device=where, requires_grad=True) for n in counts]
+            wanted = codes[torch.from_numpy(rows)].to(where)
+            # A sum, so that each text's gradient is its own, whatever the batch.
+            loss = nn.functional.cross_entropy(model(**inputs).logits.float(), wanted, reduction="sum")
+            for total, gradient in zip(totals, torch.autograd.grad(loss, scales), strict=True):
+                total += gradient.abs().double().sum(0).cpu().numpy()
     means = [total / len(corpus) for total in totals]
     for number, values in enumerate(means):
         if not np.isfinite(values).all():

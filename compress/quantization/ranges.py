@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -14,13 +13,13 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from compress.rows import collate, training_rows
+from compress.inputs import check_reached, fed, row_batches, tokens_of, walk
+from compress.rows import training_rows
 from probes.errors import InputError
 from probes.models.facts import body_of
 from probes.models.formats.quantized_inputs import QUANTIZED_INPUTS, QuantizedInput, apply_quantized_inputs
-from probes.states.running import evaluating
+from probes.states.running import removed
 
-_BATCH = 32
 _NEW = 0.1  # what the latest batch counts in a running range
 _RANGES = "quantized_inputs.json"
 
@@ -34,7 +33,6 @@ class RunningRanges:
         """Args: a model, the names of modules in it, and ranges to go on from."""
         self.modules = {name: model.base_model.get_submodule(name) for name in names}
         self.found = dict(found or {})
-        self.mask: torch.Tensor | None = None
         self.hooks: Mapping[str, QuantizedInput] = {}
 
     def set(self, found: Mapping[str, tuple[float, float]]) -> None:
@@ -43,11 +41,9 @@ class RunningRanges:
         for name, hook in self.hooks.items():
             hook.low, hook.high = self.found[name]
 
-    def see(self, name: str, x: torch.Tensor, shared: bool) -> None:
-        """Take in inputs (batch, token, feature) but padding; `shared`: of all processes."""
-        x = x.detach().float()
-        if self.mask is not None and x.shape[:-1] == self.mask.shape:
-            x = x[self.mask]
+    def see(self, name: str, x: torch.Tensor, shared: bool = False) -> None:
+        """Take in what a module is fed, (token, feature) without padding; `shared`: of all processes."""
+        x = x.float()
         ends = torch.stack([-x.min(), x.max()])
         if shared and torch.distributed.is_initialized():  # each process has a part of the batch
             torch.distributed.all_reduce(ends, torch.distributed.ReduceOp.MAX)
@@ -60,31 +56,27 @@ class RunningRanges:
         self.found[name] = low, high
 
     @contextmanager
-    def watching(
-        self, model: PreTrainedModel | None = None, hooks: Mapping[str, QuantizedInput] | None = None
-    ) -> Iterator[None]:
-        """Take in what the modules get, always or in training, and tell those that round it."""
-        self.hooks = hooks or {}
+    def watching(self, model: PreTrainedModel, hooks: Mapping[str, QuantizedInput]) -> Iterator[None]:
+        """Take in what the modules of a model get while it trains, and tell those that round it."""
+        self.hooks = hooks
+        mask: torch.Tensor | None = None
 
         def masked(_module: torch.nn.Module, _inputs: object, settings: dict[str, Any]) -> None:
+            nonlocal mask
             mask = settings.get("attention_mask")
-            self.mask = None if mask is None else mask.bool()
+            mask = None if mask is None else mask.bool()
 
-        def seen(name: str, module: torch.nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
-            if model is not None and not module.training:
-                return
-            self.see(name, inputs[0], shared=model is not None)
-            if name in self.hooks:
-                self.hooks[name].low, self.hooks[name].high = self.found[name]
+        def see(name: str, x: torch.Tensor) -> None:
+            if self.modules[name].training:
+                self.see(name, tokens_of(x.detach(), mask), shared=True)
+                if name in self.hooks:
+                    self.hooks[name].low, self.hooks[name].high = self.found[name]
 
-        handles = [] if model is None else [model.register_forward_pre_hook(masked, with_kwargs=True)]
-        for name, module in self.modules.items():
-            handles.append(module.register_forward_pre_hook(partial(seen, name), prepend=True))
-        try:
+        with (
+            removed([model.register_forward_pre_hook(masked, with_kwargs=True)]),
+            fed(self.modules, see, first=True),
+        ):
             yield
-        finally:
-            for handle in handles:
-                handle.remove()
 
 
 def saved_ranges(folder: str, step: int) -> Path:
@@ -105,18 +97,9 @@ def measured_ranges(
     rows, _ = training_rows(corpus, model, tokenizer)
     order = np.random.default_rng(seed).permutation(len(rows))
     running = RunningRanges(model, names)
-    with running.watching(), evaluating(model, model.device), torch.inference_mode():
-        for start in range(0, len(rows), _BATCH):
-            batch = collate(tokenizer, [rows[i] for i in order[start : start + _BATCH]])
-            batch = {k: v.to(model.device) for k, v in batch.items()}
-            running.mask = batch["attention_mask"].bool()
-            body_of(model)(**batch)
-    unseen = [name for name in names if name not in running.found]
-    if unseen:
-        raise InputError(
-            f"calibrate: no text reaches {unseen[0]!r} and {len(unseen) - 1} more, as of a decoder whose encoder alone "
-            "is run. Leave calibrate out, or choose the others with only="
-        )
+    batches = row_batches([rows[i] for i in order], tokenizer, model.device)
+    walk(model, body_of(model), running.modules, batches, running.see, device=model.device, first=True)
+    check_reached(names, running.found, "Leave calibrate out, or choose the others with only=")
     return running.found
 
 

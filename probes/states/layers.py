@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 from probes.errors import InputError
 from probes.models.facts import body_of, classifies, encoder_of
 from probes.models.formats.onnx_model import OnnxModel
+from probes.states.running import removed
 
 # The states of every layer (batch, token, feature), and what the head gives for every text.
 States = Callable[
@@ -71,7 +72,6 @@ def _layers(model: PreTrainedModel, body: Any, name: str) -> Iterator[States]:
         seen.append((inputs[0], output))
 
     watched = [m for m in model.modules() if has_head and m not in within and hasattr(m, "out_features")]
-    handles = [] if score is not None else [m.register_forward_hook(hook) for m in watched]
 
     def states_of(
         run: Callable[..., object], inputs: dict[str, torch.Tensor]
@@ -100,11 +100,8 @@ def _layers(model: PreTrainedModel, body: Any, name: str) -> Iterator[States]:
         sources = [x for x, y in seen if x.ndim == 2 and y.shape == logits.shape and torch.equal(y, logits)]
         return states, {"logits": logits} | ({"head_input": sources[-1]} if sources else {})
 
-    try:
+    with removed([] if score is not None else [m.register_forward_hook(hook) for m in watched]):
         yield states_of
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 @contextmanager
@@ -136,12 +133,8 @@ def _hooked(modules: list[torch.nn.Module], names: list[str], name: str) -> Iter
             raise InputError(f"{name}: the modules differ in width ({widths}). Capture them one width at a time")
         return [found[i] for i in range(len(names))], {}
 
-    handles = [module.register_forward_hook(keep(i)) for i, module in enumerate(modules)]
-    try:
+    with removed(module.register_forward_hook(keep(i)) for i, module in enumerate(modules)):
         yield states_of
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _call(run: Callable[..., object], inputs: dict[str, torch.Tensor]) -> object:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import torch
+from torch.utils.hooks import RemovableHandle
 
 from probes.errors import InputError, check_choice
 from probes.states.pooling import POOLINGS
@@ -44,6 +45,25 @@ def device_of(wanted: str | torch.device | None) -> torch.device:
 def precision(device: torch.device, dtype: str) -> torch.autocast:
     """Return the context in which a model runs in bfloat16 where that is asked for."""
     return torch.autocast(device.type, dtype=torch.bfloat16, enabled=dtype == "bfloat16")
+
+
+@contextmanager
+def removed(hooks: Iterable[RemovableHandle]) -> Iterator[None]:
+    """Take hooks away again, whatever happens while they are there.
+
+    Example:
+        >>> model = torch.nn.Linear(2, 1)
+        >>> with removed([model.register_forward_hook(lambda *_: print("run"))]):
+        ...     _ = model(torch.zeros(1, 2))
+        run
+        >>> _ = model(torch.zeros(1, 2))
+    """
+    hooks = list(hooks)
+    try:
+        yield
+    finally:
+        for hook in hooks:
+            hook.remove()
 
 
 @contextmanager

@@ -1,0 +1,121 @@
+"""What modules are fed, on texts: one walk over a corpus, its hooks set and removed here."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import AbstractContextManager
+from typing import Any
+
+import torch
+from torch import nn
+from transformers import PreTrainedTokenizerBase
+
+from compress.rows import collate
+from probes.errors import InputError
+from probes.states.running import evaluating, removed
+
+_BATCH = 32
+# Gets the name of a module and what it is fed: (token, feature), of an embedding (token).
+See = Callable[[str, torch.Tensor], None]
+
+
+def row_batches(
+    rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, device: torch.device
+) -> Iterator[dict[str, torch.Tensor]]:
+    """Yield rows, as `training_rows` gives them, in batches of 32 on a device, in the order in which they come."""
+    for start in range(0, len(rows), _BATCH):
+        batch = collate(tokenizer, list(rows[start : start + _BATCH]))
+        yield {key: value.to(device) for key, value in batch.items()}
+
+
+def fed(modules: Mapping[str, nn.Module], see: See, first: bool = False) -> AbstractContextManager[None]:
+    """Hand what modules are fed to a function while they run, as it comes.
+
+    Args:
+        modules: by any names.
+        see: gets the name of a module and its first input.
+        first: before any other hook, as those that round inputs.
+
+    Example:
+        >>> layer = nn.Linear(2, 1)
+        >>> with fed({"it": layer}, lambda name, x: print(name, tuple(x.shape))):
+        ...     _ = layer(torch.zeros(3, 2))
+        it (3, 2)
+    """
+
+    def hook_of(name: str) -> Callable[..., None]:
+        def hook(_module: nn.Module, inputs: tuple[torch.Tensor, ...]) -> None:
+            see(name, inputs[0])
+
+        return hook
+
+    return removed([m.register_forward_pre_hook(hook_of(name), prepend=first) for name, m in modules.items()])
+
+
+def tokens_of(x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
+    """Return what a module is fed on a batch token by token, without padding.
+
+    Args:
+        x: (batch, token, feature), of an embedding (batch, token), or of any other shape with features last.
+        mask: (batch, token), true for tokens. What is of another shape is taken whole.
+
+    Example:
+        >>> tokens_of(torch.zeros(2, 3, 5), torch.tensor([[True, True, True], [True, False, False]])).shape
+        torch.Size([4, 5])
+    """
+    of_tokens = x.shape[:-1] if x.is_floating_point() else x.shape
+    if mask is not None and of_tokens == mask.shape:
+        return x[mask]
+    return x.flatten(0, -2) if x.is_floating_point() else x.flatten()
+
+
+def walk(
+    model: nn.Module,
+    run: Callable[..., Any],
+    modules: Mapping[str, nn.Module],
+    batches: Iterable[Mapping[str, torch.Tensor]],
+    see: See,
+    *,
+    device: torch.device,
+    first: bool = False,
+) -> None:
+    """Run batches through a model and hand what its modules are fed, but for padding, to a function.
+
+    The model is in evaluation mode meanwhile, on the device, and keeps no gradients.
+
+    Args:
+        model: whose modules they are.
+        run: what is called with each batch: the model, or its body.
+        modules: by any names.
+        batches: what `run` takes, with an `attention_mask`.
+        see: gets the name of a module and its input, (token, feature) or of an embedding (token), once a call.
+        device: where the model runs.
+        first: before any other hook, as those that round inputs.
+
+    Example:
+        >>> import probes
+        >>> model, tokenizer = probes.load_checkpoint("bundled")
+        >>> dense = model.bert.encoder.layer[0].output.dense
+        >>> batch = tokenizer(["one text", "another, longer text"], padding=True, return_tensors="pt")
+        >>> walk(model, model, {"dense": dense}, [batch], lambda name, x: print(name, x.shape[1]), device=model.device)
+        dense 512
+    """
+    mask: torch.Tensor | None = None
+    with (
+        fed(modules, lambda name, x: see(name, tokens_of(x.detach(), mask)), first),
+        evaluating(model, device),
+        torch.inference_mode(),
+    ):
+        for batch in batches:
+            mask = batch["attention_mask"].bool()
+            run(**batch)
+
+
+def check_reached(modules: Collection[str], reached: Collection[str], otherwise: str) -> None:
+    """Raise `InputError` where some modules were fed nothing; `otherwise` says what to do about it."""
+    unseen = [name for name in modules if name not in reached]
+    if unseen:
+        raise InputError(
+            f"calibrate: no text reaches {unseen[0]!r} and {len(unseen) - 1} more, as of a decoder whose encoder alone "
+            f"is run. {otherwise}"
+        )

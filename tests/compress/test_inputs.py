@@ -1,0 +1,104 @@
+"""What modules are fed: every token once and padding never, as a forward pass by hand has it; no hook stays."""
+
+import pandas as pd
+import pytest
+import torch
+
+import probes
+from compress.inputs import check_reached, fed, row_batches, tokens_of, walk
+from compress.rows import training_rows
+
+TEXTS = ["a dog sat on the mat", "the cat", "then he sang under a small tree and she ran", "bird"]
+
+
+@pytest.fixture
+def bert(tiny_models):
+    return tiny_models("BertForSequenceClassification")
+
+
+@pytest.fixture
+def rows(bert, make_tokenizer):
+    corpus = pd.DataFrame({"id": range(40), "language": "en", "text": TEXTS * 10, "label": [0, 1, 2, 1] * 10})
+    return training_rows(probes.load_corpus(corpus), bert, make_tokenizer())[0]
+
+
+def modules_of(model):
+    names = ("embeddings.word_embeddings", "encoder.layer.0.output.dense", "encoder.layer.2.attention.self.key")
+    return {name: model.base_model.get_submodule(name) for name in names}
+
+
+def hooks(model):
+    return [len(m._forward_pre_hooks) + len(m._forward_hooks) for m in model.modules()]
+
+
+def test_rows_come_in_batches_in_their_order(rows, make_tokenizer):
+    batches = list(row_batches(rows, make_tokenizer(), torch.device("cpu")))
+    assert [len(batch["input_ids"]) for batch in batches] == [32, 8]
+    assert torch.cat([batch["labels"] for batch in batches]).tolist() == [row["labels"] for row in rows]
+    lengths = torch.cat([batch["attention_mask"].sum(1) for batch in batches])
+    assert lengths.tolist() == [len(row["input_ids"]) for row in rows]
+
+
+@pytest.mark.parametrize("body", [True, False], ids=["body", "model"])
+def test_what_is_seen_is_what_each_text_alone_is_fed(bert, rows, make_tokenizer, body):
+    rows = [{k: v for k, v in row.items() if k != "labels"} for row in rows]
+    modules, seen, alone = modules_of(bert), {}, {}
+    run = bert.bert if body else bert
+    bert.train()
+    before = hooks(bert)
+    batches = row_batches(rows, make_tokenizer(), bert.device)
+    walk(bert, run, modules, batches, lambda n, x: seen.setdefault(n, []).append(x), device=bert.device)
+    assert hooks(bert) == before
+    assert bert.training
+    bert.eval()
+    with fed(modules, lambda n, x: alone.setdefault(n, []).append(x[0].detach())):
+        for row in rows:
+            run(**{k: torch.tensor([v]) for k, v in row.items() if k != "index"})
+    assert set(seen) == set(alone) == set(modules)
+    for name in modules:
+        assert not torch.is_grad_enabled() or not seen[name][0].requires_grad
+        torch.testing.assert_close(torch.cat(seen[name]), torch.cat(alone[name]), atol=1e-5, rtol=0)
+
+
+def test_no_hook_stays_where_a_run_or_a_reader_fails(bert, rows, make_tokenizer):
+    before = hooks(bert)
+
+    def fail(*_):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        walk(
+            bert,
+            bert.bert,
+            modules_of(bert),
+            row_batches(rows, make_tokenizer(), bert.device),
+            fail,
+            device=bert.device,
+        )
+    assert hooks(bert) == before
+
+
+def test_the_first_to_see_gets_what_no_other_hook_has_changed():
+    layer, seen = torch.nn.Linear(2, 1), {}
+    layer.register_forward_pre_hook(lambda _, inputs: (0 * inputs[0],))
+    for first in (True, False):
+        with fed({"it": layer}, lambda _, x, key=first: seen.update({key: x}), first=first):
+            layer(torch.ones(3, 2))
+    assert seen[True].all()
+    assert not seen[False].any()
+
+
+def test_what_has_another_shape_than_tokens_is_taken_whole():
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    x = torch.arange(12.0).reshape(2, 3, 2)
+    assert tokens_of(x, mask).tolist() == [[0, 1], [2, 3], [6, 7]]
+    assert tokens_of(torch.arange(6).reshape(2, 3), mask).tolist() == [0, 1, 3]
+    assert tokens_of(x, None).shape == (6, 2)
+    assert tokens_of(x[:, 0], mask).shape == (2, 2)  # what a pooler is fed
+    assert tokens_of(torch.arange(3), mask).tolist() == [0, 1, 2]  # positions
+
+
+def test_modules_that_no_text_reaches_are_named():
+    check_reached(["a", "b"], {"a": 1, "b": 2}, "Do something")
+    with pytest.raises(probes.InputError, match=r"no text reaches 'b' and 1 more, .* alone is run\. Do something"):
+        check_reached(["a", "b", "c"], ["a"], "Do something")
