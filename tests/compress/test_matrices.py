@@ -73,7 +73,7 @@ def test_what_has_no_matrices_or_no_plain_ones_is_refused(tiny_models):
     with pytest.raises(InputError, match="expected a model of transformers, found Linear"):
         check_plain(torch.nn.Linear(2, 2))
     coded = copy.deepcopy(tiny_models("BertModel"))
-    coded.config.quantization_config = {}
+    coded.config.quantization_config = {"quant_method": "torchao"}
     with pytest.raises(
         InputError, match=r"BertModel: its weights are quantised already \(config.quantization_config\)"
     ):

@@ -44,7 +44,7 @@ class OnnxModel(torch.nn.Module):
 
     Example:
         >>> import compress, probes
-        >>> from compress.deploy import deploy
+        >>> from compress.quantization.deploy import deploy
         >>> model, tokenizer = probes.load_checkpoint("bundled")
         >>> deployed = deploy(model, "onnxruntime")
         >>> len(deployed(**tokenizer("a text", return_tensors="pt")).hidden_states)

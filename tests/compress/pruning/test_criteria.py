@@ -108,7 +108,7 @@ def test_wanda_by_hand_without_padding_and_whatever_the_batch(model, corpus, tok
     handle.remove()
     expected = matrices[name].detach().abs() * torch.cat(seen).norm(dim=0)
     np.testing.assert_allclose(found[name], expected, rtol=1e-5)
-    monkeypatch.setattr("compress.pruning.criteria._BATCH", 1)
+    monkeypatch.setattr("compress.inputs._BATCH", 1)
     again = scores(model, matrices, "wanda", corpus=corpus, tokenizer=tokenizer)
     assert all(torch.allclose(found[n], again[n], rtol=1e-4) for n in matrices)
     assert not module._forward_pre_hooks
