@@ -102,7 +102,7 @@ class TensorTrainLSTM(nn.Module):
 
     Attributes:
         inputs0, states0, inputs1, ...: `TensorTrainLinear`, to the four gates in the order of
-        `torch.nn.LSTM`.
+            `torch.nn.LSTM`.
 
     Notes:
         Grachev, Ignatov and Savchenko 2019, arXiv 1902.02380, as recalled: recurrent matrices in
