@@ -4,7 +4,7 @@
 #              run the tests of the explorer and the tutorials in JupyterLab; needs chromium
 # make lint    check style and types
 # make docs    make the site in build/site; a dead link or a missing name fails
-# make bench   print the benchmark tables
+# make bench   measure speed and memory, also against other packages, and print one table
 # make study-pruning, make study-quantization, make study-distillation, make study-budget
 #              make the studies in notebooks/studies/ again (up to an hour each)
 # make data    rebuild the bundled corpus and the bundled model (about ten minutes)
@@ -52,16 +52,9 @@ docs: .venv/installed-docs
 	mkdir -p build/docs
 	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --config-file notebooks/mkdocs.yml
 
+# make bench ONLY="similarity pruning" runs these alone, make bench QUICK=1 all of them roughly.
 bench: .venv/installed-bench .venv/installed-browser
-	$(BIN)/python -W ignore tests/benchmarks/bench_capture.py
-	$(BIN)/python -W ignore tests/benchmarks/bench_similarity.py
-	$(BIN)/python -W ignore tests/benchmarks/bench_representers.py
-	$(BIN)/python -W ignore tests/benchmarks/bench_pruning.py
-	$(BIN)/python -W ignore tests/benchmarks/bench_quantization.py
-	$(BIN)/python -W ignore tests/benchmarks/bench_distillation.py
-	$(BIN)/python -W ignore tests/benchmarks/bench_retrieval.py
-	$(BIN)/python -W ignore tests/benchmarks/bench_explorer.py
-	$(BIN)/python -W ignore tests/benchmarks/bench_memory.py
+	$(BIN)/python -W ignore tests/benchmarks $(ONLY) $(if $(QUICK),--quick)
 
 study-pruning: .venv/installed
 	$(BIN)/python -W ignore notebooks/studies/pruning.py
@@ -106,7 +99,7 @@ screenshots: .venv/installed-browser demo
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[docs]"
 	touch $@
 
-# What the benchmarks are measured against, without what it would bring along.
+# What the benchmarks measure and are measured against, without what it would bring along.
 .venv/installed-bench: tests/benchmarks/peers.txt .venv/installed-test
 	$(BIN)/pip install --quiet --no-deps --requirement $<
 	touch $@

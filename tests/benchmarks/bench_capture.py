@@ -1,61 +1,62 @@
-"""Capture and all probes against the bare forward pass and the usual way of extracting states.
+"""Capture and all probes against the bare forward pass and the usual way of extracting states."""
 
-python tests/benchmarks/bench_capture.py [sentences] [rounds]
-"""
-
-import sys
+from collections.abc import Iterator
 from functools import partial
 
+from common import Row, agreement, checkpoint_and_corpus, interleaved, run  # first: it sets the environment
+
+# isort: split
 import torch
-from common import checkpoint_and_corpus, interleaved
 
 import probes
-from probes.measures.catalogue import families
-from probes.states.tokens import Batches, tokenise
+from probes.capture import batches_of
 
-rows, rounds = (int(a) for a in (sys.argv[1:] + ["2000", "3"][len(sys.argv) - 1 :]))
-model, tokenizer, corpus = checkpoint_and_corpus(rows)
-pivot = "eng_Latn" if "eng_Latn" in corpus["language"] else "en"
-tokens = tokenise(tokenizer, corpus, tokenizer.model_max_length, model, "model")
-batches = Batches(tokens, 64, 4096)
-prepared = [batches.tensors(part, "mean", torch.device("cpu"))[0] for part in batches.over(0, rows)]
-body = model.base_model
+LABELS = ["class_separability", "variability", "snr"]
+ALIGNMENT = ["retrieval", "margin_retrieval", "alignment_gap"]
 
 
-@torch.inference_mode()
-def bare() -> None:
-    for inputs in prepared:
-        body(**inputs)
+def rows(quick: bool) -> Iterator[Row]:
+    texts, rounds = (250, 3) if quick else (2000, 5)
+    model, tokenizer, corpus, called = checkpoint_and_corpus(texts)
+    # The batches that capture makes too.
+    prepared = [inputs for _, inputs in batches_of(model, tokenizer, corpus, "model", device="cpu")[1]()]
+    body = model.base_model
+    kept = {}
+
+    @torch.inference_mode()
+    def bare() -> None:
+        for inputs in prepared:
+            body(**inputs)
+
+    @torch.inference_mode()
+    def usual() -> None:
+        """Corpus order, batches of 32 padded to the longest, all hidden states, mean over the attended tokens."""
+        found = []
+        for i in range(0, texts, 32):
+            inputs = tokenizer(corpus[i : i + 32]["text"], padding=True, truncation=True, return_tensors="pt")
+            mask = inputs["attention_mask"].unsqueeze(-1)
+            states = body(**inputs, output_hidden_states=True).hidden_states
+            found.append(torch.stack([(h * mask).sum(1) / mask.sum(1) for h in states]))
+        kept["usual"] = torch.cat(found, dim=1)
+
+    def ours() -> None:
+        kept["ours"] = probes.capture(model, tokenizer, corpus, pooling="mean_all", device="cpu", progress=False)
+
+    ours()
+    seconds = interleaved({"bare": bare, "ours": ours, "usual": usual}, rounds)
+    what = f"capture of {texts:,} texts, {called}"
+    apart = agreement(kept["ours"].hidden, kept["usual"], 1e-4)
+    yield Row(what, seconds["ours"], seconds["usual"], "usual way, 32 a batch", note=apart)
+    yield Row(what, seconds["ours"], seconds["bare"], "bare forward pass, same batches")
+
+    reps = kept["ours"]
+    measures = {name: partial(getattr(probes, name), reps) for name in LABELS}
+    measures |= {name: partial(getattr(probes, name), reps, pivot="en") for name in ALIGNMENT}
+    taken = interleaved(measures, rounds)
+    shape = " x ".join(str(reps.sizes[d]) for d in ("layer", "example", "feature"))
+    for name, t in (taken | {"these six probes": sum(taken.values())}).items():
+        yield Row(f"{name}, 200 draws, {shape}", t, seconds["bare"], "bare forward pass")
 
 
-@torch.inference_mode()
-def usual() -> None:
-    """Corpus order, batches of 32 padded to the longest, all hidden states, mean over the attended tokens."""
-    kept = []
-    for i in range(0, rows, 32):
-        inputs = tokenizer(corpus[i : i + 32]["text"], padding=True, truncation=True, return_tensors="pt")
-        mask = inputs["attention_mask"].unsqueeze(-1)
-        states = body(**inputs, output_hidden_states=True).hidden_states
-        kept.append(torch.stack([(h * mask).sum(1) / mask.sum(1) for h in states]))
-    torch.cat(kept, dim=1)
-
-
-def capture() -> None:
-    global reps
-    reps = probes.capture(model, tokenizer, corpus, progress=False)
-
-
-capture()
-seconds = interleaved({"bare forward, same batches": bare, "capture": capture, "usual way": usual}, rounds)
-forward = seconds["bare forward, same batches"]
-print(f"\n{'extraction':34}{'seconds':>9}{'to bare':>9}{'to usual':>10}")
-for name, t in seconds.items():
-    print(f"{name:34}{t:9.2f}{t / forward:9.2f}{t / seconds['usual way']:10.2f}")
-
-measures = {name: partial(getattr(probes, name), reps) for name in families()["labels"]}
-measures |= {name: partial(getattr(probes, name), reps, pivot=pivot) for name in families()["alignment"]}
-seconds = interleaved(measures, rounds + 2)
-shape = " x ".join(str(reps.sizes[d]) for d in ("layer", "example", "feature"))
-print(f"\n{'probe, 200 draws, ' + shape:44}{'seconds':>9}{'to forward':>12}")
-for name, t in (seconds | {"all probes": sum(seconds.values())}).items():
-    print(f"{name:44}{t:9.3f}{t / forward:12.3f}")
+if __name__ == "__main__":
+    run(rows)

@@ -3,22 +3,16 @@
 A step of the layer slider is timed in the page: from the event of the slider until the maps are painted for the first
 time, on their way, and until the points have arrived; the layers in turns, with the time between two steps that a hand
 would need. Opening is `comparison.explore()` and the picture that is stored with it, on Representations read from zarr.
-
-python tests/benchmarks/bench_explorer.py [steps]
 """
 
-import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 from statistics import median
+from typing import Any
 
-sys.path[:0] = [str(Path(__file__).parents[1])]
+from common import Row, run  # first: it sets the environment
 
-from browser.lab import Notebook, Server, chromium  # noqa: E402
-from playwright.sync_api import expect, sync_playwright  # noqa: E402
-
-STEPS = int(sys.argv[1]) if len(sys.argv) > 1 else 60
-GROWTH = 500  # steps over which the kernel's memory is watched
 SIZES = [(2000, 4, 13), (20_000, 2, 13)]  # sentences, models, layers
 PREPARE = """
 import os, time
@@ -75,55 +69,70 @@ STEP = """([steps, layers, pause]) => new Promise((done) => {
 })"""
 
 
+# Opened once more, with nothing computed; the first time has warmed the imports.
+AGAIN = """
+from probes.widgets.picture import picture
+stored = {{k: probes.open_representations(f"{n}_{{i}}.zarr") for i, k in enumerate(models)}}
+fresh = probes.Comparison(comparison.table, comparison.provenance, stored)
+started = time.perf_counter()
+other = fresh.explore(most={n}, layer=0)
+explored = time.perf_counter() - started
+picture(other, maps=True)
+opened = time.perf_counter() - started
+other.close(); del other, fresh
+"""
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    from browser.lab import Server, chromium
+    from playwright.sync_api import sync_playwright
+
+    # Steps that are timed, and steps over which the kernel's memory is watched.
+    steps, growth = (20, 100) if quick else (60, 500)
+    with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
+        browser = chromium(playwright)
+        server = Server(Path(folder))
+        try:
+            for n, models, layers in SIZES[:1] if quick else SIZES:
+                yield from opened(browser, server, (n, models, layers), steps, growth)
+        finally:
+            server.close()
+            browser.close()
+
+
+def opened(browser: Any, server: Any, size: tuple[int, int, int], steps: int, growth: int) -> Iterator[Row]:
+    from browser.lab import Notebook
+
+    n, models, layers = size
+    path = server.write(f"bench_{n}", PREPARE, OPEN.format(n=n, models=models, layers=layers), "explorer")
+    notebook = Notebook(browser, server, path, viewport={"width": 1400, "height": 1100})
+    notebook.run_all(timeout=600)
+    page = notebook.page
+    page.wait_for_function("count => document.querySelectorAll('.lsc-over').length === count", arg=models)
+    page.wait_for_function("() => !document.querySelector('.lsc-wait:not([hidden])')")
+    page.locator(".lsc").scroll_into_view_if_needed()
+    notebook.kernel.run(AGAIN.format(n=n))
+    explored, shown = notebook.kernel.value("[explored, opened]")
+    page.evaluate(STEP, [layers * 2, layers, 150])  # every layer's answers are there once
+    times = page.evaluate(STEP, [steps, layers, 150])
+    painted, settled = ([t[k] / 1000 for t in times] for k in (0, 1))
+    before = notebook.kernel.value("(explorer.wait(), resident())[1]")
+    page.evaluate(STEP, [growth, layers, 0])
+    after = notebook.kernel.value("(explorer.wait(), resident())[1]")
+    notebook.close()
+    what = f"{n:,} sentences, {models} models: "
+    errors = f"differs: errors in the page: {notebook.errors}" if notebook.errors else ""
+    yield Row(f"{what}explore()", explored, note=f"with its picture {shown:.2f} s")
+    yield Row(f"{what}step painted", median(painted), note=f"p95 {1000 * high(painted):.0f} ms")
+    yield Row(f"{what}step settled", median(settled), note=f"p95 {1000 * high(settled):.0f} ms")
+    grown = f"before {growth} steps"
+    yield Row(f"{what}memory of the kernel", after, before, grown, unit="MiB", note=errors)
+
+
 def high(values: list[float]) -> float:
     """The 95th percentile, a value that was measured."""
     return sorted(values)[min(len(values) - 1, int(0.95 * len(values)))]
 
 
-with tempfile.TemporaryDirectory() as folder, sync_playwright() as playwright:
-    browser, server = chromium(playwright), Server(Path(folder))
-    try:
-        print(f"{STEPS} steps; memory over {GROWTH}")
-        print(
-            f"{'sentences':>9}{'models':>7}{'layers':>7}{'painted, median':>17}{'p95':>7}{'settled, median':>17}",
-            end="",
-        )
-        print(f"{'p95':>7}{'explore()':>11}{'and shown':>11}{'MiB before':>12}{'after':>7}")
-        for n, models, layers in SIZES:
-            opening = OPEN.format(n=n, models=models, layers=layers)
-            path = server.write(f"bench_{n}", PREPARE, opening, "explorer")
-            notebook = Notebook(browser, server, path, viewport={"width": 1400, "height": 1100})
-            notebook.run_all(timeout=600)
-            page = notebook.page
-            expect(page.locator(".lsc-over")).to_have_count(models)
-            expect(page.locator(".lsc-wait:not([hidden])")).to_have_count(0)
-            page.locator(".lsc").scroll_into_view_if_needed()
-            # Opened once more, with nothing computed; the first time has warmed the imports.
-            notebook.kernel.run(
-                "from probes.widgets.picture import picture\n"
-                "fresh = probes.Comparison(comparison.table, comparison.provenance, "
-                "{k: probes.open_representations(f'" + str(n) + "_{i}.zarr') for i, k in enumerate(models)})\n"
-                "started = time.perf_counter()\n"
-                f"other = fresh.explore(most={n}, layer=0)\n"
-                "explored = time.perf_counter() - started\n"
-                "picture(other, maps=True)\n"
-                "opened = time.perf_counter() - started\n"
-                "other.close(); del other, fresh"
-            )
-            explored, opened = notebook.kernel.value("[explored, opened]")
-            page.evaluate(STEP, [layers * 2, layers, 150])  # every layer's answers are there once
-            times = page.evaluate(STEP, [STEPS, layers, 150])
-            painted, settled = ([t[k] for t in times] for k in (0, 1))
-            before = notebook.kernel.value("(explorer.wait(), resident())[1]")
-            page.evaluate(STEP, [GROWTH, layers, 0])
-            after = notebook.kernel.value("(explorer.wait(), resident())[1]")
-            print(
-                f"{n:9}{models:7}{layers:7}{median(painted):14.0f} ms{high(painted):7.0f}{median(settled):14.0f} ms"
-                f"{high(settled):7.0f}{explored:9.2f} s{opened:9.2f} s{before:12.0f}{after:7.0f}",
-                flush=True,
-            )
-            assert notebook.errors == [], notebook.errors
-            notebook.close()
-    finally:
-        server.close()
-        browser.close()
+if __name__ == "__main__":
+    run(rows)

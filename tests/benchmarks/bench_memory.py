@@ -1,85 +1,83 @@
-"""Peak memory of capture to disk and of every probe at 2,000 and 20,000 rows, each in a process of its own.
+"""Peak memory of capture to disk and of every probe, next to what the states take; each in a process of its own."""
 
-python tests/benchmarks/bench_memory.py
-"""
-
-import resource
-import subprocess
-import sys
 import tempfile
+from collections.abc import Iterator
 from pathlib import Path
 
-SIZES = (2_000, 20_000)
+from common import Row, alone, peak, run  # first: it sets the environment
+
+# isort: split
+import numpy as np
+
+import probes
+
+LAYERS, WIDTH, BLOCK = 7, 384, 1024
+LABELS = ["class_separability", "variability", "snr"]
+ALIGNMENT = ["retrieval", "margin_retrieval", "alignment_gap"]
 
 
-def peak() -> float:
-    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+def rows(quick: bool) -> Iterator[Row]:
+    small, large = (1_000, 4_000) if quick else (2_000, 20_000)
+    with tempfile.TemporaryDirectory() as place:
+        folder = Path(place)
+        found = {size: alone(capture, size, folder / f"captured_{size}") for size in (small, large)}
+        yield said(f"capture to disk, {large:,} texts", found, *alone(sizes, folder / f"captured_{large}"))
+        for size in (small, large):
+            alone(write, size, folder / f"{size}.zarr")
+        for name in LABELS + ALIGNMENT:
+            found = {size: alone(measure, name, folder / f"{size}.zarr") for size in (small, large)}
+            yield said(f"{name}, {large:,} rows", found, LAYERS, WIDTH)
 
 
-def capture(rows: int, folder: Path) -> None:
-    import common  # noqa: F401 - sets the environment before torch is imported
+def said(what: str, found: dict[int, float], layers: int, width: int) -> Row:
+    (small, least), (large, most) = found.items()
+    states = large * layers * width * 4 / 2**20
+    return Row(what, most, states, "the states", unit="MiB", note=f"{small:,} rows: {least:.0f} MiB")
+
+
+def capture(rows: int, folder: Path) -> float:
+    """Return by how much a capture lifts the peak above what the libraries, the model and the corpus take."""
     import pandas as pd
-
-    import probes
 
     model, tokenizer = probes.load_checkpoint("bundled")
     texts = probes.load_corpus("bundled", split="train")["text"]
     frame = pd.DataFrame({"id": range(rows), "language": "en", "text": [texts[i % len(texts)] for i in range(rows)]})
     corpus = probes.load_corpus(frame)
     # A first capture, so that what the libraries need once is not counted.
-    probes.capture(model, tokenizer, corpus.select(range(500)), store=folder / "warm.zarr", progress=False)
+    how = {"device": "cpu", "progress": False}
+    probes.capture(model, tokenizer, corpus.select(range(500)), store=folder / "warm.zarr", **how)
     before = peak()
-    probes.capture(model, tokenizer, corpus, store=folder / "states.zarr", progress=False)
-    print(peak() - before)
+    probes.capture(model, tokenizer, corpus, store=folder / "states.zarr", **how)
+    return peak() - before
 
 
-def measure(probe: str, rows: int, folder: Path) -> None:
-    import numpy as np
+def sizes(folder: Path) -> tuple[int, int]:
+    reps = probes.open_representations(folder / "states.zarr")
+    return reps.sizes["layer"], reps.sizes["feature"]
 
-    import probes
-    from probes.states.representations import BLOCK
-    from probes.states.store import Store
 
+def write(rows: int, path: Path) -> None:
+    """Write states of classes in four languages, in the pieces that capture writes."""
     rng = np.random.default_rng(0)
-    ids = rows // 4
-    label = rng.integers(0, 6, ids)
-    small = probes.from_arrays(
-        np.zeros((7, rows, 1), np.float32),
-        id=np.repeat(np.arange(ids), 4),
-        language=np.tile(["en", "fr", "ar", "zh"], ids),
-        label=np.repeat(label, 4),
-    )
-    store = Store(folder / "states.zarr", "bench")
-    hidden = store.open(small.drop_vars("hidden").assign_attrs(fingerprint="bench"), {"hidden": (7, rows, 384)}, rows)[
-        "hidden"
-    ]
-    for start in range(0, rows, BLOCK):
-        stop = min(start + BLOCK, rows)
-        centres = np.random.default_rng(1).normal(size=(6, 384)).astype(np.float32)
-        part = rng.normal(size=(7, stop - start, 384)).astype(np.float32)
-        hidden[:, start:stop] = part + centres[np.repeat(label, 4)[start:stop]]
-    store.finish()
-    reps = probes.open_representations(store.path)
-    pivot = {} if probe in ("class_separability", "variability", "snr") else {"pivot": "en"}
+    label = np.repeat(rng.integers(0, 6, rows // 4), 4)
+    hidden = rng.normal(size=(6, WIDTH)).astype(np.float32)[label] + np.zeros((LAYERS, 1, 1), np.float32)
+    for layer in hidden:
+        layer += rng.standard_normal(layer.shape, np.float32)
+    ids, languages = np.repeat(np.arange(rows // 4), 4), np.tile(["en", "fr", "ar", "zh"], rows // 4)
+    reps = probes.from_arrays(hidden, id=ids, language=languages, label=label)
+    pieces = {"chunks": (1, min(BLOCK, rows), WIDTH), "compressors": None}
+    reps.to_zarr(path, consolidated=False, encoding={"hidden": pieces})
+
+
+def measure(probe: str, path: Path) -> float:
+    """Return by how much a probe on states that lie on disk lifts the peak."""
+    reps = probes.open_representations(path)
+    pivot = {"pivot": "en"} if probe in ALIGNMENT else {}
     getattr(probes, probe)(reps.isel(example=slice(0, 400)).load(), **pivot)
     before = peak()
     getattr(probes, probe)(reps, **pivot)
-    print(peak() - before)
+    return peak() - before
 
 
-TASKS = ["capture", "class_separability", "alignment_gap", "variability", "retrieval", "margin_retrieval", "snr"]
-
-if len(sys.argv) > 1:
-    task, size, place = sys.argv[1], int(sys.argv[2]), Path(sys.argv[3])
-    capture(size, place) if task == "capture" else measure(task, size, place)
-else:
-    print(f"{'MiB above the start, peak':34}{'2,000 rows':>12}{'20,000 rows':>13}")
-    for task in TASKS:
-        found = []
-        for size in SIZES:
-            with tempfile.TemporaryDirectory() as place:
-                command = [sys.executable, __file__, task, str(size), place]
-                found.append(
-                    float(subprocess.run(command, check=True, capture_output=True, text=True).stdout.split()[-1])
-                )
-        print(f"{'capture to disk' if task == 'capture' else task:34}{found[0]:12.0f}{found[1]:13.0f}")
+if __name__ == "__main__":
+    run(rows)

@@ -1,65 +1,66 @@
-"""What pruning adds to a step of training on the bundled model: masks that grow, and masks that are put on again.
+"""What pruning adds to a step of training on the bundled model: masks that grow, and masks that are put on again."""
 
-python tests/benchmarks/bench_pruning.py [rounds]
-"""
+import copy
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from functools import partial
+from statistics import median
 
-import sys
-from collections.abc import Callable
+from common import Row, interleaved, run  # first: it sets the environment
 
-import torch
-from common import interleaved
+# isort: split
+from clock import Clock
 
+import compress
 import probes
-from compress.matrices import block_matrices
-from compress.pruning.criteria import scores
-from compress.pruning.prune import Masks
-from compress.rows import collate, training_rows
+from compress.objectives import CrossEntropy
+from compress.training import train
 
-rounds = int(sys.argv[1]) if len(sys.argv) > 1 else 9
-model, tokenizer = probes.load_checkpoint("bundled")
-corpus = probes.load_corpus("bundled", split="train", languages=["en"])
-rows, _ = training_rows(corpus, model, tokenizer)
-batch = collate(tokenizer, rows[:32])
-labels = batch.pop("labels")
-optimiser = torch.optim.AdamW(model.train().parameters(), lr=1e-5)
-matrices = block_matrices(model)
-
-
-def step() -> None:
-    loss = torch.nn.functional.cross_entropy(model(**batch).logits, labels)
-    loss.backward()
-    optimiser.step()
-    optimiser.zero_grad()
-
-
-tasks: dict[str, Callable[[], object]] = {"step": step}
-pairs = [
+STEPS, SKIPPED = 12, 2
+KINDS = [
     ("magnitude", "matrix"),
     ("magnitude", "global"),
     ("lamp", "global"),
     ("random", "matrix"),
     ("magnitude", "unit"),
 ]
-for criterion, scope in pairs:
-    # From half to 0.6, on weights of their own, so that every round finds the same.
-    own = {name: torch.nn.Parameter(w.detach().clone()) for name, w in matrices.items()}
-    masks = Masks(model, own, scope)
-    masks.grow(scores(model, own, criterion), 0.5)
-    half = masks.kept
 
-    def grow(masks: Masks = masks, half: dict[str, torch.Tensor] = half, criterion: str = criterion) -> None:
-        masks.kept = half
-        masks.grow(scores(model, masks.matrices, criterion), 0.6)
 
-    tasks[f"{criterion}, {scope}: grow"] = grow
-    tasks[f"{criterion}, {scope}: apply"] = masks.apply
-seconds = interleaved(tasks, rounds)
-whole = seconds["step"]
-print(f"\nbundled model, {torch.get_num_threads()} threads; a step of training on 32 texts takes {1000 * whole:.1f} ms")
-print(f"{'':20}{'masks grow':>12}{'of a step':>11}{'put on again':>14}{'of a step':>11}")
-for criterion, scope in pairs:
-    grown, applied = (seconds[f"{criterion}, {scope}: {what}"] for what in ("grow", "apply"))
-    print(
-        f"{criterion + ', ' + scope:20}{1000 * grown:9.2f} ms{grown / whole:11.1%}{1000 * applied:11.2f} ms"
-        f"{applied / whole:11.1%}"
-    )
+def rows(quick: bool) -> Iterator[Row]:
+    model, tokenizer = probes.load_checkpoint("bundled")
+    corpus = probes.load_corpus("bundled", split="train", languages=["en"])
+    taken: dict[str, list[float]] = defaultdict(list)
+
+    def settings(name: str, grows: Callable[[int], bool]) -> dict:
+        def step(number: int, seconds: float) -> None:
+            if number > SKIPPED:
+                taken[f"{name}, grows" if grows(number) else name].append(seconds)
+
+        return {"steps": STEPS, "progress": False, "callbacks": [Clock(step)]}
+
+    def plain() -> None:
+        train(
+            copy.deepcopy(model),
+            tokenizer,
+            corpus,
+            objective=[CrossEntropy()],
+            **settings("plain", lambda number: False),
+        )
+
+    def pruned(criterion: str, scope: str) -> None:
+        # The masks grow at every other step, and are put on again at all of them.
+        how = {"criterion": criterion, "scope": scope, "schedule": "uniform"}
+        how |= {"prunings": STEPS // 2, "prune_until": 1.0, **settings(f"{criterion}, {scope}", lambda n: n % 2 == 0)}
+        compress.prune(model, sparsity=0.6, train=corpus, tokenizer=tokenizer, **how)
+
+    tasks = {"plain": plain} | {f"{c}, {s}": partial(pruned, c, s) for c, s in KINDS}
+    interleaved(tasks, 3 if quick else 9)
+    seconds = {name: median(times) for name, times in taken.items()}
+    for criterion, scope in KINDS:
+        for suffix, what in (("", "masks put on"), (", grows", "masks grow and are put on")):
+            found = seconds[f"{criterion}, {scope}{suffix}"]
+            yield Row(f"a step, {what}: {criterion}, {scope}", found, seconds["plain"], "a step without")
+
+
+if __name__ == "__main__":
+    run(rows)

@@ -1,35 +1,43 @@
 """Representer values against dattri, on the same inputs, and a large set in a process of its own.
 
-python tests/benchmarks/bench_representers.py [rounds]
+Errors are how far the sums of values are from the logits of the fitted head, relative to the largest.
 """
 
-import resource
-import subprocess
-import sys
 import time
+from collections.abc import Iterator
+from typing import Any
 
-import common  # sets the environment before torch is imported
+from common import Row, alone, installed, interleaved, peak, run  # first: it sets the environment
+
+# isort: split
 import numpy as np
 import torch
 from sklearn.linear_model import LogisticRegression
 
-from probes.measures.attribution.representers import representers
+import probes
 
 L2 = 0.003  # dattri's default
-LARGE = (50_000, 768, 15)
+LARGE, SMALLER = (50_000, 768, 15), (10_000, 256, 8)
 
 
-def against_dattri(kind: str, rounds: int) -> None:
+def rows(quick: bool) -> Iterator[Row]:
+    for kind in ("random head", "trained head"):
+        yield against_dattri(kind, 3 if quick else 5)
+    size = SMALLER if quick else LARGE
+    for kind in ("white", "dominated by the mean"):
+        found = alone(large, kind, size)
+        what = "{:,} x {}, {} classes, ".format(*size) + kind
+        note = f"{found['worked']:.0f} CPU seconds, {found['steps']} steps, relative error {found['error']:.0e}"
+        yield Row(what, found["seconds"], note=note)
+        yield Row("the same, memory beside its features", found["added"], found["features"], "the features", unit="MiB")
+
+
+def against_dattri(kind: str, rounds: int) -> Row:
     """Both explain the outputs of one linear head on 600 training and 100 test rows.
 
     dattri stops at 1/200 of the first gradient where float32 gets there, and after 3,000 steps where it does not.
     """
-    try:
-        from dattri.algorithm.rps import RPSAttributor
-        from dattri.task import AttributionTask
-    except ImportError as error:
-        print(f"dattri is missing ({error}): only this project's times are taken")
-        RPSAttributor = None
+    rps, tasks_of_dattri = installed("dattri.algorithm.rps"), installed("dattri.task")
     n, m, width, classes = 600, 100, 64, 4
     rng = np.random.default_rng(0)
     y = rng.integers(0, classes, n + m)
@@ -45,50 +53,45 @@ def against_dattri(kind: str, rounds: int) -> None:
         head.bias.copy_(torch.tensor(bias))
     x, t = torch.tensor(states, dtype=torch.float32).split([n, m])
     target = head(t).argmax(dim=1)
-    tasks = {"layerscope": lambda: representers(x.numpy(), t.numpy(), head=head, l2=L2).matrix()}
-    if RPSAttributor is not None:
+    fitted: dict[str, np.ndarray] = {}
 
-        class Named(torch.nn.Module):
-            """dattri asks for the last layer by the name of an attribute."""
+    class Named(torch.nn.Module):
+        """dattri asks for the last layer by the name of an attribute."""
 
-            def __init__(self) -> None:
-                super().__init__()
-                self.fc = torch.nn.Linear(width, classes)
-                self.fc.load_state_dict(head.state_dict())
+        def __init__(self) -> None:
+            super().__init__()
+            self.fc = torch.nn.Linear(width, classes)
+            self.fc.load_state_dict(head.state_dict())
 
-            def forward(self, x: torch.Tensor) -> torch.Tensor:
-                return self.fc(x)
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return self.fc(x)
 
-        def loader(x: torch.Tensor, y: torch.Tensor) -> torch.utils.data.DataLoader:
-            return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=len(x))
+    def loader(x: torch.Tensor, y: torch.Tensor) -> torch.utils.data.DataLoader:
+        return torch.utils.data.DataLoader(torch.utils.data.TensorDataset(x, y), batch_size=len(x))
 
-        train = loader(x, head(x).argmax(dim=1))
-        fitted = {}
+    train = loader(x, head(x).argmax(dim=1))
 
-        def dattri() -> torch.Tensor:
-            named = Named()  # a new one each time: the search changes its weights in place
-            task = AttributionTask(
-                loss_func=torch.nn.functional.cross_entropy, model=named, checkpoints=named.state_dict()
-            )
-            attributor = RPSAttributor(task=task, final_linear_layer_name="fc", l2_strength=L2)
-            attributor.cache(train)
-            scores = attributor.attribute(train, loader(t, target))
-            fitted["theta"] = attributor.finetuned_theta.detach().double().numpy()
-            fitted["scores"] = scores.detach().double().numpy()
-            return scores
+    def ours() -> None:
+        probes.representers(x.numpy(), t.numpy(), head=head, l2=L2).matrix()
 
-        tasks["dattri"] = dattri
-    seconds = common.interleaved(tasks, rounds)
-    values = representers(x.numpy(), t.numpy(), head=head, l2=L2)
+    def dattri() -> None:
+        named = Named()  # a new one each time: the search changes its weights in place
+        loss = torch.nn.functional.cross_entropy
+        task = tasks_of_dattri.AttributionTask(loss_func=loss, model=named, checkpoints=named.state_dict())
+        attributor = rps.RPSAttributor(task=task, final_linear_layer_name="fc", l2_strength=L2)
+        attributor.cache(train)
+        fitted["scores"] = attributor.attribute(train, loader(t, target)).detach().double().numpy()
+        fitted["theta"] = attributor.finetuned_theta.detach().double().numpy()
+
+    seconds = interleaved({"ours": ours} | ({"dattri": dattri} if rps and tasks_of_dattri else {}), rounds)
+    values = probes.representers(x.numpy(), t.numpy(), head=head, l2=L2)
     direct = np.column_stack([t, np.ones(m)]) @ values.theta.T
-    print(f"\n{f'{n} x {width}, {classes} classes, {kind}':30}{'seconds':>9}{'error':>10}")
-    print(f"{'layerscope':30}{seconds['layerscope']:9.4f}{_error(values.matrix().sum(axis=1), direct, target):10.1e}")
-    if RPSAttributor is not None:
+    note = f"relative error {_error(values.matrix().sum(axis=1), direct, target):.0e}"
+    if fitted:
         direct = t.double().numpy() @ fitted["theta"].T
         # Its sums are the logits / n; here they are given the missing factor.
-        error = _error(n * fitted["scores"].sum(axis=0), direct, target)
-        print(f"{'dattri':30}{seconds['dattri']:9.4f}{error:10.1e}")
-        print(f"ratio {seconds['dattri'] / seconds['layerscope']:.0f}")
+        note += f", dattri's {_error(n * fitted['scores'].sum(axis=0), direct, target):.0e}"
+    return Row(f"{n} x {width}, {classes} classes, {kind}", seconds["ours"], seconds.get("dattri"), "dattri", note=note)
 
 
 def _error(summed: np.ndarray, logits: np.ndarray, target: torch.Tensor) -> float:
@@ -96,9 +99,9 @@ def _error(summed: np.ndarray, logits: np.ndarray, target: torch.Tensor) -> floa
     return float(np.abs(summed - picked).max() / np.abs(picked).max())
 
 
-def large(kind: str) -> None:
-    """Print the seconds and the peak memory of a large set of features: white, or dominated by their mean."""
-    n, width, classes = LARGE
+def large(kind: str, size: tuple[int, int, int]) -> dict[str, Any]:
+    """Seconds and memory of a large set of features: white, or dominated by their mean."""
+    n, width, classes = size
     rng = np.random.default_rng(0)
     centres = rng.standard_normal((classes, width)).astype(np.float32)
     spread = (np.arange(1, width + 1) ** -0.7).astype(np.float32)
@@ -111,26 +114,13 @@ def large(kind: str) -> None:
         x += 0.3 * centres[y]
     else:
         x = (3 * x * spread + 2 * centres[y] * spread) @ turn + mean
-    before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
+    before = peak()
     started, worked = time.perf_counter(), time.process_time()
-    values = representers(x[:n], x[n:], labels=y[:n])
+    values = probes.representers(x[:n], x[n:], labels=y[:n])
     seconds, worked = time.perf_counter() - started, time.process_time() - worked
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
-    c = values.certificate
-    print(f"{kind:30}{seconds:9.1f}{worked:13.1f}{before:9.0f}{peak:9.0f}{c.relative_error:10.1e}{c.iterations:7}")
+    known = {"seconds": seconds, "worked": worked, "added": peak() - before, "features": x.nbytes / 2**20}
+    return known | {"error": values.certificate.relative_error, "steps": values.certificate.iterations}
 
 
-if sys.argv[1:] and not sys.argv[1].isdigit():
-    large(sys.argv[1])
-else:
-    print(
-        f"{torch.get_num_threads()} threads; error: how far sums of values are from the fitted head's logits, relative"
-    )
-    for kind in ("random head", "trained head"):
-        against_dattri(kind, int(sys.argv[1]) if sys.argv[1:] else 3)
-    name = "{:,} x {}, {} classes".format(*LARGE)
-    print(f"\n{name:30}{'seconds':>9}{'CPU seconds':>13}{'MiB at':>9}{'peak':>9}{'error':>10}{'steps':>7}")
-    for kind in ("white", "dominated by the mean"):
-        print(
-            subprocess.run([sys.executable, __file__, kind], check=True, capture_output=True, text=True).stdout, end=""
-        )
+if __name__ == "__main__":
+    run(rows)
