@@ -9,7 +9,7 @@ from common import Row, agreement, checkpoint_and_corpus, interleaved, run  # fi
 import torch
 
 import probes
-from probes.capture import batches_of
+from probes.states.tokens import batches_of
 
 LABELS = ["class_separability", "variability", "snr"]
 ALIGNMENT = ["retrieval", "margin_retrieval", "alignment_gap"]

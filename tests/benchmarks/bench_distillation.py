@@ -20,11 +20,9 @@ import torch
 from clock import Clock
 
 import probes
-from compress.distillation.distill import distill
-from compress.objectives.labels import CrossEntropy, SoftLabels
-from compress.objectives.layers import AttentionOutputs, HiddenStates
-from compress.objectives.texts import CrossCorrelation, Relational
-from compress.training.loop import train
+from compress import distill
+from compress.objectives import AttentionOutputs, CrossCorrelation, CrossEntropy, HiddenStates, Relational, SoftLabels
+from compress.training import train
 
 STEPS, SKIPPED = 12, 2
 

@@ -71,13 +71,12 @@ STEP = """([steps, layers, pause]) => new Promise((done) => {
 
 # Opened once more, with nothing computed; the first time has warmed the imports.
 AGAIN = """
-from probes.widgets.picture import picture
 stored = {{k: probes.open_representations(f"{n}_{{i}}.zarr") for i, k in enumerate(models)}}
 fresh = probes.Comparison(comparison.table, comparison.provenance, stored)
 started = time.perf_counter()
 other = fresh.explore(most={n}, layer=0)
 explored = time.perf_counter() - started
-picture(other, maps=True)
+other._ipython_display_()
 opened = time.perf_counter() - started
 other.close(); del other, fresh
 """

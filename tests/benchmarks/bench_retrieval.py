@@ -24,12 +24,16 @@ import torch.nn.functional as F
 from threadpoolctl import threadpool_limits
 
 import probes
-from compress.objectives.sparse import Translations
-from compress.retrieval.index import inverted_index, nearest
-from compress.retrieval.retrieval_cost import recall, retrieval_cost
-from compress.retrieval.sparse_embeddings import sparse_embeddings
-from compress.retrieval.sparsify_embeddings import sparsify_embeddings
-from compress.training.loop import train
+from compress import (
+    inverted_index,
+    nearest,
+    recall,
+    retrieval_cost,
+    sparse_embeddings,
+    sparsify_embeddings,
+)
+from compress.objectives import Translations
+from compress.training import train
 
 FEATURES = 512
 WEIGHTS = [("flops", 0.0), ("flops", 0.1), ("flops", 1.0), ("flops", 10.0), ("l1", 0.003), ("l1", 0.03), ("l1", 0.3)]
