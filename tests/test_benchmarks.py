@@ -73,13 +73,14 @@ def test_the_table_says_ratio_and_what_is_missing(common):
     head, compared, missing = common.table(rows).splitlines()
     assert head.split() == ["benchmark", "what", "ours", "peer", "ratio", "note"]
     assert compared.split() == ["speed", "a", "step", "500", "ms", "1", "s", "a", "peer", "2", "agrees"]
-    assert missing.split() == ["speed", "a", "step", "2", "s", "missing:", "a", "peer"]
+    assert missing.split() == ["speed", "a", "step", "2", "s", "a", "peer", "is", "missing"]
 
 
 def test_a_wrong_number_and_a_missing_peer_are_said_in_words(common, capsys):
     assert common.agreement([1.0, 2.0], [1.0, 2.0 + 1e-6], 1e-5) == "agrees to 1e-06"
     assert common.agreement([1.0, 2.0], [1.0, 2.5], 1e-5) == "differs: by up to 5e-01"
-    assert common.installed("no_such_peer") is None
+    assert common.agreement([1.0], [float("nan")], 1e-5) == "differs: by up to nan"
+    assert common.installed("no_such_peer") is common.installed("no_such_peer") is None
     said = capsys.readouterr().out.splitlines()
     assert len(said) == 1
     assert "pip install" in said[0]

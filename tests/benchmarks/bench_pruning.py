@@ -38,28 +38,25 @@ def rows(quick: bool) -> Iterator[Row]:
 
         return {"steps": STEPS, "progress": False, "callbacks": [Clock(step)]}
 
-    def plain() -> None:
-        train(
-            copy.deepcopy(model),
-            tokenizer,
-            corpus,
-            objective=[CrossEntropy()],
-            **settings("plain", lambda number: False),
-        )
+    def plain(kind: str) -> None:
+        how = settings(f"{kind}, plain", lambda number: False)
+        train(copy.deepcopy(model), tokenizer, corpus, objective=[CrossEntropy()], **how)
 
-    def pruned(criterion: str, scope: str) -> None:
+    def pruned(kind: str, criterion: str, scope: str) -> None:
         # The masks grow at every other step, and are put on again at all of them.
-        how = {"criterion": criterion, "scope": scope, "schedule": "uniform"}
-        how |= {"prunings": STEPS // 2, "prune_until": 1.0, **settings(f"{criterion}, {scope}", lambda n: n % 2 == 0)}
+        how = {"criterion": criterion, "scope": scope, "schedule": "uniform", "prunings": STEPS // 2}
+        how |= {"prune_until": 1.0, **settings(kind, lambda number: number % 2 == 0)}
         compress.prune(model, sparsity=0.6, train=corpus, tokenizer=tokenizer, **how)
 
-    tasks = {"plain": plain} | {f"{c}, {s}": partial(pruned, c, s) for c, s in KINDS}
-    interleaved(tasks, 3 if quick else 9)
-    seconds = {name: median(times) for name, times in taken.items()}
     for criterion, scope in KINDS:
+        kind = f"{criterion}, {scope}"
+        # A training without beside each of them: the difference is smaller than what a busy machine makes.
+        interleaved(
+            {"plain": partial(plain, kind), "pruned": partial(pruned, kind, criterion, scope)}, 3 if quick else 7
+        )
         for suffix, what in (("", "masks put on"), (", grows", "masks grow and are put on")):
-            found = seconds[f"{criterion}, {scope}{suffix}"]
-            yield Row(f"a step, {what}: {criterion}, {scope}", found, seconds["plain"], "a step without")
+            found, without = median(taken[kind + suffix]), median(taken[f"{kind}, plain"])
+            yield Row(f"a step, {what}: {kind}", found, without, "a step without")
 
 
 if __name__ == "__main__":

@@ -27,9 +27,9 @@ def rows(quick: bool) -> Iterator[Row]:
     for kind in ("white", "dominated by the mean"):
         found = alone(large, kind, size)
         what = "{:,} x {}, {} classes, ".format(*size) + kind
-        note = f"{found['worked']:.0f} CPU seconds, {found['steps']} steps, relative error {found['error']:.0e}"
+        note = f"{found['worked']:.1f} CPU seconds, {found['steps']} steps, relative error {found['error']:.0e}"
         yield Row(what, found["seconds"], note=note)
-        yield Row("the same, memory beside its features", found["added"], found["features"], "the features", unit="MiB")
+        yield Row(f"memory of {what}", found["added"], found["features"], "the features", unit="MiB")
 
 
 def against_dattri(kind: str, rounds: int) -> Row:
@@ -37,7 +37,8 @@ def against_dattri(kind: str, rounds: int) -> Row:
 
     dattri stops at 1/200 of the first gradient where float32 gets there, and after 3,000 steps where it does not.
     """
-    rps, tasks_of_dattri = installed("dattri.algorithm.rps"), installed("dattri.task")
+    rps = installed("dattri.algorithm.rps")
+    tasks_of_dattri = installed("dattri.task") if rps else None
     n, m, width, classes = 600, 100, 64, 4
     rng = np.random.default_rng(0)
     y = rng.integers(0, classes, n + m)
@@ -83,7 +84,7 @@ def against_dattri(kind: str, rounds: int) -> Row:
         fitted["scores"] = attributor.attribute(train, loader(t, target)).detach().double().numpy()
         fitted["theta"] = attributor.finetuned_theta.detach().double().numpy()
 
-    seconds = interleaved({"ours": ours} | ({"dattri": dattri} if rps and tasks_of_dattri else {}), rounds)
+    seconds = interleaved({"ours": ours} | ({"dattri": dattri} if tasks_of_dattri else {}), rounds)
     values = probes.representers(x.numpy(), t.numpy(), head=head, l2=L2)
     direct = np.column_stack([t, np.ones(m)]) @ values.theta.T
     note = f"relative error {_error(values.matrix().sum(axis=1), direct, target):.0e}"

@@ -55,10 +55,10 @@ def pooled_states(rounds: int, layers: int) -> Iterator[Row]:
         yield Row(what, seconds["ours"], seconds.get(peer), peer, note=said(peer))
     tasks = {"ours": lambda: ours(reps, other)}
     seconds = interleaved(tasks | ({"pytorch-cka": lambda: stacked(y)} if pytorch_cka else {}), rounds)
-    what = "the same, two models"
+    what = what.replace("one model", "two models")
     yield Row(what, seconds["ours"], seconds.get("pytorch-cka"), "pytorch-cka", note=said("pytorch-cka"))
     seconds = interleaved({"draws": lambda: ours(reps, draws=200), "value": lambda: ours(reps)}, rounds)
-    yield Row("the same, one model, 200 draws", seconds["draws"], seconds["value"], "ours, the value alone")
+    yield Row(what.replace("two models", "200 draws"), seconds["draws"], seconds["value"], "ours, the value alone")
 
 
 def retrieval(rounds: int, sentences: int) -> Iterator[Row]:

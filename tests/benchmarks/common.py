@@ -18,6 +18,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from concurrent.futures import ProcessPoolExecutor
 from dataclasses import asdict, dataclass
+from functools import cache
 from pathlib import Path
 from statistics import median
 from types import ModuleType
@@ -55,7 +56,9 @@ class Row:
         """What, ours, peer, ratio (above 1: ours takes less) and note, as they are shown."""
         both = self.ours is not None and self.peer is not None
         ratio = self.peer / self.ours if both and self.ours else None
-        peer = f"{_shown(self.peer, self.unit) or 'missing:'} {self.against}" if self.against else ""
+        peer = self.against and (
+            f"{self.against} is missing" if self.peer is None else f"{_shown(self.peer, self.unit)} {self.against}"
+        )
         return self.what, _shown(self.ours, self.unit), peer, _shown(ratio, ""), self.note
 
 
@@ -79,10 +82,9 @@ def here() -> str:
     import torch
 
     cpuinfo = Path("/proc/cpuinfo")
-    names = (
-        [line for line in cpuinfo.read_text().splitlines() if line.startswith("model name")] if cpuinfo.exists() else []
-    )
-    name = names[0].split(":")[1].strip() if names else platform.processor() or platform.machine()
+    lines = cpuinfo.read_text().splitlines() if cpuinfo.exists() else []
+    names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")]
+    name = names[0] if names else platform.processor() or platform.machine()
     return (
         f"{name}, {CORES} cores, {torch.get_num_threads()} threads, load {os.getloadavg()[0]:.1f}, "
         f"torch {torch.__version__}"
@@ -144,8 +146,9 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
+@cache
 def installed(module: str) -> ModuleType | None:
-    """Import a peer; where it is not installed, say so and return None."""
+    """Import a peer; where it is not installed, say so once and return None."""
     try:
         return importlib.import_module(module)
     except ImportError as error:
@@ -158,7 +161,9 @@ def agreement(ours: Any, theirs: Any, tolerance: float) -> str:
     import numpy as np
 
     apart = float(np.abs(np.asarray(ours, np.float64) - np.asarray(theirs, np.float64)).max())
-    return f"agrees to {apart:.0e}" if apart <= tolerance else f"differs: by up to {apart:.0e}"
+    if apart > tolerance or np.isnan(apart):
+        return f"differs: by up to {apart:.0e}"
+    return f"agrees to {apart:.0e}" if apart else "the same number"
 
 
 def checkpoint_and_corpus(rows: int) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, datasets.Dataset, str]:
