@@ -9,10 +9,10 @@ from common import Row, agreement, checkpoint_and_corpus, interleaved, run  # fi
 import torch
 
 import probes
+from probes.measures.catalogue import families
 from probes.states.tokens import batches_of
 
-LABELS = ["class_separability", "variability", "snr"]
-ALIGNMENT = ["retrieval", "margin_retrieval", "alignment_gap"]
+LABELS, ALIGNMENT = families()["labels"], families()["alignment"]
 
 
 def rows(quick: bool) -> Iterator[Row]:
@@ -54,7 +54,7 @@ def rows(quick: bool) -> Iterator[Row]:
     measures |= {name: partial(getattr(probes, name), reps, pivot="en") for name in ALIGNMENT}
     taken = interleaved(measures, rounds)
     shape = " x ".join(str(reps.sizes[d]) for d in ("layer", "example", "feature"))
-    for name, t in (taken | {"these six probes": sum(taken.values())}).items():
+    for name, t in (taken | {"all of these probes": sum(taken.values())}).items():
         yield Row(f"{name}, 200 draws, {shape}", t, seconds["bare"], "bare forward pass")
 
 

@@ -10,10 +10,10 @@ from common import Row, alone, peak, run  # first: it sets the environment
 import numpy as np
 
 import probes
+from probes.measures.catalogue import families
 
 LAYERS, WIDTH, BLOCK = 7, 384, 1024
-LABELS = ["class_separability", "variability", "snr"]
-ALIGNMENT = ["retrieval", "margin_retrieval", "alignment_gap"]
+LABELS, ALIGNMENT = families()["labels"], families()["alignment"]
 
 
 def rows(quick: bool) -> Iterator[Row]:
@@ -24,7 +24,7 @@ def rows(quick: bool) -> Iterator[Row]:
         yield said(f"capture to disk, {large:,} texts", found, *alone(sizes, folder / f"captured_{large}"))
         for size in (small, large):
             alone(write, size, folder / f"{size}.zarr")
-        for name in LABELS + ALIGNMENT:
+        for name in (*LABELS, *ALIGNMENT):
             found = {size: alone(measure, name, folder / f"{size}.zarr") for size in (small, large)}
             yield said(f"{name}, {large:,} rows", found, LAYERS, WIDTH)
 
