@@ -1,1 +1,8 @@
-"""How it is shown: figures, report and explorer of a table of results."""
+"""How it is shown; of a table, never of how it came about.
+
+`figures` draws it and `report` makes a page of it. `explorer` is the widget and `panels` its parts
+alone; `page` and `picture` are what stays of it without a kernel. Behind it, `scene` is what is
+shown, `described` what the front is told of it, `asks` what the front asks and how that is
+answered, `numbers`, `maps` and `speakers` what is computed for it, and `assets` the script and
+style that lie in `front`.
+"""

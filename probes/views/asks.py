@@ -38,7 +38,8 @@ class Asked:
     Attributes:
         about: what the front was told.
         explained: the place of the model whose predictions are explained.
-        progress: called with model, layer, the epochs done and their number; raises `Closed` to stop.
+        progress: called with model, layer, the epochs done and their number; raises `Closed` to
+            stop.
         noted: called with what could not be drawn, in sentences.
     """
 
@@ -61,9 +62,10 @@ def cheap(ask: Ask, scene: Scene) -> bool:
 def answer(ask: Ask, numbers: Numbers, asked: Asked) -> Answer:
     """Return the answer to a message of the front end, and its buffers.
 
-    `{"ask": "map", "model": 0, "kind": "pca"}`, kind "umap" with "layer" too; "drift" with "model"; "alignment" with
-    "model" and "layer"; "similarity" with "one", "other" and "measure"; "sentence" with "row" and "layer", and "fit"
-    where its representers are to be computed. Of "sentence" the answer says `more` where it is worth to ask so.
+    `{"ask": "map", "model": 0, "kind": "pca"}`, kind "umap" with "layer" too; "drift" with "model";
+    "alignment" with "model" and "layer"; "similarity" with "one", "other" and "measure"; "sentence"
+    with "row" and "layer", and "fit" where its representers are to be computed. Of "sentence" the
+    answer says `more` where it is worth to ask so.
 
     Raises:
         InputError: it asks for what there is not.
@@ -160,10 +162,12 @@ def _pool(name: str) -> ThreadPoolExecutor:
 class Line:
     """Asks that wait: the newest is answered first, in a thread of its own.
 
-    The slider may have moved on from older asks; they come after, and the oldest of very many not at all.
+    The slider may have moved on from older asks; they come after, and the oldest of very many not
+    at all.
 
     Args:
-        answer: to an ask; an answer that says `more` is sent, and the ask put in line again with "fit".
+        answer: to an ask; an answer that says `more` is sent, and the ask put in line again with
+            "fit".
         quick: whether an ask is answered by the thread for what is quick.
         send: takes what is given and its buffers.
         is_open: False once nobody waits for answers.

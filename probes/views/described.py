@@ -1,4 +1,4 @@
-"""What the front is told of a scene: models, curves, texts, what there is to choose, and why something is missing."""
+"""What the front is told of a scene: what there is to show and choose, and why some is not."""
 
 from __future__ import annotations
 
@@ -64,8 +64,8 @@ def title_of(table: Table, probe: str) -> str:
 def curves(scene: Scene) -> tuple[list[dict[str, str]], list[str], np.ndarray]:
     """Return the probes that are drawn as curves, their languages, and their values.
 
-    Values are (probe, model, language, layer, 4): value, low, high and p_adjusted; those of the output
-    lie at layer 0.
+    Values are (probe, model, language, layer, 4): value, low, high and p_adjusted; those of the
+    output lie at layer 0.
     """
     if scene.table is None:
         return [], [], np.full((0, len(scene.names), 0, scene.deepest, 4), np.nan, "<f4")

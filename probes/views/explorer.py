@@ -1,4 +1,4 @@
-"""The explorer: layer curves, maps and sentences of a comparison in a notebook, linked by one layer slider."""
+"""The explorer: curves, maps and sentences in a notebook, linked by one layer slider."""
 
 from __future__ import annotations
 
@@ -42,12 +42,15 @@ class Explorer(anywidget.AnyWidget):
     """Curves, maps and sentences of some models, linked: `comparison.explore()` makes one.
 
     Args:
-        source: a Comparison, Representations, or a dict name -> Representations of the same sentences (the first is the
-            baseline).
-        most: how many sentences are shown at most; of more a sample is drawn by id, so that translations stay together.
+        source: a Comparison, Representations, or a dict name -> Representations of the same
+            sentences (the first is the baseline).
+        most: how many sentences are shown at most; of more a sample is drawn by id, so that
+            translations stay together.
         seed: of that sample, and of the maps.
-        parts: what to show, of "controls", "curves", "maps", "sentences", "alignment" and "similarity".
-        state: what to begin with: layer, models, probe, language, colour, kind, compared, focus, measure, selection.
+        parts: what to show, of "controls", "curves", "maps", "sentences", "alignment" and
+            "similarity".
+        state: what to begin with: layer, models, probe, language, colour, kind, compared, focus,
+            measure, selection.
 
     Attributes:
         layer: the layer that everything shows, 0 for the embeddings.
@@ -55,15 +58,17 @@ class Explorer(anywidget.AnyWidget):
         probe, language: of the curves.
         colour: of the maps, "label", "language", "prediction", "drift" or "representer".
         kind: of the maps, "pca" or "umap".
-        selection: a table of the selected sentences. Set it to a table with a column `id` (and `language`), to a list
-            of ids, or to None; a table without `id` selects by its index, the numbers that a selection has.
+        selection: a table of the selected sentences. Set it to a table with a column `id` (and
+            `language`), to a list of ids, or to None; a table without `id` selects by its index,
+            the numbers that a selection has.
 
     Raises:
         InputError: the models do not hold the same sentences, or a setting is unknown.
 
     Example:
         >>> import probes
-        >>> reps = probes.from_arrays(np.random.default_rng(0).normal(size=(3, 40, 8)), label=np.arange(40) % 2)
+        >>> x = np.random.default_rng(0).normal(size=(3, 40, 8))
+        >>> reps = probes.from_arrays(x, label=np.arange(40) % 2)
         >>> explorer = Explorer({"far": reps, "near": reps}, layer=1)
         >>> explorer.selection = ["7", "9"]
         >>> explorer.selection[["id", "label"]]
@@ -210,7 +215,7 @@ class Explorer(anywidget.AnyWidget):
         return Points(f"{name}, layer {layer}, by {colour}", points, codes, self.numbers.domain())
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:
-        """Write one HTML page that works without a kernel and loads nothing: curves, maps, slider, selection, hover.
+        """Write one HTML page of what is shown that works without a kernel and loads nothing.
 
         Args:
             path: of the page, such as "view.html".
@@ -306,7 +311,7 @@ class Explorer(anywidget.AnyWidget):
         self.line.wait()
 
     def answer(self, ask: asks.Ask) -> asks.Answer:
-        """Return the answer to a message of the front end, and its buffers; representers are of the first model shown.
+        """Return the answer to a message of the front end, and its buffers.
 
         Raises:
             InputError: it asks for what there is not.
@@ -326,7 +331,7 @@ class Explorer(anywidget.AnyWidget):
 
 
 def reopen(source: Table, last: Explorer | None, settings: dict[str, Any]) -> Explorer:
-    """Return an explorer that begins where the last one of the comparison is, as far as that is still there."""
+    """Return an explorer that begins where the last one of the comparison is, if it can."""
     sample: dict[str, Any] = {k: settings.pop(k) for k in ("most", "seed") if k in settings}
     numbers = None
     if last is not None:

@@ -30,7 +30,7 @@ class _Shown(Figure):
 
 
 def curves(comparison: Table, probes: list[str], language: str) -> Figure:
-    """Draw value and interval by layer, one panel a probe, one colour a model; by language what has no layer."""
+    """Draw value and interval by layer, one panel a probe; by language what has no layer."""
     table = comparison.table[comparison.table["probe"].isin(probes)]
     if language not in set(table["language"]):
         known = dict.fromkeys(table["language"])
@@ -145,7 +145,7 @@ def maps(comparison: Table, probe: str, language: str) -> Figure:
 
 
 def damage(comparison: Table, probe: str) -> Figure:
-    """Draw the difference to the baseline, languages by layers, one panel a model; red is damage."""
+    """Draw the difference to the baseline, languages by layers, a panel a model; red is damage."""
     others = [m for m in comparison.provenance["models"] if m != comparison.baseline]
     table = comparison.table[comparison.table["probe"] == probe]
     if not others:

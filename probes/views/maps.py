@@ -35,7 +35,8 @@ class Maps:
     Attributes:
         points: (layer, example, 2) float32, of root mean square length 1 in every layer, turned.
         plain: the same before it was turned, which does not depend on another model.
-        explained: (layer,) share of the variance that the two dimensions hold; 0 where there is none.
+        explained: (layer,) share of the variance that the two dimensions hold; 0 where there is
+            none.
         notes: what could not be drawn, in plain sentences.
     """
 
@@ -46,23 +47,24 @@ class Maps:
 
 
 def principal_map(x: np.ndarray, *, seed: int = 0) -> tuple[np.ndarray, float]:
-    """Return the first two principal components of centred states, scaled to root mean square length 1.
+    """Return the first two principal components of states, at root mean square length 1.
 
     Args:
         x: (example, feature), all finite.
         seed: where the search for the components starts.
 
     Returns:
-        (example, 2) in float64, and the share of the variance that they hold. All zero, and 0, where all states are
-        equal; the second column is zero where there is no second component. The sign of a component is such that its
-        largest entry is positive.
+        (example, 2) in float64, and the share of the variance that they hold. All zero, and 0,
+        where all states are equal; the second column is zero where there is no second component.
+        The sign of a component is such that its largest entry is positive.
 
     Notes:
-        By the Lanczos method on the smaller Gram matrix, or on the states where that would be large, in the precision
-        that the states have; the mean is taken in float64.
+        By the Lanczos method on the smaller Gram matrix, or on the states where that would be
+        large, in the precision that the states have; the mean is taken in float64.
 
     Example:
-        >>> points, explained = principal_map(np.array([[0.0, 1.0, 5.0], [2.0, 1.0, 5.0], [4.0, 1.0, 5.0]]))
+        >>> x = np.array([[0.0, 1.0, 5.0], [2.0, 1.0, 5.0], [4.0, 1.0, 5.0]])
+        >>> points, explained = principal_map(x)
         >>> np.abs(points[:, 0].round(3)).tolist(), round(explained, 6)
         ([1.225, 0.0, 1.225], 1.0)
     """
@@ -115,7 +117,7 @@ def unit(points: np.ndarray) -> np.ndarray:
 
 
 def turned(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
-    """Return points rotated and reflected to lie as near as they can to others: orthogonal Procrustes.
+    """Return points turned to lie as near as they can to others: orthogonal Procrustes.
 
     Args:
         points, onto: (example, 2), the same rows.
@@ -133,9 +135,9 @@ def turned(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
 def layer_maps(reps: xr.Dataset, rows: np.ndarray, onto: Maps | None = None, *, seed: int = 0) -> Maps:
     """Return the maps of all layers of a model by principal components, turned to be comparable.
 
-    Every layer of the baseline is turned onto the layer before it, every layer of another model onto the same layer of
-    the baseline (the one at the same share of the depth, where it has more or fewer). What differs is then the shape,
-    not the side it is seen from.
+    Every layer of the baseline is turned onto the layer before it, every layer of another model
+    onto the same layer of the baseline (the one at the same share of the depth, where it has more
+    or fewer). What differs is then the shape, not the side it is seen from.
 
     Args:
         reps: Representations.
@@ -144,8 +146,9 @@ def layer_maps(reps: xr.Dataset, rows: np.ndarray, onto: Maps | None = None, *, 
         seed: where the search for the components starts.
 
     Notes:
-        A state that is not finite is drawn at the centre, and takes no part. To turn is all that is done: a map never
-        shows an alignment that is not there by more than a rotation of two dimensions can bring.
+        A state that is not finite is drawn at the centre, and takes no part. To turn is all that is
+        done: a map never shows an alignment that is not there by more than a rotation of two
+        dimensions can bring.
     """
     layers = reps.sizes["layer"]
     plain = np.zeros((layers, len(rows), 2))
@@ -177,7 +180,7 @@ def layer_maps(reps: xr.Dataset, rows: np.ndarray, onto: Maps | None = None, *, 
 
 @contextlib.contextmanager
 def one_thread() -> Iterator[None]:
-    """Multiply in one thread: on small matrices several wait for each other longer than they compute.
+    """Multiply in one thread: on small matrices several wait longer than they compute.
 
     One at a time, since the limit is one for the whole process and is set back at the end.
     """
@@ -186,7 +189,7 @@ def one_thread() -> Iterator[None]:
 
 
 def read(reps: xr.Dataset, layer: int, rows: np.ndarray) -> np.ndarray:
-    """Return states (row, feature) of a layer as they are stored, float32 at least; a store is read in pieces."""
+    """Return states (row, feature) of a layer as they are stored, in float32 at least."""
     variable = reps["hidden"].variable
     dtype = np.result_type(variable.dtype, np.float32)
     if len(rows) == reps.sizes["example"]:
@@ -198,13 +201,13 @@ def read(reps: xr.Dataset, layer: int, rows: np.ndarray) -> np.ndarray:
 
 
 def domain(maps: Maps) -> float:
-    """Return how far the axes go, from -domain to domain, for all models and layers: nearly all of the baseline."""
+    """Return how far the axes go either way: as far as nearly all points of the baseline."""
     reach = np.abs(maps.points)
     return float(np.clip(1.15 * np.quantile(reach, 0.999), 1.0, _FARTHEST)) if reach.size else 1.0
 
 
 def to_uint16(points: np.ndarray, bound: float) -> np.ndarray:
-    """Return coordinates as whole numbers, 0 for -bound and 65535 for bound; what lies outside is moved to the edge.
+    """Return coordinates as whole numbers, from 0 for -bound to 65535 for bound and beyond.
 
     Example:
         >>> to_uint16(np.array([-1.0, 0.0, 1.0, 9.0]), 1.0).tolist()
@@ -223,14 +226,16 @@ def umap_map(
         x: (example, feature).
         start: (example, 2), such as `principal_map` gives.
         seed: the same seed gives the same map.
-        progress: called with the epochs that are done and their number; what it raises stops the work.
+        progress: called with the epochs that are done and their number; what it raises stops the
+            work.
 
     Raises:
         InputError: there are fewer than 16 states to place, or they are all equal.
 
     Notes:
-        UMAP of McInnes, Healy and Melville 2018, arXiv 1802.03426, with 15 neighbours by cosine, as neighbours and
-        translations are found here. States that are not finite or all zero have no direction; they are put at 0.
+        UMAP of McInnes, Healy and Melville 2018, arXiv 1802.03426, with 15 neighbours by cosine, as
+        neighbours and translations are found here. States that are not finite or all zero have no
+        direction; they are put at 0.
     """
     with np.errstate(over="ignore"):
         there = np.isfinite(x).all(axis=1) & (np.abs(x).max(axis=1) > 0)
@@ -266,8 +271,8 @@ def umap_map(
 class _Bar:
     """A file for tqdm, which UMAP reports its epochs to, that hands the numbers on.
 
-    What that raises is kept for later: tqdm writes while it holds a lock of the whole process, and would never give
-    it back.
+    What that raises is kept for later: tqdm writes while it holds a lock of the whole process, and
+    would never give it back.
     """
 
     def __init__(self, progress: Callable[[int, int], None] | None) -> None:
@@ -303,10 +308,10 @@ class _Before:
 
 
 def umap_place(reps: xr.Dataset, layer: int, rows: np.ndarray, seed: int) -> Path | None:
-    """Return where the map by UMAP of a layer is kept: beside the store of the Representations, where there is one.
+    """Return where the UMAP map of a layer is kept: beside the store, where there is one.
 
-    The name stands for the weights, the corpus and how they were captured, the layer, the rows and the settings, so
-    that another one is never read in its place.
+    The name stands for the weights, the corpus and how they were captured, the layer, the rows and
+    the settings, so that another one is never read in its place.
     """
     source, fingerprint = reps.encoding.get("source"), reps.attrs.get("fingerprint")
     if not source or not fingerprint or not Path(source).is_dir():
@@ -330,7 +335,7 @@ def open_map(path: Path | None, n: int) -> np.ndarray | None:
 
 
 def keep_map(path: Path | None, points: np.ndarray) -> None:
-    """Write a map; a folder that cannot be written to is left as it is, and the map is made again next time."""
+    """Write a map; in a folder that cannot be written to nothing is kept."""
     if path is None:
         return
     partial = path.with_suffix(".partial")

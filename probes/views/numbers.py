@@ -1,4 +1,4 @@
-"""Numbers of a scene that are asked for: maps, nearest sentences, drift, alignment and similarity of layers."""
+"""Numbers of a scene: maps, nearest sentences, drift, alignment and similarity of layers."""
 
 from __future__ import annotations
 
@@ -38,13 +38,15 @@ _FEW = 5000  # sentences, up to which several threads cost more than they bring
 
 
 class Numbers:
-    """What was computed of a scene, kept: explorers of one comparison share it, since none of them changes it.
+    """What was computed of a scene, kept. Explorers of one comparison share it.
 
     Attributes:
         scene: what the numbers are of.
         speakers: who speaks for a prediction.
-        directions: of a model and layer the states of all sentences at unit length, as `unit_states` gives them.
-        drift, alignment: of a model, and of a model and layer, what the functions of these names give.
+        directions: of a model and layer the states of all sentences at unit length, as
+            `unit_states` gives them.
+        drift, alignment: of a model, and of a model and layer, what the functions of these names
+            give.
         similarity: of two models by a measure, (layer, layer).
     """
 
@@ -84,7 +86,7 @@ class Numbers:
         return self._umaps[model, layer]
 
     def umap(self, model: int, layer: int, progress: Callable[[int, int], None] | None = None) -> np.ndarray:
-        """The same, computed where it was not; `progress` is called with the epochs done and their number."""
+        """The same, computed where it was not; `progress` is given epochs done and their number."""
         kept = self.kept_umap(model, layer)
         if kept is not None:
             return kept
@@ -128,7 +130,7 @@ class Numbers:
 
 
 def unit_states(scene: Scene, model: int, layer: int) -> np.ndarray:
-    """States of the shown sentences at unit length, in float32; NaN where a state has no direction."""
+    """States of the shown sentences at unit length, in float32; NaN where one has no direction."""
     out = np.empty((scene.n, scene.reps[model].sizes["feature"]), np.float32)
     for at in range(0, scene.n, BLOCK):
         out[at : at + BLOCK] = directions(scene.reps[model], layer, scene.rows[at : at + BLOCK])
@@ -155,7 +157,7 @@ def nearest(x: np.ndarray, row: int, k: int) -> list[tuple[int, float]]:
 
 
 def all_nearest(x: np.ndarray, k: int) -> np.ndarray:
-    """Return the rows (example, k) that are nearest to every row by cosine; the number of rows where there are too few.
+    """Return the rows (example, k) that are nearest to every row by cosine, n where there is none.
 
     Args:
         x: (example, feature) at unit length; a row of NaN is near to none.
@@ -182,7 +184,7 @@ def all_nearest(x: np.ndarray, k: int) -> np.ndarray:
 
 
 def drift(scene: Scene, model: int) -> np.ndarray:
-    """Return one minus the cosine to the baseline (layer, example), layer with layer; NaN where there is none.
+    """Return one minus the cosine to the baseline (layer, example); NaN where there is none.
 
     Raises:
         InputError: the model is not as wide as the baseline.
@@ -219,7 +221,7 @@ def no_alignment(scene: Scene) -> str:
 
 
 def alignment(scene: Scene, model: int, layer: int) -> np.ndarray:
-    """Retrieval (language, language), as `probes.retrieval` has it with either of the two as the pivot."""
+    """Retrieval (language, language), as `probes.retrieval` has it with either as the pivot."""
     where = [np.flatnonzero(scene.frame["language"] == language) for language in scene.languages]
     ids = [scene.frame["id"].to_numpy()[rows] for rows in where]
     # In float64: what decides a tie is small.

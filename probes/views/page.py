@@ -1,4 +1,4 @@
-"""One page of an explorer that works without a kernel: the same front end, with the answers in it."""
+"""A page of an explorer that works without a kernel: the same front end, the answers in it."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ _TOO_LONG = "left out of the saved page; it would take too long to write. Save w
 
 
 def check_path(path: Path, *, overwrite: bool) -> None:
-    """Raise `InputError` where there is something at the path that is not to be replaced, or no folder for it."""
+    """Raise `InputError` where the path holds what is not to be replaced, or has no folder."""
     if path.exists():
         if not (path.is_file() and _MARK in path.read_text(encoding="utf-8", errors="replace")[:200]):
             raise InputError(f"{path} exists and is no saved explorer; it is left as it is. Choose another path")
@@ -38,7 +38,7 @@ def check_path(path: Path, *, overwrite: bool) -> None:
 
 
 def write(contents: Mapping[str, Any], path: Path) -> Path:
-    """Write what `contents` gives as one page. Everything of others goes through JSON in which no tag can end."""
+    """Write what `contents` gives as one page; texts of others through JSON that ends no tag."""
     data = json.dumps(contents, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     data = (
         data.replace("<", "\\u003c").replace(">", "\\u003e").replace("\u2028", "\\u2028").replace("\u2029", "\\u2029")
@@ -57,7 +57,7 @@ def write(contents: Mapping[str, Any], path: Path) -> Path:
 
 
 def contents(traits: Mapping[str, Any], numbers: Numbers, answer: Callable[[Ask], Answer]) -> dict[str, Any]:
-    """Return what the page holds: the traits, the answers to what can be asked, and the neighbours of all sentences.
+    """Return what the page holds: traits, answers to what can be asked, nearest sentences.
 
     Args:
         traits: what the front reads of an explorer, by name; they are not changed.

@@ -1,4 +1,4 @@
-"""The parts of the explorer alone: curves, maps, alignment, similarity, and who speaks for a prediction."""
+"""The parts of the explorer alone: curves, maps, alignment, similarity, speakers."""
 
 from __future__ import annotations
 
@@ -17,7 +17,8 @@ class LayerCurves(Explorer):
         >>> import numpy as np
         >>> import probes
         >>> x = np.random.default_rng(0).normal(size=(3, 40, 8))
-        >>> comparison = probes.compare({"base": probes.from_arrays(x, label=np.arange(40) % 2)}, probes=["snr"])
+        >>> reps = probes.from_arrays(x, label=np.arange(40) % 2)
+        >>> comparison = probes.compare({"base": reps}, probes=["snr"])
         >>> LayerCurves(comparison).probe
         'snr'
     """
@@ -46,7 +47,9 @@ class AlignmentMatrix(Explorer):
         >>> import probes
         >>> x = np.random.default_rng(0).normal(size=(2, 20, 8))
         >>> reps = probes.from_arrays(
-        ...     np.concatenate([x, x], axis=1), id=np.tile(np.arange(20), 2), language=np.repeat(["en", "fr"], 20)
+        ...     np.concatenate([x, x], axis=1),
+        ...     id=np.tile(np.arange(20), 2),
+        ...     language=np.repeat(["en", "fr"], 20),
         ... )
         >>> AlignmentMatrix(reps, layer=0)
         <AlignmentMatrix of arrays: 40 sentences, layer 0, 0 selected>
@@ -73,8 +76,8 @@ class RepresenterPanel(Explorer):
     """Sentences, and which training sentences speak for and against what is predicted for them.
 
     Args:
-        source: Representations whose `split` holds "train" and "test" (or a dict or Comparison of such), or what
-            `probes.representers` returned.
+        source: Representations whose `split` holds "train" and "test" (or a dict or Comparison of
+            such), or what `probes.representers` returned.
 
     Example:
         >>> import numpy as np

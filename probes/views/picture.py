@@ -53,7 +53,7 @@ class Points:
 
 
 def picture(title: str, curves: Curves | None, maps: Sequence[Points] = ()) -> bytes:
-    """Draw curves and, below them, maps side by side, as a PNG; the title alone where there is neither.
+    """Draw curves and, below them, maps as a PNG; the title alone where there is neither.
 
     Example:
         >>> picture("a model", None)[1:4]

@@ -1,4 +1,4 @@
-"""One self-contained HTML page of a comparison: summary, figures, table, and where the numbers come from."""
+"""One self-contained HTML page: summary, figures, table, and where the numbers come from."""
 
 from __future__ import annotations
 

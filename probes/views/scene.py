@@ -1,4 +1,4 @@
-"""What an explorer shows: models, layers and sentences of a comparison or of Representations, as arrays."""
+"""What an explorer shows, as arrays: models, layers and sentences."""
 
 from __future__ import annotations
 
@@ -35,10 +35,13 @@ class Scene:
         names: of the models; `baseline` is the place of one of them.
         layers: of every model, what its layers are called.
         rows: places of the shown sentences among all `total`.
-        frame: of the shown sentences id, language, text and, where there are any, label, text_pair, split.
+        frame: of the shown sentences id, language, text and, where there are any, label, text_pair,
+            split.
         languages: of the shown sentences, in their order.
-        classes, predicted: names of all classes, and which of them each model predicts (model, example), -1 for none.
-        labels, label_codes: names of all labels, and the label of each sentence (example,), -1 for none.
+        classes, predicted: names of all classes, and which of them each model predicts (model,
+            example), -1 for none.
+        labels, label_codes: names of all labels, and the label of each sentence (example,), -1 for
+            none.
         most, seed: how many sentences were asked for, and which sample of them.
     """
 
@@ -87,7 +90,7 @@ class Scene:
         return np.concatenate([[language, self.label_codes], self.predicted]).astype("<i2")
 
     def table_of(self, rows: np.ndarray) -> pd.DataFrame:
-        """The sentences of some rows, what every model predicts for them, and their places among all."""
+        """The sentences of some rows, what models predict for them, and their places among all."""
         table = self.frame.iloc[rows].copy()
         for name, codes in zip(self.names, self.predicted, strict=True):
             if (codes >= 0).any():
@@ -135,7 +138,7 @@ class Scene:
 
 
 def scene_of(source: Source, *, most: int = 5000, seed: int = 0) -> Scene:
-    """Read what is small of a table (with the Representations that a Comparison holds) or of Representations.
+    """Read what is small of Representations, or of a table and those that lie beside it.
 
     Args:
         source: as an Explorer takes it.

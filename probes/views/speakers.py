@@ -1,4 +1,4 @@
-"""Who speaks for a prediction, as the explorer asks: representer values of the models of a scene."""
+"""Who speaks for a prediction: representer values of the models of a scene."""
 
 from __future__ import annotations
 
@@ -61,7 +61,7 @@ def no_representers(scene: Scene) -> str:
 
 
 def explain(scene: Scene, model: int, row: int, values: RepresenterValues) -> tuple[dict[str, Any], np.ndarray]:
-    """Return who speaks for the prediction of a test sentence and who against, and the value of every shown sentence.
+    """Return who speaks for a prediction and who against, and the value of every shown sentence.
 
     Args:
         scene: where the sentences are shown.
@@ -70,7 +70,8 @@ def explain(scene: Scene, model: int, row: int, values: RepresenterValues) -> tu
         values: of the model.
 
     Returns:
-        Names and texts of the strongest on either side, and (example,) float32, NaN where a sentence is not trained on.
+        Names and texts of the strongest on either side, and (example,) float32, NaN where a
+        sentence is not trained on.
     """
     parts = check_splits(scene.reps[model])
     at = int(np.searchsorted(parts["test"], scene.rows[row]))
@@ -94,7 +95,7 @@ def explain(scene: Scene, model: int, row: int, values: RepresenterValues) -> tu
 
 
 def as_representations(values: RepresenterValues) -> xr.Dataset:
-    """Return the features of representer values as one layer, the training rows before the test rows."""
+    """Return the features of representer values as one layer, the rows trained on first."""
     frame = pd.concat([values.train, values.test], ignore_index=True)
     n = len(values.train), len(values.test)
     # Rows of bare arrays are named by their number on either side.
