@@ -55,4 +55,6 @@ def families() -> dict[str, tuple[str, ...]]:
 
 def defaults() -> list[str]:
     """Return the names of the probes that are measured where nothing is asked for."""
-    return [probe.name for probe in PROBES if probe.default]
+    chosen = [probe for probe in PROBES if probe.default]
+    # Their rows stand in this order in the table: maps of layers by layers, which are long, come last.
+    return [probe.name for probe in sorted(chosen, key=lambda probe: probe.family == "similarity")]

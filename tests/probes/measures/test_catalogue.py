@@ -327,6 +327,13 @@ def test_says_all_that_others_read(probe):
     assert probe.default <= (probe.name in catalogue.defaults())
 
 
+def test_by_default_all_but_maps_come_in_the_order_of_the_catalogue():
+    names = list(catalogue.by_name())
+    *curves, last = catalogue.defaults()
+    assert curves == sorted(curves, key=names.index)
+    assert (curves[0], curves[-1], last) == ("class_separability", "accuracy", "cka")
+
+
 def test_families_hold_what_is_asked_for_together():
     families = catalogue.families()
     assert families["labels"] == ("class_separability", "variability", "snr")
