@@ -249,10 +249,10 @@ def _results(
     for language in drawn.languages:
         ids, answers = drawn.ids[by_id(drawn, language, tested)], right[language]
         n[language] = len(ids)
-        zero_shot[language] = _weighed(answers[..., 0], ids, drawn.weights)
-        in_language[language] = _weighed(answers[..., 1], ids, drawn.weights)
-        of_ids = _weighed(answers[..., 2:].mean(axis=2), ids, drawn.weights)
-        by_shuffle = _weighed(answers[..., 2:].mean(axis=0).T, np.arange(SHUFFLES), again)
+        zero_shot[language] = weighed(answers[..., 0], ids, drawn.weights)
+        in_language[language] = weighed(answers[..., 1], ids, drawn.weights)
+        of_ids = weighed(answers[..., 2:].mean(axis=2), ids, drawn.weights)
+        by_shuffle = weighed(answers[..., 2:].mean(axis=0).T, np.arange(SHUFFLES), again)
         control[language] = np.clip(of_ids + by_shuffle - of_ids[0], 0, 1)
     n[POOLED] = sum(n[language] for language in others)
     for of_languages in (zero_shot, in_language, control):
@@ -286,7 +286,7 @@ def _results(
     return stack_measures(out)
 
 
-def _weighed(right: np.ndarray, ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def weighed(right: np.ndarray, ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the mean over rows (row, layer) for every row of weights: (1 + draws, layer)."""
     return linearised(right.mean(axis=0), right, ids, weights, (0, 1))
 
