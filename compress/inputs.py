@@ -22,7 +22,9 @@ See = Callable[[str, torch.Tensor], None]
 def row_batches(
     rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, device: torch.device
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """Yield rows, as `training_rows` gives them, in batches of 32 on a device, in the order in which they come."""
+    """Yield rows, as `training_rows` gives them, in batches of 32 on a device, in the order in
+    which they come.
+    """
     for start in range(0, len(rows), _BATCH):
         batch = collate(tokenizer, list(rows[start : start + _BATCH]))
         yield {key: value.to(device) for key, value in batch.items()}
@@ -56,7 +58,8 @@ def tokens_of(x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     """Return what a module is fed on a batch token by token, without padding.
 
     Args:
-        x: (batch, token, feature), of an embedding (batch, token), or of any other shape with features last.
+        x: (batch, token, feature), of an embedding (batch, token), or of any other shape with
+            features last.
         mask: (batch, token), true for tokens. What is of another shape is taken whole.
 
     Example:
@@ -79,7 +82,7 @@ def walk(
     device: torch.device,
     first: bool = False,
 ) -> None:
-    """Run batches through a model and hand what its modules are fed, but for padding, to a function.
+    """Run batches through a model and hand what its modules are fed to a function.
 
     The model is in evaluation mode meanwhile, on the device, and keeps no gradients.
 
@@ -88,7 +91,8 @@ def walk(
         run: what is called with each batch: the model, or its body.
         modules: by any names.
         batches: what `run` takes, with an `attention_mask`.
-        see: gets the name of a module and its input, (token, feature) or of an embedding (token), once a call.
+        see: gets the name of a module and its input, (token, feature) or of an embedding (token),
+            once a call.
         device: where the model runs.
         first: before any other hook, as those that round inputs.
 

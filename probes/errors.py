@@ -1,4 +1,6 @@
-"""What goes wrong because of what was given, or is not installed, so that callers can tell it from defects."""
+"""What goes wrong because of what was given, or is not installed, so that callers can tell it from
+defects.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,7 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """Something that was given cannot be used; the message says what was expected, what was found and what to do."""
+    """What was given cannot be used; the message says what was expected, found and what to do."""
 
 
 class DependencyError(InputError, ImportError):
@@ -44,7 +46,9 @@ def check_choice(setting: str, value: object, known: Iterable[str], otherwise: s
 
 
 def needed(package: str, feature: str, extra: str = "deploy") -> Any:
-    """Import a package that only some features need; raise `DependencyError` where it is not installed."""
+    """Import a package that only some features need; raise `DependencyError` where it is not
+    installed.
+    """
     try:
         return importlib.import_module(package)
     except ImportError as error:

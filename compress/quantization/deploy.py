@@ -1,4 +1,6 @@
-"""Quantisation that runs: a model for the int8 kernels of onnxruntime, or with weights that torchao stores in int8."""
+"""Quantisation that runs: a model for the int8 kernels of onnxruntime, or with weights that torchao
+stores in int8.
+"""
 
 from __future__ import annotations
 
@@ -28,6 +30,8 @@ from probes.models.formats.shared_layers import unshare
 from probes.silence import quiet
 from probes.states.layers import runner_of
 
+# Of `deploy`: with onnxruntime's own `quantize_dynamic`, which gives all tokens of a batch one step, a text's states
+# depend on its batch by nearly as much as on the quantisation itself.
 _PACKAGES = {"onnxruntime": ("onnxruntime", "onnx"), "torchao": ("torchao",)}
 BACKENDS = tuple(_PACKAGES)
 _OPSET = 20
@@ -45,34 +49,34 @@ _NEAR = 1e-3  # how far an output of the export may be from the model's, of its 
 
 
 def deploy(model: PreTrainedModel, backend: str, *, bits: int = 8) -> PreTrainedModel | OnnxModel:
-    """Return a quantised model that another package's kernels run, with all hidden states to be probed.
+    """Return a quantised model that another package's kernels run, its hidden states with it.
 
     Args:
         model: a model of transformers; it is not changed.
-        backend: "onnxruntime" exports the model and quantises its linear maps and its embeddings; it is small, and fast
-            on a CPU, the only place where it runs. "torchao" quantises the linear maps and leaves a model of
-            transformers, that runs and can be looked into like any other; without compilation it is no faster.
+        backend: "onnxruntime" exports the model and quantises its linear maps and its embeddings;
+            it is small, and fast on a CPU, the only place where it runs. "torchao" quantises the
+            linear maps and leaves a model of transformers, that runs and can be looked into like
+            any other; without compilation it is no faster.
         bits: of the weights: 8, or with torchao also 4, for which it still takes a byte each.
 
     Returns:
-        With "torchao" a model of the same class, with "onnxruntime" an `OnnxModel`. Both are saved by `compress.save`,
-        loaded by `probes.load_checkpoint` with equal outputs, and captured with the same layers and pooling.
-        `config.compression` says what was done.
+        With "torchao" a model of the same class, with "onnxruntime" an `OnnxModel`. Both are saved
+        by `compress.save`, loaded by `probes.load_checkpoint` with equal outputs, and captured with
+        the same layers and pooling. `config.compression` says what was done.
 
     Raises:
-        InputError: the backend is not known or cannot do so many bits; weights are NaN or infinite; the model is not
-            where the backend runs; it has an operator that cannot be exported, or its export computes something else.
+        InputError: the backend is not known or cannot do so many bits; weights are NaN or infinite;
+            the model is not where the backend runs; it has an operator that cannot be exported, or
+            its export computes something else.
         DependencyError: a package of the backend is not installed.
 
     Notes:
-        onnxruntime: weights are symmetric with a step for each output unit, embeddings with one for each token's row;
-            matrices of fewer than 1,024 weights stay as they are. Inputs of linear maps are rounded to symmetric int8
-            while it runs, with a step for each token, so that a text's states do not depend on what else is in its
-            batch. With onnxruntime's own `quantize_dynamic`, which gives all tokens of a batch one step, they do, by
-            nearly as much as by the quantisation itself.
-            Products within attention, norms and whatever lies outside linear maps are computed in float32.
-        torchao: 8 bits are its Int8DynamicActivationInt8WeightConfig (weights by output unit, inputs by token), 4 its
-            IntxWeightOnlyConfig in groups of 32, inputs as they are. Embeddings stay as they are.
+        onnxruntime: a step for each output unit, each row of embeddings and each token that a map
+            is fed, so that a text's states do not depend on its batch. Matrices of fewer than 1,024
+            weights, products within attention and norms stay in float32.
+        torchao: 8 bits are its Int8DynamicActivationInt8WeightConfig (weights by output unit,
+            inputs by token), 4 its IntxWeightOnlyConfig in groups of 32, inputs as they are.
+            Embeddings stay as they are; a sparse head is quantised like the other maps.
 
     Example:
         >>> import probes
@@ -152,14 +156,16 @@ class _AsCaptured(torch.nn.Module):
 
 
 def export(model: PreTrainedModel) -> Any:
-    """Return a model as an `onnx.ModelProto` in float32, with what `probes.capture` takes of it as outputs.
+    """Return a model as an `onnx.ModelProto` in float32, with what `probes.capture` takes of it as
+    outputs.
 
-    These are `hidden_0`, `hidden_1`, ... (batch, token, feature), and of a head that classifies texts `logits` and
-    `head_input` (batch, feature). `OnnxModel` runs it.
+    These are `hidden_0`, `hidden_1`, ... (batch, token, feature), and of a head that classifies
+    texts `logits` and `head_input` (batch, feature). `OnnxModel` runs it.
 
     Raises:
         DependencyError: the package onnx is not installed.
-        InputError: it has an operator that cannot be exported, or the export computes something else than the model.
+        InputError: it has an operator that cannot be exported, or the export computes something
+            else than the model.
     """
     onnx = needed("onnx", "backend='onnxruntime'")
     name = model.config.name_or_path or type(model).__name__
@@ -205,7 +211,9 @@ def export(model: PreTrainedModel) -> Any:
 
 
 def _differs(exported: OnnxModel, batch: dict[str, torch.Tensor], expected: dict[str, torch.Tensor]) -> str | None:
-    """In what an exported model differs from the one that gave what is expected; None where they agree."""
+    """In what an exported model differs from the one that gave what is expected; None where they
+    agree.
+    """
     try:
         found = exported.run(**batch)
     except Exception as error:  # of a kind of onnxruntime's own: shapes that were traced as constants do not fit
@@ -237,9 +245,9 @@ def quantize_graph(graph: Any) -> None:
         graph: an `onnx.ModelProto`, as `export` gives it.
 
     Notes:
-        A linear map multiplies codes: those of its inputs, uint8 with 128 for zero and a step for each token, and those
-        of its weights, int8 with a step for each output unit. The sums are exact, in int32. Of embeddings a row has one
-        step; it is gathered with it.
+        A linear map multiplies codes: those of its inputs, uint8 with 128 for zero and a step for
+        each token, and those of its weights, int8 with a step for each output unit. The sums are
+        exact, in int32. Of embeddings a row has one step; it is gathered with it.
     """
     onnx = needed("onnx", "backend='onnxruntime'")
     main = graph.graph
@@ -271,7 +279,9 @@ def quantize_graph(graph: Any) -> None:
 def _linear(
     make: Callable[..., Any], node: Any, values: np.ndarray, settings: dict[str, Any], arrays: dict[str, np.ndarray]
 ) -> list[Any] | None:
-    """Return the nodes of a linear map on codes, and add what they read to the arrays; None where it is another map."""
+    """Return the nodes of a linear map on codes, and add what they read to the arrays; None where
+    it is another map.
+    """
     scaled = {settings.get("alpha", 1), settings.get("beta", 1)} != {1}
     if node.op_type == "Gemm" and (settings.get("transA") or scaled):
         return None

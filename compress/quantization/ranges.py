@@ -42,7 +42,9 @@ class RunningRanges:
             hook.low, hook.high = self.found[name]
 
     def see(self, name: str, x: torch.Tensor, shared: bool = False) -> None:
-        """Take in what a module is fed, (token, feature) without padding; `shared`: of all processes."""
+        """Take in what a module is fed, (token, feature) without padding; `shared`: of all
+        processes.
+        """
         x = x.float()
         ends = torch.stack([-x.min(), x.max()])
         if shared and torch.distributed.is_initialized():  # each process has a part of the batch

@@ -1,4 +1,6 @@
-"""A checkpoint by path or hub name -> model and tokenizer, safely: safetensors only, no remote code, checked to fit."""
+"""A checkpoint by path or hub name -> model and tokenizer, safely: safetensors only, no remote
+code, checked to fit.
+"""
 
 from __future__ import annotations
 
@@ -29,21 +31,23 @@ from probes.silence import quiet
 def load_checkpoint(
     source: str | Path, *, allow_pickle: bool = False
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
-    """Load a transformers checkpoint, with the head it was saved with, in float32 on the CPU, ready for evaluation.
+    """Load a checkpoint of transformers with the head it was saved with, in float32 on the CPU.
 
     Args:
-        source: "bundled", a folder (also one of packed weights, as `compress.save(..., packed=True)` writes it), or a
-            name on the Hugging Face hub.
-        allow_pickle: also read weights from pickle files (`pytorch_model.bin`). A pickle can run any code when it is
-            opened: ask for it only where you trust who made it.
+        source: "bundled", a folder (also one of packed weights, as `compress.save(...,
+            packed=True)` writes it), or a name on the Hugging Face hub.
+        allow_pickle: also read weights from pickle files (`pytorch_model.bin`). A pickle can run
+            any code when it is opened: ask for it only where you trust who made it.
 
     Returns:
-        The model in evaluation mode, and its tokenizer. Code from the checkpoint is never run. Of a folder that
-        `compress.quantization.deploy` exported a model to, the model is a `probes.models.formats.onnx_model.OnnxModel`.
+        The model in evaluation mode, and its tokenizer. Code from the checkpoint is never run. Of a
+        folder that `compress.quantization.deploy` exported a model to, the model is a
+        `probes.models.formats.onnx_model.OnnxModel`.
 
     Raises:
-        InputError: the folder holds no model; its weights are pickles only, or both plain and packed; weights of the
-            encoder are missing; packed ones do not fit together; the tokenizer is missing or does not fit the model.
+        InputError: the folder holds no model; its weights are pickles only, or both plain and
+            packed; weights of the encoder are missing; packed ones do not fit together; the
+            tokenizer is missing or does not fit the model.
 
     Example:
         >>> model, tokenizer = load_checkpoint("bundled")
@@ -99,7 +103,8 @@ def load_checkpoint(
 def check_checkpoint(
     source: str | Path, *, allow_pickle: bool = False
 ) -> tuple[transformers.PreTrainedConfig, PreTrainedTokenizerBase]:
-    """Return the configuration and the tokenizer of a checkpoint, having checked all that can be without its weights.
+    """Return the configuration and the tokenizer of a checkpoint, having checked all that can be
+    without its weights.
 
     Raises:
         InputError: as `load_checkpoint`, but for weights that are missing inside their file.
@@ -137,7 +142,9 @@ def check_checkpoint(
 
 
 def _check_files(source: str | Path, allow_pickle: bool) -> None:
-    """Raise `InputError` where a path holds no model, or only one that would be unpickled. Hub names pass."""
+    """Raise `InputError` where a path holds no model, or only one that would be unpickled. Hub
+    names pass.
+    """
     folder = Path(source)
     looks_like_path = isinstance(source, Path) or str(source).startswith((".", "/", "~")) or str(source).count("/") > 1
     if not folder.exists():
@@ -184,7 +191,9 @@ def _is_onnx(folder: Path) -> bool:
 
 
 def _model_class(config: transformers.PreTrainedConfig, name: str) -> Any:
-    """The class that the checkpoint was saved from, so that its head comes along; without one, the bare model."""
+    """The class that the checkpoint was saved from, so that its head comes along; without one, the
+    bare model.
+    """
     for architecture in config.architectures or []:
         kind = getattr(transformers, architecture, None)
         if kind is None:
@@ -197,7 +206,9 @@ def _model_class(config: transformers.PreTrainedConfig, name: str) -> Any:
 
 
 def _generation(folder: Path) -> GenerationConfig | None:
-    """How a model with packed weights writes text, which transformers reads by itself only beside plain weights."""
+    """How a model with packed weights writes text, which transformers reads by itself only beside
+    plain weights.
+    """
     return GenerationConfig.from_pretrained(folder) if (folder / "generation_config.json").is_file() else None
 
 

@@ -22,7 +22,9 @@ def name_of(model: torch.nn.Module) -> str:
 
 
 def check_fit(rows: int, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
-    """Raise `InputError` where the tokenizer has more tokens than a model has embeddings; warn where far fewer."""
+    """Raise `InputError` where the tokenizer has more tokens than a model has embeddings; warn
+    where far fewer.
+    """
     tokens = len(tokenizer)
     if tokens > rows:
         raise InputError(
@@ -47,7 +49,9 @@ def embedding_rows(model: PreTrainedModel | OnnxModel) -> int:
 
 
 def check_length(max_length: int | None, positions: int | None, tokenizer: PreTrainedTokenizerBase) -> int | None:
-    """Return the longest input in tokens: the smaller of positions and the tokenizer's limit, None without one."""
+    """Return the longest input in tokens: the smaller of positions and the tokenizer's limit, None
+    without one.
+    """
     limits = [tokenizer.model_max_length] if tokenizer.model_max_length < 10**9 else []
     if positions is not None and positions > 0:
         limits.append(positions)
@@ -61,7 +65,9 @@ def check_length(max_length: int | None, positions: int | None, tokenizer: PreTr
 
 
 def classifies(model: Any) -> bool:
-    """Whether a model, or the model of a configuration, has a head that puts every text into one class."""
+    """Whether a model, or the model of a configuration, has a head that puts every text into one
+    class.
+    """
     if isinstance(model, OnnxModel):
         return "logits" in model.outputs
     config = getattr(model, "config", model)
@@ -99,7 +105,9 @@ def encoder_of(model: Any) -> Any:
 
 
 def input_limit(model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, max_length: int | None) -> int | None:
-    """Return the most tokens that a model and its tokenizer take, or as many as asked for; None without a limit."""
+    """Return the most tokens that a model and its tokenizer take, or as many as asked for; None
+    without a limit.
+    """
     return check_length(max_length, positions_of(model), tokenizer)
 
 

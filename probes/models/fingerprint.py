@@ -24,7 +24,9 @@ _NOT_COMPUTED = {
 
 
 def weights_fingerprint(model: torch.nn.Module) -> str:
-    """Return a hash of a model's weights, buffers and configuration: the same for the same function, on any device."""
+    """Return a hash of a model's weights, buffers and configuration: the same for the same
+    function, on any device.
+    """
     digest = hashlib.sha256()
     config = getattr(model, "config", None)
     if config is not None:
@@ -42,7 +44,9 @@ def weights_fingerprint(model: torch.nn.Module) -> str:
 
 
 def plain_parts(tensor: torch.Tensor) -> Iterator[torch.Tensor]:
-    """Yield the tensors of numbers that a tensor is made of: itself, or of a quantised one its codes, steps, ..."""
+    """Yield the tensors of numbers that a tensor is made of: itself, or of a quantised one its
+    codes, steps, ...
+    """
     if not hasattr(tensor, "__tensor_flatten__"):
         yield tensor
         return

@@ -1,10 +1,12 @@
 """Where the parts of a model are: one table of architectures, and what is read from it.
 
-To add an architecture, write a row below: a `Parts` with names as `named_modules()` has them (the list of blocks from
-`model.base_model`, all else from a block), and in `types` the `model_type` of its configurations. Leave out what it has
-not got. Pruning of heads and channels, dropping layers and making students need `projections`, `head_size` and
-`channels`; single weights are pruned, quantised, factorised and fused without a row. The tests run over all rows: give
-tests/probes/models/test_parts.py the sizes of a tiny model, and tests/structured.py one with a head.
+To add an architecture, write a row below: a `Parts` with names as `named_modules()` has them (the
+list of blocks from `model.base_model`, all else from a block), and in `types` the `model_type` of
+its configurations. Leave out what it has not got. Pruning of heads and channels, dropping layers
+and making students need `projections`, `head_size` and `channels`; single weights are pruned,
+quantised, factorised and fused without a row. The tests run over all rows: give
+tests/probes/models/test_parts.py the sizes of a tiny model, and tests/structured.py one with a
+head.
 """
 
 from __future__ import annotations
@@ -111,7 +113,9 @@ STRUCTURED: dict[str, Parts] = {kind: row for kind, row in FAMILIES.items() if r
 
 
 def family_of(model: PreTrainedModel) -> Parts:
-    """Return where the parts of a model are; raise `InputError` where what structured pruning needs is not known."""
+    """Return where the parts of a model are; raise `InputError` where what structured pruning needs
+    is not known.
+    """
     if not isinstance(model, PreTrainedModel):
         raise InputError(f"expected a model of transformers, found {type(model).__name__}")
     family = STRUCTURED.get(model.config.model_type)
@@ -132,7 +136,8 @@ def family_of(model: PreTrainedModel) -> Parts:
 
 
 def attention_outputs(model: PreTrainedModel) -> list[nn.Module]:
-    """Return what joins the heads of each block, of any model whose blocks name it as a row of the table does.
+    """Return what joins the heads of each block, of any model whose blocks name it as a row of the
+    table does.
 
     Example:
         >>> import probes
@@ -145,9 +150,11 @@ def attention_outputs(model: PreTrainedModel) -> list[nn.Module]:
 
 
 def read_next() -> list[tuple[str, str]]:
-    """Return the names of maps in a block, each with the one that reads, unit by unit, what it gives.
+    """Return the names of maps in a block, each with the one that reads, unit by unit, what it
+    gives.
 
-    These are value and what joins the heads, and the feed-forward pair, of the rows whose maps are apart.
+    These are value and what joins the heads, and the feed-forward pair, of the rows whose maps are
+    apart.
 
     Example:
         >>> read_next()[0]
@@ -180,7 +187,9 @@ def head_size_of(layer: nn.Module, family: Parts) -> int:
 
 
 def ends_of(layer: nn.Module, family: Parts, what: str) -> tuple[nn.Linear, nn.Linear, int]:
-    """Return the map that heads or channels are read with, the one that writes them, and the features of each."""
+    """Return the map that heads or channels are read with, the one that writes them, and the
+    features of each.
+    """
     if what == "heads":
         return (
             linear_of(layer, family.projections[2]),

@@ -1,6 +1,6 @@
 """How hidden states come out: text and model -> Representations.
 
-`capture` runs a corpus once, `tokens` makes the batches, `layers` says which states are taken, `pooling` makes one
-vector a text, `running` says where and how, `store` keeps them on disk; `representations` is what comes out,
-`predictions` what of it a head says.
+`capture` runs a corpus once, `tokens` makes the batches, `layers` says which states are taken,
+`pooling` makes one vector a text, `running` says where and how, `store` keeps them on disk;
+`representations` is what comes out, `predictions` what of it a head says.
 """

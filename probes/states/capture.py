@@ -1,4 +1,6 @@
-"""One forward pass -> pooled hidden states of every layer, to memory or to a zarr store that resumes and is reused."""
+"""One forward pass -> pooled hidden states of every layer, to memory or to a zarr store that
+resumes and is reused.
+"""
 
 from __future__ import annotations
 
@@ -50,37 +52,41 @@ def capture(
 ) -> xr.Dataset:
     """Run a corpus through a model once and keep one vector a layer and text.
 
-    Layer 0 is the embeddings, layer l the output of block l; in a decoder the last one is after the final norm. An
-    encoder-decoder gives the layers of its encoder. A head that classifies texts is run too and its outputs are kept;
-    any other head is left out.
+    Layer 0 is the embeddings, layer l the output of block l; in a decoder the last one is after the
+    final norm. An encoder-decoder gives the layers of its encoder. A head that classifies texts is
+    run too and its outputs are kept; any other head is left out.
 
     Args:
-        model: an encoder or decoder of transformers, an `OnnxModel` made of one, or any module whose `modules` are
-            named.
+        model: an encoder or decoder of transformers, an `OnnxModel` made of one, or any module
+            whose `modules` are named.
         tokenizer: the tokenizer that belongs to it.
         corpus: as `load_corpus` gives it; rows with a `text_pair` are encoded as one sequence.
-        modules: names from `model.named_modules()` whose outputs (batch, token, feature) are taken in place of the
-            hidden states; they become layers 0, 1, ... and their names the coordinate `module`.
-        pooling: "mean" over the text's own tokens (default), "mean_all" with special tokens, "first" or "last" token.
-        max_length: longest text in tokens, special ones included; longer ones are cut. By default the smaller of the
-            model's positions and the tokenizer's limit.
-        dtype: "float32", or "bfloat16" for mixed precision (about twice as fast; cosine to float32 above 0.999).
+        modules: names from `model.named_modules()` whose outputs (batch, token, feature) are taken
+            in place of the hidden states; they become layers 0, 1, ... and their names the
+            coordinate `module`.
+        pooling: "mean" over the text's own tokens (default), "mean_all" with special tokens,
+            "first" or "last" token.
+        max_length: longest text in tokens, special ones included; longer ones are cut. By default
+            the smaller of the model's positions and the tokenizer's limit.
+        dtype: "float32", or "bfloat16" for mixed precision (about twice as fast; cosine to float32
+            above 0.999).
         device: by default CUDA, MPS or the CPU, the first there is.
         batch_size, batch_tokens: most texts, and most tokens with padding, in one batch.
-        store: a path for a zarr store. An interrupted capture goes on where it stopped; a complete one with the same
-            weights, corpus and settings is opened without running the model; one that does not match is made anew,
-            and a warning says so.
+        store: a path for a zarr store. An interrupted capture goes on where it stopped; a complete
+            one with the same weights, corpus and settings is opened without running the model; one
+            that does not match is made anew, and a warning says so.
         name: what the model is called in tables and messages; by default the name it was loaded by.
         progress: show a progress bar.
 
     Returns:
-        Representations: `hidden (layer, example, feature)` in float32, rows in the order of the corpus, with the
-        settings, versions and fingerprints as attributes. Of a model for sequence classification also `logits
-        (example, class)`, with the names of the classes, and `head_input (example, head_feature)`, what its last linear
-        layer gets, where that is known.
+        Representations: `hidden (layer, example, feature)` in float32, rows in the order of the
+        corpus, with the settings, versions and fingerprints as attributes. Of a model for sequence
+        classification also `logits (example, class)`, with the names of the classes, and
+        `head_input (example, head_feature)`, what its last linear layer gets, where that is known.
 
     Raises:
-        InputError: before the first forward pass, where corpus, tokenizer, model and settings do not fit together.
+        InputError: before the first forward pass, where corpus, tokenizer, model and settings do
+            not fit together.
 
     Example:
         >>> import probes

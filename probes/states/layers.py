@@ -24,7 +24,9 @@ States = Callable[
 def runner_of(
     model: torch.nn.Module, modules: Sequence[str] | None, name: str
 ) -> tuple[Callable[..., object], AbstractContextManager[States]]:
-    """Return what to call with the inputs, and a context that gives the function that calls it and collects states."""
+    """Return what to call with the inputs, and a context that gives the function that calls it and
+    collects states.
+    """
     if isinstance(model, OnnxModel):
         if modules is not None:
             raise InputError(f"{name}: an exported model has no modules to name, only its layers. Leave modules= out")
@@ -58,7 +60,9 @@ def _exported(
 
 @contextmanager
 def _layers(model: PreTrainedModel, body: Any, name: str) -> Iterator[States]:
-    """Collect all hidden states, and of a model that classifies the logits and what its last linear layer gets."""
+    """Collect all hidden states, and of a model that classifies the logits and what its last linear
+    layer gets.
+    """
     expected = getattr(body.config, "num_hidden_layers", None)
     has_head = classifies(model)
     # A decoder's head is linear, and looks for the last token by the padding's id, which another may have: it is put on

@@ -15,7 +15,9 @@ POOLINGS = {
 
 
 def pool(states: torch.Tensor, weights: torch.Tensor, name: str, layer: int) -> torch.Tensor:
-    """Weighted sum over the tokens: (batch, token, feature), (batch, token) -> (batch, feature), in float32."""
+    """Weighted sum over the tokens: (batch, token, feature), (batch, token) -> (batch, feature), in
+    float32.
+    """
     if states.shape[:2] != weights.shape:
         raise InputError(
             f"{name}, layer {layer}: expected states of shape {(*weights.shape, 'features')}, "

@@ -1,4 +1,6 @@
-"""What a model predicts, as Representations keep it: logits, the names of its classes, and labels by their numbers."""
+"""What a model predicts, as Representations keep it: logits, the names of its classes, and labels
+by their numbers.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ from probes.errors import InputError
 
 
 def label_codes(labels: np.ndarray, classes: list[str], model: str) -> np.ndarray:
-    """Return the number of the class that each label names, by the name of the class or by its number."""
+    """Return the number of the class that each label names, by the name of the class or by its
+    number.
+    """
     if len(set(classes)) < len(classes):
         raise InputError(
             f"accuracy: two classes of model {model!r} have one name, among {', '.join(map(repr, classes[:10]))}. "
@@ -29,7 +33,9 @@ def label_codes(labels: np.ndarray, classes: list[str], model: str) -> np.ndarra
 
 
 def check_logits(reps: xr.Dataset, probe: str) -> np.ndarray:
-    """Return the logits (example, class) of Representations; raise `InputError` where there are none."""
+    """Return the logits (example, class) of Representations; raise `InputError` where there are
+    none.
+    """
     if "logits" not in reps:
         raise InputError(
             f"{probe} needs predictions, and the Representations of model {reps.attrs.get('model', '?')!r} hold no "

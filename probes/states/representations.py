@@ -1,7 +1,8 @@
 """Representations: an `xarray.Dataset` of pooled hidden states, `hidden (layer, example, feature)`.
 
-Coordinates on `example`: `id`, `language`, `text` and, where the corpus has them, `label`, `text_pair`, `split`.
-In memory, or on disk as a zarr store that is read in pieces, so that memory does not grow with the corpus.
+Coordinates on `example`: `id`, `language`, `text` and, where the corpus has them, `label`,
+`text_pair`, `split`. In memory, or on disk as a zarr store that is read in pieces, so that memory
+does not grow with the corpus.
 """
 
 from __future__ import annotations
@@ -33,7 +34,8 @@ def from_arrays(
 
     Args:
         hidden: (layer, example, feature), or (example, feature) for one layer.
-        id: (example,) the same id = translations of one sentence; by default every row is a sentence of its own.
+        id: (example,) the same id = translations of one sentence; by default every row is a
+            sentence of its own.
         language: (example,) by default "und" (undetermined) for all.
         label, text: (example,) where there are any.
         name: what the model is called in tables and messages.
@@ -84,7 +86,7 @@ def from_arrays(
 
 
 def open_representations(path: str | Path) -> xr.Dataset:
-    """Open a zarr store that `capture(..., store=path)` wrote; hidden states are read when they are needed.
+    """Open a zarr store that `capture` wrote; hidden states are read when they are needed.
 
     Raises:
         InputError: there is no complete store of Representations at the path.
@@ -103,7 +105,9 @@ def open_representations(path: str | Path) -> xr.Dataset:
 
 
 def check_representations(reps: xr.Dataset) -> xr.Dataset:
-    """Raise `InputError` where a data set does not have the form that `capture` and `from_arrays` give it."""
+    """Raise `InputError` where a data set does not have the form that `capture` and `from_arrays`
+    give it.
+    """
     if (
         not isinstance(reps, xr.Dataset)
         or "hidden" not in reps
@@ -123,13 +127,17 @@ def check_representations(reps: xr.Dataset) -> xr.Dataset:
 
 
 def states(reps: xr.Dataset, layer: int, rows: slice | np.ndarray) -> np.ndarray:
-    """Return the states (rows, feature) of one layer (by position) in float64: sums over them are long."""
+    """Return the states (rows, feature) of one layer (by position) in float64: sums over them are
+    long.
+    """
     # The bare variable: indexing the array would index every text beside it.
     return reps["hidden"].variable.isel(layer=layer, example=rows).values.astype(np.float64)
 
 
 def directions(reps: xr.Dataset, layer: int, rows: slice | np.ndarray) -> np.ndarray:
-    """Return the states (rows, feature) of one layer (by position) at unit length; NaN where a state is all zero."""
+    """Return the states (rows, feature) of one layer (by position) at unit length; NaN where a
+    state is all zero.
+    """
     x = states(reps, layer, rows)
     with np.errstate(invalid="ignore", divide="ignore"):
         x /= np.linalg.norm(x, axis=1, keepdims=True)
@@ -137,7 +145,9 @@ def directions(reps: xr.Dataset, layer: int, rows: slice | np.ndarray) -> np.nda
 
 
 def as_strings(values: npt.ArrayLike) -> np.ndarray:
-    """Return values as a one-dimensional array of Python strings, which pandas groups and zarr stores as text."""
+    """Return values as a one-dimensional array of Python strings, which pandas groups and zarr
+    stores as text.
+    """
     # Not by way of an array of numpy's strings: those are all as long as the longest.
     flat = list(values) if isinstance(values, Sequence) else np.asarray(values).ravel().tolist()
     out = np.empty(len(flat), dtype=object)

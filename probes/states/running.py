@@ -20,7 +20,9 @@ def check_settings(
     batch_tokens: int = 4096,
     **_: object,
 ) -> torch.device:
-    """Return the device to run on; raise `InputError` where a setting of `capture` that needs no model is wrong."""
+    """Return the device to run on; raise `InputError` where a setting of `capture` that needs no
+    model is wrong.
+    """
     check_choice("pooling", pooling, POOLINGS)
     check_choice("dtype", dtype, ("float32", "bfloat16"))
     if batch_size < 1 or batch_tokens < 1:

@@ -23,8 +23,8 @@ DIMS = {
 class Store:
     """A zarr store that grows beside its place and is moved there when it is whole.
 
-    Rows are captured a window at a time; `done` marks the windows that are written, so that an interrupted capture
-    goes on with the first that is not.
+    Rows are captured a window at a time; `done` marks the windows that are written, so that an
+    interrupted capture goes on with the first that is not.
     """
 
     def __init__(self, path: Path, fingerprint: str) -> None:

@@ -31,7 +31,8 @@ def batches_of(
     batch_size: int = 64,
     batch_tokens: int = 4096,
 ) -> tuple[torch.device, Callable[[], Iterator[tuple[np.ndarray, dict[str, torch.Tensor]]]]]:
-    """Return the device to run on, and what yields the rows and inputs of one batch after another, as `capture` does.
+    """Return the device to run on, and what yields the rows and inputs of one batch after another,
+    as `capture` does.
 
     For probes that need more of a forward pass than its hidden states.
     """
@@ -43,7 +44,9 @@ def batches_of(
 
 @dataclass
 class Tokens:
-    """The corpus as token ids, once: for every input of the model all rows end to end, and where each row starts."""
+    """The corpus as token ids, once: for every input of the model all rows end to end, and where
+    each row starts.
+    """
 
     inputs: dict[str, np.ndarray]
     special: np.ndarray
@@ -67,7 +70,9 @@ class Tokens:
 def tokenise(
     tokenizer: PreTrainedTokenizerBase, corpus: datasets.Dataset, limit: int | None, model: torch.nn.Module, name: str
 ) -> Tokens:
-    """Tokenise a corpus; raise `InputError` where a text has no tokens of its own, or one that the model lacks."""
+    """Tokenise a corpus; raise `InputError` where a text has no tokens of its own, or one that the
+    model lacks.
+    """
     pieces = [
         _encode(tokenizer, corpus.select(range(start, min(start + _TOKENISED, len(corpus)))), limit)
         for start in range(0, len(corpus), _TOKENISED)
@@ -140,7 +145,9 @@ class Batches:
         return np.array([int(self.tokens.lengths.argmax())])
 
     def over(self, start: int, stop: int) -> Iterator[np.ndarray]:
-        """Yield the rows start to stop, longest first, so that those of a batch have nearly the same length."""
+        """Yield the rows start to stop, longest first, so that those of a batch have nearly the
+        same length.
+        """
         lengths = self.tokens.lengths[start:stop]
         order = np.argsort(-lengths, kind="stable") + start
         while len(order):
@@ -152,7 +159,9 @@ class Batches:
     def tensors(
         self, rows: np.ndarray, pooling: str, device: torch.device
     ) -> tuple[dict[str, torch.Tensor], torch.Tensor]:
-        """Return the padded inputs of some rows, and the weight of every token in its text's vector."""
+        """Return the padded inputs of some rows, and the weight of every token in its text's
+        vector.
+        """
         tokens = self.tokens
         inputs = {key: tokens.padded(values, rows, tokens.padding[key]) for key, values in tokens.inputs.items()}
         lengths = torch.from_numpy(tokens.lengths[rows])

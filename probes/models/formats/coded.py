@@ -1,4 +1,6 @@
-"""Weights that another package stores by codes: read where it is installed, and left as they are by every verb."""
+"""Weights that another package stores by codes: read where it is installed, and left as they are by
+every verb.
+"""
 
 from __future__ import annotations
 

@@ -1,7 +1,8 @@
-"""The list of formats: what a configuration can say of a model beside what plain transformers acts on.
+"""The list of formats: what a configuration can say of a model beside what plain transformers acts
+on.
 
-A new key has a file of its own, which ends with its `Format`, and a line in `FORMATS`: `load_checkpoint`, the
-backends, `compress.save` and the checks of the verbs read it here.
+A new key has a file of its own, which ends with its `Format`, and a line in `FORMATS`:
+`load_checkpoint`, the backends, `compress.save` and the checks of the verbs read it here.
 """
 
 from __future__ import annotations
@@ -39,13 +40,16 @@ def promised(config: Any) -> list[Format]:
 
 
 def check_loadable(config: PreTrainedConfig, name: str) -> None:
-    """Raise `InputError` where a configuration says what cannot be loaded here, before its weights are read."""
+    """Raise `InputError` where a configuration says what cannot be loaded here, before its weights
+    are read.
+    """
     for found in promised(config):
         found.check(config, name)
 
 
 def from_pretrained(kind: Any, config: PreTrainedConfig, /, *args: Any, **settings: Any) -> Any:
-    """Load a model as `kind.from_pretrained` does, made with the shapes and modules that its configuration names.
+    """Load a model as `kind.from_pretrained` does, made with the shapes and modules that its
+    configuration names.
 
     Args:
         kind: a class of models, or `AutoModel`.
@@ -112,11 +116,13 @@ def check_kept(model: PreTrainedModel) -> None:
 
 
 def check_allowed(model: PreTrainedModel, verb: Verb) -> None:
-    """Raise `InputError` where a format of a model forbids what is to be done with it, or is not whole.
+    """Raise `InputError` where a format of a model forbids what is to be done with it, or is not
+    whole.
 
     Args:
         model: a model of transformers.
-        verb: what is to be done: "compress" for whatever works on its weights, or a verb with rules of its own.
+        verb: what is to be done: "compress" for whatever works on its weights, or a verb with rules
+            of its own.
     """
     for found in promised(model.config):
         forbidden = found.forbids(model, verb)

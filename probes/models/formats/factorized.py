@@ -1,8 +1,9 @@
-"""Linear maps and embeddings in factors: two of low rank, or the cores of a tensor train; and how they are loaded.
+"""Linear maps and embeddings in factors: two of low rank, or the cores of a tensor train; and how
+they are loaded.
 
-The factors are `torch.nn.Linear` and `torch.nn.Embedding`, so that what works on these works on them: training,
-pruning, quantisation. Which modules are in factors, and of which ranks, is in the configuration of a model
-(`config.factorized`).
+The factors are `torch.nn.Linear` and `torch.nn.Embedding`, so that what works on these works on
+them: training, pruning, quantisation. Which modules are in factors, and of which ranks, is in the
+configuration of a model (`config.factorized`).
 """
 
 from __future__ import annotations
@@ -24,7 +25,8 @@ from probes.models.formats.format import Format, Verb
 
 
 class LowRankLinear(nn.Module):
-    """A linear map in two: `first` from the inputs to a few numbers, `second` from these to the outputs.
+    """A linear map in two: `first` from the inputs to a few numbers, `second` from these to the
+    outputs.
 
     Attributes:
         first: Linear, inputs -> rank, without a bias.
@@ -66,7 +68,8 @@ class LowRankLinear(nn.Module):
 
 
 class LowRankEmbedding(nn.Embedding):
-    """An embedding in two: a narrow table `weight` (token, rank), and `second` from there to the features.
+    """An embedding in two: a narrow table `weight` (token, rank), and `second` from there to the
+    features.
 
     Attributes:
         second: Linear, rank -> features, without a bias.
@@ -99,20 +102,21 @@ class LowRankEmbedding(nn.Embedding):
 class TensorTrainLinear(nn.Module):
     """A linear map whose matrix is a tensor train.
 
-    Outputs are counted by digits of the bases `rows`, inputs by those of `columns`, the first digit the highest. The
-    entry of output i and input j is the product G1[i1, j1] G2[i2, j2] ... of small matrices.
+    Outputs are counted by digits of the bases `rows`, inputs by those of `columns`, the first digit
+    the highest. The entry of output i and input j is the product G1[i1, j1] G2[i2, j2] ... of small
+    matrices.
 
     Attributes:
-        core0, core1, ...: Linear without a bias, core k of (rank before, row, column, rank after) as the map from
-            (rank before, column) to (row, rank after).
+        core0, core1, ...: Linear without a bias, core k of (rank before, row, column, rank after)
+            as the map from (rank before, column) to (row, rank after).
         bias: (output), or None.
 
     Notes:
-        The weights number the sum of row * column * rank before * rank after over the cores. Oseledets 2011 for tensor
-        trains; for layers of networks Novikov, Podoprikhin, Osokin and Vetrov 2015, arXiv 1509.06569.
-        To make the matrix once a call takes far fewer operations than to take every token through the cores, and the
-        memory of it for as long. Tokens go through the cores only where something is done to what a core gets: where it
-        has hooks, as those that round inputs, or weights that are not plain numbers.
+        The weights number the sum of row * column * rank before * rank after over the cores.
+        Oseledets 2011; in networks Novikov, Podoprikhin, Osokin and Vetrov 2015, arXiv 1509.06569.
+        The matrix is made once a call, which takes far fewer operations than to take every token
+        through the cores, and its memory for as long. Tokens go through the cores only where
+        something is done to what a core gets: hooks, or weights that are not plain numbers.
 
     Example:
         >>> import torch
@@ -180,7 +184,8 @@ class TensorTrainEmbedding(nn.Module):
     """An embedding whose table is a tensor train: tokens are counted by digits of the bases `rows`.
 
     Attributes:
-        core0, core1, ...: Embedding, core k of (rank before, row, column, rank after) as a table of a row a digit.
+        core0, core1, ...: Embedding, core k of (rank before, row, column, rank after) as a table of
+            a row a digit.
 
     Notes:
         Where the bases make more tokens than there are, the last ones are never looked up.
@@ -243,13 +248,17 @@ class TensorTrainEmbedding(nn.Module):
 
 
 def _plain(core: nn.Module) -> bool:
-    """Whether it does not matter that a core is called: nothing watches it, and its weights are numbers as they are."""
+    """Whether it does not matter that a core is called: nothing watches it, and its weights are
+    numbers as they are.
+    """
     hooks = core._forward_pre_hooks or core._forward_hooks
     return not hooks and type(core.weight) in (torch.Tensor, nn.Parameter)
 
 
 def from_cores(cores: Sequence[torch.Tensor]) -> torch.Tensor:
-    """Return the matrix (row, column) of a tensor train with cores (rank before, row, column, rank after)."""
+    """Return the matrix (row, column) of a tensor train with cores (rank before, row, column, rank
+    after).
+    """
     out = cores[0]
     for core in cores[1:]:
         # (before, rows, columns, rank) x (rank, row, column, after) -> (before, rows, row, columns, column, after)
@@ -258,18 +267,19 @@ def from_cores(cores: Sequence[torch.Tensor]) -> torch.Tensor:
 
 
 def apply_factors(model: PreTrainedModel) -> None:
-    """Put factors in place of the modules that a model's configuration names, in place; their weights come after.
+    """Put factors in place of the modules that a model's configuration names, in place; their
+    weights come after.
 
-    `config.factorized` has the settings of each module, by its name in `model.base_model`: of low rank
-    {"rank": 8}, of a tensor train {"rows": [4, 4, 8], "columns": [8, 4, 4], "ranks": [6, 6]}. What is in factors
-    already stays. The new factors hold no values yet.
+    `config.factorized` has the settings of each module, by its name in `model.base_model`: of low
+    rank {"rank": 8}, of a tensor train {"rows": [4, 4, 8], "columns": [8, 4, 4], "ranks": [6, 6]}.
+    What is in factors already stays. The new factors hold no values yet.
 
     Args:
         model: a model of transformers; it is changed.
 
     Raises:
-        InputError: the configuration names a module that the model does not have, or that is no linear map and no
-            embedding, or settings that do not fit it.
+        InputError: the configuration names a module that the model does not have, or that is no
+            linear map and no embedding, or settings that do not fit it.
 
     Example:
         >>> import probes

@@ -1,4 +1,6 @@
-"""What a format says of itself: its key of config.json, what is done where a model is loaded, what it forbids."""
+"""What a format says of itself: its key of config.json, what is done where a model is loaded, what
+it forbids.
+"""
 
 from __future__ import annotations
 
@@ -24,18 +26,21 @@ Verb = Literal[
 
 @dataclass(frozen=True)
 class Format:
-    """A key of a model's configuration that plain transformers reads past, or that other packages act on.
+    """A key of a model's configuration that plain transformers reads past, or that other packages
+    act on.
 
     Attributes:
         key: in config.json.
         has: what a model with it has, in words.
-        check: gets the configuration and what the checkpoint is called, before the weights are read; raises
-            `InputError` where such a model cannot be loaded here.
-        make: gets a freshly made model, before the weights: gives it the modules and shapes that they fit.
-        apply: gets the model with its weights, and the names of those that were missing in the file; returns the
-            names of those that it has filled.
+        check: gets the configuration and what the checkpoint is called, before the weights are
+            read; raises `InputError` where such a model cannot be loaded here.
+        make: gets a freshly made model, before the weights: gives it the modules and shapes that
+            they fit.
+        apply: gets the model with its weights, and the names of those that were missing in the
+            file; returns the names of those that it has filled.
         lacks: what of it a model has not got, in words; None where all of it is there.
-        forbids: gets the model and what is to be done with it: why it cannot be, and what to do; None where it can.
+        forbids: gets the model and what is to be done with it: why it cannot be, and what to do;
+            None where it can.
 
     Example:
         >>> from transformers import BertConfig

@@ -11,10 +11,11 @@ from probes.models.parts import STRUCTURED, count_of, family_of, head_size_of, k
 
 
 def apply_shapes(model: PreTrainedModel) -> None:
-    """Give a freshly made model, in place, the number of heads a layer that its configuration says were kept.
+    """Give a freshly made model, in place, the number of heads a layer that its configuration says
+    were kept.
 
-    `config.heads_kept` has it, one number a layer, where heads were pruned. Which heads these were does not matter any
-    more: the weights are loaded after it.
+    `config.heads_kept` has it, one number a layer, where heads were pruned. Which heads these were
+    does not matter any more: the weights are loaded after it.
     """
     kept = HEADS_KEPT.said(model.config)
     if kept is None:

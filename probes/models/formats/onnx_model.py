@@ -21,7 +21,9 @@ METADATA = "layerscope"
 
 @dataclass
 class OnnxOutput(ModelOutput):
-    """What an exported model gives: its hidden states, and of a head that classifies the logits and what it gets."""
+    """What an exported model gives: its hidden states, and of a head that classifies the logits and
+    what it gets.
+    """
 
     hidden_states: tuple[torch.Tensor, ...] | None = None
     logits: torch.Tensor | None = None
@@ -31,8 +33,8 @@ class OnnxOutput(ModelOutput):
 class OnnxModel(torch.nn.Module):
     """A model that onnxruntime runs on the CPU: called, captured and saved like any other.
 
-    `compress.quantization.deploy` exports it. It has no modules and no weights to look at: what it gives is all hidden
-    states, and of a head that classifies texts the logits.
+    `compress.quantization.deploy` exports it. It has no modules and no weights to look at: what it
+    gives is all hidden states, and of a head that classifies texts the logits.
 
     Args:
         serialized: the bytes of its ONNX file.
@@ -40,7 +42,8 @@ class OnnxModel(torch.nn.Module):
 
     Raises:
         DependencyError: onnxruntime is not installed.
-        InputError: the bytes are no ONNX file, or one that `compress.quantization.deploy` did not write.
+        InputError: the bytes are no ONNX file, or one that `compress.quantization.deploy` did not
+            write.
 
     Example:
         >>> import compress, probes
@@ -108,7 +111,9 @@ class OnnxModel(torch.nn.Module):
         return self
 
     def check(self, device: str | torch.device | None = None, dtype: str = "float32") -> None:
-        """Raise `InputError` where it is asked for on another device than the CPU, or in another precision."""
+        """Raise `InputError` where it is asked for on another device than the CPU, or in another
+        precision.
+        """
         if device is not None and torch.device(device).type != "cpu":
             raise InputError(
                 f"device={str(device)!r}: the int8 kernels of onnxruntime run on the CPU. Leave device= out, or take "
@@ -133,7 +138,8 @@ class OnnxModel(torch.nn.Module):
             input_ids: (batch, token).
             attention_mask: 1 for tokens, 0 for padding; by default there is no padding.
             token_type_ids: by default all 0.
-            output_hidden_states, return_dict: as models of transformers have them; both are always true here.
+            output_hidden_states, return_dict: as models of transformers have them; both are always
+                true here.
         """
         found = self.run(input_ids, attention_mask, token_type_ids)
         states = tuple(v for k, v in found.items() if k.startswith("hidden_"))

@@ -1,4 +1,6 @@
-"""Weights with many zeros on less disk: a bit for each number, and in full only those that are not zero."""
+"""Weights with many zeros on less disk: a bit for each number, and in full only those that are not
+zero.
+"""
 
 from __future__ import annotations
 
@@ -23,22 +25,25 @@ _INTEGERS = {1: torch.uint8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 
 
 def pack(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], dict[str, str]]:
-    """Return tensors, with the zeros of each left out where that is smaller, and the metadata to save beside them.
+    """Return tensors, with the zeros of each left out where that is smaller, and the metadata to
+    save beside them.
 
     Args:
         state: tensors by name, of any dtype that safetensors holds.
 
     Returns:
-        What `safetensors.torch.save_file` takes. A tensor `name` with few zeros is in it as it was; any other is in it
-        as `name.mask` (a bit for each number, eight to a byte, the first in the highest bit, set where the number is
-        not zero), `name.values` (the numbers that are not zero, in order) and, where some zeros are negative,
-        `name.signs` (a bit for each zero, set where it is negative). The metadata has one key, "packed": JSON with the
-        version of this form and the shapes of the tensors that are in parts.
+        What `safetensors.torch.save_file` takes. A tensor `name` with few zeros is in it as it was;
+        any other is in it as `name.mask` (a bit for each number, eight to a byte, the first in the
+        highest bit, set where the number is not zero), `name.values` (the numbers that are not
+        zero, in order) and, where some zeros are negative, `name.signs` (a bit for each zero, set
+        where it is negative). The metadata has one key, "packed": JSON with the version of this
+        form and the shapes of the tensors that are in parts.
 
     Notes:
-        A tensor of n numbers of b bytes, k of them not zero, takes k b + n / 8 bytes, and (n - k) / 8 more where some
-        zeros are negative, as a product of weights and a mask leaves them. Zero is a matter of bits: all 0, or all but
-        the highest; so `unpack` gives back every bit, of NaN too. This form is a choice made here.
+        A tensor of n numbers of b bytes, k of them not zero, takes k b + n / 8 bytes, and (n - k) /
+        8 more where some zeros are negative, as a product of weights and a mask leaves them. Zero
+        is a matter of bits: all 0, or all but the highest; so `unpack` gives back every bit, of NaN
+        too. This form is a choice made here.
 
     Example:
         >>> tensors, metadata = pack({"weight": torch.eye(100)})
@@ -63,7 +68,8 @@ def pack(state: Mapping[str, torch.Tensor]) -> tuple[dict[str, torch.Tensor], di
 
 
 def unpack(file: Path) -> dict[str, torch.Tensor]:
-    """Return the tensors of a file that was saved from what `pack` returned, bit for bit as they were.
+    """Return the tensors of a file that was saved from what `pack` returned, bit for bit as they
+    were.
 
     Raises:
         InputError: the file is no such file, is cut short, or its parts do not fit together.
@@ -97,10 +103,12 @@ def unpack(file: Path) -> dict[str, torch.Tensor]:
 
 
 def check_packed(file: Path) -> dict[str, list[int]]:
-    """Return the shapes of the tensors that are in parts in a file, having checked all that can be without weights.
+    """Return the shapes of the tensors that are in parts in a file, having checked all that can be
+    without weights.
 
     Raises:
-        InputError: as `unpack`, but for a number of values or of signs that differs from what the mask says.
+        InputError: as `unpack`, but for a number of values or of signs that differs from what the
+            mask says.
     """
     with open_safetensors(file) as opened:
         shapes = _shapes(opened.metadata(), file)
@@ -127,7 +135,9 @@ def check_packed(file: Path) -> dict[str, list[int]]:
 
 
 def open_safetensors(file: Path) -> Any:
-    """Open a file of weights for reading; raise `InputError` where it is cut short or something else."""
+    """Open a file of weights for reading; raise `InputError` where it is cut short or something
+    else.
+    """
     try:
         return safe_open(file, framework="pt")
     except Exception as error:  # one kind for the user, several in safetensors
@@ -180,7 +190,9 @@ def _parts(tensor: torch.Tensor) -> dict[str, torch.Tensor]:
 
 
 def _bits(tensor: torch.Tensor) -> np.ndarray:
-    """The numbers of a tensor in a row as unsigned integers: numpy does not know every dtype, bfloat16 for one."""
+    """The numbers of a tensor in a row as unsigned integers: numpy does not know every dtype,
+    bfloat16 for one.
+    """
     size = tensor.element_size()
     row = tensor.detach().cpu().contiguous().reshape(-1)
     return row.view(_INTEGERS[size]).numpy().view(f"u{size}")

@@ -1,7 +1,7 @@
 """Inputs of linear maps that are rounded to a few bits, as kernels for integers would get them.
 
-Which modules that are, and how, is in the configuration of a model (`config.quantized_inputs`); weights need no such
-thing, since rounded ones are weights like any other.
+Which modules that are, and how, is in the configuration of a model (`config.quantized_inputs`);
+weights need no such thing, since rounded ones are weights like any other.
 """
 
 from __future__ import annotations
@@ -20,12 +20,12 @@ BITS = range(2, 9)
 
 
 def apply_quantized_inputs(model: PreTrainedModel) -> dict[str, QuantizedInput]:
-    """Let the modules that a model's configuration names round their inputs, in place, and no others.
+    """Let the modules that a model's configuration names, and no others, round their inputs.
 
-    `config.quantized_inputs` has for each module, by its name in `model.base_model`, the bits, and where the range is
-    fixed its ends: {"encoder.layer.0.output.dense": {"bits": 8, "low": -1.5, "high": 3.0}}. To call it again changes
-    nothing. `probes.load_checkpoint` calls it; a model that transformers itself has loaded does not round its inputs
-    before it was called.
+    `config.quantized_inputs` has for each module, by its name in `model.base_model`, the bits, and
+    where the range is fixed its ends: {"encoder.layer.0.output.dense": {"bits": 8, "low": -1.5,
+    "high": 3.0}}. To call it again changes nothing. `probes.load_checkpoint` calls it; a model that
+    transformers itself has loaded does not round its inputs before it was called.
 
     Args:
         model: a model of transformers; what it computes is changed.
@@ -34,7 +34,8 @@ def apply_quantized_inputs(model: PreTrainedModel) -> dict[str, QuantizedInput]:
         What rounds the input of each module, by name.
 
     Raises:
-        InputError: the configuration names a module that the model does not have, or settings that cannot be.
+        InputError: the configuration names a module that the model does not have, or settings that
+            cannot be.
 
     Example:
         >>> import torch, probes
@@ -62,7 +63,9 @@ def apply_quantized_inputs(model: PreTrainedModel) -> dict[str, QuantizedInput]:
 
 
 def quantized_inputs_of(model: PreTrainedModel) -> dict[str, dict[str, Any]]:
-    """Return what `config.quantized_inputs` has to say of a model as it is, after modules have moved or gone."""
+    """Return what `config.quantized_inputs` has to say of a model as it is, after modules have
+    moved or gone.
+    """
     return {
         name: {k: v for k, v in vars(hook).items() if v is not None}
         for name, module in model.base_model.named_modules()
@@ -89,8 +92,9 @@ def _hook(name: str, settings: Any) -> QuantizedInput:
 class QuantizedInput:
     """A forward pre-hook that rounds the input of a module to a grid of 2^bits values.
 
-    Without a range every token (the last dimension) has its own, from its least to its largest value. With one, what
-    lies outside is clipped. The gradient passes as if nothing had been rounded or clipped.
+    Without a range every token (the last dimension) has its own, from its least to its largest
+    value. With one, what lies outside is clipped. The gradient passes as if nothing had been
+    rounded or clipped.
 
     Attributes:
         bits: 2 to 8.
@@ -128,15 +132,17 @@ class _StraightThrough(torch.autograd.Function):
 
 
 def affine_grid(low: torch.Tensor, high: torch.Tensor, bits: int) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return step and zero point of the grid of 2^bits values over ranges that are made to include 0.
+    """Return step and zero point of the grid of 2^bits values over ranges that are made to include
+    0.
 
     Args:
         low, high: float32 of any shape, the ends of each range.
         bits: 2 to 8.
 
     Returns:
-        The step, (high - low) / (2^bits - 1) rounded as `exact_step` says, and the zero point, a whole number of 0 to
-        2^bits - 1, both float32 in the shape of `low`. The grid is step * (code - zero point), code = 0 to 2^bits - 1.
+        The step, (high - low) / (2^bits - 1) rounded as `exact_step` says, and the zero point, a
+        whole number of 0 to 2^bits - 1, both float32 in the shape of `low`. The grid is step *
+        (code - zero point), code = 0 to 2^bits - 1.
 
     Example:
         >>> import torch
@@ -153,7 +159,9 @@ def affine_grid(low: torch.Tensor, high: torch.Tensor, bits: int) -> tuple[torch
 
 
 def nearest_step(x: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, bits: int) -> torch.Tensor:
-    """Return how many steps from 0 the value of an affine grid lies that is nearest to x, ties upwards."""
+    """Return how many steps from 0 the value of an affine grid lies that is nearest to x, ties
+    upwards.
+    """
     return _half_up(x / scale).clamp_(-zero, 2**bits - 1 - zero)
 
 
@@ -163,7 +171,8 @@ _COARSE = 1 << 8  # what of a float32 is rounded away: the last 8 of the 24 bits
 def exact_step(step: torch.Tensor) -> torch.Tensor:
     """Round positive float32 to 16 significant bits, and up to the least normal one.
 
-    Up to 255 such steps are exact in float32: what was rounded once is not changed when it is rounded again.
+    Up to 255 such steps are exact in float32: what was rounded once is not changed when it is
+    rounded again.
     """
     least = torch.finfo(torch.float32).tiny
     rounded = (step.clamp_min(least).view(torch.int32) + _COARSE // 2) & -_COARSE

@@ -1,4 +1,6 @@
-"""Modules that share their parameters: which ones is in the configuration of a model, the tensors are saved once."""
+"""Modules that share their parameters: which ones is in the configuration of a model, the tensors
+are saved once.
+"""
 
 from __future__ import annotations
 
@@ -16,23 +18,24 @@ from probes.models.formats.format import Format, Verb
 def apply_sharing(model: PreTrainedModel, missing: Collection[str] | None = None) -> set[str]:
     """Let the modules that a model's configuration names share their parameters, in place.
 
-    `config.shared_layers` has for each module that has none of its own the one whose it takes, both by their names in
-    `model.base_model`: {"encoder.layer.2.output.dense": "encoder.layer.1.output.dense"}. To call it again changes
-    nothing. `save_pretrained` then writes each tensor once. `probes.load_checkpoint` calls it; a model that
-    transformers itself has loaded holds random numbers in the modules that are not in the file (it warns of missing
-    keys) until it was called.
+    `config.shared_layers` has for each module that has none of its own the one whose it takes, both
+    by their names in `model.base_model`: {"encoder.layer.2.output.dense":
+    "encoder.layer.1.output.dense"}. To call it again changes nothing. `save_pretrained` then writes
+    each tensor once. `probes.load_checkpoint` calls it; a model that transformers itself has loaded
+    holds random numbers in the modules that are not in the file (it warns of missing keys) until it
+    was called.
 
     Args:
         model: a model of transformers; the modules take what the others hold now.
-        missing: names, as in `model.state_dict()`, of the weights that a file did not have. What it has for a module
-            must be what the other one holds.
+        missing: names, as in `model.state_dict()`, of the weights that a file did not have. What it
+            has for a module must be what the other one holds.
 
     Returns:
         The names, as in `model.state_dict()`, of the parameters that are those of another module.
 
     Raises:
-        InputError: the configuration names a module that the model does not have, that shares another's itself, or that
-            is of another shape; the file has other weights for it.
+        InputError: the configuration names a module that the model does not have, that shares
+            another's itself, or that is of another shape; the file has other weights for it.
 
     Example:
         >>> import probes
@@ -79,7 +82,8 @@ def apply_sharing(model: PreTrainedModel, missing: Collection[str] | None = None
 def renumber_sharing(model: PreTrainedModel, layers: str, kept: Sequence[int]) -> None:
     """Make `config.shared_layers` fit a model that has lost some of its layers, in place.
 
-    Where the layer that the others took their parameters from is gone, they are those of the first that is left.
+    Where the layer that the others took their parameters from is gone, they are those of the first
+    that is left.
 
     Args:
         model: a model of transformers, its layers taken out already.
@@ -121,7 +125,8 @@ def renumber_sharing(model: PreTrainedModel, layers: str, kept: Sequence[int]) -
 
 
 def shared_of(model: PreTrainedModel) -> dict[str, str]:
-    """Return for each module that has no parameters of its own the one whose it takes, by their names.
+    """Return for each module that has no parameters of its own the one whose it takes, by their
+    names.
 
     Example:
         >>> import probes
@@ -134,7 +139,8 @@ def shared_of(model: PreTrainedModel) -> dict[str, str]:
 def unshare(model: PreTrainedModel) -> None:
     """Give every module parameters of its own again, in place: equal numbers, in separate tensors.
 
-    Plain transformers loads what is saved then; it takes as much room as before the modules shared anything.
+    Plain transformers loads what is saved then; it takes as much room as before the modules shared
+    anything.
 
     Example:
         >>> import probes

@@ -35,13 +35,16 @@ class SparseHead(nn.Module):
         self.linear = nn.Linear(in_features, out_features, device=device, dtype=dtype)
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Map (text, feature) to (text, sparse feature): not negative, of length 1, or 0 where no feature is active."""
+        """Map (text, feature) to (text, sparse feature): not negative, of length 1, or 0 where no
+        feature is active.
+        """
         active = torch.relu(self.linear(pooled.to(self.linear.weight.dtype)))
         return F.normalize(active.to(torch.promote_types(active.dtype, torch.float32)), dim=-1)
 
 
 def apply_sparse_head(model: PreTrainedModel) -> None:
-    """Give a model, in place, the head `model.sparse_head` that its configuration names; its weights come after.
+    """Give a model, in place, the head `model.sparse_head` that its configuration names; its
+    weights come after.
 
     `config.sparse_embeddings` has its size, {"features": 512}. A head that is there already stays.
 
