@@ -7,7 +7,8 @@ from types import ModuleType
 from probes.comparison import Comparison, compare
 from probes.corpus import cautions, describe, load_corpus
 from probes.errors import DependencyError, InputError, LayerscopeWarning
-from probes.measures.attribution.representers import representer_support, representers
+from probes.measures.attribution.representer_support import representer_support
+from probes.measures.attribution.representers import representers
 from probes.measures.classes.best_layer import best_layer
 from probes.measures.classes.class_separability import class_separability
 from probes.measures.classes.linear_probe import linear_probe

@@ -6,7 +6,7 @@ declarations.
 
 from __future__ import annotations
 
-from probes.measures.attribution.representers import REPRESENTER_SUPPORT
+from probes.measures.attribution.representer_support import REPRESENTER_SUPPORT
 from probes.measures.classes.best_layer import BEST_LAYER
 from probes.measures.classes.class_separability import CLASS_SEPARABILITY
 from probes.measures.classes.linear_probe import LINEAR_PROBE

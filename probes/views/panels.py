@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any, ClassVar
 
-from probes.measures.attribution.representers import RepresenterValues
+from probes.measures.attribution.values import RepresenterValues
 from probes.views.explorer import Explorer
 from probes.views.scene import Source
 from probes.views.speakers import as_representations

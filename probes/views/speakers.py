@@ -9,7 +9,10 @@ import pandas as pd
 import xarray as xr
 
 from probes.errors import InputError
-from probes.measures.attribution.representers import RepresenterValues, check_splits, rows_of_representations, solved
+from probes.measures.attribution.representer_support import check_splits
+from probes.measures.attribution.representers import solved
+from probes.measures.attribution.rows import rows_of_representations
+from probes.measures.attribution.values import RepresenterValues
 from probes.states.representations import as_strings, from_arrays
 from probes.views.scene import NOT_THERE, Scene
 

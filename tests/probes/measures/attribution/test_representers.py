@@ -13,7 +13,8 @@ from scipy.special import softmax
 from sklearn.linear_model import LogisticRegression
 
 import probes
-from probes.measures.attribution.representers import Certificate, RepresenterValues, representers
+from probes.measures.attribution.representers import representers
+from probes.measures.attribution.values import Certificate, RepresenterValues
 from probes.models.fingerprint import weights_fingerprint
 
 MODULE = sys.modules[representers.__module__]  # its name in the package is that of the function
