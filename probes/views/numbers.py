@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from probes.errors import InputError
-from probes.measures.fidelity.similarity import MEASURES, layers_between
+from probes.measures.fidelity.similarity import MEASURES, layers_between, side_of
 from probes.measures.languages.neighbours import translation_accuracy
 from probes.results.draws import POOLED
 from probes.states.representations import BLOCK, directions
@@ -262,8 +262,9 @@ def similarity(scene: Scene, one: int, other: int, measure: str) -> np.ndarray:
             f"{measure} of {scene.names[one]!r} and {scene.names[other]!r} was not measured, and takes too long to "
             f"wait for. Measure it: probes.compare(..., probes=[{measure!r}], baseline={scene.names[other]!r})"
         )
-    x, y = scene.reps[one], None if one == other else scene.reps[other]
-    value, _ = layers_between(x, y, scene.rows, measure, {}, POOLED)
+    x = side_of(scene.reps[one], scene.rows)
+    y = None if one == other else side_of(scene.reps[other], scene.rows)
+    value, _, _ = layers_between(MEASURES[measure], x, y)
     return value.astype("<f4")
 
 

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import product
-from typing import Any, NamedTuple, overload
+from typing import Literal, NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -21,23 +21,72 @@ from probes.measures.probe import Probe, Run
 from probes.results.draws import POOLED, sample
 from probes.results.intervals import linearised
 from probes.results.result import result
-from probes.states.representations import aligned, check_enough, from_arrays, states
+from probes.states.representations import aligned, check_enough, states
 
 NEIGHBOURS = 10
 _VARIANCE = 0.99  # what the directions kept for SVCCA and PWCCA explain
-_MOST_FOR_RSA = 1000  # examples: their pairs are ranked
-_ENTRIES = 2**25  # of the Gram matrices that are kept at a time
+_ENTRIES = 2**25  # numbers that are kept at a time
 _ROWS = 128  # of them that are summed at a time
 _MANY = 5 * 10**9  # multiplications, from which on products of float32 states are taken in float32
 _Values = tuple[np.ndarray, np.ndarray]  # (layer, other layer), and what each example does to it, (example, ..., ...)
 
 
+class _Layers(NamedTuple):
+    """The layers of one side that can be compared, read when they are needed."""
+
+    load: Callable[[int], _Layer]
+    at: list[int]
+    dtype: np.dtype  # that the states are stored in
+
+    def __call__(self, i: int) -> np.ndarray:
+        return self.load(self.at[i]).x
+
+    def norms(self) -> np.ndarray:
+        """Squared lengths of the centred states (example, layer)."""
+        return np.stack([self.load(i).norms for i in self.at], axis=1)
+
+    def single(self) -> bool:
+        """Whether float32 is enough for products: of float32 states, well within its range, none of them dominated."""
+        norms = self.norms()
+        if self.dtype != np.float32 or norms.max(axis=0).min() < 1e-20 or norms.max() > 1e30:
+            return False
+        largest = [np.einsum("ad,ad->d", self(i), self(i)).max() for i in range(len(self.at))]
+        return bool((largest < 0.1 * norms.sum(axis=0)).all())
+
+
+@dataclass(frozen=True)
+class _Layer:
+    """The centred states of a layer, or their directions, with their squared lengths and the rounding they carry."""
+
+    x: np.ndarray
+    norms: np.ndarray
+    rounding: float
+
+
 @dataclass(frozen=True, kw_only=True)
 class Measure(Probe):
-    """What a measure of similarity is, as data."""
+    """What a measure of similarity is, as data; the values that stand here are those of most.
 
+    Args:
+        between: from the layers of both sides, or of one alone, to the value of every pair.
+        symmetric: whether it is the same from both sides.
+        fewest: examples a language.
+        most: examples that it can take; of more some are drawn.
+        of_directions: whether it sees the directions of states alone, and not their lengths.
+    """
+
+    between: Callable[[_Layers, _Layers | None], _Values]
     symmetric: bool = True
-    fewest: int = 2  # examples a language
+    fewest: int = 2
+    most: int | None = None
+    of_directions: bool = False
+    family: str = "similarity"
+    compares: bool = True
+    better: Literal["higher", "lower", ""] = "higher"
+    higher_is: str = "more alike"
+    range: str = "0 to 1; above 0 by chance where examples are few"
+    bounds: tuple[float, float] = (0, 1)
+    unchanged_by: tuple[str, ...] = ("rotation of either", "shift of either", "common scale of either", "order")
 
     @property
     def kind(self) -> str:
@@ -110,18 +159,18 @@ def similarity(
         >>> round(similarity(x, 2 * x[:, ::-1] + 1), 6)
         1.0
     """
-    similarity_of(measure)
+    about = similarity_of(measure)
     if not isinstance(x, xr.Dataset):
-        return _on_arrays(x, y, measure)
+        return _of_arrays(about, x, y)
     if y is not None and not isinstance(y, xr.Dataset):
         raise InputError(f"expected Representations beside Representations; found {type(y).__name__}")
-    return _measured(measure, Run(x, sample(x, draws=draws, seed=seed), base=y, seed=seed))
+    return _measured(about, Run(x, sample(x, draws=draws, seed=seed), base=y, seed=seed))
 
 
-def _measured(measure: str, run: Run) -> xr.Dataset:
-    about, x, y, drawn = MEASURES[measure], run.reps, run.base, run.sample
+def _measured(about: Measure, run: Run) -> xr.Dataset:
+    x, y, drawn = run.reps, run.base, run.sample
     other = x if y is None else aligned(x, y)
-    check_enough(x, about.fewest, measure)
+    check_enough(x, about.fewest, about.name)
     statistics: dict[str, np.ndarray] = {}
     n: dict[str, int] = {}
     reasons: dict[tuple[str, int, str], str] = {}
@@ -132,10 +181,11 @@ def _measured(measure: str, run: Run) -> xr.Dataset:
             reasons |= {(which, layer, POOLED): reason for (which, layer, _), reason in reasons.items()}
             break
         rows = drawn.group(group)
-        if measure == "rsa":
-            rows = _some(rows, drawn.ids, x["language"].values, run.seed)
+        if about.most is not None and len(rows) > about.most:
+            rows = _some(rows, drawn.ids, x["language"].values, about.most, run.seed)
         n[group] = len(rows)
-        value, influence = layers_between(x, None if y is None else other, rows, measure, reasons, group)
+        value, influence, why = layers_between(about, side_of(x, rows), None if y is None else side_of(other, rows))
+        reasons |= {(which, layer, group): reason for (which, layer), reason in why.items()}
         statistics[group] = linearised(value, influence, drawn.ids[rows], drawn.weights, about.bounds)
     attributes = about.about() | {
         "kind": about.kind,
@@ -157,103 +207,104 @@ def _measured(measure: str, run: Run) -> xr.Dataset:
     return result(x, drawn, statistics, attributes, n=n, bounds=about.bounds, over=over, missing=missing)
 
 
-def _on_arrays(x: npt.ArrayLike, y: npt.ArrayLike | xr.Dataset | None, measure: str) -> float:
+def _of_arrays(about: Measure, x: npt.ArrayLike, y: npt.ArrayLike | xr.Dataset | None) -> float:
     if y is None or isinstance(y, xr.Dataset) or np.ndim(x) != 2 or np.ndim(y) != 2 or len(x) != len(y):  # type: ignore[arg-type]
         found = type(y).__name__ if y is None or isinstance(y, xr.Dataset) else np.shape(y)
         raise InputError(
             "expected two arrays (example, feature) with the same examples in the same order; "
             f"found {np.shape(x)} and {found}"
         )
-    a, b = from_arrays(x), from_arrays(y)
-    check_enough(a, MEASURES[measure].fewest, measure)
-    rows = np.arange(a.sizes["example"])
-    if measure == "rsa":
-        rows = _some(rows, np.unique(a["id"].values, return_inverse=True)[1], a["language"].values, 0)
-    return float(layers_between(a, b, rows, measure, {}, POOLED)[0][0, 0])
+    sides = [np.asarray(z) for z in (x, y)]
+    if any(z.dtype.kind not in "fiub" or not z.size for z in sides):
+        raise InputError(f"expected arrays of numbers; found {' and '.join(f'{z.dtype} {z.shape}' for z in sides)}")
+    n = len(sides[0])
+    if n < about.fewest:
+        raise InputError(f"{about.name}: expected at least {about.fewest} examples; found {n}")
+    if about.most is not None and n > about.most:
+        # The same ones as of Representations, where every row is a sentence that is called by its number.
+        ids = np.unique(np.arange(n).astype(str), return_inverse=True)[1]
+        rows = _some(np.arange(n), ids, np.full(n, ""), about.most, 0)
+        sides = [z[rows] for z in sides]
+    return float(layers_between(about, *map(side_of_array, sides))[0][0, 0])
 
 
-def _some(rows: np.ndarray, ids: np.ndarray, languages: np.ndarray, seed: int) -> np.ndarray:
-    """At most so many rows as can be ranked, the same ones in whichever order they come."""
-    if len(rows) <= _MOST_FOR_RSA:
-        return rows
+def _some(rows: np.ndarray, ids: np.ndarray, languages: np.ndarray, most: int, seed: int) -> np.ndarray:
+    """Draw so many rows, the same ones in whichever order they come."""
     ordered = rows[np.lexsort((languages[rows].astype(str), ids[rows]))]
-    return np.sort(np.random.default_rng(seed).choice(ordered, _MOST_FOR_RSA, replace=False))
-
-
-def layers_between(
-    x: xr.Dataset,
-    y: xr.Dataset | None,
-    rows: np.ndarray,
-    measure: str,
-    reasons: dict[tuple[str, int, str], str],
-    group: str,
-) -> _Values:
-    """Values (layer, other layer) and influences of some rows; layers that have none, and why, go to `reasons`."""
-    loads = [_loader(reps, rows, measure) for reps in ((x,) if y is None else (x, y))]
-    usable: list[list[int]] = []
-    for which, reps, load in zip(("layer", "other"), (x, y), loads, strict=False):
-        assert reps is not None
-        usable.append([])
-        for layer in range(reps.sizes["layer"]):
-            if reason := _unusable(load(layer)):
-                reasons |= {(w, layer, group): reason for w in (("layer", "other") if y is None else (which,))}
-            else:
-                usable[-1].append(layer)
-    value = np.full((x.sizes["layer"], (x if y is None else y).sizes["layer"]), np.nan)
-    influence = np.zeros((len(rows), *value.shape))
-    if usable[0] and usable[-1]:
-        at_x, at_y = usable[0], usable[-1]
-        right = None if y is None else _Layers(loads[1], at_y, y["hidden"].dtype)
-        found, moved = _FUNCTIONS[measure](_Layers(loads[0], at_x, x["hidden"].dtype), right)
-        value[np.ix_(at_x, at_y)] = found
-        # What has no value moves nothing.
-        influence[:, np.array(at_x)[:, None], at_y] = np.where(np.isnan(found), 0.0, moved)
-    return value, influence
-
-
-class _Layers(NamedTuple):
-    """The layers of one side that can be compared, read when they are needed."""
-
-    load: Callable[[int], _Layer]
-    at: list[int]
-    dtype: np.dtype  # that the states are stored in
-
-    def __call__(self, i: int) -> np.ndarray:
-        return self.load(self.at[i]).x
-
-    def norms(self) -> np.ndarray:
-        """Squared lengths of the centred states (example, layer)."""
-        return np.stack([self.load(i).norms for i in self.at], axis=1)
-
-    def single(self) -> bool:
-        """Whether float32 is enough for products: of float32 states, well within its range, none of them dominated."""
-        norms = self.norms()
-        if self.dtype != np.float32 or norms.max(axis=0).min() < 1e-20 or norms.max() > 1e30:
-            return False
-        largest = [np.einsum("ad,ad->d", self(i), self(i)).max() for i in range(len(self.at))]
-        return bool((largest < 0.1 * norms.sum(axis=0)).all())
+    return np.sort(np.random.default_rng(seed).choice(ordered, most, replace=False))
 
 
 @dataclass(frozen=True)
-class _Layer:
-    """The centred states of a layer, or their directions, with their squared lengths and the rounding they carry."""
+class Side:
+    """The layers of one model over the examples that are compared.
 
-    x: np.ndarray
-    norms: np.ndarray
-    rounding: float
+    Args:
+        read: the states (example, feature) of a layer, by position, in float64; the reader may change them.
+        layers, examples, features: how many there are.
+        dtype: that the states are stored in.
+    """
+
+    read: Callable[[int], np.ndarray]
+    layers: int
+    examples: int
+    features: int
+    dtype: np.dtype
 
 
-def _loader(reps: xr.Dataset, rows: np.ndarray, measure: str) -> Callable[[int], _Layer]:
-    """Return what reads a layer; the last ones that were read are kept, as far as memory allows."""
+def side_of(reps: xr.Dataset, rows: np.ndarray) -> Side:
+    """Return all layers of Representations over some of their rows."""
     at = slice(None) if len(rows) == reps.sizes["example"] else rows
-    precision = max(4 * np.finfo(np.result_type(reps["hidden"].dtype, np.float32)).eps, 1e-12)
+    hidden = reps["hidden"]
+    return Side(lambda layer: states(reps, layer, at), len(hidden), len(rows), hidden.shape[-1], hidden.dtype)
 
-    @lru_cache(maxsize=max(1, _ENTRIES // (len(rows) * reps.sizes["feature"])))
+
+def side_of_array(x: np.ndarray) -> Side:
+    """Return an array (example, feature) as a single layer."""
+    return Side(lambda layer: x.astype(np.float64), 1, len(x), x.shape[1], x.dtype)
+
+
+def layers_between(
+    measure: Measure, x: Side, y: Side | None
+) -> tuple[np.ndarray, np.ndarray, dict[tuple[str, int], str]]:
+    """Compare all layers of two sides, or of one with each other.
+
+    Returns:
+        The values (layer, other layer), what each example does to them (example, layer, other layer), and why a
+        "layer" or an "other" one, by position, has none.
+    """
+    loads = [_loader(side, measure.of_directions) for side in ((x,) if y is None else (x, y))]
+    usable: list[list[int]] = []
+    reasons: dict[tuple[str, int], str] = {}
+    for which, side, load in zip(("layer", "other"), (x, y), loads, strict=False):
+        assert side is not None
+        usable.append([])
+        for layer in range(side.layers):
+            if reason := _unusable(load(layer)):
+                reasons |= {(w, layer): reason for w in (("layer", "other") if y is None else (which,))}
+            else:
+                usable[-1].append(layer)
+    value = np.full((x.layers, (x if y is None else y).layers), np.nan)
+    influence = np.zeros((x.examples, *value.shape))
+    if usable[0] and usable[-1]:
+        at_x, at_y = usable[0], usable[-1]
+        right = None if y is None else _Layers(loads[1], at_y, y.dtype)
+        found, moved = measure.between(_Layers(loads[0], at_x, x.dtype), right)
+        value[np.ix_(at_x, at_y)] = found
+        # What has no value moves nothing.
+        influence[:, np.array(at_x)[:, None], at_y] = np.where(np.isnan(found), 0.0, moved)
+    return value, influence, reasons
+
+
+def _loader(side: Side, of_directions: bool) -> Callable[[int], _Layer]:
+    """Return what reads a layer; the last ones that were read are kept, as far as memory allows."""
+    precision = max(4 * np.finfo(np.result_type(side.dtype, np.float32)).eps, 1e-12)
+
+    @lru_cache(maxsize=max(1, _ENTRIES // (side.examples * side.features)))
     def load(layer: int) -> _Layer:
-        x = states(reps, layer, at)
+        x = side.read(layer)
         mean = x.mean(axis=0)
         largest = np.abs(mean).max() if np.isfinite(mean).all() else np.nan
-        if measure == "neighbour_overlap" and np.isfinite(largest):
+        if of_directions and np.isfinite(largest):
             with np.errstate(invalid="ignore", divide="ignore"):
                 x /= np.linalg.norm(x, axis=1, keepdims=True)
             mean, largest = x.mean(axis=0), 1.0
@@ -487,112 +538,95 @@ def _overlap(x: tuple[np.ndarray, np.ndarray], y: tuple[np.ndarray, np.ndarray])
     return float(shared.mean()) / NEIGHBOURS, (shared - kept) / NEIGHBOURS
 
 
-_FUNCTIONS: dict[str, Callable[[_Layers, _Layers | None], _Values]] = {
-    "cka": _cka,
-    "cka_debiased": partial(_cka, debiased=True),
-    "procrustes": partial(_by_pair, _scores, _procrustes, True),
-    "svcca": partial(_by_pair, _main_scores, partial(_canonical, weighted=False), True),
-    "pwcca": partial(_by_pair, _main_scores, partial(_canonical, weighted=True), False),
-    "rsa": partial(_by_pair, _ranks, _rank_correlation, True),
-    "neighbour_overlap": partial(_by_pair, _neighbours, _overlap, True),
-}
+CKA = partial(
+    Measure,
+    name="cka",
+    title="CKA",
+    estimator="linear CKA, biased (V-statistic)",
+    paper="Kornblith, Norouzi, Lee, Hinton 2019, arXiv 1905.00414",
+    needs=("two texts in every language",),
+    default=True,
+    between=_cka,
+)
+CKA_DEBIASED = partial(
+    Measure,
+    name="cka_debiased",
+    title="CKA, debiased",
+    estimator="linear CKA, debiased (U-statistic)",
+    range="-1 to 1; around 0, also below, where there is nothing in common",
+    bounds=(-1, 1),
+    paper="Song, Smola, Gretton, Bedo, Borgwardt 2012; Nguyen, Raghu, Kornblith 2021, arXiv 2010.15327",
+    fewest=4,
+    between=partial(_cka, debiased=True),
+)
+PROCRUSTES = partial(
+    Measure,
+    name="procrustes",
+    title="Procrustes distance",
+    estimator="angular orthogonal Procrustes distance: arccos(|X'Y|_* / (|X| |Y|)), a metric",
+    range="0 to pi / 2; below pi / 2 by chance where examples are few",
+    bounds=(0, np.pi / 2),
+    better="lower",
+    higher_is="less alike",
+    unchanged=0.0,
+    paper="Williams, Kunz, Kornblith, Linderman 2021, arXiv 2110.14739",
+    between=partial(_by_pair, _scores, _procrustes, True),
+)
+SVCCA = partial(
+    Measure,
+    name="svcca",
+    title="SVCCA",
+    estimator=f"mean canonical correlation of the directions that explain {_VARIANCE:.0%} of the variance",
+    paper="Raghu, Gilmer, Yosinski, Sohl-Dickstein 2017, arXiv 1706.05806",
+    fewest=3,
+    between=partial(_by_pair, _main_scores, partial(_canonical, weighted=False), True),
+)
+PWCCA = partial(
+    Measure,
+    name="pwcca",
+    title="PWCCA",
+    estimator=f"canonical correlations weighted by their share in the first model, of the {_VARIANCE:.0%} directions",
+    unchanged_by=("rotation of the second", "shift of either", "common scale of either", "order"),
+    paper="Morcos, Raghu, Bengio 2018, arXiv 1806.05759",
+    symmetric=False,
+    fewest=3,
+    between=partial(_by_pair, _main_scores, partial(_canonical, weighted=True), False),
+)
+RSA = partial(
+    Measure,
+    name="rsa",
+    title="RSA",
+    estimator="Spearman correlation of the Euclidean distances of all pairs of examples",
+    range="-1 to 1; 0 where there is nothing in common",
+    bounds=(-1, 1),
+    paper="Kriegeskorte, Mur, Bandettini 2008",
+    fewest=4,
+    most=1000,
+    between=partial(_by_pair, _ranks, _rank_correlation, True),
+)
+NEIGHBOUR_OVERLAP = partial(
+    Measure,
+    name="neighbour_overlap",
+    title="shared neighbours",
+    estimator=f"share of the {NEIGHBOURS} nearest neighbours by cosine that both have",
+    range=f"0 to 1; chance is {NEIGHBOURS} / (n - 1)",
+    unchanged_by=("rotation of either", "common scale of either", "length of each vector of either", "order"),
+    paper="no single source",
+    fewest=NEIGHBOURS + 1,
+    of_directions=True,
+    between=partial(_by_pair, _neighbours, _overlap, True),
+)
 
 
-def _declared(name: str, **about: Any) -> Measure:
-    return Measure(
-        name=name,
-        family="similarity",
-        compares=True,
-        measure=partial(_measured, name),
-        check=lambda run: check_enough(run.reps, MEASURES[name].fewest, name),
-        **about,
+def _declared(about: Callable[..., Measure]) -> Measure:
+    found: Measure = about(
+        measure=lambda run: _measured(found, run),
+        check=lambda run: check_enough(run.reps, found.fewest, found.name),
     )
+    return found
 
 
-_EITHER = ("rotation of either", "shift of either", "common scale of either", "order")
-_SIMILAR: dict[str, Any] = {
-    "better": "higher",
-    "higher_is": "more alike",
-    "range": "0 to 1; above 0 by chance where examples are few",
-    "bounds": (0, 1),
-    "unchanged_by": _EITHER,
-}
 MEASURES = {
     measure.name: measure
-    for measure in (
-        _declared(
-            "cka",
-            **_SIMILAR,
-            title="CKA",
-            estimator="linear CKA, biased (V-statistic)",
-            paper="Kornblith, Norouzi, Lee, Hinton 2019, arXiv 1905.00414",
-            needs=("two texts in every language",),
-            default=True,
-        ),
-        _declared(
-            "cka_debiased",
-            **_SIMILAR
-            | {"range": "-1 to 1; around 0, also below, where there is nothing in common", "bounds": (-1, 1)},
-            title="CKA, debiased",
-            estimator="linear CKA, debiased (U-statistic)",
-            paper="Song, Smola, Gretton, Bedo, Borgwardt 2012; Nguyen, Raghu, Kornblith 2021, arXiv 2010.15327",
-            fewest=4,
-        ),
-        _declared(
-            "procrustes",
-            title="Procrustes distance",
-            estimator="angular orthogonal Procrustes distance: arccos(|X'Y|_* / (|X| |Y|)), a metric",
-            range="0 to pi / 2; below pi / 2 by chance where examples are few",
-            bounds=(0, np.pi / 2),
-            better="lower",
-            higher_is="less alike",
-            unchanged_by=_EITHER,
-            unchanged=0.0,
-            paper="Williams, Kunz, Kornblith, Linderman 2021, arXiv 2110.14739",
-        ),
-        _declared(
-            "svcca",
-            **_SIMILAR,
-            title="SVCCA",
-            estimator=f"mean canonical correlation of the directions that explain {_VARIANCE:.0%} of the variance",
-            paper="Raghu, Gilmer, Yosinski, Sohl-Dickstein 2017, arXiv 1706.05806",
-            fewest=3,
-        ),
-        _declared(
-            "pwcca",
-            **_SIMILAR
-            | {"unchanged_by": ("rotation of the second", "shift of either", "common scale of either", "order")},
-            title="PWCCA",
-            estimator="canonical correlations weighted by their share in the first model, of the "
-            f"{_VARIANCE:.0%} directions",
-            paper="Morcos, Raghu, Bengio 2018, arXiv 1806.05759",
-            symmetric=False,
-            fewest=3,
-        ),
-        _declared(
-            "rsa",
-            **_SIMILAR | {"range": "-1 to 1; 0 where there is nothing in common", "bounds": (-1, 1)},
-            title="RSA",
-            estimator="Spearman correlation of the Euclidean distances of all pairs of examples",
-            paper="Kriegeskorte, Mur, Bandettini 2008",
-            fewest=4,
-        ),
-        _declared(
-            "neighbour_overlap",
-            **_SIMILAR
-            | {
-                "range": f"0 to 1; chance is {NEIGHBOURS} / (n - 1)",
-                "unchanged_by": (
-                    "rotation of either",
-                    "common scale of either",
-                    "length of each vector of either",
-                    "order",
-                ),
-            },
-            title="shared neighbours",
-            estimator=f"share of the {NEIGHBOURS} nearest neighbours by cosine that both have",
-            paper="no single source",
-            fewest=NEIGHBOURS + 1,
-        ),
-    )
+    for measure in map(_declared, (CKA, CKA_DEBIASED, PROCRUSTES, SVCCA, PWCCA, RSA, NEIGHBOUR_OVERLAP))
 }
