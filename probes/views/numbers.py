@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from probes.errors import InputError
-from probes.measures.fidelity.similarity import MEASURES, layers_between, side_of
+from probes.measures.fidelity.layer_pairs import layers_between, side_of
+from probes.measures.fidelity.similarity import MEASURES
 from probes.measures.languages.neighbours import translation_accuracy
 from probes.results.draws import POOLED
 from probes.states.representations import BLOCK, directions

@@ -1,13 +1,7 @@
-import itertools
-import sys
-from dataclasses import replace
-
 import numpy as np
 import pytest
 import torch
-from planted import planted
-from scipy.spatial.distance import pdist
-from scipy.stats import spearmanr
+from alike import BY_HAND, rotation
 
 import probes
 from probes.measures.fidelity.similarity import MEASURES, similarity
@@ -17,202 +11,11 @@ from probes.states.tokens import Batches
 SIMILARITIES = [m for m in MEASURES if MEASURES[m].kind == "similarity"]
 
 
-def hsic(k, l, debiased):  # noqa: E741
-    n = len(k)
-    if not debiased:
-        h = np.eye(n) - 1 / n
-        return np.trace(h @ k @ h @ l)
-    k, l, one = k - np.diag(np.diag(k)), l - np.diag(np.diag(l)), np.ones(n)  # noqa: E741
-    return np.trace(k @ l) + one @ k @ one * (one @ l @ one) / (n - 1) / (n - 2) - 2 * one @ k @ l @ one / (n - 2)
-
-
-def cka(x, y, debiased=False):
-    k, l = (z.astype(np.float64) @ z.astype(np.float64).T for z in (x, y))  # noqa: E741
-    return hsic(k, l, debiased) / np.sqrt(hsic(k, k, debiased) * hsic(l, l, debiased))
-
-
-def procrustes(x, y):
-    x, y = (z - z.mean(axis=0) for z in (x, y))
-    cosine = np.linalg.norm(x.T @ y, "nuc") / np.linalg.norm(x) / np.linalg.norm(y)
-    return np.arccos(np.clip(cosine, -1, 1))
-
-
-def canonical(x, y, weighted):
-    main = []
-    for z in (x, y):
-        z = z - z.mean(axis=0)
-        values, axes = np.linalg.eigh(z.T @ z)
-        values, axes = values[::-1], axes[:, ::-1]
-        kept = np.flatnonzero(np.cumsum(values) / values.sum() >= 0.99 - 1e-12)[0] + 1
-        main.append(z @ axes[:, :kept])
-    # By the eigenvectors of the product of projections, in place of a singular value decomposition.
-    projections = [z @ np.linalg.pinv(z) for z in main]
-    values, axes = np.linalg.eig(projections[0] @ projections[1])
-    order = np.argsort(-values.real)[: min(z.shape[1] for z in main)]
-    rho = np.sqrt(np.clip(values.real[order], 0, 1))
-    if not weighted:
-        return rho.mean()
-    directions = axes[:, order].real
-    directions /= np.linalg.norm(directions, axis=0)
-    weight = np.abs(directions.T @ (x - x.mean(axis=0))).sum(axis=1)
-    return rho @ weight / weight.sum()
-
-
-def rsa(x, y):
-    return spearmanr(pdist(x), pdist(y)).statistic
-
-
-def neighbour_overlap(x, y):
-    near = []
-    for z in (x, y):
-        z = z / np.linalg.norm(z, axis=1, keepdims=True)
-        cosine = z @ z.T
-        near.append(
-            [
-                set(sorted((j for j in range(len(z)) if j != i), key=lambda j: -row[j])[:10])
-                for i, row in enumerate(cosine)
-            ]
-        )
-    return np.mean([len(a & b) / 10 for a, b in zip(*near, strict=True)])
-
-
-BY_HAND = {
-    "cka": cka,
-    "cka_debiased": lambda x, y: cka(x, y, debiased=True),
-    "procrustes": procrustes,
-    "svcca": lambda x, y: canonical(x, y, weighted=False),
-    "pwcca": lambda x, y: canonical(x, y, weighted=True),
-    "rsa": rsa,
-    "neighbour_overlap": neighbour_overlap,
-}
-
-
-@pytest.fixture
-def rng():
-    return np.random.default_rng(0)
-
-
-@pytest.fixture
-def pair(rng):
-    """Two models of different width that share some directions."""
-    x = rng.normal(size=(60, 12)) * np.linspace(3, 0.5, 12)
-    return x, np.concatenate([x[:, ::2] + 0.5 * rng.normal(size=(60, 6)), rng.normal(size=(60, 3))], axis=1)
-
-
-@pytest.fixture
-def two(rng):
-    base = planted(rng, ids=40, layers=3)
-    return base, planted(rng, ids=40, layers=2, features=10).assign(label=base.label)
-
-
-def rotation(rng, n):
-    return np.linalg.qr(rng.normal(size=(n, n)))[0]
-
-
-# --- the values ------------------------------------------------------------------------------------------------------
-
-
 @pytest.mark.parametrize("measure", MEASURES)
-def test_equals_an_independent_computation(measure, pair):
-    assert similarity(*pair, measure=measure) == pytest.approx(BY_HAND[measure](*pair), abs=1e-9)
-    x, y = pair
+def test_equals_an_independent_computation(measure, two_arrays):
+    assert similarity(*two_arrays, measure=measure) == pytest.approx(BY_HAND[measure](*two_arrays), abs=1e-9)
+    x, y = two_arrays
     assert abs(BY_HAND[measure](x, y) - BY_HAND[measure](x, np.roll(y, 1, axis=0))) > 0.05
-
-
-@pytest.mark.parametrize("measure", MEASURES)
-def test_every_pair_of_layers_and_every_language_and_pooled_equal_the_arrays_alone(measure, two):
-    base, other = two
-    out = similarity(base, other, measure=measure, draws=2)
-    assert out.value.dims == ("layer", "other_layer", "language")
-    assert dict(out.value.sizes) == {"layer": 3, "other_layer": 2, "language": 3}
-    for language in ("l0", "l1", "pooled"):
-        rows = base.language.values == language if language != "pooled" else slice(None)
-        for i, j in itertools.product(range(3), range(2)):
-            x, y = base.hidden.values[i][rows], other.hidden.values[j][rows]
-            at = out.sel(layer=i, other_layer=j, language=language)
-            assert float(at.value) == pytest.approx(BY_HAND[measure](x, y), abs=1e-9)
-            assert at.n == len(x)
-
-
-@pytest.mark.parametrize("measure", MEASURES)
-def test_within_one_model_is_the_same_as_against_a_copy_of_it(measure, two):
-    base = two[0]
-    within, against = similarity(base, measure=measure), similarity(base, base.copy(), measure=measure)
-    # Rounding of the cosine of an angle of 0 is its square root.
-    for name in ("value", "low", "high"):
-        np.testing.assert_allclose(within[name], against[name], atol=1e-7)
-    same = np.einsum("iik->ik", within.value.values)
-    np.testing.assert_allclose(same, 0 if MEASURES[measure].kind == "distance" else 1, atol=1e-7)
-
-
-@pytest.mark.parametrize("debiased", [False, True])
-@pytest.mark.parametrize("features", [5, 300])
-def test_cka_is_the_same_by_gram_matrices_and_by_products_of_features(rng, debiased, features):
-    # With 5 features and 80 examples features are fewer to multiply, with 300 examples are.
-    x = rng.normal(size=(2, 80, features))
-    y = x[:, :, ::-1] + rng.normal(size=x.shape)
-    out = similarity(probes.from_arrays(x), probes.from_arrays(y), measure="cka_debiased" if debiased else "cka")
-    within = similarity(probes.from_arrays(x), measure="cka_debiased" if debiased else "cka")
-    for i, j in itertools.product(range(2), range(2)):
-        assert float(out.value[i, j, 0]) == pytest.approx(cka(x[i], y[j], debiased), abs=1e-9)
-        assert float(within.value[i, j, 0]) == pytest.approx(cka(x[i], x[j], debiased), abs=1e-9)
-
-
-def test_gram_matrices_in_blocks_of_rows_give_the_same(rng, monkeypatch):
-    x, y = rng.normal(size=(2, 3, 50, 40))
-    whole = similarity(probes.from_arrays(x), probes.from_arrays(y))
-    monkeypatch.setattr(sys.modules["probes.measures.fidelity.similarity"], "_ENTRIES", 6 * 50 * 7)
-    blocks = similarity(probes.from_arrays(x), probes.from_arrays(y))
-    for name in ("value", "low", "high"):
-        np.testing.assert_allclose(blocks[name], whole[name], atol=1e-12)
-
-
-@pytest.mark.parametrize("debiased", [False, True])
-def test_cka_of_many_float32_states_is_that_of_float64(rng, debiased, monkeypatch):
-    monkeypatch.setattr(sys.modules["probes.measures.fidelity.similarity"], "_MANY", 10**6)
-    x = (rng.normal(size=(2, 700, 40)) * np.linspace(5, 0.1, 40)).astype(np.float32)
-    y = (0.3 * x + rng.normal(size=x.shape)).astype(np.float32)
-    measure = "cka_debiased" if debiased else "cka"
-    exact = np.array([[cka(a, b, debiased) for b in y] for a in x])
-    doubled = [probes.from_arrays(z.astype(np.float64)) for z in (x, y)]
-    double = similarity(*doubled, measure=measure).sel(language="pooled")
-    np.testing.assert_allclose(double.value, exact, atol=1e-12)
-    single = similarity(probes.from_arrays(x), probes.from_arrays(y), measure=measure).sel(language="pooled")
-    np.testing.assert_allclose(single.value, exact, atol=1e-8)
-    np.testing.assert_allclose(single.low, double.low, atol=1e-7)
-    # Nor where one feature dwarfs the others: float32 would keep little of these.
-    x[:, :, 0] *= 1000
-    exact = np.array([[cka(a, b, debiased) for b in y] for a in x])
-    dominated = similarity(probes.from_arrays(x), probes.from_arrays(y), measure=measure).sel(language="pooled")
-    np.testing.assert_allclose(dominated.value, exact, atol=1e-10)
-    # Numbers whose products float32 cannot hold are multiplied in float64.
-    tiny, huge = (1e-25 * x).astype(np.float32), (1e25 * y).astype(np.float32)
-    far = similarity(probes.from_arrays(tiny), probes.from_arrays(huge), measure=measure).sel(language="pooled")
-    np.testing.assert_allclose(far.value, exact, atol=1e-6)
-
-
-@pytest.mark.parametrize("measure", ["cka", "cka_debiased"])
-def test_cka_of_features_dominated_by_their_mean(rng, measure):
-    x = rng.normal(size=(100, 30))
-    y = x[:, :20] + rng.normal(size=(100, 20))
-    shift = 1e4 * rng.normal(size=30)
-    moved = (x + shift).astype(np.float32), (y + shift[:20]).astype(np.float32)
-    # What float32 keeps of them, by a Gram matrix of centred float64.
-    exact = cka(*(z.astype(np.float64) - z.astype(np.float64).mean(axis=0) for z in moved), measure == "cka_debiased")
-    assert similarity(*moved, measure=measure) == pytest.approx(exact, abs=1e-6)
-    k, l = (z @ z.T for z in moved)  # noqa: E741
-    assert abs(hsic(k, l, True) / np.sqrt(abs(hsic(k, k, True) * hsic(l, l, True))) - exact) > 1e-3
-
-
-def test_debiased_cka_of_unrelated_states_is_around_zero_and_stays_negative_where_it_is(rng):
-    values = [similarity(*rng.normal(size=(2, 30, 50)), measure="cka_debiased") for _ in range(60)]
-    assert abs(np.mean(values)) < 3 * np.std(values) / np.sqrt(60)
-    assert min(values) < -0.02
-    biased = [similarity(*rng.normal(size=(2, 30, 50))) for _ in range(10)]
-    assert min(biased) > 0.5
-
-
-# --- what they say of themselves -------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("measure", MEASURES)
@@ -229,8 +32,8 @@ def test_says_what_it_is_as_data(measure, two):
 
 
 @pytest.mark.parametrize("measure", MEASURES)
-def test_symmetric_or_not_as_it_says(measure, pair):
-    x, y = pair
+def test_symmetric_or_not_as_it_says(measure, two_arrays):
+    x, y = two_arrays
     assert (abs(similarity(x, y, measure=measure) - similarity(y, x, measure=measure)) < 1e-9) == MEASURES[
         measure
     ].symmetric
@@ -238,8 +41,8 @@ def test_symmetric_or_not_as_it_says(measure, pair):
 
 @pytest.mark.parametrize("change", ["rotation", "shift", "scale", "order"])
 @pytest.mark.parametrize("measure", MEASURES)
-def test_unchanged_by_what_it_says_it_ignores(rng, measure, change, pair):
-    x, y = pair
+def test_unchanged_by_what_it_says_it_ignores(rng, measure, change, two_arrays):
+    x, y = two_arrays
     order = rng.permutation(len(x))
     moved = {
         "rotation": (x, y @ rotation(rng, y.shape[1])),
@@ -252,31 +55,14 @@ def test_unchanged_by_what_it_says_it_ignores(rng, measure, change, pair):
     assert near == ignores
 
 
-def test_pwcca_depends_on_the_axes_of_the_first_model_and_not_of_the_second(rng, pair):
-    x, y = pair
-    value = similarity(x, y, measure="pwcca")
-    assert similarity(x @ rotation(rng, x.shape[1]), y, measure="pwcca") != pytest.approx(value, abs=1e-4)
-    assert similarity(x, y @ rotation(rng, y.shape[1]), measure="pwcca") == pytest.approx(value, abs=1e-9)
-
-
 @pytest.mark.parametrize("measure", MEASURES)
-def test_changed_by_what_none_ignores(rng, measure, pair):
-    x, y = pair
+def test_changed_by_what_none_ignores(rng, measure, two_arrays):
+    x, y = two_arrays
     value = similarity(x, y, measure=measure)
     for moved in (y[rng.permutation(len(y))], y * np.exp(rng.normal(size=y.shape[1])), y**3):
         assert abs(similarity(x, moved, measure=measure) - value) > 1e-3 or measure in ("svcca", "pwcca")
     # Canonical correlations follow every invertible map, as far as it keeps the directions above 99 %.
     assert abs(similarity(x, y[rng.permutation(len(y))], measure=measure) - value) > 1e-2
-
-
-def test_the_distance_keeps_the_triangle_inequality(rng):
-    x = [rng.normal(size=(20, int(rng.integers(2, 12)))) for _ in range(12)]
-    x += [z[:, : max(1, z.shape[1] // 2)] + 0.1 * rng.normal(size=(20, max(1, z.shape[1] // 2))) for z in x]
-    d = np.array([[similarity(a, b, measure="procrustes") for a in x] for b in x])
-    assert (d[:, None, :] <= d[:, :, None] + d[None, :, :] + 1e-7).all()
-    # One minus CKA is no metric: this is not true of every function.
-    s = 1 - np.array([[similarity(a, b) for a in x] for b in x])
-    assert not (s[:, None, :] <= s[:, :, None] + s[None, :, :] + 1e-7).all()
 
 
 @pytest.mark.parametrize("measure", MEASURES)
@@ -285,9 +71,6 @@ def test_noise_makes_layers_less_alike_step_by_step(rng, measure):
     values = [similarity(x, x + s * rng.normal(size=x.shape), measure=measure) for s in (0.1, 0.5, 2.0, 10.0)]
     ordered = sorted(values, reverse=MEASURES[measure].kind == "similarity")
     assert values == ordered
-
-
-# --- intervals -------------------------------------------------------------------------------------------------------
 
 
 def layered(rng, ids, sets, noise=1.0, features=8):
@@ -348,9 +131,6 @@ def test_draws_are_those_of_other_probes():
     assert not np.array_equal(similarity(x, y, seed=5).draws, similarity(x, y, seed=6).draws)
 
 
-# --- what does not fit -----------------------------------------------------------------------------------------------
-
-
 def test_another_order_is_aligned_by_id_and_language(two):
     base, other = two
     order = np.random.default_rng(0).permutation(base.sizes["example"])
@@ -383,41 +163,6 @@ def test_too_few_examples_are_refused_with_the_language(two):
         similarity(np.eye(3), np.eye(3), measure="cka_debiased")
 
 
-@pytest.mark.parametrize("measure", MEASURES)
-def test_a_constant_layer_and_rows_that_are_not_finite_have_no_value_and_are_named(two, measure):
-    base, other = two[0].copy(deep=True), two[1].copy(deep=True)
-    base.hidden.values[1] = 0.1 + 0.2
-    other.hidden.values[0, 3] = np.inf
-    other.hidden.values[0, 5] = np.nan
-    with pytest.warns(probes.LayerscopeWarning) as caught:
-        out = similarity(base, other, measure=measure)
-    text = str(caught[0].message)
-    assert "layer 1 of model arrays: all states are equal, so there is nothing to compare (l0, l1, pooled)" in text
-    assert "layer 0 of model arrays: 2 rows are not finite (l0, pooled)" in text
-    assert np.isnan(out.value.sel(layer=1)).all()
-    assert np.isnan(out.value.sel(other_layer=0, language=["l0", "pooled"])).all()
-    there = out.sel(layer=[0, 2], other_layer=1)
-    assert np.isfinite(there.value).all()
-    clean = similarity(two[0], two[1], measure=measure).sel(layer=[0, 2], other_layer=1)
-    np.testing.assert_allclose(there.low, clean.low)
-
-
-def test_a_state_of_zeros_has_no_neighbours_and_is_named(two):
-    base = two[0].copy(deep=True)
-    base.hidden.values[0, 0] = 0
-    with pytest.warns(probes.LayerscopeWarning, match="layer 0: a state is all zero, so it has no direction"):
-        similarity(base, measure="neighbour_overlap")
-
-
-@pytest.mark.parametrize("measure", ["svcca", "pwcca"])
-def test_too_few_examples_for_canonical_correlations_have_no_value_and_a_reason(rng, measure):
-    with pytest.warns(
-        probes.LayerscopeWarning, match="more directions to match than examples, so that everything would. Take more"
-    ):
-        out = similarity(probes.from_arrays(rng.normal(size=(20, 30))), measure=measure)
-    assert np.isnan(out.value).all()
-
-
 def test_what_is_no_measure_or_no_pair_of_arrays_is_refused(rng):
     with pytest.raises(probes.InputError, match="measure='CKA' is not known; choose one of 'cka', 'cka_debiased'"):
         similarity(np.eye(4), np.eye(4), measure="CKA")
@@ -426,24 +171,6 @@ def test_what_is_no_measure_or_no_pair_of_arrays_is_refused(rng):
             similarity(np.eye(4), y)
     with pytest.raises(probes.InputError, match="expected Representations beside Representations; found ndarray"):
         similarity(probes.from_arrays(np.eye(4)), np.eye(4))
-
-
-def test_rsa_ranks_the_pairs_of_some_of_many_examples(rng, monkeypatch):
-    monkeypatch.setitem(MEASURES, "rsa", replace(MEASURES["rsa"], most=30))
-    x = rng.normal(size=(80, 5))
-    y = x + rng.normal(size=(80, 5))
-    out = similarity(probes.from_arrays(x), probes.from_arrays(y), measure="rsa")
-    assert (out.n == 30).all()
-    assert abs(float(out.value.squeeze()[0]) - rsa(x, y)) < 0.2
-    assert similarity(x, y, measure="rsa") == float(out.value.squeeze()[0])
-    order = rng.permutation(80)
-    shuffled = similarity(*(probes.from_arrays(z[order], id=order) for z in (x, y)), measure="rsa")
-    np.testing.assert_allclose(
-        shuffled.value, similarity(*(probes.from_arrays(z, id=range(80)) for z in (x, y)), measure="rsa").value
-    )
-
-
-# --- a real checkpoint -----------------------------------------------------------------------------------------------
 
 
 @pytest.mark.pretrained

@@ -1,0 +1,122 @@
+"""Centred kernel alignment of linear kernels, biased and debiased."""
+
+from __future__ import annotations
+
+from functools import partial
+from itertools import product
+
+import numpy as np
+
+from probes.measures.fidelity.layer_pairs import ENTRIES, Layers, Measure, Values
+
+_ROWS = 128  # of them that are summed at a time
+_MANY = 5 * 10**9  # multiplications, from which on products of float32 states are taken in float32
+
+
+def _cka(x: Layers, y: Layers | None, debiased: bool = False) -> Values:
+    """CKA of all pairs from three products of every example with all others: with both, with each alone.
+
+    With K = XX' and L = YY' centred, HSIC is the sum over a of r_a = sum_b K_ab L_ab, so r (example, layer, other)
+    gives the value and what each example does to it.
+    """
+    both, of_x, of_y = _products(x, y)
+    n = len(both)
+    if debiased:
+        norms_x = x.norms()
+        norms_y = norms_x if y is None else y.norms()
+        both = _debias(both, norms_x[:, :, None], norms_y[:, None, :])
+        of_x, of_y = _debias(of_x, norms_x, norms_x), _debias(of_y, norms_y, norms_y)
+    else:
+        both, of_x, of_y = both / n, of_x / n, of_y / n
+    top, left, right = both.mean(axis=0), of_x.mean(axis=0)[:, None], of_y.mean(axis=0)[None, :]
+    scale = np.sqrt(left * right)
+    value = top / scale
+    # Each term is a mean over pairs, so an example acts on it twice.
+    influence = 2 * (both / scale - value * (of_x[:, :, None] / (2 * left) + of_y[:, None, :] / (2 * right)))
+    return np.clip(value, -1, 1), influence
+
+
+def _debias(r: np.ndarray, norms_x: np.ndarray, norms_y: np.ndarray) -> np.ndarray:
+    """Per example, so that the mean is the unbiased HSIC of Song et al. 2012; the Gram matrices are centred already."""
+    n = len(r)
+    traces = norms_x * norms_y.sum(axis=0) + norms_y * norms_x.sum(axis=0)
+    return (r - norms_x * norms_y * n / (n - 2) + traces / (2 * (n - 1) * (n - 2))) / (n - 3)
+
+
+def _products(x: Layers, y: Layers | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """r of all pairs (example, layer, other layer), and of each layer with itself (example, layer) for both sides."""
+    n, features = x(0).shape
+    other_features = features if y is None else y(0).shape[1]
+    n_x = len(x.at)
+    n_y = n_x if y is None else len(y.at)
+    layers = n_x + (0 if y is None else n_y)
+    # By products of features, or by Gram matrices: what takes fewer operations.
+    if layers * n * (features + other_features) / 2 > 4 * n_x * n_y * features * other_features:
+        both = np.empty((n, n_x, n_y))
+        for i, j in product(range(n_x), range(n_y)):
+            if y is None and j < i:
+                both[:, i, j] = both[:, j, i]
+            else:
+                both[:, i, j] = _along(x(i), (x if y is None else y)(j))
+        if y is None:
+            own = np.einsum("aii->ai", both)
+            return both, own, own
+        own, other = (np.stack([_along(z(i), z(i)) for i in range(len(z.at))], axis=1) for z in (x, y))
+        return both, own, other
+    # Of many float32 states float32 products do: their roundings average out over the pairs. Lengths, whose do not, and
+    # sums stay in float64.
+    many = layers * n * n * (features + other_features) / 2 >= _MANY
+    single = many and all(z.single() for z in (x, x if y is None else y))
+    rows = max(1, min(n, ENTRIES // (layers * n)))
+    grams = np.empty((layers, rows, n), np.float32 if single else np.float64)
+    by_row = np.empty((min(rows, _ROWS), layers, n))
+    both, squares = np.empty((n, n_x, n_y)), np.empty((n, layers))
+    for lo in range(0, n, rows):
+        hi = min(lo + rows, n)
+        for i in range(layers):
+            z = x(i) if y is None or i < n_x else y(i - n_x)
+            z = z.astype(grams.dtype, copy=False)
+            np.matmul(z[lo:hi], z.T, out=grams[i, : hi - lo])
+            grams[i, np.arange(hi - lo), np.arange(lo, hi)] = 0
+        for start in range(lo, hi, len(by_row)):
+            part = slice(start, min(start + len(by_row), hi))
+            k = by_row[: part.stop - part.start]
+            np.copyto(k, grams[:, part.start - lo : part.stop - lo].transpose(1, 0, 2))
+            np.matmul(k[:, :n_x], k[:, layers - n_y :].transpose(0, 2, 1), out=both[part])
+            if y is not None:
+                np.einsum("alb,alb->al", k, k, out=squares[part])
+    norms = [z.norms() for z in ((x,) if y is None else (x, y))]
+    both += norms[0][:, :, None] * norms[-1][:, None, :]
+    if y is None:
+        own = np.einsum("aii->ai", both)
+        return both, own, own
+    squares += np.square(np.concatenate(norms, axis=1))
+    return both, squares[:, :n_x], squares[:, n_x:]
+
+
+def _along(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Sum over b of (x_a . x_b) (y_a . y_b), without the Gram matrices."""
+    return np.einsum("ad,ad->a", x @ (x.T @ y), y)
+
+
+CKA = partial(
+    Measure,
+    name="cka",
+    title="CKA",
+    estimator="linear CKA, biased (V-statistic)",
+    paper="Kornblith, Norouzi, Lee, Hinton 2019, arXiv 1905.00414",
+    needs=("two texts in every language",),
+    default=True,
+    between=_cka,
+)
+CKA_DEBIASED = partial(
+    Measure,
+    name="cka_debiased",
+    title="CKA, debiased",
+    estimator="linear CKA, debiased (U-statistic)",
+    range="-1 to 1; around 0, also below, where there is nothing in common",
+    bounds=(-1, 1),
+    paper="Song, Smola, Gretton, Bedo, Borgwardt 2012; Nguyen, Raghu, Kornblith 2021, arXiv 2010.15327",
+    fewest=4,
+    between=partial(_cka, debiased=True),
+)

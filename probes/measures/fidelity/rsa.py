@@ -1,0 +1,48 @@
+"""Representational similarity: do the same pairs of examples lie far apart?"""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+from scipy.spatial.distance import pdist, squareform
+from scipy.stats import rankdata
+
+from probes.measures.fidelity.layer_pairs import Measure, by_pair
+
+
+def _ranks(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ranks of the distances of all pairs as shares of their number, and the pairs in this order."""
+    distance = pdist(x)
+    return rankdata(distance) / len(distance), np.argsort(distance, kind="stable")
+
+
+def _rank_correlation(x: tuple[np.ndarray, np.ndarray], y: tuple[np.ndarray, np.ndarray]) -> tuple[float, np.ndarray]:
+    (f, by_f), (g, by_g) = x, y
+    centred = [r - r.mean() for r in (f, g)]
+    scale = np.sqrt((centred[0] @ centred[0]) * (centred[1] @ centred[1]))
+    value = float(centred[0] @ centred[1] / scale) if scale > 0 else np.nan
+    # A pair acts by its own ranks and by the ranks that it moves: those of all pairs above it.
+    moved = f * g
+    for order, rank in ((by_f, g), (by_g, f)):
+        above = np.empty_like(rank)
+        above[order] = rank.sum() - np.cumsum(rank[order])
+        moved += above / len(rank)
+    moved -= moved.mean()
+    of_example = squareform(12 * moved)
+    # A mean over pairs: an example acts twice.
+    return value, 2 * of_example.sum(axis=0) / (len(of_example) - 1)
+
+
+RSA = partial(
+    Measure,
+    name="rsa",
+    title="RSA",
+    estimator="Spearman correlation of the Euclidean distances of all pairs of examples",
+    range="-1 to 1; 0 where there is nothing in common",
+    bounds=(-1, 1),
+    paper="Kriegeskorte, Mur, Bandettini 2008",
+    fewest=4,
+    most=1000,
+    between=partial(by_pair, _ranks, _rank_correlation, True),
+)
