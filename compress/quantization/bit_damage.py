@@ -34,7 +34,7 @@ from probes.measures.languages.pairs import check_pivot
 from probes.models.facts import check_fit, classifies, embedding_rows
 from probes.states.capture import capture
 from probes.states.representations import directions
-from probes.states.running import check_settings
+from probes.states.running import check_settings, removed
 
 CHOICES = (2, 3, 4, 5, 6, 8)
 COLUMNS = ["unit", "bits", "damage", "bytes"]
@@ -214,14 +214,13 @@ def _measured(
     if damage == "separability":
         _check_labels(corpus)
     reached: set[str] = set()
-    handles = [
+    hooks = (
         work.get_submodule(name.removesuffix(".weight")).register_forward_hook(lambda *_, n=name: reached.add(n))
         for name in matrices
-    ]
+    )
     run = partial(capture, work, tokenizer, corpus, progress=False, **settings)
-    base = run()
-    for handle in handles:
-        handle.remove()
+    with removed(hooks):
+        base = run()
     missed = [name for name in matrices if name not in reached]
     if missed:
         raise InputError(

@@ -24,6 +24,7 @@ from probes.corpus import check_corpus
 from probes.errors import InputError
 from probes.models.facts import check_fit, embedding_rows, name_of
 from probes.models.formats.sparse_embeddings import apply_sparse_head, sparse_head_of
+from probes.states.running import removed
 
 _SOME = 1024  # texts that say where the head begins, and what its vectors cost in the end
 
@@ -134,11 +135,8 @@ def sparsify_embeddings(
         if weight:
             objective.append(SparseActivations(weight, form, ramp * batches))  # type: ignore[arg-type]
     training.objective = objective
-    handle = sparse.register_forward_hook(_keep_head)
-    try:
+    with removed([sparse.register_forward_hook(_keep_head)]):
         training.run(sparse, about={"ramp": ramp, "temperature": temperature})
-    finally:
-        handle.remove()
     home: Any = next(model.parameters()).device
     sparse.to(home).train(model.training)
     some = _some(rows, seed)

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +21,7 @@ from probes.models.facts import body_of, check_fit, embedding_rows, name_of
 from probes.results.draws import POOLED, sample
 from probes.results.result import result, stack_measures
 from probes.states.representations import as_strings, from_arrays
-from probes.states.running import evaluating
+from probes.states.running import evaluating, removed
 from probes.states.tokens import batches_of
 
 _BLOCK = re.compile(r"^(?:.*?\.)?(\d+)(?:\.(.+))?$")
@@ -195,19 +194,10 @@ def _run(
         return hook
 
     known = dict(body.named_modules())
-    with _removed([known[m].register_forward_hook(watch(m), with_kwargs=True) for m in modules]):
+    with removed(known[m].register_forward_hook(watch(m), with_kwargs=True) for m in modules):
         # Without a cache, which the second run of a module would write into.
         body(**inputs, **({"use_cache": False} if hasattr(body.config, "use_cache") else {}))
     return seen
-
-
-@contextmanager
-def _removed(handles: list[Any]) -> Iterator[None]:
-    try:
-        yield
-    finally:
-        for handle in handles:
-            handle.remove()
 
 
 def _sizes(compared: list[torch.Tensor], mask: torch.Tensor) -> np.ndarray:
