@@ -1,0 +1,93 @@
+"""The effective rank of the covariance, corrected for the number of sentences."""
+
+from __future__ import annotations
+
+import numpy as np
+
+from probes.measures.space.principal import Within
+from probes.measures.space.sentences import Sentences
+
+_STEP = 0.25
+_RIDGES = np.exp(np.arange(np.log(1e-9), np.log(1e8), _STEP))  # in units of the trace of the covariance
+_ATOMS = 64
+
+
+def entropy_of_covariance(
+    scores: np.ndarray, spectrum: np.ndarray, within: Within, sentences: Sentences, features: int
+) -> tuple[float, np.ndarray, float]:
+    """Return the entropy of the eigenvalues of the covariance, what each row does to it, and the part that is guessed.
+
+    What is guessed is how much more it is than it would be, were there no more dimensions than sentences can tell.
+    With eigenvalues p that sum to 1, the entropy is the integral over t from 0 to infinity of f(t) - 1 / (1 + t), where
+    f(t) = sum of p / (p + t) are the degrees of freedom of a ridge t. The degrees of freedom of the sample at a ridge w
+    are those of the population at the larger ridge t = w / b, whatever its eigenvalues, in the limit of many rows and
+    features (Silverstein 1995): for n independent rows b = 1 - f / n. For rows with a covariance of their own
+    (translations) and of different length, whose eigenvalues c have the mean 1, b solves mean(c / (b + c f / n)) = 1.
+    Ridges below t(0), which n rows cannot tell apart, are extrapolated from the value and slope there.
+    """
+    p = spectrum / spectrum.sum()
+    size = len(scores) / len(sentences.counts)
+    n = (len(sentences.counts) - 1) * size
+    p = p[::-1][: int(n)]
+    kept = scores[:, ::-1][:, : len(p)]
+    c, of = _row_spread(within.spread, spectrum, size)
+    w = _RIDGES[:, None]
+    share = 1 / (p + w)
+    f = share @ p
+    slope = -np.square(share) @ p
+    y = np.minimum(f / n, 1.0)
+    b = _balance(c, of, y) if len(c) > 1 else (n - len(p) + (w * share).sum(axis=1)) / n  # 1 - y, without cancellation
+    base = np.square(1 / (b[:, None] + np.outer(y, c)))
+    pull = (base @ (of * np.square(c))) / (base @ (of * c))
+    w = w[:, 0]
+    t = w / b
+    rise = 1 / b + w * pull * slope / (n * b**2)  # of t with w
+    area = _STEP * ((f - 1 / (1 + t)) * rise * w).sum()
+    low = _extrapolated(t[0], f[0], slope[0] / rise[0], max(features, f[0]))
+    weight = _STEP * (w * t) @ np.square(share)
+    influence = (np.square(kept) @ weight - np.square(scores).sum(axis=1) * (weight @ p)) / spectrum.sum()
+    return float(area + low - np.log1p(t[0])), influence, float(low - t[0] * f[0])
+
+
+def _row_spread(spread: np.ndarray, spectrum: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray]:
+    """Return the eigenvalues of the covariance of the rows, of mean 1, and the share of each.
+
+    From those of the products within sentences, which are spread by chance too, the more so the fewer dimensions there
+    are: they are raised to the power that leaves as much spread as is not expected by chance. Without those that are 0.
+    """
+    chance = np.square(spectrum).sum() / spectrum.sum() ** 2
+    seen = np.square(spread).mean() / spread.mean() ** 2
+    true = (seen - size * chance) / (1 + chance)
+    if true <= 1:
+        return np.ones(1), np.ones(1)
+    there = np.sort(spread[spread > 1e-10 * spread.max()]) / spread.max()
+    low, high = 0.0, 1.0
+    for _ in range(30):
+        power = (low + high) / 2
+        c = there**power
+        over = np.square(c).sum() * len(spread) > true * c.sum() ** 2
+        low, high = (low, power) if over else (power, high)
+    parts = np.array_split(c * len(spread) / c.sum(), min(_ATOMS, len(c)))
+    return np.array([part.mean() for part in parts]), np.array([len(part) for part in parts]) / len(spread)
+
+
+def _balance(c: np.ndarray, of: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Solve mean(c / (b + c y)) = 1 for b in (0, 1], for every y, by bisection of its logarithm."""
+    low, high = np.full(len(y), -60.0), np.zeros(len(y))
+    for _ in range(56):
+        middle = (low + high) / 2
+        above = (c / (np.exp(middle)[:, None] + np.outer(y, c))) @ of > 1
+        low, high = np.where(above, middle, low), np.where(above, high, middle)
+    return np.exp((low + high) / 2)
+
+
+def _extrapolated(t: float, f: float, slope: float, most: float) -> float:
+    """Integrate degrees of freedom from 0 to t, which rise to `most` at 0, from their value and slope at t.
+
+    As most / (1 + (t / s)^a), which is exact where all eigenvalues are equal (a = 1).
+    """
+    if most - f < 1e-6 * most or t * most < 1e-6:
+        return t * f
+    a = min(1.0, -slope * t / f / (1 - f / most))
+    x = (np.arange(1000) + 0.5) / 1000
+    return float(t * np.mean(most / (1 + (most / f - 1) * x**a)))

@@ -1,0 +1,56 @@
+"""States along their principal axes, and what translations of one sentence have in common there."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import numpy as np
+from threadpoolctl import threadpool_limits
+
+from probes.measures.space.sentences import Sentences
+
+
+def _eigen(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    # One thread: on matrices of this size several wait for each other longer than they compute.
+    with threadpool_limits(1, user_api="blas"):
+        values, vectors = np.linalg.eigh(matrix)
+    return values, vectors
+
+
+def principal(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return the scores (row, component) of centred states along their principal axes, and the mean square of each."""
+    n, features = x.shape
+    scale = np.abs(x).max()  # so that nothing overflows
+    x = x / scale
+    if n < features:
+        squares, axes = _eigen(x @ x.T)
+    else:
+        squares, axes = _eigen(x.T @ x)
+    real = squares > 4 * max(n, features) * np.finfo(np.float64).eps * squares[-1]
+    squares, axes = squares[real], axes[:, real]
+    scores = axes * np.sqrt(squares) if n < features else x @ axes
+    return scores, squares / n
+
+
+@dataclass(frozen=True)
+class Within:
+    """Products of the rows of one sentence with each other."""
+
+    squares: np.ndarray  # (row,) summed squares of its products with the rows of its sentence, itself included
+    sums: np.ndarray  # (row,) its product with the sum of its sentence
+    spread: np.ndarray  # (row,) eigenvalues of these products, sentence by sentence
+
+
+def within_sentences(scores: np.ndarray, sentences: Sentences) -> Within:
+    """Return the products of the scores (row, component) of every sentence with each other."""
+    squares, sums, spread = np.empty((3, len(scores)))
+    for rows in sentences.by_size():
+        if rows.shape[1] == 1:
+            norm = np.square(scores[rows[:, 0]]).sum(axis=1)
+            squares[rows[:, 0]], sums[rows[:, 0]], spread[rows[:, 0]] = norm**2, norm, norm
+            continue
+        block = scores[rows]
+        products = block @ block.transpose(0, 2, 1)
+        squares[rows], sums[rows] = np.square(products).sum(axis=2), products.sum(axis=2)
+        spread[rows] = np.linalg.eigvalsh(products)
+    return Within(squares, sums, np.maximum(spread, 0))

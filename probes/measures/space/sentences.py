@@ -1,0 +1,30 @@
+"""Rows as sentences: translations of one lie together, and how many make up a geometry."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+
+import numpy as np
+
+FEWEST_IDS = 4  # an unbiased square of a covariance takes four sentences
+# What separates equal inputs that ran in different batches: a few roundings of their states.
+ROUNDING = 4 * float(np.finfo(np.float32).eps)
+
+
+@dataclass(frozen=True)
+class Sentences:
+    """Rows sorted by sentence: where each one starts, and how many rows (translations) it has."""
+
+    ids: np.ndarray  # (row,) codes, columns of the weights
+    starts: np.ndarray  # (sentence,)
+    counts: np.ndarray  # (sentence,)
+
+    def sum(self, values: np.ndarray) -> np.ndarray:
+        """Add up the rows (row, ...) of every sentence: (sentence, ...)."""
+        return values if len(self.starts) == len(self.ids) else np.add.reduceat(values, self.starts, axis=0)
+
+    def by_size(self) -> Iterator[np.ndarray]:
+        """Yield the rows (sentence, row) of all sentences with one number of rows."""
+        for size in np.unique(self.counts):
+            yield self.starts[self.counts == size][:, None] + np.arange(size)

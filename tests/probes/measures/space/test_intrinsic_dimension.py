@@ -1,0 +1,54 @@
+"""TwoNN: equal to brute force, the dimension of what is curved, and copies left out."""
+
+import numpy as np
+import pytest
+from filled import falling, gaussian, two_nn
+from planted import planted
+from scipy.stats import ortho_group
+
+import probes
+from probes.measures.space.geometry import geometry
+
+
+@pytest.mark.parametrize("seed", range(3))
+def test_two_nn_equals_brute_force(seed):
+    x = gaussian(falling(8, 1), n=40 + seed, seed=seed)
+    assert geometry(x)["intrinsic_dimension"] == pytest.approx(two_nn(x), rel=1e-9)
+
+
+def test_two_nn_of_all_languages_looks_for_neighbours_in_the_same_language():
+    reps = planted(np.random.default_rng(0), ids=50, languages=3)
+    value = geometry(reps).value.sel(measure="intrinsic_dimension").isel(layer=0)
+    split_measures = [value.sel(language=k).item() for k in ("l0", "l1", "l2")]
+    assert value.sel(language="pooled").item() == pytest.approx(1 / np.mean(1 / np.array(split_measures)), rel=0.1)
+    assert value.sel(language="pooled").item() != pytest.approx(two_nn(reps.hidden[0].values), rel=0.1)
+
+
+@pytest.mark.parametrize("d", [1, 2, 5])
+def test_two_nn_finds_the_dimension_of_a_cube_in_many_features(d):
+    flat = np.random.default_rng(0).uniform(size=(1500, d))
+    x = np.pad(flat, ((0, 0), (0, 30 - d))) @ ortho_group.rvs(30, random_state=1)
+    assert geometry(x)["intrinsic_dimension"] == pytest.approx(d, rel=0.12)
+
+
+def test_two_nn_finds_two_dimensions_in_a_rolled_sheet_and_the_covariance_three():
+    rng = np.random.default_rng(0)
+    angle, along = rng.uniform(5, 14, size=1500), rng.uniform(-12, 12, size=1500)
+    roll = np.column_stack([angle * np.cos(angle), along, angle * np.sin(angle)])
+    out = geometry(np.pad(roll, ((0, 0), (0, 17))) @ ortho_group.rvs(20, random_state=1))
+    assert out["intrinsic_dimension"] == pytest.approx(2, rel=0.1)
+    assert out["effective_rank"] == pytest.approx(3, rel=0.05)
+
+
+def test_copies_of_a_state_are_left_out_of_two_nn_and_counted():
+    x = gaussian(falling(6, 1), n=40)
+    copied = np.concatenate([x, x[:5], x[:2]])
+    with pytest.warns(probes.LayerscopeWarning, match="copies of another: 7 of und at layer 0"):
+        value = geometry(probes.from_arrays(copied)).value.sel(measure="intrinsic_dimension", language="pooled").item()
+    assert value == pytest.approx(geometry(x)["intrinsic_dimension"], rel=1e-9)
+
+
+def test_nearly_equal_states_hardly_move_two_nn():
+    x = gaussian(falling(6, 1), n=400)
+    near = geometry(np.concatenate([x, x[:10] + 1e-4]))["intrinsic_dimension"]
+    assert near == pytest.approx(geometry(x)["intrinsic_dimension"], rel=0.2)
