@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
+from probes.measures.probe import LARGE, Probe
 from probes.measures.space.principal import Within
 from probes.measures.space.sentences import Sentences
 
@@ -91,3 +94,16 @@ def _extrapolated(t: float, f: float, slope: float, most: float) -> float:
     a = min(1.0, -slope * t / f / (1 - f / most))
     x = (np.arange(1000) + 0.5) / 1000
     return float(t * np.mean(most / (1 + (most / f - 1) * x**a)))
+
+
+EFFECTIVE_RANK = partial(
+    Probe,
+    name="effective_rank",
+    title="effective rank",
+    estimator="exp of the entropy of the eigenvalues of the covariance, corrected for the number of sentences",
+    range="1 to the number of features",
+    higher_is="more dimensions",
+    unchanged_by=("rotation", "shift", "common scale", "order"),
+    interval=LARGE,
+    paper="Roy, Vetterli 2007, EUSIPCO (of singular values there); the correction is our own, after Silverstein 1995",
+)

@@ -3,25 +3,26 @@
 from __future__ import annotations
 
 import warnings
-from dataclasses import dataclass, replace
-from typing import Any, overload
+from dataclasses import dataclass
+from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
 from probes.errors import InputError, LayerscopeWarning
-from probes.measures.probe import LARGE, THIS_SIZE, Probe, Run
-from probes.measures.space.effective_rank import entropy_of_covariance
-from probes.measures.space.intrinsic_dimension import intrinsic_dimension, ratios_of_neighbours
-from probes.measures.space.mean_cosine import mean_cosine
-from probes.measures.space.participation_ratio import participation_ratio
+from probes.measures.probe import Probe, Run
+from probes.measures.space.effective_rank import EFFECTIVE_RANK, entropy_of_covariance
+from probes.measures.space.intrinsic_dimension import INTRINSIC_DIMENSION, intrinsic_dimension, ratios_of_neighbours
+from probes.measures.space.mean_cosine import MEAN_COSINE, mean_cosine
+from probes.measures.space.norm import NORM, mean_norm
+from probes.measures.space.participation_ratio import ISO_SCORE, PARTICIPATION_RATIO, participation_ratio
 from probes.measures.space.principal import principal, within_sentences
 from probes.measures.space.sentences import FEWEST_IDS, ROUNDING, Sentences
 from probes.results.draws import POOLED, Sample, sample
 from probes.results.intervals import linearised
 from probes.results.result import result, stack_measures
-from probes.states.representations import check_enough, from_arrays, states
+from probes.states.representations import check_enough, states
 
 _GUESSED = np.log(2)  # the most of an effective rank that may be extrapolated
 _NONE_VARY = "undefined here (0/0), as for states that are all equal"
@@ -36,14 +37,18 @@ def geometry(x: npt.ArrayLike, *, draws: int = 200, seed: int = 0) -> dict[str, 
 
 
 def geometry(x: xr.Dataset | npt.ArrayLike, *, draws: int = 200, seed: int = 0) -> xr.Dataset | dict[str, float]:
-    """Measure how the states of each layer fill the space: direction, isotropy, dimension and length.
+    """Measure how the states of each layer fill the space: direction, isotropy, dimension, length.
 
-    Six measures, none of which is better when high or low; they say what a compression changed. For S the covariance:
+    Six measures, none of which is better when high or low; they say what a compression changed.
+    For S the covariance:
 
-    - `mean_cosine_of_pairs`, -1 to 1: of all pairs of different sentences; high where states lie in a narrow cone.
-    - `iso_score`, 0 to 1: how evenly the variance is spread over the features; 1 where it is equal in all directions.
+    - `mean_cosine_of_pairs`, -1 to 1: of all pairs of different sentences; high where states lie
+      in a narrow cone.
+    - `iso_score`, 0 to 1: how evenly the variance is spread over the features; 1 where it is equal
+      in all directions.
     - `effective_rank`, 1 to features: exp of the entropy of the eigenvalues of S.
-    - `participation_ratio`, 1 to features: trace(S)^2 / trace(S^2), which small eigenvalues hardly change.
+    - `participation_ratio`, 1 to features: trace(S)^2 / trace(S^2), which small eigenvalues hardly
+      change.
     - `intrinsic_dimension`, above 0: of the surface on which the states lie, curved or not (TwoNN).
     - `norm`, above 0: mean Euclidean norm.
 
@@ -52,46 +57,23 @@ def geometry(x: xr.Dataset | npt.ArrayLike, *, draws: int = 200, seed: int = 0) 
         draws, seed: of the bootstrap by sentence id.
 
     Returns:
-        `value, low, high (measure, layer, language)`, with all languages together as `pooled`, and beside each measure
-        its estimator, range, direction, invariances and paper; for an array a float a measure, by name.
+        `value, low, high (measure, layer, language)`, with all languages together as `pooled`, and
+        beside each measure its estimator, range, direction, invariances and paper; for an array a
+        float a measure, by name.
 
     Raises:
         InputError: a language has fewer than 4 sentences.
 
     Notes:
-        Corrected for the number of sentences, so that values of corpora of different size can be compared, with one
-        exception, the intrinsic dimension. A naive effective rank of 100 states is never above 99; in simulations
-        with 384 features whose variance falls as 1 / k^decay, decay 0 to 1, it is 0.23 to 0.45 of the true one.
-        Translations are not counted as further sentences.
+        Corrected for the number of sentences, so that corpora of different size can be compared;
+        translations are not counted as further sentences. The intrinsic dimension is not: above
+        about 10 it is too low, the more so the fewer the sentences. Neighbours are sought in the
+        same language, and of rows that are copies of another the first counts, with a warning.
+        Unbiased estimates may leave their range. The interval is for the value of a large corpus,
+        for the intrinsic dimension for the mean over corpora of this size.
 
-        IsoScore (Rudman, Gillman, Rayne and Eickhoff 2022, arXiv 2108.07344) is, rearranged, (participation ratio - 1)
-        / (features - 1). Both come from unbiased estimates of trace(S)^2 and trace(S^2), those of Himeno and Yamada
-        2014 with sentences in place of rows; in simulations of 50 to 1,000 sentences they are on average within 8 % of
-        the truth, high where one direction dominates and sentences are few. Estimates may leave their range; there is
-        none where that of trace(S^2) is not positive.
-
-        The effective rank of Roy and Vetterli 2007 is of singular values, ours of the eigenvalues of S. Its entropy is
-        an integral of the degrees of freedom of a ridge, and those of the sample at one ridge are those of the
-        population at a larger, known one (Silverstein 1995, J. Multivariate Analysis 55; also for rows of different
-        length and translations). With fewer sentences than features, the part at small ridges is extrapolated; where
-        that could halve or double the value there is none. In simulations it is within 5 % of the truth from 50
-        sentences for normal states, up to 13 % low at 50 and 7 % at 100 where their lengths vary widely, and 23 % high
-        at 50 where a part of the features carries no variance; `pooled`, where translations all but agree, 34 % low at
-        50 and 15 % at 100 sentences. On states of a real sentence encoder, 100 of 701 sentences give on average 0.96 to
-        1 times the effective rank of all (naively: 0.35 to 0.5), `pooled` 0.87 to 0.95 times.
-
-        TwoNN is that of Facco, d'Errico, Rodriguez and Laio 2017, arXiv 1803.06992; where they discard the largest
-        tenth of the ratios of distances and fit a line, we count that tenth as censored in a maximum likelihood, which
-        is unbiased for it and as safe from outliers. Neighbours are sought in the same language, for `pooled` too:
-        across languages, the nearest neighbours are translations. Of rows that are copies of another (up to rounding)
-        the first counts, and a warning says how many were left out. Above about 10 dimensions it is too low, the more
-        so the fewer the sentences: 26 in place of 128 for 100 sentences whose variance falls as 1 / k.
-
-        The interval is for the value of a large corpus, for the intrinsic dimension for the mean over corpora of this
-        size. In simulations it holds that in 89 to 98 % of cases, and in up to 100 % where all directions have nearly
-        equal variance. Mean cosine and norm are computed anew in every draw, without pairs of a sentence with itself;
-        the others are linearised. Memory is that of a few copies of the states of one layer, and of one matrix of
-        features or sentences, whichever are fewer.
+    See also:
+        `variability`, `class_separability`, `alignment_gap`.
 
     Example:
         >>> x = np.random.default_rng(0).normal(size=(100, 64)) + 0.5
@@ -105,11 +87,29 @@ def geometry(x: xr.Dataset | npt.ArrayLike, *, draws: int = 200, seed: int = 0) 
         norm 8.9
     """
     if not isinstance(x, xr.Dataset):
-        reps = from_arrays(x)
-        drawn = sample(reps, draws=2, seed=0)
-        found = _found(reps, replace(drawn, weights=drawn.weights[:1]))
-        return {name: float(found.statistics[name][reps["language"].values[0]][0, 0]) for name in GEOMETRY}
+        return _of_array(np.asarray(x))
     return _measured(x, sample(x, draws=draws, seed=seed))
+
+
+def _of_array(x: np.ndarray) -> dict[str, float]:
+    if x.ndim != 2 or 0 in x.shape or x.dtype.kind not in "fiub":
+        raise InputError(f"expected an array (example, feature) of numbers; found {x.dtype} {x.shape}")
+    if len(x) < FEWEST_IDS:
+        raise InputError(
+            f"geometry: found {len(x)} row{'' if len(x) == 1 else 's'}, and needs at least {FEWEST_IDS} (a few hundred "
+            "to say much)"
+        )
+    x, ids, weights = x.astype(np.float64), np.arange(len(x)), np.ones((1, len(x)), np.uint16)
+    values, _ = _measure(x, ids, weights)
+    ratios, kept = ratios_of_neighbours(x)
+    if len(ratios) and len(kept) < len(x):
+        warnings.warn(
+            f"intrinsic_dimension leaves out rows that are copies of another: {len(x) - len(kept)}",
+            LayerscopeWarning,
+            stacklevel=3,
+        )
+    values["intrinsic_dimension"], _ = intrinsic_dimension([(ratios, kept, ids)], weights)
+    return {name: float(values[name][0]) for name in GEOMETRY}
 
 
 def _measured(x: xr.Dataset, drawn: Sample) -> xr.Dataset:
@@ -197,7 +197,7 @@ def _measure(x: np.ndarray, ids: np.ndarray, weights: np.ndarray) -> tuple[dict[
     values = dict.fromkeys(names, nan)
     reasons = {}
     with np.errstate(invalid="ignore", divide="ignore"):
-        values["norm"] = w @ sentences.sum(norm) / (w @ counts)
+        values["norm"] = mean_norm(sentences.sum(norm), w, counts)
         values["mean_cosine_of_pairs"] = mean_cosine(sentences.sum(x / norm[:, None]), w, counts)
     if not norm.all():
         reasons["mean_cosine_of_pairs"] = f"{int((norm == 0).sum())} rows are all zero and have no direction"
@@ -224,16 +224,6 @@ def _measure(x: np.ndarray, ids: np.ndarray, weights: np.ndarray) -> tuple[dict[
     return values, reasons
 
 
-def _declared(name: str, **about: Any) -> Probe:
-    return Probe(
-        name=name,
-        family="geometry",
-        measure=_of_run,
-        check=_check,
-        **{"unchanged_by": ("rotation", "shift", "common scale", "order"), "interval": LARGE} | about,
-    )
-
-
 def _of_run(run: Run) -> xr.Dataset:
     return _measured(run.reps, run.sample)
 
@@ -242,60 +232,10 @@ def _check(run: Run) -> None:
     check_enough(run.reps, FEWEST_IDS, "geometry")
 
 
-GEOMETRY = {
+GEOMETRY: dict[str, Probe] = {
     probe.name: probe
     for probe in (
-        _declared(
-            "mean_cosine_of_pairs",
-            title="mean cosine of pairs",
-            estimator="mean cosine of all pairs of different sentences",
-            range="-1 to 1; 0 where directions are spread evenly, 1 where all are the same",
-            higher_is="narrower cone",
-            unchanged_by=("rotation", "common scale", "length of each vector", "order"),
-            paper="Ethayarajh 2019, arXiv 1909.00512",
-        ),
-        _declared(
-            "iso_score",
-            title="IsoScore",
-            estimator="IsoScore = (participation ratio - 1) / (features - 1), from unbiased sums over sentences",
-            range="0 to 1; 1 where the variance is equal in all directions; an estimate may lie a little outside",
-            higher_is="more isotropic",
-            paper="Rudman, Gillman, Rayne, Eickhoff 2022, arXiv 2108.07344",
-        ),
-        _declared(
-            "effective_rank",
-            title="effective rank",
-            estimator="exp of the entropy of the eigenvalues of the covariance, corrected for the number of sentences",
-            range="1 to the number of features",
-            higher_is="more dimensions",
-            paper="Roy, Vetterli 2007, EUSIPCO (of singular values there); the correction is our own, after "
-            "Silverstein 1995",
-        ),
-        _declared(
-            "participation_ratio",
-            title="participation ratio",
-            estimator="trace(S)^2 / trace(S^2) of the covariance S, from unbiased sums over sentences",
-            range="1 to the number of features; an estimate may lie a little outside",
-            higher_is="more dimensions",
-            paper="Himeno, Yamada 2014, J. Multivariate Analysis 130 (the unbiased sums)",
-        ),
-        _declared(
-            "intrinsic_dimension",
-            title="intrinsic dimension (TwoNN)",
-            estimator="TwoNN by maximum likelihood, the largest tenth of the ratios censored, within each language",
-            range="0 to infinity",
-            higher_is="more dimensions",
-            paper="Facco, d'Errico, Rodriguez, Laio 2017, arXiv 1803.06992",
-            interval=THIS_SIZE,
-        ),
-        _declared(
-            "norm",
-            title="length",
-            estimator="mean Euclidean norm",
-            range="0 to infinity",
-            higher_is="longer vectors",
-            unchanged_by=("rotation", "order"),
-            paper="no single source",
-        ),
+        about(family="geometry", measure=_of_run, check=_check)
+        for about in (MEAN_COSINE, ISO_SCORE, EFFECTIVE_RANK, PARTICIPATION_RATIO, INTRINSIC_DIMENSION, NORM)
     )
 }

@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 
+from probes.measures.probe import THIS_SIZE, Probe
 from probes.measures.space.sentences import FEWEST_IDS, ROUNDING
 from probes.results.intervals import linearised
 
@@ -68,3 +71,16 @@ def intrinsic_dimension(
     value = (seen.sum() - 1) / capped.sum()
     influence = seen / seen.mean() - capped / capped.mean()
     return np.exp(linearised(np.array(np.log(value)), influence, ids, weights, (-np.inf, np.inf))), ""
+
+
+INTRINSIC_DIMENSION = partial(
+    Probe,
+    name="intrinsic_dimension",
+    title="intrinsic dimension (TwoNN)",
+    estimator="TwoNN by maximum likelihood, the largest tenth of the ratios censored, within each language",
+    range="0 to infinity",
+    higher_is="more dimensions",
+    unchanged_by=("rotation", "shift", "common scale", "order"),
+    interval=THIS_SIZE,
+    paper="Facco, d'Errico, Rodriguez, Laio 2017, arXiv 1803.06992",
+)

@@ -23,11 +23,6 @@ from probes.results.result import split_measures
 MEASURES = pytest.mark.parametrize("measure", GEOMETRY)
 
 
-def test_norm_is_the_mean_length():
-    x = gaussian(falling(8, 1), n=30)
-    assert geometry(x)["norm"] == pytest.approx(np.mean([np.sqrt((row**2).sum()) for row in x]), rel=1e-12)
-
-
 def test_states_spread_evenly_have_all_dimensions():
     out = geometry(gaussian(np.ones(40), n=400, shift=0.0))
     assert out["effective_rank"] == pytest.approx(40, rel=0.01)

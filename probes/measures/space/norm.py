@@ -1,0 +1,27 @@
+"""The mean length of states."""
+
+from __future__ import annotations
+
+from functools import partial
+
+import numpy as np
+
+from probes.measures.probe import LARGE, Probe
+
+
+def mean_norm(sums: np.ndarray, w: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Mean length, from the summed lengths of each sentence (sentence,), for every row of weights."""
+    return w @ sums / (w @ counts)
+
+
+NORM = partial(
+    Probe,
+    name="norm",
+    title="length",
+    estimator="mean Euclidean norm",
+    range="0 to infinity",
+    higher_is="longer vectors",
+    unchanged_by=("rotation", "order"),
+    interval=LARGE,
+    paper="no single source",
+)
