@@ -1,5 +1,5 @@
 """Who in the training set speaks for a prediction?
 
-`representers` splits predictions into `values`: it reads `rows` and finds the head at its `minimum`.
-`representer_support` sums them by language, as a probe.
+`representers` splits predictions into `values`: it reads `rows` and finds the head at
+its `minimum`. `representer_support` sums them by language, as a probe.
 """

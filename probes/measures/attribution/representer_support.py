@@ -1,4 +1,4 @@
-"""The share of the predictions in each language that the training sentences of every language carry."""
+"""The share of the predictions that the training sentences of every language carry."""
 
 from __future__ import annotations
 
@@ -18,25 +18,31 @@ from probes.states.representations import as_strings, check_representations, sta
 def representer_support(
     reps: xr.Dataset, *, draws: int = 200, seed: int = 0, l2: float = L2, progress: bool = True
 ) -> xr.Dataset:
-    """Measure which share of the predictions in each language the training sentences of every language carry.
+    """Measure which share of the predictions the training sentences of every language carry.
 
-    At every layer, `representers` splits the logits of the predicted classes of the test rows into what each training
-    row adds; summed by language and divided by the sum of the logits these are shares.
+    At every layer, `representers` splits the logits of the predicted classes of the test rows into
+    what each training row adds; summed by language and divided by the sum of the logits these are
+    shares.
 
     Args:
-        reps: Representations whose `split` holds "train" and "test". With logits the model's own predictions are
-            explained; without, those of a head that is trained on the labels.
-        draws, seed: of the bootstrap by sentence id. The test rows are drawn; the training rows are what they are.
+        reps: Representations whose `split` holds "train" and "test". With logits the model's own
+            predictions are explained; without, those of a head that is trained on the labels.
+        draws, seed: of the bootstrap by sentence id. The test rows are drawn; the training rows are
+            what they are.
         l2: as in `representers`.
         progress: show a progress bar.
 
     Returns:
-        `value, low, high (layer, other_language, language)`: of test language `language` (all together as `pooled`) the
-        share that training language `other_language` has. Shares sum to 1, and one is below 0 where a language speaks
-        against what is predicted. `n` is the number of test rows.
+        `value, low, high (layer, other_language, language)`: of test language `language` (all
+        together as `pooled`) the share that training language `other_language` has. Shares sum to
+        1, and one is below 0 where a language speaks against what is predicted. `n` is the number
+        of test rows.
 
     Raises:
         InputError: there is no such split, or neither logits nor labels; an id is in both splits.
+
+    See also:
+        `representers`.
 
     Example:
         >>> import probes
@@ -44,7 +50,8 @@ def representer_support(
         >>> x = np.random.default_rng(0).normal(size=(90, 8)) + 3 * np.eye(8)[y]
         >>> split = ("example", np.where(np.arange(90) < 60, "train", "test"))
         >>> reps = probes.from_arrays(x, label=y).assign_coords(split=split)
-        >>> float(representer_support(reps, progress=False).value.squeeze().sel(language="pooled").round(6))
+        >>> out = representer_support(reps, progress=False)
+        >>> float(out.value.squeeze().sel(language="pooled").round(6))
         1.0
     """
     return _support(reps, draws, seed, l2, progress)

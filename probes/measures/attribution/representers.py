@@ -37,40 +37,46 @@ def representers(
 ) -> RepresenterValues:
     """Split every prediction into what each training sentence adds to it.
 
-    A linear head Theta on the features f is brought to the minimum of (1/n) sum_i CE(target_i, Theta f_i) +
-    l2 ||Theta||^2. There Theta f_t = sum_i alpha_i f_i.f_t with alpha_i = (target_i - p_i) / (2 l2 n): every logit is
-    a sum over the training rows. alpha_ij f_i.f_t above 0 is excitatory (row i speaks for class j), below 0 inhibitory.
+    A linear head Theta on the features f is brought to the minimum of (1/n) sum_i
+    CE(target_i, Theta f_i) + l2 ||Theta||^2. There Theta f_t = sum_i alpha_i f_i.f_t with
+    alpha_i = (target_i - p_i) / (2 l2 n): every logit is a sum over the training rows.
+    alpha_ij f_i.f_t above 0 is excitatory (row i speaks for class j), below 0 inhibitory.
 
     Args:
-        train, test: Representations of one model, or arrays (example, feature). Those that explain a model need its
-            outputs: `logits` and, unless a layer is named, `head_input`.
-        labels: (example,) of the training rows, beside arrays. Representations have their own, as `label`.
-        head: explain this head by its own outputs, not by labels: the model that the Representations were captured
-            from, or, beside arrays, the `torch.nn.Linear` that they are the input of. One with a single output z is
-            two classes, "0" and "1", with logits -z/2 and z/2.
-        layer: which layer's states are the features. By default the input of the model's last linear layer where a
-            model is explained, and the last layer where there are labels.
-        l2: strength of the penalty. Larger: values that cancel less, of a head that is less sure than the given one.
-            Smaller: a closer copy of the given head, of larger values of both signs, and a longer search. The default
-            is for explaining a head; labels that the features cannot separate want 1e-2 or more.
+        train, test: Representations of one model, or arrays (example, feature). Those that explain
+            a model need its outputs: `logits` and, unless a layer is named, `head_input`.
+        labels: (example,) of the training rows, beside arrays. Representations have their own, as
+            `label`.
+        head: explain this head by its own outputs, not by labels: the model that the
+            Representations were captured from, or, beside arrays, the `torch.nn.Linear` that they
+            are the input of. One with a single output z is two classes, "0" and "1", with logits
+            -z/2 and z/2.
+        layer: which layer's states are the features. By default the input of the model's last
+            linear layer where a model is explained, and the last layer where there are labels.
+        l2: strength of the penalty. Larger: values that cancel less, of a head that is less sure
+            than the given one. Smaller: a closer copy of the given head, of larger values of both
+            signs, and a longer search. The default is for explaining a head; labels that the
+            features cannot separate want 1e-2 or more.
 
     Returns:
-        RepresenterValues: `top(id)`, `by_language()`, `by_class()`, `support()`, `mislabelled()`, `matrix(rows)`,
-        `logits` and `certificate`. Read the certificate first: it says how well the values sum to the logits, and how
-        well these agree with the given head on rows that the solution has not seen.
+        RepresenterValues: `top(id)`, `by_language()`, `by_class()`, `support()`, `mislabelled()`,
+        `matrix(rows)`, `logits` and `certificate`. Read the certificate first: it says how well the
+        values sum to the logits, and how well these agree with the given head on rows that the
+        solution has not seen.
 
     Raises:
-        InputError: before the search, where train, test, labels and head do not fit together, or a row is not finite.
+        InputError: before the search, where train, test, labels and head do not fit together, or a
+            row is not finite.
 
     Notes:
-        Yeh, Kim, Yen and Ravikumar 2018, arXiv 1811.09720. As there, a constant 1 is appended to the features, so that
-        the bias is penalised too, and a given model is explained by its own probabilities. Different: the minimum is
-        found by Newton's method in float64 to the level of rounding, not by gradient descent to 1/200 of the first
-        gradient, since the sums miss the logits by f_t.gradient / (2 l2); and l2 is a tenth of their 0.003, which gives
-        correlations with the given probabilities above 0.9999 on unseen rows also for 15 classes. The penalty knows
-        the scale of the features: where they are small, a smaller l2 is needed, as the certificate shows. The
-        predicted class is that of the given model, also where another layer would have it otherwise. Values do not
-        change with the order of rows or with which test rows are asked for.
+        Yeh, Kim, Yen and Ravikumar 2018, arXiv 1811.09720, at the exact minimum. A constant 1 is
+        appended to the features, so that the bias is penalised too. The penalty knows the scale of
+        the features: where they are small, a smaller l2 is needed, as the certificate shows. The
+        predicted class is that of the given model, also where another layer would have it
+        otherwise. Values do not change with the order of rows or with which rows are asked for.
+
+    See also:
+        `representer_support`, `linear_probe`.
 
     Example:
         >>> rng = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""What representers read: features, coordinates and outputs of both sides, checked before the search."""
+"""What representers read: features, coordinates and outputs of both sides, all checked."""
 
 from __future__ import annotations
 

@@ -23,15 +23,18 @@ class Certificate:
 
     Attributes:
         gradient_norm: Frobenius norm of the gradient of the objective; 0 at a stationary point.
-        error: largest difference between a test logit and the sum of its values over all training rows.
+        error: largest difference between a test logit and the sum of its values over all training
+            rows.
         relative_error: the same, divided by the largest test logit.
-        correlation_train: Pearson correlation of all probabilities with the given ones, on the training rows.
+        correlation_train: Pearson correlation of all probabilities with the given ones, on the
+            training rows.
         correlation_test: the same on the test rows, which the solution has not seen.
         agreement: share of the test rows whose most probable class is the given one.
         iterations: Newton steps.
 
-    The given probabilities are those of the head that is explained. Where values are trained on labels they are those
-    of the trained head itself, so that the last three say only that the sums are right.
+    The given probabilities are those of the head that is explained. Where values are trained on
+    labels they are those of the trained head itself, so that the last three say only that the sums
+    are right.
     """
 
     gradient_norm: float
@@ -45,10 +48,11 @@ class Certificate:
 
 @dataclass(frozen=True, eq=False, repr=False)
 class RepresenterValues:
-    """Values alpha_ij f_i.f_t of training rows i for the logit j of test rows t; positive ones support the class.
+    """Values alpha_ij f_i.f_t of training rows i for the logit j of test rows t.
 
-    Summed over all training rows they are the logit. The target, where none is given, is the predicted class: of the
-    model that is explained, or of the head that was trained on labels.
+    Positive ones support the class; summed over all training rows they are the logit. The target,
+    where none is given, is the predicted class: of the model that is explained, or of the head that
+    was trained on labels.
 
     Attributes:
         alpha: (train row, class).
@@ -87,20 +91,32 @@ class RepresenterValues:
     def top(
         self, test_id: object = None, k: int = 5, *, language: str | None = None, target: str | None = None
     ) -> pd.DataFrame:
-        """Return the training rows that speak most for a class of a test sentence, and most against it.
+        """Return the training rows that speak most for a class of a sentence, and most against it.
 
         Args:
-            test_id: the sentence, in every language there is; by default all test rows. For bare arrays the row.
+            test_id: the sentence, in every language there is; by default all test rows. For bare
+                arrays the row.
             k: how many of each kind; fewer where fewer have a value of that sign.
             language: only the test row of this language.
             target: the class; by default the predicted one.
 
         Returns:
-            One row a test row and training row: `test_id, test_language, target, side` ("excitatory" or
-            "inhibitory"), `rank, value`, and the training row's `id, language` and, where there are any, `label, text`.
+            One row a test row and training row: `test_id, test_language, target, side`
+            ("excitatory" or "inhibitory"), `rank, value`, and the training row's `id, language`
+            and, where there are any, `label, text`.
 
         Raises:
-            InputError: the id, the language or the class is unknown; k is not a whole number above 0.
+            InputError: the id, the language or the class is unknown; k is no whole number above 0.
+
+        Example:
+            >>> import probes
+            >>> y = np.arange(300) % 3
+            >>> x = np.random.default_rng(0).normal(size=(300, 8)) + 2 * np.eye(8)[y]
+            >>> values = probes.representers(x[:240], x[240:], labels=y[:240])
+            >>> values.top(7, k=2)[["target", "side", "rank", "label"]].head(2)
+              target        side  rank label
+            0      1  excitatory     1     1
+            1      1  excitatory     2     1
         """
         if not isinstance(k, numbers.Integral) or k < 1:
             raise InputError(f"k={k!r}: expected a whole number of at least 1")
@@ -133,22 +149,42 @@ class RepresenterValues:
         return pd.concat([out.drop(columns=["at", "train"]), there], axis=1)
 
     def support(self) -> tuple[pd.DataFrame, np.ndarray]:
-        """Return what every training language adds to the logit of every test row's predicted class, and that logit.
+        """Return what every training language adds to the logit of each test row's predicted class.
 
         Returns:
-            A table (test row, training language) whose rows sum to the logits, and the logits (test row,).
+            A table (test row, training language) whose rows sum to the logits, and the logits
+            (test row,).
+
+        Example:
+            >>> import probes
+            >>> y = np.arange(300) % 3
+            >>> x = np.random.default_rng(0).normal(size=(300, 8)) + 2 * np.eye(8)[y]
+            >>> values = probes.representers(x[:240], x[240:], labels=y[:240])
+            >>> table, logits = values.support()
+            >>> bool(np.allclose(table.sum(axis=1), logits))
+            True
         """
         codes = self._targets(None, np.arange(len(self.test)))
         group, names = pd.factorize(self.train["language"])
         return pd.DataFrame(self._net(group, len(names), codes), columns=list(names)), self._picked(codes)
 
     def by_language(self) -> pd.DataFrame:
-        """Return how much the training rows of each language support the predictions in each test language.
+        """Return how much the training rows of each language support predictions in each language.
 
         Returns:
-            One row a test language and training language: `excitatory` and `inhibitory`, the sums of the positive and
-            of the negative values for the predicted class, and `net`, both together, as means over the `n` test rows.
-            Over the training languages `net` sums to the mean logit of the predicted class.
+            One row a test language and training language: `excitatory` and `inhibitory`, the sums
+            of the positive and of the negative values for the predicted class, and `net`, both
+            together, as means over the `n` test rows. Over the training languages `net` sums to the
+            mean logit of the predicted class.
+
+        Example:
+            >>> import probes
+            >>> y = np.arange(300) % 3
+            >>> x = np.random.default_rng(0).normal(size=(300, 8)) + 2 * np.eye(8)[y]
+            >>> values = probes.representers(x[:240], x[240:], labels=y[:240])
+            >>> values.by_language()[["test_language", "train_language", "n"]]
+              test_language train_language   n
+            0           und            und  60
         """
         return self._by("test_language", self.test["language"], "train_language", self.train["language"])
 
@@ -160,20 +196,40 @@ class RepresenterValues:
 
         Raises:
             InputError: the training rows have no labels.
+
+        Example:
+            >>> import probes
+            >>> y = np.arange(300) % 3
+            >>> x = np.random.default_rng(0).normal(size=(300, 8)) + 2 * np.eye(8)[y]
+            >>> values = probes.representers(x[:240], x[240:], labels=y[:240])
+            >>> table = values.by_class()
+            >>> own = table["predicted"] == table["train_label"]
+            >>> bool((table.loc[own, "net"] > 0).all())
+            True
         """
         return self._by("predicted", pd.Series(self.predicted), "train_label", self._labels())
 
     def mislabelled(self) -> pd.DataFrame:
-        """Return the training rows by how hard the head has to pull to get their label right, hardest first.
+        """Return the training rows by how hard the head has to pull to get their label right.
 
-        Sorted by |alpha| of the row's own label. Trained on labels, wrong ones come first; where a model is explained
-        by its own outputs, alpha says how much a row weighs, and little about its label.
+        Hardest first, by |alpha| of the row's own label. Trained on labels, wrong ones come first; where a
+        model is explained by its own outputs, alpha says how much a row weighs, and little about
+        its label.
 
         Returns:
             `rank, alpha` and the coordinates of the row, indexed by its position in train.
 
         Raises:
             InputError: the training rows have no labels, or labels that are not classes.
+
+        Example:
+            >>> import probes
+            >>> y = np.arange(300) % 3
+            >>> x = np.random.default_rng(0).normal(size=(300, 8)) + 4 * np.eye(8)[y]
+            >>> y[17] = (y[17] + 1) % 3
+            >>> values = probes.representers(x[:240], x[240:], labels=y[:240], l2=1e-2)
+            >>> int(values.mislabelled().index[0])
+            17
         """
         labels = self._labels()
         unknown = sorted(set(labels) - set(self.classes))
@@ -192,11 +248,20 @@ class RepresenterValues:
         return out
 
     def matrix(self, rows: npt.ArrayLike | None = None, *, target: str | None = None) -> np.ndarray:
-        """Return the values (test row, train row) themselves: as large as both sets together allow, so ask for `rows`.
+        """Return the values (test row, train row) themselves; they are many, so ask for `rows`.
 
         Args:
             rows: positions of test rows, or a mask; by default all.
             target: the class; by default the predicted one of each row.
+
+        Example:
+            >>> import probes
+            >>> y = np.arange(300) % 3
+            >>> x = np.random.default_rng(0).normal(size=(300, 8)) + 2 * np.eye(8)[y]
+            >>> values = probes.representers(x[:240], x[240:], labels=y[:240])
+            >>> logits = values.logits[[4, 7]].max(axis=1)
+            >>> bool(np.allclose(values.matrix([4, 7]).sum(axis=1), logits))
+            True
         """
         chosen = np.arange(len(self.test))[slice(None) if rows is None else np.atleast_1d(np.asarray(rows))]
         codes = self._targets(target, chosen)

@@ -1,4 +1,4 @@
-"""Every layer of one side against every layer of the other: how they are read, and what a measure of them says."""
+"""Every layer of one side against every layer of the other: reading, comparing, declaring."""
 
 from __future__ import annotations
 

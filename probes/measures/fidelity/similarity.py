@@ -1,4 +1,4 @@
-"""Similarity of every layer of one model to every layer of another (or its own), over the same sentences."""
+"""Similarity of every layer of one model to every layer of another, over the same sentences."""
 
 from __future__ import annotations
 
@@ -50,38 +50,39 @@ def similarity(
     draws: int = 200,
     seed: int = 0,
 ) -> xr.Dataset | float:
-    """Measure how alike every layer of one model and every layer of another are, over the same sentences.
+    """Measure how alike every layer of one model and every layer of another are, over one corpus.
 
-    The attributes of the result say of the measure whether it is a similarity or a distance (`kind`), its `range`,
-    whether it is `symmetric`, and what it is `unchanged_by`. Models may differ in width and depth.
+    The attributes of the result say of the measure whether it is a similarity or a distance
+    (`kind`), its `range`, whether it is `symmetric`, and what it is `unchanged_by`. Models may
+    differ in width and depth.
 
     Args:
         x: Representations, or an array (example, feature).
-        y: of another model on the same sentences, aligned by id and language; by default the layers of one model are
-            compared with each other.
-        measure: "cka" (biased), "cka_debiased", "procrustes" (a distance), "svcca", "pwcca", "rsa", or
-            "neighbour_overlap".
+        y: of another model on the same sentences, aligned by id and language; by default the layers
+            of one model are compared with each other.
+        measure: "cka" (biased), "cka_debiased", "procrustes" (a distance), "svcca", "pwcca", "rsa",
+            or "neighbour_overlap".
         draws, seed: of the bootstrap by sentence id.
 
     Returns:
-        `value, low, high (layer, other_layer, language)`, with all languages together as `pooled`; `n` is the number of
-        examples. `layer` counts the layers of x, `other_layer` those of y. For arrays a float.
+        `value, low, high (layer, other_layer, language)`, with all languages together as `pooled`;
+        `n` is the number of examples. `layer` counts the layers of x, `other_layer` those of y. For
+        arrays a float.
 
     Raises:
-        InputError: the measure is not known; the two hold different sentences; a language has too few.
+        InputError: the measure is not known; the two hold different sentences; a language has too
+            few.
 
     Notes:
-        Means are subtracted, and sums kept, in float64. The products for CKA of more than some thousand million
-        multiplications are taken in float32 where the states are stored so and no feature dwarfs the others; that moves
-        a value by about 1e-9. "cka" (Kornblith et al. 2019, arXiv 1905.00414) and the
-        measures of canonical correlation and Procrustes are above 0 (below pi / 2) even for unrelated states where
-        examples are few against features; "cka_debiased" (Song et al. 2012) is not, and where it comes out below 0 it
-        stays so. SVCCA and PWCCA have no value where the directions to match (99 % of the variance of both) are as many
-        as the examples: everything would match. PWCCA differs from Morcos et al. 2018 in that it too keeps these
-        directions only. RSA ranks the pairs of at most 1,000 examples, drawn by the seed.
+        "cka" and the measures of canonical correlation and Procrustes are above 0 (below pi / 2)
+        even for unrelated states where examples are few against features; "cka_debiased" is not,
+        and where it comes out below 0 it stays so. SVCCA and PWCCA have no value where the
+        directions to match (99 % of the variance of both) are as many as the examples. RSA ranks
+        the pairs of at most 1,000 examples, drawn by the seed. The draws are of first order; the
+        intervals are for samples of this size.
 
-        The draws are of first order: what each sentence does to the value, summed. To resample the states themselves
-        would make copies of sentences, which are alike in every model. Intervals are for samples of this size.
+    See also:
+        `drift`, `alignment_gap`, `difference`.
 
     Example:
         >>> x = np.random.default_rng(0).normal(size=(100, 8))
