@@ -63,7 +63,8 @@ def tokens_of(x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         mask: (batch, token), true for tokens. What is of another shape is taken whole.
 
     Example:
-        >>> tokens_of(torch.zeros(2, 3, 5), torch.tensor([[True, True, True], [True, False, False]])).shape
+        >>> mask = torch.tensor([[True, True, True], [True, False, False]])
+        >>> tokens_of(torch.zeros(2, 3, 5), mask).shape
         torch.Size([4, 5])
     """
     of_tokens = x.shape[:-1] if x.is_floating_point() else x.shape
@@ -100,8 +101,11 @@ def walk(
         >>> import probes
         >>> model, tokenizer = probes.load_checkpoint("bundled")
         >>> dense = model.bert.encoder.layer[0].output.dense
-        >>> batch = tokenizer(["one text", "another, longer text"], padding=True, return_tensors="pt")
-        >>> walk(model, model, {"dense": dense}, [batch], lambda name, x: print(name, x.shape[1]), device=model.device)
+        >>> texts = ["one text", "another, longer text"]
+        >>> batch = tokenizer(texts, padding=True, return_tensors="pt")
+        >>> def see(name, x):
+        ...     print(name, x.shape[1])
+        >>> walk(model, model, {"dense": dense}, [batch], see, device=model.device)
         dense 512
     """
     mask: torch.Tensor | None = None
@@ -116,7 +120,7 @@ def walk(
 
 
 def check_reached(modules: Collection[str], reached: Collection[str], otherwise: str) -> None:
-    """Raise `InputError` where some modules were fed nothing; `otherwise` says what to do about it."""
+    """Raise `InputError` where some modules were fed nothing; `otherwise` says what to do then."""
     unseen = [name for name in modules if name not in reached]
     if unseen:
         raise InputError(

@@ -1,4 +1,6 @@
-"""layerscope's probes: see, layer by layer and language by language, what compression did to representations."""
+"""layerscope's probes: see, layer by layer and language by language, what compression did to
+representations.
+"""
 
 import probes.silence  # noqa: F401  # isort: skip
 from importlib import import_module

@@ -1,4 +1,6 @@
-"""What every command line of the project does alike: arguments of a corpus, and bad input that ends in one message."""
+"""What every command line of the project does alike: arguments of a corpus, and bad input that ends
+in one message.
+"""
 
 from __future__ import annotations
 
@@ -14,7 +16,9 @@ _COLUMNS = ("id", "language", "text", "label", "text_pair")
 
 
 def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
-    """Run the command that the parser sets as `run`, and return the exit status: 2 for bad input, said in one line."""
+    """Run the command that the parser sets as `run`, and return the exit status: 2 for bad input,
+    said in one line.
+    """
     options = parser.parse_args(arguments)
     with warnings.catch_warnings():
         warnings.simplefilter("always", LayerscopeWarning)
@@ -37,7 +41,9 @@ def add_command(
     run: Callable[[argparse.Namespace], None],
     *parents: argparse.ArgumentParser,
 ) -> argparse.ArgumentParser:
-    """Add a command to those of a parser: what it is about is its line in their help, and the first of its own."""
+    """Add a command to those of a parser: what it is about is its line in their help, and the first
+    of its own.
+    """
     description = f"{about[0].upper()}{about[1:]}."
     parser: argparse.ArgumentParser = commands.add_parser(name, parents=parents, help=about, description=description)
     parser.set_defaults(run=run)
@@ -45,7 +51,9 @@ def add_command(
 
 
 def corpus_arguments() -> argparse.ArgumentParser:
-    """Return the arguments that say what of a corpus is read: its split, its languages, its columns."""
+    """Return the arguments that say what of a corpus is read: its split, its languages, its
+    columns.
+    """
     corpus = argparse.ArgumentParser(add_help=False)
     corpus.add_argument("--split", help="keep this split of the corpus only")
     corpus.add_argument("--languages", type=listed, help="keep these languages only, separated by commas")

@@ -1,7 +1,7 @@
 """Labelled, parallel text: load it, check it, describe it.
 
-A corpus is a `datasets.Dataset` with the text columns `id` (the same id = translations of one sentence), `language`,
-`text` and, where the task has them, `label`, `text_pair`, `split`.
+A corpus is a `datasets.Dataset` with the text columns `id` (the same id = translations of one
+sentence), `language`, `text` and, where the task has them, `label`, `text_pair`, `split`.
 """
 
 from __future__ import annotations
@@ -34,22 +34,25 @@ def load_corpus(
     label: str = "label",
     text_pair: str = "text_pair",
 ) -> datasets.Dataset:
-    """Load labelled, parallel text from "bundled", a file, a pandas frame, a `datasets.Dataset` or a hub name.
+    """Load labelled, parallel text: "bundled", a file, a frame, a data set or a hub name.
 
     Args:
-        source: "bundled"; a path ending in .csv, .tsv (not quoted), .parquet, .jsonl or .json (JSON lines); a frame; a
-            data set; or the name of a data set on the Hugging Face hub.
+        source: "bundled"; a path ending in .csv, .tsv (not quoted), .parquet, .jsonl or .json (JSON
+            lines); a frame; a data set; or the name of a data set on the Hugging Face hub.
         split: keep the rows of this split only (for a hub name: the split that is loaded).
         languages: keep these languages only, in this order.
-        id, language, text, label, text_pair: the names of the columns in the source, where they differ from these.
+        id, language, text, label, text_pair: the names of the columns in the source, where they
+            differ from these.
 
     Returns:
-        A `datasets.Dataset` with the string columns `id, language, text` and, where the source has them, `label`,
-        `text_pair` and `split`. Other columns are dropped. A label column of empty strings counts as no labels.
+        A `datasets.Dataset` with the string columns `id, language, text` and, where the source has
+        them, `label`, `text_pair` and `split`. Other columns are dropped. A label column of empty
+        strings counts as no labels.
 
     Raises:
-        InputError: a column is missing; an id, language, text or label is null or empty; the same (id, language)
-            comes twice; the table is empty; a language or split is unknown; the file is not what its name says.
+        InputError: a column is missing; an id, language, text or label is null or empty; the same
+            (id, language) comes twice; the table is empty; a language or split is unknown; the file
+            is not what its name says.
 
     Example:
         >>> corpus = load_corpus("bundled", split="test", languages=["en", "ar"])
@@ -91,10 +94,11 @@ def load_corpus(
 
 
 def describe(corpus: datasets.Dataset) -> None:
-    """Print the counts of a corpus by language, label and split, and what in it could mislead (see `cautions`).
+    """Print the counts of a corpus by language, label and split, and its `cautions`.
 
     Example:
-        >>> describe(load_corpus("bundled", split="dev", languages=["en", "fr"]))  # doctest: +ELLIPSIS
+        >>> corpus = load_corpus("bundled", split="dev", languages=["en", "fr"])
+        >>> describe(corpus)  # doctest: +ELLIPSIS
         480 rows, 240 ids, 2 languages...
     """
     frame = _frame(corpus)
@@ -109,11 +113,11 @@ def describe(corpus: datasets.Dataset) -> None:
 
 
 def cautions(corpus: datasets.Dataset) -> list[str]:
-    """Say what in a corpus could mislead a probe: one plain sentence each, an empty list where nothing was found.
+    """Say what in a corpus could mislead a probe: a plain sentence each, or an empty list.
 
-    Looked for: rows sorted by label, classes of one example, labels readable from the length of the text alone
-    (cross-validated, more than 5 points above the largest class), duplicated texts, ids missing in a language, and
-    translations that carry different labels.
+    Looked for: rows sorted by label, classes of one example, labels readable from the length of the
+    text alone (cross-validated, more than 5 points above the largest class), duplicated texts, ids
+    missing in a language, and translations that carry different labels.
 
     Example:
         >>> cautions(load_corpus("bundled", split="test"))
@@ -157,7 +161,9 @@ def cautions(corpus: datasets.Dataset) -> list[str]:
 
 
 def corpus_fingerprint(corpus: datasets.Dataset) -> str:
-    """Return a hash of everything in a corpus that a result depends on: its columns and all their values, in order."""
+    """Return a hash of everything in a corpus that a result depends on: its columns and all their
+    values, in order.
+    """
     digest = hashlib.sha256()
     frame = _frame(corpus)
     for column in sorted(frame):
@@ -170,7 +176,9 @@ _CHECKED: weakref.WeakSet[datasets.Dataset] = weakref.WeakSet()
 
 
 def check_corpus(corpus: datasets.Dataset) -> datasets.Dataset:
-    """Return the corpus, checked as `load_corpus` checks it, so that one built by hand fails as early."""
+    """Return the corpus, checked as `load_corpus` checks it, so that one built by hand fails as
+    early.
+    """
     if not isinstance(corpus, datasets.Dataset):
         raise InputError(
             f"expected a datasets.Dataset, found {type(corpus).__name__}. Load it with probes.load_corpus(...)"
@@ -201,7 +209,7 @@ def _read(source: str | Path | pd.DataFrame | datasets.Dataset, split: str | Non
 
 
 def _is_hub_name(source: object) -> bool:
-    """A hub name is `name` or `owner/name` without a file's ending that is not a path on this disk."""
+    """A hub name is `name` or `owner/name` without a file's ending that is no path on this disk."""
     if not isinstance(source, str) or source == "bundled" or Path(source).exists():
         return False
     return Path(source).suffix.lower() not in _READERS and source.count("/") <= 1 and not source.startswith((".", "/"))
@@ -343,7 +351,9 @@ def _rows(mask: pd.Series) -> str:
 
 
 def _accuracy_from_length(rows: pd.DataFrame) -> tuple[float, float]:
-    """Cross-validated accuracy of a small tree on lengths alone, and the share of the largest class."""
+    """Cross-validated accuracy of a small tree on lengths alone, and the share of the largest
+    class.
+    """
     from sklearn.model_selection import StratifiedKFold, cross_val_score
     from sklearn.tree import DecisionTreeClassifier
 

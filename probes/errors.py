@@ -11,15 +11,43 @@ from typing import Any
 
 
 class InputError(ValueError):
-    """What was given cannot be used; the message says what was expected, found and what to do."""
+    """What was given cannot be used; the message says what was expected, found and what to do.
+
+    Example:
+        >>> import probes
+        >>> try:
+        ...     probes.from_arrays([[1.0, 2.0]], language=[None])
+        ... except InputError as error:
+        ...     print(error)
+        language is null in row 0. Every row needs one: fill it, or drop the row
+    """
 
 
 class DependencyError(InputError, ImportError):
-    """A package that is not installed is needed; the message says what for, and how to install it."""
+    """A package that is needed is not installed; the message says what for, and how to install it.
+
+    Example:
+        >>> try:
+        ...     needed("a_package", "the export", extra="deploy")
+        ... except DependencyError as error:
+        ...     print(error)  # doctest: +ELLIPSIS
+        the export needs the package a_package, which is not installed: pip install ...
+    """
 
 
 class LayerscopeWarning(UserWarning):
-    """The run goes on, but a number is missing or needs care; the message says which and why."""
+    """The run goes on, but a number is missing or needs care; the message says which and why.
+
+    Example:
+        >>> import warnings
+        >>> import numpy as np, probes
+        >>> alike = probes.from_arrays(np.zeros((40, 3)), label=np.arange(40) % 2)
+        >>> with warnings.catch_warnings(record=True) as caught:
+        ...     warnings.simplefilter("always", LayerscopeWarning)
+        ...     value = probes.variability(alike).value
+        >>> bool(value.isnull().all()), caught[0].category.__name__
+        (True, 'LayerscopeWarning')
+    """
 
 
 def check_choice(setting: str, value: object, known: Iterable[str], otherwise: str = "") -> None:
@@ -32,10 +60,10 @@ def check_choice(setting: str, value: object, known: Iterable[str], otherwise: s
         otherwise: what else can be given, as "or give numbers".
 
     Example:
-        >>> check_choice("scope", "matrx", ("matrix", "unit"))
+        >>> check_choice("by", "units", ("one", "unit"))  # doctest: +ELLIPSIS
         Traceback (most recent call last):
             ...
-        probes.errors.InputError: scope='matrx' is not known; choose one of 'matrix', 'unit'. Did you mean 'matrix'?
+        probes.errors.InputError: by='units' is not known; choose one of ... Did you mean 'unit'?
     """
     known = tuple(known)
     if isinstance(value, str) and value in known:

@@ -1,4 +1,6 @@
-"""Files that a user finds whole or not at all, and folders that are known to be writable before the work begins."""
+"""Files that a user finds whole or not at all, and folders that are known to be writable before the
+work begins.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,9 @@ def check_writable(folder: Path) -> None:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file under a temporary name and move it into place, so that it is never there in part."""
+    """Write a file under a temporary name and move it into place, so that it is never there in
+    part.
+    """
     partial = path.with_name(path.name + ".partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)

@@ -1,6 +1,7 @@
 """Other packages' chatter off: before they are imported, and while they load or save.
 
-Imported first: transformers imports torchao where it is installed, which says what it lacks for other machines.
+Imported first: transformers imports torchao where it is installed, which says what it lacks for
+other machines.
 """
 
 from __future__ import annotations
@@ -12,7 +13,9 @@ for name in ("torchao", "torch.utils._pytree"):
 
 
 class quiet:
-    """Silence transformers' bars and its table of unexpected keys while it loads or saves; what matters is checked."""
+    """Silence transformers' bars and its table of unexpected keys while it loads or saves; what
+    matters is checked.
+    """
 
     def __enter__(self) -> None:
         import transformers  # after the lines above

@@ -1,4 +1,6 @@
-"""Widgets for notebooks: the explorer of a comparison, and its parts alone. Needs `pip install 'layerscope[lab]'`."""
+"""Widgets for notebooks: the explorer of a comparison, and its parts alone. Needs `pip install
+'layerscope[lab]'`.
+"""
 
 from probes.views.explorer import Explorer
 from probes.views.panels import AlignmentMatrix, LayerCurves, LayerMap, RepresenterPanel, SimilarityMatrix

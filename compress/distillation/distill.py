@@ -108,7 +108,8 @@ def distill(
         >>> student.config.compression["kept"], student.config.num_attention_heads
         ([2, 5], 3)
         >>> corpus = probes.load_corpus("bundled", split="train", languages=["en"])
-        >>> student = distill(model, layers=2, train=corpus, tokenizer=tokenizer, steps=3, progress=False)
+        >>> given = {"train": corpus, "tokenizer": tokenizer}
+        >>> student = distill(model, layers=2, steps=3, progress=False, **given)
         >>> list(student.history)
         ['step', 'cross_entropy', 'soft_labels', 'hidden_states', 'loss']
 

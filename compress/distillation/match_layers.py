@@ -62,7 +62,8 @@ def match_layers(
         >>> import compress, probes
         >>> model, tokenizer = probes.load_checkpoint("bundled")
         >>> corpus = probes.load_corpus("bundled", split="dev", languages=["en"])
-        >>> found = match_layers(model, compress.distill(model, layers=2, keep="bottom"), corpus, tokenizer=tokenizer)
+        >>> student = compress.distill(model, layers=2, keep="bottom")
+        >>> found = match_layers(model, student, corpus, tokenizer=tokenizer)
         >>> found.attrs["layers"]
         {0: 0, 1: 1, 2: 2}
 

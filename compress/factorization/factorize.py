@@ -63,12 +63,12 @@ def factorize(
         tokenizer: of the model, where there is text.
 
     Returns:
-        A new model of the same class, with modules of `probes.models.formats.factorized` in it: `torch.nn.Linear` and
-        `torch.nn.Embedding` that train, prune and quantise like any other. Which ones is kept in
-        `model.config.factorized`; `probes.load_checkpoint` reads it, and plain transformers does
-        not. `model.config.compression` says what was done: for each matrix the `rank`, the share of
-        `energy` kept, the `relative_error` ||W - W'|| / ||W|| in Frobenius norms, and the
-        parameters; which ones were `left`; the parameters before and after.
+        A new model of the same class, with modules of `probes.models.formats.factorized` in it:
+        `torch.nn.Linear` and `torch.nn.Embedding` that train, prune and quantise like any other.
+        Which ones is kept in `model.config.factorized`; `probes.load_checkpoint` reads it, and
+        plain transformers does not. `model.config.compression` says what was done: for each matrix
+        the `rank`, the share of `energy` kept, the `relative_error` ||W - W'|| / ||W|| in Frobenius
+        norms, and the parameters; which ones were `left`; the parameters before and after.
 
     Raises:
         InputError: not exactly one of rank, energy and budget is given, or it is out of range; the

@@ -43,7 +43,8 @@ def low_rank_lstm(lstm: nn.LSTM, rank: int, reader: nn.Linear) -> tuple[nn.LSTM,
 
     Example:
         >>> import torch
-        >>> lstm, reader = low_rank_lstm(torch.nn.LSTM(8, 16, num_layers=2), 4, torch.nn.Linear(16, 50))
+        >>> lstm, reader = torch.nn.LSTM(8, 16, num_layers=2), torch.nn.Linear(16, 50)
+        >>> lstm, reader = low_rank_lstm(lstm, 4, reader)
         >>> lstm.proj_size, reader(lstm(torch.zeros(5, 3, 8))[0]).shape
         (4, torch.Size([5, 3, 50]))
 

@@ -34,7 +34,8 @@ def recovery(history: pd.DataFrame, metric: str = "accuracy", at: Sequence[int] 
         as a straight line in between.
 
     Example:
-        >>> rows = [(1, "before", 0.9), (1, "after", 0.5), (2, "after", 0.7), (3, "after", 0.9), (4, "after", 0.9)]
+        >>> rows = [(1, "before", 0.9), (1, "after", 0.5), (2, "after", 0.7)]
+        >>> rows += [(3, "after", 0.9), (4, "after", 0.9)]
         >>> history = pd.DataFrame(rows, columns=["step", "when", "accuracy"])
         >>> recovery(history, at=[1])[["drop", "t90", "gap"]].round(3).values.tolist()
         [[0.4, 2.0, 0.133]]

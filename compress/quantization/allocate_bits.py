@@ -82,8 +82,10 @@ def allocate_bits(
         >>> import probes
         >>> from compress.quantization.quantize import quantize
         >>> model, _ = probes.load_checkpoint("bundled")
-        >>> bits = allocate_bits(model, average_bits=4.5, damage="weights", by="layer", progress=False)
-        >>> quantize(model, bits=bits).config.compression["average_bits"] <= 4.7  # of which 0.2 are the steps
+        >>> by = {"damage": "weights", "by": "layer"}
+        >>> bits = allocate_bits(model, average_bits=4.5, progress=False, **by)
+        >>> done = quantize(model, bits=bits).config.compression
+        >>> done["average_bits"] <= 4.7  # of which 0.2 are the steps
         True
 
     See also:

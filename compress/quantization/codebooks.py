@@ -97,7 +97,8 @@ def product_quantize(
         >>> import probes
         >>> model, _ = probes.load_checkpoint("bundled")
         >>> quantized = product_quantize(model, codes=64, block=4, only="query")
-        >>> round(quantized.config.compression["average_bits"], 2)  # 1.5 of numbers, 0.5 of codewords
+        >>> bits = quantized.config.compression["average_bits"]
+        >>> round(bits, 2)  # 1.5 of numbers, 0.5 of codewords
         2.0
 
     See also:

@@ -39,7 +39,8 @@ def quantization_error(
         >>> import compress, probes
         >>> model, tokenizer = probes.load_checkpoint("bundled")
         >>> corpus = probes.load_corpus("bundled", split="dev", languages=["en"])
-        >>> error = quantization_error(model, compress.quantize(model, bits=4), corpus, tokenizer, progress=False)
+        >>> quantized = compress.quantize(model, bits=4)
+        >>> error = quantization_error(model, quantized, corpus, tokenizer, progress=False)
         >>> last = error.value.sel(measure="amplification", language="pooled").isel(module=-1)
         >>> bool(last > 1)  # the last block inherits more than it adds
         True

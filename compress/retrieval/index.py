@@ -25,7 +25,8 @@ def inverted_index(vectors: scipy.sparse.sparray) -> scipy.sparse.csr_array:
 
     Example:
         >>> import numpy as np, scipy.sparse
-        >>> inverted_index(scipy.sparse.csr_array(np.array([[1.0, 0.0], [0.6, 0.8]]))).indices.tolist()
+        >>> texts = scipy.sparse.csr_array(np.array([[1.0, 0.0], [0.6, 0.8]]))
+        >>> inverted_index(texts).indices.tolist()
         [0, 1, 1]
 
     See also:
@@ -73,7 +74,8 @@ def nearest(
 
     Example:
         >>> import numpy as np, scipy.sparse
-        >>> texts = scipy.sparse.csr_array(np.array([[1.0, 0.0, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]]))
+        >>> texts = np.array([[1.0, 0.0, 0.0], [0.6, 0.8, 0.0], [0.0, 0.0, 1.0]])
+        >>> texts = scipy.sparse.csr_array(texts)
         >>> rows, scores = nearest(texts[[0]], inverted_index(texts), k=3)
         >>> rows.tolist(), scores.tolist()
         ([[0, 1, -1]], [[1.0, 0.6, nan]])

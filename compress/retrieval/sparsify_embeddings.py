@@ -96,7 +96,8 @@ def sparsify_embeddings(
         >>> import probes
         >>> model, tokenizer = probes.load_checkpoint("bundled")
         >>> corpus = probes.load_corpus("bundled", languages=["en", "de"])
-        >>> sparse = sparsify_embeddings(model, train=corpus, tokenizer=tokenizer, steps=2, progress=False)
+        >>> given = {"train": corpus, "tokenizer": tokenizer}
+        >>> sparse = sparsify_embeddings(model, steps=2, progress=False, **given)
         >>> list(sparse.history)
         ['step', 'translations', 'flops', 'loss']
         >>> vectors = sparse_embeddings(sparse, tokenizer, corpus.select(range(10)), progress=False)

@@ -48,7 +48,7 @@ def by_name() -> dict[str, Probe]:
 
 
 def families() -> dict[str, tuple[str, ...]]:
-    """Return the names of the probes that can be asked for together, by the name of their family."""
+    """Return the names of the probes that can be asked for together, by their family."""
     names = dict.fromkeys(probe.family for probe in PROBES if probe.family)
     return {name: tuple(probe.name for probe in PROBES if probe.family == name) for name in names}
 

@@ -18,7 +18,8 @@ THIS_SIZE = "for the mean over samples of this size"
 
 @dataclass(frozen=True)
 class Run:
-    """What `compare` hands to a probe: a model's Representations, and what is the same for all models.
+    """What `compare` hands to a probe: a model's Representations, and what is the same for all
+    models.
 
     Before the first model has run, `check` gets one too; its Representations hold no states yet.
     """

@@ -132,7 +132,7 @@ def weights_dtype(model: torch.nn.Module) -> str:
 
 
 def types_tokens(model: PreTrainedModel) -> bool:
-    """Whether a model tells the two texts of a pair apart: DistilBERT does not, whose teacher may."""
+    """Whether a model tells the two texts of a pair apart: DistilBERT does not, its teacher may."""
     return "token_type_ids" in inspect.signature(model.forward).parameters
 
 

@@ -1,4 +1,4 @@
-"""One hash for one function: of a model's weights, and of how a tokenizer makes tokens of a text."""
+"""One hash for one function: of a model's weights, and of how a tokenizer makes tokens."""
 
 from __future__ import annotations
 

@@ -42,7 +42,8 @@ class Sample:
 
 
 def sample(reps: xr.Dataset, *, draws: int, seed: int) -> Sample:
-    """Number the ids, languages and, where there are any, labels of Representations, and draw the ids.
+    """Number the ids, languages and, where there are any, labels of Representations, and draw the
+    ids.
 
     Raises:
         InputError: fewer than 2 draws, or a seed that is none.
@@ -78,7 +79,9 @@ def check_draws(draws: int, seed: int) -> None:
 
 
 def _weights(n: int, draws: int, seed: int) -> np.ndarray:
-    """Balanced bootstrap: over all draws every id is drawn equally often, so their mean has no noise of its own."""
+    """Balanced bootstrap: over all draws every id is drawn equally often, so their mean has no
+    noise of its own.
+    """
     pool = np.tile(np.arange(n, dtype=np.int32), draws)
     np.random.default_rng(seed).shuffle(pool)
     weights = np.ones((draws + 1, n), np.uint16)

@@ -31,7 +31,8 @@ def centred(statistics: np.ndarray, times: int = 1) -> np.ndarray:
 
 
 def widened(statistics: np.ndarray, drawn: Sample, group: str) -> np.ndarray:
-    """Spread the draws of a statistic of classes as widely as the ids of the smallest class warrant.
+    """Spread the draws of a statistic of classes as widely as the ids of the smallest class
+    warrant.
 
     The draws know the spread of n ids with a share of 1 / n missing, and exactly only for large n:
     as for a mean, the factor is that of Student's t.
@@ -57,7 +58,8 @@ def student_factor(n: int) -> float:
 def linearised(
     value: np.ndarray, influence: np.ndarray, ids: np.ndarray, weights: np.ndarray, bounds: tuple[float, float]
 ) -> np.ndarray:
-    """Return a statistic for every row of weights, to first order, from what each example does to it.
+    """Return a statistic for every row of weights, to first order, from what each example does to
+    it.
 
     For statistics that draws with repetition distort (nearest neighbours, ranks, eigenvalues: a
     sentence and its copy are alike) or that are too dear to compute hundreds of times. Spread as

@@ -89,7 +89,7 @@ def stack_measures(results: Sequence[xr.Dataset]) -> xr.Dataset:
 
 
 def split_measures(result: xr.Dataset) -> dict[str, xr.Dataset]:
-    """Return the results that `stack_measures` put side by side, or one that stands alone, by name."""
+    """Return the results that `stack_measures` put side by side, or a single one, by name."""
     if "measure" not in result.dims:
         return {result.attrs["probe"]: result}
     out = {}
@@ -126,7 +126,9 @@ def _why(reps: xr.Dataset, drawn: Sample, out: xr.Dataset, layer: int, language:
 
 
 def warn_few(out: xr.Dataset, drawn: Sample, fewest: int) -> None:
-    """Warn where a class has so few examples in a language that the interval is too narrow or too wide."""
+    """Warn where a class has so few examples in a language that the interval is too narrow or too
+    wide.
+    """
     few = []
     for language in out["language"].values:
         counts = np.bincount(drawn.label[drawn.group(language)], minlength=len(drawn.classes))

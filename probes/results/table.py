@@ -199,11 +199,15 @@ class Table:
         return bool(of_probe[[c for c in FURTHER if c in of_probe]].notna().any(axis=None))
 
     def has_difference(self, probe: str) -> bool:
-        """Whether a probe has differences to the baseline that a map of languages by layers can show."""
+        """Whether a probe has differences to the baseline that a map of languages by layers can
+        show.
+        """
         return not self.is_map(probe) and bool(self.table.loc[self.table["probe"] == probe, "difference"].notna().any())
 
     def names(self, probe: str | None) -> list[str]:
-        """Return the probes that were measured, or the one asked for; raise `InputError` where it was not."""
+        """Return the probes that were measured, or the one asked for; raise `InputError` where it
+        was not.
+        """
         measured = list(self.provenance["probes"])
         if probe is not None and probe not in measured:
             raise InputError(f"probe {probe!r} was not measured; there are {', '.join(map(repr, measured))}")

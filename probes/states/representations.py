@@ -90,6 +90,17 @@ def open_representations(path: str | Path) -> xr.Dataset:
 
     Raises:
         InputError: there is no complete store of Representations at the path.
+
+    Example:
+        >>> import tempfile
+        >>> import probes
+        >>> model, tokenizer = probes.load_checkpoint("bundled")
+        >>> corpus = probes.load_corpus("bundled", split="dev", languages=["en"]).select(range(8))
+        >>> with tempfile.TemporaryDirectory() as folder:
+        ...     store = f"{folder}/states.zarr"
+        ...     _ = probes.capture(model, tokenizer, corpus, store=store, progress=False)
+        ...     open_representations(store).hidden.load().sizes["example"]
+        8
     """
     if not (Path(path) / "zarr.json").is_file():
         raise InputError(f"{path}: expected a zarr store that probes.capture(..., store=...) wrote, found none")

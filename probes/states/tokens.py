@@ -105,7 +105,7 @@ def tokenise(
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, part: datasets.Dataset, limit: int | None) -> dict[str, np.ndarray]:
-    """Token ids and what goes with them, rows end to end: lists of lists take ten times the memory."""
+    """Token ids and what goes with them, rows end to end: lists of lists take ten times as much."""
 
     def encode(rows: datasets.Dataset, truncation: bool) -> dict[str, list[list[int]]]:
         return dict(
@@ -141,7 +141,7 @@ class Batches:
     budget: int
 
     def longest(self) -> np.ndarray:
-        """The row with the most tokens: if memory is short, it is short here and not after an hour."""
+        """The row with the most tokens: if memory is short, it is so here and not after an hour."""
         return np.array([int(self.tokens.lengths.argmax())])
 
     def over(self, start: int, stop: int) -> Iterator[np.ndarray]:

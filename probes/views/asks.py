@@ -14,12 +14,12 @@ from typing import Any
 
 import numpy as np
 
-from probes.errors import InputError
+from probes.errors import InputError, check_choice
 from probes.measures.fidelity.similarity import MEASURES
 from probes.measures.languages.retrieval import RETRIEVAL
 from probes.views.maps import to_uint16
 from probes.views.numbers import Numbers, no_alignment
-from probes.views.scene import NOT_THERE, Scene, plain
+from probes.views.scene import NOT_THERE, Scene
 from probes.views.speakers import explain
 
 Ask = Mapping[str, Any]
@@ -110,8 +110,7 @@ def _number(ask: Ask, key: str, scene: Scene) -> int:
 
 def _similarity(ask: Ask, number: Mapping[str, int], numbers: Numbers, asked: Asked) -> Answer:
     measure, known = str(ask.get("measure")), asked.about["measures"]
-    if measure not in known:
-        raise InputError(f"measure={measure!r} is not there; choose one of {plain(known)}")
+    check_choice("measure", measure, known)
     values = np.ascontiguousarray(numbers.similarity(number["one"], number["other"], measure), "<f4")
     give = {"give": "similarity", "one": number["one"], "other": number["other"], "measure": measure}
     return give | {"title": f"{MEASURES[measure].estimator} ({MEASURES[measure].kind})"}, [values.tobytes()]
@@ -129,7 +128,9 @@ def _umap(ask: Ask, number: Mapping[str, int], numbers: Numbers, asked: Asked) -
 
 
 def _drift_codes(drift: np.ndarray) -> tuple[float, np.ndarray]:
-    """The drift that has code 254, beyond which is little, and the code of every sentence; 255 where there is none."""
+    """The drift that has code 254, beyond which is little, and the code of every sentence; 255
+    where there is none.
+    """
     there = drift[np.isfinite(drift)]
     high = max(float(np.quantile(there, 0.995)), 0.0) if there.size else 0.0
     share = np.nan_to_num(drift) / (high or 1.0)
@@ -155,7 +156,9 @@ def _sentence(row: int, layer: int, numbers: Numbers, asked: Asked) -> Answer:
 
 @cache
 def _pool(name: str) -> ThreadPoolExecutor:
-    """One thread for all explorers, so that no two of them compute at a time; what takes long has its own."""
+    """One thread for all explorers, so that no two of them compute at a time; what takes long has
+    its own.
+    """
     return ThreadPoolExecutor(1, thread_name_prefix=f"layerscope-{name}")
 
 

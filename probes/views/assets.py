@@ -1,4 +1,6 @@
-"""What the explorer runs in the browser: its script, joined from the pieces in front/, and its style."""
+"""What the explorer runs in the browser: its script, joined from the pieces in front/, and its
+style.
+"""
 
 from functools import cache
 from importlib.resources import files

@@ -177,7 +177,9 @@ class Explorer(anywidget.AnyWidget):
         )
 
     def _ipython_display_(self) -> None:
-        """Show the widget and, after it, a picture that stays where no kernel runs; the live widget hides it."""
+        """Show the widget and, after it, a picture that stays where no kernel runs; the live widget
+        hides it.
+        """
         from IPython.display import HTML, display
 
         png = base64.b64encode(self._picture()).decode()
@@ -223,6 +225,14 @@ class Explorer(anywidget.AnyWidget):
 
         Raises:
             InputError: there is something at the path that is not to be replaced.
+
+        Example:
+            >>> import tempfile
+            >>> import probes
+            >>> reps = probes.from_arrays(np.random.default_rng(0).normal(size=(2, 12, 4)))
+            >>> with tempfile.TemporaryDirectory() as folder:
+            ...     Explorer(reps).save(f"{folder}/view.html").name
+            'view.html'
         """
         check_path(Path(path), overwrite=overwrite)
         traits = {name: getattr(self, name) for name in (*self.DATA, *self.STATE)}
@@ -307,7 +317,13 @@ class Explorer(anywidget.AnyWidget):
             self.line.put(ask)
 
     def wait(self) -> None:
-        """Wait until everything that was asked for is answered."""
+        """Wait until everything that was asked for is answered.
+
+        Example:
+            >>> import probes
+            >>> reps = probes.from_arrays(np.random.default_rng(0).normal(size=(2, 12, 4)))
+            >>> Explorer(reps).wait()  # nothing was
+        """
         self.line.wait()
 
     def answer(self, ask: asks.Ask) -> asks.Answer:
@@ -315,6 +331,14 @@ class Explorer(anywidget.AnyWidget):
 
         Raises:
             InputError: it asks for what there is not.
+
+        Example:
+            >>> import probes
+            >>> reps = probes.from_arrays(np.random.default_rng(0).normal(size=(2, 12, 4)))
+            >>> ask = {"ask": "similarity", "one": 0, "other": 0, "measure": "cka"}
+            >>> content, (values,) = Explorer(reps).answer(ask)
+            >>> np.frombuffer(values, "<f4").reshape(2, 2).diagonal().round(3).tolist()
+            [1.0, 1.0]
         """
         explained = self.scene.names.index(self.models[0])
         return asks.answer(ask, self.numbers, asks.Asked(self.about, explained, self._progress, self._noted))

@@ -21,7 +21,9 @@ if TYPE_CHECKING:
 
 
 class _Shown(Figure):
-    """A figure that a notebook shows by itself: made without pyplot, it opens no window and leaves no state."""
+    """A figure that a notebook shows by itself: made without pyplot, it opens no window and leaves
+    no state.
+    """
 
     def _repr_png_(self) -> bytes:
         buffer = io.BytesIO()
@@ -86,7 +88,9 @@ def _by_language(axis: Axes, of_probe: pd.DataFrame, models: list[str], colours:
 
 
 def _title(comparison: Table, probe: str) -> str:
-    """What stands over a figure of a probe: its name, and whether higher is better or what it compares with."""
+    """What stands over a figure of a probe: its name, and whether higher is better or what it
+    compares with.
+    """
     about, title = comparison.provenance["probes"][probe], title_of(comparison, probe)
     return f"{title}, {about['better']} is better" if about["better"] and not about["compares"] else title
 

@@ -297,7 +297,9 @@ class _Bar:
 
 
 class _Before:
-    """The arguments of the lock that tqdm takes: none. It asks for them before, and that is when to stop."""
+    """The arguments of the lock that tqdm takes: none. It asks for them before, and that is when to
+    stop.
+    """
 
     def __init__(self, bar: _Bar) -> None:
         self.bar = bar

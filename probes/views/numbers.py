@@ -270,7 +270,9 @@ def similarity(scene: Scene, one: int, other: int, measure: str) -> np.ndarray:
 
 
 def _measured(scene: Scene, model: int, measure: str) -> np.ndarray | None:
-    """What the table has of the similarity of a model (rows) and the baseline (columns), all languages together."""
+    """What the table has of the similarity of a model (rows) and the baseline (columns), all
+    languages together.
+    """
     if scene.table is None or measure not in scene.table.provenance["probes"]:
         return None
     t = scene.table.table

@@ -128,7 +128,9 @@ def _of_alignment(about: dict[str, Any], scene: Scene, parts: set[str]) -> list[
 
 
 def _of_similarity(traits: Mapping[str, Any], scene: Scene) -> list[dict[str, Any]]:
-    """Every model with the baseline, both ways, by what is quick or chosen, and the two that are compared."""
+    """Every model with the baseline, both ways, by what is quick or chosen, and the two that are
+    compared.
+    """
     base, chosen = scene.baseline, traits["measure"]
     one, other = (scene.names.index(name) for name in traits["compared"])
     pairs = [pair for i in range(len(scene.names)) for pair in ((i, base), (base, i))]
@@ -139,7 +141,9 @@ def _of_similarity(traits: Mapping[str, Any], scene: Scene) -> list[dict[str, An
 
 
 def _neighbours(about: dict[str, Any], numbers: Numbers) -> dict[str, Any] | None:
-    """The nearest of every sentence at every layer (layer, example, k) of every model; None where that takes long."""
+    """The nearest of every sentence at every layer (layer, example, k) of every model; None where
+    that takes long.
+    """
     scene = numbers.scene
     if scene.n**2 * _states(scene) > MOST_FOR_NEIGHBOURS:
         about["notes"].append(f"The nearest neighbours of so many sentences are {_TOO_LONG}")

@@ -213,7 +213,9 @@ def plain(names: Iterable[object]) -> str:
 
 
 def _aligned(given: Mapping[str, xr.Dataset], names: list[str], baseline: int) -> list[xr.Dataset]:
-    """The Representations of all models, with the examples of the baseline in its order; none where one is missing."""
+    """The Representations of all models, with the examples of the baseline in its order; none where
+    one is missing.
+    """
     if not all(name in given for name in names):
         return []
     first = check_representations(given[names[baseline]])
@@ -232,7 +234,9 @@ def _layers(table: Table | None, model: str) -> list[Any]:
 
 
 def _sample(ids: np.ndarray, most: int, seed: int) -> np.ndarray:
-    """Places of the shown sentences: all, or those of some ids that the seed draws, in whatever order they are."""
+    """Places of the shown sentences: all, or those of some ids that the seed draws, in whatever
+    order they are.
+    """
     if len(ids) <= most:
         return np.arange(len(ids))
     codes, names = pd.factorize(ids, sort=True)
@@ -245,7 +249,9 @@ def _sample(ids: np.ndarray, most: int, seed: int) -> np.ndarray:
 
 
 def _predictions(reps: list[xr.Dataset], models: int, rows: np.ndarray) -> tuple[list[str], np.ndarray]:
-    """Names of all classes, and the class that each model predicts (model, example), -1 where there is none."""
+    """Names of all classes, and the class that each model predicts (model, example), -1 where there
+    is none.
+    """
     codes = np.full((models, len(rows)), -1, np.int16)
     classes: dict[str, int] = {}
     for i, one in enumerate(reps):
@@ -259,7 +265,9 @@ def _predictions(reps: list[xr.Dataset], models: int, rows: np.ndarray) -> tuple
 
 
 def _labels(frame: pd.DataFrame, classes: list[str]) -> tuple[list[str], np.ndarray]:
-    """Names of all labels, in the order of the classes or by number, and the label of every sentence."""
+    """Names of all labels, in the order of the classes or by number, and the label of every
+    sentence.
+    """
     found = sorted(set(frame["label"])) if "label" in frame else []
     if not found or len(found) > _MOST_CODES:
         return [], np.full(len(frame), -1, np.int16)

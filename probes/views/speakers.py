@@ -117,7 +117,9 @@ def as_representations(values: RepresenterValues) -> xr.Dataset:
 
 
 def _values(reps: xr.Dataset) -> RepresenterValues:
-    """Representer values of a model's own predictions, or of a head on the labels where it has none."""
+    """Representer values of a model's own predictions, or of a head on the labels where it has
+    none.
+    """
     train, test = (reps.isel(example=rows) for rows in check_splits(reps).values())
     outputs = "logits" in reps
     layer = None if outputs and "head_input" in reps else reps["layer"].values[-1]

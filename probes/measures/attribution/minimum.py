@@ -15,10 +15,12 @@ MANY = 10**8
 
 
 def minimum(features: np.ndarray, target: np.ndarray, l2: float) -> tuple[np.ndarray, np.ndarray, int]:
-    """Return Theta at the minimum of mean CE(target, Theta f) + l2 ||Theta||^2, its probabilities, and the steps taken.
+    """Return Theta at the minimum of mean CE(target, Theta f) + l2 ||Theta||^2, its probabilities,
+    and the steps taken.
 
-    Newton's method, its equations solved by conjugate gradients on products with the Hessian over whitened features.
-    For large sets these products are in float32, as long as that gets on: the gradient, in float64, says how far it is.
+    Newton's method, its equations solved by conjugate gradients on products with the Hessian over
+    whitened features. For large sets these products are in float32, as long as that gets on: the
+    gradient, in float64, says how far it is.
     """
     n, width = features.shape
     classes = target.shape[1]
@@ -91,7 +93,9 @@ def minimum(features: np.ndarray, target: np.ndarray, l2: float) -> tuple[np.nda
 
 
 def _whitening(x: np.ndarray, weights: np.ndarray, penalty: np.ndarray) -> np.ndarray:
-    """Return the matrix W for which the curvature along x @ W would be the identity, were it alike in all classes."""
+    """Return the matrix W for which the curvature along x @ W would be the identity, were it alike
+    in all classes.
+    """
     gram = penalty.copy()
     for i in range(0, len(x), 4 * BLOCK):
         part = x[i : i + 4 * BLOCK] * np.sqrt(weights[i : i + 4 * BLOCK, None])

@@ -11,7 +11,7 @@ from probes.results.draws import Sample, need_classes, sample
 
 
 def best_layer(reps: xr.Dataset, *, draws: int = 200, seed: int = 0) -> xr.Dataset:
-    """Choose the layer with the least variability in each language, and say how certain the choice is.
+    """Choose the layer with the least variability in each language, and how certain that is.
 
     `value` is the share of bootstrap draws in which a layer has the least variability: 0 to 1, over
     all layers 1. One layer near 1 is a clear choice; a share spread over several says that the
@@ -78,7 +78,9 @@ def _measured(reps: xr.Dataset, drawn: Sample) -> xr.Dataset:
 
 
 def _least(nu: np.ndarray) -> np.ndarray:
-    """Return which layers (first axis) have the least variability, but for rounding; none where all are NaN."""
+    """Return which layers (first axis) have the least variability, but for rounding; none where all
+    are NaN.
+    """
     filled = np.where(np.isnan(nu), np.inf, nu)
     least = filled.min(axis=0)
     return (filled <= least * (1 + 1e-6)) & np.isfinite(least)

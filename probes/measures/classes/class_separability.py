@@ -104,7 +104,9 @@ def _statistics(reps: xr.Dataset, drawn: Sample) -> dict[str, np.ndarray]:
 
 
 def _class_sums(x: np.ndarray, rows: np.ndarray, drawn: Sample) -> np.ndarray:
-    """Return the weighted sum of the states x of some rows in each class: (1 + draws, class, feature)."""
+    """Return the weighted sum of the states x of some rows in each class: (1 + draws, class,
+    feature).
+    """
     sums = np.zeros((len(drawn.weights), len(drawn.classes), x.shape[1]))
     label, ids = drawn.label[rows], drawn.ids[rows]
     for c in np.unique(label):
@@ -115,14 +117,17 @@ def _class_sums(x: np.ndarray, rows: np.ndarray, drawn: Sample) -> np.ndarray:
 
 
 def _class_weights(rows: np.ndarray, drawn: Sample) -> np.ndarray:
-    """Return the summed weights of the rows of each class, for every row of weights: (1 + draws, class)."""
+    """Return the summed weights of the rows of each class, for every row of weights: (1 + draws,
+    class).
+    """
     indicator = np.zeros((drawn.weights.shape[1], len(drawn.classes)))
     np.add.at(indicator, (drawn.ids[rows], drawn.label[rows]), 1.0)
     return drawn.weights.astype(np.float64) @ indicator
 
 
 def _separability(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """R2 from the summed unit vectors (1 + draws, class, feature) and weights (1 + draws, class) of the classes.
+    """R2 from the summed unit vectors (1 + draws, class, feature) and weights (1 + draws, class) of
+    the classes.
 
     The mean cosine of all pairs from two classes is the product of their mean unit vectors.
     """

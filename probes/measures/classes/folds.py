@@ -27,7 +27,7 @@ class Fold:
 
 
 def known_pivot(drawn: Sample, pivot: str | None) -> str:
-    """Return the language to train on; raise `InputError` where it is unknown, or one of several."""
+    """Return the language to train on; raise `InputError` where it is unknown or not given."""
     if pivot is None:
         if len(drawn.languages) > 1:
             raise InputError("expected pivot=..., the language that the probe is trained on")
@@ -39,14 +39,14 @@ def known_pivot(drawn: Sample, pivot: str | None) -> str:
 
 
 def by_id(drawn: Sample, language: str, among: np.ndarray) -> np.ndarray:
-    """Rows of a language that are among some, in order of ids: that of the corpus must not matter."""
+    """Rows of a language among some, in order of ids: that of the corpus must not matter."""
     rows = drawn.group(language)
     rows = rows[among[rows]]
     return rows[np.argsort(drawn.ids[rows], kind="stable")]
 
 
 def folds_of(drawn: Sample, pivot: str, seed: int, reps: xr.Dataset | None = None) -> list[Fold]:
-    """Split the examples by `split`, or else into folds of ids, and check that each can be trained."""
+    """Split the examples by `split`, or into folds of ids, and check that each can be trained."""
     split = reps["split"].values if reps is not None and "split" in reps.coords else np.full(len(drawn.ids), "")
     train, test = split == "train", split == "test"
     given = bool(train.any() and test.any())

@@ -40,7 +40,9 @@ def labelled(x: npt.ArrayLike, labels: npt.ArrayLike | None) -> tuple[np.ndarray
 
 
 def check_labels(run: Run) -> None:
-    """Raise `InputError` where a language has only one class, or a class has a single example in it."""
+    """Raise `InputError` where a language has only one class, or a class has a single example in
+    it.
+    """
     drawn = run.sample
     for language in drawn.languages:
         counts = np.bincount(drawn.label[drawn.group(language)], minlength=len(drawn.classes))

@@ -160,9 +160,11 @@ def _answers(
     shuffles: int,
     seed: int,
 ) -> tuple[dict[str, np.ndarray], bool]:
-    """Return which test rows are right, for every language (row, probe), and whether all fits converged.
+    """Return which test rows are right, for every language (row, probe), and whether all fits
+    converged.
 
-    Probes: trained on the pivot, on the language itself, then on each shuffle; NaN where one has no answer.
+    Probes: trained on the pivot, on the language itself, then on each shuffle; NaN where one has no
+    answer.
     """
     everything = np.ones(len(drawn.ids), bool)
     at = by_id(drawn, pivot, everything)
@@ -215,7 +217,9 @@ def _fit(x: np.ndarray, y: np.ndarray, strength: float) -> Pipeline:
 
 
 def _strength(x: np.ndarray, y: np.ndarray, inner: list[tuple[np.ndarray, np.ndarray]]) -> float:
-    """Return the C with the least log loss in the folds: by accuracy many would tie where the pivot is easy to read."""
+    """Return the C with the least log loss in the folds: by accuracy many would tie where the pivot
+    is easy to read.
+    """
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.model_selection import GridSearchCV
 
@@ -227,7 +231,7 @@ def _strength(x: np.ndarray, y: np.ndarray, inner: list[tuple[np.ndarray, np.nda
 
 
 def _untaught(train: np.ndarray, test: np.ndarray) -> list[int]:
-    """Classes that are tested and not trained on; all of them where there are no two to tell apart."""
+    """Classes that are tested and not trained on; all where there are no two to tell apart."""
     known = np.unique(train)
     return np.setdiff1d(test, known if len(known) > 1 else []).tolist()
 
@@ -240,7 +244,7 @@ def _results(
     right: Mapping[str, np.ndarray],
     seed: int,
 ) -> xr.Dataset:
-    """Put what is right (row, layer, probe) of every language into accuracies with their intervals."""
+    """Put what is right (row, layer, probe) of every language into accuracies with intervals."""
     tested = np.any([fold.test for fold in folds], axis=0)
     others = [language for language in drawn.languages if language != pivot] or [pivot]
     again = np.random.default_rng(seed).multinomial(SHUFFLES, np.full(SHUFFLES, 1 / SHUFFLES), len(drawn.weights))

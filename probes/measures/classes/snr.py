@@ -92,9 +92,10 @@ def _statistics(reps: xr.Dataset, drawn: Sample) -> dict[str, np.ndarray]:
 def _snr(x: np.ndarray, label: np.ndarray, ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
     """Return the ratio for every row of weights.
 
-    Distances are summed to units, the examples of one id and class (translations), since a draw takes them together.
-    Two units weigh the product of their weights. Pairs inside a unit are left out of the draws: their share vanishes
-    in a large corpus, and the interval is for the value there.
+    Distances are summed to units, the examples of one id and class (translations), since a draw
+    takes them together. Two units weigh the product of their weights. Pairs inside a unit are left
+    out of the draws: their share vanishes in a large corpus, and the interval is for the value
+    there.
     """
     size_of_states = np.abs(x).max()
     order = np.lexsort((ids, label))

@@ -101,7 +101,9 @@ def variability_of(reps: xr.Dataset, drawn: Sample) -> xr.Dataset:
 
 
 def _statistics(reps: xr.Dataset, drawn: Sample, noise: list[float]) -> dict[str, np.ndarray]:
-    """nu of every group (1 + draws, layer); `noise` collects the share of noise in the distance between class means."""
+    """nu of every group (1 + draws, layer); `noise` collects the share of noise in the distance
+    between class means.
+    """
     # Made once: to get fresh memory of this size from the system again and again takes longer than to fill it.
     memory = np.empty((len(drawn.classes), len(drawn.weights), reps.sizes["feature"]), np.float32)
     out = {}
@@ -116,10 +118,11 @@ def _statistics(reps: xr.Dataset, drawn: Sample, noise: list[float]) -> dict[str
 def _variability(
     read: Callable[[np.ndarray], np.ndarray], rows: np.ndarray, drawn: Sample, memory: np.ndarray
 ) -> tuple[np.ndarray, float]:
-    """Return nu of rows of states for every row of weights, and the share of noise in the distance of the class means.
+    """Return nu of rows of states for every row of weights, and the share of noise in the distance
+    of the class means.
 
-    With M the centred class means, Sigma_between = M'M / C, so nu is trace(K^-1 Q K^-1) for K = M M' and
-    Q = M Sigma_within M', which are small.
+    With M the centred class means, Sigma_between = M'M / C, so nu is trace(K^-1 Q K^-1) for K = M
+    M' and Q = M Sigma_within M', which are small.
     """
     there, label = np.unique(drawn.label[rows], return_inverse=True)
     size, n_classes = np.bincount(label), len(there)
@@ -127,7 +130,9 @@ def _variability(
     kept = read(rows) if few_rows else None
 
     def by_class() -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """Yield the states of one class after another, a piece at a time, with the weights of their ids."""
+        """Yield the states of one class after another, a piece at a time, with the weights of their
+        ids.
+        """
         for start in range(0, len(rows), BLOCK):
             part = slice(start, start + BLOCK)
             x = read(rows[part]) if kept is None else kept

@@ -13,7 +13,9 @@ _VARIANCE = 0.99  # what the directions kept for SVCCA and PWCCA explain
 
 
 def _main_scores(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Scores of unit length along the directions that explain most of the variance, and their part of every feature."""
+    """Scores of unit length along the directions that explain most of the variance, and their part
+    of every feature.
+    """
     u, s, vt = unit_scores(x)
     share = np.cumsum(s**2) / np.sum(s**2)
     kept = int(np.searchsorted(share, _VARIANCE * (1 - 1e-12))) + 1

@@ -14,10 +14,11 @@ _MANY = 5 * 10**9  # multiplications, from which on products of float32 states a
 
 
 def _cka(x: Layers, y: Layers | None, debiased: bool = False) -> Values:
-    """CKA of all pairs from three products of every example with all others: with both, with each alone.
+    """CKA of all pairs from three products of every example with all others: with both, with each
+    alone.
 
-    With K = XX' and L = YY' centred, HSIC is the sum over a of r_a = sum_b K_ab L_ab, so r (example, layer, other)
-    gives the value and what each example does to it.
+    With K = XX' and L = YY' centred, HSIC is the sum over a of r_a = sum_b K_ab L_ab, so r
+    (example, layer, other) gives the value and what each example does to it.
     """
     both, of_x, of_y = _products(x, y)
     n = len(both)
@@ -37,14 +38,18 @@ def _cka(x: Layers, y: Layers | None, debiased: bool = False) -> Values:
 
 
 def _debias(r: np.ndarray, norms_x: np.ndarray, norms_y: np.ndarray) -> np.ndarray:
-    """Per example, so that the mean is the unbiased HSIC of Song et al. 2012; the Gram matrices are centred already."""
+    """Per example, so that the mean is the unbiased HSIC of Song et al. 2012; the Gram matrices are
+    centred already.
+    """
     n = len(r)
     traces = norms_x * norms_y.sum(axis=0) + norms_y * norms_x.sum(axis=0)
     return (r - norms_x * norms_y * n / (n - 2) + traces / (2 * (n - 1) * (n - 2))) / (n - 3)
 
 
 def _products(x: Layers, y: Layers | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """r of all pairs (example, layer, other layer), and of each layer with itself (example, layer) for both sides."""
+    """r of all pairs (example, layer, other layer), and of each layer with itself (example, layer)
+    for both sides.
+    """
     n, features = x(0).shape
     other_features = features if y is None else y(0).shape[1]
     n_x = len(x.at)

@@ -15,7 +15,7 @@ from probes.states.representations import BLOCK, aligned, states
 
 
 def drift(base: xr.Dataset, other: xr.Dataset, *, draws: int = 200, seed: int = 0) -> xr.Dataset:
-    """Measure how far each layer of a compressed model has moved from the same layer of its original.
+    """Measure how far each layer of a compressed model has moved from that of its original.
 
     Sentence by sentence, without any fitting: a model whose states are turned as a whole has
     drifted, though `similarity` finds it unchanged.

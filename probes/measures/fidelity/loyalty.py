@@ -93,7 +93,9 @@ def divergence(one: np.ndarray, other: np.ndarray) -> np.ndarray:
 def at_output(
     reps: xr.Dataset, drawn: Sample, values: np.ndarray, probe: Probe, more: Mapping[str, str] | None = None
 ) -> xr.Dataset:
-    """Return the means of what the outputs of sentences say (example,), in every language and pooled."""
+    """Return the means of what the outputs of sentences say (example,), in every language and
+    pooled.
+    """
     why: Callable[[tuple[int, ...], str], str] = lambda at, language: (  # noqa: E731
         f"the output: the logits of {int(np.isnan(values[drawn.group(language)]).sum())} rows are not finite"
     )

@@ -39,7 +39,7 @@ def module_error(
     names: tuple[str, str] | None = None,
     **settings: Any,
 ) -> xr.Dataset:
-    """Measure the error of every module of a compressed model, accumulated and local, and their ratio.
+    """Measure the error of every module of a compressed model: accumulated, local, their ratio.
 
     Both models run on the same batches. The accumulated error of a module compares its outputs in
     both; the local error gives the compressed module the inputs of the original's, so that it is

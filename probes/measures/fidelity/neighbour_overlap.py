@@ -12,7 +12,9 @@ NEIGHBOURS = 10
 
 
 def _neighbours(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """The nearest others of every example (example, NEIGHBOURS), and the one that would be next (example,)."""
+    """The nearest others of every example (example, NEIGHBOURS), and the one that would be next
+    (example,).
+    """
     found = np.empty((len(x), NEIGHBOURS), np.int64)
     following = np.full(len(x), -1)
     last = min(NEIGHBOURS, len(x) - 2)

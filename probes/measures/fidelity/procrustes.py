@@ -10,7 +10,9 @@ from probes.measures.fidelity.layer_pairs import Measure, by_pair
 
 
 def unit_scores(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Scores (example, direction) of unit length, the length of each, and the directions; exact zeros left out."""
+    """Scores (example, direction) of unit length, the length of each, and the directions; exact
+    zeros left out.
+    """
     u, s, vt = np.linalg.svd(x, full_matrices=False)
     keep = s > s[0] * len(s) * np.finfo(float).eps
     return u[:, keep], s[keep], vt[keep]

@@ -12,7 +12,7 @@ from probes.measures.fidelity.layer_pairs import Measure, by_pair
 
 
 def _ranks(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ranks of the distances of all pairs as shares of their number, and the pairs in this order."""
+    """Ranks of the distances of all pairs as shares of their number, and the pairs in order."""
     distance = pdist(x)
     return rankdata(distance) / len(distance), np.argsort(distance, kind="stable")
 

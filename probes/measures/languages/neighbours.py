@@ -20,7 +20,9 @@ def cosines(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
 
 
 def _margins(cosine: np.ndarray, scale: np.ndarray) -> np.ndarray:
-    """Cosines over the mean of both sides' cosines to their neighbours; no match where that is not positive."""
+    """Cosines over the mean of both sides' cosines to their neighbours; no match where that is not
+    positive.
+    """
     return np.divide(cosine, scale, out=np.full_like(cosine, -np.inf), where=scale > 0)
 
 

@@ -54,7 +54,7 @@ def of_arrays(statistic: Statistic, probe: str, fewest: int, x: npt.ArrayLike, y
 
 
 def of_languages(statistic: Statistic, probe: Probe, run: Run, fewest: int) -> xr.Dataset:
-    """Return a statistic of every language against the pivot at every layer, and the mean of all."""
+    """Return a statistic of every language against the pivot at every layer, and their mean."""
     reps, drawn, pivot = run.reps, run.sample, run.pivot
     if pivot is None:
         raise InputError("expected pivot=..., the language that every other one is compared with")
@@ -89,7 +89,9 @@ def _pairs(reps: xr.Dataset, layer: int, here: np.ndarray, there: np.ndarray) ->
 
 
 def checked(probe: str, fewest: int) -> Callable[[Run], None]:
-    """Return the check of a declaration: the pivot is there, and shares enough ids with every language."""
+    """Return the check of a declaration: the pivot is there, and shares enough ids with every
+    language.
+    """
 
     def check(run: Run) -> None:
         if run.pivot is not None:

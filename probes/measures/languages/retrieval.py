@@ -35,7 +35,7 @@ def retrieval(
     draws: int = 200,
     seed: int = 0,
 ) -> xr.Dataset | float:
-    """Measure how often the nearest neighbour of a sentence in the other language is its translation.
+    """Measure how often the nearest sentence in the other language is the translation.
 
     Nearest by cosine, among all sentences that both languages have; the mean of both directions. 0
     to 1, higher is better aligned; chance is 1 / n, so values of corpora of different size cannot

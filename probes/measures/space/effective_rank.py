@@ -18,15 +18,18 @@ _ATOMS = 64
 def entropy_of_covariance(
     scores: np.ndarray, spectrum: np.ndarray, within: Within, sentences: Sentences, features: int
 ) -> tuple[float, np.ndarray, float]:
-    """Return the entropy of the eigenvalues of the covariance, what each row does to it, and the part that is guessed.
+    """Return the entropy of the eigenvalues of the covariance, what each row does to it, and the
+    part that is guessed.
 
-    What is guessed is how much more it is than it would be, were there no more dimensions than sentences can tell.
-    With eigenvalues p that sum to 1, the entropy is the integral over t from 0 to infinity of f(t) - 1 / (1 + t), where
-    f(t) = sum of p / (p + t) are the degrees of freedom of a ridge t. The degrees of freedom of the sample at a ridge w
-    are those of the population at the larger ridge t = w / b, whatever its eigenvalues, in the limit of many rows and
-    features (Silverstein 1995): for n independent rows b = 1 - f / n. For rows with a covariance of their own
-    (translations) and of different length, whose eigenvalues c have the mean 1, b solves mean(c / (b + c f / n)) = 1.
-    Ridges below t(0), which n rows cannot tell apart, are extrapolated from the value and slope there.
+    What is guessed is how much more it is than it would be, were there no more dimensions than
+    sentences can tell. With eigenvalues p that sum to 1, the entropy is the integral over t from 0
+    to infinity of f(t) - 1 / (1 + t), where f(t) = sum of p / (p + t) are the degrees of freedom of
+    a ridge t. The degrees of freedom of the sample at a ridge w are those of the population at the
+    larger ridge t = w / b, whatever its eigenvalues, in the limit of many rows and features
+    (Silverstein 1995): for n independent rows b = 1 - f / n. For rows with a covariance of their
+    own (translations) and of different length, whose eigenvalues c have the mean 1, b solves mean(c
+    / (b + c f / n)) = 1. Ridges below t(0), which n rows cannot tell apart, are extrapolated from
+    the value and slope there.
     """
     p = spectrum / spectrum.sum()
     size = len(scores) / len(sentences.counts)
@@ -55,8 +58,9 @@ def entropy_of_covariance(
 def _row_spread(spread: np.ndarray, spectrum: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray]:
     """Return the eigenvalues of the covariance of the rows, of mean 1, and the share of each.
 
-    From those of the products within sentences, which are spread by chance too, the more so the fewer dimensions there
-    are: they are raised to the power that leaves as much spread as is not expected by chance. Without those that are 0.
+    From those of the products within sentences, which are spread by chance too, the more so the
+    fewer dimensions there are: they are raised to the power that leaves as much spread as is not
+    expected by chance. Without those that are 0.
     """
     chance = np.square(spectrum).sum() / spectrum.sum() ** 2
     seen = np.square(spread).mean() / spread.mean() ** 2
@@ -85,7 +89,8 @@ def _balance(c: np.ndarray, of: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _extrapolated(t: float, f: float, slope: float, most: float) -> float:
-    """Integrate degrees of freedom from 0 to t, which rise to `most` at 0, from their value and slope at t.
+    """Integrate degrees of freedom from 0 to t, which rise to `most` at 0, from their value and
+    slope at t.
 
     As most / (1 + (t / s)^a), which is exact where all eigenvalues are equal (a = 1).
     """

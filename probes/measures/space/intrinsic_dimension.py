@@ -15,10 +15,11 @@ _ENTRIES = 2**22  # of one block of distances
 
 
 def ratios_of_neighbours(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the log ratio of the distances of each row to its second and its first neighbour, and which rows count.
+    """Return the log ratio of the distances of each row to its second and its first neighbour, and
+    which rows count.
 
-    Of rows that are copies of each other (up to rounding) the first counts. Empty where too few are left, or some row
-    is not finite.
+    Of rows that are copies of each other (up to rounding) the first counts. Empty where too few are
+    left, or some row is not finite.
     """
     kept = np.arange(len(x))
     none = np.zeros(0)
@@ -53,10 +54,12 @@ def ratios_of_neighbours(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 def intrinsic_dimension(
     languages: list[tuple[np.ndarray, np.ndarray, np.ndarray]], weights: np.ndarray
 ) -> tuple[np.ndarray, str]:
-    """Return TwoNN for every row of weights, from the log ratios of some languages, and the reason where there is none.
+    """Return TwoNN for every row of weights, from the log ratios of some languages, and the reason
+    where there is none.
 
-    The ratios of a space of dimension d are distributed as exponentials of rate d: their number over their sum, where
-    those above the largest kept one count as that one and not as a ratio of their own.
+    The ratios of a space of dimension d are distributed as exponentials of rate d: their number
+    over their sum, where those above the largest kept one count as that one and not as a ratio of
+    their own.
     """
     nan = np.full(len(weights), np.nan)
     if not all(len(ratios) for ratios, _, _ in languages):

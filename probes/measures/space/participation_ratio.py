@@ -14,10 +14,12 @@ from probes.measures.space.sentences import Sentences
 def participation_ratio(
     scores: np.ndarray, spectrum: np.ndarray, within: Within, sentences: Sentences
 ) -> tuple[float, np.ndarray]:
-    """Return trace(S)^2 / trace(S^2) from unbiased estimates of both, and what each row does to its logarithm.
+    """Return trace(S)^2 / trace(S^2) from unbiased estimates of both, and what each row does to its
+    logarithm.
 
-    Both are polynomials in the products of up to four rows of different sentences, which are summed over all such
-    rows at once. The rows are centred, so that most of these sums are 0. NaN or below 0 where trace(S^2) is.
+    Both are polynomials in the products of up to four rows of different sentences, which are summed
+    over all such rows at once. The rows are centred, so that most of these sums are 0. NaN or below
+    0 where trace(S^2) is.
     """
     n = len(scores)
     counts = sentences.counts.astype(np.float64)

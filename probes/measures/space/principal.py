@@ -18,7 +18,9 @@ def _eigen(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def principal(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Return the scores (row, component) of centred states along their principal axes, and the mean square of each."""
+    """Return the scores (row, component) of centred states along their principal axes, and the mean
+    square of each.
+    """
     n, features = x.shape
     scale = np.abs(x).max()  # so that nothing overflows
     x = x / scale

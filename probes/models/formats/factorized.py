@@ -192,7 +192,8 @@ class TensorTrainEmbedding(nn.Module):
 
     Example:
         >>> import torch
-        >>> TensorTrainEmbedding(98, rows=(10, 10), columns=(4, 3), ranks=(5,))(torch.tensor([[4, 97]])).shape
+        >>> table = TensorTrainEmbedding(98, rows=(10, 10), columns=(4, 3), ranks=(5,))
+        >>> table(torch.tensor([[4, 97]])).shape
         torch.Size([1, 2, 12])
     """
 

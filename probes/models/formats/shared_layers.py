@@ -40,7 +40,8 @@ def apply_sharing(model: PreTrainedModel, missing: Collection[str] | None = None
     Example:
         >>> import probes
         >>> model, _ = probes.load_checkpoint("bundled")
-        >>> model.config.shared_layers = {"encoder.layer.1.output.dense": "encoder.layer.0.output.dense"}
+        >>> one, other = (f"encoder.layer.{n}.output.dense" for n in (1, 0))
+        >>> model.config.shared_layers = {one: other}
         >>> sorted(apply_sharing(model))
         ['bert.encoder.layer.1.output.dense.bias', 'bert.encoder.layer.1.output.dense.weight']
         >>> layers = model.bert.encoder.layer
@@ -93,7 +94,8 @@ def renumber_sharing(model: PreTrainedModel, layers: str, kept: Sequence[int]) -
     Example:
         >>> import probes
         >>> model, _ = probes.load_checkpoint("bundled")
-        >>> model.config.shared_layers = {"encoder.layer.3": "encoder.layer.0", "encoder.layer.4": "encoder.layer.0"}
+        >>> shared = {f"encoder.layer.{n}": "encoder.layer.0" for n in (3, 4)}
+        >>> model.config.shared_layers = shared
         >>> _ = apply_sharing(model)
         >>> del model.bert.encoder.layer[0]
         >>> renumber_sharing(model, "encoder.layer", [1, 2, 3, 4, 5])

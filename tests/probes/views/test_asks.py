@@ -45,7 +45,10 @@ def test_what_goes_wrong_is_said_and_logged(widget, monkeypatch, caplog):
         ({"ask": "drift", "model": "0"}, "model='0'"),
         ({"ask": "sentence", "row": 120, "layer": 0}, "row=120"),
         ({"ask": "alignment", "model": 0, "layer": -1}, "layer=-1"),
-        ({"ask": "similarity", "one": 0, "other": 1, "measure": "nonsense"}, "measure='nonsense' is not there"),
+        (
+            {"ask": "similarity", "one": 0, "other": 1, "measure": "nonsense"},
+            "measure='nonsense' is not known; choose one of",
+        ),
         ({"ask": "weather"}, "does not know what 'weather' is"),
     ],
 )
