@@ -100,7 +100,9 @@ def _support(reps: xr.Dataset, draws: int, seed: int, l2: float, progress: bool)
 
 
 def check_splits(reps: xr.Dataset) -> dict[str, np.ndarray]:
-    """Return the rows of split "train" and "test"; raise `InputError` where one has none, or they share an id."""
+    """Return the rows of split "train" and "test"; raise `InputError` where one has none, or they
+    share an id.
+    """
     check_representations(reps)
     split = reps["split"].values if "split" in reps.coords else np.array([], object)
     parts = {name: np.flatnonzero(split == name) for name in ("train", "test")}

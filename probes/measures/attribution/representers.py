@@ -106,7 +106,9 @@ def representers(
 
 
 def solved(a: Rows, b: Rows, classes: list[str], explains: str, l2: float) -> RepresenterValues:
-    """Bring the head to its minimum on the training rows a, and split what it says of the test rows b."""
+    """Bring the head to its minimum on the training rows a, and split what it says of the test rows
+    b.
+    """
     if a.outputs is None:
         target = np.eye(len(classes))[pd.Categorical(a.frame["label"], classes).codes]
     else:

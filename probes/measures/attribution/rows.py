@@ -19,7 +19,9 @@ from probes.states.representations import BLOCK, as_strings, check_representatio
 
 @dataclass(frozen=True)
 class Rows:
-    """One side, train or test: features with the constant 1, coordinates, and the outputs that are explained."""
+    """One side, train or test: features with the constant 1, coordinates, and the outputs that are
+    explained.
+    """
 
     features: np.ndarray
     frame: pd.DataFrame
@@ -35,7 +37,9 @@ def rows_of_representations(
     *,
     outputs: bool = False,
 ) -> tuple[Rows, Rows, list[str], str]:
-    """Read both sides. Explained are the outputs of a head, or those that the Representations hold, or labels."""
+    """Read both sides. Explained are the outputs of a head, or those that the Representations hold,
+    or labels.
+    """
     outputs = outputs or head is not None
     if labels is not None:
         raise InputError(
@@ -195,7 +199,9 @@ def _reader(reps: xr.Dataset, position: int | None) -> Callable[[slice], np.ndar
 def _filled(
     read: Callable[[slice], np.ndarray], width: int, frame: pd.DataFrame, name: str, layer: object
 ) -> np.ndarray:
-    """Return the features (row, feature + 1) in float64, the constant 1 last, having checked that all are finite."""
+    """Return the features (row, feature + 1) in float64, the constant 1 last, having checked that
+    all are finite.
+    """
     out = np.empty((len(frame), width + 1))
     out[:, -1] = 1
     for i in range(0, len(out), BLOCK):

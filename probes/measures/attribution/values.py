@@ -212,9 +212,9 @@ class RepresenterValues:
     def mislabelled(self) -> pd.DataFrame:
         """Return the training rows by how hard the head has to pull to get their label right.
 
-        Hardest first, by |alpha| of the row's own label. Trained on labels, wrong ones come first; where a
-        model is explained by its own outputs, alpha says how much a row weighs, and little about
-        its label.
+        Hardest first, by |alpha| of the row's own label. Trained on labels, wrong ones come first;
+        where a model is explained by its own outputs, alpha says how much a row weighs, and little
+        about its label.
 
         Returns:
             `rank, alpha` and the coordinates of the row, indexed by its position in train.
@@ -314,7 +314,9 @@ class RepresenterValues:
         return self.logits[np.arange(len(codes)), codes]
 
     def _net(self, group: np.ndarray, n: int, codes: np.ndarray) -> np.ndarray:
-        """Sum of the values of each group of training rows for each test row: the logits of that group's head."""
+        """Sum of the values of each group of training rows for each test row: the logits of that
+        group's head.
+        """
         out = np.empty((len(codes), n))
         for g in range(n):
             rows = np.flatnonzero(group == g)

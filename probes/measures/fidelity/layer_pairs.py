@@ -36,7 +36,9 @@ class Layers(NamedTuple):
         return np.stack([self.load(i).norms for i in self.at], axis=1)
 
     def single(self) -> bool:
-        """Whether float32 is enough for products: of float32 states, well within its range, none of them dominated."""
+        """Whether float32 is enough for products: of float32 states, well within its range, none of
+        them dominated.
+        """
         norms = self.norms()
         if self.dtype != np.float32 or norms.max(axis=0).min() < 1e-20 or norms.max() > 1e30:
             return False
@@ -46,7 +48,9 @@ class Layers(NamedTuple):
 
 @dataclass(frozen=True)
 class _Layer:
-    """The centred states of a layer, or their directions, with their squared lengths and the rounding they carry."""
+    """The centred states of a layer, or their directions, with their squared lengths and the
+    rounding they carry.
+    """
 
     x: np.ndarray
     norms: np.ndarray
@@ -89,7 +93,8 @@ class Side:
     """The layers of one model over the examples that are compared.
 
     Args:
-        read: the states (example, feature) of a layer, by position, in float64; the reader may change them.
+        read: the states (example, feature) of a layer, by position, in float64; the reader may
+            change them.
         layers, examples, features: how many there are.
         dtype: that the states are stored in.
     """
@@ -119,8 +124,8 @@ def layers_between(
     """Compare all layers of two sides, or of one with each other.
 
     Returns:
-        The values (layer, other layer), what each example does to them (example, layer, other layer), and why a
-        "layer" or an "other" one, by position, has none.
+        The values (layer, other layer), what each example does to them (example, layer, other
+        layer), and why a "layer" or an "other" one, by position, has none.
     """
     loads = [_loader(side, measure.of_directions) for side in ((x,) if y is None else (x, y))]
     usable: list[list[int]] = []
@@ -184,7 +189,9 @@ def by_pair(
     x: Layers,
     y: Layers | None,
 ) -> Values:
-    """Compare all pairs of layers, prepared once each; within one model by a symmetric measure each pair once."""
+    """Compare all pairs of layers, prepared once each; within one model by a symmetric measure each
+    pair once.
+    """
     left = [prepare(x(i)) for i in range(len(x.at))]
     right = left if y is None else [prepare(y(j)) for j in range(len(y.at))]
     n_x, n_y = len(left), len(right)

@@ -9,7 +9,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from probes.errors import InputError
+from probes.errors import InputError, check_choice
 from probes.measures.fidelity.canonical import PWCCA, SVCCA
 from probes.measures.fidelity.cka import CKA, CKA_DEBIASED
 from probes.measures.fidelity.layer_pairs import Measure, layers_between, side_of, side_of_array
@@ -25,8 +25,7 @@ from probes.states.representations import aligned, check_enough
 
 def similarity_of(measure: str) -> Measure:
     """Return what a measure is; raise `InputError` where there is none of that name."""
-    if measure not in MEASURES:
-        raise InputError(f"measure={measure!r} is not known; choose one of {', '.join(map(repr, MEASURES))}")
+    check_choice("measure", measure, MEASURES)
     return MEASURES[measure]
 
 

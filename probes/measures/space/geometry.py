@@ -185,7 +185,9 @@ def _found(reps: xr.Dataset, drawn: Sample) -> _Found:
 
 
 def _measure(x: np.ndarray, ids: np.ndarray, weights: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, str]]:
-    """Return all measures but the intrinsic dimension of states sorted by id, a value a row of weights, and reasons."""
+    """Return all measures but the intrinsic dimension of states sorted by id, a value a row of
+    weights, and reasons.
+    """
     nan = np.full(len(weights), np.nan)
     names = [name for name in GEOMETRY if name != "intrinsic_dimension"]
     if bad := int((~np.isfinite(x).all(axis=1)).sum()):

@@ -10,7 +10,7 @@ from probes.measures.probe import LARGE, Probe
 
 
 def mean_norm(sums: np.ndarray, w: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Mean length, from the summed lengths of each sentence (sentence,), for every row of weights."""
+    """Mean length, from the summed lengths of each sentence (sentence,), for rows of weights."""
     return w @ sums / (w @ counts)
 
 
