@@ -7,6 +7,8 @@
 # make bench   measure speed and memory, also against other packages, and print one table
 # make study-pruning, make study-quantization, make study-distillation, make study-budget
 #              make the studies in notebooks/studies/ again (up to an hour each)
+# make study-coverage
+#              simulate again what the reference pages say of intervals and estimates (some minutes)
 # make data    rebuild the bundled corpus and the bundled model (about ten minutes)
 # make figures remake the figures of the README
 # make screenshots
@@ -18,7 +20,7 @@ BIN := .venv/bin
 # Threads that spin while they wait make each other slow where cores are shared.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test test-browser lint docs bench study-pruning study-quantization study-distillation study-budget data figures screenshots clean
+.PHONY: demo test test-browser lint docs bench study-pruning study-quantization study-distillation study-budget study-coverage data figures screenshots clean
 
 demo: .venv/installed runs/demo/pruned runs/demo/quantized runs/demo/distilled
 	$(BIN)/python -m probes compare base=bundled pruned=runs/demo/pruned quantized=runs/demo/quantized \
@@ -67,6 +69,9 @@ study-distillation: .venv/installed
 
 study-budget: .venv/installed
 	$(BIN)/python -W ignore notebooks/studies/budget.py
+
+study-coverage: .venv/installed
+	$(BIN)/python -W ignore notebooks/studies/coverage.py
 
 data: .venv/installed
 	$(BIN)/python data/rebuild/corpus.py

@@ -1,53 +1,42 @@
 """Do 95 % intervals hold the true value 95 % of the time? Simulated on planted data sets whose true value is known."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 import xarray as xr
 from planted import planted
+from simulated import AT_ONCE, CASES, PLAIN, SETS, STEEP, coverage, true_values
 
 import probes
+from probes.measures import catalogue
+from probes.measures.probe import LARGE
 
-# Every layer is a data set of its own; ten share their draws.
-SETS, AT_ONCE = 400, 10
-
-
-def coverage(probe, truth: xr.DataArray, design: dict[str, float], **options: str) -> np.ndarray:
-    held = []
-    for seed in range(SETS // AT_ONCE):
-        rng = np.random.default_rng(1000 + seed)
-        out = probe(planted(rng, layers=AT_ONCE, **design), seed=seed, **options)
-        held.append((out.low <= truth) & (truth <= out.high))
-    return xr.concat(held, "set").mean(["set", "layer"]).values
+OF_CLASSES = [c for c in CASES if c.names[0] in ("class_separability", "snr")]
+AT_THIS_SIZE = [
+    c
+    for c in CASES
+    if c.names[0] in ("variability", "retrieval", "margin_retrieval", "alignment_gap") and c.words != STEEP
+]
 
 
-def mean_over_sets(probe, design: dict[str, float], **options: str) -> xr.DataArray:
-    """What the probe is on average in data sets of this size."""
-    sets = [planted(np.random.default_rng(s), layers=20, **design) for s in range(30)]
-    return xr.concat([probe(x, draws=2, **options).value.mean("layer") for x in sets], "set").mean("set")
+def named(case):
+    return f"{case.names[0]}, {case.words}"
 
 
-@pytest.mark.parametrize("design", [{}, {"decay": 1.0, "features": 32}, {"classes": 6, "ids": 150}])
-@pytest.mark.parametrize("probe", [probes.class_separability, probes.snr])
-def test_intervals_hold_the_value_of_a_large_sample(probe, design):
+@pytest.mark.parametrize("case", OF_CLASSES, ids=named)
+def test_intervals_hold_the_value_of_a_large_sample(case):
     # What the value tends to as sentences are added: self pairs and pairs of translations fall out.
-    large = planted(np.random.default_rng(0), layers=4, **(design | {"ids": 3000}))
-    held = coverage(probe, probe(large, draws=2).value.mean("layer"), design)
+    assert catalogue.by_name()[case.names[0]].interval == LARGE
+    held = coverage(case).values
     # Never below; above where classes overlap, as the docstrings say.
     assert (held >= 0.90).all(), held
-    assert design or (held <= 0.98).all(), held
+    assert case.words != PLAIN or (held <= 0.98).all(), held
 
 
-@pytest.mark.parametrize("design", [{}, {"decay": 1.0, "features": 32}, {"classes": 6, "ids": 150}])
-def test_intervals_of_variability_hold_the_mean_over_data_sets_of_this_size(design):
-    held = coverage(probes.variability, mean_over_sets(probes.variability, design), design)
-    assert ((held >= 0.90) & (held <= 0.985)).all(), held
-
-
-@pytest.mark.parametrize("design", [{}, {"shared": 0.5}, {"ids": 60, "features": 12}])
-@pytest.mark.parametrize("probe", [probes.retrieval, probes.margin_retrieval, probes.alignment_gap])
-def test_intervals_of_alignment_probes_hold_the_mean_over_data_sets_of_this_size(probe, design):
-    truth = mean_over_sets(probe, design, pivot="l0")
-    held = coverage(probe, truth, design, pivot="l0")
+@pytest.mark.parametrize("case", AT_THIS_SIZE, ids=named)
+def test_intervals_hold_the_mean_over_data_sets_of_this_size(case):
+    held = coverage(case).values
     assert ((held >= 0.90) & (held <= 0.985)).all(), held
 
 
@@ -62,7 +51,8 @@ def test_differences_between_models_hold_their_true_difference(probe):
 
 
 def test_differences_of_variability_hold_their_mean_over_data_sets_of_this_size():
-    means = [mean_over_sets(probes.variability, {"distance": d}) for d in (2.5, 3.0)]
+    (case,) = (c for c in CASES if c.names == ("variability",) and c.words == PLAIN)
+    means = [true_values(replace(case, settings={"distance": d})).sel(measure="variability") for d in (2.5, 3.0)]
     assert_differences_hold(probes.variability, means[0] - means[1])
 
 
