@@ -46,3 +46,20 @@ def parts(model, layer):
         "heads": ((a.query, a.key, a.value), block.attention.output.dense),
         "channels": ((block.intermediate.dense,), block.output.dense),
     }
+
+
+def inputs():
+    torch.manual_seed(1)
+    ids = torch.randint(4, 27, (3, 9))
+    mask = torch.ones_like(ids)
+    mask[1, 6:] = mask[2, 4:] = 0
+    return {"input_ids": ids, "attention_mask": mask}
+
+
+@torch.no_grad()
+def outputs(model):
+    return model(**inputs()).logits
+
+
+def close(one, other, tolerance=1e-5):
+    return torch.allclose(outputs(one), outputs(other), rtol=0, atol=tolerance)

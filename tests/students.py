@@ -3,6 +3,8 @@
 import torch
 import transformers
 
+from probes.models.parts import STRUCTURED
+
 KINDS = {
     "bert": "BertForSequenceClassification",
     "roberta": "RobertaForSequenceClassification",
@@ -36,3 +38,7 @@ def logits(model):
     mask = torch.ones_like(ids)
     mask[1, 6:] = 0
     return model(input_ids=ids, attention_mask=mask).logits
+
+
+def blocks(model):
+    return model.base_model.get_submodule(STRUCTURED[model.config.model_type].blocks)

@@ -10,14 +10,17 @@ from compress.objectives.base import Pass
 WORDS = {"x": "red dog ran on mat", "y": "small bird sang under tree", "z": "big cat sat over house"}
 
 
-def make_corpus():
+def texts_of_classes(count, length):
+    """Rows of three classes in turn, in English: `length(i)` words of its class in random order for row i."""
     rng = np.random.default_rng(0)
-    rows = []
-    for i in range(48):
-        label = "xyz"[i % 3]
-        text = " ".join(rng.permutation(WORDS[label].split())[: 2 + i % 4])
-        rows.append({"id": i, "language": "en", "text": text, "label": label, "split": "dev" if i < 12 else "train"})
-    return probes.load_corpus(pd.DataFrame(rows))
+    labels = ["xyz"[i % 3] for i in range(count)]
+    texts = [" ".join(rng.permutation(WORDS[k].split())[: length(i)]) for i, k in enumerate(labels)]
+    return pd.DataFrame({"id": range(count), "language": "en", "text": texts, "label": labels})
+
+
+def make_corpus():
+    rows = texts_of_classes(48, lambda i: 2 + i % 4)
+    return probes.load_corpus(rows.assign(split=["dev"] * 12 + ["train"] * 36))
 
 
 def weights(model):
@@ -25,7 +28,9 @@ def weights(model):
 
 
 def same(a, b, atol=0.0):
-    return all(torch.allclose(a[k], b[k], rtol=0, atol=atol) for k in a)
+    return a.keys() == b.keys() and all(
+        a[k].shape == b[k].shape and torch.allclose(a[k], b[k], rtol=0, atol=atol) for k in a
+    )
 
 
 QUIET = {"progress": False, "batch_size": 8, "learning_rate": 1e-3}

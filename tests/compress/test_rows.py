@@ -14,11 +14,6 @@ def corpus():
     return probes.load_corpus(pd.DataFrame(rows))
 
 
-@pytest.fixture
-def tokenizer(make_tokenizer):
-    return make_tokenizer()
-
-
 def with_classes(model, names):
     model.config.id2label = dict(enumerate(names))
     return model

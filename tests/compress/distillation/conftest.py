@@ -3,26 +3,14 @@
 import numpy as np
 import pandas as pd
 import pytest
+from trained import WORDS, make_corpus
 
 import probes
-
-WORDS = {"x": "red dog ran on mat", "y": "small bird sang under tree", "z": "big cat sat over house"}
-
-
-@pytest.fixture(scope="module")
-def tokenizer(make_tokenizer):
-    return make_tokenizer()
 
 
 @pytest.fixture(scope="module")
 def corpus():
-    rng = np.random.default_rng(0)
-    rows = []
-    for i in range(48):
-        label = "xyz"[i % 3]
-        text = " ".join(rng.permutation(WORDS[label].split())[: 2 + i % 4])
-        rows.append({"id": i, "language": "en", "text": text, "label": label, "split": "dev" if i < 12 else "train"})
-    return probes.load_corpus(pd.DataFrame(rows))
+    return make_corpus()
 
 
 @pytest.fixture(scope="module")

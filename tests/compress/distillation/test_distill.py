@@ -6,7 +6,8 @@ import pytest
 import torch
 import transformers
 from stops import Stops
-from students import build, logits
+from students import blocks, build, logits
+from trained import QUIET, same, weights
 
 import compress
 import probes
@@ -14,22 +15,6 @@ from compress.distillation.distill import distill
 from compress.objectives.labels import CrossEntropy, SoftLabels
 from compress.objectives.layers import HiddenStates
 from probes.models.fingerprint import weights_fingerprint
-from probes.models.parts import STRUCTURED
-
-QUIET = {"progress": False, "batch_size": 8, "learning_rate": 1e-3}
-WORDS = {"x": "red dog ran on mat", "y": "small bird sang under tree", "z": "big cat sat over house"}
-
-
-def weights(model):
-    return {k: v.detach().clone() for k, v in model.state_dict().items()}
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-
-
-def blocks(model):
-    return model.base_model.get_submodule(STRUCTURED[model.config.model_type].blocks)
 
 
 def test_making_a_student_draws_no_random_numbers_and_keeps_type_and_mode():

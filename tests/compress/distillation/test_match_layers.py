@@ -5,20 +5,13 @@ import itertools
 import numpy as np
 import pytest
 import torch
-from students import build
+from students import blocks, build
+from trained import QUIET
 
 import probes
 from compress.distillation.distill import distill
 from compress.distillation.match_layers import in_order, match_layers
 from compress.objectives.layers import HiddenStates
-from probes.models.parts import STRUCTURED
-
-QUIET = {"progress": False, "batch_size": 8, "learning_rate": 1e-3}
-WORDS = {"x": "red dog ran on mat", "y": "small bird sang under tree", "z": "big cat sat over house"}
-
-
-def blocks(model):
-    return model.base_model.get_submodule(STRUCTURED[model.config.model_type].blocks)
 
 
 def test_layers_in_order_pass_over_those_without_a_value():

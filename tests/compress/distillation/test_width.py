@@ -3,27 +3,14 @@
 import numpy as np
 import pytest
 import torch
-from students import KINDS, build, logits
+from students import KINDS, blocks, build, logits
+from trained import same, weights
 
 import compress
 import probes
 from compress.distillation.distill import distill
 from probes.models.formats.sparse_embeddings import apply_sparse_head
 from probes.models.parts import STRUCTURED
-
-WORDS = {"x": "red dog ran on mat", "y": "small bird sang under tree", "z": "big cat sat over house"}
-
-
-def weights(model):
-    return {k: v.detach().clone() for k, v in model.state_dict().items()}
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-
-
-def blocks(model):
-    return model.base_model.get_submodule(STRUCTURED[model.config.model_type].blocks)
 
 
 def kept_by_hand(model, heads, channels):

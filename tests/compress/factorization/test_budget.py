@@ -5,29 +5,13 @@ import math
 
 import numpy as np
 import pytest
-import torch
-from torch import nn
+from factored import module_of, plain, states
 
 from compress.factorization.budget import ranks_by_budget
 from compress.factorization.factorize import factorize
-from compress.factorization.factors import Matrix
 from compress.factorization.low_rank import LowRank
 from compress.factorization.tensor_train import TensorTrain
 from probes.errors import InputError
-
-
-def states(model, batch):
-    with torch.no_grad():
-        return torch.stack(model(**batch, output_hidden_states=True).hidden_states)
-
-
-def module_of(model, name):
-    return model.get_submodule(name.removesuffix(".weight"))
-
-
-def plain(values):
-    """A matrix on its own, as `LowRank` and `TensorTrain` take it."""
-    return Matrix(nn.Linear(1, 1), "", torch.as_tensor(values))
 
 
 def greedy(matrices, budget):

@@ -7,6 +7,8 @@ import math
 import numpy as np
 import pytest
 import torch
+from factored import WORDS, module_of, states
+from trained import same, weights
 
 import probes
 from compress.costs import footprint
@@ -19,25 +21,6 @@ from compress.saving import save
 from compress.training.loop import train
 from probes.errors import InputError, LayerscopeWarning
 from probes.models.formats.factorized import LowRankLinear
-
-WORDS = "bert.embeddings.word_embeddings.weight"
-
-
-def weights(model):
-    return {k: v.detach().clone() for k, v in model.state_dict().items()}
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-
-
-def states(model, batch):
-    with torch.no_grad():
-        return torch.stack(model(**batch, output_hidden_states=True).hidden_states)
-
-
-def module_of(model, name):
-    return model.get_submodule(name.removesuffix(".weight"))
 
 
 def test_what_would_grow_is_left_as_it_is(classifier, batch):

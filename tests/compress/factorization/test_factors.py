@@ -6,7 +6,9 @@ import re
 
 import pytest
 import torch
+from factored import DENSE, FAMILIES, QUERY, module_of
 from torch import nn
+from trained import same, weights
 
 from compress.factorization.factorize import factorize
 from compress.factorization.factors import free_matrices, put_factors
@@ -16,22 +18,6 @@ from compress.matrices import block_matrices
 from probes.errors import InputError
 from probes.models.fingerprint import weights_fingerprint
 from probes.models.formats.factorized import LowRankEmbedding, LowRankLinear, TensorTrainEmbedding, TensorTrainLinear
-
-FAMILIES = ["BertForSequenceClassification", "RobertaModel", "DistilBertModel", "GPT2LMHeadModel", "LlamaModel"]
-QUERY = "bert.encoder.layer.1.attention.self.query.weight"
-DENSE = "bert.encoder.layer.1.output.dense.weight"
-
-
-def weights(model):
-    return {k: v.detach().clone() for k, v in model.state_dict().items()}
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-
-
-def module_of(model, name):
-    return model.get_submodule(name.removesuffix(".weight"))
 
 
 @pytest.mark.parametrize("family", [*FAMILIES, "T5Model"])

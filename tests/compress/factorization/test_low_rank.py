@@ -6,38 +6,12 @@ import math
 import numpy as np
 import pytest
 import torch
-from torch import nn
+from factored import FAMILIES, QUERY, WORDS, inputs_of, module_of, plain, states
+from trained import same, weights
 
 from compress.factorization.factorize import factorize
-from compress.factorization.factors import Matrix
 from compress.factorization.low_rank import LowRank
 from compress.matrices import block_matrices
-
-FAMILIES = ["BertForSequenceClassification", "RobertaModel", "DistilBertModel", "GPT2LMHeadModel", "LlamaModel"]
-QUERY = "bert.encoder.layer.1.attention.self.query.weight"
-WORDS = "bert.embeddings.word_embeddings.weight"
-
-
-def weights(model):
-    return {k: v.detach().clone() for k, v in model.state_dict().items()}
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
-
-
-def states(model, batch):
-    with torch.no_grad():
-        return torch.stack(model(**batch, output_hidden_states=True).hidden_states)
-
-
-def module_of(model, name):
-    return model.get_submodule(name.removesuffix(".weight"))
-
-
-def plain(values):
-    """A matrix on its own, as `LowRank` and `TensorTrain` take it."""
-    return Matrix(nn.Linear(1, 1), "", torch.as_tensor(values))
 
 
 def planted(model, rank, seed=0):
@@ -138,18 +112,6 @@ def test_a_matrix_of_zeros(classifier, batch):
             assert (about["energy"], about["relative_error"]) == (1.0, 0.0)
             assert not module_of(low, QUERY).weight.any()
             assert bool(states(low, batch).isfinite().all())
-
-
-def inputs_of(model, name, corpus, tokenizer):
-    """What a matrix is multiplied with, text by text, without padding: (token, input) in float64."""
-    seen = []
-    module = model.get_submodule(name.removesuffix(".weight"))
-    handle = module.register_forward_pre_hook(lambda _, x: seen.append(x[0][0]))
-    with torch.no_grad():
-        for text in corpus["text"]:
-            model(**tokenizer(text, return_tensors="pt"))
-    handle.remove()
-    return torch.cat(seen).double().numpy()
 
 
 def test_on_texts_the_outputs_are_the_nearest_there_are(classifier, corpus, make_tokenizer):

@@ -7,21 +7,11 @@ import math
 import numpy as np
 import pytest
 import torch
+from factored import FAMILIES, module_of, states
 
 from compress.factorization.factorize import factorize
 from compress.factorization.tensor_train import balanced, filled_sizes, tensor_train
 from compress.matrices import block_matrices
-
-FAMILIES = ["BertForSequenceClassification", "RobertaModel", "DistilBertModel", "GPT2LMHeadModel", "LlamaModel"]
-
-
-def states(model, batch):
-    with torch.no_grad():
-        return torch.stack(model(**batch, output_hidden_states=True).hidden_states)
-
-
-def module_of(model, name):
-    return model.get_submodule(name.removesuffix(".weight"))
 
 
 def test_a_matrix_that_is_a_kronecker_product_is_a_tensor_train_of_rank_one(classifier, batch):

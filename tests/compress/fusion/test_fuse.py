@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from fused import PARTS, QUIET, batch, queries, storages, untied
 
 import compress
 import probes
@@ -18,23 +19,6 @@ from compress.matrices import block_matrices
 from compress.quantization.deploy import deploy
 from probes.models.fingerprint import weights_fingerprint
 from probes.models.formats.shared_layers import apply_sharing, unshare
-
-PARTS = [
-    f"encoder.layer.*.{name}"
-    for name in (
-        "attention.self.query",
-        "attention.self.key",
-        "attention.self.value",
-        "attention.output.dense",
-        "intermediate.dense",
-        "output.dense",
-    )
-]
-QUIET = {"batch_size": 8, "learning_rate": 1e-3, "progress": False}
-
-
-def queries(model):
-    return [layer.attention.self.query for layer in model.bert.encoder.layer]
 
 
 def test_a_dropped_layer_is_taken_out(planted, make_tokenizer, corpus):
@@ -74,29 +58,6 @@ def test_as_many_layers_as_before_with_fewer_parameters(make, make_tokenizer, co
 
 
 # --- one storage -----------------------------------------------------------------------------------------------------
-
-
-def storages(model):
-    """Which names stand for one tensor."""
-    places = {}
-    for name, tensor in model.state_dict().items():
-        places.setdefault(tensor.data_ptr(), []).append(name)
-    return sorted(tuple(names) for names in places.values())
-
-
-def untied(model):
-    """The same numbers, each module with its own."""
-    out = copy.deepcopy(model)
-    for module in out.modules():
-        for name, parameter in list(module._parameters.items()):
-            if parameter is not None:
-                setattr(module, name, torch.nn.Parameter(parameter.detach().clone()))
-    return out
-
-
-def batch(model, tokenizer, corpus):
-    tokens = tokenizer(list(corpus["text"])[:8], return_tensors="pt", padding=True)
-    return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
 
 
 @pytest.mark.parametrize("unit", ["matrix", "layer"])

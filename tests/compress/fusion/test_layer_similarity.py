@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 import scipy
 import torch
+from fused import PARTS
 
 import probes
 from compress.fusion.fuse import fuse
@@ -11,17 +12,6 @@ from compress.fusion.layer_similarity import layer_similarity
 
 BY_WEIGHTS = ("euclidean", "cosine", "kl", "wasserstein", "emd", "covariance", "weight_cka", "moments")
 SIMILARITIES = ("cosine", "weight_cka")
-PARTS = [
-    f"encoder.layer.*.{name}"
-    for name in (
-        "attention.self.query",
-        "attention.self.key",
-        "attention.self.value",
-        "attention.output.dense",
-        "intermediate.dense",
-        "output.dense",
-    )
-]
 
 
 def matrix(model, part, number):

@@ -7,28 +7,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from fused import PARTS, QUIET, batch, queries, storages, untied
 from stops import Stops
 
 from compress.fusion.fuse import fuse
 from compress.fusion.layer_similarity import layer_similarity
 from compress.fusion.pairs import groups_of
-
-PARTS = [
-    f"encoder.layer.*.{name}"
-    for name in (
-        "attention.self.query",
-        "attention.self.key",
-        "attention.self.value",
-        "attention.output.dense",
-        "intermediate.dense",
-        "output.dense",
-    )
-]
-QUIET = {"batch_size": 8, "learning_rate": 1e-3, "progress": False}
-
-
-def queries(model):
-    return [layer.attention.self.query for layer in model.bert.encoder.layer]
 
 
 def test_the_mean_is_of_all_that_share_it(planted):
@@ -86,29 +70,6 @@ def test_the_one_that_is_dropped_is_replaced_by_the_first(planted):
     assert torch.equal(q[0].weight, queries(planted)[0].weight)
     assert q[0].bias.tolist() == [0.0] * 12
     assert q[0].weight.requires_grad
-
-
-def storages(model):
-    """Which names stand for one tensor."""
-    places = {}
-    for name, tensor in model.state_dict().items():
-        places.setdefault(tensor.data_ptr(), []).append(name)
-    return sorted(tuple(names) for names in places.values())
-
-
-def untied(model):
-    """The same numbers, each module with its own."""
-    out = copy.deepcopy(model)
-    for module in out.modules():
-        for name, parameter in list(module._parameters.items()):
-            if parameter is not None:
-                setattr(module, name, torch.nn.Parameter(parameter.detach().clone()))
-    return out
-
-
-def batch(model, tokenizer, corpus):
-    tokens = tokenizer(list(corpus["text"])[:8], return_tensors="pt", padding=True)
-    return {"input_ids": tokens["input_ids"], "attention_mask": tokens["attention_mask"]}
 
 
 def test_the_gradient_is_the_sum_of_those_of_the_layers(planted, make_tokenizer, corpus):

@@ -4,27 +4,12 @@ from itertools import combinations
 
 import pytest
 import torch
+from fused import PARTS, queries
 
 import probes
 from compress.fusion.fuse import fuse
 from compress.fusion.layer_similarity import layer_similarity
 from compress.fusion.pairs import groups_of
-
-PARTS = [
-    f"encoder.layer.*.{name}"
-    for name in (
-        "attention.self.query",
-        "attention.self.key",
-        "attention.self.value",
-        "attention.output.dense",
-        "intermediate.dense",
-        "output.dense",
-    )
-]
-
-
-def queries(model):
-    return [layer.attention.self.query for layer in model.bert.encoder.layer]
 
 
 def test_a_fused_model_is_fused_further(planted):

@@ -19,15 +19,8 @@ def corpus():
 
 
 @pytest.fixture
-def tokenizer(make_tokenizer):
-    return make_tokenizer()
-
-
-@pytest.fixture
-def model(tiny_models):
-    model = tiny_models("BertForSequenceClassification")
-    model.config.id2label = {0: "x", 1: "y", 2: "z"}
-    return model
+def model(make_classifier):
+    return make_classifier()
 
 
 def parameter(values):

@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 import transformers
-from structured import make
+from structured import close, inputs, make
 
 import compress
 import probes
@@ -13,23 +13,6 @@ from compress.pruning.drop_layers import drop_layers
 from compress.pruning.structure import prune_heads
 from probes.models.fingerprint import weights_fingerprint
 from probes.models.parts import STRUCTURED
-
-
-def inputs():
-    torch.manual_seed(1)
-    ids = torch.randint(4, 27, (3, 9))
-    mask = torch.ones_like(ids)
-    mask[1, 6:] = mask[2, 4:] = 0
-    return {"input_ids": ids, "attention_mask": mask}
-
-
-@torch.no_grad()
-def outputs(model):
-    return model(**inputs()).logits
-
-
-def close(one, other, tolerance=1e-5):
-    return torch.allclose(outputs(one), outputs(other), rtol=0, atol=tolerance)
 
 
 @pytest.mark.parametrize("family", STRUCTURED)

@@ -5,6 +5,7 @@ import pandas as pd
 import pytest
 import torch
 from stops import Stops
+from trained import WORDS
 
 import probes
 from compress import CrossEntropy, recipes
@@ -16,19 +17,13 @@ QUIET = {"progress": False, "batch_size": 8, "learning_rate": 1e-2}
 
 @pytest.fixture
 def corpus():
-    words = {"x": "red dog ran on mat", "y": "small bird sang under tree", "z": "big cat sat over house"}
-    rows = [{"id": i, "language": "en", "text": words[k], "label": k} for i, k in enumerate("xyz" * 8)]
+    rows = [{"id": i, "language": "en", "text": WORDS[k], "label": k} for i, k in enumerate("xyz" * 8)]
     return probes.load_corpus(pd.DataFrame(rows))
 
 
 @pytest.fixture
-def classifier(tiny_models):
-    def make(**changes):
-        model = tiny_models("BertForSequenceClassification", **changes)
-        model.config.id2label = {0: "x", 1: "y", 2: "z"}
-        return model
-
-    return make
+def classifier(make_classifier):
+    return make_classifier
 
 
 class Watch:

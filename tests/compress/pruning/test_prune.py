@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from stops import Stops
+from trained import QUIET, texts_of_classes
 
 import probes
 from compress import prune, quantize, save
@@ -141,28 +142,7 @@ def test_a_pruned_model_gives_other_states_and_the_more_so_the_sparser(tiny_mode
 
 @pytest.fixture
 def corpus():
-    rng = np.random.default_rng(0)
-    words = {"x": "red dog ran on mat", "y": "small bird sang under tree", "z": "big cat sat over house"}
-    rows = [
-        {
-            "id": i,
-            "language": "en",
-            "text": " ".join(rng.permutation(words["xyz"[i % 3]].split())[:3]),
-            "label": "xyz"[i % 3],
-        }
-        for i in range(32)
-    ]
-    return probes.load_corpus(pd.DataFrame(rows))
-
-
-@pytest.fixture
-def classifier(tiny_models):
-    model = tiny_models("BertForSequenceClassification", hidden_dropout_prob=0.1)
-    model.config.id2label = {0: "x", 1: "y", 2: "z"}
-    return model
-
-
-QUIET = {"progress": False, "batch_size": 8, "learning_rate": 1e-3}
+    return probes.load_corpus(texts_of_classes(32, lambda _: 3))
 
 
 class Watch:

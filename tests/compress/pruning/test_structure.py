@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
-from structured import make, parts
+from structured import close, inputs, make, parts
 
 import compress
 import probes
@@ -15,24 +15,6 @@ from compress.pruning.structure import prune_channels, prune_heads
 from probes.models.fingerprint import weights_fingerprint
 from probes.models.formats.extensions import from_pretrained
 from probes.models.parts import STRUCTURED
-
-
-def inputs():
-    torch.manual_seed(1)
-    ids = torch.randint(4, 27, (3, 9))
-    mask = torch.ones_like(ids)
-    mask[1, 6:] = mask[2, 4:] = 0
-    return {"input_ids": ids, "attention_mask": mask}
-
-
-@torch.no_grad()
-def outputs(model):
-    return model(**inputs()).logits
-
-
-def close(one, other, tolerance=1e-5):
-    return torch.allclose(outputs(one), outputs(other), rtol=0, atol=tolerance)
-
 
 # --- what is left computes the same ----------------------------------------------------------------------------------
 

@@ -4,39 +4,24 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from trained import WORDS, texts_of_classes
 
 import probes
 from compress.matrices import block_matrices
 from compress.quantization.bit_damage import bit_damage
 
 QUIET = {"progress": False}
-WORDS = {"x": "red dog ran on mat", "y": "small bird sang under tree", "z": "big cat sat over house"}
 
 
 @pytest.fixture
 def corpus():
-    rng = np.random.default_rng(0)
-    words = {"x": "red dog ran on mat", "y": "small bird sang under tree", "z": "big cat sat over house"}
-    rows = [
-        {
-            "id": i,
-            "language": "en",
-            "text": " ".join(rng.permutation(words["xyz"[i % 3]].split())[: 1 + i % 5]),
-            "label": "xyz"[i % 3],
-        }
-        for i in range(40)
-    ]
-    return probes.load_corpus(pd.DataFrame(rows))
+    return probes.load_corpus(texts_of_classes(40, lambda i: 1 + i % 5))
 
 
 @pytest.fixture
-def make(tiny_models):
+def make(make_classifier):
     def make(dropout=0.1):
-        model = tiny_models(
-            "BertForSequenceClassification", hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout
-        )
-        model.config.id2label = {0: "x", 1: "y", 2: "z"}
-        return model
+        return make_classifier(hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout)
 
     return make
 
@@ -68,15 +53,8 @@ def sentences():
 
 
 @pytest.fixture
-def tokenizer(make_tokenizer):
-    return make_tokenizer()
-
-
-@pytest.fixture
-def model(tiny_models):
-    model = tiny_models("BertForSequenceClassification")
-    model.config.id2label = {0: "x", 1: "y", 2: "z"}
-    return model
+def model(make_classifier):
+    return make_classifier()
 
 
 @pytest.fixture

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from rounded import LAYERS, capture
 from scipy.optimize import Bounds, LinearConstraint, milp
 
 import probes
@@ -19,16 +20,6 @@ from compress.quantization.quantize import quantize
 from compress.quantization.quantizers import packed_bytes
 
 QUIET = {"progress": False}
-LAYERS = [f"bert.encoder.layer.{i}" for i in range(3)]
-WORDS = {"x": "red dog ran on mat", "y": "small bird sang under tree", "z": "big cat sat over house"}
-
-
-def capture(model, tokenizer, sentences):
-    return probes.capture(model, tokenizer, sentences, progress=False)
-
-
-def alone(model, names, bits, **how):
-    return quantize(model, bits=dict.fromkeys(names, bits), activation_bits=None, **how)
 
 
 def total(model, bits, **how):

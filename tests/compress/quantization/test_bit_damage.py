@@ -6,7 +6,9 @@ import re
 import numpy as np
 import pytest
 import torch
+from rounded import LAYERS, alone, capture
 from scipy.spatial.distance import jensenshannon
+from trained import weights
 
 import probes
 from compress.matrices import block_matrices
@@ -15,20 +17,6 @@ from compress.quantization.bit_damage import DAMAGES, bit_damage, units_of
 from compress.quantization.quantize import quantize
 
 QUIET = {"progress": False}
-LAYERS = [f"bert.encoder.layer.{i}" for i in range(3)]
-WORDS = {"x": "red dog ran on mat", "y": "small bird sang under tree", "z": "big cat sat over house"}
-
-
-def capture(model, tokenizer, sentences):
-    return probes.capture(model, tokenizer, sentences, progress=False)
-
-
-def alone(model, names, bits, **how):
-    return quantize(model, bits=dict.fromkeys(names, bits), activation_bits=None, **how)
-
-
-def weights(model):
-    return {k: v.detach().clone() for k, v in model.state_dict().items()}
 
 
 def by_hand(damage, model, rounded, base, other):

@@ -6,6 +6,7 @@ import shutil
 import pandas as pd
 import pytest
 import torch
+from trained import QUIET, same, weights
 from transformers import TrainerCallback
 
 import probes
@@ -17,16 +18,7 @@ from compress.quantization.quantizers import dequantize, quantize_tensor
 from compress.quantization.weights import QuantizedMatrices
 from compress.training.loop import train
 
-QUIET = {"progress": False, "batch_size": 8, "learning_rate": 1e-3}
 QUERY = "bert.encoder.layer.1.attention.self.query.weight"
-
-
-def weights(model):
-    return {k: v.detach().clone() for k, v in model.state_dict().items()}
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
 class Sees:

@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from rounded import inputs_of
+from trained import QUIET, same, weights
 
 import probes
 from compress.matrices import block_matrices
@@ -18,16 +20,7 @@ from compress.saving import save
 from probes.models.fingerprint import weights_fingerprint
 from probes.models.formats.quantized_inputs import QuantizedInput
 
-QUIET = {"progress": False, "batch_size": 8, "learning_rate": 1e-3}
 QUERY = "bert.encoder.layer.1.attention.self.query.weight"
-
-
-def weights(model):
-    return {k: v.detach().clone() for k, v in model.state_dict().items()}
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
 @pytest.mark.parametrize("ranges", ["minmax", "percentile", "least_squares"])
@@ -91,15 +84,6 @@ def test_eight_bits_leave_the_predictions_of_a_real_model_and_two_do_not():
 
 
 # --- inputs ----------------------------------------------------------------------------------------------------------
-
-
-def inputs_of(model, name, batch):
-    seen = []
-    handle = model.get_submodule(name).register_forward_pre_hook(lambda _m, args: seen.append(args[0].clone()))
-    with torch.no_grad():
-        model(**batch)
-    handle.remove()
-    return seen[0]
 
 
 def test_inputs_are_rounded_token_by_token(classifier, batch):

@@ -5,22 +5,13 @@ from itertools import pairwise
 import numpy as np
 import pytest
 import torch
+from rounded import inputs_of
+from trained import QUIET
 
 import probes
 from compress.objectives.labels import CrossEntropy
 from compress.quantization.quantize import quantize
 from probes.models.formats.quantized_inputs import QuantizedInput
-
-QUIET = {"progress": False, "batch_size": 8, "learning_rate": 1e-3}
-
-
-def inputs_of(model, name, batch):
-    seen = []
-    handle = model.get_submodule(name).register_forward_pre_hook(lambda _m, args: seen.append(args[0].clone()))
-    with torch.no_grad():
-        model(**batch)
-    handle.remove()
-    return seen[0]
 
 
 def test_ranges_are_moving_averages_over_the_batches_of_a_corpus(classifier, make_tokenizer, corpus):

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from trained import same, weights
 
 import probes
 from compress.matrices import block_matrices
@@ -10,14 +11,6 @@ from compress.quantization.quantizers import dequantize, packed_bytes, quantize_
 
 QUERY = "bert.encoder.layer.1.attention.self.query.weight"
 FAMILIES = ["BertModel", "RobertaModel", "DistilBertModel", "GPT2LMHeadModel", "LlamaModel", "T5Model"]
-
-
-def weights(model):
-    return {k: v.detach().clone() for k, v in model.state_dict().items()}
-
-
-def same(a, b):
-    return a.keys() == b.keys() and all(torch.equal(a[k], b[k]) for k in a)
 
 
 @pytest.mark.parametrize("family", FAMILIES)

@@ -6,13 +6,12 @@ import shutil
 import pytest
 import torch
 from stops import Stops
+from trained import QUIET
 
 import compress
 import probes
 from compress import recipes
 from compress.training.loop import train
-
-QUIET = {"progress": False, "batch_size": 8, "learning_rate": 1e-3}
 
 
 @pytest.mark.parametrize(

@@ -2,11 +2,11 @@
 
 import pytest
 import torch
+from trained import QUIET
 
 import probes
 from compress import recipes, recovery
 
-QUIET = {"progress": False, "batch_size": 8, "learning_rate": 1e-3}
 RECIPES = {
     "magnitude": (recipes.magnitude_pruning, {}, ["cross_entropy"]),
     "cross_correlation": (recipes.self_distilled_pruning, {}, ["cross_entropy", "cross_correlation"]),

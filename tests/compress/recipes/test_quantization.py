@@ -2,11 +2,10 @@
 
 import pytest
 import torch
+from trained import QUIET
 
 import probes
 from compress import recipes
-
-QUIET = {"progress": False, "batch_size": 8, "learning_rate": 1e-3}
 
 
 @pytest.mark.parametrize(

@@ -10,20 +10,8 @@ def corpus():
 
 
 @pytest.fixture
-def tokenizer(make_tokenizer):
-    return make_tokenizer()
-
-
-@pytest.fixture
-def make(tiny_models):
+def make(make_classifier):
     def make(dropout=0.0, **changes):
-        model = tiny_models(
-            "BertForSequenceClassification",
-            hidden_dropout_prob=dropout,
-            attention_probs_dropout_prob=dropout,
-            **changes,
-        )
-        model.config.id2label = {0: "x", 1: "y", 2: "z"}
-        return model
+        return make_classifier(hidden_dropout_prob=dropout, attention_probs_dropout_prob=dropout, **changes)
 
     return make

@@ -46,11 +46,6 @@ def brute_force(cores):
     return out
 
 
-@pytest.fixture
-def batch(make_tokenizer):
-    return dict(make_tokenizer()(["the cat sat on mat", "a dog"], return_tensors="pt", padding=True))
-
-
 def states(model, batch):
     with torch.no_grad():
         return model(**batch, output_hidden_states=True).hidden_states

@@ -80,11 +80,6 @@ def test_the_type_stays():
     assert QuantizedInput(4)(torch.nn.Identity(), (x,))[0].dtype == torch.bfloat16
 
 
-@pytest.fixture
-def batch(make_tokenizer):
-    return dict(make_tokenizer()(["the cat sat on mat", "a dog"], return_tensors="pt", padding=True))
-
-
 def states(model, batch):
     with torch.no_grad():
         return model(**batch, output_hidden_states=True).hidden_states
