@@ -33,6 +33,14 @@ def same(a, b, atol=0.0):
     )
 
 
+def all_but(before, after, names):
+    """Hold that all tensors of a model but some are as they were; return those: their name, before and after."""
+    old, new = before.state_dict(), after.state_dict()
+    for name in new.keys() - names:
+        assert torch.equal(new[name], old[name]), name
+    return [(name, old[name], new[name]) for name in names]
+
+
 QUIET = {"progress": False, "batch_size": 8, "learning_rate": 1e-3}
 
 

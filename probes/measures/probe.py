@@ -47,7 +47,7 @@ class Probe:
 
     Args:
         name: as in tables, and as it is asked for.
-        title: as it stands over figures.
+        title: as it stands over figures; the name in words where nothing else is given.
         estimator: what is computed, in one line.
         range: the values it can take, in words, and what the ends mean.
         bounds: what its interval is kept within.
@@ -67,7 +67,7 @@ class Probe:
     """
 
     name: str
-    title: str
+    title: str = ""
     estimator: str
     range: str
     higher_is: str
@@ -83,6 +83,10 @@ class Probe:
     default: bool = False
     interval: str = THIS_SIZE
     check: Callable[[Run], object] | None = None
+
+    def __post_init__(self) -> None:
+        if not self.title:
+            object.__setattr__(self, "title", self.name.replace("_", " "))
 
     def about(self) -> dict[str, str]:
         """What stands beside its numbers, as attributes of a result."""

@@ -10,7 +10,7 @@ def tokenizer(make_tokenizer):
 
 @pytest.fixture(scope="session")
 def make_classifier(tiny_models):
-    """Return a function from changes of its configuration to a tiny classifier of the classes x, y and z."""
+    """Return a function from changes of its configuration to a tiny classifier of x, y and z (dropout 0.1)."""
 
     def make(**changes):
         model = tiny_models("BertForSequenceClassification", **changes)

@@ -2,11 +2,12 @@
 
 import importlib
 import importlib.util
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
-from types import SimpleNamespace
 
 import pytest
+from declared import PROBE
 
 TOP = Path(__file__).parents[2]
 
@@ -114,19 +115,16 @@ def test_a_page_shows_what_its_probes_say_of_themselves(small):
         """Stand for a function of the door."""
 
     measure.__module__ = "house.room.door"
-    probe = SimpleNamespace(
+    probe = replace(
+        PROBE,
         name="knocks",
         title="knocks a minute",
         estimator="their number",
-        range="0 to infinity",
-        better="",
         higher_is="louder",
         unchanged_by=("order", "colour"),
         compares=True,
-        unchanged=1.0,
         needs=("a door",),
         interval="",
-        default=False,
         paper="",
         measure=partial(measure),
     )

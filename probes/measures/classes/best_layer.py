@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import numpy as np
 import xarray as xr
 
 from probes.measures.classes.variability import VARIABILITY, variability_of
-from probes.measures.probe import Probe
 from probes.results.draws import Sample, need_classes, sample
 
 
@@ -86,16 +87,17 @@ def _least(nu: np.ndarray) -> np.ndarray:
     return (filled <= least * (1 + 1e-6)) & np.isfinite(least)
 
 
-BEST_LAYER = Probe(
+BEST_LAYER = replace(
+    VARIABILITY,
     name="best_layer",
     title="share of draws where variability is least",
     estimator="share of bootstrap draws in which the layer has the least variability",
     range="0 to 1; shares of all layers sum to 1",
     bounds=(0, 1),
+    better="",
     higher_is="more often the best layer",
-    unchanged_by=VARIABILITY.unchanged_by,
-    paper=VARIABILITY.paper,
-    needs=("labels",),
+    family="",
+    default=False,
     interval="none: the value is a share of bootstrap draws",
     measure=lambda run: _measured(run.reps, run.sample),
     check=lambda run: need_classes(run.sample),

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from probes.measures.classes.labels import check_labels, labelled
-from probes.measures.probe import LARGE, Probe
+from probes.measures.classes.labels import labelled, of_labels
+from probes.measures.probe import LARGE
 from probes.results.draws import POOLED, Sample, need_classes, sample
 from probes.results.intervals import centred, widened
 from probes.results.result import result, warn_few
@@ -141,20 +141,14 @@ def _separability(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
         return np.where(total > 1e-12, 1 - within / total, np.nan)
 
 
-CLASS_SEPARABILITY = Probe(
+CLASS_SEPARABILITY = of_labels(
     name="class_separability",
     title="class separability (R²)",
-    family="labels",
     estimator="R2 = 1 - mean cosine distance within classes / mean cosine distance over all classes",
     range="0 to 1; 0 where all classes have one mean direction",
     bounds=(-np.inf, 1),
-    better="higher",
-    higher_is="better separated",
     unchanged_by=("rotation", "common scale", "length of each vector", "order", "size of the classes"),
     paper="Kornblith, Chen, Lee, Norouzi 2021, arXiv 2010.16402",
-    needs=("labels",),
-    default=True,
     interval=LARGE,
     measure=lambda run: _measured(run.reps, run.sample),
-    check=check_labels,
 )

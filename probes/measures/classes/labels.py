@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from functools import partial
+
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
 from probes.errors import InputError
-from probes.measures.probe import Run
+from probes.measures.probe import Probe, Run
 from probes.results.draws import Sample
 from probes.states.representations import as_strings
 
@@ -58,3 +60,17 @@ def check_labels(run: Run) -> None:
                 f"class {label!r} has a single example in language {language!r}; distances within a class need two. "
                 "Drop the class or merge it, or choose probes that need no labels"
             )
+
+
+# A declaration of a probe of labels: what all of them say, so that each says the rest.
+of_labels = partial(
+    Probe,
+    family="labels",
+    range="0 to infinity",
+    bounds=(0, np.inf),
+    better="higher",
+    higher_is="better separated",
+    needs=("labels",),
+    default=True,
+    check=check_labels,
+)

@@ -20,8 +20,8 @@ from tqdm.auto import tqdm
 
 from probes.errors import LayerscopeWarning
 from probes.measures.classes.folds import Fold, by_id, folds_of, known_pivot
-from probes.measures.classes.labels import labelled
-from probes.measures.probe import LARGE, Probe, Run
+from probes.measures.classes.labels import labelled, of_labels
+from probes.measures.probe import LARGE, Run
 from probes.results.draws import POOLED, Sample, need_classes, sample
 from probes.results.intervals import exact_at_the_ends, linearised
 from probes.results.result import result, stack_measures
@@ -305,18 +305,17 @@ def _warn_unfinished(model: str, layers: Sequence[str]) -> None:
         )
 
 
-_ZERO_SHOT = Probe(
+_ZERO_SHOT = of_labels(
     name="linear_probe",
     title="linear probe, zero-shot",
-    family="linear_probe",
     estimator="accuracy of a logistic regression on standardised features, trained on the pivot",
     range="0 to 1; chance is the control",
     bounds=(0, 1),
-    better="higher",
-    higher_is="better separated",
     unchanged_by=("shift", "common scale", "scale of each feature", "order"),
     paper="Alain and Bengio 2016, arXiv 1610.01644",
+    family="linear_probe",
     needs=("labels", "pivot or one language"),
+    default=False,
     interval=f"{LARGE} of test rows, by the probe as it is trained",
     measure=_measured,
     check=_check,

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from probes.measures.classes.labels import check_labels, labelled
-from probes.measures.probe import LARGE, Probe
+from probes.measures.classes.labels import labelled, of_labels
+from probes.measures.probe import LARGE
 from probes.results.draws import POOLED, Sample, need_classes, sample
 from probes.results.result import result, warn_few
 from probes.states.representations import states
@@ -148,20 +148,13 @@ def _snr(x: np.ndarray, label: np.ndarray, ids: np.ndarray, weights: np.ndarray)
     return between / within.mean(axis=1)
 
 
-SNR = Probe(
+SNR = of_labels(
     name="snr",
     title="signal-to-noise ratio",
-    family="labels",
     estimator="mean Euclidean distance between classes over mean distance within a class",
     range="0 to infinity; 1 where labels say nothing",
-    bounds=(0, np.inf),
-    better="higher",
-    higher_is="better separated",
     unchanged_by=("rotation", "shift", "common scale", "order"),
     paper="O' Neill, Dutta, Assem 2021, arXiv 2109.15014",
-    needs=("labels",),
-    default=True,
     interval=LARGE,
     measure=lambda run: _measured(run.reps, run.sample),
-    check=check_labels,
 )

@@ -12,8 +12,7 @@ import numpy.typing as npt
 import xarray as xr
 
 from probes.errors import LayerscopeWarning
-from probes.measures.classes.labels import check_labels, labelled
-from probes.measures.probe import Probe
+from probes.measures.classes.labels import labelled, of_labels
 from probes.results.draws import POOLED, Sample, need_classes, sample
 from probes.results.intervals import centred, widened
 from probes.results.result import result, warn_few
@@ -194,19 +193,13 @@ def _variability(
     return nu, float(noise * (n_classes - 1) / np.trace(k[0]))
 
 
-VARIABILITY = Probe(
+VARIABILITY = of_labels(
     name="variability",
     title="variability (ν)",
-    family="labels",
     estimator="nu = trace(Sigma_within pinv(Sigma_between)) / classes, classes weighted equally",
-    range="0 to infinity",
-    bounds=(0, np.inf),
     better="lower",
     higher_is="worse separated",
     unchanged_by=("rotation", "shift", "common scale", "order", "size of the classes"),
     paper="Xie, Qiu, Pasad, Du, Qu, Mei 2022, arXiv 2210.10041",
-    needs=("labels",),
-    default=True,
     measure=lambda run: variability_of(run.reps, run.sample),
-    check=check_labels,
 )

@@ -6,8 +6,7 @@ import numpy as np
 import xarray as xr
 
 from probes.errors import InputError
-from probes.measures.fidelity.loyalty import at_output
-from probes.measures.probe import LARGE, Probe
+from probes.measures.fidelity.loyalty import at_output, of_predictions
 from probes.results.draws import Sample, sample
 from probes.results.intervals import exact_at_the_ends
 from probes.states.predictions import check_logits, class_names, label_codes
@@ -51,18 +50,11 @@ def _measured(reps: xr.Dataset, drawn: Sample) -> xr.Dataset:
     return exact_at_the_ends(at_output(reps, drawn, right, ACCURACY))
 
 
-ACCURACY = Probe(
+ACCURACY = of_predictions(
     name="accuracy",
-    title="accuracy",
     estimator="share of sentences whose predicted class is their label",
-    range="0 to 1",
-    bounds=(0, 1),
-    better="higher",
     higher_is="better classified",
-    unchanged_by=("what keeps the predicted class", "order"),
     paper="no single source",
     needs=("logits", "labels", "classes named as the labels are"),
-    default=True,
-    interval=LARGE,
     measure=lambda run: _measured(run.reps, run.sample),
 )

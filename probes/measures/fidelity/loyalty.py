@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import xarray as xr
@@ -103,21 +104,24 @@ def at_output(
     return result(reps, drawn, weighted_means(drawn, values), about, bounds=probe.bounds, over={}, missing=why)
 
 
-_LABEL = Probe(
-    name="label_loyalty",
-    title="label loyalty",
-    family="loyalty",
-    estimator="share of sentences for which both models predict the same class",
+# A declaration of a share of sentences, by the class that is predicted for them.
+of_predictions = partial(
+    Probe,
     range="0 to 1",
     bounds=(0, 1),
     better="higher",
-    higher_is="better preserved",
     unchanged_by=("what keeps the predicted class", "order"),
+    default=True,
+    interval=LARGE,
+)
+_LABEL = of_predictions(
+    name="label_loyalty",
+    estimator="share of sentences for which both models predict the same class",
+    higher_is="better preserved",
+    family="loyalty",
     paper="Xu and McAuley 2023, arXiv 2202.07105",
     needs=("logits", "another model", "models of the same classes"),
     compares=True,
-    default=True,
-    interval=LARGE,
     measure=_of_run,
 )
 _PROBABILITY = replace(

@@ -8,8 +8,8 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from probes.measures.languages.pairs import UNCHANGED_BY, Pairs, checked, of_arrays, of_languages
-from probes.measures.probe import Probe, Run
+from probes.measures.languages.pairs import Pairs, checked, of_alignment, of_arrays, of_languages
+from probes.measures.probe import Run
 from probes.results.draws import sample
 from probes.states.representations import BLOCK
 
@@ -89,19 +89,12 @@ def _measured(run: Run) -> xr.Dataset:
     return of_languages(_gap, ALIGNMENT_GAP, run, 2)
 
 
-ALIGNMENT_GAP = Probe(
+ALIGNMENT_GAP = of_alignment(
     name="alignment_gap",
-    title="alignment gap",
-    family="alignment",
     estimator="mean cosine of translations minus mean cosine of non-translations",
     range="-2 to 2; 0 where translations lie no closer than others",
     bounds=(-2, 2),
-    better="higher",
-    higher_is="better aligned",
-    unchanged_by=UNCHANGED_BY,
     paper="no single source",
-    needs=("pivot",),
-    default=True,
     measure=_measured,
     check=checked("alignment_gap", 2),
 )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import overload
 
 import numpy as np
@@ -9,8 +10,9 @@ import numpy.typing as npt
 import xarray as xr
 
 from probes.measures.languages.neighbours import cosines, translation_accuracy
-from probes.measures.languages.pairs import UNCHANGED_BY, Pairs, checked, of_arrays, of_languages
-from probes.measures.probe import Probe, Run
+from probes.measures.languages.pairs import Pairs, checked, of_arrays, of_languages
+from probes.measures.languages.retrieval import RETRIEVAL
+from probes.measures.probe import Run
 from probes.results.draws import sample
 from probes.results.intervals import exact_at_the_ends
 
@@ -89,19 +91,12 @@ def _measured(run: Run) -> xr.Dataset:
     return exact_at_the_ends(of_languages(_margin_retrieval, MARGIN_RETRIEVAL, run, NEIGHBOURS))
 
 
-MARGIN_RETRIEVAL = Probe(
+MARGIN_RETRIEVAL = replace(
+    RETRIEVAL,
     name="margin_retrieval",
     title="margin retrieval",
-    family="alignment",
     estimator="accuracy of the best ratio margin (k = 4), mean of both directions, ties count as right",
-    range="0 to 1; chance is 1 / n",
-    bounds=(0, 1),
-    better="higher",
-    higher_is="better aligned",
-    unchanged_by=UNCHANGED_BY,
     paper="Artetxe and Schwenk 2019, arXiv 1811.01136",
-    needs=("pivot",),
-    default=True,
     measure=_measured,
     check=checked("margin_retrieval", NEIGHBOURS),
 )

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 from typing import NamedTuple
 
 import numpy as np
@@ -15,7 +16,16 @@ from probes.results.draws import POOLED
 from probes.results.result import result
 from probes.states.representations import directions
 
-UNCHANGED_BY = ("rotation", "common scale", "length of each vector", "order")
+# A declaration of a probe of alignment: what all of them say, so that each says the rest.
+of_alignment = partial(
+    Probe,
+    family="alignment",
+    better="higher",
+    higher_is="better aligned",
+    unchanged_by=("rotation", "common scale", "length of each vector", "order"),
+    needs=("pivot",),
+    default=True,
+)
 
 
 class Pairs(NamedTuple):

@@ -9,8 +9,8 @@ import numpy.typing as npt
 import xarray as xr
 
 from probes.measures.languages.neighbours import translation_accuracy
-from probes.measures.languages.pairs import UNCHANGED_BY, Pairs, checked, of_arrays, of_languages
-from probes.measures.probe import Probe, Run
+from probes.measures.languages.pairs import Pairs, checked, of_alignment, of_arrays, of_languages
+from probes.measures.probe import Run
 from probes.results.draws import sample
 from probes.results.intervals import exact_at_the_ends
 
@@ -83,19 +83,12 @@ def _measured(run: Run) -> xr.Dataset:
     return exact_at_the_ends(of_languages(_retrieval, RETRIEVAL, run, 1))
 
 
-RETRIEVAL = Probe(
+RETRIEVAL = of_alignment(
     name="retrieval",
-    title="retrieval",
-    family="alignment",
     estimator="accuracy of the cosine nearest neighbour, mean of both directions, ties count as right",
     range="0 to 1; chance is 1 / n",
     bounds=(0, 1),
-    better="higher",
-    higher_is="better aligned",
-    unchanged_by=UNCHANGED_BY,
     paper="the usual measure, as on Tatoeba by Artetxe and Schwenk 2019, arXiv 1812.10464",
-    needs=("pivot",),
-    default=True,
     measure=_measured,
     check=checked("retrieval", 1),
 )

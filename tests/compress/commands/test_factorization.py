@@ -2,16 +2,9 @@
 
 import pytest
 
-import probes
-from compress.__main__ import main
 
-
-def test_factorize_writes_a_smaller_model(tmp_path, capsys):
-    out = tmp_path / "out"
-    assert main(["factorize", "bundled", "--budget", "0.5", "--out", str(out)]) == 0
-    sizes = [sum(p.numel() for p in probes.load_checkpoint(m)[0].parameters()) for m in ("bundled", out)]
-    assert sizes[1] < 0.8 * sizes[0]
-    assert capsys.readouterr().out.endswith(f"{sizes[0]:,} parameters -> {sizes[1]:,} parameters; wrote {out}\n")
+def test_factorize_writes_a_smaller_model(written_smaller):
+    written_smaller("factorize", "--budget", "0.5")
 
 
 @pytest.mark.parametrize(
@@ -22,10 +15,5 @@ def test_factorize_writes_a_smaller_model(tmp_path, capsys):
         (["--rank", "999"], "rank=999"),
     ],
 )
-def test_what_factorize_cannot_do_is_refused_in_one_line(tiny_folder, tmp_path, capsys, options, message):
-    assert main(["factorize", str(tiny_folder), *options, "--out", str(tmp_path / "out")]) == 2
-    printed = capsys.readouterr()
-    assert printed.err.startswith("error: ")
-    assert message in printed.err
-    assert printed.err.count("\n") == 1
-    assert not any(tmp_path.iterdir())
+def test_what_factorize_cannot_do_is_refused_in_one_line(refused, tiny_folder, options, message):
+    refused(message, "factorize", tiny_folder, *options)

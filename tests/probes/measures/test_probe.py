@@ -5,22 +5,11 @@ from dataclasses import FrozenInstanceError, replace
 
 import numpy as np
 import pytest
-import xarray as xr
+from declared import PROBE
 from planted import planted
 
-from probes.measures.probe import THIS_SIZE, Probe, Run
+from probes.measures.probe import THIS_SIZE, Run
 from probes.results.draws import sample
-
-PROBE = Probe(
-    name="depth",
-    title="depth of the sea",
-    estimator="mean of soundings",
-    range="0 to infinity",
-    higher_is="deeper",
-    unchanged_by=("shift", "order"),
-    paper="no single source",
-    measure=lambda run: xr.Dataset(),
-)
 
 
 def test_what_is_not_said_is_the_least():

@@ -3,19 +3,10 @@
 import numpy as np
 import pytest
 from planted import planted, with_split
-from sklearn.pipeline import Pipeline
 
 import probes
 from probes.measures.classes.folds import groups
 from probes.measures.classes.linear_probe import linear_probe
-
-
-@pytest.fixture
-def untrained(monkeypatch):
-    def fail(*_, **__):
-        raise AssertionError("a probe was trained")
-
-    monkeypatch.setattr(Pipeline, "fit", fail)
 
 
 def refused(message, reps, **options):

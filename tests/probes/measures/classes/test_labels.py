@@ -108,6 +108,13 @@ def test_draws_repeat_with_a_seed_and_differ_with_another(probe):
     assert not np.array_equal(probe(reps, seed=1).low, probe(reps, seed=2).low)
 
 
+@pytest.mark.parametrize(("probe", "chance"), [(probes.class_separability, 0.0), (probes.snr, 1.0)])
+def test_shuffled_labels_are_at_chance(probe, chance):
+    x, y = classes_apart(n=300, distance=3.0)
+    assert probe(x, np.random.default_rng(0).permutation(y)) == pytest.approx(chance, abs=0.02)
+    assert probe(x, y) > chance + 0.2
+
+
 @EACH
 def test_needs_labels(probe):
     reps = planted(np.random.default_rng(0), ids=20)

@@ -327,14 +327,6 @@ def test_the_bundled_model_is_read_in_english_and_less_in_hindi():
 # What is refused, before anything is trained.
 
 
-@pytest.fixture
-def untrained(monkeypatch):
-    def fail(*_, **__):
-        raise AssertionError("a probe was trained")
-
-    monkeypatch.setattr(Pipeline, "fit", fail)
-
-
 def refused(message, reps, **options):
     with pytest.raises(probes.InputError, match=message):
         measured(reps, **options)

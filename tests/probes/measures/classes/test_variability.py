@@ -3,15 +3,13 @@
 import brute_force
 import numpy as np
 import pytest
-from planted import classes_apart
+from planted import classes_apart, three_gaussians
 
 import probes
 
 
 def test_matches_theory_on_three_gaussians():
-    rng = np.random.default_rng(0)
-    y = np.arange(6000) % 3
-    x = rng.normal(size=(6000, 16)) + 4 * np.eye(16)[y]
+    x, y = three_gaussians()
     # The covariance between the classes has the eigenvalue 16 / 3 twice.
     assert probes.variability(x, y) == pytest.approx(2 / 3 / (16 / 3), rel=0.03)
 
