@@ -93,6 +93,17 @@ def check_plain(model: PreTrainedModel, verb: Verb = "compress") -> None:
     check_allowed(model, verb)
 
 
+def check_finite(weight: torch.Tensor, name: str) -> None:
+    """Raise `InputError` where a matrix holds a value that is NaN or infinite, and say where."""
+    bad = ~torch.isfinite(weight)
+    if bad.any():
+        row, column = bad.nonzero()[0].tolist()
+        raise InputError(
+            f"{name}: row {row} holds {weight[row, column].item()}; {int(bad.sum())} of its {weight.numel()} values "
+            "are NaN or infinite. Look at how it was trained or saved"
+        )
+
+
 def found_by(only: str | None, matrices: Mapping[str, _Value]) -> dict[str, _Value]:
     """Return those of some matrices whose name an expression finds; raise `InputError` for none."""
     try:

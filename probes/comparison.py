@@ -106,10 +106,10 @@ class Comparison(Table):
 
         Example:
             >>> import probes
-            >>> x, y = np.random.default_rng(0).normal(size=(60, 8)), np.arange(60) % 3
-            >>> near, far = (probes.from_arrays(x + k * np.eye(8)[y], label=y) for k in (1, 3))
-            >>> comparison = probes.compare({"far": far, "near": near}, probes=["snr"])
-            >>> comparison.plot_damage("snr").axes[0].get_title()
+            >>> x = np.random.default_rng(0).normal(size=(2, 60, 8))
+            >>> far, near = (probes.from_arrays(states, label=np.arange(60) % 3) for states in x)
+            >>> compared = probes.compare({"far": far, "near": near}, probes=["snr"])
+            >>> compared.plot_damage("snr").axes[0].get_title()
             'near minus far'
 
         See also:
@@ -159,11 +159,9 @@ class Comparison(Table):
         Example:
             >>> import tempfile
             >>> import probes
-            >>> x, y = np.random.default_rng(0).normal(size=(60, 8)), np.arange(60) % 3
-            >>> near, far = (probes.from_arrays(x + k * np.eye(8)[y], label=y) for k in (1, 3))
-            >>> comparison = probes.compare({"far": far, "near": near}, probes=["snr"])
+            >>> reps = probes.from_arrays(np.random.default_rng(0).normal(size=(60, 8)))
             >>> with tempfile.TemporaryDirectory() as folder:
-            ...     comparison.report(Path(folder) / "report.html").name
+            ...     probes.compare({"one": reps}).report(Path(folder) / "report.html").name
             'report.html'
 
         See also:

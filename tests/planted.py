@@ -49,12 +49,6 @@ def planted(
     )
 
 
-def three_gaussians():
-    """Unit Gaussians of 16 dimensions around three means that lie sqrt(32) apart: states and classes."""
-    y = np.arange(6000) % 3
-    return np.random.default_rng(0).normal(size=(6000, 16)) + 4 * np.eye(16)[y], y
-
-
 def classes_apart(seed=0, n=90, d=12, classes=3, distance=2.0):
     """States (example, feature) of classes that lie apart, and their classes."""
     rng = np.random.default_rng(seed)

@@ -12,6 +12,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from compress.saving import check_new, save
 from probes.command import corpus_arguments, corpus_settings, seed
 from probes.corpus import load_corpus
+from probes.errors import InputError
 from probes.models.checkpoint import load_checkpoint
 
 
@@ -67,3 +68,9 @@ def write_smaller(model: Any, smaller: Any, options: argparse.Namespace, tokeniz
 def size_of(model: Any) -> str:
     """Return how many parameters a model has, in words."""
     return f"{sum(p.numel() for p in model.parameters()):,} parameters"
+
+
+def refuse_corpus(options: argparse.Namespace, readers: str) -> None:
+    """Raise `InputError` where a corpus is given though nothing reads it; `readers` are options that would."""
+    if options.corpus is not None:
+        raise InputError(f"--corpus is given and nothing reads it: give {readers}, or leave it out")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from compress.commands.arguments import load, model_arguments, write_smaller
+from compress.commands.arguments import load, model_arguments, refuse_corpus, write_smaller
 from compress.factorization.factorize import METHODS, factorize
 from probes.command import add_command
 from probes.errors import InputError
@@ -28,10 +28,8 @@ def add(commands: Any) -> None:
 def _factorize(options: argparse.Namespace) -> None:
     if options.corpus is None and options.method == "activation":
         raise InputError("--method activation looks at what the matrices are fed: give --corpus")
-    if options.corpus is not None and options.method != "activation":
-        raise InputError(
-            "--corpus is given and nothing reads it: give --method activation, which looks at text, or leave it out"
-        )
+    if options.method != "activation":
+        refuse_corpus(options, "--method activation, which looks at text")
     model, tokenizer, corpus = load(options)
     how: dict[str, Any] = {"method": options.method, "only": options.only, "embeddings": options.embeddings}
     if options.method == "activation":

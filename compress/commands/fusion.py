@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from compress.commands.arguments import load, model_arguments, training, training_settings, write_smaller
+from compress.commands.arguments import load, model_arguments, refuse_corpus, training, training_settings, write_smaller
 from compress.fusion.fuse import MERGES, fuse
 from compress.fusion.pairs import UNITS
 from probes.command import add_command
@@ -28,10 +28,8 @@ def add(commands: Any) -> None:
 def _fuse(options: argparse.Namespace) -> None:
     if options.corpus is None and (options.steps or options.similarity == "cka"):
         raise InputError("to train, or to compare states by cka, takes text: give --corpus")
-    if options.corpus is not None and not options.steps and options.similarity != "cka":
-        raise InputError(
-            "--corpus is given and nothing reads it: give --steps to train on it or --similarity cka, or leave it out"
-        )
+    if not options.steps and options.similarity != "cka":
+        refuse_corpus(options, "--steps to train on it or --similarity cka")
     model, tokenizer, corpus = load(options)
     how: dict[str, Any] = {"similarity": options.similarity, "merge": options.merge, "unit": options.unit}
     if options.similarity == "cka":

@@ -9,7 +9,7 @@ import datasets
 from transformers import PreTrainedModel
 
 from compress import recipes
-from compress.commands.arguments import load, model_arguments, training, training_settings, write
+from compress.commands.arguments import load, model_arguments, refuse_corpus, training, training_settings, write
 from compress.quantization.allocate_bits import allocate_bits
 from compress.quantization.bit_damage import DAMAGES
 from compress.quantization.codebooks import product_quantize
@@ -98,8 +98,8 @@ def _before(options: argparse.Namespace) -> tuple[Any, Any, datasets.Dataset | N
     if options.steps and options.corpus is None:
         raise InputError("--steps trains on text: give --corpus")
     read = options.steps or getattr(options, "calibrate", False) or getattr(options, "average_bits", None) is not None
-    if options.corpus is not None and not read:
-        raise InputError("--corpus is given and nothing reads it: give --steps to train on it, or leave it out")
+    if not read:
+        refuse_corpus(options, "--steps to train on it")
     if options.distilled and not options.steps:
         raise InputError("--distilled is about training: give --steps and --corpus")
     model, tokenizer, corpus = load(options)

@@ -11,7 +11,7 @@ from torch import nn
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from compress.matrices import block_matrices, found_by
+from compress.matrices import block_matrices, check_finite, found_by
 from probes.errors import InputError
 from probes.models.formats.factorized import (
     FACTORIZED,
@@ -78,13 +78,7 @@ def free_matrices(model: PreTrainedModel, only: str | None, embeddings: bool) ->
                 )
             )
         values = weight.detach().cpu()
-        bad = ~torch.isfinite(values)
-        if bad.any():
-            row, column = bad.nonzero()[0].tolist()
-            raise InputError(
-                f"{key}: row {row} holds {values[row, column].item()}; {int(bad.sum())} of its {values.numel()} values "
-                "are NaN or infinite. Look at how it was trained or saved"
-            )
+        check_finite(values, key)
         out[key] = Matrix(modules[name], name, values.T if isinstance(modules[name], Conv1D) else values)
     return out
 

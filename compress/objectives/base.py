@@ -41,6 +41,8 @@ HOW = {
     "attention_outputs": ("attention outputs", "call it within watching_attention(model)"),
 }
 
+Rows = Sequence[Mapping[str, Any]]  # the texts that are trained on, as `compress.rows.training_rows` gives them
+
 
 @dataclass(frozen=True)
 class Pass:

@@ -21,6 +21,7 @@ from transformers import PreTrainedModel
 
 from compress.objectives.base import (
     Pass,
+    Rows,
     attended_tokens,
     check_choice,
     check_classes,
@@ -209,9 +210,7 @@ class CoDIR(_Contrast):
             s, t = (1 + size_of(model, "num_hidden_layers") for model in (student, teacher))
             layer_pairs(self.name, s, t, self.layers, first=1)
 
-    def prepare(
-        self, student: PreTrainedModel, teacher: PreTrainedModel, rows: Sequence[Mapping[str, Any]], seed: int
-    ) -> Memory:
+    def prepare(self, student: PreTrainedModel, teacher: PreTrainedModel, rows: Rows, seed: int) -> Memory:
         """Return the projections and, for negatives from a bank, the banks of these rows."""
         self.check(student, teacher)
         pools = pools_of(rows, self.name)
@@ -361,9 +360,7 @@ class CRD(_Contrast):
         if self.negatives == "classes":
             check_classes(self.name, teacher)
 
-    def prepare(
-        self, student: PreTrainedModel, teacher: PreTrainedModel, rows: Sequence[Mapping[str, Any]], seed: int
-    ) -> Memory:
+    def prepare(self, student: PreTrainedModel, teacher: PreTrainedModel, rows: Rows, seed: int) -> Memory:
         """Return projections and banks of these rows; the teacher may run on them once."""
         self.check(student, teacher)
         pools = pools_of(rows, self.name)

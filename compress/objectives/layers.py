@@ -14,6 +14,7 @@ from transformers.pytorch_utils import Conv1D
 from compress.objectives.base import (
     HOW,
     Pass,
+    Rows,
     attended_tokens,
     check_number,
     check_shapes,
@@ -57,9 +58,7 @@ class _ByLayer:
         """Raise `InputError` where student or teacher lack a layer that is compared."""
         self._pairs(len(self._sizes(student)), len(self._sizes(teacher)))
 
-    def prepare(
-        self, student: PreTrainedModel, teacher: PreTrainedModel, rows: Sequence[Mapping[str, Any]], seed: int
-    ) -> torch.nn.Module:
+    def prepare(self, student: PreTrainedModel, teacher: PreTrainedModel, rows: Rows, seed: int) -> torch.nn.Module:
         """Return the maps from the student's sizes to the teacher's, where they differ."""
         s, t = self._sizes(student), self._sizes(teacher)
         return projections_of(s, t, self._pairs(len(s), len(t)), bias=self.what != "attentions")
@@ -204,11 +203,7 @@ class AttentionOutputs(_ByLayer):
     attention.
 
     Args:
-        weight: what the loss is multiplied by.
-        layers: the teacher's layer for each layer of the student that is compared, 1 the first
-            block: 0, the embeddings, has no attention. Without it all blocks of the student,
-            uniformly: with s blocks, i to the teacher's i t / s of t, rounded.
-        name: what it is logged under.
+        weight, layers, name: as for `Attentions`.
 
     Raises:
         InputError: the weight is negative or not finite, or `layers` is empty; at the check, the

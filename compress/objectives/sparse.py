@@ -14,6 +14,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.objectives.base import (
     Pass,
+    Rows,
     State,
     attended_tokens,
     check_choice,
@@ -91,11 +92,7 @@ class Translations:
         sparse_head_of(student)
 
     def prepare(
-        self,
-        student: PreTrainedModel,
-        teacher: PreTrainedModel | None,
-        rows: Sequence[Mapping[str, Any]],
-        seed: int,
+        self, student: PreTrainedModel, teacher: PreTrainedModel | None, rows: Rows, seed: int
     ) -> torch.nn.Module:
         """Return what remembers the rows, and which are translations of each other."""
         if len(rows) != len(self.ids):
@@ -124,7 +121,7 @@ class Translations:
 class _Pairs(State):
     """The rows trained on, and draws of translations by the seed and the batches so far."""
 
-    def __init__(self, ids: Sequence[str], rows: Sequence[Mapping[str, Any]], seed: int) -> None:
+    def __init__(self, ids: Sequence[str], rows: Rows, seed: int) -> None:
         super().__init__(seed)
         self.rows = [{k: v for k, v in row.items() if k not in ("labels", "index")} for row in rows]
         self.groups = np.unique(ids, return_inverse=True)[1]
@@ -199,11 +196,7 @@ class SparseActivations:
         sparse_head_of(student)
 
     def prepare(
-        self,
-        student: PreTrainedModel,
-        teacher: PreTrainedModel | None,
-        rows: Sequence[Mapping[str, Any]],
-        seed: int,
+        self, student: PreTrainedModel, teacher: PreTrainedModel | None, rows: Rows, seed: int
     ) -> torch.nn.Module:
         """Return what counts the batches."""
         return State(seed)

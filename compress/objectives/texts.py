@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar, Literal
 
@@ -13,6 +13,7 @@ from transformers import PreTrainedModel
 
 from compress.objectives.base import (
     Pass,
+    Rows,
     attended_tokens,
     check_choice,
     check_number,
@@ -39,9 +40,7 @@ class _OfTexts:
         check_number(self.name, "weight", self.weight, least=0)
         check_choice(self.name, "pooling", self.pooling, ("first", "mean"))
 
-    def prepare(
-        self, student: PreTrainedModel, teacher: PreTrainedModel, rows: Sequence[Mapping[str, Any]], seed: int
-    ) -> torch.nn.Module:
+    def prepare(self, student: PreTrainedModel, teacher: PreTrainedModel, rows: Rows, seed: int) -> torch.nn.Module:
         """Return the map of the student's features to the teacher's, where they differ in width."""
         return projections_of([size_of(student, "hidden_size")], [size_of(teacher, "hidden_size")], [(0, 0)])
 
@@ -120,10 +119,7 @@ class RepresentationCosine(_OfTexts):
     0 with any other.
 
     Args:
-        weight: what the loss is multiplied by.
-        pooling: "first", which heads of encoders read, or "mean", for decoders, whose first token
-            has seen no other.
-        name: what it is logged under.
+        weight, pooling, name: as for `RepresentationMSE`.
 
     Raises:
         InputError: as for `RepresentationMSE`.
@@ -265,9 +261,7 @@ class Relational(_OfTexts):
         check_number(self.name, "distance", self.distance, least=0)
         check_number(self.name, "angle", self.angle, least=0)
 
-    def prepare(
-        self, student: PreTrainedModel, teacher: PreTrainedModel, rows: Sequence[Mapping[str, Any]], seed: int
-    ) -> torch.nn.Module:
+    def prepare(self, student: PreTrainedModel, teacher: PreTrainedModel, rows: Rows, seed: int) -> torch.nn.Module:
         """Return an empty module: there is nothing to learn."""
         return torch.nn.Module()
 

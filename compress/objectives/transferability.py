@@ -8,7 +8,7 @@ student's layers with those of the teacher.
 from __future__ import annotations
 
 import copy
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, ClassVar
 
@@ -20,6 +20,7 @@ from transformers import PreTrainedModel
 
 from compress.objectives.base import (
     Pass,
+    Rows,
     State,
     attended_tokens,
     check_classes,
@@ -82,7 +83,7 @@ class _OfDomains:
                 f"knows {self.head.domains}"
             )
 
-    def _rows(self, rows: Sequence[Mapping[str, Any]], head: DomainHead | None, seed: int) -> _Rows:
+    def _rows(self, rows: Rows, head: DomainHead | None, seed: int) -> _Rows:
         """Return what is known of the rows that are trained on."""
         if len(rows) != len(self.transfer):
             raise InputError(
@@ -148,11 +149,7 @@ class MetaTeacher(_OfDomains):
         _check_head(self.name, self.head, student)
 
     def prepare(
-        self,
-        student: PreTrainedModel,
-        teacher: PreTrainedModel | None,
-        rows: Sequence[Mapping[str, Any]],
-        seed: int,
+        self, student: PreTrainedModel, teacher: PreTrainedModel | None, rows: Rows, seed: int
     ) -> torch.nn.Module:
         """Return the head itself, with the weight and domain of each row."""
         self.check(student, teacher)
@@ -242,9 +239,7 @@ class Transferable(_OfDomains):
         check_classes(self.name, teacher)
         _check_head(self.name, self.head, teacher)
 
-    def prepare(
-        self, student: PreTrainedModel, teacher: PreTrainedModel, rows: Sequence[Mapping[str, Any]], seed: int
-    ) -> torch.nn.Module:
+    def prepare(self, student: PreTrainedModel, teacher: PreTrainedModel, rows: Rows, seed: int) -> torch.nn.Module:
         """Return the maps of features and heads, the frozen head, and the weight of each row."""
         self.check(student, teacher)
         head = None if self.head is None else copy.deepcopy(self.head).requires_grad_(False)

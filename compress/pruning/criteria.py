@@ -28,6 +28,7 @@ SCOPES = {
 }
 NEED_TEXT = {"gradient", "wanda"}
 _LITTLE = 4_000_000  # weights
+_Matrices = Mapping[str, torch.nn.Parameter]
 
 
 def check_criterion(criterion: str, scope: str | None) -> str:
@@ -234,10 +235,7 @@ def _lookahead(
 
 
 def _gradients(
-    model: PreTrainedModel,
-    matrices: Mapping[str, torch.nn.Parameter],
-    corpus: datasets.Dataset,
-    tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel, matrices: _Matrices, corpus: datasets.Dataset, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, torch.Tensor]:
     """Gradient of the mean cross-entropy over the corpus, without dropout or a trace."""
     rows, labelled = training_rows(corpus, model, tokenizer)
@@ -256,10 +254,7 @@ def _gradients(
 
 
 def _input_norms(
-    model: PreTrainedModel,
-    matrices: Mapping[str, torch.nn.Parameter],
-    corpus: datasets.Dataset,
-    tokenizer: PreTrainedTokenizerBase,
+    model: PreTrainedModel, matrices: _Matrices, corpus: datasets.Dataset, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, torch.Tensor]:
     """Euclidean norm of every input of every matrix over all tokens but padding."""
     squares: dict[str, torch.Tensor] = {}

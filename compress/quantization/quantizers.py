@@ -7,6 +7,7 @@ from typing import NamedTuple
 
 import torch
 
+from compress.matrices import check_finite
 from probes.errors import InputError, check_choice
 from probes.models.formats.quantized_inputs import BITS, affine_grid, exact_step, nearest_step
 
@@ -178,13 +179,7 @@ def check_matrix(weight: torch.Tensor, group: str | int, name: str) -> None:
     if weight.ndim != 2:
         raise InputError(f"{name}: expected a matrix (unit, input), found the shape {tuple(weight.shape)}")
     check_group(weight.shape[1], group, name)
-    bad = ~torch.isfinite(weight)
-    if bad.any():
-        row, column = bad.nonzero()[0].tolist()
-        raise InputError(
-            f"{name}: row {row} holds {weight[row, column].item()}; {int(bad.sum())} of its {weight.numel()} values "
-            "are NaN or infinite. Look at how it was trained or saved"
-        )
+    check_finite(weight, name)
 
 
 def _rows(units: int, width: int, group: str | int) -> int:

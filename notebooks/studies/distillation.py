@@ -15,6 +15,7 @@ import sys
 from collections.abc import Mapping
 from typing import Any
 
+import common
 import datasets
 import matplotlib.pyplot as plt
 import numpy as np
@@ -22,23 +23,6 @@ import pandas as pd
 import seaborn as sns
 import torch
 import xarray as xr
-from common import (
-    HERE,
-    ROOT,
-    SEEDS,
-    bundled,
-    corpus,
-    english_accuracy,
-    markdown,
-    measure,
-    measures_of,
-    paired,
-    provenance,
-    runs,
-    states_before,
-    states_of,
-    verdict,
-)
 from transformers import BertForSequenceClassification, PreTrainedModel
 
 import compress
@@ -50,7 +34,7 @@ from compress.training.loop import train
 from probes.files import write_whole
 from probes.models.formats.shared_layers import apply_sharing
 
-FOLDER = ROOT / "runs" / "study-distillation"
+FOLDER = common.ROOT / "runs" / "study-distillation"
 LAYERS, STEPS = 2, 150
 RATE, LOWER = 5e-4, 1e-4
 ENGLISH, EVERY = "English, labels", "all languages, no labels"
@@ -91,7 +75,7 @@ METHODS = [*CONTROLS[:3], *DISTILLED, "labels of the teacher", *CONTROLS[3:], *F
 
 def every_language(labelled: bool = False) -> datasets.Dataset:
     """The train split in all languages, without its labels, or with those that the teacher gives."""
-    texts = corpus("train").remove_columns("label")
+    texts = common.corpus("train").remove_columns("label")
     return texts.add_column("label", labels_of_teacher()) if labelled else texts
 
 
@@ -99,8 +83,8 @@ def labels_of_teacher() -> list[str]:
     """What the bundled model takes the sentences of the train split for, in all languages; found once."""
     kept = FOLDER / "labels_of_teacher"
     if not kept.exists():
-        model, tokenizer = bundled()
-        logits = probes.capture(model, tokenizer, corpus("train"), progress=False)["logits"]
+        model, tokenizer = common.bundled()
+        logits = probes.capture(model, tokenizer, common.corpus("train"), progress=False)["logits"]
         classes = list((model.config.id2label or {}).values())
         write_whole(kept, json.dumps([classes[k] for k in logits.values.argmax(1)]))
     labels: list[str] = json.loads(kept.read_text(encoding="utf-8"))
@@ -109,9 +93,9 @@ def labels_of_teacher() -> list[str]:
 
 def one_run(method: str, text: str, rate: float, seed: int) -> dict[str, float]:
     """Make a small model of the bundled one, train it, and measure what came out."""
-    model, tokenizer = bundled()
+    model, tokenizer = common.bundled()
     how: dict[str, Any] = {"steps": STEPS, "learning_rate": rate, "seed": seed, "progress": False}
-    with_text = {"train": corpus("train", "en"), "tokenizer": tokenizer}
+    with_text = {"train": common.corpus("train", "en"), "tokenizer": tokenizer}
     found: dict[str, float] = {}
     if method in FUSED:
         share = 1 - LAYERS / model.config.num_hidden_layers + 1e-9
@@ -123,21 +107,21 @@ def one_run(method: str, text: str, rate: float, seed: int) -> dict[str, float]:
         train(small, tokenizer, with_text["train"], objective=[CrossEntropy()], **how)
     elif method in FACTORIZED:
         kind, share = FACTORIZED[method]
-        calibrate = {"calibrate": corpus("dev"), "tokenizer": tokenizer} if kind == "activation" else {}
+        calibrate = {"calibrate": common.corpus("dev"), "tokenizer": tokenizer} if kind == "activation" else {}
         small = compress.factorize(model, budget=share, method=kind, **calibrate)
         found |= _before_training(small)
         train(small, tokenizer, with_text["train"], objective=[CrossEntropy()], **how)
     else:
         small = _student(method, text, how, with_text)
-    reps = states_of(small)
+    reps = common.states_of(small)
     cost = compress.footprint(small).loc["model"]
-    found |= measures_of(reps) | {"dev accuracy": english_accuracy(small)["accuracy"]}
+    found |= common.measures_of(reps) | {"dev accuracy": common.english_accuracy(small)["accuracy"]}
     found |= {name: float(cost[name]) for name in ("parameters", "encoder", "bytes", "flops")}
     return found | _likeness(reps)
 
 
 def _student(method: str, text: str, how: dict[str, Any], with_text: dict[str, Any]) -> PreTrainedModel:
-    model, _ = bundled()
+    model, _ = common.bundled()
     if method == "not trained":
         return compress.distill(model, layers=LAYERS)
     if method == "Meta-KD":
@@ -193,13 +177,15 @@ def fused_at_random(model: PreTrainedModel, seed: int) -> PreTrainedModel:
 
 
 def _before_training(small: PreTrainedModel) -> dict[str, float]:
-    found = measures_of(states_of(small))
+    found = common.measures_of(common.states_of(small))
     return {f"{name} before training": found[name] for name in ("accuracy en", "accuracy zero-shot")}
 
 
 def _likeness(reps: xr.Dataset) -> dict[str, float]:
     """CKA of first, middle and last states to those that stand at the same depth of the teacher, and the nearest."""
-    alike = probes.similarity(reps, states_before(), measure="cka_debiased", draws=2).value.sel(language="pooled")
+    alike = probes.similarity(reps, common.states_before(), measure="cka_debiased", draws=2).value.sel(
+        language="pooled"
+    )
     deep, of = (alike.sizes[d] - 1 for d in ("layer", "other_layer"))
     found = {}
     for name, depth in (("first", 0.0), ("middle", 0.5), ("last", 1.0)):
@@ -219,8 +205,13 @@ def settings() -> list[dict[str, Any]]:
     ]
     controls = [("not trained", "none"), ("shuffled labels", ENGLISH)]
     return [
-        *({"method": m, "text": t, "rate": r, "seed": seed} for many in kinds for seed in SEEDS for m, t, r in many),
-        *({"method": m, "text": t, "rate": RATE, "seed": SEEDS[0]} for m, t in controls),
+        *(
+            {"method": m, "text": t, "rate": r, "seed": seed}
+            for many in kinds
+            for seed in common.SEEDS
+            for m, t, r in many
+        ),
+        *({"method": m, "text": t, "rate": RATE, "seed": common.SEEDS[0]} for m, t in controls),
     ]
 
 
@@ -232,7 +223,7 @@ def must_hold(table: pd.DataFrame, teacher: Mapping[str, float]) -> pd.DataFrame
         least = float(group["accuracy en"].min()) / teacher["accuracy en"]
         one = {"method": method, "text": text, "rate": rate}
         gains = [
-            paired(table, "accuracy zero-shot", one, {"method": "labels alone", "rate": at})
+            common.paired(table, "accuracy zero-shot", one, {"method": "labels alone", "rate": at})
             for at in (rate, LOWER if rate == RATE else RATE)
         ]
         said = ["yes" if low > 0 else "not surely" if gain > 0 else "no" for gain, low, _ in gains]
@@ -253,8 +244,8 @@ def claims(table: pd.DataFrame) -> pd.DataFrame:
 
     def claim(said: str, value: str, one: str, other: str, text: str = ENGLISH) -> None:
         first, second = ({"method": m, "text": text, "rate": RATE} for m in (one, other))
-        mean, low, high = paired(table, value, first, second)
-        rows.append([said, mean, low, high, verdict(low, high)])
+        mean, low, high = common.paired(table, value, first, second)
+        rows.append([said, mean, low, high, common.verdict(low, high)])
 
     zero, loyal = "accuracy zero-shot", "loyalty zero-shot"
     for text, what in ((ENGLISH, "English"), (EVERY, "all languages")):
@@ -326,16 +317,16 @@ def main() -> int:
     """Make the runs, and write what came out."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     labels_of_teacher()
-    table = runs(one_run, settings(), FOLDER, "distillation")
-    teacher = measure(bundled()[0])
-    table.to_csv(HERE / "distillation.csv", index=False, float_format="%.5f")
-    figure(table, teacher).savefig(HERE / "distillation.png", dpi=90, bbox_inches="tight")
+    table = common.runs(one_run, settings(), FOLDER, "distillation")
+    teacher = common.measure(common.bundled()[0])
+    table.to_csv(common.HERE / "distillation.csv", index=False, float_format="%.5f")
+    figure(table, teacher).savefig(common.HERE / "distillation.png", dpi=90, bbox_inches="tight")
     shown = ["accuracy en", "accuracy zero-shot", "retrieval", "alignment gap", "label loyalty en"]
     shown += ["label loyalty zero-shot", "loyalty en", "loyalty zero-shot"]
     alike = ["CKA first", "CKA middle", "CKA last", "nearest middle", "nearest last"]
     size = ["megabytes", "flops, share"]
     before = ["accuracy en before training", "accuracy zero-shot before training"]
-    whole = compress.footprint(bundled()[0]).loc["model"]
+    whole = compress.footprint(common.bundled()[0]).loc["model"]
     table = table.assign(
         **{"megabytes": table["bytes"] / 1e6, "flops, share": table["flops"] / whole["flops"]},
         rate=table["rate"].map("{:.0e}".format),
@@ -359,26 +350,26 @@ def main() -> int:
     found = claims(numbers)
     held = must_hold(numbers, teacher)
     text = TEXT.format(
-        held=markdown(held),
-        claims=markdown(found),
-        students=markdown(means["students"]),
-        alike=markdown(means["alike"]),
-        others=markdown(means["others"].drop(columns=["rate", "text"])),
+        held=common.markdown(held),
+        claims=common.markdown(found),
+        students=common.markdown(means["students"]),
+        alike=common.markdown(means["alike"]),
+        others=common.markdown(means["others"].drop(columns=["rate", "text"])),
         teacher=", ".join(f"{k} {teacher[k]:.3f}" for k in ("accuracy en", "accuracy zero-shot", "retrieval")),
-        cosine=f"{compress.layer_similarity(bundled()[0], similarity='cosine')['value'].max():.2f}",
+        cosine=f"{compress.layer_similarity(common.bundled()[0], similarity='cosine')['value'].max():.2f}",
         megabytes=f"{whole['bytes'] / 1e6:.2f}",
-        seeds=len(SEEDS),
+        seeds=len(common.SEEDS),
         steps=STEPS,
         rate=f"{RATE:.0e}",
         lower=f"{LOWER:.0e}",
-        provenance=provenance(
+        provenance=common.provenance(
             training=f"{STEPS} steps of 32 sentences, learning rates {RATE} and {LOWER}, seeds "
-            f"{', '.join(map(str, SEEDS))}; of all languages {len(corpus('train')):,} sentences of the train split"
+            f"{', '.join(map(str, common.SEEDS))}; of all languages {len(common.corpus('train')):,} sentences of the train split"
         ),
     )
-    (HERE / "distillation.md").write_text(text, encoding="utf-8")
-    print(markdown(held))
-    print(markdown(found))
+    (common.HERE / "distillation.md").write_text(text, encoding="utf-8")
+    print(common.markdown(held))
+    print(common.markdown(found))
     return 0
 
 

@@ -12,34 +12,19 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+import common
 import matplotlib.pyplot as plt
 import numpy as np
 import pandas as pd
 import seaborn as sns
 import torch
-from common import (
-    HERE,
-    ROOT,
-    SEEDS,
-    bundled,
-    corpus,
-    english_accuracy,
-    interval,
-    markdown,
-    measure,
-    paired,
-    pretrained,
-    provenance,
-    runs,
-    verdict,
-)
 from transformers import PreTrainedModel
 
 import compress
 from compress import recipes
 from compress.matrices import block_matrices
 
-FOLDER = ROOT / "runs" / "study-pruning"
+FOLDER = common.ROOT / "runs" / "study-pruning"
 SPARSITIES = (0.5, 0.8, 0.95)
 STEPS, PRUNINGS = 200, 5
 # 1e-4, 5e-4 and 1e-3 were tried, with plain magnitude at 95 %: English dev accuracy 0.32, 0.62 and 0.90.
@@ -66,7 +51,7 @@ RECIPES = EQUAL_STEPS | CUBIC
 
 def one_run(recipe: str, sparsity: float, seed: int) -> dict[str, float]:
     """Prune the bundled model by a recipe, on English labels, and measure what is left."""
-    model, tokenizer = bundled()
+    model, tokenizer = common.bundled()
     prune, settings = RECIPES[recipe]
     settings = {"steps": STEPS, "learning_rate": LEARNING_RATE, "seed": seed, "progress": False, **settings}
     if recipe in EQUAL_STEPS:
@@ -74,11 +59,11 @@ def one_run(recipe: str, sparsity: float, seed: int) -> dict[str, float]:
         settings |= {"prunings": PRUNINGS, "evaluate": _look, "evaluate_at": at}
     before = model
     if recipe == "aligned to pretrained":
-        settings["reference"] = pretrained(FOLDER)
+        settings["reference"] = common.pretrained(FOLDER)
     if recipe == "SparseBERT":
-        before, settings["teacher"] = pretrained(FOLDER), model
-    pruned = prune(before, tokenizer, corpus("train", "en"), sparsity=sparsity, **settings)
-    found = measure(pruned) | {"dev accuracy": english_accuracy(pruned)["accuracy"]} | _weights(pruned)
+        before, settings["teacher"] = common.pretrained(FOLDER), model
+    pruned = prune(before, tokenizer, common.corpus("train", "en"), sparsity=sparsity, **settings)
+    found = common.measure(pruned) | {"dev accuracy": common.english_accuracy(pruned)["accuracy"]} | _weights(pruned)
     if recipe in EQUAL_STEPS:
         steps = compress.recovery(pruned.history)
         lost = steps[steps["drop"] > 0.01]  # where there is something to recover
@@ -96,7 +81,7 @@ def one_run(recipe: str, sparsity: float, seed: int) -> dict[str, float]:
 
 def _look(model: PreTrainedModel) -> dict[str, float]:
     squares = sum(float(w.detach().double().square().sum()) for w in block_matrices(model).values())
-    return english_accuracy(model) | {"squares": squares}
+    return common.english_accuracy(model) | {"squares": squares}
 
 
 @torch.inference_mode()
@@ -106,9 +91,9 @@ def _weights(model: PreTrainedModel) -> dict[str, float]:
     for w in block_matrices(model).values():
         root = w.numel() ** 0.5
         hoyer.append((root - float(w.abs().sum() / w.norm())) / (root - 1))
-    _, tokenizer = bundled()
-    inputs = tokenizer(list(corpus("dev", "en")["text"]), padding=True, return_tensors="pt")
-    first = [m.base_model(**inputs).last_hidden_state[:, 0] for m in (model, bundled()[0])]
+    _, tokenizer = common.bundled()
+    inputs = tokenizer(list(common.corpus("dev", "en")["text"]), padding=True, return_tensors="pt")
+    first = [m.base_model(**inputs).last_hidden_state[:, 0] for m in (model, common.bundled()[0])]
     s, t = (torch.nn.functional.normalize(z - z.mean(0), dim=0) for z in first)
     crossed = (s.T @ t).abs()
     off = float(crossed.sum() - crossed.trace()) / (crossed.numel() - len(crossed))
@@ -121,9 +106,9 @@ def claims(table: pd.DataFrame) -> pd.DataFrame:
     rows = []
 
     def claim(text: str, value: str, one: str, other: str = "magnitude", sign: int = 1) -> None:
-        mean, low, top = (sign * x for x in paired(high, value, {"recipe": one}, {"recipe": other}))
+        mean, low, top = (sign * x for x in common.paired(high, value, {"recipe": one}, {"recipe": other}))
         low, top = sorted((low, top))
-        rows.append([text, mean, low, top, verdict(low, top)])
+        rows.append([text, mean, low, top, common.verdict(low, top)])
 
     for kind in ("cross-correlation", "soft labels", "MSE", "cosine"):
         name = f"SDP {kind}"
@@ -157,13 +142,13 @@ def claims(table: pd.DataFrame) -> pd.DataFrame:
 def _growth(table: pd.DataFrame, recipe: str, value: str) -> tuple[float, float, float, str]:
     wide = table.pivot_table(value, ["seed", "sparsity"], "recipe")
     gain = (wide[recipe] - wide["magnitude"]).unstack("sparsity")
-    mean, low, high = interval(gain[SPARSITIES[-1]] - gain[SPARSITIES[0]])
-    return mean, low, high, verdict(low, high)
+    mean, low, high = common.interval(gain[SPARSITIES[-1]] - gain[SPARSITIES[0]])
+    return mean, low, high, common.verdict(low, high)
 
 
 def _more_lost(table: pd.DataFrame, recipe: str) -> tuple[float, float, float, str]:
-    mean, low, high = interval(table[table["recipe"] == recipe].groupby("seed")["more lost"].mean())
-    return mean, low, high, verdict(low, high)
+    mean, low, high = common.interval(table[table["recipe"] == recipe].groupby("seed")["more lost"].mean())
+    return mean, low, high, common.verdict(low, high)
 
 
 def figure(table: pd.DataFrame, before: dict[str, float]) -> plt.Figure:
@@ -186,37 +171,37 @@ def figure(table: pd.DataFrame, before: dict[str, float]) -> plt.Figure:
 def main() -> int:
     """Make the runs, and write what came out."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    pretrained(FOLDER)
+    common.pretrained(FOLDER)
     settings = [
         {"recipe": recipe, "sparsity": sparsity, "seed": seed}
-        for seed in SEEDS
+        for seed in common.SEEDS
         for sparsity in reversed(SPARSITIES)
         for recipe in RECIPES
     ]
-    table = runs(one_run, settings, FOLDER, "pruning")
-    before = measure(bundled()[0])
+    table = common.runs(one_run, settings, FOLDER, "pruning")
+    before = common.measure(common.bundled()[0])
     gap = before["accuracy en"] - before["accuracy zero-shot"]
     # Of the accuracy there was before, in how much more the zero-shot languages lost than English.
     table["more lost"] = table["accuracy en"] - table["accuracy zero-shot"] - gap
-    table.to_csv(HERE / "pruning.csv", index=False, float_format="%.5f")
-    figure(table, before).savefig(HERE / "pruning.png", dpi=90)
+    table.to_csv(common.HERE / "pruning.csv", index=False, float_format="%.5f")
+    figure(table, before).savefig(common.HERE / "pruning.png", dpi=90)
     shown = ["accuracy en", "accuracy zero-shot", "retrieval", "separability en", "snr en", "drift zero-shot", "gap"]
     means = table.pivot_table(shown, ["recipe", "sparsity"], sort=False)[shown].reset_index()
     means = means.sort_values(["sparsity", "recipe"], key=lambda c: c if c.name == "sparsity" else c.map(_place))
     found = claims(table)
     text = TEXT.format(
-        claims=markdown(found),
-        means=markdown(means),
+        claims=common.markdown(found),
+        means=common.markdown(means),
         before=", ".join(f"{k} {before[k]:.3f}" for k in shown if k in before),
-        seeds=len(SEEDS),
+        seeds=len(common.SEEDS),
         steps=STEPS,
         prunings=PRUNINGS,
-        provenance=provenance(
-            training=f"{STEPS} steps of 32 sentences, learning rate {LEARNING_RATE}, seeds {', '.join(map(str, SEEDS))}"
+        provenance=common.provenance(
+            training=f"{STEPS} steps of 32 sentences, learning rate {LEARNING_RATE}, seeds {', '.join(map(str, common.SEEDS))}"
         ),
     )
-    (HERE / "pruning.md").write_text(text, encoding="utf-8")
-    print(markdown(found))
+    (common.HERE / "pruning.md").write_text(text, encoding="utf-8")
+    print(common.markdown(found))
     return 0
 
 

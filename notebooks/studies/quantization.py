@@ -12,25 +12,10 @@ import copy
 import sys
 from typing import Any
 
+import common
 import matplotlib.pyplot as plt
 import pandas as pd
 import seaborn as sns
-from common import (
-    HERE,
-    ROOT,
-    SEEDS,
-    bundled,
-    corpus,
-    english_accuracy,
-    interval,
-    markdown,
-    measure,
-    paired,
-    provenance,
-    runs,
-    states_before,
-    verdict,
-)
 from transformers import PreTrainedModel
 
 import compress
@@ -40,7 +25,7 @@ from compress.training.loop import train
 from probes.files import write_whole
 from probes.results.difference import difference
 
-FOLDER = ROOT / "runs" / "study-quantization"
+FOLDER = common.ROOT / "runs" / "study-quantization"
 BITS = (8, 6, 4, 3)
 STEPS, LEARNING_RATE = 60, 5e-4
 DAMAGES = ("alignment", "drift", "loyalty")
@@ -52,12 +37,12 @@ CODES = {4: (256, 4), 3: (256, 8)}
 
 def one_run(method: str, bits: int, seed: int) -> dict[str, Any]:
     """Quantise the bundled model in some way, and measure what is left."""
-    model, tokenizer = bundled()
+    model, tokenizer = common.bundled()
     made = _make(method, bits, seed)
-    found = measure(made) | {"dev accuracy": english_accuracy(made)["accuracy"]}
+    found = common.measure(made) | {"dev accuracy": common.english_accuracy(made)["accuracy"]}
     done = getattr(made.config, "compression", None) or {}
     found |= {"average bits": done.get("average_bits", 32.0)}
-    some = corpus("dev", "en", "hi", "zh")
+    some = common.corpus("dev", "en", "hi", "zh")
     some = some.select(range(0, len(some), 6))
     error = probes.module_error(model, made, tokenizer, some, progress=False, draws=2).value
     accumulated = error.sel(measure="accumulated_error", language="pooled")
@@ -69,8 +54,8 @@ def one_run(method: str, bits: int, seed: int) -> dict[str, Any]:
 
 
 def _make(method: str, bits: int, seed: int) -> PreTrainedModel:
-    model, tokenizer = bundled()
-    english = corpus("train", "en")
+    model, tokenizer = common.bundled()
+    english = common.corpus("train", "en")
     trained: dict[str, Any] = {"train": english, "tokenizer": tokenizer, "steps": STEPS, "seed": seed}
     trained |= {"learning_rate": LEARNING_RATE, "progress": False}
     if method == "float, trained":
@@ -99,8 +84,8 @@ def _damage(kind: str) -> pd.DataFrame:
     """What rounding each matrix alone does to some sentences of the dev split, measured once."""
     kept = FOLDER / f"bit_damage-{kind}.csv"
     if not kept.exists():
-        model, tokenizer = bundled()
-        some = corpus("dev", "en", "fr", "hi", "zh")
+        model, tokenizer = common.bundled()
+        some = common.corpus("dev", "en", "fr", "hi", "zh")
         few = set(sorted(set(some["id"]))[:100])
         some = some.select([i for i, sentence in enumerate(some["id"]) if sentence in few])
         FOLDER.mkdir(parents=True, exist_ok=True)
@@ -124,7 +109,7 @@ def settings() -> list[dict[str, Any]]:
         for bits in BITS
     ]
     out += [{"method": "mixed precision", "bits": average, "seed": 0} for average in AVERAGES]
-    for seed in SEEDS:
+    for seed in common.SEEDS:
         out.append({"method": "float, trained", "bits": 32, "seed": seed})
         out += [{"method": m, "bits": bits, "seed": seed} for bits in reversed(BITS) for m in TRAINED]
         out += [{"method": m, "bits": bits, "seed": seed} for bits in CODES for m in ("iPQ", "SDQ, iPQ")]
@@ -138,16 +123,16 @@ def claims(table: pd.DataFrame) -> pd.DataFrame:
 
     def claim(text: str, gain: tuple[float, float, float]) -> None:
         low, high = sorted(gain[1:])
-        rows.append([text, gain[0], low, high, verdict(low, high)])
+        rows.append([text, gain[0], low, high, common.verdict(low, high)])
 
     def versus(text: str, value: str, one: str, other: str, sign: int = 1, of: pd.DataFrame = low_bits) -> None:
-        found = paired(of, value, {"method": one}, {"method": other})
+        found = common.paired(of, value, {"method": one}, {"method": other})
         claim(text, tuple(sign * x for x in found))  # type: ignore[arg-type]
 
     trained = table[table["method"] == "float, trained"].set_index("seed")
     for kind in ("accuracy en", "accuracy zero-shot"):
         at_8 = table[(table["method"] == SDQ[0]) & (table["bits"] == 8)].set_index("seed")[kind]
-        lost = interval((at_8 - trained[kind]).dropna())
+        lost = common.interval((at_8 - trained[kind]).dropna())
         kept = "confirmed" if lost[1] > -0.02 else "not confirmed"
         rows.append([f"{SDQ[0]}, 8 bits: {kind} within 0.02 of float trained alike", *lost, kept])
     for method in SDQ:
@@ -161,28 +146,28 @@ def claims(table: pd.DataFrame) -> pd.DataFrame:
     lost = (trained["accuracy zero-shot"] - noise["accuracy zero-shot"]) - (
         trained["accuracy en"] - noise["accuracy en"]
     )
-    claim("Quant-Noise: zero-shot languages lose more than English", interval(lost.dropna()))
+    claim("Quant-Noise: zero-shot languages lose more than English", common.interval(lost.dropna()))
     others = [c for c in table if c.startswith("error of ") and "block" not in c and c != "error of attention.self"]
     most = noise["error of attention.self"] - noise[others].max(axis=1)
-    claim("Quant-Noise: error largest at the output of self-attention", interval(most))
+    claim("Quant-Noise: error largest at the output of self-attention", common.interval(most))
     blocks = sorted(c for c in table if c.startswith("error of block "))
     for method in SDQ[:1] + SDQ[2:3]:
         one = low_bits[low_bits["method"] == method].groupby("seed").mean(numeric_only=True)
         growth = [d[blocks[-1]] / d[blocks[0]] for d in (noise, one)]
-        claim(f"{method}: error grows less with depth than with Quant-Noise", interval(growth[0] - growth[1]))
+        claim(f"{method}: error grows less with depth than with Quant-Noise", common.interval(growth[0] - growth[1]))
     columns = ["claim, at 4 and 3 bits unless it says otherwise", "gain", "low", "high", "verdict"]
     return pd.DataFrame(rows, columns=columns)
 
 
 def equal_bytes() -> pd.DataFrame:
     """Mixed precision against uniform bits of as many bytes, paired by the sentences of the test split."""
-    model, tokenizer = bundled()
-    before = states_before()
+    model, tokenizer = common.bundled()
+    before = common.states_before()
     rows = []
     for average in AVERAGES:
         uniform, mixed = compress.quantize(model, bits=average), _make("mixed precision", average, 0)
         sizes = [m.config.compression["bytes_of_quantized"] for m in (mixed, uniform)]
-        ours, theirs = (probes.capture(m, tokenizer, corpus("test"), progress=False) for m in (mixed, uniform))
+        ours, theirs = (probes.capture(m, tokenizer, common.corpus("test"), progress=False) for m in (mixed, uniform))
         for name, of, where in MEASURES:
             found = [of(before, reps) for reps in (ours, theirs)]
             gap = difference(*found).sel(where)
@@ -225,9 +210,9 @@ def main() -> int:
     """Make the runs, and write what came out."""
     for kind in DAMAGES:
         _damage(kind)
-    table = runs(one_run, settings(), FOLDER, "quantization")
-    table.to_csv(HERE / "quantization.csv", index=False, float_format="%.5f")
-    figure(table).savefig(HERE / "quantization.png", dpi=90)
+    table = common.runs(one_run, settings(), FOLDER, "quantization")
+    table.to_csv(common.HERE / "quantization.csv", index=False, float_format="%.5f")
+    figure(table).savefig(common.HERE / "quantization.png", dpi=90)
     shown = ["average bits", "accuracy en", "accuracy zero-shot", "retrieval", "loyalty zero-shot"]
     blocks = sorted(c for c in table if c.startswith("error of block "))
     means = table.pivot_table([*shown, *blocks], ["bits", "method"], sort=False).reset_index()
@@ -240,19 +225,19 @@ def main() -> int:
         (float(noise[c]), c.removeprefix("error of ")) for c in table if c.startswith("error of ") and "block" not in c
     )
     text = TEXT.format(
-        claims=markdown(found),
-        means=markdown(means),
-        mixed=markdown(equal_bytes(), digits=4),
+        claims=common.markdown(found),
+        means=common.markdown(means),
+        mixed=common.markdown(equal_bytes(), digits=4),
         kinds=", ".join(f"{kind} {error:.3f}" for error, kind in reversed(kinds)),
         depth=", ".join(f"{noise[b]:.3f}" for b in blocks),
-        seeds=len(SEEDS),
+        seeds=len(common.SEEDS),
         steps=STEPS,
-        provenance=provenance(
-            training=f"{STEPS} steps of 32 sentences, learning rate {LEARNING_RATE}, seeds {', '.join(map(str, SEEDS))}"
+        provenance=common.provenance(
+            training=f"{STEPS} steps of 32 sentences, learning rate {LEARNING_RATE}, seeds {', '.join(map(str, common.SEEDS))}"
         ),
     )
-    (HERE / "quantization.md").write_text(text, encoding="utf-8")
-    print(markdown(found))
+    (common.HERE / "quantization.md").write_text(text, encoding="utf-8")
+    print(common.markdown(found))
     return 0
 
 

@@ -172,12 +172,11 @@ class Table:
         Example:
             >>> import tempfile
             >>> import probes
-            >>> x, y = np.random.default_rng(0).normal(size=(60, 8)), np.arange(60) % 3
-            >>> near, far = (probes.from_arrays(x + k * np.eye(8)[y], label=y) for k in (1, 3))
-            >>> comparison = probes.compare({"far": far, "near": near}, probes=["snr"])
+            >>> reps = probes.from_arrays(np.random.default_rng(0).normal(size=(60, 8)))
+            >>> saved = probes.compare({"one": reps})
             >>> with tempfile.TemporaryDirectory() as folder:
-            ...     opened = probes.Comparison.open(comparison.save(folder))
-            >>> opened.table.equals(comparison.table.astype(opened.table.dtypes))
+            ...     opened = probes.Comparison.open(saved.save(folder))
+            >>> opened.table.equals(saved.table.astype(opened.table.dtypes))
             True
 
         See also:

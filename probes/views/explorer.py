@@ -247,20 +247,14 @@ class Explorer(anywidget.AnyWidget):
             raise InputError(f"layer={layer}: expected 0 to {deepest - 1}, the layers of the deepest model")
         return layer
 
-    @traitlets.validate("models")
+    @traitlets.validate("models", "compared")
     def _models(self, proposal: Mapping[str, Any]) -> list[str]:
-        names = list(proposal["value"])
-        self._known("models", names, self.scene.names)
-        if not 1 <= len(names) <= _MOST_MAPS or len(set(names)) < len(names):
-            raise InputError(f"models={names!r}: expected 1 to {_MOST_MAPS} different models, whose maps are shown")
-        return names
-
-    @traitlets.validate("compared")
-    def _compared(self, proposal: Mapping[str, Any]) -> list[str]:
-        names = list(proposal["value"])
-        self._known("compared", names, self.scene.names)
-        if len(names) != 2:
+        names, shown = list(proposal["value"]), proposal["trait"].name
+        self._known(shown, names, self.scene.names)
+        if shown == "compared" and len(names) != 2:
             raise InputError(f"compared={names!r}: expected the names of two models")
+        if shown == "models" and not (1 <= len(names) <= _MOST_MAPS and len(set(names)) == len(names)):
+            raise InputError(f"models={names!r}: expected 1 to {_MOST_MAPS} different models, whose maps are shown")
         return names
 
     @traitlets.validate("focus", "probe", "language", "colour", "kind", "measure")

@@ -2,12 +2,13 @@
 
 import importlib
 import importlib.util
-from dataclasses import replace
 from functools import partial
 from pathlib import Path
 
 import pytest
-from declared import PROBE
+from declared import WORDS
+
+from probes.measures.probe import Probe
 
 TOP = Path(__file__).parents[2]
 
@@ -115,17 +116,13 @@ def test_a_page_shows_what_its_probes_say_of_themselves(small):
         """Stand for a function of the door."""
 
     measure.__module__ = "house.room.door"
-    probe = replace(
-        PROBE,
-        name="knocks",
-        title="knocks a minute",
-        estimator="their number",
-        higher_is="louder",
+    said = {"name": "knocks", "title": "knocks a minute", "estimator": "their number", "higher_is": "louder"}
+    probe = Probe(
+        **WORDS | said | {"paper": ""},
         unchanged_by=("order", "colour"),
         compares=True,
         needs=("a door",),
         interval="",
-        paper="",
         measure=partial(measure),
     )
     page = small.texts([probe])["notebooks/reference/house/room/door.md"]

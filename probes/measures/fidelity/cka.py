@@ -7,7 +7,7 @@ from itertools import product
 
 import numpy as np
 
-from probes.measures.fidelity.layer_pairs import ENTRIES, Layers, Measure, Values
+from probes.measures.fidelity.layer_pairs import ENTRIES, Correlation, Layers, Measure, Values
 
 _ROWS = 128  # of them that are summed at a time
 _MANY = 5 * 10**9  # multiplications, from which on products of float32 states are taken in float32
@@ -115,13 +115,11 @@ CKA = partial(
     between=_cka,
 )
 CKA_DEBIASED = partial(
-    Measure,
+    Correlation,
     name="cka_debiased",
     title="CKA, debiased",
     estimator="linear CKA, debiased (U-statistic)",
     range="-1 to 1; around 0, also below, where there is nothing in common",
-    bounds=(-1, 1),
     paper="Song, Smola, Gretton, Bedo, Borgwardt 2012; Nguyen, Raghu, Kornblith 2021, arXiv 2010.15327",
-    fewest=4,
     between=partial(_cka, debiased=True),
 )

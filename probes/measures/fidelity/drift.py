@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import xarray as xr
@@ -123,22 +124,26 @@ def _sums(base: xr.Dataset, other: xr.Dataset) -> dict[str, np.ndarray]:
     return out
 
 
-_COSINE = Probe(
-    name="cosine_to_baseline",
-    title="cosine to the baseline",
-    family="drift",
-    estimator="mean cosine of a sentence's states in both models",
-    range="-1 to 1; 1 where no direction has changed",
-    bounds=(-1, 1),
+# What all of them say: how much of the original is left, the more the better.
+_preserved = partial(
+    Probe,
     better="higher",
     higher_is="better preserved",
-    unchanged_by=("rotation", "common scale of either", "length of each vector of either", "order"),
-    paper="no single source",
+    family="drift",
     needs=("another model", "models of one width"),
     compares=True,
     default=True,
     interval=LARGE,
     measure=_of_run,
+)
+_COSINE = _preserved(
+    name="cosine_to_baseline",
+    title="cosine to the baseline",
+    estimator="mean cosine of a sentence's states in both models",
+    range="-1 to 1; 1 where no direction has changed",
+    bounds=(-1, 1),
+    unchanged_by=("rotation", "common scale of either", "length of each vector of either", "order"),
+    paper="no single source",
 )
 _ERROR = replace(
     _COSINE,

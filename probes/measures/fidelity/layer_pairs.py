@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import product
 from typing import Literal, NamedTuple
 
@@ -86,6 +86,10 @@ class Measure(Probe):
     def kind(self) -> str:
         """Whether it is a similarity or a distance."""
         return "similarity" if self.better == "higher" else "distance"
+
+
+# A measure that can be negative: a correlation, or what is debiased.
+Correlation = partial(Measure, range="-1 to 1; 0 where there is nothing in common", bounds=(-1, 1), fewest=4)
 
 
 @dataclass(frozen=True)

@@ -18,6 +18,17 @@ from probes.results.result import result, stack_measures
 from probes.states.predictions import check_logits, class_names, classes_in_words
 from probes.states.representations import aligned
 
+# A declaration of a share of sentences, by the class that is predicted for them.
+of_predictions = partial(
+    Probe,
+    range="0 to 1",
+    bounds=(0, 1),
+    better="higher",
+    unchanged_by=("what keeps the predicted class", "order"),
+    default=True,
+    interval=LARGE,
+)
+
 
 def loyalty(base: xr.Dataset, other: xr.Dataset, *, draws: int = 200, seed: int = 0) -> xr.Dataset:
     """Measure how far a compressed model's predictions are those of its original, right or wrong.
@@ -104,23 +115,13 @@ def at_output(
     return result(reps, drawn, weighted_means(drawn, values), about, bounds=probe.bounds, over={}, missing=why)
 
 
-# A declaration of a share of sentences, by the class that is predicted for them.
-of_predictions = partial(
-    Probe,
-    range="0 to 1",
-    bounds=(0, 1),
-    better="higher",
-    unchanged_by=("what keeps the predicted class", "order"),
-    default=True,
-    interval=LARGE,
-)
 _LABEL = of_predictions(
     name="label_loyalty",
     estimator="share of sentences for which both models predict the same class",
     higher_is="better preserved",
-    family="loyalty",
     paper="Xu and McAuley 2023, arXiv 2202.07105",
     needs=("logits", "another model", "models of the same classes"),
+    family="loyalty",
     compares=True,
     measure=_of_run,
 )

@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import datasets
@@ -250,22 +251,25 @@ def _results(run: Run, sums: np.ndarray, modules: list[str]) -> xr.Dataset:
     )
 
 
-_ACCUMULATED = Probe(
-    name="accumulated_error",
-    title="accumulated error",
-    family="module_error",
-    estimator="mean |a - b| / mean |a| of a module's outputs a in the original and b in the compressed model",
-    range="0 to infinity; 0 where nothing has changed",
+# What all of them say: how much is lost, the less the better.
+_lost = partial(
+    Probe,
     bounds=(0, np.inf),
     better="lower",
     higher_is="worse preserved",
-    unchanged_by=("common scale", "order"),
-    paper="O' Neill and Dutta 2023 (self-distilled quantization), arXiv 2307.05972",
     needs=("another model", "models to run", "models of one architecture"),
+    family="module_error",
     compares=True,
     unchanged=0.0,
     interval=LARGE,
     measure=_measured,
+)
+_ACCUMULATED = _lost(
+    name="accumulated_error",
+    estimator="mean |a - b| / mean |a| of a module's outputs a in the original and b in the compressed model",
+    range="0 to infinity; 0 where nothing has changed",
+    unchanged_by=("common scale", "order"),
+    paper="O' Neill and Dutta 2023 (self-distilled quantization), arXiv 2307.05972",
 )
 MODULE_ERROR = (
     _ACCUMULATED,

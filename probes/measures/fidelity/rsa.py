@@ -8,7 +8,7 @@ import numpy as np
 from scipy.spatial.distance import pdist, squareform
 from scipy.stats import rankdata
 
-from probes.measures.fidelity.layer_pairs import Measure, by_pair
+from probes.measures.fidelity.layer_pairs import Correlation, by_pair
 
 
 def _ranks(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
@@ -35,14 +35,11 @@ def _rank_correlation(x: tuple[np.ndarray, np.ndarray], y: tuple[np.ndarray, np.
 
 
 RSA = partial(
-    Measure,
+    Correlation,
     name="rsa",
     title="RSA",
     estimator="Spearman correlation of the Euclidean distances of all pairs of examples",
-    range="-1 to 1; 0 where there is nothing in common",
-    bounds=(-1, 1),
     paper="Kriegeskorte, Mur, Bandettini 2008",
-    fewest=4,
     most=1000,
     between=partial(by_pair, _ranks, _rank_correlation, True),
 )

@@ -99,7 +99,21 @@ class LowRankEmbedding(nn.Embedding):
         return out
 
 
-class TensorTrainLinear(nn.Module):
+class _TensorTrain(nn.Module):
+    """What both tensor trains share: their cores as one list, whatever module each of them is."""
+
+    def cores(self) -> list[torch.Tensor]:
+        """Return the cores (rank before, row, column, rank after)."""
+        raise NotImplementedError
+
+    def set_cores(self, cores: Sequence[torch.Tensor]) -> None:
+        """Put values into the cores."""
+        with torch.no_grad():
+            for own, core in zip(self.cores(), cores, strict=True):
+                own.copy_(core)
+
+
+class TensorTrainLinear(_TensorTrain):
     """A linear map whose matrix is a tensor train.
 
     Outputs are counted by digits of the bases `rows`, inputs by those of `columns`, the first digit
@@ -154,12 +168,6 @@ class TensorTrainLinear(nn.Module):
             out.append(weight.view(self.rows[k], after, before, self.columns[k]).permute(2, 0, 3, 1))
         return out
 
-    def set_cores(self, cores: Sequence[torch.Tensor]) -> None:
-        """Put values into the cores."""
-        with torch.no_grad():
-            for own, core in zip(self.cores(), cores, strict=True):
-                own.copy_(core)
-
     @property
     def weight(self) -> torch.Tensor:
         """The matrix (output, input) that the cores make, computed each time."""
@@ -180,7 +188,7 @@ class TensorTrainLinear(nn.Module):
         return x if self.bias is None else x + self.bias
 
 
-class TensorTrainEmbedding(nn.Module):
+class TensorTrainEmbedding(_TensorTrain):
     """An embedding whose table is a tensor train: tokens are counted by digits of the bases `rows`.
 
     Attributes:
@@ -222,12 +230,6 @@ class TensorTrainEmbedding(nn.Module):
             table: Any = self.get_submodule(f"core{k}").weight
             out.append(table.view(self.rows[k], before, self.columns[k], after).transpose(0, 1))
         return out
-
-    def set_cores(self, cores: Sequence[torch.Tensor]) -> None:
-        """Put values into the cores."""
-        with torch.no_grad():
-            for own, core in zip(self.cores(), cores, strict=True):
-                own.copy_(core)
 
     @property
     def weight(self) -> torch.Tensor:

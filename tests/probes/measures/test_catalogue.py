@@ -10,7 +10,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from declared import PROBE
+from declared import WORDS as NEEDED
 from planted import planted
 from scipy.stats import ortho_group
 from transformers import PretrainedConfig, PreTrainedModel
@@ -20,7 +20,7 @@ import probes
 from probes.__main__ import main
 from probes.measures import catalogue
 from probes.measures.choice import NEEDS
-from probes.measures.probe import LARGE, THIS_SIZE, Run
+from probes.measures.probe import LARGE, THIS_SIZE, Probe, Run
 from probes.results.draws import sample, weighted_means
 from probes.results.result import result, split_measures
 
@@ -358,12 +358,9 @@ def first_feature(run):
     return result(run.reps, run.sample, means, TOY.about(), bounds=TOY.bounds)
 
 
-TOY = replace(
-    PROBE,
-    name="first_feature",
-    title="a toy (first feature)",
-    estimator="mean of the first feature, as toys have it",
-    range="-infinity to infinity",
+SAID = {"name": "first_feature", "title": "a toy (first feature)", "range": "-infinity to infinity"}
+TOY = Probe(
+    **NEEDED | SAID,
     better="higher",
     unchanged_by=("order",),
     measure=first_feature,

@@ -108,6 +108,20 @@ def test_draws_repeat_with_a_seed_and_differ_with_another(probe):
     assert not np.array_equal(probe(reps, seed=1).low, probe(reps, seed=2).low)
 
 
+@pytest.mark.parametrize(
+    ("probe", "theory"),
+    [
+        (probes.class_separability, 0.40),
+        (probes.snr, 1.42),  # two of one class lie sqrt(32) apart, of different classes sqrt(64)
+        (probes.variability, 2 / 3 / (16 / 3)),  # the covariance between the classes has the eigenvalue 16 / 3 twice
+    ],
+)
+def test_matches_theory_on_three_gaussians(probe, theory):
+    y = np.arange(6000) % 3
+    x = np.random.default_rng(0).normal(size=(6000, 16)) + 4 * np.eye(16)[y]
+    assert probe(x, y) == pytest.approx(theory, rel=0.03)
+
+
 @pytest.mark.parametrize(("probe", "chance"), [(probes.class_separability, 0.0), (probes.snr, 1.0)])
 def test_shuffled_labels_are_at_chance(probe, chance):
     x, y = classes_apart(n=300, distance=3.0)
