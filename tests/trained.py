@@ -42,6 +42,7 @@ def all_but(before, after, names):
 
 
 QUIET = {"progress": False, "batch_size": 8, "learning_rate": 1e-3}
+EACH_STEP = {"steps": 12, "accumulate": 2, "evaluate_at": range(1, 13)}  # with `evaluate`: a look after each
 
 
 class Spoils:

@@ -25,16 +25,8 @@ def _sparsify(options: argparse.Namespace) -> None:
     if options.corpus is None:
         raise InputError("sparse vectors are trained on translations: give --corpus")
     model, tokenizer, corpus = load(options)
-    sparse = sparsify_embeddings(
-        model,
-        train=corpus,
-        tokenizer=tokenizer,
-        steps=options.steps,
-        features=options.features,
-        flops=options.flops,
-        seed=options.seed,
-        **training_settings(options),
-    )
+    how = {"train": corpus, "tokenizer": tokenizer, "steps": options.steps, **training_settings(options)}
+    sparse = sparsify_embeddings(model, features=options.features, flops=options.flops, seed=options.seed, **how)
     write(sparse, options, tokenizer)
     done = sparse.config.compression
     print(

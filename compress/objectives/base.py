@@ -332,6 +332,12 @@ def check_number(name: str, setting: str, value: float, *, least: float = -math.
         raise InputError(f"objective {name}: {setting}={value!r}: expected a finite number {bound}")
 
 
+def check_softened(name: str, weight: float, temperature: float) -> None:
+    """Raise where the weight of a loss is negative, or the temperature that it softens by not above 0."""
+    check_number(name, "weight", weight, least=0)
+    check_number(name, "temperature", temperature, above=0)
+
+
 def is_whole(value: object) -> bool:
     """Say whether something is a whole number, of Python or NumPy; True and False are none."""
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)

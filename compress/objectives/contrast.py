@@ -27,6 +27,7 @@ from compress.objectives.base import (
     check_classes,
     check_count,
     check_number,
+    check_softened,
     given_layers,
     given_module,
     given_teacher,
@@ -64,8 +65,7 @@ class _Contrast:
     needs: ClassVar[frozenset[str]] = frozenset({"teacher", "hidden_states"})
 
     def __post_init__(self) -> None:
-        check_number(self.name, "weight", self.weight, least=0)
-        check_number(self.name, "temperature", self.temperature, above=0)
+        check_softened(self.name, self.weight, self.temperature)
         check_number(self.name, "momentum", self.momentum, least=0)
         if self.momentum >= 1:
             raise InputError(f"objective {self.name}: momentum={self.momentum!r}: expected below 1, or nothing is kept")

@@ -17,6 +17,7 @@ from compress.objectives.base import (
     check_classes,
     check_number,
     check_shapes,
+    check_softened,
     class_count,
     given_entry,
     given_logits,
@@ -117,8 +118,7 @@ class SoftLabels:
     needs: ClassVar[frozenset[str]] = frozenset({"teacher"})
 
     def __post_init__(self) -> None:
-        check_number(self.name, "weight", self.weight, least=0)
-        check_number(self.name, "temperature", self.temperature, above=0)
+        check_softened(self.name, self.weight, self.temperature)
 
     def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
         """Raise `InputError` where student and teacher differ in classes or their order."""

@@ -19,6 +19,7 @@ from compress.objectives.base import (
     attended_tokens,
     check_choice,
     check_number,
+    check_softened,
     given_layers,
     given_module,
     is_whole,
@@ -79,8 +80,7 @@ class Translations:
     needs: ClassVar[frozenset[str]] = frozenset({"hidden_states"})
 
     def __post_init__(self) -> None:
-        check_number(self.name, "weight", self.weight, least=0)
-        check_number(self.name, "temperature", self.temperature, above=0)
+        check_softened(self.name, self.weight, self.temperature)
         if not len(self.ids) or min(np.unique(self.ids, return_counts=True)[1]) < 2:
             raise InputError(
                 f"objective {self.name}: expected every id at least twice, once for each translation, found "

@@ -169,6 +169,24 @@ def verdict(low: float, high: float) -> str:
     return "confirmed" if low > 0 else "contradicted" if high < 0 else "not confirmed"
 
 
+def written(study: str, text: str, *tables: pd.DataFrame) -> int:
+    """Write what came out of a study beside it, and print what its claims came to."""
+    (HERE / f"{study}.md").write_text(text, encoding="utf-8")
+    for table in tables:
+        print(markdown(table))
+    return 0
+
+
+def steps(count: int) -> str:
+    """How long a training was, in words."""
+    return f"{count} steps of 32 sentences"
+
+
+def seeds() -> str:
+    """The seeds of the trainings, in words."""
+    return f"seeds {', '.join(map(str, SEEDS))}"
+
+
 def provenance(**more: Any) -> str:
     """Where numbers come from, as lines of Markdown."""
     model, _ = bundled()

@@ -363,14 +363,11 @@ def main() -> int:
         rate=f"{RATE:.0e}",
         lower=f"{LOWER:.0e}",
         provenance=common.provenance(
-            training=f"{STEPS} steps of 32 sentences, learning rates {RATE} and {LOWER}, seeds "
-            f"{', '.join(map(str, common.SEEDS))}; of all languages {len(common.corpus('train')):,} sentences of the train split"
+            training=f"{common.steps(STEPS)}, learning rates {RATE} and {LOWER}, {common.seeds()}; of all languages "
+            f"{len(common.corpus('train')):,} sentences of the train split"
         ),
     )
-    (common.HERE / "distillation.md").write_text(text, encoding="utf-8")
-    print(common.markdown(held))
-    print(common.markdown(found))
-    return 0
+    return common.written("distillation", text, held, found)
 
 
 TEXT = """# Distillation: what small students keep of a multilingual model

@@ -197,12 +197,10 @@ def main() -> int:
         steps=STEPS,
         prunings=PRUNINGS,
         provenance=common.provenance(
-            training=f"{STEPS} steps of 32 sentences, learning rate {LEARNING_RATE}, seeds {', '.join(map(str, common.SEEDS))}"
+            training=f"{common.steps(STEPS)}, learning rate {LEARNING_RATE}, {common.seeds()}"
         ),
     )
-    (common.HERE / "pruning.md").write_text(text, encoding="utf-8")
-    print(common.markdown(found))
-    return 0
+    return common.written("pruning", text, found)
 
 
 def _place(recipe: str) -> int:

@@ -233,12 +233,10 @@ def main() -> int:
         seeds=len(common.SEEDS),
         steps=STEPS,
         provenance=common.provenance(
-            training=f"{STEPS} steps of 32 sentences, learning rate {LEARNING_RATE}, seeds {', '.join(map(str, common.SEEDS))}"
+            training=f"{common.steps(STEPS)}, learning rate {LEARNING_RATE}, {common.seeds()}"
         ),
     )
-    (common.HERE / "quantization.md").write_text(text, encoding="utf-8")
-    print(common.markdown(found))
-    return 0
+    return common.written("quantization", text, found)
 
 
 TEXT = """# Quantisation: after training, in training, self-distilled, and bits given by damage

@@ -55,7 +55,7 @@ class Probe:
         higher_is: what a higher value says, as "better separated".
         unchanged_by: what may happen to states or examples and leave the value as it is; all of it,
             and no more. "of either" where it may happen to one of two models alone.
-        paper: where it is from.
+        paper: where it is from; without one it has no single source.
         measure: from what a run gives to a result, or to several side by side along `measure`.
         family: the name under which it is asked for together with others.
         needs: what models and corpus have to give, in the words of `choice.NEEDS`.
@@ -72,8 +72,8 @@ class Probe:
     range: str
     higher_is: str
     unchanged_by: tuple[str, ...]
-    paper: str
     measure: Callable[[Run], xr.Dataset]
+    paper: str = "no single source"
     better: Literal["higher", "lower", ""] = ""
     bounds: tuple[float, float] = (-float("inf"), float("inf"))
     family: str = ""

@@ -31,9 +31,9 @@ class Parts:
         projections: query, key and value.
         fused: the one map that makes all three, where they are not apart.
         joined: what joins the heads.
-        inner, outer: the feed-forward pair; `gate` multiplies what the inner one gives.
+        feed_forward: its two maps, the inner and the outer; `gate` multiplies what the inner one gives.
         norms: of the attention and of the feed-forward.
-        channels: the key of the configuration that counts what `inner` gives.
+        channels: the key of the configuration that counts what the inner one of them gives.
         head_size: the attribute of `attention` that says how many features a head has.
         counts: its attributes that count heads, and those that count their features.
         one_width: whether embeddings are as wide as the blocks.
@@ -43,8 +43,7 @@ class Parts:
     blocks: str
     attention: str
     joined: str
-    inner: str
-    outer: str
+    feed_forward: tuple[str, str]
     norms: tuple[str, str]
     projections: tuple[str, ...] = ()
     fused: str = ""
@@ -66,8 +65,7 @@ BERT = Parts(
     attention="attention.self",
     projections=("attention.self.query", "attention.self.key", "attention.self.value"),
     joined="attention.output.dense",
-    inner="intermediate.dense",
-    outer="output.dense",
+    feed_forward=("intermediate.dense", "output.dense"),
     norms=("attention.output.LayerNorm", "output.LayerNorm"),
     channels="intermediate_size",
     head_size="attention_head_size",
@@ -79,8 +77,7 @@ DISTILBERT = Parts(
     attention="attention",
     projections=("attention.q_lin", "attention.k_lin", "attention.v_lin"),
     joined="attention.out_lin",
-    inner="ffn.lin1",
-    outer="ffn.lin2",
+    feed_forward=("ffn.lin1", "ffn.lin2"),
     norms=("sa_layer_norm", "output_layer_norm"),
     channels="hidden_dim",
     head_size="attention_head_size",
@@ -92,8 +89,7 @@ GPT2 = Parts(
     attention="attn",
     fused="attn.c_attn",
     joined="attn.c_proj",
-    inner="mlp.c_fc",
-    outer="mlp.c_proj",
+    feed_forward=("mlp.c_fc", "mlp.c_proj"),
     norms=("ln_1", "ln_2"),
 )
 LLAMA = Parts(
@@ -102,9 +98,8 @@ LLAMA = Parts(
     attention="self_attn",
     projections=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
     joined="self_attn.o_proj",
-    inner="mlp.up_proj",
+    feed_forward=("mlp.up_proj", "mlp.down_proj"),
     gate="mlp.gate_proj",
-    outer="mlp.down_proj",
     norms=("input_layernorm", "post_attention_layernorm"),
 )
 ROWS = (BERT, replace(BERT, types=("electra",), one_width=False), DISTILBERT, GPT2, LLAMA)
@@ -124,7 +119,7 @@ def family_of(model: PreTrainedModel) -> Parts:
             f"{type(model).__name__}: structured pruning knows the architectures {', '.join(STRUCTURED)}, and not "
             f"{model.config.model_type!r}. Use compress.prune, which removes single weights, in its place"
         )
-    parts = (*family.projections, family.joined, family.inner, family.outer)
+    parts = (*family.projections, family.joined, *family.feed_forward)
     for number, layer in enumerate(layers_of(model, family)):
         for part in parts:
             if type(layer.get_submodule(part)) is not nn.Linear:
@@ -161,7 +156,7 @@ def read_next() -> list[tuple[str, str]]:
         ('attention.self.value', 'attention.output.dense')
     """
     apart = [row for row in ROWS if not row.fused]
-    pairs = [((row.projections[2], row.joined), (row.inner, row.outer)) for row in apart]
+    pairs = [((row.projections[2], row.joined), row.feed_forward) for row in apart]
     return list(dict.fromkeys(pair for both in pairs for pair in both))
 
 
@@ -196,7 +191,8 @@ def ends_of(layer: nn.Module, family: Parts, what: str) -> tuple[nn.Linear, nn.L
             linear_of(layer, family.joined),
             head_size_of(layer, family),
         )
-    return linear_of(layer, family.inner), linear_of(layer, family.outer), 1
+    inner, outer = (linear_of(layer, part) for part in family.feed_forward)
+    return inner, outer, 1
 
 
 def count_of(layer: nn.Module, family: Parts, what: str) -> int:

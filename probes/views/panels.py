@@ -14,8 +14,7 @@ class LayerCurves(Explorer):
     """The curves of a comparison by layer, with their bands.
 
     Example:
-        >>> import numpy as np
-        >>> import probes
+        >>> import numpy as np, probes
         >>> x = np.random.default_rng(0).normal(size=(3, 40, 8))
         >>> reps = probes.from_arrays(x, label=np.arange(40) % 2)
         >>> comparison = probes.compare({"base": reps}, probes=["snr"])
@@ -30,8 +29,7 @@ class LayerMap(Explorer):
     """The maps of the layers of one model, or of up to four side by side.
 
     Example:
-        >>> import numpy as np
-        >>> import probes
+        >>> import numpy as np, probes
         >>> LayerMap(probes.from_arrays(np.random.default_rng(0).normal(size=(3, 40, 8))))
         <LayerMap of arrays: 40 sentences, layer 2, 0 selected>
     """
@@ -43,8 +41,7 @@ class AlignmentMatrix(Explorer):
     """How often a sentence finds its translation, language by language, at a layer.
 
     Example:
-        >>> import numpy as np
-        >>> import probes
+        >>> import numpy as np, probes
         >>> x = np.random.default_rng(0).normal(size=(2, 20, 8))
         >>> reps = probes.from_arrays(
         ...     np.concatenate([x, x], axis=1),
@@ -62,8 +59,7 @@ class SimilarityMatrix(Explorer):
     """How alike every layer of one model and every layer of another are.
 
     Example:
-        >>> import numpy as np
-        >>> import probes
+        >>> import numpy as np, probes
         >>> reps = probes.from_arrays(np.random.default_rng(0).normal(size=(3, 40, 8)))
         >>> SimilarityMatrix({"base": reps, "small": reps}, measure="cka_debiased").compared
         ['base', 'small']
@@ -80,8 +76,7 @@ class RepresenterPanel(Explorer):
             such), or what `probes.representers` returned.
 
     Example:
-        >>> import numpy as np
-        >>> import probes
+        >>> import numpy as np, probes
         >>> rng = np.random.default_rng(0)
         >>> y = np.arange(90) % 3
         >>> x = rng.normal(size=(90, 8)) + 2 * np.eye(8)[y]

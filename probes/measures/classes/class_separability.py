@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from probes.measures.classes.labels import labelled, of_labels
-from probes.measures.probe import LARGE
-from probes.results.draws import POOLED, Sample, need_classes, sample
+from probes.measures.classes.labels import lifted, of_labels
+from probes.measures.probe import LARGE, Run
+from probes.results.draws import POOLED, Sample, need_classes
 from probes.results.intervals import centred, widened
 from probes.results.result import result, warn_few
 from probes.states.representations import BLOCK, directions
@@ -59,14 +59,12 @@ def class_separability(
         `snr`, `variability`, `linear_probe`.
 
     Example:
-        >>> rng = np.random.default_rng(0)
         >>> y = np.arange(3000) % 3
-        >>> round(class_separability(rng.normal(size=(3000, 16)) + 4 * np.eye(16)[y], y), 2)
+        >>> x = np.random.default_rng(0).normal(size=(3000, 16)) + 4 * np.eye(16)[y]
+        >>> round(class_separability(x, y), 2)
         0.41
     """
-    if not isinstance(x, xr.Dataset):
-        return _of_array(*labelled(x, labels))
-    return _measured(x, sample(x, draws=draws, seed=seed))
+    return lifted(x, labels, _of_array, _measured, draws=draws, seed=seed)
 
 
 def _of_array(x: np.ndarray, drawn: Sample) -> float:
@@ -76,8 +74,8 @@ def _of_array(x: np.ndarray, drawn: Sample) -> float:
     return float(_separability(_class_sums(x, rows, drawn), _class_weights(rows, drawn))[0])
 
 
-def _measured(reps: xr.Dataset, drawn: Sample) -> xr.Dataset:
-    need_classes(drawn)
+def _measured(run: Run) -> xr.Dataset:
+    reps, drawn = run.reps, need_classes(run.sample)
     statistics = {
         group: widened(centred(values, times=2), drawn, group) for group, values in _statistics(reps, drawn).items()
     }
@@ -150,5 +148,5 @@ CLASS_SEPARABILITY = of_labels(
     unchanged_by=("rotation", "common scale", "length of each vector", "order", "size of the classes"),
     paper="Kornblith, Chen, Lee, Norouzi 2021, arXiv 2010.16402",
     interval=LARGE,
-    measure=lambda run: _measured(run.reps, run.sample),
+    measure=_measured,
 )

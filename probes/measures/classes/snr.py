@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from probes.measures.classes.labels import labelled, of_labels
-from probes.measures.probe import LARGE
-from probes.results.draws import POOLED, Sample, need_classes, sample
+from probes.measures.classes.labels import lifted, of_labels
+from probes.measures.probe import LARGE, Run
+from probes.results.draws import POOLED, Sample, need_classes
 from probes.results.result import result, warn_few
 from probes.states.representations import states
 
@@ -59,20 +59,22 @@ def snr(
         `class_separability`, `variability`, `linear_probe`.
 
     Example:
-        >>> rng = np.random.default_rng(0)
         >>> y = np.arange(3000) % 3
-        >>> round(snr(rng.normal(size=(3000, 16)) + 4 * np.eye(16)[y], y), 2)
+        >>> x = np.random.default_rng(0).normal(size=(3000, 16)) + 4 * np.eye(16)[y]
+        >>> round(snr(x, y), 2)
         1.42
     """
-    if not isinstance(x, xr.Dataset):
-        states_of_all, drawn = labelled(x, labels)
-        with np.errstate(invalid="ignore", divide="ignore"):
-            return float(_snr(states_of_all, drawn.label, drawn.ids, drawn.weights)[0])
-    return _measured(x, sample(x, draws=draws, seed=seed))
+    return lifted(x, labels, _of_array, _measured, draws=draws, seed=seed)
 
 
-def _measured(reps: xr.Dataset, drawn: Sample) -> xr.Dataset:
-    out = result(reps, need_classes(drawn), _statistics(reps, drawn), SNR.about(), bounds=SNR.bounds)
+def _of_array(x: np.ndarray, drawn: Sample) -> float:
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return float(_snr(x, drawn.label, drawn.ids, drawn.weights)[0])
+
+
+def _measured(run: Run) -> xr.Dataset:
+    reps, drawn = run.reps, need_classes(run.sample)
+    out = result(reps, drawn, _statistics(reps, drawn), SNR.about(), bounds=SNR.bounds)
     warn_few(out, drawn, _FEWEST)
     return out
 
@@ -156,5 +158,5 @@ SNR = of_labels(
     unchanged_by=("rotation", "shift", "common scale", "order"),
     paper="O' Neill, Dutta, Assem 2021, arXiv 2109.15014",
     interval=LARGE,
-    measure=lambda run: _measured(run.reps, run.sample),
+    measure=_measured,
 )

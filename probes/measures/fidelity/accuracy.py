@@ -54,7 +54,6 @@ ACCURACY = of_predictions(
     name="accuracy",
     estimator="share of sentences whose predicted class is their label",
     higher_is="better classified",
-    paper="no single source",
     needs=("logits", "labels", "classes named as the labels are"),
     measure=lambda run: _measured(run.reps, run.sample),
 )

@@ -14,6 +14,18 @@ from probes.results.draws import Sample, sample, weighted_means
 from probes.results.result import result, stack_measures
 from probes.states.representations import BLOCK, aligned, states
 
+# What all of them say: how much of the original is left, the more the better.
+_preserved = partial(
+    Probe,
+    better="higher",
+    higher_is="better preserved",
+    family="drift",
+    needs=("another model", "models of one width"),
+    compares=True,
+    default=True,
+    interval=LARGE,
+)
+
 
 def drift(base: xr.Dataset, other: xr.Dataset, *, draws: int = 200, seed: int = 0) -> xr.Dataset:
     """Measure how far each layer of a compressed model has moved from that of its original.
@@ -124,18 +136,6 @@ def _sums(base: xr.Dataset, other: xr.Dataset) -> dict[str, np.ndarray]:
     return out
 
 
-# What all of them say: how much of the original is left, the more the better.
-_preserved = partial(
-    Probe,
-    better="higher",
-    higher_is="better preserved",
-    family="drift",
-    needs=("another model", "models of one width"),
-    compares=True,
-    default=True,
-    interval=LARGE,
-    measure=_of_run,
-)
 _COSINE = _preserved(
     name="cosine_to_baseline",
     title="cosine to the baseline",
@@ -143,7 +143,7 @@ _COSINE = _preserved(
     range="-1 to 1; 1 where no direction has changed",
     bounds=(-1, 1),
     unchanged_by=("rotation", "common scale of either", "length of each vector of either", "order"),
-    paper="no single source",
+    measure=_of_run,
 )
 _ERROR = replace(
     _COSINE,

@@ -53,7 +53,6 @@ NEIGHBOUR_OVERLAP = partial(
     estimator=f"share of the {NEIGHBOURS} nearest neighbours by cosine that both have",
     range=f"0 to 1; chance is {NEIGHBOURS} / (n - 1)",
     unchanged_by=("rotation of either", "common scale of either", "length of each vector of either", "order"),
-    paper="no single source",
     fewest=NEIGHBOURS + 1,
     of_directions=True,
     between=partial(by_pair, _neighbours, _overlap, True),

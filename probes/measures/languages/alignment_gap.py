@@ -94,7 +94,6 @@ ALIGNMENT_GAP = of_alignment(
     estimator="mean cosine of translations minus mean cosine of non-translations",
     range="-2 to 2; 0 where translations lie no closer than others",
     bounds=(-2, 2),
-    paper="no single source",
     measure=_measured,
     check=checked("alignment_gap", 2),
 )

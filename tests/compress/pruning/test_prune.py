@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from stops import Stops
-from trained import QUIET, all_but, texts_of_classes
+from trained import EACH_STEP, QUIET, all_but, texts_of_classes
 
 import probes
 from compress import prune, quantize, save
@@ -164,10 +164,8 @@ def test_trained_to_exactly_the_sparsity_that_was_asked_for(classifier, make_tok
         prunings=3,
         train=corpus,
         tokenizer=make_tokenizer(),
-        steps=12,
-        accumulate=2,
         evaluate=watch,
-        evaluate_at=range(1, 13),
+        **EACH_STEP,
         **QUIET,
     )
     matrices = {n: pruned.get_parameter(n) for n in pruned.config.compression["pruned"]}

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 from stops import Stops
-from trained import QUIET, all_but, texts_of_classes
+from trained import EACH_STEP, QUIET, all_but, texts_of_classes
 from transformers import TrainerCallback
 
 import probes
@@ -314,10 +314,8 @@ def test_layers_are_quantised_from_the_bottom_and_codes_stay(classifier, make_to
         classifier,
         train=corpus,
         tokenizer=make_tokenizer(),
-        steps=12,
-        accumulate=2,
         evaluate=watch,
-        evaluate_at=range(1, 13),
+        **EACH_STEP,
         **SMALL,
         **QUIET,
     )
