@@ -32,8 +32,18 @@ from probes.models.facts import body_of, types_tokens
 from probes.models.formats.sparse_embeddings import sparse_head_of
 
 
+class _OfVectors:
+    """What objectives of the sparse vectors of texts share."""
+
+    needs: ClassVar[frozenset[str]] = frozenset({"hidden_states"})
+
+    def check(self, student: PreTrainedModel, teacher: PreTrainedModel | None) -> None:
+        """Raise `InputError` where the student has no sparse head."""
+        sparse_head_of(student)
+
+
 @dataclass(frozen=True)
-class Translations:
+class Translations(_OfVectors):
     """Contrastive loss: translations of a sentence come together, and apart from other sentences.
 
     Each text u of a batch gets one of its translations v, drawn from the other rows of its id; the
@@ -77,7 +87,6 @@ class Translations:
     temperature: float = 0.05
     weight: float = 1.0
     name: str = "translations"
-    needs: ClassVar[frozenset[str]] = frozenset({"hidden_states"})
 
     def __post_init__(self) -> None:
         check_softened(self.name, self.weight, self.temperature)
@@ -86,10 +95,6 @@ class Translations:
                 f"objective {self.name}: expected every id at least twice, once for each translation, found "
                 f"{len(set(self.ids))} ids in {len(self.ids)} rows: leave out rows without a translation"
             )
-
-    def check(self, student: PreTrainedModel, teacher: PreTrainedModel | None) -> None:
-        """Raise `InputError` where the student has no sparse head."""
-        sparse_head_of(student)
 
     def prepare(
         self, student: PreTrainedModel, teacher: PreTrainedModel | None, rows: Rows, seed: int
@@ -142,7 +147,7 @@ class _Pairs(State):
 
 
 @dataclass(frozen=True)
-class SparseActivations:
+class SparseActivations(_OfVectors):
     """How active the features of sparse vectors are: what retrieval costs, or the L1 norm.
 
     With a_j the mean over the n texts of |f_j|, the features of the vectors that
@@ -181,7 +186,6 @@ class SparseActivations:
     form: Literal["flops", "l1"] = "flops"
     ramp: int = 0
     name: str = ""
-    needs: ClassVar[frozenset[str]] = frozenset({"hidden_states"})
 
     def __post_init__(self) -> None:
         if not self.name:
@@ -190,10 +194,6 @@ class SparseActivations:
         check_choice(self.name, "form", self.form, ("flops", "l1"))
         if not is_whole(self.ramp) or self.ramp < 0:
             raise InputError(f"objective {self.name}: ramp={self.ramp!r}: expected a whole number of at least 0")
-
-    def check(self, student: PreTrainedModel, teacher: PreTrainedModel | None) -> None:
-        """Raise `InputError` where the student has no sparse head."""
-        sparse_head_of(student)
 
     def prepare(
         self, student: PreTrainedModel, teacher: PreTrainedModel | None, rows: Rows, seed: int

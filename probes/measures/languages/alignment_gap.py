@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import overload
 
 import numpy as np
-import numpy.typing as npt
-import xarray as xr
+from numpy.typing import ArrayLike as Array
+from xarray import Dataset
 
 from probes.measures.languages.pairs import Pairs, checked, of_alignment, of_arrays, of_languages
 from probes.measures.probe import Run
@@ -15,25 +15,16 @@ from probes.states.representations import BLOCK
 
 
 @overload
-def alignment_gap(
-    x: xr.Dataset, translations: None = None, *, pivot: str, draws: int = 200, seed: int = 0
-) -> xr.Dataset: ...
+def alignment_gap(x: Dataset, translations: None = None, *, pivot: str, draws: int = 200, seed: int = 0) -> Dataset: ...
 
 
 @overload
-def alignment_gap(
-    x: npt.ArrayLike, translations: npt.ArrayLike, *, pivot: None = None, draws: int = 200, seed: int = 0
-) -> float: ...
+def alignment_gap(x: Array, translations: Array, *, pivot: None = None, draws: int = 200, seed: int = 0) -> float: ...
 
 
 def alignment_gap(
-    x: xr.Dataset | npt.ArrayLike,
-    translations: npt.ArrayLike | None = None,
-    *,
-    pivot: str | None = None,
-    draws: int = 200,
-    seed: int = 0,
-) -> xr.Dataset | float:
+    x: Dataset | Array, translations: Array | None = None, *, pivot: str | None = None, draws: int = 200, seed: int = 0
+) -> Dataset | float:
     """Measure how much closer translations lie than other sentences, by their mean cosines.
 
     -2 to 2, in practice 0 (no alignment) to 1; higher is better aligned.
@@ -63,7 +54,7 @@ def alignment_gap(
         >>> alignment_gap(x, x)
         1.0
     """
-    if not isinstance(x, xr.Dataset):
+    if not isinstance(x, Dataset):
         return of_arrays(_gap, "alignment_gap", 2, x, translations)
     return _measured(Run(x, sample(x, draws=draws, seed=seed), pivot=pivot))
 
@@ -85,7 +76,7 @@ def _gap(pairs: Pairs, weights: np.ndarray) -> np.ndarray:
         return right / n - (np.einsum("wd,wd->w", *sums) - own) / (n**2 - squares)
 
 
-def _measured(run: Run) -> xr.Dataset:
+def _measured(run: Run) -> Dataset:
     return of_languages(_gap, ALIGNMENT_GAP, run, 2)
 
 

@@ -6,8 +6,8 @@ from dataclasses import replace
 from typing import overload
 
 import numpy as np
-import numpy.typing as npt
-import xarray as xr
+from numpy.typing import ArrayLike as Array
+from xarray import Dataset
 
 from probes.measures.languages.neighbours import cosines, translation_accuracy
 from probes.measures.languages.pairs import Pairs, checked, of_arrays, of_languages
@@ -21,24 +21,19 @@ NEIGHBOURS = 4
 
 @overload
 def margin_retrieval(
-    x: xr.Dataset, translations: None = None, *, pivot: str, draws: int = 200, seed: int = 0
-) -> xr.Dataset: ...
+    x: Dataset, translations: None = None, *, pivot: str, draws: int = 200, seed: int = 0
+) -> Dataset: ...
 
 
 @overload
 def margin_retrieval(
-    x: npt.ArrayLike, translations: npt.ArrayLike, *, pivot: None = None, draws: int = 200, seed: int = 0
+    x: Array, translations: Array, *, pivot: None = None, draws: int = 200, seed: int = 0
 ) -> float: ...
 
 
 def margin_retrieval(
-    x: xr.Dataset | npt.ArrayLike,
-    translations: npt.ArrayLike | None = None,
-    *,
-    pivot: str | None = None,
-    draws: int = 200,
-    seed: int = 0,
-) -> xr.Dataset | float:
+    x: Dataset | Array, translations: Array | None = None, *, pivot: str | None = None, draws: int = 200, seed: int = 0
+) -> Dataset | float:
     """Measure how often the best match of a sentence by ratio margin is its translation.
 
     As `retrieval`, with the cosine of two sentences divided by the mean cosine of both to their 4
@@ -46,10 +41,7 @@ def margin_retrieval(
     win everywhere. 0 to 1, higher is better aligned.
 
     Args:
-        x: Representations of parallel sentences, or an array (sentence, feature).
-        translations: (sentence, feature) in the same order, beside an array.
-        pivot: the language that every other one is compared with.
-        draws, seed: of the bootstrap by sentence id.
+        x, translations, pivot, draws, seed: as for `retrieval`.
 
     Returns:
         As `retrieval`: 0 to 1, higher is better aligned.
@@ -70,7 +62,7 @@ def margin_retrieval(
         >>> margin_retrieval(x, x + 0.01)
         1.0
     """
-    if not isinstance(x, xr.Dataset):
+    if not isinstance(x, Dataset):
         return of_arrays(_margin_retrieval, "margin_retrieval", NEIGHBOURS, x, translations)
     return _measured(Run(x, sample(x, draws=draws, seed=seed), pivot=pivot))
 
@@ -87,7 +79,7 @@ def _mean_of_nearest(x: np.ndarray, y: np.ndarray) -> np.ndarray:
     )
 
 
-def _measured(run: Run) -> xr.Dataset:
+def _measured(run: Run) -> Dataset:
     return exact_at_the_ends(of_languages(_margin_retrieval, MARGIN_RETRIEVAL, run, NEIGHBOURS))
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import overload
 
 import numpy as np
-import numpy.typing as npt
-import xarray as xr
+from numpy.typing import ArrayLike as Array
+from xarray import Dataset
 
 from probes.measures.languages.neighbours import translation_accuracy
 from probes.measures.languages.pairs import Pairs, checked, of_alignment, of_arrays, of_languages
@@ -16,25 +16,16 @@ from probes.results.intervals import exact_at_the_ends
 
 
 @overload
-def retrieval(
-    x: xr.Dataset, translations: None = None, *, pivot: str, draws: int = 200, seed: int = 0
-) -> xr.Dataset: ...
+def retrieval(x: Dataset, translations: None = None, *, pivot: str, draws: int = 200, seed: int = 0) -> Dataset: ...
 
 
 @overload
-def retrieval(
-    x: npt.ArrayLike, translations: npt.ArrayLike, *, pivot: None = None, draws: int = 200, seed: int = 0
-) -> float: ...
+def retrieval(x: Array, translations: Array, *, pivot: None = None, draws: int = 200, seed: int = 0) -> float: ...
 
 
 def retrieval(
-    x: xr.Dataset | npt.ArrayLike,
-    translations: npt.ArrayLike | None = None,
-    *,
-    pivot: str | None = None,
-    draws: int = 200,
-    seed: int = 0,
-) -> xr.Dataset | float:
+    x: Dataset | Array, translations: Array | None = None, *, pivot: str | None = None, draws: int = 200, seed: int = 0
+) -> Dataset | float:
     """Measure how often the nearest sentence in the other language is the translation.
 
     Nearest by cosine, among all sentences that both languages have; the mean of both directions. 0
@@ -70,7 +61,7 @@ def retrieval(
         >>> retrieval(x, x + 0.01)
         1.0
     """
-    if not isinstance(x, xr.Dataset):
+    if not isinstance(x, Dataset):
         return of_arrays(_retrieval, "retrieval", 1, x, translations)
     return _measured(Run(x, sample(x, draws=draws, seed=seed), pivot=pivot))
 
@@ -79,7 +70,7 @@ def _retrieval(pairs: Pairs, weights: np.ndarray) -> np.ndarray:
     return translation_accuracy(*pairs.all(), None, weights)
 
 
-def _measured(run: Run) -> xr.Dataset:
+def _measured(run: Run) -> Dataset:
     return exact_at_the_ends(of_languages(_retrieval, RETRIEVAL, run, 1))
 
 

@@ -6,9 +6,8 @@ from functools import partial
 
 import numpy as np
 
-from probes.measures.probe import LARGE, Probe
 from probes.measures.space.principal import Within
-from probes.measures.space.sentences import Sentences
+from probes.measures.space.sentences import Sentences, of_geometry
 
 _STEP = 0.25
 _RIDGES = np.exp(np.arange(np.log(1e-9), np.log(1e8), _STEP))  # in units of the trace of the covariance
@@ -102,13 +101,9 @@ def _extrapolated(t: float, f: float, slope: float, most: float) -> float:
 
 
 EFFECTIVE_RANK = partial(
-    Probe,
+    of_geometry,
     name="effective_rank",
-    title="effective rank",
     estimator="exp of the entropy of the eigenvalues of the covariance, corrected for the number of sentences",
     range="1 to the number of features",
-    higher_is="more dimensions",
-    unchanged_by=("rotation", "shift", "common scale", "order"),
-    interval=LARGE,
     paper="Roy, Vetterli 2007, EUSIPCO (of singular values there); the correction is our own, after Silverstein 1995",
 )

@@ -237,7 +237,7 @@ def _check(run: Run) -> None:
 GEOMETRY: dict[str, Probe] = {
     probe.name: probe
     for probe in (
-        about(family="geometry", measure=_of_run, check=_check)
+        about(measure=_of_run, check=_check)
         for about in (MEAN_COSINE, ISO_SCORE, EFFECTIVE_RANK, PARTICIPATION_RATIO, INTRINSIC_DIMENSION, NORM)
     )
 }

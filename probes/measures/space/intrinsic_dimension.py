@@ -6,8 +6,8 @@ from functools import partial
 
 import numpy as np
 
-from probes.measures.probe import THIS_SIZE, Probe
-from probes.measures.space.sentences import FEWEST_IDS, ROUNDING
+from probes.measures.probe import THIS_SIZE
+from probes.measures.space.sentences import FEWEST_IDS, ROUNDING, of_geometry
 from probes.results.intervals import linearised
 
 KEPT = 0.9  # of the ratios of distances; the larger ones count as at least that large
@@ -77,13 +77,10 @@ def intrinsic_dimension(
 
 
 INTRINSIC_DIMENSION = partial(
-    Probe,
+    of_geometry,
     name="intrinsic_dimension",
     title="intrinsic dimension (TwoNN)",
     estimator="TwoNN by maximum likelihood, the largest tenth of the ratios censored, within each language",
-    range="0 to infinity",
-    higher_is="more dimensions",
-    unchanged_by=("rotation", "shift", "common scale", "order"),
     interval=THIS_SIZE,
     paper="Facco, d'Errico, Rodriguez, Laio 2017, arXiv 1803.06992",
 )

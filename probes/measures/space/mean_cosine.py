@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from probes.measures.probe import LARGE, Probe
+from probes.measures.space.sentences import of_geometry
 
 
 def mean_cosine(sums: np.ndarray, w: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -19,13 +19,11 @@ def mean_cosine(sums: np.ndarray, w: np.ndarray, counts: np.ndarray) -> np.ndarr
 
 
 MEAN_COSINE = partial(
-    Probe,
+    of_geometry,
     name="mean_cosine_of_pairs",
-    title="mean cosine of pairs",
     estimator="mean cosine of all pairs of different sentences",
     range="-1 to 1; 0 where directions are spread evenly, 1 where all are the same",
     higher_is="narrower cone",
     unchanged_by=("rotation", "common scale", "length of each vector", "order"),
-    interval=LARGE,
     paper="Ethayarajh 2019, arXiv 1909.00512",
 )

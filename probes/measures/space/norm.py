@@ -6,7 +6,7 @@ from functools import partial
 
 import numpy as np
 
-from probes.measures.probe import LARGE, Probe
+from probes.measures.space.sentences import of_geometry
 
 
 def mean_norm(sums: np.ndarray, w: np.ndarray, counts: np.ndarray) -> np.ndarray:
@@ -15,13 +15,10 @@ def mean_norm(sums: np.ndarray, w: np.ndarray, counts: np.ndarray) -> np.ndarray
 
 
 NORM = partial(
-    Probe,
+    of_geometry,
     name="norm",
     title="length",
     estimator="mean Euclidean norm",
-    range="0 to infinity",
     higher_is="longer vectors",
     unchanged_by=("rotation", "order"),
-    interval=LARGE,
-    paper="no single source",
 )

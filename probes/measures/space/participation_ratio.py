@@ -6,9 +6,8 @@ from functools import partial
 
 import numpy as np
 
-from probes.measures.probe import LARGE, Probe
 from probes.measures.space.principal import Within
-from probes.measures.space.sentences import Sentences
+from probes.measures.space.sentences import Sentences, of_geometry
 
 
 def participation_ratio(
@@ -47,24 +46,18 @@ def participation_ratio(
 
 
 PARTICIPATION_RATIO = partial(
-    Probe,
+    of_geometry,
     name="participation_ratio",
-    title="participation ratio",
     estimator="trace(S)^2 / trace(S^2) of the covariance S, from unbiased sums over sentences",
     range="1 to the number of features; an estimate may lie a little outside",
-    higher_is="more dimensions",
-    unchanged_by=("rotation", "shift", "common scale", "order"),
-    interval=LARGE,
     paper="Himeno, Yamada 2014, J. Multivariate Analysis 130 (the unbiased sums)",
 )
 ISO_SCORE = partial(
-    Probe,
+    PARTICIPATION_RATIO,
     name="iso_score",
     title="IsoScore",
     estimator="IsoScore = (participation ratio - 1) / (features - 1), from unbiased sums over sentences",
     range="0 to 1; 1 where the variance is equal in all directions; an estimate may lie a little outside",
     higher_is="more isotropic",
-    unchanged_by=("rotation", "shift", "common scale", "order"),
-    interval=LARGE,
     paper="Rudman, Gillman, Rayne, Eickhoff 2022, arXiv 2108.07344",
 )

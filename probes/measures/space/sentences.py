@@ -1,15 +1,28 @@
-"""Rows as sentences: translations of one lie together, and how many make up a geometry."""
+"""Rows as sentences: translations of one lie together, how many make up a geometry, and what most measures say."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from dataclasses import dataclass
+from functools import partial
 
 import numpy as np
+
+from probes.measures.probe import LARGE, Probe
 
 FEWEST_IDS = 4  # an unbiased square of a covariance takes four sentences
 # What separates equal inputs that ran in different batches: a few roundings of their states.
 ROUNDING = 4 * float(np.finfo(np.float32).eps)
+
+# A declaration of a measure of geometry, as far as its own file has it: what most of them say.
+of_geometry = partial(
+    Probe,
+    range="0 to infinity",
+    higher_is="more dimensions",
+    unchanged_by=("rotation", "shift", "common scale", "order"),
+    family="geometry",
+    interval=LARGE,
+)
 
 
 @dataclass(frozen=True)
