@@ -161,7 +161,7 @@ class Comparison(Table):
             >>> import probes
             >>> reps = probes.from_arrays(np.random.default_rng(0).normal(size=(60, 8)))
             >>> with tempfile.TemporaryDirectory() as folder:
-            ...     probes.compare({"one": reps}).report(Path(folder) / "report.html").name
+            ...     probes.compare({"one": reps}, probes=["norm"]).report(Path(folder) / "report.html").name
             'report.html'
 
         See also:

@@ -173,7 +173,7 @@ class Table:
             >>> import tempfile
             >>> import probes
             >>> reps = probes.from_arrays(np.random.default_rng(0).normal(size=(60, 8)))
-            >>> saved = probes.compare({"one": reps})
+            >>> saved = probes.compare({"one": reps}, probes=["norm"])
             >>> with tempfile.TemporaryDirectory() as folder:
             ...     opened = probes.Comparison.open(saved.save(folder))
             >>> opened.table.equals(saved.table.astype(opened.table.dtypes))
