@@ -160,8 +160,9 @@ class Comparison(Table):
             >>> import tempfile
             >>> import probes
             >>> reps = probes.from_arrays(np.random.default_rng(0).normal(size=(60, 8)))
+            >>> lengths = probes.compare({"one": reps}, probes=["norm"])
             >>> with tempfile.TemporaryDirectory() as folder:
-            ...     probes.compare({"one": reps}, probes=["norm"]).report(Path(folder) / "report.html").name
+            ...     lengths.report(Path(folder) / "report.html").name
             'report.html'
 
         See also:

@@ -53,8 +53,8 @@ def _rules(model: PreTrainedModel) -> tuple[dict[str, tuple[str | None, ...]], l
     "stream": what all layers read from and write to; "pooled": what the last linear map reads.
     """
     family = STRUCTURED[model.config.model_type]
-    reads = [*family.projections, family.feed_forward[0]]
-    writes = [family.joined, family.feed_forward[1]]
+    reads = [*family.projections, family.inner]
+    writes = [family.joined, family.outer]
     norms = "|".join({"LayerNorm", *(name.rpartition(".")[2] for name in family.norms)})  # the first of embeddings
     pooled = r"(pooler\.dense|pre_classifier|classifier\.dense)"
     layer = re.escape(family.blocks) + r"\.\d+\."

@@ -31,9 +31,9 @@ class Parts:
         projections: query, key and value.
         fused: the one map that makes all three, where they are not apart.
         joined: what joins the heads.
-        feed_forward: its two maps, the inner and the outer; `gate` multiplies what the inner one gives.
+        feed_forward: its two maps, `inner` and `outer`; `gate` multiplies what the inner one gives.
         norms: of the attention and of the feed-forward.
-        channels: the key of the configuration that counts what the inner one of them gives.
+        channels: the key of the configuration that counts what `inner` gives.
         head_size: the attribute of `attention` that says how many features a head has.
         counts: its attributes that count heads, and those that count their features.
         one_width: whether embeddings are as wide as the blocks.
@@ -52,6 +52,16 @@ class Parts:
     head_size: str = ""
     counts: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
     one_width: bool = True
+
+    @property
+    def inner(self) -> str:
+        """The first map of the feed-forward."""
+        return self.feed_forward[0]
+
+    @property
+    def outer(self) -> str:
+        """The second map of the feed-forward."""
+        return self.feed_forward[1]
 
     @property
     def is_structured(self) -> bool:
@@ -191,8 +201,7 @@ def ends_of(layer: nn.Module, family: Parts, what: str) -> tuple[nn.Linear, nn.L
             linear_of(layer, family.joined),
             head_size_of(layer, family),
         )
-    inner, outer = (linear_of(layer, part) for part in family.feed_forward)
-    return inner, outer, 1
+    return linear_of(layer, family.inner), linear_of(layer, family.outer), 1
 
 
 def count_of(layer: nn.Module, family: Parts, what: str) -> int:
