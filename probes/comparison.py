@@ -160,10 +160,9 @@ class Comparison(Table):
             >>> import tempfile
             >>> import probes
             >>> reps = probes.from_arrays(np.random.default_rng(0).normal(size=(60, 8)))
-            >>> lengths = probes.compare({"one": reps}, probes=["norm"])
             >>> with tempfile.TemporaryDirectory() as folder:
-            ...     lengths.report(Path(folder) / "report.html").name
-            'report.html'
+            ...     probes.compare({"one": reps}, probes=["norm"]).report(f"{folder}/page.html").name
+            'page.html'
 
         See also:
             `Comparison.plot`, `Comparison.explore`, `Comparison.save`.
