@@ -8,9 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from probes.measures.classes.labels import lifted, of_labels
+from probes.measures.classes.labels import labelled, of_labels
 from probes.measures.probe import LARGE, Run
-from probes.results.draws import POOLED, Sample, need_classes
+from probes.results.draws import POOLED, Sample, need_classes, sample
 from probes.results.intervals import centred, widened
 from probes.results.result import result, warn_few
 from probes.states.representations import BLOCK, directions
@@ -64,7 +64,9 @@ def class_separability(
         >>> round(class_separability(x, y), 2)
         0.41
     """
-    return lifted(x, labels, _of_array, _measured, draws=draws, seed=seed)
+    if not isinstance(x, xr.Dataset):
+        return _of_array(*labelled(x, labels))
+    return _measured(Run(x, sample(x, draws=draws, seed=seed)))
 
 
 def _of_array(x: np.ndarray, drawn: Sample) -> float:

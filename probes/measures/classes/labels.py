@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from functools import partial
-from typing import Any
 
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
-import xarray as xr
 
 from probes.errors import InputError
 from probes.measures.probe import Probe, Run
-from probes.results.draws import Sample, sample
+from probes.results.draws import Sample
 from probes.states.representations import as_strings
 
 
@@ -42,20 +39,6 @@ def labelled(x: npt.ArrayLike, labels: npt.ArrayLike | None) -> tuple[np.ndarray
     weights = np.ones((1, len(states)), np.uint16)
     drawn = Sample(ids, ["und"], np.zeros(len(states), int), list(classes), label, weights, "")
     return states.astype(np.float64), drawn
-
-
-def lifted(
-    x: xr.Dataset | npt.ArrayLike,
-    labels: npt.ArrayLike | None,
-    of_array: Callable[[np.ndarray, Sample], float],
-    of_run: Callable[[Run], xr.Dataset],
-    **given: Any,
-) -> xr.Dataset | float:
-    """Return what a probe gives for Representations with draws, or for a bare array and its labels without."""
-    if not isinstance(x, xr.Dataset):
-        return of_array(*labelled(x, labels))
-    drawn = sample(x, draws=given.pop("draws"), seed=given["seed"])
-    return of_run(Run(x, drawn, **given))
 
 
 def check_labels(run: Run) -> None:

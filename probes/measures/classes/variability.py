@@ -12,9 +12,8 @@ import numpy.typing as npt
 import xarray as xr
 
 from probes.errors import LayerscopeWarning
-from probes.measures.classes.labels import lifted, of_labels
-from probes.measures.probe import Run
-from probes.results.draws import POOLED, Sample, need_classes
+from probes.measures.classes.labels import labelled, of_labels
+from probes.results.draws import POOLED, Sample, need_classes, sample
 from probes.results.intervals import centred, widened
 from probes.results.result import result, warn_few
 from probes.states.representations import BLOCK, states
@@ -68,16 +67,14 @@ def variability(
         >>> round(variability(x, y), 3)
         0.122
     """
-    return lifted(x, labels, _of_array, _measured, draws=draws, seed=seed)
+    if not isinstance(x, xr.Dataset):
+        return _of_array(*labelled(x, labels))
+    return variability_of(x, sample(x, draws=draws, seed=seed))
 
 
 def _of_array(x: np.ndarray, drawn: Sample) -> float:
     memory = np.empty((len(drawn.classes), 1, x.shape[1]), np.float32)
     return float(_variability(x.__getitem__, np.arange(len(x)), drawn, memory)[0][0])
-
-
-def _measured(run: Run) -> xr.Dataset:
-    return variability_of(run.reps, run.sample)
 
 
 def variability_of(reps: xr.Dataset, drawn: Sample) -> xr.Dataset:
@@ -204,5 +201,5 @@ VARIABILITY = of_labels(
     higher_is="worse separated",
     unchanged_by=("rotation", "shift", "common scale", "order", "size of the classes"),
     paper="Xie, Qiu, Pasad, Du, Qu, Mei 2022, arXiv 2210.10041",
-    measure=_measured,
+    measure=lambda run: variability_of(run.reps, run.sample),
 )

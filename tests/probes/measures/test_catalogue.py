@@ -360,7 +360,7 @@ def first_feature(run):
 
 SAID = {"name": "first_feature", "title": "a toy (first feature)", "range": "-infinity to infinity"}
 TOY = Probe(
-    **NEEDED | SAID,
+    **NEEDED | SAID | {"estimator": "mean of the first feature, as toys have it", "higher_is": "better toys"},
     better="higher",
     unchanged_by=("order",),
     measure=first_feature,
