@@ -1,32 +1,257 @@
-"""Files that a user finds whole or not at all, and folders that are known to be writable before the
-work begins.
-"""
+"""Files that a user finds whole or not at all, one writer at a time, and folders known to be writable beforehand."""
 
 from __future__ import annotations
 
+import errno
+import os
+import shutil
+import tempfile
+import threading
+import time
+import warnings
+from collections.abc import Iterator
+from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
-from probes.errors import InputError
+import psutil
+from filelock import SoftFileLock, Timeout
+
+from probes.errors import InputError, LayerscopeWarning
+
+# What is ours beside a file or folder bears this in its name, so that nothing of a user's is ever taken for it.
+_OURS = ".layerscope-"
+_POLL = 0.1  # seconds between two looks at a lock
+_ABANDONED = 2.0  # seconds after which a lock that names no living process and does not change is nobody's
+# The locks that this process holds, by thread: who holds one may ask for it again.
+_held: set[tuple[int, int, Path]] = set()
+
+
+def beside(path: Path, what: str) -> Path:
+    """Return the path of something of ours beside a path: its lock, what is not whole yet, what is replaced."""
+    return path.with_name(f"{path.name}{_OURS}{what}")
+
+
+@contextmanager
+def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+    """Be the only one that writes at a path, in this process and in all others.
+
+    Args:
+        path: what is written. The lock is a file beside it, `NAME.layerscope-lock`, which is gone
+            afterwards; a folder that others write into as well is locked by a name inside it.
+        wait: until another process of this host is done, or be refused.
+
+    Raises:
+        InputError: another process of this host writes there and `wait` is False; one of another
+            host does, or did when it died; the lock cannot be made.
+
+    Notes:
+        The lock is created exclusively and holds process, host and the time the process started,
+        so it serves on network disks too, where locks of the operating system are often not kept
+        between hosts. In return a process that is killed leaves it behind: one of this host (a
+        container counts as a host of its own) is taken over and said, with a `LayerscopeWarning`;
+        whether one of another host still runs cannot be known. A thread that holds a lock may
+        enter it again.
+
+    Example:
+        >>> with tempfile.TemporaryDirectory() as folder, locked(Path(folder) / "table.csv"):
+        ...     os.listdir(folder)
+        ['table.csv.layerscope-lock']
+    """
+    path = Path(os.path.realpath(path))
+    key = (os.getpid(), threading.get_ident(), path)
+    if key in _held:
+        yield
+        return
+    file = beside(path, "lock")
+    try:
+        made = missing_folders(file.parent)
+    except OSError as error:
+        raise _refused(path, error) from error
+    lock = SoftFileLock(file)
+    try:
+        _acquire(lock, path, file, wait)
+    except OSError as error:
+        _remove_empty(made)
+        raise _refused(path, error) from error
+    except BaseException:
+        _remove_empty(made)
+        raise
+    _held.add(key)
+    try:
+        for stray in _strays(file):
+            stray.unlink(missing_ok=True)
+        yield
+    finally:
+        _held.discard(key)
+        lock.release()
+        _remove_empty(made)
 
 
 def check_writable(folder: Path) -> None:
-    """Raise `InputError` where a folder cannot be made or written to; leaves no trace."""
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    """Raise `InputError` where a folder cannot be made or written to; writes nothing."""
     try:
-        folder.mkdir(parents=True, exist_ok=True)
-        probe = folder / ".layerscope-can-write"
-        probe.touch()
-        probe.unlink()
-        for path in made:
-            path.rmdir()
+        missing = missing_folders(folder)
+        there = missing[-1].parent if missing else folder
+        problem = 0
+        if not there.is_dir():
+            problem = errno.ENOTDIR
+        elif not os.access(there, os.W_OK | os.X_OK):
+            read_only = hasattr(os, "statvfs") and os.statvfs(there).f_flag & os.ST_RDONLY
+            problem = errno.EROFS if read_only else errno.EACCES
+        if problem:
+            raise OSError(problem, os.strerror(problem))
     except OSError as error:
-        raise InputError(f"{folder} cannot be written to ({error.strerror}). Choose another output folder") from error
+        raise _refused(folder, error) from error
+
+
+def missing_folders(folder: Path) -> list[Path]:
+    """Return those of a folder and the folders it lies in that are still to be made, the innermost first."""
+    missing = []
+    for path in (folder, *folder.parents):
+        try:
+            path.lstat()
+            break
+        except FileNotFoundError:
+            missing.append(path)
+        except NotADirectoryError:  # below a file
+            continue
+    return missing
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file under a temporary name and move it into place, so that it is never there in
-    part.
-    """
-    partial = path.with_name(path.name + ".partial")
+    """Write a file under a temporary name and move it into place, so that it is never there in part."""
+    partial = beside(path, "partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
+
+
+def move_whole(new: Path, path: Path) -> None:
+    """Move a folder that is whole to its place, where an older one may lie; only who holds its lock may.
+
+    The older one is moved away first and removed last. Killed in between, it lies beside its place:
+    `put_back` finds it there.
+    """
+    old = beside(path, "old")
+    remove(old)
+    if path.exists():
+        path.rename(old)
+    new.rename(path)
+    remove(old)
+
+
+def put_back(path: Path) -> None:
+    """Undo what a kill left of `move_whole`: the older folder is whole, and in its place unless the newer one is."""
+    old = beside(path, "old")
+    if old.exists() and not path.exists():
+        old.rename(path)
+    remove(old)
+
+
+def remove(folder: Path) -> None:
+    """Remove a folder, where it is there."""
+    if folder.exists():
+        shutil.rmtree(folder)
+
+
+def _refused(path: Path, error: OSError) -> InputError:
+    return InputError(f"{path} cannot be written to ({error.strerror}). Choose another path")
+
+
+def _acquire(lock: SoftFileLock, path: Path, file: Path, wait: bool) -> None:
+    """Take a lock; say whom it was taken over from, or who is waited for."""
+    said, killed, seen, since = False, 0, None, 0.0
+    while True:
+        (process, host), identity = _record(file)
+        try:
+            file.parent.mkdir(parents=True, exist_ok=True)
+            lock.acquire(blocking=False)
+            break
+        except FileNotFoundError:  # who held it has removed the empty folder just now
+            continue
+        except Timeout:
+            pass
+        if host and host != _this_host():
+            raise InputError(
+                f"{path} is being written by process {process} of the host {host}. "
+                f"Wait for it; if it runs no longer, remove {file}"
+            )
+        if identity != seen:
+            seen, since = identity, time.monotonic()
+        if not _runs(process):
+            # Killed before it wrote its name, or on a disk where the library cannot exchange two names.
+            if time.monotonic() - since > _ABANDONED and _record(file)[1] == seen:
+                file.unlink(missing_ok=True)
+                killed = process
+                continue
+        elif not wait:
+            raise InputError(
+                f"{path} is being written by process {process}. Wait until it is done, or choose another path"
+            )
+        elif not said:
+            _say(f"{path} is being written by process {process}; waiting until it is done")
+            said = True
+        time.sleep(_POLL)
+    if process and not _runs(process):
+        killed = process
+    if killed:
+        try:
+            _say(f"{path}: process {killed} was stopped while it wrote there; this one goes on in its place")
+        except BaseException:  # where warnings are errors
+            lock.release()
+            raise
+
+
+def _say(message: str) -> None:
+    warnings.warn(message, LayerscopeWarning, stacklevel=5)
+
+
+def _runs(process: int) -> bool:
+    """Whether a process of this host still runs."""
+    try:
+        return bool(process) and psutil.Process(process).status() != psutil.STATUS_ZOMBIE
+    except psutil.NoSuchProcess:
+        return False
+    except psutil.Error:  # of another user, who may forbid to look
+        return True
+
+
+def _record(file: Path) -> tuple[tuple[int, str], tuple[int, int] | None]:
+    """Process and host that a lock names, 0 and "" where it names none, and which file it is."""
+    try:
+        found = file.stat()
+        lines = file.read_text(encoding="utf-8", errors="replace").splitlines()
+    except FileNotFoundError:
+        return (0, ""), None
+    identity = (found.st_ino, found.st_ctime_ns)
+    if len(lines) < 2 or not lines[0].isdecimal():
+        return (0, ""), identity
+    return (int(lines[0]), lines[1]), identity
+
+
+@cache
+def _this_host() -> str:
+    """The name of this host as locks hold it."""
+    with tempfile.TemporaryDirectory() as folder:
+        file = Path(folder) / "lock"
+        with SoftFileLock(file):
+            return _record(file)[0][1]
+
+
+def _strays(file: Path) -> list[Path]:
+    """What processes that were killed while they took over a lock left beside it."""
+    parts = ((p, p.name[len(file.name) :].split(".")) for p in file.parent.glob(f"{_escaped(file.name)}.*.*.*"))
+    return [p for p, part in parts if part[2].isdecimal() and not _runs(int(part[2]))]
+
+
+def _escaped(name: str) -> str:
+    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
+
+
+def _remove_empty(folders: list[Path]) -> None:
+    """Remove folders that were made for a lock alone, as far as nothing was written into them."""
+    for folder in folders:
+        try:
+            folder.rmdir()
+        except OSError:
+            return

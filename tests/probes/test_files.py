@@ -22,7 +22,7 @@ def test_a_folder_that_can_be_written_to_passes_and_is_left_as_it_was(tmp_path, 
 @pytest.mark.parametrize("place", ["file", "file/deep"])
 def test_a_place_below_or_at_a_file_is_refused_and_nothing_is_made(tmp_path, place):
     (tmp_path / "file").write_text("mine", encoding="utf-8")
-    with pytest.raises(InputError, match=r"cannot be written to \(.+\). Choose another output folder"):
+    with pytest.raises(InputError, match=r"cannot be written to \(.+\). Choose another path"):
         check_writable(tmp_path / place)
     assert names(tmp_path) == ["file"]
     assert (tmp_path / "file").read_text(encoding="utf-8") == "mine"
