@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-import tempfile
+import os
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.errors import InputError
-from probes.files import check_writable
+from probes.files import beside, check_writable, locked, remove
 from probes.models.fingerprint import weights_fingerprint
 from probes.models.formats.extensions import check_allowed, check_kept
 from probes.models.formats.onnx_model import OnnxModel
@@ -50,6 +50,8 @@ def save(
     folder: str | Path,
     tokenizer: PreTrainedTokenizerBase | None = None,
     packed: bool = False,
+    *,
+    wait: bool = True,
 ) -> Path:
     """Save a compressed model so that plain transformers loads it, and what was done to it.
 
@@ -63,6 +65,8 @@ def save(
         packed: leave out the zeros. In place of `model.safetensors` the folder holds
             `packed.safetensors`, of which the size falls with the number of zeros: a bit for every
             weight, and in full only those that are not zero.
+        wait: where another process writes into the folder, wait until it is done, and say so; False
+            to be refused.
 
     Returns:
         The folder.
@@ -89,8 +93,8 @@ def save(
         >>> back.config.compression["sparsity"]
         0.9
     """
-    folder = Path(folder)
-    check_new(folder)
+    place = Path(os.path.realpath(folder))
+    check_new(place)
     if isinstance(model, OnnxModel):
         if packed:
             raise InputError("packed=True leaves out zeros, and an exported model is stored by codes. Save it without")
@@ -98,25 +102,29 @@ def save(
         check_allowed(model, "save packed")
     else:
         check_kept(model)
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(prefix=f"{folder.name}.", dir=folder.parent) as scratch:
-        partial = Path(scratch) / folder.name
-        with quiet():
-            model.save_pretrained(partial)
-        if packed:
-            pack_weights(partial)
-        if tokenizer is not None:
-            tokenizer.save_pretrained(partial)
-        what = getattr(model.config, "compression", None)
-        if what is not None:
-            (partial / "compression.json").write_text(json.dumps(what, indent=2) + "\n", encoding="utf-8")
-        history = getattr(model, "history", None)
-        if history is not None:
-            history.to_csv(partial / "history.csv", index=False)
-        if folder.exists():
-            folder.rmdir()
-        partial.replace(folder)
-    return folder
+    partial = beside(place, "partial")
+    with locked(place, wait=wait):
+        check_new(place)  # which another process may have filled meanwhile
+        try:
+            remove(partial)  # of a saving that was killed
+            with quiet():
+                model.save_pretrained(partial)
+            if packed:
+                pack_weights(partial)
+            if tokenizer is not None:
+                tokenizer.save_pretrained(partial)
+            what = getattr(model.config, "compression", None)
+            if what is not None:
+                (partial / "compression.json").write_text(json.dumps(what, indent=2) + "\n", encoding="utf-8")
+            history = getattr(model, "history", None)
+            if history is not None:
+                history.to_csv(partial / "history.csv", index=False)
+            if place.exists():
+                place.rmdir()
+            partial.rename(place)
+        finally:
+            remove(partial)
+    return Path(folder)
 
 
 def check_new(folder: Path) -> None:
@@ -124,6 +132,7 @@ def check_new(folder: Path) -> None:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not an empty folder; it is left as it is. Choose another one")
     check_writable(folder)
+    check_writable(Path(os.path.realpath(folder)).parent)  # where it is made, to be moved into place
 
 
 def pack_weights(folder: Path) -> Path:

@@ -11,10 +11,11 @@ from typing import Any
 import datasets
 import pandas as pd
 
-from probes.command import add_command, corpus_arguments, corpus_settings, listed, run
+from probes.command import add_command, corpus_arguments, corpus_settings, listed, output_argument, run
 from probes.comparison import compare
 from probes.corpus import cautions, describe, load_corpus
 from probes.errors import InputError
+from probes.files import locked
 from probes.measures import catalogue
 from probes.results.table import Table, check_folder
 from probes.states.pooling import POOLINGS
@@ -34,9 +35,7 @@ def add(commands: Any) -> None:
     measure = add_command(commands, "compare", about, _compare, corpus_arguments())
     measure.add_argument("models", nargs="+", metavar="NAME=CHECKPOINT", help="a folder, a hub name or 'bundled'")
     measure.add_argument("--corpus", required=True, help="CSV, TSV, Parquet, JSON lines, a hub name, or 'bundled'")
-    measure.add_argument(
-        "--out", required=True, type=Path, help="folder for comparison.csv, report.html and the states"
-    )
+    output_argument(measure, "folder for comparison.csv, report.html and the states")
     measure.add_argument("--overwrite", action="store_true", help="replace a run that is in the folder already")
     measure.add_argument("--pivot", help="language that alignment is measured against, and that linear probes learn")
     measure.add_argument("--baseline", help="model that the others are compared with (the first)")
@@ -73,6 +72,8 @@ def _compare(options: argparse.Namespace) -> None:
             raise InputError(f"two models are called {name!r}. Give each a name of its own")
         models[name] = checkpoint
     check_folder(options.out, overwrite=options.overwrite)
+    options.until_done.enter_context(locked(options.out / "comparison", wait=options.wait))
+    check_folder(options.out, overwrite=options.overwrite)  # which another process may have filled meanwhile
     check_path(options.out / "report.html")
     corpus = _corpus(options)
     for caution in cautions(corpus):
@@ -93,9 +94,11 @@ def _compare(options: argparse.Namespace) -> None:
         device=options.device,
         batch_size=options.batch_size,
         batch_tokens=options.batch_tokens,
+        wait=options.wait,
     )
-    comparison.save(options.out, overwrite=options.overwrite)
+    # The table last: where it is, the run is whole, and the same command is not asked for again.
     report = comparison.report(options.out / "report.html")
+    comparison.save(options.out, overwrite=options.overwrite)
     print(_text(comparison))
     print(f"\nwrote {options.out / 'comparison.csv'} and {report}")
 

@@ -8,6 +8,8 @@ import argparse
 import sys
 import warnings
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 from probes.errors import InputError, LayerscopeWarning
@@ -24,7 +26,8 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int
         warnings.simplefilter("always", LayerscopeWarning)
         warnings.showwarning = _say
         try:
-            options.run(options)
+            with ExitStack() as options.until_done:  # what a command holds: the lock of what it writes
+                options.run(options)
         except InputError as error:
             print(f"error: {error}", file=sys.stderr)
             return 2
@@ -48,6 +51,14 @@ def add_command(
     parser: argparse.ArgumentParser = commands.add_parser(name, parents=parents, help=about, description=description)
     parser.set_defaults(run=run)
     return parser
+
+
+def output_argument(parser: argparse.ArgumentParser, about: str) -> None:
+    """Give a parser the argument that says where to, and what happens where another process writes there."""
+    parser.add_argument("--out", type=Path, required=True, help=about)
+    parser.add_argument(
+        "--no-wait", dest="wait", action="store_false", help="end where another process writes there, and do not wait"
+    )
 
 
 def corpus_arguments() -> argparse.ArgumentParser:

@@ -8,7 +8,6 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from urllib.parse import quote
 
 import datasets
 import numpy as np
@@ -19,7 +18,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.corpus import cautions, check_corpus
 from probes.errors import InputError
-from probes.files import check_writable
+from probes.files import check_writable, file_name
 from probes.measures import catalogue
 from probes.measures.choice import choose
 from probes.measures.probe import Probe, Run
@@ -205,7 +204,7 @@ def compare(
             same weights, corpus and settings opens in place of running the model.
         allow_pickle: as in `load_checkpoint`.
         settings: further settings of `capture`: pooling, max_length, dtype, device, batch_size,
-            batch_tokens, progress.
+            batch_tokens, progress, wait.
 
     Returns:
         A `Comparison`: the table, where its numbers come from, and the Representations behind it.
@@ -276,7 +275,7 @@ def compare(
                 if isinstance(model, str | Path)
                 else (model, tokenizers[name])
             )
-            target = None if store is None else Path(store) / f"{quote(name, safe='')}.zarr"
+            target = None if store is None else Path(store) / f"{file_name(name)}.zarr"
             reps = capture(loaded, own, corpus, store=target, name=name, **settings)
         representations[name] = reps
         if name == baseline:

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import errno
+import glob
+import hashlib
 import os
 import shutil
 import tempfile
@@ -13,6 +15,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from functools import cache
 from pathlib import Path
+from urllib.parse import quote
 
 import psutil
 from filelock import SoftFileLock, Timeout
@@ -21,6 +24,7 @@ from probes.errors import InputError, LayerscopeWarning
 
 # What is ours beside a file or folder bears this in its name, so that nothing of a user's is ever taken for it.
 _OURS = ".layerscope-"
+_LONGEST = 80  # of a file's name: most disks take 255 bytes, some encrypted ones 143
 _POLL = 0.1  # seconds between two looks at a lock
 _ABANDONED = 2.0  # seconds after which a lock that names no living process and does not change is nobody's
 # The locks that this process holds, by thread: who holds one may ask for it again.
@@ -30,6 +34,25 @@ _held: set[tuple[int, int, Path]] = set()
 def beside(path: Path, what: str) -> Path:
     """Return the path of something of ours beside a path: its lock, what is not whole yet, what is replaced."""
     return path.with_name(f"{path.name}{_OURS}{what}")
+
+
+def file_name(name: str) -> str:
+    """Return a name as one of a file: percent-quoted; where that is long, its beginning and a hash of it.
+
+    Example:
+        >>> file_name("base/v1"), len(file_name("模型" * 45))
+        ('base%2Fv1', 81)
+    """
+    quoted = quote(name, safe="")
+    if len(quoted) <= _LONGEST:
+        return quoted
+    begin, digest = quoted[: _LONGEST - 16], hashlib.sha256(name.encode("utf-8", "surrogatepass")).hexdigest()[:16]
+    return f"{begin}-{digest}"
+
+
+def leftovers(path: Path) -> list[Path]:
+    """Return what of ours lies beside a path: a lock that is held, or what a kill left there."""
+    return sorted(path.parent.glob(f"{glob.escape(path.name)}{_OURS}*"))
 
 
 @contextmanager
@@ -149,9 +172,13 @@ def put_back(path: Path) -> None:
 
 
 def remove(folder: Path) -> None:
-    """Remove a folder, where it is there."""
+    """Remove a folder, where it is there; a kill never leaves a part of it in its place."""
+    gone = folder if folder.name.endswith(f"{_OURS}gone") else beside(folder, "gone")
+    if gone.exists():
+        shutil.rmtree(gone)
     if folder.exists():
-        shutil.rmtree(folder)
+        folder.rename(gone)
+        shutil.rmtree(gone)
 
 
 def _refused(path: Path, error: OSError) -> InputError:
@@ -240,12 +267,8 @@ def _this_host() -> str:
 
 def _strays(file: Path) -> list[Path]:
     """What processes that were killed while they took over a lock left beside it."""
-    parts = ((p, p.name[len(file.name) :].split(".")) for p in file.parent.glob(f"{_escaped(file.name)}.*.*.*"))
+    parts = ((p, p.name[len(file.name) :].split(".")) for p in file.parent.glob(f"{glob.escape(file.name)}.*.*.*"))
     return [p for p, part in parts if part[2].isdecimal() and not _runs(int(part[2]))]
-
-
-def _escaped(name: str) -> str:
-    return "".join(f"[{c}]" if c in "*?[" else c for c in name)
 
 
 def _remove_empty(folders: list[Path]) -> None:

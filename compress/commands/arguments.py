@@ -3,16 +3,16 @@
 from __future__ import annotations
 
 import argparse
-from pathlib import Path
 from typing import Any
 
 import datasets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.saving import check_new, save
-from probes.command import corpus_arguments, corpus_settings, seed
+from probes.command import corpus_arguments, corpus_settings, output_argument, seed
 from probes.corpus import load_corpus
 from probes.errors import InputError
+from probes.files import locked
 from probes.models.checkpoint import load_checkpoint
 
 
@@ -20,7 +20,7 @@ def model_arguments() -> argparse.ArgumentParser:
     """Return the arguments that say which model is made smaller, where to, and on which text."""
     common = argparse.ArgumentParser(add_help=False, parents=[corpus_arguments()])
     common.add_argument("model", metavar="MODEL", help="a folder, a hub name or 'bundled'")
-    common.add_argument("--out", type=Path, required=True, help="a new folder for the smaller model and its tokenizer")
+    output_argument(common, "a new folder for the smaller model and its tokenizer")
     common.add_argument("--allow-pickle", action="store_true", help="also open pickled weights, which can run any code")
     common.add_argument("--corpus", help="where text is needed: a file, a hub name, or 'bundled'")
     common.add_argument(
@@ -46,8 +46,10 @@ def training_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def load(options: argparse.Namespace) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Any]:
-    """Return model, tokenizer and corpus (or None), once the new folder can be written."""
+    """Return model, tokenizer and corpus (or None), once the new folder can be written, by this process alone."""
     check_new(options.out)
+    options.until_done.enter_context(locked(options.out, wait=options.wait))
+    check_new(options.out)  # which another process may have filled meanwhile
     corpus: datasets.Dataset | None = None
     if options.corpus is not None:
         corpus = load_corpus(options.corpus, **corpus_settings(options))

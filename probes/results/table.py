@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import hashlib
+import io
 import json
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from probes.errors import InputError
-from probes.files import check_writable, write_whole
+from probes.files import beside, check_writable, locked, write_whole
 from probes.results.draws import POOLED
 
 COLUMNS = [
@@ -127,15 +129,21 @@ class Table:
         """The model that the others are compared with."""
         return self.provenance["baseline"]
 
-    def save(self, folder: str | Path, *, overwrite: bool = False) -> Path:
+    def save(self, folder: str | Path, *, overwrite: bool = False, wait: bool = True) -> Path:
         """Write `comparison.csv` and `provenance.json` into a folder; `Comparison.open` reads them.
 
         Args:
             folder: where to; it is made where it is missing.
             overwrite: replace a comparison that is there.
+            wait: where another process writes into the folder, wait until it is done, and say so;
+                False to be refused.
 
         Raises:
             InputError: the folder holds a comparison already, and `overwrite` was not asked for.
+
+        Notes:
+            The provenance holds a hash of the table that it belongs to. A kill leaves the old
+            comparison or the new one, never the table of one with the provenance of the other.
 
         Example:
             >>> import tempfile
@@ -153,13 +161,15 @@ class Table:
         """
         folder = Path(folder)
         check_folder(folder, overwrite=overwrite)
-        folder.mkdir(parents=True, exist_ok=True)
-        texts = {
-            "comparison.csv": self.table.to_csv(index=False),
-            "provenance.json": json.dumps(self.provenance, indent=2, ensure_ascii=False) + "\n",
-        }
-        for name, text in texts.items():
-            write_whole(folder / name, text)
+        table = self.table.to_csv(index=False).encode()
+        about = {**self.provenance, "table_sha256": hashlib.sha256(table).hexdigest()}
+        with locked(folder / "comparison", wait=wait):
+            check_folder(folder, overwrite=overwrite)  # which another process may have filled meanwhile
+            # The new table is whole beside the old one until the provenance says which of them counts.
+            new = beside(folder / "comparison.csv", "new")
+            new.write_bytes(table)
+            write_whole(folder / "provenance.json", json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+            new.replace(folder / "comparison.csv")
         return folder
 
     @classmethod
@@ -167,7 +177,8 @@ class Table:
         """Read what `save` wrote. The Representations are not part of it.
 
         Raises:
-            InputError: there is no comparison in the folder.
+            InputError: there is no comparison in the folder, or its table is not the one that the
+                provenance belongs to.
 
         Example:
             >>> import tempfile
@@ -183,14 +194,24 @@ class Table:
             `Comparison.save`.
         """
         folder = Path(folder)
-        if not (folder / "comparison.csv").is_file() or not (folder / "provenance.json").is_file():
+        table, about = folder / "comparison.csv", folder / "provenance.json"
+        # The second one where a saving was killed before it moved the table.
+        there = [file for file in (table, beside(table, "new")) if file.is_file()]
+        if not there or not about.is_file():
             raise InputError(
                 f"{folder}: expected comparison.csv and provenance.json in it, as Comparison.save writes them"
             )
+        provenance = json.loads(about.read_text(encoding="utf-8"))
+        wanted = provenance.pop("table_sha256", None)
+        read = next((text for file in there if hashlib.sha256(text := file.read_bytes()).hexdigest() == wanted), None)
+        if read is None:
+            raise InputError(
+                f"{folder}: comparison.csv is not the table that provenance.json belongs to: one of them was changed "
+                "after it was written. Make the comparison again"
+            )
         types: dict[str, Any] = dict.fromkeys(("model", "language", "probe", "module", "other_language"), str)
         types |= dict.fromkeys(("layer", "other_layer"), "Int64")
-        table = pd.read_csv(folder / "comparison.csv", dtype=types, keep_default_na=False, na_values=[""])
-        return cls(table, json.loads((folder / "provenance.json").read_text(encoding="utf-8")))
+        return cls(pd.read_csv(io.BytesIO(read), dtype=types, keep_default_na=False, na_values=[""]), provenance)
 
     def is_map(self, probe: str) -> bool:
         """Whether a probe has more to a number than its layer, so that it is drawn as a map."""

@@ -8,6 +8,7 @@ import hashlib
 import json
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +27,7 @@ from probes.models.fingerprint import tokenizer_fingerprint, weights_fingerprint
 from probes.models.formats.onnx_model import OnnxModel
 from probes.states.layers import runner_of
 from probes.states.pooling import POOLINGS, pool
-from probes.states.representations import BLOCK, as_strings, open_representations
+from probes.states.representations import BLOCK, as_strings
 from probes.states.running import check_settings, evaluating, precision
 from probes.states.store import DIMS, Store
 from probes.states.tokens import Batches, tokenise
@@ -49,6 +50,7 @@ def capture(
     store: str | Path | None = None,
     name: str | None = None,
     progress: bool = True,
+    wait: bool = True,
 ) -> xr.Dataset:
     """Run a corpus through a model once and keep one vector a layer and text.
 
@@ -77,6 +79,8 @@ def capture(
             that does not match is made anew, and a warning says so.
         name: what the model is called in tables and messages; by default the name it was loaded by.
         progress: show a progress bar.
+        wait: where another process writes into the store, wait until it is done, and say so; False
+            to be refused.
 
     Returns:
         Representations: `hidden (layer, example, feature)` in float32, rows in the order of the
@@ -86,7 +90,8 @@ def capture(
 
     Raises:
         InputError: before the first forward pass, where corpus, tokenizer, model and settings do
-            not fit together.
+            not fit together; the store cannot be written to, or a process of another host writes
+            into it.
 
     Example:
         >>> import probes
@@ -131,50 +136,49 @@ def capture(
             stacklevel=2,
         )
     target = None if store is None else Store(Path(store), attributes["fingerprint"])
-    if target is not None and target.complete():
-        return open_representations(target.path).assign_attrs(model=name)
+    with nullcontext() if target is None else target.writing(wait=wait) as ready:
+        if ready is not None:
+            return ready.assign_attrs(model=name)
+        batches = Batches(tokens, batch_size, batch_tokens)
+        with evaluating(model, where), taken as states_of, torch.inference_mode(), precision(where, dtype):
 
-    batches = Batches(tokens, batch_size, batch_tokens)
-    with evaluating(model, where), taken as states_of, torch.inference_mode(), precision(where, dtype):
+            def pooled(rows: np.ndarray) -> dict[str, np.ndarray]:
+                inputs, mask = batches.tensors(rows, pooling, where)
+                layers, outputs = states_of(runner, inputs)
+                hidden = torch.stack([pool(h, mask, name, i) for i, h in enumerate(layers)])
+                return {k: v.float().cpu().numpy() for k, v in ({"hidden": hidden} | outputs).items()}
 
-        def pooled(rows: np.ndarray) -> dict[str, np.ndarray]:
-            inputs, mask = batches.tensors(rows, pooling, where)
-            layers, outputs = states_of(runner, inputs)
-            hidden = torch.stack([pool(h, mask, name, i) for i, h in enumerate(layers)])
-            return {k: v.float().cpu().numpy() for k, v in ({"hidden": hidden} | outputs).items()}
-
-        first = pooled(batches.longest())
-        # The examples are the last dimension but one of all of them.
-        sizes = {k: (*v.shape[:-2], len(corpus), v.shape[-1]) for k, v in first.items()}
-        coordinates = {c: as_strings(list(corpus[c])) for c in corpus.column_names}
-        dataset = xr.Dataset(
-            coords={"layer": np.arange(sizes["hidden"][0])} | {k: ("example", v) for k, v in coordinates.items()}
-        )
-        if modules:
-            dataset = dataset.assign_coords(module=("layer", as_strings(list(modules))))
-        if "logits" in sizes:
-            dataset = dataset.assign_coords({"class": as_strings(classes_of(model, sizes["logits"][1]))})
-        dataset.attrs = attributes
-        # What is kept before it is written: enough rows to sort by length, whatever the size of the corpus.
-        window = len(corpus) if target is None else _WINDOW
-        arrays = {} if target is None else target.open(dataset, sizes, window)
-        bar = tqdm(total=len(corpus), desc=f"capture {name}", unit="text", disable=not progress)
-        for number, start in enumerate(range(0, len(corpus), window)):
-            stop = min(start + window, len(corpus))
-            if target is not None and target.done(number):
-                bar.update(stop - start)
-                continue
-            buffers = {k: np.empty((*size[:-2], stop - start, size[-1]), np.float32) for k, size in sizes.items()}
-            for rows in batches.over(start, stop):
-                for k, values in pooled(rows).items():
-                    buffers[k][..., rows - start, :] = values
-                bar.update(len(rows))
-            if target is not None:
-                for k, array in arrays.items():
-                    array[..., start:stop, :] = buffers[k]
-                target.mark(number)
-        bar.close()
-    if target is not None:
-        target.finish()
-        return open_representations(target.path)
-    return dataset.assign({k: (DIMS[k], values) for k, values in buffers.items()})
+            first = pooled(batches.longest())
+            # The examples are the last dimension but one of all of them.
+            sizes = {k: (*v.shape[:-2], len(corpus), v.shape[-1]) for k, v in first.items()}
+            coordinates = {c: as_strings(list(corpus[c])) for c in corpus.column_names}
+            dataset = xr.Dataset(
+                coords={"layer": np.arange(sizes["hidden"][0])} | {k: ("example", v) for k, v in coordinates.items()}
+            )
+            if modules:
+                dataset = dataset.assign_coords(module=("layer", as_strings(list(modules))))
+            if "logits" in sizes:
+                dataset = dataset.assign_coords({"class": as_strings(classes_of(model, sizes["logits"][1]))})
+            dataset.attrs = attributes
+            # What is kept before it is written: enough rows to sort by length, whatever the size of the corpus.
+            window = len(corpus) if target is None else _WINDOW
+            arrays = {} if target is None else target.open(dataset, sizes, window)
+            bar = tqdm(total=len(corpus), desc=f"capture {name}", unit="text", disable=not progress)
+            for number, start in enumerate(range(0, len(corpus), window)):
+                stop = min(start + window, len(corpus))
+                if target is not None and target.done(number):
+                    bar.update(stop - start)
+                    continue
+                buffers = {k: np.empty((*size[:-2], stop - start, size[-1]), np.float32) for k, size in sizes.items()}
+                for rows in batches.over(start, stop):
+                    for k, values in pooled(rows).items():
+                        buffers[k][..., rows - start, :] = values
+                    bar.update(len(rows))
+                if target is not None:
+                    for k, array in arrays.items():
+                        array[..., start:stop, :] = buffers[k]
+                    target.mark(number)
+            bar.close()
+        if target is not None:
+            return target.finish()
+        return dataset.assign({k: (DIMS[k], values) for k, values in buffers.items()})

@@ -2,16 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
+import os
 import warnings
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
+import numpy as np
 import xarray as xr
 import zarr
 
 from probes.errors import InputError, LayerscopeWarning
-from probes.states.representations import BLOCK
+from probes.files import beside, check_writable, leftovers, locked, move_whole, put_back, remove
+from probes.states.representations import BLOCK, open_representations
 
 DIMS = {
     "hidden": ("layer", "example", "feature"),
@@ -24,42 +28,85 @@ class Store:
     """A zarr store that grows beside its place and is moved there when it is whole.
 
     Rows are captured a window at a time; `done` marks the windows that are written, so that an
-    interrupted capture goes on with the first that is not.
+    interrupted capture goes on with the first that is not. What grows is named by the fingerprint
+    of what is captured, so that two models never write into one; only who holds the lock of the
+    path (`probes.files.locked`) may write.
     """
 
     def __init__(self, path: Path, fingerprint: str) -> None:
-        """Raise `InputError` where something else lies at the path, or it cannot be written to."""
-        self.path = path
-        self.partial = path.with_name(path.name + ".partial")
+        """Raise `InputError` where the path can be none of a store."""
+        # Where a link leads: the lock lies there, and it is the store that is replaced, not the link.
+        self.path = Path(os.path.realpath(path))
+        if path.is_symlink() and not path.exists():
+            raise InputError(f"{path} is a link to {self.path}, which is not there. Choose another path for store=")
+        self.partial = beside(self.path, f"{fingerprint}-partial")
         self.fingerprint = fingerprint
-        # What an interruption leaves may lack its attributes still, but nothing that is no zarr store is of our making.
-        begun = (self.partial / "zarr.json").is_file() or (self.partial.is_dir() and not any(self.partial.iterdir()))
-        for place, ours in ((path, _attributes(path) is not None), (self.partial, begun)):
-            if place.exists() and not ours:
-                raise InputError(
-                    f"{place} exists and is no store of Representations; it is left as it is. "
-                    "Choose another path for store="
-                )
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            raise InputError(
-                f"{path} cannot be written to ({error.strerror}). Choose another path for store="
-            ) from error
+        self._done: Any = None  # marks of the windows; none where all are written
+        check_writable(self.path.parent)
 
-    def complete(self) -> bool:
-        """Whether the whole of what is asked for is there; warn where something else is."""
+    def representations(self) -> xr.Dataset | None:
+        """Return what is asked for, where the whole of it is there."""
         attributes = _attributes(self.path)
-        if attributes is None:
-            return False
-        if attributes["fingerprint"] == self.fingerprint:
-            return True
-        warnings.warn(
-            f"{self.path} was captured from another model, corpus or settings; it is made anew",
-            LayerscopeWarning,
-            stacklevel=4,
-        )
-        return False
+        if attributes is None or attributes["fingerprint"] != self.fingerprint:
+            return None
+        try:
+            reps = open_representations(self.path)
+        except InputError:
+            if self.path.exists():
+                raise
+            return None  # another process is replacing it just now
+        return reps if reps.attrs.get("fingerprint") == self.fingerprint else None
+
+    @contextmanager
+    def writing(self, *, wait: bool = True) -> Iterator[xr.Dataset | None]:
+        """Hold the lock of the path, or give the Representations where they are there, without it.
+
+        Args:
+            wait: as of `probes.files.locked`.
+        """
+        ready = self.representations()
+        if ready is not None:
+            if leftovers(self.path):
+                self._tidy()
+            yield ready
+            return
+        with locked(self.path, wait=wait):
+            ready = self.representations()  # which another process may have made meanwhile
+            if ready is None:
+                self.begin()
+            yield ready
+
+    def _tidy(self) -> None:
+        """Remove what a kill left beside a store that is whole, unless a process writes there."""
+        try:
+            with locked(self.path, wait=False):
+                put_back(self.path)
+                for left in leftovers(self.path):
+                    if left.name.endswith("-gone") or left == self.partial:
+                        remove(left)
+        except (InputError, OSError):  # or the folder is not ours to write to
+            pass
+
+    def begin(self) -> None:
+        """Put right what a kill left; warn where a store of something else is about to be replaced.
+
+        Raises:
+            InputError: what lies at the path is no store of Representations.
+        """
+        put_back(self.path)
+        attributes = _attributes(self.path)
+        if attributes is not None:
+            if attributes["fingerprint"] != self.fingerprint:
+                warnings.warn(
+                    f"{self.path} was captured from another model, corpus or settings; it is made anew",
+                    LayerscopeWarning,
+                    stacklevel=3,
+                )
+        elif self.path.exists():
+            raise InputError(
+                f"{self.path} exists and is no store of Representations; it is left as it is. "
+                "Choose another path for store="
+            )
 
     def open(self, dataset: xr.Dataset, sizes: Mapping[str, tuple[int, ...]], window: int) -> dict[str, zarr.Array]:
         """Return the arrays to write into, with what an interrupted capture has written already."""
@@ -70,12 +117,18 @@ class Store:
             group = zarr.open_group(self.partial, mode="r+")
             done, begun = group.get("done"), {k: group.get(k) for k in sizes}
             there = {k: a for k, a in begun.items() if isinstance(a, zarr.Array) and a.shape == sizes[k]}
-            if isinstance(done, zarr.Array) and done.shape == (windows,) and len(there) == len(sizes):
-                self._done = done
+            # The arrays are made after `done` was, so that all of them without it are whole.
+            self._done = done if isinstance(done, zarr.Array) else None
+            if len(there) == len(sizes) and (self._done is None or self._done.shape == (windows,)):
+                for stray in self.partial.rglob("*.partial"):  # what zarr had not moved into place
+                    stray.unlink()
                 return there
-        if self.partial.exists():
-            shutil.rmtree(self.partial)
-        dataset.to_zarr(self.partial, zarr_format=3, consolidated=False)
+        remove(self.partial)
+        marks = xr.Dataset({"done": ("window", np.zeros(windows, np.uint8))})
+        encoding = {"done": {"chunks": (1,)}}
+        dataset.merge(marks).assign_attrs(dataset.attrs).to_zarr(
+            self.partial, zarr_format=3, consolidated=False, encoding=encoding
+        )
         group = zarr.open_group(self.partial, mode="r+")
         arrays = {
             k: group.create_array(
@@ -89,25 +142,28 @@ class Store:
             )
             for k, size in sizes.items()
         }
-        self._done = group.create_array(
-            "done", shape=(windows,), dtype="uint8", chunks=(1,), dimension_names=("window",)
-        )
+        self._done = group.get("done")
         return arrays
 
     def done(self, window: int) -> bool:
         """Whether a window is written."""
-        return bool(self._done[window])
+        return self._done is None or bool(self._done[window])
 
     def mark(self, window: int) -> None:
         """Note that a window is written."""
         self._done[window] = 1
 
-    def finish(self) -> None:
-        """Move the store into its place."""
-        del zarr.open_group(self.partial, mode="r+")["done"]
-        if self.path.exists():
-            shutil.rmtree(self.path)
-        self.partial.replace(self.path)
+    def finish(self) -> xr.Dataset:
+        """Move the store into its place, remove what was left beside it, and open it."""
+        if self._done is not None:
+            # At once: where a part of it were left, what is captured would count as not captured.
+            remove(beside(self.path, "gone"))
+            (self.partial / "done").rename(beside(self.path, "gone"))
+        move_whole(self.partial, self.path)
+        for left in leftovers(self.path):
+            if left.name.endswith(("-gone", "-partial")):  # of captures of whatever model
+                remove(left)
+        return open_representations(self.path)
 
 
 def _attributes(path: Path) -> dict | None:

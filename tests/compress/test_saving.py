@@ -89,7 +89,7 @@ def test_what_is_there_is_refused_and_left_as_it_was(pruned, tmp_path, place):
 
 def test_a_place_that_cannot_be_written_to_is_refused(pruned, tmp_path):
     (tmp_path / "file").write_text("mine")
-    with pytest.raises(probes.InputError, match=r"out cannot be written to .*Choose another output folder"):
+    with pytest.raises(probes.InputError, match=r"out cannot be written to .*Choose another path"):
         save(pruned, tmp_path / "file" / "deep" / "out")
 
 

@@ -1,5 +1,7 @@
 """The store: it holds what memory holds, is reused and resumed, and leaves alone what is not its own."""
 
+import shutil
+
 import numpy as np
 import pytest
 import torch
@@ -8,6 +10,7 @@ import zarr
 from capturing import LONG, assert_close, capture, independent, make_corpus
 
 import probes
+from probes.files import beside
 
 SCRIPTS = ["the cat ø", "中文 句子", "جملة عربية", "हिन्दी वाक्य", "e\u0301 \u202e right", "𝔘𝔫𝔦 🙂", '<b>"&\\ \t x']
 
@@ -108,8 +111,6 @@ def another_zarr(path):
         (a_file, "s.zarr"),
         (a_folder, "s.zarr"),
         (another_zarr, "s.zarr"),
-        (a_file, "s.zarr.partial"),
-        (a_folder, "s.zarr.partial"),
     ],
 )
 def test_what_lies_at_the_path_and_is_no_store_is_left_as_it_was(bert, tokenizer, corpus, tmp_path, make, place):
@@ -122,9 +123,21 @@ def test_what_lies_at_the_path_and_is_no_store_is_left_as_it_was(bert, tokenizer
     assert contents(tmp_path) == before
 
 
+@pytest.mark.parametrize("make", [a_file, a_folder])
+@pytest.mark.parametrize("place", ["s.zarr.partial", "s.zarr.old", "s.zarr.lock", "t.zarr"])
+def test_what_lies_beside_the_path_is_left_as_it_was(bert, tokenizer, corpus, tmp_path, make, place):
+    make(tmp_path / place)
+    before = contents(tmp_path)
+    capture(bert, tokenizer, corpus, store=tmp_path / "s.zarr")
+    shutil.rmtree(tmp_path / "s.zarr")
+    assert contents(tmp_path) == before
+
+
 @pytest.mark.parametrize("begin", [lambda path: path.mkdir(), zarr.create_group])
 def test_a_capture_that_was_interrupted_as_it_made_its_store_is_begun_again(bert, tokenizer, corpus, tmp_path, begin):
-    begin(tmp_path / "s.zarr.partial")
+    fingerprint = capture(bert, tokenizer, corpus, store=tmp_path / "whole.zarr").attrs["fingerprint"]
+    shutil.rmtree(tmp_path / "whole.zarr")
+    begin(beside(tmp_path / "s.zarr", f"{fingerprint}-partial"))
     stored = capture(bert, tokenizer, corpus, store=tmp_path / "s.zarr")
     xr.testing.assert_identical(stored.load(), capture(bert, tokenizer, corpus))
     assert [p.name for p in tmp_path.iterdir()] == ["s.zarr"]
@@ -154,8 +167,9 @@ def count_rows(model, monkeypatch, stop_after=None):
 
 @pytest.mark.parametrize("stop_after", [0, 1, 5, 9, 17])
 def test_an_interrupted_capture_goes_on_where_it_stopped(bert, tokenizer, windows, tmp_path, monkeypatch, stop_after):
-    store, partial = tmp_path / "s.zarr", tmp_path / "s.zarr.partial"
+    store = tmp_path / "s.zarr"
     expected = capture(bert, tokenizer, windows, store=tmp_path / "whole" / "s.zarr").load()
+    partial = beside(store, f"{expected.attrs['fingerprint']}-partial")
     with monkeypatch.context() as patched:
         seen = count_rows(bert, patched, stop_after)
         with pytest.raises(KeyboardInterrupt):
@@ -196,3 +210,51 @@ def test_a_store_in_many_windows_equals_one_in_memory(bert, tokenizer, windows, 
         np.testing.assert_allclose(stored[outputs], memory[outputs], atol=1e-5)
     arrays = ["hidden", "logits", "head_input"]
     xr.testing.assert_identical(stored.load().drop_vars(arrays), memory.drop_vars(arrays))
+
+
+def test_a_link_that_leads_nowhere_is_refused_before_the_model_is_run(bert, tokenizer, corpus, tmp_path, monkeypatch):
+    (tmp_path / "link").symlink_to(tmp_path / "nowhere")
+    monkeypatch.setattr(bert.bert, "forward", lambda *_, **__: pytest.fail("the model was run"))
+    with pytest.raises(probes.InputError, match=r"link is a link to .*nowhere, which is not there"):
+        capture(bert, tokenizer, corpus, store=tmp_path / "link")
+
+
+def test_a_store_behind_a_link_is_replaced_where_it_lies(bert, tokenizer, corpus, tmp_path):
+    capture(bert, tokenizer, corpus, store=tmp_path / "real.zarr", pooling="first")
+    (tmp_path / "link").symlink_to(tmp_path / "real.zarr")
+    with pytest.warns(probes.LayerscopeWarning, match=r"real.zarr was captured from another"):
+        stored = capture(bert, tokenizer, corpus, store=tmp_path / "link")
+    xr.testing.assert_identical(stored.load(), capture(bert, tokenizer, corpus))
+    assert (tmp_path / "link").is_symlink()
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["link", "real.zarr"]
+
+
+def test_an_opened_store_that_another_model_replaces_is_not_read_on(bert, tokenizer, corpus, tmp_path):
+    first = capture(bert, tokenizer, corpus, store=tmp_path / "s.zarr")
+    with pytest.warns(probes.LayerscopeWarning, match=r"made anew"):
+        capture(bert, tokenizer, corpus, store=tmp_path / "s.zarr", pooling="first")
+    with pytest.raises(probes.InputError, match=r"s.zarr: the store was replaced or removed after it was opened"):
+        first.hidden.load()
+    again = capture(bert, tokenizer, corpus, store=tmp_path / "s.zarr", pooling="first")
+    (tmp_path / "s.zarr").rename(tmp_path / "moved.zarr")
+    with pytest.raises(probes.InputError, match=r"replaced or removed"):  # and not read as NaN
+        again.hidden.load()
+
+
+def test_a_complete_store_is_opened_without_a_lock_whoever_holds_it(bert, tokenizer, corpus, tmp_path):
+    capture(bert, tokenizer, corpus, store=tmp_path / "s.zarr")
+    lock = beside(tmp_path / "s.zarr", "lock")
+    lock.write_text("1\nanother-host\n5\n")
+    capture(bert, tokenizer, corpus, store=tmp_path / "s.zarr")
+    with pytest.raises(probes.InputError, match=rf"process 1 of the host another-host.* remove {lock}"):
+        capture(bert, tokenizer, corpus, store=tmp_path / "s.zarr", pooling="first")
+    assert lock.exists()
+
+
+def test_what_a_kill_left_beside_a_complete_store_is_removed(bert, tokenizer, corpus, tmp_path):
+    reps = capture(bert, tokenizer, corpus, store=tmp_path / "s.zarr")
+    for what in ("old", "gone", f"{reps.attrs['fingerprint']}-partial", "0123456789abcdef-partial"):
+        a_folder(beside(tmp_path / "s.zarr", what))
+    capture(bert, tokenizer, corpus, store=tmp_path / "s.zarr")
+    # Another model may go on with its own.
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["s.zarr", "s.zarr.layerscope-0123456789abcdef-partial"]
