@@ -94,7 +94,6 @@ def save(
         0.9
     """
     place = Path(os.path.realpath(folder))
-    check_new(place)
     if isinstance(model, OnnxModel):
         if packed:
             raise InputError("packed=True leaves out zeros, and an exported model is stored by codes. Save it without")
@@ -104,7 +103,7 @@ def save(
         check_kept(model)
     partial = beside(place, "partial")
     with locked(place, wait=wait):
-        check_new(place)  # which another process may have filled meanwhile
+        check_new(place)
         try:
             remove(partial)  # of a saving that was killed
             with quiet():

@@ -71,9 +71,8 @@ def _compare(options: argparse.Namespace) -> None:
         if name in models:
             raise InputError(f"two models are called {name!r}. Give each a name of its own")
         models[name] = checkpoint
-    check_folder(options.out, overwrite=options.overwrite)
     options.until_done.enter_context(locked(options.out / "comparison", wait=options.wait))
-    check_folder(options.out, overwrite=options.overwrite)  # which another process may have filled meanwhile
+    check_folder(options.out, overwrite=options.overwrite)
     check_path(options.out / "report.html")
     corpus = _corpus(options)
     for caution in cautions(corpus):

@@ -47,9 +47,8 @@ def training_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def load(options: argparse.Namespace) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Any]:
     """Return model, tokenizer and corpus (or None), once the new folder can be written, by this process alone."""
-    check_new(options.out)
     options.until_done.enter_context(locked(options.out, wait=options.wait))
-    check_new(options.out)  # which another process may have filled meanwhile
+    check_new(options.out)
     corpus: datasets.Dataset | None = None
     if options.corpus is not None:
         corpus = load_corpus(options.corpus, **corpus_settings(options))

@@ -160,11 +160,10 @@ class Table:
             `Comparison.open`, `Comparison.report`.
         """
         folder = Path(folder)
-        check_folder(folder, overwrite=overwrite)
         table = self.table.to_csv(index=False).encode()
         about = {**self.provenance, "table_sha256": hashlib.sha256(table).hexdigest()}
         with locked(folder / "comparison", wait=wait):
-            check_folder(folder, overwrite=overwrite)  # which another process may have filled meanwhile
+            check_folder(folder, overwrite=overwrite)
             # The new table is whole beside the old one until the provenance says which of them counts.
             new = beside(folder / "comparison.csv", "new")
             new.write_bytes(table)

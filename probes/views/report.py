@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jinja2
+import matplotlib
 import numpy as np
 import pandas as pd
 
@@ -66,7 +67,8 @@ def _page(comparison: Table) -> str:
 
 def _image(figure: Figure) -> str:
     buffer = io.BytesIO()
-    figure.savefig(buffer, format="svg", metadata={"Date": None})
+    with matplotlib.rc_context({"svg.hashsalt": "layerscope"}):  # or ids would differ from run to run
+        figure.savefig(buffer, format="svg", metadata={"Date": None})
     return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
 
 
