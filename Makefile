@@ -1,5 +1,7 @@
 # make demo    compare the bundled model with a pruned, a quantised and a distilled copy; writes runs/demo/
 # make test    run the tests
+# make test-faults
+#              kill what writes at every change of the file system, and let two write at once (an hour)
 # make test-browser
 #              run the tests of the explorer and the tutorials in JupyterLab; needs chromium
 # make lint    check style and types
@@ -20,7 +22,7 @@ BIN := .venv/bin
 # Threads that spin while they wait make each other slow where cores are shared.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test test-browser lint docs bench study-pruning study-quantization study-distillation study-budget study-coverage data figures screenshots clean
+.PHONY: demo test test-faults test-browser lint docs bench study-pruning study-quantization study-distillation study-budget study-coverage data figures screenshots clean
 
 demo: .venv/installed runs/demo/pruned runs/demo/quantized runs/demo/distilled
 	$(BIN)/python -m probes compare base=bundled pruned=runs/demo/pruned quantized=runs/demo/quantized \
@@ -41,6 +43,9 @@ runs/demo/distilled: .venv/installed data/model/model.safetensors
 
 test: .venv/installed-test
 	$(BIN)/python -m pytest -n 2 --dist loadfile
+
+test-faults: .venv/installed-test
+	$(BIN)/python -m pytest -n 2 -m faults
 
 test-browser: .venv/installed-browser
 	$(BIN)/python -m pytest tests/browser

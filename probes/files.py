@@ -82,6 +82,8 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
         ['table.csv.layerscope-lock']
     """
     path = Path(os.path.realpath(path))
+    if not path.name:
+        raise _refused(path, OSError(errno.EBUSY, "it is the root of the disk"))
     key = (os.getpid(), threading.get_ident(), path)
     if key in _held:
         yield

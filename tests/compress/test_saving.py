@@ -13,6 +13,7 @@ import probes
 from compress import prune, save
 from compress.matrices import block_matrices
 from compress.saving import check_new, pack_weights, record
+from probes.files import beside
 from probes.models.fingerprint import weights_fingerprint
 from probes.models.formats.packed import unpack
 
@@ -93,12 +94,21 @@ def test_a_place_that_cannot_be_written_to_is_refused(pruned, tmp_path):
         save(pruned, tmp_path / "file" / "deep" / "out")
 
 
-def test_what_an_earlier_run_left_beside_the_folder_is_not_mixed_in(pruned, tmp_path):
-    (tmp_path / "out.partial").mkdir()
-    (tmp_path / "out.partial" / "stale.safetensors").write_text("stale")
+@pytest.mark.parametrize(("name", "stays"), [("out.partial", True), ("out.layerscope-partial", False)])
+def test_what_an_earlier_run_left_beside_the_folder_is_not_mixed_in(pruned, tmp_path, name, stays):
+    (tmp_path / name).mkdir()
+    (tmp_path / name / "stale.safetensors").write_text("stale")
     save(pruned, tmp_path / "out")
     assert not (tmp_path / "out" / "stale.safetensors").exists()
-    assert contents(tmp_path / "out.partial") == {"stale.safetensors": b"stale"}
+    assert sorted(p.name for p in tmp_path.iterdir()) == (["out", name] if stays else ["out"])
+
+
+def test_a_folder_that_another_process_writes_is_refused_or_waited_for(pruned, tmp_path):
+    lock = beside(tmp_path / "out", "lock")
+    lock.write_text("17\nelsewhere\n5\n")
+    with pytest.raises(probes.InputError, match="is being written by process 17 of the host elsewhere"):
+        save(pruned, tmp_path / "out", wait=False)
+    assert [p.name for p in tmp_path.iterdir()] == [lock.name]
 
 
 def test_a_saving_that_fails_leaves_nothing(pruned, tmp_path, monkeypatch):
