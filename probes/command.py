@@ -54,7 +54,7 @@ def add_command(
 
 
 def output_argument(parser: argparse.ArgumentParser, about: str) -> None:
-    """Give a parser the argument that says where to, and what happens where another process writes there."""
+    """Give a parser the arguments that say where to, and what if another process writes there."""
     parser.add_argument("--out", type=Path, required=True, help=about)
     parser.add_argument(
         "--no-wait", dest="wait", action="store_false", help="end where another process writes there, and do not wait"

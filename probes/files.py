@@ -1,4 +1,4 @@
-"""Files that a user finds whole or not at all, one writer at a time, and folders known to be writable beforehand."""
+"""Files and folders that are found whole or not at all, and written by one process at a time."""
 
 from __future__ import annotations
 
@@ -32,12 +32,12 @@ _held: set[tuple[int, int, Path]] = set()
 
 
 def beside(path: Path, what: str) -> Path:
-    """Return the path of something of ours beside a path: its lock, what is not whole yet, what is replaced."""
+    """Return the path of what is ours beside a path: its lock, what is not whole, what is replaced."""
     return path.with_name(f"{path.name}{_OURS}{what}")
 
 
 def file_name(name: str) -> str:
-    """Return a name as one of a file: percent-quoted; where that is long, its beginning and a hash of it.
+    """Return a name as that of a file: percent-quoted; where it is long, its beginning and a hash.
 
     Example:
         >>> file_name("base/v1"), len(file_name("模型" * 45))
@@ -131,7 +131,7 @@ def check_writable(folder: Path) -> None:
 
 
 def missing_folders(folder: Path) -> list[Path]:
-    """Return those of a folder and the folders it lies in that are still to be made, the innermost first."""
+    """Return those of a folder and its parents that are still to be made, the innermost first."""
     missing = []
     for path in (folder, *folder.parents):
         try:
@@ -145,17 +145,17 @@ def missing_folders(folder: Path) -> list[Path]:
 
 
 def write_whole(path: Path, text: str) -> None:
-    """Write a file under a temporary name and move it into place, so that it is never there in part."""
+    """Write a file under another name and move it into place: it is never there in part."""
     partial = beside(path, "partial")
     partial.write_text(text, encoding="utf-8")
     partial.replace(path)
 
 
 def move_whole(new: Path, path: Path) -> None:
-    """Move a folder that is whole to its place, where an older one may lie; only who holds its lock may.
+    """Move a folder that is whole to its place, where an older one may lie.
 
-    The older one is moved away first and removed last. Killed in between, it lies beside its place:
-    `put_back` finds it there.
+    Only who holds the lock may. The older one is moved away first and removed last. Killed in
+    between, it lies beside its place, where `put_back` finds it.
     """
     old = beside(path, "old")
     remove(old)
@@ -166,7 +166,7 @@ def move_whole(new: Path, path: Path) -> None:
 
 
 def put_back(path: Path) -> None:
-    """Undo what a kill left of `move_whole`: the older folder is whole, and in its place unless the newer one is."""
+    """Put the older folder back where a kill left `move_whole` before the newer one was there."""
     old = beside(path, "old")
     if old.exists() and not path.exists():
         old.rename(path)

@@ -1,4 +1,4 @@
-"""Work in a child process that is killed at one of its changes of the file system, and two children at once."""
+"""Work in a child process that is killed at one of its changes of the file system."""
 
 import contextlib
 import json
@@ -18,7 +18,7 @@ _SECONDS = 120
 
 
 class Child:
-    """A fork of this process that does some work, and is killed before its change number `kill_at`."""
+    """A fork of this process that does some work and is killed before its change `kill_at`."""
 
     def __init__(self, work, kill_at=None):
         read, write = os.pipe()
@@ -30,7 +30,7 @@ class Child:
         self._answers = read
 
     def result(self):
-        """Return ("done", what it gave and how many changes), ("said", why it refused) or ("killed", None)."""
+        """Return ("done", what it gave and its changes), ("said", why it refused) or ("killed", None)."""
         answer, end = b"", time.monotonic() + _SECONDS
         while True:
             ready, _, _ = select.select([self._answers], [], [], max(0, end - time.monotonic()))

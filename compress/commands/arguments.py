@@ -46,7 +46,7 @@ def training_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 
 def load(options: argparse.Namespace) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Any]:
-    """Return model, tokenizer and corpus (or None), once the new folder can be written, by this process alone."""
+    """Return model, tokenizer and corpus (or None), once the new folder is for us alone to write."""
     options.until_done.enter_context(locked(options.out, wait=options.wait))
     check_new(options.out)
     corpus: datasets.Dataset | None = None

@@ -87,11 +87,12 @@ def test_checkpoints_by_name_give_the_same_as_models(bundled, tmp_path):
     assert [f.name for f in tmp_path.iterdir()] == ["a.zarr"]
 
 
-def test_states_on_disk_are_not_captured_again(bundled, tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", ["a/b", "模" * 90])
+def test_states_on_disk_are_not_captured_again(bundled, tmp_path, monkeypatch, name):
     options = {"pivot": "en", "probes": ["retrieval"], "progress": False, "store": tmp_path}
-    first = probes.compare({"a/b": "bundled"}, bundled, **options)
+    first = probes.compare({name: "bundled"}, bundled, **options)
     monkeypatch.setattr("transformers.BertModel.forward", None)
-    pd.testing.assert_frame_equal(probes.compare({"a/b": "bundled"}, bundled, **options).table, first.table)
+    pd.testing.assert_frame_equal(probes.compare({name: "bundled"}, bundled, **options).table, first.table)
 
 
 @pytest.mark.parametrize(
