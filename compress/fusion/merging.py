@@ -10,17 +10,19 @@ from typing import Any
 
 import datasets
 import torch
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.fusion.layer_similarity import layer_similarity
 from compress.fusion.pairs import module_name
+from compress.training.kept import Keeps
 from probes.files import write_whole
 from probes.models.formats.shared_layers import apply_sharing, shared_of
 
 
-class Fusing(TrainerCallback):
+class Fusing(Keeps):
     """Fuses layers of a model in place, at once or at some steps of a training."""
+
+    file = "fusions.json"
 
     def __init__(
         self,
@@ -101,25 +103,18 @@ class Fusing(TrainerCallback):
                 parameter.requires_grad_(False)
                 parameter.grad = None
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Fuse what was fused already, where a training goes on."""
-        saved = _saved(args.output_dir, state.global_step)
-        if saved.is_file():  # a training that goes on: what it had fused, with the weights that it had
-            self.done = json.loads(saved.read_text(encoding="utf-8"))
-            for fusion in self.done:
-                self._share(*(module_name(fusion["part"], fusion[k]) for k in ("layer", "other_layer")))
+    def write(self, path: Path) -> None:
+        """Write what was fused."""
+        write_whole(path, json.dumps(self.done) + "\n")
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Keep beside a checkpoint what was fused."""
-        if state.is_world_process_zero:
-            write_whole(_saved(args.output_dir, state.global_step), json.dumps(self.done) + "\n")
+    def read(self, path: Path) -> None:
+        """Fuse what was fused already, with the weights that it had."""
+        self.done = json.loads(path.read_text(encoding="utf-8"))
+        for fusion in self.done:
+            self._share(*(module_name(fusion["part"], fusion[k]) for k in ("layer", "other_layer")))
 
     def on_step_end(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Fuse what is due at this step."""
         if state.global_step in self.shares:
             with torch.random.fork_rng(devices=range(torch.cuda.device_count())):
                 self.fuse(self.shares[state.global_step], state.global_step)
-
-
-def _saved(folder: str, step: int) -> Path:
-    return Path(folder) / f"{PREFIX_CHECKPOINT_DIR}-{step}" / "fusions.json"

@@ -10,14 +10,14 @@ from typing import Any
 import datasets
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.matrices import check_plain, matrices_of, transposed
 from compress.objectives.base import Objective
 from compress.pruning.criteria import NEED_TEXT, check_criterion, few_threads, scores, smallest, sparsity_at
 from compress.saving import record
 from compress.training.inside import Training
+from compress.training.kept import Keeps
 from probes.errors import InputError, check_choice
 
 SCHEDULES = ("one_shot", "uniform", "cubic")
@@ -197,7 +197,7 @@ class Masks:
                 weight.mul_(self.kept[name]).add_(0.0)  # which makes of -0 a 0
 
 
-class _Prunes(TrainerCallback):
+class _Prunes(Keeps):
     """Prunes at some steps of a training, and keeps at zero what is gone."""
 
     def __init__(
@@ -212,17 +212,19 @@ class _Prunes(TrainerCallback):
         self.masks, self.targets, self.criterion = masks, targets, criterion
         self.corpus, self.tokenizer, self.seed = corpus, tokenizer, seed
         self.movement = {name: torch.zeros_like(w) for name, w in masks.matrices.items()}
+        self.file = "movement.safetensors" if criterion == "movement" else ""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        super().on_train_begin(args, state, control)
         if any(step <= state.global_step for step in self.targets):
             self.masks.restore()
-        gathered = _movement(args.output_dir, state.global_step)
-        if gathered.is_file():
-            self.movement = load_file(gathered, device=str(args.device))
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if self.criterion == "movement" and state.is_world_process_zero:
-            save_file(self.movement, _movement(args.output_dir, state.global_step))
+    def write(self, path: Path) -> None:
+        save_file(self.movement, path)
+
+    def read(self, path: Path) -> None:
+        gathered = load_file(path)
+        self.movement = {name: gathered[name].to(weight.device) for name, weight in self.masks.matrices.items()}
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         if self.criterion == "movement":
@@ -248,10 +250,6 @@ class _Prunes(TrainerCallback):
                 seed=self.seed + state.global_step,
             )
         self.masks.grow(found, self.targets[state.global_step])
-
-
-def _movement(folder: str, step: int) -> Path:
-    return Path(folder) / f"{PREFIX_CHECKPOINT_DIR}-{step}" / "movement.safetensors"
 
 
 def _check_schedule(

@@ -15,13 +15,13 @@ import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from threadpoolctl import threadpool_limits
-from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.matrices import block_of, check_plain, matrices_of, transposed
 from compress.objectives.base import Objective
 from compress.saving import record
 from compress.training.inside import Training
+from compress.training.kept import Keeps
 from probes.errors import InputError
 
 _MOST = 65536  # codes: an index of two bytes
@@ -239,11 +239,9 @@ class _Codebooks:
         codewords, self.codes[name] = fit_codebook(self.parts(name, weight), self.most, self.seed)
         self.fill(name, weight, codewords)
 
-    def restore(self, name: str, codes: torch.Tensor | None) -> None:
-        """Take up the codes of a matrix from a checkpoint, or of equal sub-vectors."""
+    def restore(self, name: str, codes: torch.Tensor) -> None:
+        """Take up the codes of a matrix from a checkpoint."""
         parts = self.parts(name, self.matrices[name].detach())
-        if codes is None:
-            codes = parts.unique(dim=0, return_inverse=True)[1]
         if len(codes) != len(parts) or int(codes.max()) >= self.most:
             raise InputError(
                 f"{name}: the checkpoint is of a quantisation with other codes or another block than "
@@ -269,24 +267,24 @@ class _Codebooks:
         return total
 
 
-class _Quantizes(TrainerCallback):
+class _Quantizes(Keeps):
     """Quantises a layer at some steps of a training, and trains the codewords from then on."""
 
     def __init__(self, books: _Codebooks, layers: Mapping[int, Sequence[str]]) -> None:
         self.books, self.layers = books, layers
+        self.file = "codes.safetensors"
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        file = _codes(args.output_dir, state.global_step)
-        saved = load_file(file) if file.is_file() else {}
-        for step, names in self.layers.items():
-            if step <= state.global_step:
-                for name in names:
-                    self.books.restore(name, saved.get(name))
+        self.due = [name for step, names in self.layers.items() if step <= state.global_step for name in names]
+        super().on_train_begin(args, state, control)
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        if not state.is_world_process_zero:
-            return
-        save_file({n: c.int() for n, c in self.books.codes.items()}, _codes(args.output_dir, state.global_step))
+    def write(self, path: Path) -> None:
+        save_file({n: c.int() for n, c in self.books.codes.items()}, path)
+
+    def read(self, path: Path) -> None:
+        saved = load_file(path)
+        for name in self.due:
+            self.books.restore(name, saved[name])
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         for name in self.books.codes:
@@ -306,10 +304,6 @@ class _Quantizes(TrainerCallback):
             for moment in optimizer.state.get(weight, {}).values():
                 if isinstance(moment, torch.Tensor) and moment.shape == weight.shape:
                     self.books.average(name, moment)
-
-
-def _codes(folder: str, step: int) -> Path:
-    return Path(folder) / f"{PREFIX_CHECKPOINT_DIR}-{step}" / "codes.safetensors"
 
 
 def _check_finite(name: str, weight: torch.Tensor) -> None:

@@ -5,19 +5,21 @@ from __future__ import annotations
 import json
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel, TrainerCallback
+from transformers import PreTrainedModel
 
-from compress.quantization.ranges import RunningRanges, saved_ranges
+from compress.quantization.ranges import RunningRanges
 from compress.quantization.weights import QuantizedMatrices
+from compress.training.kept import Keeps
 from probes.files import write_whole
 from probes.models.formats.quantized_inputs import QuantizedInput
 
 
-class Noise(TrainerCallback):
+class Noise(Keeps):
     """Quantises random blocks of the weights in every forward pass of a training.
 
     The values are written into the model before each pass and those behind them put back before the
@@ -37,20 +39,20 @@ class Noise(TrainerCallback):
         """Args: matrices, share and width of blocks, seed, ranges that run along, who rounds."""
         self.matrices, self.rate, self.block, self.seed = matrices, rate, block, seed
         self.running, self.hooks = running, hooks
+        self.file = "" if running is None else "quantized_inputs.json"
         self.latent: dict[str, torch.Tensor] = {}
         self.quantized: dict[str, torch.Tensor] = {}
         self.substep, self.updated = 0, False
 
-    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Go on from the ranges of inputs that a checkpoint has."""
-        saved = saved_ranges(args.output_dir, state.global_step)
-        if self.running is not None and saved.is_file():
-            self.running.set({k: tuple(v) for k, v in json.loads(saved.read_text(encoding="utf-8")).items()})
+    def write(self, path: Path) -> None:
+        """Write the ranges of inputs."""
+        assert self.running is not None
+        write_whole(path, json.dumps(self.running.found) + "\n")
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Keep the ranges of inputs beside a checkpoint."""
-        if self.running is not None and state.is_world_process_zero:
-            write_whole(saved_ranges(args.output_dir, state.global_step), json.dumps(self.running.found) + "\n")
+    def read(self, path: Path) -> None:
+        """Go on from the ranges of inputs that a checkpoint has."""
+        assert self.running is not None
+        self.running.set({k: tuple(v) for k, v in json.loads(path.read_text(encoding="utf-8")).items()})
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Note the weights, and quantise some for the first pass."""

@@ -4,14 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from pathlib import Path
 from typing import Any
 
 import datasets
 import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from compress.inputs import check_reached, fed, row_batches, tokens_of, walk
 from compress.rows import training_rows
@@ -21,7 +19,6 @@ from probes.models.formats.quantized_inputs import QUANTIZED_INPUTS, QuantizedIn
 from probes.states.running import removed
 
 _NEW = 0.1  # what the latest batch counts in a running range
-_RANGES = "quantized_inputs.json"
 
 
 class RunningRanges:
@@ -79,11 +76,6 @@ class RunningRanges:
             fed(self.modules, see, first=True),
         ):
             yield
-
-
-def saved_ranges(folder: str, step: int) -> Path:
-    """Return where beside a checkpoint the ranges of inputs lie."""
-    return Path(folder) / f"{PREFIX_CHECKPOINT_DIR}-{step}" / _RANGES
 
 
 def measured_ranges(

@@ -1,6 +1,7 @@
 """The one loop: a student, its objectives and, where they need one, its teacher.
 
-`loop` trains, `kept` is what lies beside a checkpoint.
+`loop` trains, `checkpoints` says from where it goes on, `kept` is what lies beside a checkpoint,
+`inside` is a training inside a verb.
 """
 
 from compress.training.loop import train

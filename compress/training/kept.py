@@ -17,9 +17,9 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, TrainerCallback
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
-from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
 from compress.objectives.base import Objective
+from compress.training.checkpoints import AGAIN, checkpoint_of
 from probes.errors import InputError
 from probes.files import write_whole
 from probes.states.running import evaluating
@@ -27,6 +27,7 @@ from probes.states.running import evaluating
 _HISTORY = "history.json"
 _LEARNED = "objectives.safetensors"
 STAMP = "training.json"
+_UNKNOWN = "so that it is not known what training the checkpoints beside it are of. Give another folder"
 _CHANGED = ("pad_token_id", "bos_token_id", "eos_token_id", "use_cache")  # of a configuration, by the Trainer
 
 
@@ -63,7 +64,12 @@ def check_same(folder: Path, begun: bool, stamp: Mapping[str, Any]) -> None:
     if not begun:
         return
     file = folder / STAMP
-    was = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    try:
+        was = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
+    except ValueError as error:  # of JSON and of UTF-8
+        raise InputError(f"{file} cannot be read ({error}), {_UNKNOWN}") from error
+    if not isinstance(was, dict):
+        raise InputError(f"{file}: expected the settings of a training by their names, found {was!r:.80}, {_UNKNOWN}")
     for name, value in json.loads(json.dumps(stamp)).items():
         if was.get(name) != value:
             raise InputError(
@@ -72,13 +78,51 @@ def check_same(folder: Path, begun: bool, stamp: Mapping[str, Any]) -> None:
             )
 
 
-def steps_of(checkpoint: str) -> int:
+def steps_of(checkpoint: Path) -> int:
     """Return after how many updates a checkpoint was written."""
-    return TrainerState.load_from_json(str(Path(checkpoint) / TRAINER_STATE_NAME)).global_step
+    return TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME)).global_step
 
 
-class Log(TrainerCallback):
-    """What is logged, kept beside every checkpoint, for a training that goes on."""
+class Keeps(TrainerCallback):
+    """A callback that keeps something beside every checkpoint, for a training that goes on.
+
+    It is written before the checkpoint is marked as whole, and read when a training goes on from it,
+    which is refused where it is not there.
+
+    Attributes:
+        file: the name of the file; nothing where there is nothing to keep.
+    """
+
+    file: str = ""
+
+    def write(self, path: Path) -> None:
+        """Write what is kept."""
+        raise NotImplementedError
+
+    def read(self, path: Path) -> None:
+        """Take up what was kept; the model has the weights of the checkpoint already."""
+        raise NotImplementedError
+
+    def check(self, checkpoint: Path, files: Collection[str]) -> None:
+        """Raise where a checkpoint of these files is none to go on from, before anything changes."""
+        if self.file and self.file not in files:
+            raise InputError(f"{checkpoint} has no {self.file}, without which this training does not go on. {AGAIN}")
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Write what is kept beside the checkpoint, in one process."""
+        if self.file and state.is_world_process_zero:
+            self.write(checkpoint_of(args.output_dir, state.global_step) / self.file)
+
+    def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Take up what lies beside the checkpoint that a training goes on from."""
+        if self.file and state.global_step:
+            self.read(checkpoint_of(args.output_dir, state.global_step) / self.file)
+
+
+class Log(Keeps):
+    """What is logged."""
+
+    file = _HISTORY
 
     def __init__(self) -> None:
         """Begin with nothing."""
@@ -95,21 +139,30 @@ class Log(TrainerCallback):
         self.rows.append({"step": state.global_step + 1, **mean, "loss": sum(mean.values())})
         self.parts = []
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Write the rows so far beside the checkpoint."""
-        if not state.is_world_process_zero:
-            return
-        folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-        write_whole(folder / _HISTORY, json.dumps(self.rows) + "\n")
+    def write(self, path: Path) -> None:
+        """Write the rows so far."""
+        write_whole(path, json.dumps(self.rows) + "\n")
 
-    def resume(self, checkpoint: Path) -> None:
+    def read(self, path: Path) -> None:
         """Take up the rows that were logged until a checkpoint."""
-        if (checkpoint / _HISTORY).is_file():
-            self.rows = json.loads((checkpoint / _HISTORY).read_text(encoding="utf-8"))
+        self.rows = json.loads(path.read_text(encoding="utf-8"))
+
+    def check(self, checkpoint: Path, files: Collection[str]) -> None:
+        """Raise where the rows are not those of all updates until the checkpoint."""
+        super().check(checkpoint, files)
+        rows = json.loads((checkpoint / _HISTORY).read_text(encoding="utf-8"))
+        rows = rows if isinstance(rows, list) and all(isinstance(row, dict) for row in rows) else []
+        found = [row.get("step") for row in rows if "when" not in row]  # the others are of what was measured
+        steps = steps_of(checkpoint)
+        if found != list(range(1, steps + 1)):
+            raise InputError(
+                f"{checkpoint / _HISTORY}: expected a row for each of {steps} updates, found {len(found)}. "
+                "Give another folder"
+            )
 
 
-class Learned(TrainerCallback):
-    """What objectives learn or remember, by their name, kept beside every checkpoint."""
+class Learned(Keeps):
+    """What objectives learn or remember, by their name."""
 
     def __init__(self) -> None:
         """Begin with nothing."""
@@ -140,29 +193,31 @@ class Learned(TrainerCallback):
                 for tensor in module.state_dict().values():
                     broadcast(tensor)
             self.modules[o.name] = module
+        self.file = _LEARNED if self.state() else ""
 
     def state(self) -> dict[str, torch.Tensor]:
         """Return all that was learned, by the name of the objective and its own."""
         return {f"{name}/{k}": v for name, module in self.modules.items() for k, v in module.state_dict().items()}
 
-    def resume(self, checkpoint: Path) -> None:
-        """Put back what was learned until a checkpoint."""
-        own, file = self.state(), checkpoint / _LEARNED
-        kept = load_file(file) if file.is_file() else {}
-        shapes, found = ({k: tuple(v.shape) for k, v in x.items()} for x in (own, kept))
+    def check(self, checkpoint: Path, files: Collection[str]) -> None:
+        """Raise where something else was learned until a checkpoint."""
+        kept = load_file(checkpoint / _LEARNED) if _LEARNED in files else {}
+        shapes, found = ({k: tuple(v.shape) for k, v in x.items()} for x in (self.state(), kept))
         if shapes != found:
             raise InputError(
                 f"{checkpoint} was written by a training whose objectives learn something else: expected "
                 f"{shapes or 'nothing'}, found {found or 'nothing'}. Give the same objectives, or another folder"
             )
-        for k, tensor in own.items():
-            tensor.copy_(kept[k])
 
-    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
-        """Write what was learned beside the checkpoint."""
-        if state.is_world_process_zero and self.state():
-            folder = Path(args.output_dir) / f"{PREFIX_CHECKPOINT_DIR}-{state.global_step}"
-            save_file({k: v.detach().cpu().contiguous().clone() for k, v in self.state().items()}, folder / _LEARNED)
+    def write(self, path: Path) -> None:
+        """Write what was learned."""
+        save_file({k: v.detach().cpu().contiguous().clone() for k, v in self.state().items()}, path)
+
+    def read(self, path: Path) -> None:
+        """Put back what was learned until a checkpoint."""
+        kept = load_file(path)
+        for k, tensor in self.state().items():
+            tensor.copy_(kept[k])
 
     def on_pre_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Give every process the same gradients."""

@@ -11,6 +11,7 @@ import inspect
 import json
 import math
 import tempfile
+import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
@@ -25,15 +26,34 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
-from transformers.trainer_utils import get_last_checkpoint
 from transformers.utils import SAFE_WEIGHTS_NAME
 
 from compress.objectives.base import Objective, Pass, check
 from compress.objectives.layers import watching_attention
 from compress.rows import collate, training_rows
-from compress.training.kept import STAMP, Learned, Log, Measure, check_same, configuration_kept, settings_of, steps_of
+from compress.training.checkpoints import (
+    Marks,
+    check_needed,
+    checkpoint_of,
+    checkpoints_in,
+    files_of,
+    newest_whole,
+    remove,
+    remove_older,
+)
+from compress.training.kept import (
+    STAMP,
+    Keeps,
+    Learned,
+    Log,
+    Measure,
+    check_same,
+    configuration_kept,
+    settings_of,
+    steps_of,
+)
 from probes.corpus import check_corpus, corpus_fingerprint
-from probes.errors import InputError
+from probes.errors import InputError, LayerscopeWarning
 from probes.files import check_writable, write_whole
 from probes.models.facts import types_tokens
 from probes.models.fingerprint import weights_fingerprint
@@ -144,7 +164,7 @@ def train(
             lr_scheduler_type="linear",
             save_strategy="no" if folder is None else "steps",
             save_steps=save_every,
-            save_total_limit=2,
+            save_total_limit=None,  # `Marks` removes older ones, once the newest is whole
             seed=seed,
             data_seed=seed,
             remove_unused_columns=False,
@@ -156,7 +176,7 @@ def train(
         arguments._n_gpu = min(arguments.n_gpu, 1)  # one process, one device: a second would make batches larger
         if folder is not None and arguments.should_save:
             check_writable(Path(folder))
-        log, learned = Log(), Learned()
+        log, learned, marks = Log(), Learned(), Marks()
         measured = set(evaluate_at) if evaluate is not None else set()
         before, after = (Measure(w, evaluate, measured, log) for w in ("before", "after"))
         with quiet():  # that two callbacks are of one kind is meant
@@ -166,12 +186,13 @@ def train(
                 train_dataset=rows,
                 processing_class=tokenizer,
                 data_collator=lambda batch: collate(tokenizer, batch, indexed=True),
-                callbacks=[log, learned, before, *callbacks, after],
+                callbacks=[log, learned, before, *callbacks, after, marks],
             )
         trainer.remove_callback(PrinterCallback)
         if trainer.pop_callback(ProgressCallback) is not None and progress:
             trainer.add_callback(_Bar())
-        last = get_last_checkpoint(str(folder)) if folder is not None and Path(folder).is_dir() else None
+        marks.accelerator = trainer.accelerator
+        last: Path | None = None
         if folder is not None:
             stamp = {
                 "student": weights_fingerprint(student),
@@ -186,19 +207,20 @@ def train(
                 **(about or {}),
                 **{f"{k} of {o.name}": v for o in objective for k, v in settings_of(o).items()},
             }
-            check_same(Path(folder), last is not None, stamp)
+            check_same(Path(folder), bool(checkpoints_in(folder)), stamp)
+            last, passed_over = newest_whole(folder)
             trainer.accelerator.wait_for_everyone()  # until all have looked
             if arguments.should_save:
+                for message in passed_over:
+                    warnings.warn(message, LayerscopeWarning, stacklevel=2)
                 write_whole(Path(folder) / STAMP, json.dumps(stamp, indent=2) + "\n")
-        if last is not None:
-            log.resume(Path(last))
         was_training = student.training
         try:
-            with trainer.prepared(objective, teacher, log, learned, last):
-                if last is not None and steps_of(last) >= steps:
-                    _finished(trainer, student, last, callbacks)
+            with trainer.prepared(objective, teacher, log, learned):
+                if last is None:
+                    trainer.train()
                 else:
-                    trainer.train(resume_from_checkpoint=last)
+                    _go_on(trainer, student, last, [log, learned, *callbacks])
         finally:
             student.train(was_training)
         trainer.accelerator.wait_for_everyone()  # until what is written is whole
@@ -215,10 +237,23 @@ def _numbered_by(
     return "teacher" if taken and teacher is not None else None
 
 
-def _finished(trainer: Trainer, student: PreTrainedModel, last: str, callbacks: Sequence[TrainerCallback]) -> None:
-    """Take up the end of a training: the Trainer would add a step to it."""
-    student.load_state_dict(load_file(Path(last) / SAFE_WEIGHTS_NAME), strict=False)  # tied weights are there once
-    trainer.state = TrainerState.load_from_json(str(Path(last) / TRAINER_STATE_NAME))
+def _go_on(trainer: Trainer, student: PreTrainedModel, last: Path, callbacks: Sequence[TrainerCallback]) -> None:
+    """Go on from a checkpoint with all that lies beside it; raise where something does not."""
+    files, steps = files_of(last), steps_of(last)
+    for callback in callbacks:
+        if isinstance(callback, Keeps):
+            callback.check(last, files)
+    finished = steps >= trainer.args.max_steps
+    if not finished:
+        check_needed(last, files, trainer.args)
+    if trainer.args.should_save:
+        remove_older(last.parent, steps)
+    if not finished:
+        trainer.train(resume_from_checkpoint=str(last))
+        return
+    # The Trainer would add a step to it.
+    student.load_state_dict(load_file(last / SAFE_WEIGHTS_NAME), strict=False)  # tied weights are there once
+    trainer.state = TrainerState.load_from_json(str(last / TRAINER_STATE_NAME))
     for callback in callbacks:
         callback.on_train_begin(trainer.args, trainer.state, trainer.control, model=student)
         callback.on_train_end(trainer.args, trainer.state, trainer.control, model=student)
@@ -268,7 +303,6 @@ class _Trainer(Trainer):
         teacher: PreTrainedModel | None,
         log: Log,
         learned: Learned,
-        checkpoint: str | None,
     ) -> Iterator[None]:
         """Make both models give what the objectives need, and leave the teacher as it was found."""
         self.objective, self.log_of, self.learned = objective, log, learned
@@ -284,12 +318,17 @@ class _Trainer(Trainer):
                 student: Any = self.model
                 rows: Any = self.train_dataset
                 learned.prepare(self.accelerator, objective, student, teacher, rows, self.args.seed)
-                if checkpoint is not None:
-                    learned.resume(Path(checkpoint))
                 yield
             finally:
                 for model, implementation in attention:
                     model.set_attn_implementation(implementation)
+
+    def _save_checkpoint(self, model: Any, trial: Any) -> None:
+        path = checkpoint_of(self._get_output_dir(trial=trial), self.state.global_step)
+        if self.args.should_save and path.exists():  # one that was passed over: nothing of it stays
+            remove(path)
+        self.accelerator.wait_for_everyone()
+        super()._save_checkpoint(model, trial)
 
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         made = self.optimizer is not None

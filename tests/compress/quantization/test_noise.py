@@ -16,6 +16,7 @@ from compress.quantization.noise import Noise
 from compress.quantization.quantize import quantize
 from compress.quantization.quantizers import dequantize, quantize_tensor
 from compress.quantization.weights import QuantizedMatrices
+from compress.training.checkpoints import mark
 from compress.training.loop import train
 
 QUERY = "bert.encoder.layer.1.attention.self.query.weight"
@@ -164,11 +165,12 @@ def test_an_interrupted_training_ends_as_it_would_have(classifier, make_tokenize
     held, _ = probes.load_checkpoint(tmp_path / "run" / "checkpoint-4")
     some = held.get_parameter(QUERY)
     assert not torch.equal(some, dequantize(quantize_tensor(some, 4)))
-    if calibrated:  # what the ranges are without those of the checkpoint
-        (tmp_path / "run" / "checkpoint-4" / "quantized_inputs.json").unlink()
+    if calibrated:  # and does not go on without the ranges of inputs
         shutil.rmtree(tmp_path / "run" / "checkpoint-6")
-        other = quantize(classifier, folder=tmp_path / "run", **options)
-        assert other.config.quantized_inputs != whole.config.quantized_inputs
+        (tmp_path / "run" / "checkpoint-4" / "quantized_inputs.json").unlink()
+        mark(tmp_path / "run" / "checkpoint-4")
+        with pytest.raises(probes.InputError, match=r"checkpoint-4 has no quantized_inputs.json, without which"):
+            quantize(classifier, folder=tmp_path / "run", **options)
 
 
 def test_what_is_measured_in_training_is_the_latent_and_the_quantised_model(classifier, make_tokenizer, corpus):

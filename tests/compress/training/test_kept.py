@@ -16,6 +16,8 @@ import probes
 from compress import CRD
 from compress.objectives.labels import CrossEntropy, SoftLabels
 from compress.objectives.layers import HiddenStates
+from compress.training.checkpoints import mark
+from compress.training.kept import Keeps
 from compress.training.loop import train
 
 
@@ -205,7 +207,66 @@ def test_what_is_learned_is_not_taken_from_another_training(make, tokenizer, cor
         run(2, Stops(5))
     with pytest.raises(probes.InputError, match=r"checkpoint-4 was written by .* learn something else: expected .*3,"):
         run(3)
-    (tmp_path / "checkpoint-4" / "objectives.safetensors").unlink()
+    for checkpoint in tmp_path.glob("checkpoint-*"):
+        (checkpoint / "objectives.safetensors").unlink()
+        mark(checkpoint)
     with pytest.raises(probes.InputError, match=r"found nothing\. Give the same objectives, or another folder"):
         run(2)
     assert all(same(weights(make()), weights(student)) for student in students[1:])
+
+
+class Counts(Keeps):
+    """Counts updates, which no one else knows."""
+
+    file = "count.txt"
+    count = 0
+
+    def on_optimizer_step(self, args, state, control, **_):
+        self.count += 1
+
+    def write(self, path):
+        path.write_text(str(self.count))
+
+    def read(self, path):
+        self.count = int(path.read_text())
+
+
+def test_a_callback_keeps_what_it_says_and_is_not_gone_on_without(make, tokenizer, corpus, tmp_path):
+    def run(*callbacks):
+        train(make(), tokenizer, corpus, callbacks=callbacks, folder=tmp_path, **options)
+
+    options = {"objective": [CrossEntropy()], "steps": 6, "save_every": 2, **QUIET}
+    with pytest.raises(KeyboardInterrupt):
+        run(Counts(), Stops(5))
+    counts = Counts()
+    run(counts)
+    assert counts.count == 6
+    counts = Counts()
+    run(counts)  # what has finished
+    assert counts.count == 6
+    (tmp_path / "checkpoint-6" / "count.txt").unlink()
+    mark(tmp_path / "checkpoint-6")
+    with pytest.raises(probes.InputError, match=r"checkpoint-6 has no count.txt, without which this training does not"):
+        run(Counts())
+
+
+@pytest.mark.parametrize("rows", [[], {"step": 1}, [1, 2], [{"step": 1}], [{"step": 2}, {"step": 1}]])
+def test_a_history_with_a_gap_is_not_gone_on_from(make, tokenizer, corpus, tmp_path, rows):
+    options = {"objective": [CrossEntropy()], "steps": 2, "folder": tmp_path, **QUIET}
+    train(make(), tokenizer, corpus, **options)
+    (tmp_path / "checkpoint-2" / "history.json").write_text(json.dumps(rows))
+    mark(tmp_path / "checkpoint-2")
+    with pytest.raises(probes.InputError, match=r"history.json: expected a row for each of 2 updates, found \d\. Give"):
+        train(make(), tokenizer, corpus, **options)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [("[1]", r"training.json: expected the settings of a training by .* found \[1\]"), ("{", "cannot be read")],
+)
+def test_settings_that_cannot_be_read_are_said(make, tokenizer, corpus, tmp_path, text, message):
+    options = {"objective": [CrossEntropy()], "steps": 1, "folder": tmp_path, **QUIET}
+    train(make(), tokenizer, corpus, **options)
+    (tmp_path / "training.json").write_text(text)
+    with pytest.raises(probes.InputError, match=rf"{message}.*it is not known what training .* Give another folder"):
+        train(make(), tokenizer, corpus, **options)

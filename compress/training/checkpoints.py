@@ -1,0 +1,179 @@
+"""Which checkpoint a training goes on from: the newest that is whole, as a marker written last says.
+
+transformers' Trainer writes a checkpoint in place, file by file, and callbacks write theirs after it.
+The marker holds size and hash of every file, and is there only when all of them are.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+import shutil
+from collections.abc import Mapping
+from pathlib import Path, PurePosixPath
+from typing import Any
+
+from accelerate import Accelerator
+from transformers import TrainerCallback, TrainingArguments
+from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
+from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+
+from probes.errors import InputError
+from probes.files import write_whole
+
+MARKER = "complete.json"
+_NAME = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-([1-9]\d*)")
+_RANDOM = "rng_state"  # what the files of random states begin with, one a process
+
+
+def checkpoint_of(folder: str | Path, step: int) -> Path:
+    """Return where the checkpoint of a step lies, as the Trainer has it."""
+    return Path(folder) / f"{PREFIX_CHECKPOINT_DIR}-{step}"
+
+
+def checkpoints_in(folder: str | Path) -> dict[int, Path]:
+    """Return the checkpoints of a folder by their steps, the newest first, whole or not."""
+    paths = Path(folder).iterdir() if Path(folder).is_dir() else ()
+    found = {int(m[1]): path for path in paths if (m := _NAME.fullmatch(path.name)) and path.is_dir()}
+    return dict(sorted(found.items(), reverse=True))
+
+
+def newest_whole(folder: str | Path) -> tuple[Path | None, list[str]]:
+    """Return the checkpoint that a training goes on from, and what is wrong with newer ones.
+
+    Args:
+        folder: that of the training.
+
+    Returns:
+        The newest checkpoint that is whole, None without one; and a message for each newer one.
+    """
+    wrong: dict[Path, str] = {}
+    whole: Path | None = None
+    for path in checkpoints_in(folder).values():
+        if damage := damage_of(path):
+            wrong[path] = damage
+        else:
+            whole = path
+            break
+    then = "begins anew" if whole is None else f"goes on from {whole.name}"
+    return whole, [f"{p} is passed over, it is not whole: {why}. The training {then}" for p, why in wrong.items()]
+
+
+def damage_of(checkpoint: Path) -> str:
+    """Say what is wrong with a checkpoint, by the name of a file; nothing where it is whole."""
+    if not (checkpoint / MARKER).is_file():
+        return f"{MARKER}, which is written last, is missing"
+    try:
+        files = files_of(checkpoint)
+    except InputError as error:
+        return str(error)
+    for name, (size, digest) in files.items():
+        file = checkpoint / name
+        if not file.is_file():
+            return f"{name} is missing"
+        if (found := file.stat().st_size) != size:
+            return f"{name} has {found:,} bytes and was written with {size:,}"
+        if _digest(file) != digest:
+            return f"{name} is not what was written"
+    return ""
+
+
+def files_of(checkpoint: Path) -> dict[str, tuple[int, str]]:
+    """Return size and hash of the files of a checkpoint by their names, as its marker has them.
+
+    Raises:
+        InputError: the marker is not one, or is that of another step.
+    """
+    try:
+        marker = json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))
+    except ValueError as error:  # of JSON and of UTF-8
+        raise InputError(f"{MARKER} cannot be read ({error})") from error
+    files = marker.get("files") if isinstance(marker, dict) else None
+    if not isinstance(files, dict) or not all(_is_entry(name, entry) for name, entry in files.items()):
+        raise InputError(f"{MARKER} does not give size and hash of each file")
+    if marker.get("checkpoint") != checkpoint.name:
+        raise InputError(f"{MARKER} is that of {marker.get('checkpoint')!r}")
+    return {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
+
+
+def check_needed(checkpoint: Path, files: Mapping[str, Any], arguments: TrainingArguments) -> None:
+    """Raise where a checkpoint has not what the Trainer would go on without, and not as it was.
+
+    Raises:
+        InputError: optimiser, schedule, state or random states are not among its files.
+    """
+    for name in (OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME):
+        if name not in files:
+            raise InputError(f"{checkpoint} has no {name}, without which a training does not go on as it was. {AGAIN}")
+    count = arguments.world_size
+    wanted = {f"{_RANDOM}{'' if count == 1 else f'_{i}'}.pth" for i in range(count)}
+    found = {name for name in files if name.startswith(_RANDOM)}
+    if wanted != found:
+        raise InputError(
+            f"{checkpoint} does not have the random states of {count} process{'es' if count > 1 else ''}: expected "
+            f"{', '.join(sorted(wanted))}, found {', '.join(sorted(found)) or 'none'}. Train by as many processes as "
+            "before, or give another folder"
+        )
+
+
+AGAIN = "Give the settings that it was written by, or another folder"
+
+
+class Marks(TrainerCallback):
+    """Marks each checkpoint as whole, and only then removes older ones; the last of the callbacks."""
+
+    def __init__(self) -> None:
+        """Begin without processes to wait for: `accelerator` is set once there are."""
+        self.accelerator: Accelerator | None = None
+
+    def on_save(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Write the marker of a checkpoint to which nothing is added any more."""
+        if self.accelerator is not None:
+            self.accelerator.wait_for_everyone()  # each process writes its random states
+        if state.is_world_process_zero:
+            mark(checkpoint_of(args.output_dir, state.global_step))
+            remove_older(args.output_dir, state.global_step, newer=True)
+
+
+def mark(checkpoint: Path) -> None:
+    """Write beside the files of a checkpoint that they are all there, with size and hash of each."""
+    files = {
+        path.relative_to(checkpoint).as_posix(): {"bytes": path.stat().st_size, "sha256": _digest(path)}
+        for path in sorted(checkpoint.rglob("*"))
+        if path.is_file() and path.name != MARKER
+    }
+    write_whole(checkpoint / MARKER, json.dumps({"checkpoint": checkpoint.name, "files": files}, indent=1) + "\n")
+
+
+def remove_older(folder: str | Path, step: int, newer: bool = False) -> None:
+    """Remove all checkpoints but that of a step, which is whole, and the one before it.
+
+    Args:
+        folder: that of the training.
+        step: of the newest checkpoint that is whole.
+        newer: also those of later steps, which were passed over.
+    """
+    found = checkpoints_in(folder)
+    before = [s for s, path in found.items() if s < step and (path / MARKER).is_file()]
+    for s, path in found.items():
+        if s not in (step, *before[:1]) and (s < step or newer):
+            remove(path)
+
+
+def remove(checkpoint: Path) -> None:
+    """Remove a checkpoint, its marker first: it counts for nothing from then on."""
+    (checkpoint / MARKER).unlink(missing_ok=True)
+    shutil.rmtree(checkpoint)
+
+
+def _digest(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
+
+
+def _is_entry(name: str, entry: Any) -> bool:
+    path = PurePosixPath(name)
+    if not path.parts or path.is_absolute() or ".." in path.parts or not isinstance(entry, dict):
+        return False
+    return type(entry.get("bytes")) is int and isinstance(entry.get("sha256"), str)
