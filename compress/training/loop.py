@@ -13,7 +13,7 @@ import math
 import tempfile
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
-from contextlib import AbstractContextManager, contextmanager, nullcontext
+from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,7 +54,7 @@ from compress.training.kept import (
 )
 from probes.corpus import check_corpus, corpus_fingerprint
 from probes.errors import InputError, LayerscopeWarning
-from probes.files import check_writable, write_whole
+from probes.files import check_writable, locked, write_whole
 from probes.models.facts import types_tokens
 from probes.models.fingerprint import weights_fingerprint
 from probes.silence import quiet
@@ -100,9 +100,10 @@ def train(
         evaluate_at: the steps at which it is measured, once before the callbacks of that step and
             once after.
         callbacks: of transformers' Trainer; they change the student.
-        folder: where checkpoints go, every `save_every` steps. A training that was interrupted goes
-            on from the last one and ends as it would have; one that was finished is not trained
-            further.
+        folder: where checkpoints go, every `save_every` steps. A training that was interrupted or
+            killed goes on from the newest one that is whole and ends as it would have; newer ones
+            are passed over with a warning. One that was finished is not trained further. What
+            another process trains there is waited for.
         seed: of the order of the rows and of dropout.
         progress: show a progress bar.
         about: what else decides what comes out, as settings of callbacks. It is kept in the folder,
@@ -115,8 +116,9 @@ def train(
 
     Raises:
         InputError: before the first step, where student, teacher, tokenizer, corpus and objectives
-            do not fit together, or the folder holds the checkpoints of another training; at a step
-            whose loss is not finite, by the name of the objective.
+            do not fit together, the folder holds the checkpoints of another training, or one from
+            which this training does not go on as it was, by the name of the file that it has not;
+            at a step whose loss is not finite, by the name of the objective.
 
     Notes:
         What objectives learn or remember (`prepare` of `compress.objectives.Objective`) is trained
@@ -154,7 +156,7 @@ def train(
             raise InputError(f"{name}={number!r}: expected a whole number of at least 1")
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise InputError(f"seed={seed!r}: expected a whole number of at least 0 and below 2**32")
-    with tempfile.TemporaryDirectory() as scratch, configuration_kept(student):
+    with tempfile.TemporaryDirectory() as scratch, configuration_kept(student), ExitStack() as held:
         arguments = TrainingArguments(
             output_dir=str(folder or scratch),
             max_steps=steps,
@@ -176,6 +178,7 @@ def train(
         arguments._n_gpu = min(arguments.n_gpu, 1)  # one process, one device: a second would make batches larger
         if folder is not None and arguments.should_save:
             check_writable(Path(folder))
+            held.enter_context(locked(Path(folder)))
         log, learned, marks = Log(), Learned(), Marks()
         measured = set(evaluate_at) if evaluate is not None else set()
         before, after = (Measure(w, evaluate, measured, log) for w in ("before", "after"))
@@ -194,6 +197,7 @@ def train(
         marks.accelerator = trainer.accelerator
         last: Path | None = None
         if folder is not None:
+            trainer.accelerator.wait_for_everyone()  # until one has the folder
             stamp = {
                 "student": weights_fingerprint(student),
                 "teacher": weights_fingerprint(teaches) if teaches is not None else None,
