@@ -1,4 +1,4 @@
-"""The trainings that are killed at every change of the file system: see `faults`."""
+"""The trainings that are killed at every change of the file system: see `kills`."""
 
 from __future__ import annotations
 
