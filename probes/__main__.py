@@ -17,6 +17,7 @@ from probes.corpus import cautions, describe, load_corpus
 from probes.errors import InputError
 from probes.files import locked
 from probes.measures import catalogue
+from probes.printing import printable
 from probes.results.table import Table, check_folder
 from probes.states.pooling import POOLINGS
 from probes.views.report import check_path
@@ -76,7 +77,7 @@ def _compare(options: argparse.Namespace) -> None:
     check_path(options.out / "report.html")
     corpus = _corpus(options)
     for caution in cautions(corpus):
-        print(f"caution: {caution}", file=sys.stderr)
+        print(f"caution: {printable(caution)}", file=sys.stderr)
     comparison = compare(
         models,
         corpus,
@@ -99,7 +100,7 @@ def _compare(options: argparse.Namespace) -> None:
     report = comparison.report(options.out / "report.html")
     comparison.save(options.out, overwrite=options.overwrite)
     print(_text(comparison))
-    print(f"\nwrote {options.out / 'comparison.csv'} and {report}")
+    print(f"\nwrote {printable(options.out / 'comparison.csv')} and {printable(report)}")
 
 
 def _text(comparison: Table) -> str:
@@ -112,16 +113,18 @@ def _text(comparison: Table) -> str:
     if summary.empty:
         return "none of these probes is better or worse when it is higher: see the table and the report"
     table = summary[["probe", "better", "layer", "model"]].copy()
+    table["model"] = table["model"].map(printable)
     table["layer"] = ["output" if pd.isna(layer) else str(layer) for layer in summary["layer"]]
     table["value [95 %]"] = [cell(*v) for v in summary[["value", "low", "high"]].to_numpy()]
     others = summary[["difference", "difference_low", "difference_high"]].to_numpy()
     if not pd.isna(others).all():
-        table[f"minus {comparison.baseline} [95 %]"] = [cell(*v) for v in others]
+        table[f"minus {printable(comparison.baseline)} [95 %]"] = [cell(*v) for v in others]
         table["p"] = ["" if pd.isna(p) else f"{p:.3f}" for p in summary["p_adjusted"]]
     if summary["worst_language"].any():
         worst = zip(summary["probe"], summary["worst_language"], summary["its_difference"], strict=True)
         # A comparison with the baseline is no difference, so it has no sign.
-        table["most damaged"] = [f"{k} {v:{'' if about[p]['compares'] else '+'}.3f}" if k else "" for p, k, v in worst]
+        signs = {p: "" if about[p]["compares"] else "+" for p in about}
+        table["most damaged"] = [f"{printable(k)} {v:{signs[p]}.3f}" if k else "" for p, k, v in worst]
     title = (
         "all languages pooled, at the layer where the baseline is best (layer 0 = embeddings);\n"
         "what compares with the baseline: at the layer farthest from it"

@@ -5,6 +5,10 @@ in one message.
 from __future__ import annotations
 
 import argparse
+import errno
+import io
+import os
+import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -13,6 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from probes.errors import InputError, LayerscopeWarning
+from probes.printing import printable
 
 _COLUMNS = ("id", "language", "text", "label", "text_pair")
 
@@ -21,6 +26,9 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int
     """Run the command that the parser sets as `run`, and return the exit status: 2 for bad input,
     said in one line.
     """
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # letters that a terminal does not have are written as escapes
+            stream.reconfigure(errors="backslashreplace")
     options = parser.parse_args(arguments)
     with warnings.catch_warnings():
         warnings.simplefilter("always", LayerscopeWarning)
@@ -28,9 +36,16 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int
         try:
             with ExitStack() as options.until_done:  # what a command holds: the lock of what it writes
                 options.run(options)
+        except BrokenPipeError:  # who read what is printed has read enough
+            sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the end of the process
+            return 1
         except InputError as error:
-            print(f"error: {error}", file=sys.stderr)
-            return 2
+            return _refused(str(error))
+        except Exception as error:
+            trouble = _of_the_system(error)
+            if trouble is None:
+                raise
+            return _refused(_told(trouble))
         except KeyboardInterrupt:
             print("interrupted; what was captured is kept, the same command goes on from there", file=sys.stderr)
             return 130
@@ -55,7 +70,7 @@ def add_command(
 
 def output_argument(parser: argparse.ArgumentParser, about: str) -> None:
     """Give a parser the arguments that say where to, and what if another process writes there."""
-    parser.add_argument("--out", type=Path, required=True, help=about)
+    parser.add_argument("--out", type=folder, required=True, help=about)
     parser.add_argument(
         "--no-wait", dest="wait", action="store_false", help="end where another process writes there, and do not wait"
     )
@@ -91,6 +106,45 @@ def seed(text: str) -> int:
     return int(text)
 
 
+def folder(text: str) -> Path:
+    """Return an argument as the path of a folder; refuse one that is empty or cannot be a path."""
+    if not text.strip() or "\0" in text:
+        raise argparse.ArgumentTypeError(f"expected the path of a folder, found {text!r}")
+    return Path(text)
+
+
+# What to do where the system refuses.
+_REMEDIES = {
+    errno.ENOSPC: "Make room there, or choose another folder",
+    errno.EDQUOT: "Make room there, or choose another folder",
+    errno.EACCES: "Change its permissions, or choose another path",
+    errno.EPERM: "Change its permissions, or choose another path",
+    errno.EROFS: "Choose a path on a disk that can be written to",
+    errno.ENAMETOOLONG: "Choose a shorter name",
+    errno.ENOENT: "Check the path, and whether something else removed it",
+    errno.EMFILE: "Close other programs, or allow more open files (ulimit -n)",
+}
+
+
+def _of_the_system(error: BaseException) -> OSError | None:
+    """What the operating system refused, also where a library has put it into words of its own."""
+    if isinstance(error, OSError) and error.errno is not None:
+        return error
+    number = re.search(r"\(os error (\d+)\)", str(error))  # as libraries written in Rust say it
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None
+
+
+def _told(error: OSError) -> str:
+    where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
+    remedy = _REMEDIES.get(error.errno or 0, "Check the path and the disk")
+    return f"{where}{error.strerror}. {remedy}; what was there before is as it was"
+
+
+def _refused(message: str) -> int:
+    print(f"error: {printable(message)}", file=sys.stderr)
+    return 2
+
+
 def _say(message: Warning | str, category: type[Warning], *_: object, **__: object) -> None:
     if issubclass(category, LayerscopeWarning):
-        print(f"warning: {message}", file=sys.stderr)
+        print(f"warning: {printable(message)}", file=sys.stderr)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -226,6 +227,9 @@ def compare(
     """
     if not models:
         raise InputError("expected at least one model, name -> model; found none")
+    for name in models:
+        if not isinstance(name, str) or not name.strip() or "\0" in name or re.search("[\ud800-\udfff]", name):
+            raise InputError(f"a model is called {name!r}: expected a text of at least one letter, in Unicode")
     baseline = next(iter(models)) if baseline is None else baseline
     if baseline not in models:
         raise InputError(f"baseline {baseline!r}: no such model; there are {', '.join(map(repr, models))}")

@@ -6,21 +6,23 @@ sentence), `language`, `text` and, where the task has them, `label`, `text_pair`
 
 from __future__ import annotations
 
-import csv
 import hashlib
 import json
+import re
+import unicodedata
+import warnings
 import weakref
-from collections.abc import Callable, Sequence
-from importlib import resources
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import datasets
 import numpy as np
 import pandas as pd
 
-from probes.errors import InputError
-
-REQUIRED = ("id", "language", "text")
+from probes.errors import InputError, LayerscopeWarning
+from probes.printing import printable
+from probes.tables import REQUIRED, is_hub_name, read_table, to_frame
 
 
 def load_corpus(
@@ -52,7 +54,11 @@ def load_corpus(
     Raises:
         InputError: a column is missing; an id, language, text or label is null or empty; the same
             (id, language) comes twice; the table is empty; a language or split is unknown; the file
-            is not what its name says.
+            is not what its name says; a value is no text (a list, bytes, half of a surrogate pair)
+            or a number too large to be exact.
+
+    Warns:
+        LayerscopeWarning: quotation marks seem to have swallowed rows of a file.
 
     Example:
         >>> corpus = load_corpus("bundled", split="test", languages=["en", "ar"])
@@ -61,8 +67,7 @@ def load_corpus(
         >>> sorted(set(corpus["language"]))
         ['ar', 'en']
     """
-    frame, name = _read(source, split)
-    frame = frame.reset_index(drop=True)  # so that messages give the rows as they were given
+    frame, name = read_table(source, split)
     if isinstance(languages, str):
         raise InputError(f"languages={languages!r}: expected a list of language codes, found one string")
     given_names = [id, language, text, *(c for c in (label, text_pair, "split") if c in frame)]
@@ -80,7 +85,7 @@ def load_corpus(
     frame = frame[[c for c in (*columns, "split") if c in frame]].rename(columns=columns)
     if split is not None and "split" in frame:
         frame = _keep(frame, "split", [split], name)
-    elif split is not None and not _is_hub_name(source):
+    elif split is not None and not is_hub_name(source):
         raise InputError(f"{name}: split={split!r} was asked for, but there is no column 'split'. Leave split out")
     if languages is not None:
         if len(set(languages)) < len(languages):
@@ -88,6 +93,8 @@ def load_corpus(
         frame = _keep(frame, "language", list(languages), name)
         frame = frame.iloc[np.argsort(pd.Categorical(frame["language"], list(languages)).codes, kind="stable")]
     frame = _checked(frame, name)
+    if (swallowed := _swallowed(frame)) and not isinstance(source, datasets.Dataset):
+        warnings.warn(f"{name}: {swallowed}", LayerscopeWarning, stacklevel=2)
     out = datasets.Dataset.from_pandas(frame.reset_index(drop=True), preserve_index=False)
     _CHECKED.add(out)
     return out
@@ -101,15 +108,26 @@ def describe(corpus: datasets.Dataset) -> None:
         >>> describe(corpus)  # doctest: +ELLIPSIS
         480 rows, 240 ids, 2 languages...
     """
-    frame = _frame(corpus)
+    frame = to_frame(corpus)
+    for column in ("language", "split", "label"):
+        if column in frame:
+            frame[column] = frame[column].map(printable)
     print(f"{len(frame):,} rows, {frame['id'].nunique():,} ids, {frame['language'].nunique()} languages")
     for column in ("split", "label"):
         if column in frame:
-            print("\n" + pd.crosstab(frame["language"], frame[column], margins=True, margins_name="(all)").to_string())
+            everything = "(all)"
+            while everything in {*frame["language"], *frame[column]}:
+                everything = f"({everything})"
+            counts = pd.crosstab(frame["language"], frame[column], margins=True, margins_name=everything)
+            print("\n" + counts.to_string())
     if "label" not in frame:
         print("\n" + frame["language"].value_counts(sort=False).to_string())
     found = cautions(corpus)
-    print("\n" + "\n".join(f"caution: {c}" for c in found) if found else "\nnothing that is known to mislead was found")
+    print(
+        "\n" + "\n".join(f"caution: {printable(c)}" for c in found)
+        if found
+        else "\nnothing that is known to mislead was found"
+    )
 
 
 def cautions(corpus: datasets.Dataset) -> list[str]:
@@ -117,14 +135,19 @@ def cautions(corpus: datasets.Dataset) -> list[str]:
 
     Looked for: rows sorted by label, classes of one example, labels readable from the length of the
     text alone (cross-validated, more than 5 points above the largest class), duplicated texts, ids
-    missing in a language, and translations that carry different labels.
+    missing in a language, translations that carry different labels, rows that quotation marks have
+    swallowed, and languages, labels, splits and ids that look alike: in upper and lower case,
+    composed and decomposed, 1 and 1.0.
 
     Example:
         >>> cautions(load_corpus("bundled", split="test"))
         []
     """
-    frame = _frame(corpus)
-    found = []
+    frame = to_frame(corpus)
+    found = [swallowed] if (swallowed := _swallowed(frame)) else []
+    for column in ("language", "label", "split", "id"):
+        if column in frame:
+            found += _alike(frame[column], column)
     sizes = frame.groupby("language", sort=False)["id"].nunique()
     union = frame["id"].nunique()
     missing = {language: union - n for language, n in sizes.items() if n < union}
@@ -165,7 +188,7 @@ def corpus_fingerprint(corpus: datasets.Dataset) -> str:
     values, in order.
     """
     digest = hashlib.sha256()
-    frame = _frame(corpus)
+    frame = to_frame(corpus)
     for column in sorted(frame):
         digest.update(json.dumps([column, frame[column].tolist()], ensure_ascii=False).encode())
     return digest.hexdigest()[:16]
@@ -188,129 +211,21 @@ def check_corpus(corpus: datasets.Dataset) -> datasets.Dataset:
     return load_corpus(corpus)
 
 
-def _read(source: str | Path | pd.DataFrame | datasets.Dataset, split: str | None) -> tuple[pd.DataFrame, str]:
-    if isinstance(source, pd.DataFrame):
-        return source, "the frame"
-    if isinstance(source, datasets.Dataset):
-        return _frame(source), "the data set"
-    if isinstance(source, datasets.DatasetDict):
-        raise InputError(f"expected one data set, found a dictionary of {', '.join(source)}. Pass one of them")
-    if source == "bundled":
-        with resources.as_file(resources.files("probes.data") / "corpus.tsv") as path:
-            return _read_file(path)
-    if not isinstance(source, str | Path):
-        raise InputError(
-            "expected 'bundled', a path, a pandas frame, a datasets.Dataset or a hub name; "
-            f"found {type(source).__name__}"
-        )
-    if _is_hub_name(source):
-        return _read_hub(str(source), split)
-    return _read_file(Path(source))
-
-
-def _is_hub_name(source: object) -> bool:
-    """A hub name is `name` or `owner/name` without a file's ending that is no path on this disk."""
-    if not isinstance(source, str) or source == "bundled" or Path(source).exists():
-        return False
-    return Path(source).suffix.lower() not in _READERS and source.count("/") <= 1 and not source.startswith((".", "/"))
-
-
-def _read_hub(name: str, split: str | None) -> tuple[pd.DataFrame, str]:
-    try:
-        loaded = datasets.load_dataset(name, split=split)
-    except Exception as error:  # the hub's client raises many kinds; each means that there is no data set to use
-        raise InputError(
-            f"{name!r} is neither a file here nor a data set that could be loaded from the hub "
-            f"({type(error).__name__}: {_first_line(error)}). Check the path or the name"
-        ) from error
-    if isinstance(loaded, datasets.DatasetDict):
-        raise InputError(f"{name!r} has the splits {', '.join(loaded)}. Choose one with split=...")
-    return _frame(loaded), name
-
-
-def _read_csv(path: Path, separator: str) -> pd.DataFrame:
-    with path.open("rb") as file:
-        if b"\0" in (head := file.read(4096)) or head[:4] == b"PAR1":
-            raise ValueError("binary content")
-    frame = pd.read_csv(
-        path,
-        sep=separator,
-        dtype=str,
-        # Only an empty cell is null: "NA" and "null" are words, and "no" and "nan" are language codes.
-        keep_default_na=False,
-        na_values=[""],
-        encoding="utf-8",
-        # Tab-separated text is not quoted: a quotation mark is one.
-        quoting=csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL,
-    )
-    if not isinstance(frame.index, pd.RangeIndex):  # pandas would take the first cells of longer rows for names of rows
-        raise ValueError("rows have more cells than the header; a text that holds the separator needs quotes")
-    return frame
-
-
-def _read_jsonl(path: Path) -> pd.DataFrame:
-    with path.open(encoding="utf-8") as lines:
-        rows = [json.loads(line) for line in lines if line.strip()]
-    if not all(isinstance(row, dict) for row in rows):
-        raise ValueError("expected one object a line")
-    return pd.DataFrame(rows)
-
-
-_READERS: dict[str, tuple[str, Callable[[Path], pd.DataFrame]]] = {
-    ".csv": ("a comma-separated table", lambda path: _read_csv(path, ",")),
-    ".tsv": ("a tab-separated table", lambda path: _read_csv(path, "\t")),
-    ".parquet": ("a Parquet file", pd.read_parquet),
-    ".jsonl": ("a file of JSON lines", _read_jsonl),
-    ".json": ("a file of JSON lines", _read_jsonl),
-}
-
-
-def _read_file(path: Path) -> tuple[pd.DataFrame, str]:
-    if path.suffix.lower() not in _READERS:
-        raise InputError(
-            f"{path}: expected a file ending in {', '.join(_READERS)}, found {path.suffix or 'no ending'!r}. "
-            "Convert it, or pass a pandas frame"
-        )
-    if not path.is_file():
-        raise InputError(f"{path}: no such file. Check the path")
-    kind, read = _READERS[path.suffix.lower()]
-    if path.stat().st_size == 0:
-        raise InputError(f"{path}: the file is empty. Expected {kind} with the columns {', '.join(REQUIRED)}")
-    try:
-        return read(path), str(path)
-    except Exception as error:  # each reader raises its own kinds; all of them mean the same to the user
-        raise InputError(
-            f"{path} is not {kind}, as its name says ({type(error).__name__}: {_first_line(error)}). "
-            "Give the file the ending of what it is"
-        ) from error
-
-
-def _first_line(error: Exception) -> str:
-    return (str(error).strip().splitlines() or [""])[0]
-
-
-def _frame(corpus: datasets.Dataset) -> pd.DataFrame:
-    frame = corpus.with_format(None).to_pandas()
-    for name, feature in corpus.features.items():
-        if isinstance(feature, datasets.ClassLabel):
-            frame[name] = [None if v is None or pd.isna(v) or v < 0 else feature.int2str(int(v)) for v in frame[name]]
-    return frame
-
-
 def _keep(frame: pd.DataFrame, column: str, wanted: list[str], name: str) -> pd.DataFrame:
-    there = list(dict.fromkeys(frame[column].astype(str)))
+    texts = [str(v) for v in frame[column]]
+    there = dict.fromkeys(texts)
     unknown = [w for w in wanted if w not in there]
     if unknown:
         raise InputError(
             f"{name}: unknown {column} {', '.join(map(repr, unknown))}; there are {', '.join(map(repr, there))}"
         )
-    return frame[frame[column].astype(str).isin(wanted)]
+    return frame[[text in wanted for text in texts]]
 
 
 def _checked(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     if not len(frame):
         raise InputError(f"{name}: expected at least one row, found none. Check the file, the split and the languages")
-    if "label" in frame and (frame["label"].isna() | (frame["label"].astype(str) == "")).all():
+    if "label" in frame and all(isinstance(v, str) and v == "" for v in frame["label"].dropna()):
         frame = frame.drop(columns="label")
     frame = frame.copy()
     for column in frame:
@@ -320,7 +235,7 @@ def _checked(frame: pd.DataFrame, name: str) -> pd.DataFrame:
                 f"{name}: {column} is null in {_rows(null)}. Every row needs one: fill it, or drop the row"
                 + (" (or the whole column, for a corpus without labels)" if column == "label" else "")
             )
-        frame[column] = _as_text(frame[column])
+        frame[column] = _as_text(frame[column], name)
         empty = frame[column].str.strip() == ""
         if empty.any() and column != "split":
             raise InputError(f"{name}: {column} is empty in {_rows(empty)}. Fill it, or drop the row")
@@ -336,10 +251,89 @@ def _checked(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     return frame
 
 
-def _as_text(column: pd.Series) -> pd.Series:
-    if pd.api.types.is_float_dtype(column) and (column.dropna() % 1 == 0).all():
-        column = column.astype("Int64")  # 3.0 is how a table with a gap stores the label 3
-    return column.astype(object).map(str, na_action="ignore").fillna("").astype(object)
+_NO_TEXTS = (list, tuple, dict, set, bytes, np.ndarray)
+
+
+def _as_text(column: pd.Series, name: str) -> pd.Series:
+    """The values of a column as texts, "" where there is none."""
+    values = column.astype(object)
+    there: Any = values[column.notna()]
+    wrong = there.map(lambda v: isinstance(v, _NO_TEXTS)).astype(bool)
+    if wrong.any():
+        kind = type(there[wrong].iloc[0]).__name__
+        raise InputError(
+            f"{name}: {column.name} is no text in {_rows(wrong)}: found {kind}. Give one string, or number, a row"
+        )
+    numbers = bool(len(there)) and all(isinstance(v, int | float | np.number) and type(v) is not bool for v in there)
+    if numbers and all(v % 1 == 0 for v in there if isinstance(v, float | np.floating)):
+        # 3.0 is how a table with a gap stores the label 3.
+        large: Any = pd.Series(
+            [isinstance(v, float | np.floating) and abs(float(v)) > 2**53 for v in there], there.index
+        )
+        if large.any():
+            raise InputError(
+                f"{name}: {column.name} is {there[large].iloc[0]!r} in {_rows(large)}: numbers of that size are "
+                "rounded, so that different ones can be the same. Give them as text"
+            )
+        there = there.map(int).astype(object)
+    # Not by way of pandas' own texts, which take no surrogates.
+    texts = pd.Series("", index=values.index, dtype=object)
+    texts[there.index] = pd.Series([str(v) for v in there], index=there.index, dtype=object)
+    broken = texts.map(lambda text: bool(_SURROGATE.search(text))).astype(bool)
+    if broken.any():
+        raise InputError(
+            f"{name}: {column.name} holds half of a surrogate pair in {_rows(broken)}, which is no character: "
+            f"{ascii(texts[broken].iloc[0])[:60]}. Write the text again as UTF-8, or drop the row"
+        )
+    return texts
+
+
+_SURROGATE = re.compile("[\ud800-\udfff]")
+
+
+def _alike(column: pd.Series, what: str) -> list[str]:
+    """What two values of a column can be told apart by only with care, in a sentence."""
+    groups: dict[str, list[str]] = {}
+    for value in dict.fromkeys(column):
+        # Composed, without what cannot be seen, and 1.0 as 1. Ids may well differ by case.
+        key = "".join(c for c in unicodedata.normalize("NFKC", value) if unicodedata.category(c) != "Cf")
+        key = re.sub(r"^([+-]?\d+)\.0*$", r"\1", " ".join(key.split()))
+        groups.setdefault(key if what == "id" else key.casefold(), []).append(value)
+    alike = [values for values in groups.values() if len(values) > 1]
+    if not alike:
+        return []
+    # What looks the same is shown by its code points.
+    shown = [" and ".join(map(repr if _told_apart(values) else ascii, values)) for values in alike[:5]]
+    more = f" and {len(alike) - 5} more" if len(alike) > 5 else ""
+    return [f"{what}s that look alike, and count as different: {'; '.join(shown)}{more}"]
+
+
+def _told_apart(values: list[str]) -> bool:
+    """Whether values can be told apart when they are printed."""
+    return len({unicodedata.normalize("NFKC", value) for value in values}) == len(values)
+
+
+# A language as codes are written, with a separator of cells on both sides.
+_CODE = re.compile(r"[a-z]{2}([-_]\w+)*")
+
+
+def _swallowed(frame: pd.DataFrame) -> str:
+    """Where a cell holds what looks like rows of a table, which quotation marks make; else ""."""
+    languages = set(frame["language"])
+    for column in frame:
+        for row, text in frame.loc[frame[column].str.contains("[\r\n]"), column].items():
+            for separator in ",;\t":
+                if text.count(separator) < len(frame.columns) - 1:
+                    continue
+                cells = [cell.strip('"') for line in text.splitlines() for cell in line.split(separator)]
+                if any(cell in languages or _CODE.fullmatch(cell) for cell in cells):
+                    lines = len(text.splitlines()) - 1
+                    return (
+                        f"{column} in row {row} holds line breaks and, after them, as many separators as rows of the "
+                        f"table: did two quotation marks swallow {lines} row{'s' if lines > 1 else ''}? A quotation "
+                        "mark within a cell is written twice"
+                    )
+    return ""
 
 
 def _rows(mask: pd.Series) -> str:

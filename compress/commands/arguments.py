@@ -14,6 +14,7 @@ from probes.corpus import load_corpus
 from probes.errors import InputError
 from probes.files import locked
 from probes.models.checkpoint import load_checkpoint
+from probes.printing import printable
 
 
 def model_arguments() -> argparse.ArgumentParser:
@@ -63,7 +64,7 @@ def write(model: Any, options: argparse.Namespace, tokenizer: Any) -> None:
 def write_smaller(model: Any, smaller: Any, options: argparse.Namespace, tokenizer: Any) -> None:
     """Save a smaller model and say how much smaller it is."""
     write(smaller, options, tokenizer)
-    print(f"{size_of(model)} -> {size_of(smaller)}; wrote {options.out}")
+    print(f"{size_of(model)} -> {size_of(smaller)}; wrote {printable(options.out)}")
 
 
 def size_of(model: Any) -> str:

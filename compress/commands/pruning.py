@@ -25,6 +25,7 @@ from compress.pruning.structure import IMPORTANCE, prune_channels, prune_heads
 from compress.pruning.vocabulary import prune_vocabulary
 from probes.command import add_command
 from probes.errors import InputError
+from probes.printing import printable
 
 # Those that need no second model.
 _RECIPES: dict[str, Callable[..., PreTrainedModel]] = {
@@ -84,7 +85,7 @@ def _prune(options: argparse.Namespace) -> None:
     done = pruned.config.compression
     print(
         f"pruned {len(done['pruned'])} matrices: {done['sparsity_of_pruned']:.1%} of their weights are zero, "
-        f"{done['sparsity_of_model']:.1%} of all; wrote {options.out}"
+        f"{done['sparsity_of_model']:.1%} of all; wrote {printable(options.out)}"
     )
 
 
@@ -112,4 +113,5 @@ def _vocabulary(options: argparse.Namespace) -> None:
     model, tokenizer, corpus = load(options)
     smaller, fewer = prune_vocabulary(model, tokenizer, corpus)
     write(smaller, options, fewer)
-    print(f"{len(tokenizer):,} -> {len(fewer):,} tokens, {size_of(model)} -> {size_of(smaller)}; wrote {options.out}")
+    made = f"{len(tokenizer):,} -> {len(fewer):,} tokens, {size_of(model)} -> {size_of(smaller)}"
+    print(f"{made}; wrote {printable(options.out)}")

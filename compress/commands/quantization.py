@@ -18,6 +18,7 @@ from compress.quantization.quantize import quantize
 from compress.quantization.quantizers import RANGES
 from probes.command import add_command
 from probes.errors import InputError
+from probes.printing import printable
 
 
 def add(commands: Any) -> None:
@@ -118,7 +119,7 @@ def _write(model: PreTrainedModel, options: argparse.Namespace, tokenizer: Any) 
         written = sum(f.stat().st_size for f in options.out.iterdir() if f.suffix == ".safetensors")
         bits = f"{done['average_bits']:.2f} bits a weight"
         size = f"{bits}: {size} if they were stored so; simulated, {written / 1e6:.2f} MB"
-    print(f"{size}; wrote {options.out}")
+    print(f"{size}; wrote {printable(options.out)}")
 
 
 def _bits_or_none(text: str) -> int | None:

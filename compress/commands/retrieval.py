@@ -9,6 +9,7 @@ from compress.commands.arguments import load, model_arguments, training, trainin
 from compress.retrieval.sparsify_embeddings import sparsify_embeddings
 from probes.command import add_command
 from probes.errors import InputError
+from probes.printing import printable
 
 
 def add(commands: Any) -> None:
@@ -31,5 +32,5 @@ def _sparsify(options: argparse.Namespace) -> None:
     done = sparse.config.compression
     print(
         f"vectors of {done['features']} features: {done['cost']['nonzeros']:.1f} of them not zero in a text, "
-        f"{done['cost']['flops']:.2f} multiplications a pair; wrote {options.out}"
+        f"{done['cost']['flops']:.2f} multiplications a pair; wrote {printable(options.out)}"
     )

@@ -15,11 +15,13 @@ from transformers import (
     AutoModel,
     AutoTokenizer,
     GenerationConfig,
+    PreTrainedConfig,
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
 
 from probes.errors import InputError, needed
+from probes.models.declared import check_index, check_said, check_sizes, stored_shapes
 from probes.models.facts import check_fit, embedding_rows
 from probes.models.formats.extensions import apply_formats, check_loadable, from_pretrained
 from probes.models.formats.onnx_model import FILE as ONNX
@@ -71,8 +73,10 @@ def load_checkpoint(
         # What a checkpoint lacks (a head, a pooler) is drawn at random: the same each time, so that one checkpoint has
         # one fingerprint, and without a trace in the caller's random numbers.
         with quiet(), torch.random.fork_rng(devices=[]):
-            torch.default_generator.manual_seed(0)
             kind = _model_class(config, name)
+            if any(Path(source).glob("*.safetensors")):
+                check_sizes(kind, config, Path(source), name)
+            torch.default_generator.manual_seed(0)
             if kind is AutoModel and weights is not None:  # it takes them from where its configuration is only
                 kind = transformers.MODEL_MAPPING[type(config)]
             model, loaded = from_pretrained(
@@ -90,6 +94,8 @@ def load_checkpoint(
                 output_loading_info=True,
             )
             model.name_or_path = model.config.name_or_path = name
+    except InputError:
+        raise
     except Exception as error:  # transformers raises OSError, ValueError, KeyError, RuntimeError ... for the same thing
         raise InputError(
             f"{name}: the model could not be loaded ({type(error).__name__}: {_one_line(error)})"
@@ -115,7 +121,13 @@ def check_checkpoint(
     _check_files(source, allow_pickle)
     name = str(source)
     try:
+        said, _ = PreTrainedConfig.get_config_dict(name)
+        folder = Path(source)
+        weighed = any(folder.glob("*.safetensors"))
+        check_said(said, name, len(stored_shapes(folder)) if weighed else None)
         config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+    except InputError:
+        raise
     except Exception as error:  # as above: one kind for the user, many in transformers
         raise InputError(
             f"{name}: the model could not be loaded ({type(error).__name__}: {_one_line(error)})"
@@ -157,6 +169,7 @@ def _check_files(source: str | Path, allow_pickle: bool) -> None:
         raise InputError(
             f"{source}: a folder without a model: no config.json in it. Expected what model.save_pretrained(...) writes"
         )
+    check_index(folder)
     weights = sorted(folder.glob("*.safetensors"))
     for file in weights:
         with open_safetensors(file):

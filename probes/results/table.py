@@ -14,24 +14,26 @@ import pandas as pd
 
 from probes.errors import InputError
 from probes.files import beside, check_writable, locked, write_whole
+from probes.forms import read_json
+from probes.results.cells import COLUMNS, FURTHER, from_csv, to_csv
 from probes.results.draws import POOLED
 
-COLUMNS = [
-    "model",
-    "layer",
-    "language",
-    "probe",
-    "value",
-    "low",
-    "high",
-    "n",
-    "difference",
-    "difference_low",
-    "difference_high",
-    "p_adjusted",
-]
-# Where a probe needs more than layer and language to say where a number is from.
-FURTHER = ["other_layer", "module", "other_language"]
+# What a reader of the table asks for.
+_PROBE = {
+    **dict.fromkeys(("title", "estimator", "range", "higher_is", "unchanged_by", "paper"), str),
+    "better": str,
+    "compares": bool,
+    "unchanged?": (float, str, None),
+}
+_PROVENANCE = {
+    "baseline": str,
+    "draws": int,
+    "seed": int,
+    "models": {str: dict},
+    "probes": {str: _PROBE},
+    "corpus": {"languages": {str: dict}, "cautions": [str]},
+    "versions": {str: str},
+}
 
 
 @dataclass
@@ -160,7 +162,7 @@ class Table:
             `Comparison.open`, `Comparison.report`.
         """
         folder = Path(folder)
-        table = self.table.to_csv(index=False).encode()
+        table = to_csv(self.table).encode()
         about = {**self.provenance, "table_sha256": hashlib.sha256(table).hexdigest()}
         with locked(folder / "comparison", wait=wait):
             check_folder(folder, overwrite=overwrite)
@@ -200,7 +202,7 @@ class Table:
             raise InputError(
                 f"{folder}: expected comparison.csv and provenance.json in it, as Comparison.save writes them"
             )
-        provenance = json.loads(about.read_text(encoding="utf-8"))
+        provenance = read_json(about, _PROVENANCE)
         wanted = provenance.pop("table_sha256", None)
         read = next((text for file in there if hashlib.sha256(text := file.read_bytes()).hexdigest() == wanted), None)
         if read is None:
@@ -208,9 +210,7 @@ class Table:
                 f"{folder}: comparison.csv is not the table that provenance.json belongs to: one of them was changed "
                 "after it was written. Make the comparison again"
             )
-        types: dict[str, Any] = dict.fromkeys(("model", "language", "probe", "module", "other_language"), str)
-        types |= dict.fromkeys(("layer", "other_layer"), "Int64")
-        return cls(pd.read_csv(io.BytesIO(read), dtype=types, keep_default_na=False, na_values=[""]), provenance)
+        return cls(from_csv(io.BytesIO(read), table), provenance)
 
     def is_map(self, probe: str) -> bool:
         """Whether a probe has more to a number than its layer, so that it is drawn as a map."""

@@ -20,6 +20,7 @@ from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore
 
 from probes.errors import InputError
+from probes.states.chunks import check_chunks
 
 # Rows that are read or written together; also the chunk of the zarr store, so that a piece is one file a layer.
 BLOCK = 1024
@@ -108,6 +109,7 @@ def open_representations(path: str | Path) -> xr.Dataset:
     """
     if not (Path(path) / "zarr.json").is_file():
         raise InputError(f"{path}: expected a zarr store that probes.capture(..., store=...) wrote, found none")
+    check_chunks(Path(path))
     try:
         reps = xr.open_zarr(_Same(path), chunks=None, consolidated=False)
     except Exception as error:  # xarray and zarr raise several kinds for a store that is not one of groups and arrays

@@ -1,12 +1,15 @@
 """What all commands do alike: arguments of a corpus, lists, seeds, and how they end."""
 
 import argparse
+import errno
+import sys
 import warnings
+from pathlib import Path
 
 import pytest
 
 import probes
-from probes.command import add_command, corpus_arguments, corpus_settings, listed, run, seed
+from probes.command import add_command, corpus_arguments, corpus_settings, folder, listed, run, seed
 from probes.errors import InputError, LayerscopeWarning
 
 
@@ -76,3 +79,52 @@ def test_seeds_and_lists():
         with pytest.raises(argparse.ArgumentTypeError, match="expected a whole number of at least 0"):
             seed(text)
     assert listed(" en,fr ,,zh") == ["en", "fr", "zh"]
+
+
+@pytest.mark.parametrize(
+    ("error", "said"),
+    [
+        (OSError(errno.ENOSPC, "No space left on device", "a/b"), "a/b: No space left on device. Make room there"),
+        (PermissionError(errno.EACCES, "Permission denied", "a"), "a: Permission denied. Change its permissions"),
+        (OSError(errno.EROFS, "Read-only file system", "a"), "a: Read-only file system. Choose a path on a disk"),
+        (OSError(errno.ENAMETOOLONG, "File name too long", "aa"), "aa: File name too long. Choose a shorter name"),
+        (OSError(errno.EIO, "Input/output error"), "Input/output error. Check the path and the disk"),
+        (RuntimeError("I/O error: no space (os error 28)"), "No space left on device. Make room there"),
+    ],
+)
+def test_what_the_system_refuses_is_one_line_with_a_remedy(capsys, error, said):
+    def command(_options):
+        raise error
+
+    assert run(parser_of(command), ["do"]) == 2
+    err = capsys.readouterr().err
+    assert err.startswith(f"error: {said}")
+    assert err.count("\n") == 1
+
+
+def test_who_has_read_enough_is_not_told(capsys):
+    def command(_options):
+        raise BrokenPipeError
+
+    out = sys.stdout
+    try:
+        assert run(parser_of(command), ["do"]) == 1
+    finally:
+        sys.stdout = out
+    assert capsys.readouterr().err == ""
+
+
+def test_folders_are_paths():
+    assert folder("a b") == Path("a b")
+    for text in ("", " ", "a\0b"):
+        with pytest.raises(argparse.ArgumentTypeError, match="expected the path of a folder, found"):
+            folder(text)
+
+
+def test_messages_do_not_steer_the_terminal(capsys):
+    def command(_options):
+        warnings.warn("red \x1b[31m", LayerscopeWarning, stacklevel=2)
+        raise InputError("turned \u202e\nover")
+
+    assert run(parser_of(command), ["do"]) == 2
+    assert capsys.readouterr().err == "warning: red \\x1b[31m\nerror: turned \\u202e\\nover\n"

@@ -11,6 +11,7 @@ import pytest
 
 import probes
 from probes.corpus import check_corpus, corpus_fingerprint
+from probes.errors import InputError, LayerscopeWarning
 
 ROWS = pd.DataFrame(
     {
@@ -362,3 +363,107 @@ def test_json_lines_need_not_have_their_keys_in_order(tmp_path):
     rows = [dict(reversed(row.items())) if i % 2 else row for i, row in enumerate(ROWS.to_dict("records"))]
     path.write_text("\n\n".join(json.dumps(row) for row in rows), encoding="utf-8")
     pd.testing.assert_frame_equal(probes.load_corpus(path).to_pandas(), ROWS, check_dtype=False)
+
+
+# --- what strangers send ---------------------------------------------------------------------------------------------
+
+SWALLOWED = [
+    '1,en,"Stop he said,a\n2,en,Go she said,b\n3,en,"No they said,a\n4,en,Yes,b\n',
+    '1,en,"Stop he said,a\n2,fr,"No they said,b\n3,en,Yes,b\n',
+    '1,en,"Stop he said,a\r\n2,en,"Go, she said",b\r\n4,en,Yes,b\r\n',
+    '1,en,"Stop he said,a\n2,en,"Go she said",b\n4,en,Yes,b\n',
+]
+
+
+@pytest.mark.parametrize("rows", [SWALLOWED[i] for i in (0, 1, 3)])
+def test_rows_that_quotation_marks_swallow_are_said_with_the_row(tmp_path, rows):
+    path = tmp_path / "c.csv"
+    path.write_text("id,language,text,label\n" + rows)
+    with pytest.warns(LayerscopeWarning, match=r"c\.csv: text in row 0 holds line breaks .* did two quotation marks"):
+        corpus = probes.load_corpus(path)
+    assert any("text in row 0 holds line breaks" in found for found in probes.cautions(corpus))
+
+
+def test_rows_that_quotation_marks_break_are_refused(tmp_path):
+    path = tmp_path / "c.csv"
+    path.write_text("id,language,text,label\n" + SWALLOWED[2])
+    with pytest.raises(InputError, match="is not a comma-separated table"):
+        probes.load_corpus(path)
+
+
+def test_texts_of_several_lines_are_no_swallowed_rows(tmp_path):
+    texts = [
+        "one, two, three,\nfour, five, six",
+        'he said, "no",\nand went, slowly, away',
+        "a\nb",
+        "a;b;c;d",
+        "1,2\n3,4",
+    ]
+    path = write(pd.DataFrame({"id": range(5), "language": "en", "text": texts}), tmp_path / "c.csv")
+    corpus = probes.load_corpus(path)
+    assert corpus["text"][:] == texts
+    assert not [c for c in probes.cautions(corpus) if "quotation" in c]
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "said"),
+    [
+        ("language", ["en", "EN"], "languages that look alike, and count as different: 'en' and 'EN'"),
+        ("language", ["en", "en "], "languages that look alike, and count as different: 'en' and 'en '"),
+        ("label", ["caf\u00e9", "cafe\u0301"], r"labels that look alike, and count as different: 'caf\xe9' and"),
+        ("label", ["x", "x\u200b"], r"labels that look alike, and count as different: 'x' and 'x\u200b'"),
+        ("label", ["1", "1.0"], "labels that look alike, and count as different: '1' and '1.0'"),
+        ("id", ["1", "1.0"], "ids that look alike, and count as different: '1' and '1.0'"),
+    ],
+)
+def test_values_that_look_alike_are_cautions(column, values, said):
+    frame = pd.DataFrame({"id": ["1", "2"], "language": ["en", "en"], "text": ["a", "b"], column: values})
+    assert any(found.startswith(said) for found in probes.cautions(probes.load_corpus(frame)))
+
+
+def test_ids_that_differ_by_case_are_no_caution():
+    frame = pd.DataFrame({"id": ["a", "A"], "language": "en", "text": ["x", "y"]})
+    assert probes.cautions(probes.load_corpus(frame)) == []
+
+
+@pytest.mark.parametrize(
+    ("column", "values", "said"),
+    [
+        ("label", [1e30, 2e30], "label is 1e+30 in 2 rows (counted from 0: 0, 1): numbers of that size are rounded"),
+        ("id", [1e19, 2.0], "id is 1e+19 in row 0: numbers of that size are rounded"),
+        ("text", [["a", "b"], "c"], "text is no text in row 0: found list. Give one string"),
+        ("text", [b"a", "c"], "text is no text in row 0: found bytes"),
+        ("text", ["c", "a \ud800"], r"text holds half of a surrogate pair in row 1, which is no character: 'a \ud800'"),
+        ("label", ["c", "\udfff"], "label holds half of a surrogate pair in row 1"),
+    ],
+)
+def test_what_is_no_text_is_refused_in_words(column, values, said):
+    base = {"id": ["1", "2"], "language": ["en", "en"], "text": ["a", "b"]}
+    frame = pd.DataFrame({k: pd.Series(v, dtype=object) for k, v in (base | {column: values}).items()})
+    with pytest.raises(InputError) as caught:
+        probes.load_corpus(frame)
+    assert str(caught.value).startswith(f"the frame: {said}")
+
+
+def test_half_of_a_surrogate_pair_in_json_is_said(tmp_path):
+    (tmp_path / "c.jsonl").write_text('{"id": "1", "language": "en", "text": "x \\ud83d"}\n')
+    with pytest.raises(InputError, match="text holds half of a surrogate pair in row 0"):
+        probes.load_corpus(tmp_path / "c.jsonl")
+
+
+def test_a_label_may_be_called_as_the_totals_are(capsys):
+    frame = pd.DataFrame(
+        {"id": ["1", "2"], "language": ["(all)", "((all))"], "text": ["a", "b"], "label": ["(all)", "x"]}
+    )
+    probes.describe(probes.load_corpus(frame))
+    assert "(((all)))" in capsys.readouterr().out
+
+
+def test_names_that_steer_a_terminal_are_shown(capsys):
+    frame = pd.DataFrame({"id": ["1", "2"], "language": "e\x1b[31mn", "text": ["a", "b"], "label": ["x\r", "y\u202e"]})
+    probes.describe(probes.load_corpus(frame))
+    out = capsys.readouterr().out
+    assert r"e\x1b[31mn" in out
+    assert r"x\r" in out
+    assert "\x1b" not in out
+    assert "\u202e" not in out

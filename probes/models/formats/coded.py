@@ -41,4 +41,4 @@ def _forbidden(model: PreTrainedModel, verb: Verb) -> str:
     return f"{name}: its weights are quantised already (config.{CODED.key}). Give the model that it was made from"
 
 
-CODED = Format("quantization_config", "weights stored by codes", check=check_installed, forbids=_forbidden)
+CODED = Format("quantization_config", "weights stored by codes", dict, check=check_installed, forbids=_forbidden)

@@ -59,9 +59,19 @@ def from_pretrained(kind: Any, config: PreTrainedConfig, /, *args: Any, **settin
     Returns:
         What that returns. What comes after the weights is for `apply_formats`.
     """
+    shaped = shaped_class(kind, config)
+    out = shaped.from_pretrained(*args, **settings)
+    if shaped is not kind:
+        model = out[0] if isinstance(out, tuple) else out
+        model.__class__ = shaped.__mro__[1]  # the other is needed while a model is made only
+    return out
+
+
+def shaped_class(kind: Any, config: PreTrainedConfig) -> Any:
+    """Return a class whose models are made with the shapes and modules that a configuration names."""
     makers = [found.make for found in promised(config) if found.make is not None]
     if not makers:
-        return kind.from_pretrained(*args, **settings)
+        return kind
     if kind is AutoModel:  # which makes its models itself
         kind = MODEL_MAPPING[type(config)]
 
@@ -70,11 +80,7 @@ def from_pretrained(kind: Any, config: PreTrainedConfig, /, *args: Any, **settin
         for one in makers:
             one(self)
 
-    shaped: Any = type(kind.__name__, (kind,), {"__init__": make, "__module__": kind.__module__})
-    out = shaped.from_pretrained(*args, **settings)
-    model = out[0] if isinstance(out, tuple) else out
-    model.__class__ = kind  # the other is needed while a model is made only
-    return out
+    return type(kind.__name__, (kind,), {"__init__": make, "__module__": kind.__module__})
 
 
 def apply_formats(model: PreTrainedModel, missing: Collection[str] | None = None) -> set[str]:

@@ -386,4 +386,7 @@ def _forbidden(model: PreTrainedModel, verb: Verb) -> str | None:
     return None
 
 
-FACTORIZED = Format("factorized", "matrices in factors", make=apply_factors, lacks=_lacks, forbids=_forbidden)
+_SIZE = range(1, 2**31)
+# Lists one by one: what they must make together is said with the module, in `apply_factors`.
+_FORM = {str: ({"rows": [_SIZE], "columns": [_SIZE], "ranks": [_SIZE]}, {"rank": _SIZE})}
+FACTORIZED = Format("factorized", "matrices in factors", _FORM, make=apply_factors, lacks=_lacks, forbids=_forbidden)

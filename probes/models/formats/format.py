@@ -10,6 +10,8 @@ from typing import Any, Literal
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from probes.forms import Form
+
 # What can be forbidden. "compress": whatever works on the weights of a model; "narrow": to distil into fewer features.
 Verb = Literal[
     "compress",
@@ -32,6 +34,7 @@ class Format:
     Attributes:
         key: in config.json.
         has: what a model with it has, in words.
+        form: of what the configuration says, as `probes.forms.check_form` takes it.
         check: gets the configuration and what the checkpoint is called, before the weights are
             read; raises `InputError` where such a model cannot be loaded here.
         make: gets a freshly made model, before the weights: gives it the modules and shapes that
@@ -44,13 +47,14 @@ class Format:
 
     Example:
         >>> from transformers import BertConfig
-        >>> heads = Format("heads_kept", "heads that were pruned")
+        >>> heads = Format("heads_kept", "heads that were pruned", [int])
         >>> heads.promised(BertConfig()), heads.promised(BertConfig(heads_kept=[2, 1]))
         (False, True)
     """
 
     key: str
     has: str
+    form: Form
     check: Callable[[PreTrainedConfig, str], None] = lambda config, name: None
     make: Callable[[PreTrainedModel], None] | None = None
     apply: Callable[[PreTrainedModel, Collection[str] | None], Collection[str]] | None = None

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from transformers import PreTrainedModel
+from transformers import PreTrainedConfig, PreTrainedModel
 
 from probes.errors import InputError
 from probes.models.facts import name_of, size_of
@@ -64,4 +64,16 @@ def _forbidden(model: PreTrainedModel, verb: Verb) -> str | None:
     return None
 
 
-HEADS_KEPT = Format("heads_kept", "fewer heads", make=apply_shapes, lacks=_lacks, forbids=_forbidden)
+def _check(config: PreTrainedConfig, name: str) -> None:
+    whole = int(getattr(config.get_text_config(), "num_attention_heads", 0))
+    most = max(HEADS_KEPT.said(config))
+    if most > whole:
+        raise InputError(
+            f"{name}: config.heads_kept says {most} heads of a layer, and num_attention_heads {whole}: a layer cannot "
+            "keep more than it had. The configuration was changed, or is not this model's"
+        )
+
+
+HEADS_KEPT = Format(
+    "heads_kept", "fewer heads", [range(1, 2**16)], check=_check, make=apply_shapes, lacks=_lacks, forbids=_forbidden
+)

@@ -195,4 +195,5 @@ def _lacks(model: PreTrainedModel) -> str | None:
     return f"those of {other[0]} are rounded otherwise, or not at all" if other else None
 
 
-QUANTIZED_INPUTS = Format("quantized_inputs", "inputs that are rounded", apply=_apply, lacks=_lacks)
+_FORM = {str: {"bits": BITS, "low?": float, "high?": float}}
+QUANTIZED_INPUTS = Format("quantized_inputs", "inputs that are rounded", _FORM, apply=_apply, lacks=_lacks)

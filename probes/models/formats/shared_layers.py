@@ -197,5 +197,10 @@ def _forbidden(model: PreTrainedModel, verb: Verb) -> str | None:
 
 
 SHARED_LAYERS = Format(
-    "shared_layers", "layers that share their parameters", apply=apply_sharing, lacks=_lacks, forbids=_forbidden
+    "shared_layers",
+    "layers that share their parameters",
+    {str: str},
+    apply=apply_sharing,
+    lacks=_lacks,
+    forbids=_forbidden,
 )

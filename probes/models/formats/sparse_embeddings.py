@@ -116,5 +116,10 @@ def _forbidden(model: PreTrainedModel, verb: Verb) -> str | None:
 
 
 SPARSE_EMBEDDINGS = Format(
-    "sparse_embeddings", "a sparse head", make=apply_sparse_head, lacks=_lacks, forbids=_forbidden
+    "sparse_embeddings",
+    "a sparse head",
+    {"features": range(1, 2**31)},
+    make=apply_sparse_head,
+    lacks=_lacks,
+    forbids=_forbidden,
 )

@@ -49,3 +49,19 @@ def test_pickled_weights_need_to_be_asked_for(tiny_folder, tmp_path, capsys):
     assert main(command) == 2
     assert "--allow-pickle" in capsys.readouterr().err
     assert main([*command, "--allow-pickle"]) == 0
+
+
+@pytest.mark.parametrize("out", [".", "../here"])
+def test_the_folder_that_one_is_in_is_no_new_one(tmp_path, monkeypatch, capsys, out):
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    assert main(["prune", "bundled", "--sparsity", "0.5", "--out", out]) == 2
+    assert capsys.readouterr().err.startswith(f"error: --out {out}: expected a new folder, found the one that you are")
+    assert list(tmp_path.iterdir()) == [tmp_path / "here"]
+
+
+def test_an_empty_path_is_no_folder(capsys):
+    with pytest.raises(SystemExit) as stop:
+        main(["prune", "bundled", "--sparsity", "0.5", "--out", ""])
+    assert stop.value.code == 2
+    assert "argument --out: expected the path of a folder, found ''" in capsys.readouterr().err

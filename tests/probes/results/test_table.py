@@ -70,3 +70,34 @@ def test_nothing_is_lost_where_nothing_has_changed(with_heads):
     summary = probes.compare(same, probes=["drift", "loyalty", "cka", "procrustes"], draws=10).summary()
     assert set(summary["worst_language"]) == {""}
     assert summary["its_difference"].isna().all()
+
+
+def test_names_that_a_spreadsheet_would_run_are_read_as_they_were(models, tmp_path):
+    named = {"=1+1": models["base"], "a\rb": models["half"]}
+    comparison = probes.compare(named, probes=["snr"])
+    opened = probes.Comparison.open(comparison.save(tmp_path / "c"))
+    assert opened.baseline == "=1+1"
+    for column in comparison.table:
+        assert opened.table[column].dropna().tolist() == comparison.table[column].dropna().tolist()
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"baseline": 3}, r"provenance\.json\['baseline'\]: expected a text, found 3"),
+        ({"probes": {"snr": {}}}, r"provenance\.json\['probes'\]\['snr'\]: expected the key"),
+        ({"models": []}, r"provenance\.json\['models'\]: expected an object, found \[\]"),
+    ],
+)
+def test_a_provenance_of_another_form_is_refused(models, tmp_path, change, message):
+    folder = probes.compare({"base": models["base"]}, probes=["snr"]).save(tmp_path / "c")
+    path = folder / "provenance.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(ValueError, match=message):
+        probes.Comparison.open(folder)
+
+
+@pytest.mark.parametrize("name", ["", " ", "a\0b", "half \ud83d", 3])
+def test_models_are_called_by_a_text(models, name):
+    with pytest.raises(ValueError, match=r"a model is called .* expected a text of at least one letter"):
+        probes.compare({name: models["base"]}, probes=["snr"])

@@ -97,3 +97,8 @@ def test_one_model_has_a_report_without_differences(comparison, tmp_path):
     alone = probes.compare({name: reps}, pivot="ar")
     html = alone.report(tmp_path / "report.html").read_text(encoding="utf-8")
     assert "Language by language" not in html
+
+
+def test_the_same_comparison_gives_the_same_bytes(models, tmp_path):
+    reports = [probes.compare(models, probes=["snr"]).report(tmp_path / f"{i}.html").read_bytes() for i in range(2)]
+    assert reports[0] == reports[1]

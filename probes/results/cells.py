@@ -1,0 +1,88 @@
+"""Cells of a table as text and back: exact, and inert where a spreadsheet opens them."""
+
+from __future__ import annotations
+
+import csv
+from pathlib import Path
+from typing import IO, Any
+
+import pandas as pd
+
+from probes.errors import InputError
+
+COLUMNS = [
+    "model",
+    "layer",
+    "language",
+    "probe",
+    "value",
+    "low",
+    "high",
+    "n",
+    "difference",
+    "difference_low",
+    "difference_high",
+    "p_adjusted",
+]
+# Where a probe needs more than layer and language to say where a number is from.
+FURTHER = ["other_layer", "module", "other_language"]
+_TEXTS = ("model", "language", "probe", "module", "other_language")
+# What a spreadsheet takes for a formula where a cell begins with it, wide forms included.
+_RUNS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
+
+
+def to_csv(table: pd.DataFrame) -> str:
+    """Return a table as text.
+
+    Names that a spreadsheet would run, or that begin with an apostrophe, have one more before them,
+    which `from_csv` takes off.
+
+    Example:
+        >>> print(to_csv(pd.DataFrame({"model": ["=1+1"], "value": [-0.5]})), end="")
+        model,value
+        '=1+1,-0.5
+    """
+
+    def inert(value: Any) -> Any:
+        risky = isinstance(value, str) and (value.startswith((*_RUNS, "'")) or not value)
+        return f"'{value}" if risky else value
+
+    texts = {c: table[c].astype(object).map(inert) for c in _TEXTS if c in table}
+    # Quoted, a carriage return within a name is one and ends no line.
+    returns = any(isinstance(v, str) and "\r" in v for column in texts.values() for v in column)
+    return table.assign(**texts).to_csv(
+        index=False, quoting=csv.QUOTE_NONNUMERIC if returns else csv.QUOTE_MINIMAL, lineterminator="\n"
+    )
+
+
+def from_csv(file: Path | IO[bytes], name: object = None) -> pd.DataFrame:
+    """Return the table that `to_csv` made a text of; raise `InputError` where it is no such table.
+
+    Args:
+        file: a path, or a file that is open.
+        name: what messages call it; by default the path.
+    """
+    types: dict[str, Any] = dict.fromkeys(_TEXTS, str) | dict.fromkeys(("layer", "other_layer"), "Int64")
+    types |= {c: float for c in COLUMNS[4:] if c != "n"}
+    try:
+        table = pd.read_csv(
+            file,
+            dtype=types,
+            keep_default_na=False,
+            na_values=[""],
+            encoding="utf-8",
+            float_precision="round_trip",
+        )
+        missing = [c for c in COLUMNS if c not in table]
+        if missing:
+            raise ValueError(f"no column {missing[0]!r}")
+        if not pd.api.types.is_numeric_dtype(table["n"]):
+            raise ValueError("column 'n' holds what is no number")
+    except ValueError as error:
+        said = (str(error).strip().splitlines() or [""])[0]
+        raise InputError(
+            f"{name or file}: expected the table that Comparison.save writes, found another ({said}). Save it again"
+        ) from error
+    for column in (c for c in _TEXTS if c in table):
+        table[column] = table[column].str.removeprefix("'")
+    return table
