@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
 from typing import Any
 
 import datasets
@@ -48,6 +49,8 @@ def training_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def load(options: argparse.Namespace) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Any]:
     """Return model, tokenizer and corpus (or None), once the new folder is for us alone to write."""
+    if options.out.resolve() == Path.cwd():
+        raise InputError(f"--out {options.out}: expected a new folder, found the one that you are in. Name another")
     options.until_done.enter_context(locked(options.out, wait=options.wait))
     check_new(options.out)
     corpus: datasets.Dataset | None = None
