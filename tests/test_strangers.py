@@ -9,7 +9,7 @@ import json
 import shutil
 import tempfile
 import warnings
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -23,6 +23,18 @@ from compress.__main__ import layerscope
 from probes.errors import InputError, LayerscopeWarning
 
 QUIET = {"deadline": None, "suppress_health_check": list(HealthCheck), "database": None, "derandomize": True}
+
+
+def tried(check: Callable[[Any], None], made: st.SearchStrategy[Any], count: int) -> Callable[[], None]:
+    """Return a test of so many things made by chance."""
+
+    @settings(max_examples=count, **QUIET)
+    @given(made)
+    def test(one: Any) -> None:
+        check(one)
+
+    return test
+
 
 # Characters that end cells, rows, texts or files, steer terminals, or are none; and some that are letters.
 HARD = st.sampled_from([
@@ -112,17 +124,8 @@ def check_table(made: tuple[str, Any, int | None]) -> None:
         assert len([line for line in content.splitlines() if line.strip()]) - 1 <= len(corpus) or said
 
 
-@settings(max_examples=60, **QUIET)
-@given(tables())
-def test_a_sample_of_tables_is_read_whole_or_refused_in_words(made):
-    check_table(made)
-
-
-@pytest.mark.faults
-@settings(max_examples=2000, **QUIET)
-@given(tables())
-def test_tables_are_read_whole_or_refused_in_words(made):
-    check_table(made)
+test_a_sample_of_tables_is_read_whole_or_refused_in_words = tried(check_table, tables(), 60)
+test_tables_are_read_whole_or_refused_in_words = pytest.mark.faults(tried(check_table, tables(), 2000))
 
 
 @st.composite
@@ -150,17 +153,8 @@ def check_swallowing(made: tuple[str, int]) -> None:
     assert len(corpus) == count or any("swallow" in str(w.message) for w in said if w.category is LayerscopeWarning)
 
 
-@settings(max_examples=40, **QUIET)
-@given(swallowing())
-def test_a_sample_of_swallowed_rows_is_said(made):
-    check_swallowing(made)
-
-
-@pytest.mark.faults
-@settings(max_examples=500, **QUIET)
-@given(swallowing())
-def test_swallowed_rows_are_said(made):
-    check_swallowing(made)
+test_a_sample_of_swallowed_rows_is_said = tried(check_swallowing, swallowing(), 40)
+test_swallowed_rows_are_said = pytest.mark.faults(tried(check_swallowing, swallowing(), 500))
 
 
 KEYS = ["heads_kept", "factorized", "shared_layers", "sparse_embeddings", "quantized_inputs", "quantization_config"]
@@ -241,14 +235,5 @@ def check_line(words: list[str]) -> None:
     assert "Traceback" not in err.getvalue()
 
 
-@settings(max_examples=25, **QUIET)
-@given(lines())
-def test_a_sample_of_command_lines_ends_in_words(words):
-    check_line(words)
-
-
-@pytest.mark.faults
-@settings(max_examples=400, **QUIET)
-@given(lines())
-def test_command_lines_end_in_words(words):
-    check_line(words)
+test_a_sample_of_command_lines_ends_in_words = tried(check_line, lines(), 25)
+test_command_lines_end_in_words = pytest.mark.faults(tried(check_line, lines(), 400))

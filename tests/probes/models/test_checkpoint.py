@@ -6,23 +6,13 @@ import shutil
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from spoiled import changed
 
 import probes
 from probes.models.checkpoint import check_checkpoint
 from probes.models.fingerprint import weights_fingerprint
 from probes.models.formats.heads_kept import apply_shapes
 from probes.models.formats.packed import PACKED, pack, unpack
-
-
-@pytest.fixture
-def folder(tiny_folder, tmp_path):
-    """A copy of the tiny model to spoil."""
-    return shutil.copytree(tiny_folder, tmp_path / "model")
-
-
-def change_config(folder, **changes):
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | changes))
 
 
 def pickle_only(folder):
@@ -108,7 +98,7 @@ def remove(*patterns):
 
 
 def resize(folder):
-    change_config(folder, intermediate_size=24)
+    changed(folder, intermediate_size=24)
 
 
 def drop_weight(folder):
@@ -122,7 +112,7 @@ SPOILT = {
     "no weights": (remove("*.safetensors"), r"a folder without weights: expected \*.safetensors beside config.json"),
     "no tokenizer": (remove("tokenizer*"), "the tokenizer .*tokenizer.save_pretrained"),
     "more layers": (
-        lambda f: change_config(f, num_hidden_layers=5),
+        lambda f: changed(f, num_hidden_layers=5),
         "missing in the checkpoint: bert.encoder.layer.3.* and",
     ),
     "a weight lacks": (drop_weight, "missing in the checkpoint: bert.encoder.layer.1.output.dense.weight. Its config"),
@@ -169,7 +159,7 @@ def test_the_check_before_loading_reads_no_weights(folder):
 
 
 def test_the_check_before_loading_finds_a_tokenizer_that_does_not_fit(folder):
-    change_config(folder, vocab_size=5)
+    changed(folder, vocab_size=5)
     with pytest.raises(probes.InputError, match=r"tokenizer and model do not fit: .* tokens, but 5 embeddings"):
         check_checkpoint(folder)
 
@@ -186,7 +176,7 @@ def test_code_that_comes_with_a_checkpoint_is_refused_and_not_run(folder, kind):
         "AutoModel": "evil.EvilModel",
         "AutoTokenizer": ["evil.EvilTokenizer", None],
     }
-    change_config(folder, model_type=kind, architectures=["EvilModel"], auto_map=code)
+    changed(folder, model_type=kind, architectures=["EvilModel"], auto_map=code)
     (folder / "evil.py").write_text(f"open({str(folder / 'ran')!r}, 'w')\n")
     with pytest.raises(probes.InputError, match=r"custom code|'EvilModel' is not one of transformers"):
         probes.load_checkpoint(folder)
@@ -278,7 +268,7 @@ def test_packed_weights_of_fewer_heads_load(tmp_path, tiny_models, make_tokenize
 
 def test_packed_weights_load_without_the_name_of_an_architecture(packed_folder):
     whole = probes.load_checkpoint(packed_folder)[0]
-    change_config(packed_folder, architectures=None)
+    changed(packed_folder, architectures=None)
     assert weights_fingerprint(probes.load_checkpoint(packed_folder)[0]) == weights_fingerprint(whole.bert)
 
 

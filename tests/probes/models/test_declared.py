@@ -2,28 +2,17 @@
 
 import json
 import resource
-import shutil
 import time
 
 import pytest
 import torch
 from safetensors.torch import save_file
+from spoiled import changed
 from transformers import BertConfig, BertModel
 
 import probes
 from probes.errors import InputError
 from probes.models.declared import INDEX, check_index, check_said, check_sizes, stored_shapes
-
-
-@pytest.fixture
-def folder(tiny_folder, tmp_path):
-    return shutil.copytree(tiny_folder, tmp_path / "model")
-
-
-def changed(folder, **keys):
-    path = folder / "config.json"
-    path.write_text(json.dumps(json.loads(path.read_text()) | keys))
-    return folder
 
 
 def in_shards(folder, name):
