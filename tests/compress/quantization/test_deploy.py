@@ -200,7 +200,7 @@ def test_small_and_saved_and_loaded_elsewhere(minilm, pretrained, tmp_path):
 
     code = """if True:
         import sys, numpy, probes, torch
-        from probes.checkpoint import weights_fingerprint
+        from probes.models.fingerprint import weights_fingerprint
         model, tokenizer = probes.load_checkpoint(sys.argv[1])
         given = model(**tokenizer(sys.argv[3:], padding=True, return_tensors="pt"))
         numpy.save(sys.argv[2], torch.stack(given.hidden_states).numpy())
