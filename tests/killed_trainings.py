@@ -8,6 +8,8 @@ from pathlib import Path
 from typing import Any
 
 import conftest
+import sklearn.cluster  # codebooks import it late, and the import draws from Python's random numbers
+import sklearn.metrics  # noqa: F401
 import torch
 from trained import QUIET, make_corpus
 from transformers import PreTrainedModel
