@@ -19,7 +19,14 @@ from typing import Any
 from probes.errors import InputError, LayerscopeWarning
 from probes.printing import printable
 
-_COLUMNS = ("id", "language", "text", "label", "text_pair")
+_COLUMNS = {
+    "id": "id",
+    "language": "language",
+    "text": "text",
+    "label": "label",
+    "text_pair": "text-pair",
+    "group": "group: what sentences share that are not independent, as an article",
+}
 
 
 def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
@@ -83,9 +90,9 @@ def corpus_arguments() -> argparse.ArgumentParser:
     corpus = argparse.ArgumentParser(add_help=False)
     corpus.add_argument("--split", help="keep this split of the corpus only")
     corpus.add_argument("--languages", type=listed, help="keep these languages only, separated by commas")
-    for name in _COLUMNS:
+    for name, about in _COLUMNS.items():
         option = name.replace("_", "-")
-        corpus.add_argument(f"--{option}", default=name, metavar="COLUMN", help=f"the column that holds the {option}")
+        corpus.add_argument(f"--{option}", default=name, metavar="COLUMN", help=f"the column that holds the {about}")
     return corpus
 
 

@@ -311,7 +311,7 @@ def _examples(
     corpus: datasets.Dataset | None, captured: dict[str, xr.Dataset], models: Mapping[str, Model]
 ) -> xr.Dataset:
     """The examples, the same for every model, as Representations without states."""
-    columns = ["id", "language", "label", "split"]
+    columns = ["id", "language", "label", "split", "group"]
     if corpus is None:
         if len(captured) < len(models):
             name = next(n for n in models if n not in captured)
@@ -324,13 +324,18 @@ def _examples(
         frame = pd.DataFrame({c: list(corpus[c]) for c in columns if c in corpus.column_names})
     for name, reps in captured.items():
         other = pd.DataFrame({c: reps[c].values for c in columns if c in reps.coords})
+        if corpus is None and "group" in other and "group" not in frame:
+            raise InputError(
+                f"model {name!r}: its Representations have groups, and those of {next(iter(captured))!r} have none. "
+                "Capture all models on one corpus"
+            )
         keys = [c for c in frame if c in other and c != "split"]
         if not frame[keys].equals(other[keys]):
             raise InputError(
-                f"model {name!r}: its Representations hold other examples (id, language, label) than the others, or "
-                "the same in another order. Capture all models on one corpus"
+                f"model {name!r}: its Representations hold other examples (id, language, label, group) than the "
+                "others, or the same in another order. Capture all models on one corpus"
             )
-    named = {c: frame[c].to_numpy() for c in ("id", "language", "label") if c in frame}
+    named = {c: frame[c].to_numpy() for c in ("id", "language", "label", "group") if c in frame}
     examples = from_arrays(np.zeros((len(frame), 1)), **named)
     return examples.assign_coords(split=("example", frame["split"].to_numpy())) if "split" in frame else examples
 

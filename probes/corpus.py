@@ -1,7 +1,8 @@
 """Labelled, parallel text: load it, check it, describe it.
 
 A corpus is a `datasets.Dataset` with the text columns `id` (the same id = translations of one
-sentence), `language`, `text` and, where the task has them, `label`, `text_pair`, `split`.
+sentence), `language`, `text` and, where the task has them, `label`, `text_pair`, `split` and
+`group` (sentences that are not independent: one article, document, template).
 """
 
 from __future__ import annotations
@@ -12,7 +13,7 @@ import re
 import unicodedata
 import warnings
 import weakref
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -35,6 +36,7 @@ def load_corpus(
     text: str = "text",
     label: str = "label",
     text_pair: str = "text_pair",
+    group: str = "group",
 ) -> datasets.Dataset:
     """Load labelled, parallel text: "bundled", a file, a frame, a data set or a hub name.
 
@@ -43,19 +45,20 @@ def load_corpus(
             lines); a frame; a data set; or the name of a data set on the Hugging Face hub.
         split: keep the rows of this split only (for a hub name: the split that is loaded).
         languages: keep these languages only, in this order.
-        id, language, text, label, text_pair: the names of the columns in the source, where they
-            differ from these.
+        id, language, text, label, text_pair, group: the names of the columns in the source, where
+            they differ from these. A group is what sentences share that are not independent (an
+            article, a document, a template): error bars and folds keep it together.
 
     Returns:
         A `datasets.Dataset` with the string columns `id, language, text` and, where the source has
-        them, `label`, `text_pair` and `split`. Other columns are dropped. A label column of empty
-        strings counts as no labels.
+        them, `label`, `text_pair`, `group` and `split`. Other columns are dropped. A column of
+        labels or groups that are all empty strings counts as none.
 
     Raises:
-        InputError: a column is missing; an id, language, text or label is null or empty; the same
-            (id, language) comes twice; the table is empty; a language or split is unknown; the file
-            is not what its name says; a value is no text (a list, bytes, half of a surrogate pair)
-            or a number too large to be exact.
+        InputError: a column is missing; an id, language, text, label or group is null or empty; the
+            same (id, language) comes twice; an id lies in two groups; the table is empty; a
+            language or split is unknown; the file is not what its name says; a value is no text (a
+            list, bytes, half of a surrogate pair) or a number too large to be exact.
 
     Warns:
         LayerscopeWarning: quotation marks seem to have swallowed rows of a file.
@@ -70,11 +73,11 @@ def load_corpus(
     frame, name = read_table(source, split)
     if isinstance(languages, str):
         raise InputError(f"languages={languages!r}: expected a list of language codes, found one string")
-    given_names = [id, language, text, *(c for c in (label, text_pair, "split") if c in frame)]
+    given_names = [id, language, text, *(c for c in (label, text_pair, group, "split") if c in frame)]
     for column in given_names:
         if given_names.count(column) > 1 or (column in frame and list(frame).count(column) > 1):
             raise InputError(f"{name}: column {column!r} stands for more than one thing. Give each its own column")
-    columns = {id: "id", language: "language", text: "text", label: "label", text_pair: "text_pair"}
+    columns = {id: "id", language: "language", text: "text", label: "label", text_pair: "text_pair", group: "group"}
     for given, meant in columns.items():
         required = meant in REQUIRED
         if given not in frame and (required or given != meant):
@@ -136,8 +139,8 @@ def cautions(corpus: datasets.Dataset) -> list[str]:
     Looked for: rows sorted by label, classes of one example, labels readable from the length of the
     text alone (cross-validated, more than 5 points above the largest class), duplicated texts, ids
     missing in a language, translations that carry different labels, rows that quotation marks have
-    swallowed, and languages, labels, splits and ids that look alike: in upper and lower case,
-    composed and decomposed, 1 and 1.0.
+    swallowed, and languages, labels, splits, ids and groups that look alike: in upper and lower
+    case, composed and decomposed, 1 and 1.0.
 
     Example:
         >>> cautions(load_corpus("bundled", split="test"))
@@ -145,7 +148,7 @@ def cautions(corpus: datasets.Dataset) -> list[str]:
     """
     frame = to_frame(corpus)
     found = [swallowed] if (swallowed := _swallowed(frame)) else []
-    for column in ("language", "label", "split", "id"):
+    for column in ("language", "label", "split", "id", "group"):
         if column in frame:
             found += _alike(frame[column], column)
     sizes = frame.groupby("language", sort=False)["id"].nunique()
@@ -225,15 +228,16 @@ def _keep(frame: pd.DataFrame, column: str, wanted: list[str], name: str) -> pd.
 def _checked(frame: pd.DataFrame, name: str) -> pd.DataFrame:
     if not len(frame):
         raise InputError(f"{name}: expected at least one row, found none. Check the file, the split and the languages")
-    if "label" in frame and all(isinstance(v, str) and v == "" for v in frame["label"].dropna()):
-        frame = frame.drop(columns="label")
+    for column in ("label", "group"):
+        if column in frame and all(isinstance(v, str) and v == "" for v in frame[column].dropna()):
+            frame = frame.drop(columns=column)
     frame = frame.copy()
     for column in frame:
         null = frame[column].isna()
-        if null.any() and column in (*REQUIRED, "label", "text_pair"):
+        if null.any() and column in (*REQUIRED, "label", "text_pair", "group"):
             raise InputError(
                 f"{name}: {column} is null in {_rows(null)}. Every row needs one: fill it, or drop the row"
-                + (" (or the whole column, for a corpus without labels)" if column == "label" else "")
+                + _WITHOUT.get(column, "")
             )
         frame[column] = _as_text(frame[column], name)
         empty = frame[column].str.strip() == ""
@@ -248,7 +252,27 @@ def _checked(frame: pd.DataFrame, name: str) -> pd.DataFrame:
             f"{name}: id {first['id']!r} occurs more than once in language {first['language']!r} ({_rows(twice)}). "
             "An id stands for one sentence: give each its own, and the same id to its translations only"
         )
+    if "group" in frame:
+        check_groups(frame["id"], frame["group"], name)
     return frame
+
+
+# What else there is to do where a column has gaps.
+_WITHOUT = {
+    "label": " (or the whole column, for a corpus without labels)",
+    "group": " (a sentence that belongs to none is a group of its own: its id will do)",
+}
+
+
+def check_groups(ids: Iterable[object], groups: Iterable[object], name: str) -> None:
+    """Raise `InputError` where an id lies in two groups."""
+    first: dict[object, object] = {}
+    for id, group in zip(ids, groups, strict=True):
+        if first.setdefault(id, group) != group:
+            raise InputError(
+                f"{name}: id {id!r} lies in group {first[id]!r} and in group {group!r}. Translations of one sentence "
+                "belong to one group: give all rows of an id the same"
+            )
 
 
 _NO_TEXTS = (list, tuple, dict, set, bytes, np.ndarray)
@@ -298,7 +322,7 @@ def _alike(column: pd.Series, what: str) -> list[str]:
         # Composed, without what cannot be seen, and 1.0 as 1. Ids may well differ by case.
         key = "".join(c for c in unicodedata.normalize("NFKC", value) if unicodedata.category(c) != "Cf")
         key = re.sub(r"^([+-]?\d+)\.0*$", r"\1", " ".join(key.split()))
-        groups.setdefault(key if what == "id" else key.casefold(), []).append(value)
+        groups.setdefault(key if what in ("id", "group") else key.casefold(), []).append(value)
     alike = [values for values in groups.values() if len(values) > 1]
     if not alike:
         return []

@@ -25,8 +25,8 @@ def difference(result: xr.Dataset, baseline: xr.Dataset) -> xr.Dataset:
         `difference, low, high, p_adjusted (layer, language)`.
 
     Raises:
-        InputError: the two results come from different probes, ids, seeds or numbers of draws, or
-            have no draws.
+        InputError: the two results come from different probes, ids, groups, seeds or numbers of
+            draws, or have no draws.
 
     See also:
         `compare`.
@@ -46,7 +46,7 @@ def difference(result: xr.Dataset, baseline: xr.Dataset) -> xr.Dataset:
         return xr.concat(list(gaps.values()), pd.Index(list(gaps), name="measure"))
     if "draws" not in result or "draws" not in baseline:
         raise InputError(f"{result.attrs.get('probe', 'this')} has no draws, so no difference to a baseline")
-    for key, what in (("probe", "probes"), ("resampling", "ids, seeds or numbers of draws")):
+    for key, what in (("probe", "probes"), ("resampling", "ids, groups, seeds or numbers of draws")):
         if result.attrs[key] != baseline.attrs[key]:
             raise InputError(
                 f"the results of {result.attrs['model']} and {baseline.attrs['model']} come from different {what}, so "

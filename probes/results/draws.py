@@ -2,9 +2,10 @@
 
 Every probe is a statistic of weighted examples. `Sample.weights` holds one row of weights an id:
 row 0 is all ones (the sample itself), every further row is one bootstrap draw, how often each id
-was drawn. Ids are drawn, not rows, so that translations stay together; the draws depend on the ids
-and the seed alone, so that two models get the same ones and their difference is paired. A statistic
-for all rows of weights is one matrix product.
+was drawn. Ids are drawn, not rows, so that translations stay together; where a corpus has groups,
+whole groups are drawn, so that all ids of one have the same weight. The draws depend on the ids,
+their groups and the seed alone, so that two models get the same ones and their difference is
+paired. A statistic for all rows of weights is one matrix product.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from probes.corpus import check_groups
 from probes.errors import InputError
 from probes.states.representations import check_representations
 
@@ -32,6 +34,7 @@ class Sample:
     classes: list[str]
     label: np.ndarray  # (example,) codes, empty without labels
     weights: np.ndarray  # (1 + draws, ids)
+    units: np.ndarray  # (ids,) what is drawn together: the number of the group of each id, or of the id itself
     key: str  # the same for two results if and only if their draws are the same
 
     def group(self, language: str) -> np.ndarray:
@@ -43,10 +46,11 @@ class Sample:
 
 def sample(reps: xr.Dataset, *, draws: int, seed: int) -> Sample:
     """Number the ids, languages and, where there are any, labels of Representations, and draw the
-    ids.
+    ids, or whole groups of them.
 
     Raises:
-        InputError: fewer than 2 draws, or a seed that is none.
+        InputError: fewer than 2 draws, or a seed that is none; an id lies in two groups, or all ids
+            in one.
     """
     check_representations(reps)
     check_draws(draws, seed)
@@ -56,9 +60,13 @@ def sample(reps: xr.Dataset, *, draws: int, seed: int) -> Sample:
     label, classes = np.zeros(0, int), np.zeros(0, object)
     if "label" in reps.coords:
         label, classes = pd.factorize(reps["label"].values, sort=True)
-    key = hashlib.sha256("\0".join([*map(str, names), str(seed), str(draws)]).encode()).hexdigest()[:16]
-    weights = _weights(len(names), draws, seed)
-    return Sample(ids, list(languages), language, list(classes), label, weights, key)
+    units = _units(reps, ids, len(names))
+    parts = [*map(str, names), str(seed), str(draws)]
+    if len(units) > units.max() + 1:  # groups of one id each are none
+        parts += map(str, units)
+    key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
+    weights = _weights(int(units.max()) + 1, draws, seed)[:, units]
+    return Sample(ids, list(languages), language, list(classes), label, weights, units, key)
 
 
 def need_classes(drawn: Sample) -> Sample:
@@ -78,9 +86,26 @@ def check_draws(draws: int, seed: int) -> None:
         raise InputError(f"seed={seed!r}: expected a whole number of at least 0")
 
 
+def _units(reps: xr.Dataset, ids: np.ndarray, count: int) -> np.ndarray:
+    """The number of the group of each id, in order of the first id of each: names do not matter."""
+    if "group" not in reps.coords:
+        return np.arange(count)
+    groups = reps["group"].values
+    check_groups(reps["id"].values, groups, f"model {reps.attrs.get('model', '?')}")
+    of_id = np.empty(count, dtype=object)
+    of_id[ids] = groups
+    units, names = pd.factorize(of_id)
+    if len(names) == 1 < count:
+        raise InputError(
+            f"all {count} ids lie in one group, {names[0]!r}, so that there is nothing to draw. Name the column of a "
+            "smaller unit with group=..., or leave the groups out"
+        )
+    return units
+
+
 def _weights(n: int, draws: int, seed: int) -> np.ndarray:
-    """Balanced bootstrap: over all draws every id is drawn equally often, so their mean has no
-    noise of its own.
+    """Balanced bootstrap: over all draws every id, or group, is drawn equally often, so their mean
+    has no noise of its own.
     """
     pool = np.tile(np.arange(n, dtype=np.int32), draws)
     np.random.default_rng(seed).shuffle(pool)

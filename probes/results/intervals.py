@@ -31,14 +31,15 @@ def centred(statistics: np.ndarray, times: int = 1) -> np.ndarray:
 
 
 def widened(statistics: np.ndarray, drawn: Sample, group: str) -> np.ndarray:
-    """Spread the draws of a statistic of classes as widely as the ids of the smallest class
-    warrant.
+    """Spread the draws of a statistic of classes as widely as the ids, or groups of them, of the
+    smallest class warrant.
 
     The draws know the spread of n ids with a share of 1 / n missing, and exactly only for large n:
     as for a mean, the factor is that of Student's t.
     """
     rows = drawn.group(group)
-    counts = pd.DataFrame({"label": drawn.label[rows], "id": drawn.ids[rows]}).groupby("label")["id"].nunique()
+    units = drawn.units[drawn.ids[rows]]
+    counts = pd.DataFrame({"label": drawn.label[rows], "unit": units}).groupby("label")["unit"].nunique()
     factor = student_factor(int(counts.min()))
     spread = statistics.copy()
     with warnings.catch_warnings():
@@ -49,21 +50,26 @@ def widened(statistics: np.ndarray, drawn: Sample, group: str) -> np.ndarray:
 
 
 def student_factor(n: int) -> float:
-    """How much more widely than the draws of n ids their population spreads."""
+    """How much more widely than the draws of n ids, or groups of them, their population spreads."""
     n = max(n, 2)
     level = (1 + CONFIDENCE) / 2
     return float(np.sqrt(n / (n - 1)) * student_t.ppf(level, n - 1) / normal.ppf(level))
 
 
 def linearised(
-    value: np.ndarray, influence: np.ndarray, ids: np.ndarray, weights: np.ndarray, bounds: tuple[float, float]
+    value: np.ndarray,
+    influence: np.ndarray,
+    ids: np.ndarray,
+    weights: np.ndarray,
+    units: np.ndarray,
+    bounds: tuple[float, float],
 ) -> np.ndarray:
     """Return a statistic for every row of weights, to first order, from what each example does to
     it.
 
     For statistics that draws with repetition distort (nearest neighbours, ranks, eigenvalues: a
     sentence and its copy are alike) or that are too dear to compute hundreds of times. Spread as
-    widely as the number of ids warrants (Student's t), and kept within bounds.
+    widely as the number of ids, or groups of them, warrants (Student's t), and kept within bounds.
 
     Args:
         value: (...) the sample's own.
@@ -71,6 +77,7 @@ def linearised(
             its mean is taken off.
         ids: (example,) codes, columns of the weights.
         weights: (1 + draws, ids).
+        units: (ids,) number of the group of each id (`Sample.units`).
         bounds: the range of the statistic.
 
     Returns:
@@ -81,7 +88,7 @@ def linearised(
     summed = np.zeros((len(there), flat.shape[1]))
     np.add.at(summed, own, flat)
     w = weights[1:, there].astype(np.float64)
-    factor = student_factor(len(there))
+    factor = student_factor(len(np.unique(units[there])))
     with np.errstate(invalid="ignore", divide="ignore"):
         moved = factor * (w @ summed) / (w @ np.bincount(own))[:, None]
     out = value + np.concatenate([np.zeros((1, *value.shape)), moved.reshape(-1, *value.shape)])

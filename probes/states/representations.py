@@ -1,8 +1,8 @@
 """Representations: an `xarray.Dataset` of pooled hidden states, `hidden (layer, example, feature)`.
 
 Coordinates on `example`: `id`, `language`, `text` and, where the corpus has them, `label`,
-`text_pair`, `split`. In memory, or on disk as a zarr store that is read in pieces, so that memory
-does not grow with the corpus.
+`text_pair`, `split`, `group`. In memory, or on disk as a zarr store that is read in pieces, so that
+memory does not grow with the corpus.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ import xarray as xr
 from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore
 
+from probes.corpus import check_groups
 from probes.errors import InputError
 from probes.states.chunks import check_chunks
 
@@ -33,6 +34,7 @@ def from_arrays(
     language: npt.ArrayLike | None = None,
     label: npt.ArrayLike | None = None,
     text: npt.ArrayLike | None = None,
+    group: npt.ArrayLike | None = None,
     name: str = "arrays",
 ) -> xr.Dataset:
     """Make Representations of bare arrays, for hidden states that were computed elsewhere.
@@ -43,10 +45,13 @@ def from_arrays(
             sentence of its own.
         language: (example,) by default "und" (undetermined) for all.
         label, text: (example,) where there are any.
+        group: (example,) what sentences share that are not independent (an article, a document, a
+            template), where there is such a thing: error bars and folds keep it together.
         name: what the model is called in tables and messages.
 
     Raises:
-        InputError: the lengths differ; there is no row; the same (id, language) comes twice.
+        InputError: the lengths differ; there is no row; the same (id, language) comes twice;
+            an id lies in two groups.
 
     Example:
         >>> reps = from_arrays(np.eye(4), label=[0, 0, 1, 1])
@@ -71,8 +76,9 @@ def from_arrays(
         "language": np.full(n, "und") if language is None else language,
         "text": np.full(n, "") if text is None else text,
         "label": label,
+        "group": group,
     }
-    for key in ("id", "language", "label"):
+    for key in ("id", "language", "label", "group"):
         null = np.flatnonzero(pd.isna(np.asarray(coordinates[key], dtype=object)).ravel())
         if coordinates[key] is not None and len(null):
             raise InputError(f"{key} is null in row {null[0]}. Every row needs one: fill it, or drop the row")
@@ -86,6 +92,8 @@ def from_arrays(
             f"row {i}: id {reps.id.values[i]!r} comes twice in language {reps.language.values[i]!r}. "
             "An id stands for one sentence: give each its own, and the same id to its translations only"
         )
+    if group is not None:
+        check_groups(reps["id"].values, reps["group"].values, "group")
     reps.attrs["model"] = name
     return reps
 

@@ -44,6 +44,7 @@ def test_a_corpus_is_read_as_its_arguments_say(tmp_path):
         "text": "sentence",
         "label": "label",
         "text_pair": "text_pair",
+        "group": "group",
     }
     corpus = probes.load_corpus(tmp_path / "c.csv", **found[0] | {"languages": ["en"]})
     assert corpus["text"][:] == ["red dog"]

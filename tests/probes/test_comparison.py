@@ -256,3 +256,27 @@ def counted(name, calls, monkeypatch):
         return function(*args)
 
     monkeypatch.setattr(name, count)
+
+
+def test_groups_of_a_corpus_are_kept_with_the_states_and_count_in_every_interval(bundled):
+    frame = bundled.to_pandas()
+    grouped = probes.load_corpus(frame.assign(group=frame["id"].astype("category").cat.codes // 4))
+    reps = probes.capture(*probes.load_checkpoint("bundled"), grouped, progress=False)
+    assert reps.group.values.tolist() == list(grouped["group"])
+    found, alone = (
+        probes.compare({"base": "bundled"}, c, probes=["norm"], progress=False).table for c in (grouped, bundled)
+    )
+    assert found["value"].tolist() == alone["value"].tolist()
+    assert found["low"].tolist() != alone["low"].tolist()
+
+
+def test_groups_of_one_model_alone_are_refused():
+    x = np.eye(8)
+    none, some = probes.from_arrays(x), probes.from_arrays(x, group=np.arange(8) // 2)
+    with pytest.raises(
+        probes.InputError, match="model 'b': its Representations have groups, and those of 'a' have none"
+    ):
+        probes.compare({"a": none, "b": some}, probes=["norm"])
+    other = probes.from_arrays(x, group=np.arange(8) % 4)
+    with pytest.raises(probes.InputError, match=r"model 'b': .* other examples \(id, language, label, group\)"):
+        probes.compare({"a": some, "b": other}, probes=["norm"])

@@ -157,6 +157,18 @@ BAD_FRAMES = {
     "null label": (ROWS.assign(label=[1, NAN, 1, 2]), {}, "label is null in row 1.*drop the row.*whole column"),
     "empty label": (ROWS.assign(label=["x", "", "x", "y"]), {}, "label is empty in row 1"),
     "null language": (ROWS.assign(language=["no", None, "da", "da"]), {}, "language is null in row 1"),
+    "null group": (
+        ROWS.assign(group=["x", NAN, "x", "y"]),
+        {},
+        "group is null in row 1.*group of its own: its id will do",
+    ),
+    "empty group": (ROWS.assign(group=["x", "", "x", "y"]), {}, "group is empty in row 1"),
+    "misnamed group": (ROWS, {"group": "article"}, "no column 'article' for 'group'.*group=..."),
+    "two groups": (
+        ROWS.assign(article=["x", "y", "x", "z"]),
+        {"group": "article"},
+        "id '2' lies in group 'y' and in group 'z'.*give all rows of an id the same",
+    ),
     "null pair": (ROWS.assign(text_pair=["a", None, "c", "d"]), {}, "text_pair is null in row 1"),
     "twice": (
         ROWS.assign(id=["1", "1", "1", "2"]),
@@ -335,6 +347,17 @@ def test_the_same_text_in_two_languages_or_with_another_pair_is_no_duplicate():
     assert probes.cautions(probes.load_corpus(pd.concat([frame, frame.assign(language="fr")]))) == []
 
 
+def test_a_group_is_a_text_of_any_column_and_none_where_all_are_empty(tmp_path):
+    numbers = ROWS.assign(article=[1.0, 2.0, 1.0, 2.0])
+    assert probes.load_corpus(numbers, group="article")["group"][:] == ["1", "2", "1", "2"]
+    assert "group" not in probes.load_corpus(numbers).column_names
+    empty = ROWS.assign(group="")
+    assert "group" not in probes.load_corpus(write(empty, tmp_path / "rows.tsv")).column_names
+    assert corpus_fingerprint(probes.load_corpus(numbers, group="article")) != corpus_fingerprint(
+        probes.load_corpus(ROWS)
+    )
+
+
 @pytest.mark.parametrize("column", list(ROWS))
 def test_the_fingerprint_changes_with_any_value(column):
     before = corpus_fingerprint(probes.load_corpus(ROWS))
@@ -414,6 +437,7 @@ def test_texts_of_several_lines_are_no_swallowed_rows(tmp_path):
         ("label", ["x", "x\u200b"], r"labels that look alike, and count as different: 'x' and 'x\u200b'"),
         ("label", ["1", "1.0"], "labels that look alike, and count as different: '1' and '1.0'"),
         ("id", ["1", "1.0"], "ids that look alike, and count as different: '1' and '1.0'"),
+        ("group", ["1", "1.0"], "groups that look alike, and count as different: '1' and '1.0'"),
     ],
 )
 def test_values_that_look_alike_are_cautions(column, values, said):

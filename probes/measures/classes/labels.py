@@ -37,7 +37,8 @@ def labelled(x: npt.ArrayLike, labels: npt.ArrayLike | None) -> tuple[np.ndarray
     # Every row is a sentence of its own, called by its number, as in Representations.
     ids = np.unique(np.arange(len(states)).astype(str), return_inverse=True)[1]
     weights = np.ones((1, len(states)), np.uint16)
-    drawn = Sample(ids, ["und"], np.zeros(len(states), int), list(classes), label, weights, "")
+    units = np.arange(len(states))
+    drawn = Sample(ids, ["und"], np.zeros(len(states), int), list(classes), label, weights, units, "")
     return states.astype(np.float64), drawn
 
 

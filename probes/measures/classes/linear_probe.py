@@ -247,16 +247,17 @@ def _results(
     """Put what is right (row, layer, probe) of every language into accuracies with intervals."""
     tested = np.any([fold.test for fold in folds], axis=0)
     others = [language for language in drawn.languages if language != pivot] or [pivot]
+    each = np.arange(SHUFFLES)
     again = np.random.default_rng(seed).multinomial(SHUFFLES, np.full(SHUFFLES, 1 / SHUFFLES), len(drawn.weights))
     zero_shot, in_language, control = {}, {}, {}
     n = {}
     for language in drawn.languages:
         ids, answers = drawn.ids[by_id(drawn, language, tested)], right[language]
         n[language] = len(ids)
-        zero_shot[language] = weighed(answers[..., 0], ids, drawn.weights)
-        in_language[language] = weighed(answers[..., 1], ids, drawn.weights)
-        of_ids = weighed(answers[..., 2:].mean(axis=2), ids, drawn.weights)
-        by_shuffle = weighed(answers[..., 2:].mean(axis=0).T, np.arange(SHUFFLES), again)
+        zero_shot[language] = weighed(answers[..., 0], ids, drawn.weights, drawn.units)
+        in_language[language] = weighed(answers[..., 1], ids, drawn.weights, drawn.units)
+        of_ids = weighed(answers[..., 2:].mean(axis=2), ids, drawn.weights, drawn.units)
+        by_shuffle = weighed(answers[..., 2:].mean(axis=0).T, each, again, each)
         control[language] = np.clip(of_ids + by_shuffle - of_ids[0], 0, 1)
     n[POOLED] = sum(n[language] for language in others)
     for of_languages in (zero_shot, in_language, control):
@@ -290,9 +291,9 @@ def _results(
     return stack_measures(out)
 
 
-def weighed(right: np.ndarray, ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def weighed(right: np.ndarray, ids: np.ndarray, weights: np.ndarray, units: np.ndarray) -> np.ndarray:
     """Return the mean over rows (row, layer) for every row of weights: (1 + draws, layer)."""
-    return linearised(right.mean(axis=0), right, ids, weights, (0, 1))
+    return linearised(right.mean(axis=0), right, ids, weights, units, (0, 1))
 
 
 def _warn_unfinished(model: str, layers: Sequence[str]) -> None:

@@ -115,7 +115,7 @@ def _measured(about: Measure, run: Run) -> xr.Dataset:
         n[group] = len(rows)
         value, influence, why = layers_between(about, side_of(x, rows), None if y is None else side_of(other, rows))
         reasons |= {(which, layer, group): reason for (which, layer), reason in why.items()}
-        statistics[group] = linearised(value, influence, drawn.ids[rows], drawn.weights, about.bounds)
+        statistics[group] = linearised(value, influence, drawn.ids[rows], drawn.weights, drawn.units, about.bounds)
     attributes = about.about() | {
         "kind": about.kind,
         "symmetric": about.symmetric,

@@ -100,7 +100,7 @@ def _of_array(x: np.ndarray) -> dict[str, float]:
             "to say much)"
         )
     x, ids, weights = x.astype(np.float64), np.arange(len(x)), np.ones((1, len(x)), np.uint16)
-    values, _ = _measure(x, ids, weights)
+    values, _ = _measure(x, ids, weights, ids)
     ratios, kept = ratios_of_neighbours(x)
     if len(ratios) and len(kept) < len(x):
         warnings.warn(
@@ -108,7 +108,7 @@ def _of_array(x: np.ndarray) -> dict[str, float]:
             LayerscopeWarning,
             stacklevel=3,
         )
-    values["intrinsic_dimension"], _ = intrinsic_dimension([(ratios, kept, ids)], weights)
+    values["intrinsic_dimension"], _ = intrinsic_dimension([(ratios, kept, ids)], weights, ids)
     return {name: float(values[name][0]) for name in GEOMETRY}
 
 
@@ -157,14 +157,14 @@ def _found(reps: xr.Dataset, drawn: Sample) -> _Found:
             order = np.argsort(drawn.ids[rows], kind="stable")
             x = states(reps, layer, rows)[order]
             ids = drawn.ids[rows][order]
-            values, reasons = _measure(x, ids, drawn.weights)
+            values, reasons = _measure(x, ids, drawn.weights, drawn.units)
             if group != POOLED:
                 ratios.append((*ratios_of_neighbours(x), ids))
                 logs, rest, _ = ratios[-1]
                 if len(logs) and len(rest) < len(x):
                     copies.append(f"{len(x) - len(rest)} of {group} at {place}")
             kept = ratios if group == POOLED else ratios[-1:]
-            values["intrinsic_dimension"], why = intrinsic_dimension(kept, drawn.weights)
+            values["intrinsic_dimension"], why = intrinsic_dimension(kept, drawn.weights, drawn.units)
             reasons["intrinsic_dimension"] = reasons.get("norm", why)
             for name, value in values.items():
                 out.statistics[name][group][:, layer] = value
@@ -184,7 +184,9 @@ def _found(reps: xr.Dataset, drawn: Sample) -> _Found:
     return out
 
 
-def _measure(x: np.ndarray, ids: np.ndarray, weights: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _measure(
+    x: np.ndarray, ids: np.ndarray, weights: np.ndarray, units: np.ndarray
+) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Return all measures but the intrinsic dimension of states sorted by id, a value a row of
     weights, and reasons.
     """
@@ -211,14 +213,14 @@ def _measure(x: np.ndarray, ids: np.ndarray, weights: np.ndarray) -> tuple[dict[
     ratio, influence = participation_ratio(scores, spectrum, within, sentences)
     features = x.shape[1]
     if ratio > 0:
-        drawn = linearised(np.array(ratio), ratio * influence, ids, weights, (0.0, np.inf))
+        drawn = linearised(np.array(ratio), ratio * influence, ids, weights, units, (0.0, np.inf))
         values["participation_ratio"] = drawn
         values["iso_score"] = (drawn - 1) / (features - 1) if features > 1 else nan
     reasons["participation_ratio"] = "too few sentences: the unbiased estimate of trace(S^2) is not positive"
     reasons["iso_score"] = reasons["participation_ratio"] if features > 1 else "there is only one feature"
     entropy, influence, guessed = entropy_of_covariance(scores, spectrum, within, sentences, features)
     if guessed <= _GUESSED:
-        drawn = linearised(np.array(entropy), influence, ids, weights, (0.0, np.inf))
+        drawn = linearised(np.array(entropy), influence, ids, weights, units, (0.0, np.inf))
         values["effective_rank"] = np.exp(drawn)
     reasons["effective_rank"] = (
         f"{len(there)} sentences are too few for so many dimensions: more than half of the value would be a guess"

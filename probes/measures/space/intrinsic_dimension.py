@@ -52,7 +52,7 @@ def ratios_of_neighbours(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def intrinsic_dimension(
-    languages: list[tuple[np.ndarray, np.ndarray, np.ndarray]], weights: np.ndarray
+    languages: list[tuple[np.ndarray, np.ndarray, np.ndarray]], weights: np.ndarray, units: np.ndarray
 ) -> tuple[np.ndarray, str]:
     """Return TwoNN for every row of weights, from the log ratios of some languages, and the reason
     where there is none.
@@ -73,7 +73,7 @@ def intrinsic_dimension(
         return nan, "all rows lie equally far from their first and second neighbour"
     value = (seen.sum() - 1) / capped.sum()
     influence = seen / seen.mean() - capped / capped.mean()
-    return np.exp(linearised(np.array(np.log(value)), influence, ids, weights, (-np.inf, np.inf))), ""
+    return np.exp(linearised(np.array(np.log(value)), influence, ids, weights, units, (-np.inf, np.inf))), ""
 
 
 INTRINSIC_DIMENSION = partial(

@@ -69,7 +69,7 @@ def test_a_missing_value_has_no_difference_and_leaves_the_other_layers():
 @pytest.mark.parametrize("options", [{"seed": 1}, {"draws": 100}])
 def test_results_that_are_not_paired_are_refused(options):
     base, other = pair()
-    with pytest.raises(probes.InputError, match="come from different ids, seeds or numbers of draws"):
+    with pytest.raises(probes.InputError, match="come from different ids, groups, seeds or numbers of draws"):
         probes.difference(probes.snr(other, **options), probes.snr(base))
 
 

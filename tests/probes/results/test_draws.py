@@ -1,5 +1,7 @@
 """Draws of ids: balanced, the same for every model, translations together."""
 
+import hashlib
+
 import numpy as np
 import pytest
 from planted import planted
@@ -54,3 +56,68 @@ def test_translations_stay_together():
 def test_too_few_draws_are_refused(draws):
     with pytest.raises(probes.InputError, match=f"draws={draws}: expected a whole number of at least 2"):
         probes.snr(planted(np.random.default_rng(0), ids=30), draws=draws)
+
+
+def grouped(groups, **options):
+    x = np.random.default_rng(0).normal(size=(len(groups), 4))
+    return sample(probes.from_arrays(x, group=groups), draws=100, seed=0, **options)
+
+
+def test_draws_of_a_corpus_without_groups_are_those_that_they_were():
+    weights = drawn().weights
+    assert hashlib.sha256(weights.tobytes()).hexdigest()[:16] == "66ece051f4635ec6"
+    assert drawn().units.tolist() == list(range(30))
+
+
+def test_whole_groups_are_drawn_and_all_of_them_equally_often():
+    # Of one, two, three and four ids, apart from each other in the file.
+    groups = np.array(list("abcdbcdcdd"))
+    found = grouped(groups)
+    names = np.array(sorted(range(10), key=str))  # ids in the order of the columns of weights
+    for group in "abcd":
+        of_group = found.weights[:, groups[names] == group]
+        assert (of_group == of_group[:, :1]).all()
+        assert len(set(found.units[groups[names] == group])) == 1
+        assert of_group[1:, 0].sum() == 100
+    # As a bootstrap of four.
+    assert found.weights[1:].astype(float).var(axis=0) == pytest.approx(np.full(10, 3 / 4), abs=0.25)
+
+
+def test_the_draws_depend_on_what_belongs_together_and_not_on_what_it_is_called():
+    one, other = grouped(["x", "x", "y", "y", "z"]), grouped([7, 7, 1, 1, 3])
+    assert np.array_equal(one.weights, other.weights)
+    assert one.key == other.key
+    apart = grouped(["x", "y", "x", "y", "z"])
+    assert apart.key != one.key
+
+
+def test_groups_of_one_id_each_are_none():
+    none = sample(probes.from_arrays(np.eye(30)), draws=100, seed=0)
+    own = sample(probes.from_arrays(np.eye(30), group=[f"g{i % 7}{i}" for i in range(30)]), draws=100, seed=0)
+    assert np.array_equal(none.weights, own.weights)
+    assert none.key == own.key
+
+
+def test_one_group_for_all_is_refused():
+    with pytest.raises(probes.InputError, match="all 5 ids lie in one group, 'x', so that there is nothing to draw"):
+        grouped(["x"] * 5)
+
+
+def test_an_id_in_two_groups_is_refused_by_name():
+    reps = probes.from_arrays(np.eye(4), id=list("abab"), language=list("xxyy"))
+    reps = reps.assign_coords(group=("example", np.array(["p", "q", "p", "r"], dtype=object)))
+    with pytest.raises(probes.InputError, match="model arrays: id 'b' lies in group 'q' and in group 'r'"):
+        sample(reps, draws=2, seed=0)
+
+
+def test_groups_widen_an_interval_as_much_as_their_sentences_are_alike():
+    rng = np.random.default_rng(0)
+    of_group = np.repeat(rng.normal(size=(50, 8)), 4, axis=0)
+    groups = np.arange(200) // 4
+    alike, unlike = of_group + 0.1 * rng.normal(size=(200, 8)), rng.normal(size=(200, 8))
+    ratio = []
+    for x in (alike, unlike):
+        wide, narrow = (probes.geometry(probes.from_arrays(x + 3, group=g)).sel(measure="norm") for g in (groups, None))
+        ratio.append(float(((wide.high - wide.low) / (narrow.high - narrow.low)).sel(layer=0, language="pooled")))
+    assert ratio[0] == pytest.approx(2, abs=0.3)  # the root of four
+    assert ratio[1] == pytest.approx(1, abs=0.2)

@@ -48,6 +48,13 @@ def test_one_layer_may_come_without_its_axis_and_defaults_are_sentences_of_their
         (HIDDEN, {"language": ["en"] * 5}, "language: expected 4 values.*found 5"),
         (HIDDEN, {"label": ["a", "b", None, "d"]}, "label is null in row 2"),
         (HIDDEN, {"label": [0, 1, float("nan"), 1]}, "label is null in row 2"),
+        (HIDDEN, {"group": ["a", "b", None, "d"]}, "group is null in row 2"),
+        (HIDDEN, {"group": ["a"]}, "group: expected 4 values, one a row of the hidden states; found 1"),
+        (
+            HIDDEN,
+            {"id": list("abab"), "language": list("xxyy"), "group": [1, 2, 1, 3]},
+            "group: id 'b' lies in group '2' and in group '3'",
+        ),
         (HIDDEN, {"id": [1, 2, 3, 1]}, "row 3: id '1' comes twice in language 'und'"),
     ],
 )
