@@ -264,7 +264,7 @@ def test_where_all_are_right_the_interval_is_the_exact_one():
 def test_the_interval_holds_the_accuracy_as_often_as_it_says(n, accuracy):
     right = (np.random.default_rng(0).random((n, 800)) < accuracy).astype(float)
     weights = sample(probes.from_arrays(np.zeros((n, 1))), draws=200, seed=0).weights
-    found = weighed(right, np.arange(n), weights)
+    found = weighed(right, np.arange(n), weights, np.arange(n))
     low, high = interval(found[0], found[1:])
     inside = (low <= accuracy) & (accuracy <= high) | (right.mean(axis=0) == 1)  # then it is the exact one
     assert 0.92 < inside.mean() <= 1
