@@ -125,6 +125,8 @@ def _text(comparison: Table) -> str:
         # A comparison with the baseline is no difference, so it has no sign.
         signs = {p: "" if about[p]["compares"] else "+" for p in about}
         table["most damaged"] = [f"{printable(k)} {v:{signs[p]}.3f}" if k else "" for p, k, v in worst]
+    if summary["no_value"].any():
+        table["no value at layers"] = summary["no_value"]
     title = (
         "all languages pooled, at the layer where the baseline is best (layer 0 = embeddings);\n"
         "what compares with the baseline: at the layer farthest from it"

@@ -76,8 +76,10 @@ class Table:
         All languages together; `worst_language` is the one that lost most at that layer, by
         `its_difference`, or the value itself where it is a comparison; empty where none lost.
         Probes that compare a model with the baseline are given at the layer where the model is
-        farthest from it (of similarities, the same layer of both). Probes that are neither better
-        nor worse when they are higher are left out. A model that does not have the layer has a row
+        farthest from it (of similarities, the same layer of both). Where a model has no value from
+        some layer on to its last, as where it overflows, that layer is the farthest and the row has
+        no numbers; `no_value` lists all layers without one. Probes that are neither better nor
+        worse when they are higher are left out. A model that does not have the layer has a row
         without numbers.
 
         Example:
@@ -106,11 +108,15 @@ class Table:
                 if compares and model == self.baseline:
                     continue
                 judge = of_probe[of_probe["model"] == (model if compares else self.baseline)]
-                judge = judge[judge["language"] == POOLED].dropna(subset="value")
-                if judge.empty:
+                judge = judge[judge["language"] == POOLED]
+                lacking, lost_from = _without_value(of_probe[of_probe["model"] == model])
+                score = sign * judge["value"].dropna()
+                if judge.empty or (score.empty and not compares):
                     continue
-                score = sign * judge["value"]
-                layer = judge.loc[score.idxmin() if compares else score.idxmax(), "layer"]
+                if score.empty or (compares and lost_from is not None):
+                    layer = lost_from
+                else:
+                    layer = judge.loc[score.idxmin() if compares else score.idxmax(), "layer"]
                 at = of_probe["layer"].isna() if pd.isna(layer) else of_probe["layer"].eq(layer).fillna(False)
                 here = of_probe[(of_probe["model"] == model) & at]
                 pooled = here[here["language"] == POOLED]
@@ -123,6 +129,7 @@ class Table:
                 lost = change[~np.isclose(np.abs(change), same, rtol=0, atol=1e-7) if compares else change < 0]
                 row["worst_language"] = "" if lost.empty else lost.idxmin()
                 row["its_difference"] = np.nan if lost.empty else sign * lost.min()
+                row["no_value"] = lacking
                 rows.append(row)
         return pd.DataFrame(rows)
 
@@ -231,6 +238,23 @@ class Table:
         if probe is not None and probe not in measured:
             raise InputError(f"probe {probe!r} was not measured; there are {', '.join(map(repr, measured))}")
         return measured if probe is None else [probe]
+
+
+def _without_value(rows: pd.DataFrame) -> tuple[str, int | None]:
+    """The layers at which one model has no value of one probe, in words, and the first of those
+    that go on to its last.
+    """
+    values = rows[rows["language"] == POOLED].dropna(subset="layer").set_index("layer")["value"].sort_index()
+    runs: list[list[int]] = []
+    previous = False
+    for layer, lacks in values.isna().items():
+        if lacks and not previous:
+            runs.append([])
+        if lacks:
+            runs[-1].append(int(layer))
+        previous = bool(lacks)
+    said = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs)
+    return said, runs[-1][0] if previous else None
 
 
 def check_folder(folder: Path, *, overwrite: bool) -> None:

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 import numpy.typing as npt
 import pandas as pd
+import torch
 import xarray as xr
 from zarr.core.buffer import Buffer
 from zarr.storage import LocalStore
@@ -59,8 +60,8 @@ def from_arrays(
         {'layer': 1, 'example': 4, 'feature': 4}
     """
     try:
-        values = np.asarray(hidden)
-    except ValueError as error:
+        values = as_numbers(hidden)
+    except (ValueError, RuntimeError) as error:  # numpy's and torch's, for layers of several shapes
         raise InputError(f"expected hidden states of shape (layer, example, feature); {error}") from error
     if values.ndim == 2:
         values = values[None]
@@ -207,6 +208,28 @@ def directions(reps: xr.Dataset, layer: int, rows: slice | np.ndarray) -> np.nda
     with np.errstate(invalid="ignore", divide="ignore"):
         x /= np.linalg.norm(x, axis=1, keepdims=True)
     return x
+
+
+def as_numbers(values: npt.ArrayLike) -> np.ndarray:
+    """Return an array, a tensor or a list of them as a numpy array.
+
+    Tensors may lie on a device, carry a gradient, or have a type that numpy does not know
+    (bfloat16, float8), which comes back in float32, as that of a numpy array of such a type does.
+
+    Example:
+        >>> as_numbers(torch.ones(2, dtype=torch.bfloat16, requires_grad=True)).dtype
+        dtype('float32')
+    """
+    given: Any = values
+    if isinstance(given, list | tuple) and given and all(isinstance(v, torch.Tensor) for v in given):
+        given = torch.stack([v.detach().cpu() for v in given])
+    if isinstance(given, torch.Tensor):
+        given = given.detach().cpu()
+        small = given.is_floating_point() and (given.dtype == torch.bfloat16 or given.dtype.itemsize == 1)
+        return (given.float() if small else given).numpy()
+    array = np.asarray(given)
+    # Types of other packages, as those of ml_dtypes, are void to numpy; a structure of several fields is no number.
+    return array.astype(np.float32) if array.dtype.kind == "V" and array.dtype.type is not np.void else array
 
 
 def as_strings(values: npt.ArrayLike) -> np.ndarray:

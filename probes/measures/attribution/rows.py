@@ -14,7 +14,7 @@ import xarray as xr
 
 from probes.errors import InputError, LayerscopeWarning
 from probes.models.fingerprint import weights_fingerprint
-from probes.states.representations import BLOCK, as_strings, check_representations, states
+from probes.states.representations import BLOCK, as_numbers, as_strings, check_representations, states
 
 
 @dataclass(frozen=True)
@@ -104,7 +104,7 @@ def rows_of_arrays(
         raise InputError(f"layer={layer!r} is for Representations; arrays (example, feature) have no layers")
     if labels is None and head is None:
         raise InputError("expected labels, one a training row, or head, the torch.nn.Linear that the arrays feed")
-    arrays = {"train": np.asarray(train), "test": np.asarray(test)}
+    arrays = {"train": as_numbers(train), "test": as_numbers(test)}
     for name, x in arrays.items():
         if x.ndim != 2 or 0 in x.shape or x.dtype.kind not in "fiub":
             raise InputError(

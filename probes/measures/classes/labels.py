@@ -11,7 +11,7 @@ import pandas as pd
 from probes.errors import InputError
 from probes.measures.probe import Probe, Run
 from probes.results.draws import Sample
-from probes.states.representations import as_strings
+from probes.states.representations import as_numbers, as_strings
 
 
 def labelled(x: npt.ArrayLike, labels: npt.ArrayLike | None) -> tuple[np.ndarray, Sample]:
@@ -23,7 +23,7 @@ def labelled(x: npt.ArrayLike, labels: npt.ArrayLike | None) -> tuple[np.ndarray
     """
     if labels is None:
         raise InputError("expected labels beside the array, one a row: probe(x, labels)")
-    states = np.asarray(x)
+    states = as_numbers(x)
     if states.ndim != 2 or 0 in states.shape or states.dtype.kind not in "fiub":
         raise InputError(f"expected an array (example, feature) of numbers; found {states.dtype} {states.shape}")
     given = np.asarray(labels, dtype=object).ravel()

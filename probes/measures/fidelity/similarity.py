@@ -20,7 +20,7 @@ from probes.measures.probe import Run
 from probes.results.draws import POOLED, sample
 from probes.results.intervals import linearised
 from probes.results.result import result
-from probes.states.representations import aligned, check_enough
+from probes.states.representations import aligned, as_numbers, check_enough
 
 
 def similarity_of(measure: str) -> Measure:
@@ -143,7 +143,7 @@ def _of_arrays(about: Measure, x: npt.ArrayLike, y: npt.ArrayLike | xr.Dataset |
             "expected two arrays (example, feature) with the same examples in the same order; "
             f"found {np.shape(x)} and {found}"
         )
-    sides = [np.asarray(z) for z in (x, y)]
+    sides = [as_numbers(z) for z in (x, y)]
     if any(z.dtype.kind not in "fiub" or not z.size for z in sides):
         raise InputError(f"expected arrays of numbers; found {' and '.join(f'{z.dtype} {z.shape}' for z in sides)}")
     n = len(sides[0])

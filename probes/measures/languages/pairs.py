@@ -14,7 +14,7 @@ from probes.errors import InputError
 from probes.measures.probe import Probe, Run
 from probes.results.draws import POOLED
 from probes.results.result import result
-from probes.states.representations import directions
+from probes.states.representations import as_numbers, directions
 
 # A declaration of a probe of alignment: what all of them say, so that each says the rest.
 of_alignment = partial(
@@ -51,7 +51,7 @@ def of_arrays(statistic: Statistic, probe: str, fewest: int, x: npt.ArrayLike, y
             "expected two arrays (sentence, feature) of one shape, translations in the same order; "
             f"found {np.shape(x)} and {found}"
         )
-    sides = [np.asarray(side) for side in (x, y)]
+    sides = [as_numbers(side) for side in (x, y)]
     if 0 in sides[0].shape or any(side.dtype.kind not in "fiub" for side in sides):
         raise InputError(f"expected arrays of numbers; found {sides[0].dtype} and {sides[1].dtype} {sides[0].shape}")
     count, features = sides[0].shape

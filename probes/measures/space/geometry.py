@@ -22,7 +22,7 @@ from probes.measures.space.sentences import FEWEST_IDS, ROUNDING, Sentences
 from probes.results.draws import POOLED, Sample, sample
 from probes.results.intervals import linearised
 from probes.results.result import result, stack_measures
-from probes.states.representations import check_enough, states
+from probes.states.representations import as_numbers, check_enough, states
 
 _GUESSED = np.log(2)  # the most of an effective rank that may be extrapolated
 _NONE_VARY = "undefined here (0/0), as for states that are all equal"
@@ -87,7 +87,7 @@ def geometry(x: xr.Dataset | npt.ArrayLike, *, draws: int = 200, seed: int = 0) 
         norm 8.9
     """
     if not isinstance(x, xr.Dataset):
-        return _of_array(np.asarray(x))
+        return _of_array(as_numbers(x))
     return _measured(x, sample(x, draws=draws, seed=seed))
 
 

@@ -72,6 +72,24 @@ def test_nothing_is_lost_where_nothing_has_changed(with_heads):
     assert summary["its_difference"].isna().all()
 
 
+def test_a_model_without_values_at_the_end_is_farthest_there_and_all_its_gaps_are_said(tmp_path):
+    x = np.random.default_rng(0).normal(size=(6, 40, 8))
+    broken = x + 0.1
+    broken[[1, 4, 5]] = np.nan
+    gap = x + 0.1
+    gap[1] = np.nan
+    models = {"base": x, "broken": broken, "gap": gap, "gone": np.full_like(x, np.nan)}
+    with pytest.warns(probes.LayerscopeWarning):
+        comparison = probes.compare({k: probes.from_arrays(v) for k, v in models.items()}, probes=["drift", "norm"])
+    for probe, rows in comparison.summary().groupby("probe"):
+        by_model = rows.set_index("model")
+        assert by_model["no_value"].to_dict() == {"broken": "1, 4 to 5", "gap": "1", "gone": "0 to 5"}, probe
+        assert by_model.loc[["broken", "gone"], "layer"].tolist() == [4, 0]
+        assert by_model.loc[["broken", "gone"], "value"].isna().all()
+        assert not np.isnan(by_model.loc["gap", "value"])
+    assert "no value at layers" in comparison.report(tmp_path / "r.html").read_text()
+
+
 def test_names_that_a_spreadsheet_would_run_are_read_as_they_were(models, tmp_path):
     named = {"=1+1": models["base"], "a\rb": models["half"]}
     comparison = probes.compare(named, probes=["snr"])

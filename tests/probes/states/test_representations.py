@@ -1,12 +1,14 @@
 """Representations made of bare arrays, and what is refused as such."""
 
+import ml_dtypes
 import numpy as np
 import pytest
+import torch
 import xarray as xr
 import zarr
 
 import probes
-from probes.states.representations import check_representations, directions, states
+from probes.states.representations import as_numbers, check_representations, directions, states
 
 HIDDEN = np.arange(24.0).reshape(2, 4, 3)
 
@@ -61,6 +63,41 @@ def test_one_layer_may_come_without_its_axis_and_defaults_are_sentences_of_their
 def test_arrays_that_do_not_fit_are_refused(hidden, options, message):
     with pytest.raises(probes.InputError, match=message):
         probes.from_arrays(hidden, **options)
+
+
+TENSOR = torch.randn(30, 6, generator=torch.Generator().manual_seed(0))
+KINDS = {
+    "numpy": TENSOR.numpy(),
+    "float16": TENSOR.half(),
+    "bfloat16": TENSOR.bfloat16(),
+    "float8": TENSOR.to(torch.float8_e4m3fn),
+    "bfloat16 of numpy": TENSOR.numpy().astype(ml_dtypes.bfloat16),
+    "with a gradient": TENSOR.clone().requires_grad_() * 1,
+}
+
+
+@pytest.mark.parametrize("given", KINDS.values(), ids=KINDS)
+def test_arrays_of_every_type_are_measured_as_the_same_numbers_in_float32(given):
+    plain = np.array(given.detach().float() if isinstance(given, torch.Tensor) else given, dtype=np.float32)
+    label = torch.arange(30) % 3
+    for probe in (
+        lambda x: probes.similarity(x, x[:, :4]),
+        lambda x: probes.retrieval(x, x),
+        lambda x: probes.snr(x, label),
+        lambda x: probes.geometry(x)["norm"],
+        lambda x: probes.from_arrays(x).hidden.values.sum(),
+    ):
+        assert float(probe(given)) == pytest.approx(float(probe(plain)), rel=1e-3 if "float16" in str(given) else 1e-6)
+
+
+def test_states_of_transformers_become_representations_as_they_come():
+    reps = probes.from_arrays((TENSOR, TENSOR.clone().requires_grad_()))
+    np.testing.assert_array_equal(reps.hidden, np.stack([TENSOR, TENSOR]))
+    with pytest.raises(probes.InputError, match=r"expected hidden states of shape \(layer, example, feature\)"):
+        probes.from_arrays((TENSOR, TENSOR[:, :3]))
+    assert as_numbers([[1, 2]]).dtype.kind == "i"
+    with pytest.raises(probes.InputError, match="real numbers"):
+        probes.from_arrays(np.zeros((3, 2), dtype=[("a", float), ("b", float)]))
 
 
 def test_representations_survive_a_zarr_store(tmp_path):
