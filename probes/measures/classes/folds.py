@@ -1,4 +1,7 @@
-"""What a linear probe learns from and is tested on: the splits of a corpus, or folds of ids."""
+"""What a linear probe learns from and is tested on: the splits of a corpus, or folds of ids.
+
+Ids of one group stay together, so that no probe is tested on the article that it has learned from.
+"""
 
 from __future__ import annotations
 
@@ -46,9 +49,12 @@ def by_id(drawn: Sample, language: str, among: np.ndarray) -> np.ndarray:
 
 
 def folds_of(drawn: Sample, pivot: str, seed: int, reps: xr.Dataset | None = None) -> list[Fold]:
-    """Split the examples by `split`, or into folds of ids, and check that each can be trained."""
+    """Split the examples by `split`, or into folds of ids or groups, and check that each can be
+    trained.
+    """
     split = reps["split"].values if reps is not None and "split" in reps.coords else np.full(len(drawn.ids), "")
     train, test = split == "train", split == "test"
+    units = drawn.units[drawn.ids]
     given = bool(train.any() and test.any())
     if not given:
         train = test = np.ones(len(split), bool)
@@ -58,12 +64,19 @@ def folds_of(drawn: Sample, pivot: str, seed: int, reps: xr.Dataset | None = Non
             f"id {name!r} is in split 'train' and in split 'test', so the probe would be tested on translations of "
             "what it was trained on. Give all rows of an id the same split"
         )
+    elif reps is not None and len(both := np.intersect1d(units[train], units[test])):
+        name = reps["group"].values[units == both[0]][0]
+        raise InputError(
+            f"group {name!r} is in split 'train' and in split 'test', so the probe would be tested on sentences that "
+            "are not independent of what it was trained on. Give all ids of a group the same split, or leave the "
+            "column split out"
+        )
     _check_classes(drawn, pivot, train, test)
     pairs = [(train, test)]
     if not given:
         order = np.lexsort((np.array(drawn.languages).astype(str)[drawn.language], drawn.ids))
         pairs = []
-        for _, part in groups(FOLDS, seed).split(order, drawn.label[order], drawn.ids[order]):
+        for _, part in groups(FOLDS, seed).split(order, drawn.label[order], units[order]):
             test = np.zeros(len(order), bool)
             test[order[part]] = True
             pairs.append((~test, test))
@@ -73,13 +86,20 @@ def folds_of(drawn: Sample, pivot: str, seed: int, reps: xr.Dataset | None = Non
         rows = by_id(drawn, pivot, train)
         # Where a language lacks many translations, folds of all ids need not be even in it.
         _check_enough(drawn, pivot, rows, classes, FOLDS - 1)
-        inner = groups(FOLDS - 1, seed).split(rows, drawn.label[rows], drawn.ids[rows])
-        folds.append(Fold(train, test, list(inner)))
+        inner = list(groups(FOLDS - 1, seed).split(rows, drawn.label[rows], units[rows]))
+        # Groups that hold several classes cannot always be dealt out so that each class is everywhere.
+        for part in (rows, *(rows[learned] for learned, _ in inner)):
+            for c in np.setdiff1d(classes, drawn.label[part]):
+                raise InputError(
+                    f"class {drawn.classes[c]!r} lies in so few groups of the pivot {pivot!r} that a fold has no row "
+                    "of it to train on. Merge or drop the class, or add groups that hold it"
+                )
+        folds.append(Fold(train, test, inner))
     return folds
 
 
 def groups(folds: int, seed: int) -> StratifiedGroupKFold:
-    """Return what splits ids into folds that hold the classes evenly."""
+    """Return what splits ids, or groups of them, into folds that hold the classes evenly."""
     from sklearn.model_selection import StratifiedGroupKFold
 
     return StratifiedGroupKFold(folds, shuffle=True, random_state=seed % 2**32)
@@ -112,10 +132,11 @@ def _check_classes(drawn: Sample, pivot: str, train: np.ndarray, test: np.ndarra
 
 
 def _check_enough(drawn: Sample, pivot: str, rows: np.ndarray, classes: np.ndarray, fewest: int) -> None:
+    what = "groups" if len(drawn.units) > drawn.units.max() + 1 else "ids"
     for c in classes:
-        found = len(np.unique(drawn.ids[rows[drawn.label[rows] == c]]))
+        found = len(np.unique(drawn.units[drawn.ids[rows[drawn.label[rows] == c]]]))
         if found < fewest:
             raise InputError(
-                f"class {drawn.classes[c]!r} has {found} ids to train on in the pivot {pivot!r}, and folds need at "
-                f"least {fewest}. Merge or drop the class, or add sentences of it"
+                f"class {drawn.classes[c]!r} has {found} {what} to train on in the pivot {pivot!r}, and folds need "
+                f"at least {fewest}. Merge or drop the class, or add sentences of it"
             )

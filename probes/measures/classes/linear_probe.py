@@ -97,17 +97,17 @@ def linear_probe(
 
     Raises:
         InputError: before anything is trained, where labels, pivot, splits and classes do not fit
-            together: no labels or one class; the pivot is unknown; an id is in both splits; a
-            language has no test row; a class is tested that the pivot has no training row of, or
-            has fewer than 5 ids there.
+            together: no labels or one class; the pivot is unknown; an id or a group is in both
+            splits; a language has no test row; a class is tested that the pivot has no training row
+            of, or has fewer than 5 ids (or groups) there.
 
     Notes:
         Where `split` has "train" and "test", the probe learns from the one and is tested on the
-        other; else every row is tested once, in 5 folds of ids, so that no probe saw a translation
-        of what it is tested on. The penalty (C, 1e-4 to 1) is chosen by log loss in folds of the
-        pivot's training rows. The interval is that of the test rows: the probe is not trained again
-        in the draws. Alain and Bengio 2016, arXiv 1610.01644; the control is after Hewitt and
-        Liang.
+        other; else every row is tested once, in 5 folds of ids (of groups, where there are any), so
+        that no probe saw a translation of what it is tested on, or a sentence of its group. The
+        penalty (C, 1e-4 to 1) is chosen by log loss in folds of the pivot's training rows. The
+        interval is that of the test rows: the probe is not trained again in the draws. Alain and
+        Bengio 2016, arXiv 1610.01644; the control is after Hewitt and Liang.
 
     See also:
         `class_separability`, `snr`, `variability`.

@@ -5,8 +5,9 @@ import pytest
 from planted import planted, with_split
 
 import probes
-from probes.measures.classes.folds import groups
+from probes.measures.classes.folds import folds_of, groups
 from probes.measures.classes.linear_probe import linear_probe
+from probes.results.draws import sample
 
 
 def refused(message, reps, **options):
@@ -85,3 +86,53 @@ def test_folds_hold_every_class_where_each_has_five_ids():
     for seed in range(10):
         folds = groups(5, seed).split(y, y, np.arange(len(y)))
         assert all(np.unique(y[test]).tolist() == [0, 1, 2, 3] for _, test in folds)
+
+
+def in_groups(rng, groups=40, size=4, features=12):
+    """States that tell their group, and a label of the group that they do not tell otherwise."""
+    group = np.repeat(np.arange(groups), size)
+    label = rng.permutation(np.arange(groups) % 2)[group]
+    x = 2 * rng.normal(size=(groups, features))[group] + 0.3 * rng.normal(size=(len(group), features))
+    order = rng.permutation(len(group))
+    return x[order], label[order], group[order]
+
+
+def test_no_probe_is_tested_on_a_group_that_it_has_learned_from():
+    x, y, group = in_groups(np.random.default_rng(0))
+    drawn = sample(probes.from_arrays(x, label=y, group=group), draws=2, seed=0)
+    of_row = drawn.units[drawn.ids]
+    tested = np.zeros(len(x), int)
+    for fold in folds_of(drawn, "und", 0):
+        tested += fold.test
+        assert not np.intersect1d(of_row[fold.train], of_row[fold.test]).size
+        rows = np.flatnonzero(fold.train)[np.argsort(drawn.ids[fold.train], kind="stable")]
+        for learned, judged in fold.inner:
+            assert not np.intersect1d(of_row[rows[learned]], of_row[rows[judged]]).size
+    assert (tested == 1).all()
+    assert np.array_equal(drawn.units == drawn.units[:, None], np.equal.outer(*[group[np.argsort(drawn.ids)]] * 2))
+
+
+def test_folds_of_groups_take_off_what_sentences_of_one_article_tell_of_each_other():
+    alone, grouped = [], []
+    for seed in range(5):
+        x, y, group = in_groups(np.random.default_rng(seed), features=30)
+        for found, of in ((alone, None), (grouped, group)):
+            reps = probes.from_arrays(x, label=y, group=of)
+            found.append(float(linear_probe(reps, progress=False, draws=2).value.sel(measure="linear_probe").mean()))
+    assert np.mean(alone) > 0.8
+    assert abs(np.mean(grouped) - 0.5) < 0.1  # chance
+
+
+@pytest.mark.usefixtures("untrained")
+def test_groups_that_folds_cannot_keep_apart_are_refused():
+    x, y, group = in_groups(np.random.default_rng(0))
+    message = r"group '\d+' is in split 'train' and in split 'test', so the probe would be tested on sentences that"
+    half = np.where(np.arange(len(x)) < len(x) // 2, "train", "test").astype(object)
+    reps = probes.from_arrays(x, label=y, group=group)
+    with pytest.raises(probes.InputError, match=message):
+        linear_probe(reps.assign_coords(split=("example", half)), progress=False)
+    few = probes.from_arrays(x, label=np.where(group < 4, 2, y), group=group)
+    with pytest.raises(
+        probes.InputError, match="class '2' has 4 groups to train on in the pivot 'und', and folds need"
+    ):
+        linear_probe(few, progress=False)
