@@ -7,6 +7,8 @@
 # make lint    check style and types
 # make docs    make the site in build/site; a dead link or a missing name fails
 # make bench   measure speed and memory, also against other packages, and print one table
+# make architectures
+#              do every operation with tiny models of every architecture, and say what is right (an hour)
 # make study-pruning, make study-quantization, make study-distillation, make study-budget
 #              make the studies in notebooks/studies/ again (up to an hour each)
 # make study-coverage
@@ -22,7 +24,7 @@ BIN := .venv/bin
 # Threads that spin while they wait make each other slow where cores are shared.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test test-faults test-browser lint docs bench study-pruning study-quantization study-distillation study-budget study-coverage data figures screenshots clean
+.PHONY: demo test test-faults test-browser lint docs bench architectures study-pruning study-quantization study-distillation study-budget study-coverage data figures screenshots clean
 
 demo: .venv/installed runs/demo/pruned runs/demo/quantized runs/demo/distilled
 	$(BIN)/python -m probes compare base=bundled pruned=runs/demo/pruned quantized=runs/demo/quantized \
@@ -62,6 +64,9 @@ docs: .venv/installed-docs
 # make bench ONLY="similarity pruning" runs these alone, make bench QUICK=1 all of them roughly.
 bench: .venv/installed-bench .venv/installed-browser
 	$(BIN)/python -W ignore tests/benchmarks $(ONLY) $(if $(QUICK),--quick)
+
+architectures: .venv/installed-test
+	$(BIN)/python -W ignore tests/benchmarks/architectures.py $(if $(ONLY),--only $(ONLY))
 
 study-pruning: .venv/installed
 	$(BIN)/python -W ignore notebooks/studies/pruning.py
