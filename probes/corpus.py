@@ -10,7 +10,6 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-import unicodedata
 import warnings
 import weakref
 from collections.abc import Iterable, Sequence
@@ -21,6 +20,7 @@ import datasets
 import numpy as np
 import pandas as pd
 
+from probes.alike import alike, conventions, quoted
 from probes.errors import InputError, LayerscopeWarning
 from probes.printing import printable
 from probes.tables import REQUIRED, is_hub_name, read_table, to_frame
@@ -41,8 +41,10 @@ def load_corpus(
     """Load labelled, parallel text: "bundled", a file, a frame, a data set or a hub name.
 
     Args:
-        source: "bundled"; a path ending in .csv, .tsv (not quoted), .parquet, .jsonl or .json (JSON
-            lines); a frame; a data set; or the name of a data set on the Hugging Face hub.
+        source: "bundled"; a path ending in .csv (also with semicolons or tabs), .tsv (not quoted),
+            .jsonl or .json (JSON lines, or one list), each also packed (.gz, .zst), .parquet or
+            .xlsx; a pattern of such files ("data/*.parquet"); a frame; a data set; or the name of a
+            data set on the Hugging Face hub. Text is UTF-8.
         split: keep the rows of this split only (for a hub name: the split that is loaded).
         languages: keep these languages only, in this order.
         id, language, text, label, text_pair, group: the names of the columns in the source, where
@@ -61,7 +63,9 @@ def load_corpus(
             list, bytes, half of a surrogate pair) or a number too large to be exact.
 
     Warns:
-        LayerscopeWarning: quotation marks seem to have swallowed rows of a file.
+        LayerscopeWarning: quotation marks seem to have swallowed rows of a file; cells are
+            separated by something else than the name says; numbers have decimal commas; a workbook
+            has several sheets.
 
     Example:
         >>> corpus = load_corpus("bundled", split="test", languages=["en", "ar"])
@@ -70,7 +74,7 @@ def load_corpus(
         >>> sorted(set(corpus["language"]))
         ['ar', 'en']
     """
-    frame, name = read_table(source, split)
+    frame, name, notes = read_table(source, split)
     if isinstance(languages, str):
         raise InputError(f"languages={languages!r}: expected a list of language codes, found one string")
     given_names = [id, language, text, *(c for c in (label, text_pair, group, "split") if c in frame)]
@@ -97,7 +101,9 @@ def load_corpus(
         frame = frame.iloc[np.argsort(pd.Categorical(frame["language"], list(languages)).codes, kind="stable")]
     frame = _checked(frame, name)
     if (swallowed := _swallowed(frame)) and not isinstance(source, datasets.Dataset):
-        warnings.warn(f"{name}: {swallowed}", LayerscopeWarning, stacklevel=2)
+        notes.append(f"{name}: {swallowed}")
+    for note in notes:
+        warnings.warn(note, LayerscopeWarning, stacklevel=2)
     out = datasets.Dataset.from_pandas(frame.reset_index(drop=True), preserve_index=False)
     _CHECKED.add(out)
     return out
@@ -150,7 +156,8 @@ def cautions(corpus: datasets.Dataset) -> list[str]:
     found = [swallowed] if (swallowed := _swallowed(frame)) else []
     for column in ("language", "label", "split", "id", "group"):
         if column in frame:
-            found += _alike(frame[column], column)
+            found += alike(frame[column], column)
+    found += conventions(frame["language"]) + quoted(frame)
     sizes = frame.groupby("language", sort=False)["id"].nunique()
     union = frame["id"].nunique()
     missing = {language: union - n for language, n in sizes.items() if n < union}
@@ -285,12 +292,13 @@ def _as_text(column: pd.Series, name: str) -> pd.Series:
     wrong = there.map(lambda v: isinstance(v, _NO_TEXTS)).astype(bool)
     if wrong.any():
         kind = type(there[wrong].iloc[0]).__name__
+        kind = "bytes that are no UTF-8" if kind == "bytes" else kind
         raise InputError(
             f"{name}: {column.name} is no text in {_rows(wrong)}: found {kind}. Give one string, or number, a row"
         )
-    numbers = bool(len(there)) and all(isinstance(v, int | float | np.number) and type(v) is not bool for v in there)
-    if numbers and all(v % 1 == 0 for v in there if isinstance(v, float | np.floating)):
-        # 3.0 is how a table with a gap stores the label 3.
+    numbers = there[[isinstance(v, int | float | np.number) and type(v) is not bool for v in there]]
+    if len(numbers) and all(v % 1 == 0 for v in numbers if isinstance(v, float | np.floating)):
+        # 3.0 is how a table with a gap stores the label 3; 3 and "3" are one where a column has both.
         large: Any = pd.Series(
             [isinstance(v, float | np.floating) and abs(float(v)) > 2**53 for v in there], there.index
         )
@@ -299,7 +307,7 @@ def _as_text(column: pd.Series, name: str) -> pd.Series:
                 f"{name}: {column.name} is {there[large].iloc[0]!r} in {_rows(large)}: numbers of that size are "
                 "rounded, so that different ones can be the same. Give them as text"
             )
-        there = there.map(int).astype(object)
+        there = pd.concat([there.drop(numbers.index), numbers.map(int).astype(object)])
     # Not by way of pandas' own texts, which take no surrogates.
     texts = pd.Series("", index=values.index, dtype=object)
     texts[there.index] = pd.Series([str(v) for v in there], index=there.index, dtype=object)
@@ -313,28 +321,6 @@ def _as_text(column: pd.Series, name: str) -> pd.Series:
 
 
 _SURROGATE = re.compile("[\ud800-\udfff]")
-
-
-def _alike(column: pd.Series, what: str) -> list[str]:
-    """What two values of a column can be told apart by only with care, in a sentence."""
-    groups: dict[str, list[str]] = {}
-    for value in dict.fromkeys(column):
-        # Composed, without what cannot be seen, and 1.0 as 1. Ids may well differ by case.
-        key = "".join(c for c in unicodedata.normalize("NFKC", value) if unicodedata.category(c) != "Cf")
-        key = re.sub(r"^([+-]?\d+)\.0*$", r"\1", " ".join(key.split()))
-        groups.setdefault(key if what in ("id", "group") else key.casefold(), []).append(value)
-    alike = [values for values in groups.values() if len(values) > 1]
-    if not alike:
-        return []
-    # What looks the same is shown by its code points.
-    shown = [" and ".join(map(repr if _told_apart(values) else ascii, values)) for values in alike[:5]]
-    more = f" and {len(alike) - 5} more" if len(alike) > 5 else ""
-    return [f"{what}s that look alike, and count as different: {'; '.join(shown)}{more}"]
-
-
-def _told_apart(values: list[str]) -> bool:
-    """Whether values can be told apart when they are printed."""
-    return len({unicodedata.normalize("NFKC", value) for value in values}) == len(values)
 
 
 # A language as codes are written, with a separator of cells on both sides.

@@ -211,17 +211,12 @@ BAD_FILES = {
     "parquet as tsv": ("x.tsv", PARQUET, "x.tsv is not a tab-separated table, as its name says .*binary content"),
     "csv as parquet": ("x.parquet", b"id,language,text\n1,en,x\n", "x.parquet is not a Parquet file, as its name says"),
     "csv as jsonl": ("x.jsonl", b"id,language,text\n1,en,x\n", "x.jsonl is not a file of JSON lines, as its name says"),
-    "json array": (
-        "x.json",
-        b'[{"id": 1, "language": "en", "text": "x"}]',
-        "not a file of JSON lines.*one object a line",
-    ),
+    "number in json": ("x.json", b"3\n", "not a file of JSON lines.*one object a line"),
     "latin 1": (
         "x.csv",
         "id,language,text\n1,de,süß\n".encode("latin-1"),
-        "not a comma-separated table.*UnicodeDecode",
+        r"expected text in UTF-8, found the byte 0xfc",
     ),
-    "tsv as csv": ("x.csv", b"id\tlanguage\ttext\n1\ten\tx\n", "no column 'id' for 'id'; the columns are"),
     "text unquoted": (
         "x.csv",
         b"id,language,text\n1,en,Hello, you\n2,en,Hi, all\n",
@@ -231,7 +226,10 @@ BAD_FILES = {
     "header only": ("x.csv", b"id,language,text\n", "expected at least one row, found none"),
     "empty csv": ("x.csv", b"", "x.csv: the file is empty. Expected a comma-separated table with the columns id, lang"),
     "empty parquet": ("x.parquet", b"", "x.parquet: the file is empty. Expected a Parquet file"),
-    "unknown ending": ("x.xlsx", b"PK", "expected a file ending in .csv, .tsv, .parquet, .jsonl, .json, found '.xlsx'"),
+    "unknown ending": ("x.xls", b"PK", "ending in .csv, .tsv, .parquet, .jsonl, .json, .xlsx, found '.xls'"),
+    "no workbook": ("x.xlsx", b"PK", "x.xlsx is not an Excel file, as its name says"),
+    "not packed": ("x.csv.gz", b"id,language,text\n", "x.csv.gz is not a comma-separated table, as its name says"),
+    "packed parquet": ("x.parquet.gz", PARQUET, r"found '.gz'\. Convert it, .* may be packed: \.gz, \.zst"),
     "no ending": ("corpus", b"id,language,text\n", "found 'no ending'"),
 }
 
