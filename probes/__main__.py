@@ -22,6 +22,8 @@ from probes.results.table import Table, check_folder
 from probes.states.pooling import POOLINGS
 from probes.views.report import check_path
 
+_CORPUS = "CSV, TSV, Parquet, JSON, Excel, a pattern of files, a hub name, or 'bundled'"
+
 
 def main(arguments: Sequence[str] | None = None) -> int:
     """Run a command and return its exit status."""
@@ -35,7 +37,7 @@ def add(commands: Any) -> None:
     about = "compare checkpoints layer by layer"
     measure = add_command(commands, "compare", about, _compare, corpus_arguments())
     measure.add_argument("models", nargs="+", metavar="NAME=CHECKPOINT", help="a folder, a hub name or 'bundled'")
-    measure.add_argument("--corpus", required=True, help="CSV, TSV, Parquet, JSON, Excel, a pattern of files, a hub name, or 'bundled'")
+    measure.add_argument("--corpus", required=True, help=_CORPUS)
     output_argument(measure, "folder for comparison.csv, report.html and the states")
     measure.add_argument("--overwrite", action="store_true", help="replace a run that is in the folder already")
     measure.add_argument("--pivot", help="language that alignment is measured against, and that linear probes learn")
@@ -60,7 +62,7 @@ def add(commands: Any) -> None:
 
     about = "count a corpus and say what in it misleads"
     show = add_command(commands, "describe", about, lambda options: describe(_corpus(options)), corpus_arguments())
-    show.add_argument("corpus", help="CSV, TSV, Parquet, JSON, Excel, a pattern of files, a hub name, or 'bundled'")
+    show.add_argument("corpus", help=_CORPUS)
 
 
 def _compare(options: argparse.Namespace) -> None:
