@@ -11,6 +11,7 @@ from typing import Any, cast
 import torch
 import transformers
 from transformers import (
+    MODEL_MAPPING,
     AutoConfig,
     AutoModel,
     AutoTokenizer,
@@ -27,6 +28,7 @@ from probes.models.formats.extensions import apply_formats, check_loadable, from
 from probes.models.formats.onnx_model import FILE as ONNX
 from probes.models.formats.onnx_model import OnnxModel
 from probes.models.formats.packed import PACKED, check_packed, open_safetensors, unpack
+from probes.models.heads import missing_of_head, warn_of_head
 from probes.silence import quiet
 
 
@@ -51,6 +53,9 @@ def load_checkpoint(
             packed; weights of the encoder are missing; packed ones do not fit together; the
             tokenizer is missing or does not fit the model.
 
+    Warns:
+        LayerscopeWarning: the head is not in the weights: the model comes without it.
+
     Example:
         >>> model, tokenizer = load_checkpoint("bundled")
         >>> type(model).__name__
@@ -61,7 +66,7 @@ def load_checkpoint(
             model, tokenizer = load_checkpoint(folder)
         model.name_or_path = model.config.name_or_path = source  # not a path on this computer
         return model, tokenizer
-    config, tokenizer = check_checkpoint(source, allow_pickle=allow_pickle)
+    config, tokenizer, headless = _checked(source, allow_pickle)
     name = str(source)
     if _is_onnx(Path(source)):
         exported = OnnxModel.from_pretrained(source)
@@ -74,11 +79,9 @@ def load_checkpoint(
         # one fingerprint, and without a trace in the caller's random numbers.
         with quiet(), torch.random.fork_rng(devices=[]):
             kind = _model_class(config, name)
-            if any(Path(source).glob("*.safetensors")):
-                check_sizes(kind, config, Path(source), name)
             torch.default_generator.manual_seed(0)
             if kind is AutoModel and weights is not None:  # it takes them from where its configuration is only
-                kind = transformers.MODEL_MAPPING[type(config)]
+                kind = MODEL_MAPPING[type(config)]
             model, loaded = from_pretrained(
                 kind,
                 config,
@@ -97,18 +100,23 @@ def load_checkpoint(
     except InputError:
         raise
     except Exception as error:  # transformers raises OSError, ValueError, KeyError, RuntimeError ... for the same thing
-        raise InputError(
-            f"{name}: the model could not be loaded ({type(error).__name__}: {_one_line(error)})"
-        ) from error
+        raise _unloadable(name, error) from error
     missing = set(loaded["missing_keys"])
-    _check_loaded(model, loaded | {"missing_keys": missing - apply_formats(model, missing)}, name)
+    missing -= apply_formats(model, missing)
+    _check_loaded(model, loaded | {"missing_keys": missing}, name)
+    if unread := missing_of_head(model, missing):  # known only now where it is read from the hub, or from a pickle
+        headless = unread
+        model = model.base_model
+        model.config.architectures = [type(model).__name__]
+    if headless:
+        warn_of_head(headless, name, 2)
     check_fit(embedding_rows(model), tokenizer, name)
     return model.eval(), tokenizer
 
 
 def check_checkpoint(
     source: str | Path, *, allow_pickle: bool = False
-) -> tuple[transformers.PreTrainedConfig, PreTrainedTokenizerBase]:
+) -> tuple[PreTrainedConfig, PreTrainedTokenizerBase]:
     """Return the configuration and the tokenizer of a checkpoint, having checked all that can be
     without its weights.
 
@@ -118,6 +126,13 @@ def check_checkpoint(
     if source == "bundled":
         with resources.as_file(resources.files("probes.data") / "model") as folder:
             return check_checkpoint(folder)
+    return _checked(source, allow_pickle)[:2]
+
+
+def _checked(source: str | Path, allow_pickle: bool) -> tuple[PreTrainedConfig, PreTrainedTokenizerBase, list[str]]:
+    """What `check_checkpoint` returns, and the weights of a head that are missing: the
+    configuration then says that there is none.
+    """
     _check_files(source, allow_pickle)
     name = str(source)
     try:
@@ -129,11 +144,20 @@ def check_checkpoint(
     except InputError:
         raise
     except Exception as error:  # as above: one kind for the user, many in transformers
-        raise InputError(
-            f"{name}: the model could not be loaded ({type(error).__name__}: {_one_line(error)})"
-        ) from error
+        raise _unloadable(name, error) from error
     check_loadable(config, name)
-    _model_class(config, name)
+    kind = _model_class(config, name)
+    headless: list[str] = []
+    if weighed:
+        try:
+            with quiet(), torch.random.fork_rng(devices=[]):
+                headless = check_sizes(kind, config, folder, name)
+        except InputError:
+            raise
+        except Exception as error:
+            raise _unloadable(name, error) from error
+        if headless:
+            config.architectures = [MODEL_MAPPING[type(config)].__name__]
     try:
         tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:
@@ -150,7 +174,7 @@ def check_checkpoint(
     rows = getattr(config, "vocab_size", None)
     if rows is not None and len(tokenizer) > rows:
         check_fit(rows, tokenizer, name)
-    return config, tokenizer
+    return config, tokenizer, headless
 
 
 def _check_files(source: str | Path, allow_pickle: bool) -> None:
@@ -242,6 +266,10 @@ def _check_loaded(model: PreTrainedModel, loaded: dict, name: str) -> None:
             f"{', '.join(wrong[:5])}{f' and {len(wrong) - 5} more' if len(wrong) > 5 else ''}. "
             "Its config.json and its weights do not belong together"
         )
+
+
+def _unloadable(name: str, error: Exception) -> InputError:
+    return InputError(f"{name}: the model could not be loaded ({type(error).__name__}: {_one_line(error)})")
 
 
 def _one_line(error: Exception) -> str:

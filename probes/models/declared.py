@@ -21,6 +21,7 @@ from probes.errors import InputError
 from probes.forms import check_form, read_json
 from probes.models.formats.extensions import FORMATS, shaped_class
 from probes.models.formats.packed import PACKED, check_packed, open_safetensors
+from probes.models.heads import missing_in_files
 
 INDEX = "model.safetensors.index.json"
 # Of transformers itself; any other name is that of code on a hub.
@@ -101,8 +102,9 @@ def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
     return shapes
 
 
-def check_sizes(kind: Any, config: PreTrainedConfig, folder: Path, name: str) -> None:
-    """Raise `InputError` where a model would be far larger than the weights of its folder.
+def check_sizes(kind: Any, config: PreTrainedConfig, folder: Path, name: str) -> list[str]:
+    """Raise `InputError` where a model would be far larger than the weights of its folder; return
+    which weights that its head reads are not there.
 
     Args:
         kind: the class of the model, or `AutoModel`.
@@ -133,6 +135,7 @@ def check_sizes(kind: Any, config: PreTrainedConfig, folder: Path, name: str) ->
             f"{name}: config.json describes {beyond:,} numbers that its files, of {stored:,}, do not hold, most of "
             f"them in {largest[0]}: configuration and weights do not belong together"
         )
+    return missing_in_files(model, shapes)
 
 
 def _count(shape: tuple[int, ...]) -> int:
