@@ -23,6 +23,10 @@ from probes.states.pooling import POOLINGS
 from probes.views.report import check_path
 
 _CORPUS = "CSV, TSV, Parquet, JSON, Excel, a pattern of files, a hub name, or 'bundled'"
+_MODELS = (
+    "a folder, a hub name or 'bundled'; one NAME for several, as trained with several seeds, makes them replicates of "
+    "one model"
+)
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -36,7 +40,7 @@ def add(commands: Any) -> None:
     """Give these commands to a parser."""
     about = "compare checkpoints layer by layer"
     measure = add_command(commands, "compare", about, _compare, corpus_arguments())
-    measure.add_argument("models", nargs="+", metavar="NAME=CHECKPOINT", help="a folder, a hub name or 'bundled'")
+    measure.add_argument("models", nargs="+", metavar="NAME=CHECKPOINT", help=_MODELS)
     measure.add_argument("--corpus", required=True, help=_CORPUS)
     output_argument(measure, "folder for comparison.csv, report.html and the states")
     measure.add_argument("--overwrite", action="store_true", help="replace a run that is in the folder already")
@@ -66,14 +70,12 @@ def add(commands: Any) -> None:
 
 
 def _compare(options: argparse.Namespace) -> None:
-    models: dict[str, str | Path] = {}
+    models: dict[str, list[str | Path]] = {}
     for given in options.models:
         name, separator, checkpoint = given.partition("=")
         if not separator or not name or not checkpoint:
             raise InputError(f"{given!r}: expected NAME=CHECKPOINT, as in base=path/to/checkpoint")
-        if name in models:
-            raise InputError(f"two models are called {name!r}. Give each a name of its own")
-        models[name] = checkpoint
+        models.setdefault(name, []).append(checkpoint)
     options.until_done.enter_context(locked(options.out / "comparison", wait=options.wait))
     check_folder(options.out, overwrite=options.overwrite)
     check_path(options.out / "report.html")
@@ -81,7 +83,7 @@ def _compare(options: argparse.Namespace) -> None:
     for caution in cautions(corpus):
         print(f"caution: {printable(caution)}", file=sys.stderr)
     comparison = compare(
-        models,
+        {name: given if len(given) > 1 else given[0] for name, given in models.items()},
         corpus,
         pivot=options.pivot,
         baseline=options.baseline,

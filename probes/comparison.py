@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
-import re
+import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -18,17 +18,18 @@ import xarray as xr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.corpus import cautions, check_corpus
-from probes.errors import InputError
+from probes.errors import InputError, LayerscopeWarning
 from probes.files import check_writable, file_name
 from probes.measures import catalogue
 from probes.measures.choice import choose
-from probes.measures.probe import Probe, Run
+from probes.measures.measuring import measured_on
+from probes.measures.probe import Run
 from probes.models.checkpoint import check_checkpoint, load_checkpoint
 from probes.models.facts import check_fit, check_length, embedding_rows
+from probes.models.named import by_name, check_pairs
 from probes.results.difference import difference
 from probes.results.draws import POOLED, check_draws, sample
-from probes.results.result import split_measures
-from probes.results.table import COLUMNS, FURTHER, Table
+from probes.results.table import COLUMNS, COUNTS, FURTHER, Table
 from probes.states.capture import capture
 from probes.states.representations import check_representations, from_arrays
 from probes.states.running import check_settings
@@ -173,7 +174,7 @@ class Comparison(Table):
 
 
 def compare(
-    models: Mapping[str, Model],
+    models: Mapping[str, Model | Sequence[Model]],
     corpus: datasets.Dataset | None = None,
     *,
     tokenizer: PreTrainedTokenizerBase | Mapping[str, PreTrainedTokenizerBase] | None = None,
@@ -190,7 +191,8 @@ def compare(
 
     Args:
         models: name -> a model, a checkpoint ("bundled", a folder, a hub name), or Representations
-            already captured.
+            already captured; or a list of at least two of these, which are one model trained with
+            several seeds: replicates.
         corpus: as `load_corpus` gives it; not needed where all models are Representations.
         tokenizer: of the models that are not given as checkpoints: one for all, or name ->
             tokenizer.
@@ -200,7 +202,8 @@ def compare(
         probes: names of probes or families of them ("drift", "similarity", "geometry", ...;
             `layerscope compare --help` lists all); by default those of labels, alignment, drift and
             predictions, and "cka", as far as models, corpus and pivot allow.
-        draws, seed: of the bootstrap by sentence id; every model gets the same draws.
+        draws, seed: of the bootstrap by sentence id, or by group where the corpus has groups; every
+            model gets the same draws.
         store: a folder for the Representations, one zarr store a model, which a later run with the
             same weights, corpus and settings opens in place of running the model.
         allow_pickle: as in `load_checkpoint`.
@@ -225,25 +228,24 @@ def compare(
         >>> comparison.to_dataframe().columns.tolist()[:5]
         ['model', 'layer', 'language', 'probe', 'value']
     """
-    if not models:
-        raise InputError("expected at least one model, name -> model; found none")
-    for name in models:
-        if not isinstance(name, str) or not name.strip() or "\0" in name or re.search("[\ud800-\udfff]", name):
-            raise InputError(f"a model is called {name!r}: expected a text of at least one letter, in Unicode")
+    replicates = by_name(models)
+    every = {own: model for group in replicates.values() for own, model in group.items()}
     baseline = next(iter(models)) if baseline is None else baseline
     if baseline not in models:
         raise InputError(f"baseline {baseline!r}: no such model; there are {', '.join(map(repr, models))}")
-    captured = {name: check_representations(m) for name, m in models.items() if isinstance(m, xr.Dataset)}
+    captured = {name: check_representations(m) for name, m in every.items() if isinstance(m, xr.Dataset)}
     if corpus is not None:
         corpus = check_corpus(corpus)
-    examples = _examples(corpus, captured, models)
-    tokenizers = _tokenizers(models, tokenizer)
+    examples = _examples(corpus, captured, every)
+    if isinstance(tokenizer, Mapping):
+        tokenizer = {own: tokenizer[name] for name in models if name in tokenizer for own in replicates[name]}
+    tokenizers = _tokenizers(every, tokenizer)
     check_draws(draws, seed)
     check_settings(**settings)
     if store is not None:
         check_writable(Path(store))
-    known: dict[str, Any] = dict(models)
-    for name, model in models.items():
+    known: dict[str, Any] = dict(every)
+    for name, model in every.items():
         if isinstance(model, str | Path):
             config, its_own = check_checkpoint(model, allow_pickle=allow_pickle)
             check_length(settings.get("max_length"), getattr(config, "max_position_embeddings", None), its_own)
@@ -260,35 +262,52 @@ def compare(
         corpus=corpus,
         settings={k: settings[k] for k in ("max_length", "device", "batch_size", "batch_tokens") if k in settings},
     )
+    if len(models) == 1:
+        known = dict([next(iter(known.items()))])  # replicates of one model are not compared with each other
     chosen = choose(probes, shared, known, heads=not settings.get("modules"))
+    alone, beside = ([p for p in chosen if p.compares is compares] for compares in (False, True))
+    if beside:
+        check_pairs(replicates, baseline)
+    by_id = sample(examples.drop_vars("group"), draws=draws, seed=seed) if "group" in examples.coords else None
+
+    def run_of(name: str) -> tuple[Run, Any, Any]:
+        """What is measured of a model, and itself with its tokenizer, where there is one."""
+        model = every[name]
+        if isinstance(model, xr.Dataset):
+            reps = model.assign_attrs(model=name)
+            if by_id is not None:
+                reps = reps.assign_coords(group=("example", examples["group"].values))
+            return replace(shared, reps=reps), None, None
+        assert corpus is not None  # _examples has raised
+        loaded, own = (
+            load_checkpoint(model, allow_pickle=allow_pickle)
+            if isinstance(model, str | Path)
+            else (model, tokenizers[name])
+        )
+        target = None if store is None else Path(store) / f"{file_name(name)}.zarr"
+        reps = capture(loaded, own, corpus, store=target, name=name, **settings)
+        return replace(shared, reps=reps), loaded, own
 
     measured: dict[str, dict[str, xr.Dataset]] = {}
     representations: dict[str, xr.Dataset] = {}
-    original: Any = None  # the baseline itself, where probes run it beside the others
+    bases: list[tuple[Run, Any]] = []  # of the baseline, with the model itself where probes run it beside the others
     # The baseline first: others are compared with it.
     for name in [baseline, *(n for n in models if n != baseline)]:
-        model = models[name]
-        loaded: Any = None
-        own: Any = None
-        if isinstance(model, xr.Dataset):
-            reps = model.assign_attrs(model=name)
-        else:
-            assert corpus is not None  # _examples has raised
-            loaded, own = (
-                load_checkpoint(model, allow_pickle=allow_pickle)
-                if isinstance(model, str | Path)
-                else (model, tokenizers[name])
-            )
-            target = None if store is None else Path(store) / f"{file_name(name)}.zarr"
-            reps = capture(loaded, own, corpus, store=target, name=name, **settings)
-        representations[name] = reps
-        if name == baseline:
-            run = replace(shared, reps=reps)
-            original = loaded if any("models to run" in p.needs for p in chosen) else None
-        else:
-            beside = None if original is None else (original, loaded, own)
-            run = replace(shared, reps=reps, base=representations[baseline], models=beside)
-        measured[name] = _measure(chosen, run)
+        runs, pairs = [], []
+        for number, own_name in enumerate(replicates[name]):
+            run, loaded, own = run_of(own_name)
+            runs.append(run)
+            if name == baseline:
+                bases.append((run, loaded if any("models to run" in p.needs for p in chosen) else None))
+                continue
+            # One replicate with one, or each with the only one of the other.
+            for base, original in bases if len(replicates[name]) == 1 else [bases[number % len(bases)]]:
+                both = None if original is None else (original, loaded, own)
+                pairs.append(replace(run, base=base.reps, models=both))
+        measured[name] = measured_on(alone, runs, name, by_id=by_id)
+        if beside and pairs:
+            measured[name] |= measured_on(beside, pairs, name, by_id=by_id)
+        representations[name] = _first(runs, name)
     table = pd.concat(
         [
             _rows(measured[name][p.name], None if name == baseline or p.compares else measured[baseline].get(p.name))
@@ -298,8 +317,9 @@ def compare(
         ],
         ignore_index=True,
     )
-    columns = [*COLUMNS[:4], *(c for c in FURTHER if c in table), *COLUMNS[4:]]
-    whole = {c: "Int64" for c in ("layer", "other_layer") if c in table}
+    counts = [c for c in COUNTS if c in table]
+    columns = [*COLUMNS[:4], *(c for c in FURTHER if c in table), *COLUMNS[4:8], *counts, *COLUMNS[8:]]
+    whole = {c: "Int64" for c in ("layer", "other_layer", "groups", "replicates") if c in table}
     return Comparison(
         table.reindex(columns=columns).astype(whole),
         _provenance(measured, representations, corpus, baseline, pivot, draws, seed),
@@ -358,16 +378,24 @@ def _tokenizers(
     return found
 
 
-def _measure(chosen: list[Probe], run: Run) -> dict[str, xr.Dataset]:
-    """The results of all chosen probes, by name; what gives several is called once."""
-    found: dict[str, xr.Dataset] = {}
-    for measure in dict.fromkeys(p.measure for p in chosen if run.base is not None or "another model" not in p.needs):
-        found |= split_measures(measure(run))
-    return {p.name: found[p.name] for p in chosen if p.name in found}
+def _first(runs: Sequence[Run], name: str) -> xr.Dataset:
+    """The Representations that are kept of a model: of replicates the first's. Warn of copies."""
+    reps = runs[0].reps.assign_attrs(model=name)
+    if len(runs) == 1:
+        return reps
+    weights = [run.reps.attrs.get("weights", number) for number, run in enumerate(runs)]
+    if len(set(weights)) < len(weights):
+        warnings.warn(
+            f"model {name!r}: replicates have the same weights, so that they differ less than trainings with several "
+            "seeds do. Give the checkpoint of each seed",
+            LayerscopeWarning,
+            stacklevel=3,
+        )
+    return reps.assign_attrs(replicates=len(runs), states_of="replicate 1")
 
 
 def _rows(result: xr.Dataset, baseline: xr.Dataset | None) -> pd.DataFrame:
-    wide = result[["value", "low", "high", "n"]]
+    wide = result[["value", "low", "high", "n", *(c for c in COUNTS if c in result)]]
     if baseline is not None and "draws" in result:
         gap = difference(result, baseline).rename(low="difference_low", high="difference_high")
         wide = xr.merge([wide, gap], join="left", compat="override")
@@ -376,7 +404,7 @@ def _rows(result: xr.Dataset, baseline: xr.Dataset | None) -> pd.DataFrame:
     if "kind" in frame:  # the number of its layer, and what it is in that
         frame["module"] = frame["kind"]
     frame["model"], frame["probe"] = result.attrs["model"], result.attrs["probe"]
-    return frame.reindex(columns=[c for c in [*COLUMNS, *FURTHER] if c in COLUMNS or c in frame])
+    return frame.reindex(columns=[c for c in [*COLUMNS, *FURTHER, *COUNTS] if c in COLUMNS or c in frame])
 
 
 def _provenance(

@@ -16,9 +16,9 @@ compress compress.__main__ > compress.commands > compress.recipes > compress.dis
 > compress.pruning compress.quantization compress.retrieval compress.tuning > compress.training compress.factorization
 > compress.objectives compress.inputs compress.costs > compress.rows compress.matrices compress.saving
 > probes probes.__main__ > probes.comparison > probes.widgets > probes.views > probes.measures.choice
-> probes.measures.catalogue > probes.measures.classes probes.measures.languages probes.measures.fidelity
-probes.measures.space probes.measures.attribution > probes.measures.probe > probes.results > probes.states
-> probes.models probes.corpus > probes.tables probes.alike > probes.files probes.command
+probes.measures.measuring > probes.measures.catalogue > probes.measures.classes probes.measures.languages
+probes.measures.fidelity probes.measures.space probes.measures.attribution > probes.measures.probe > probes.results
+> probes.states > probes.models probes.corpus > probes.tables probes.alike > probes.files probes.command
 > probes.forms > probes.errors probes.silence probes.printing
 """
 RANK = {room: number for number, rooms in enumerate(RANKS.split(">")) for room in rooms.split()}

@@ -34,11 +34,18 @@ class Run:
     # The baseline and the model themselves with the tokenizer of both, where they are at hand.
     models: tuple[Any, Any, Any] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)  # of batches, for what runs the models
+    kept: dict[str, Any] = field(default_factory=dict)  # what `once` has computed
 
     @property
     def draws(self) -> int:
         """The number of bootstrap draws."""
         return len(self.sample.weights) - 1
+
+    def once(self, key: str, compute: Callable[[], Any]) -> Any:
+        """Compute what does not depend on the draws, and is dear, once for these states."""
+        if key not in self.kept:
+            self.kept[key] = compute()
+        return self.kept[key]
 
 
 @dataclass(frozen=True, kw_only=True)

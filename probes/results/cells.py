@@ -24,6 +24,8 @@ COLUMNS = [
     "difference_high",
     "p_adjusted",
 ]
+# What a number is from, where the corpus has groups or the model has replicates.
+COUNTS = ["groups", "design_effect", "replicates", "between"]
 # Where a probe needs more than layer and language to say where a number is from.
 FURTHER = ["other_layer", "module", "other_language"]
 _TEXTS = ("model", "language", "probe", "module", "other_language")
@@ -62,8 +64,10 @@ def from_csv(file: Path | IO[bytes], name: object = None) -> pd.DataFrame:
         file: a path, or a file that is open.
         name: what messages call it; by default the path.
     """
-    types: dict[str, Any] = dict.fromkeys(_TEXTS, str) | dict.fromkeys(("layer", "other_layer"), "Int64")
-    types |= {c: float for c in COLUMNS[4:] if c != "n"}
+    types: dict[str, Any] = dict.fromkeys(_TEXTS, str) | dict.fromkeys(
+        ("layer", "other_layer", "groups", "replicates"), "Int64"
+    )
+    types |= {c: float for c in (*COLUMNS[4:], "design_effect", "between") if c != "n"}
     try:
         table = pd.read_csv(
             file,

@@ -15,7 +15,7 @@ import pandas as pd
 from probes.errors import InputError
 from probes.files import beside, check_writable, locked, write_whole
 from probes.forms import read_json
-from probes.results.cells import COLUMNS, FURTHER, from_csv, to_csv
+from probes.results.cells import COLUMNS, COUNTS, FURTHER, from_csv, to_csv
 from probes.results.draws import POOLED
 
 # What a reader of the table asks for.
@@ -121,7 +121,13 @@ class Table:
                 here = of_probe[(of_probe["model"] == model) & at]
                 pooled = here[here["language"] == POOLED]
                 row = {"probe": probe, "better": attributes["better"], "layer": layer, "model": model}
-                row |= pooled[["value", "low", "high", *COLUMNS[8:]]].squeeze().to_dict() if len(pooled) else {}
+                row |= (
+                    pooled[["value", "low", "high", *(c for c in COUNTS if c in pooled), *COLUMNS[8:]]]
+                    .squeeze()
+                    .to_dict()
+                    if len(pooled)
+                    else {}
+                )
                 by_language = here[here["language"] != POOLED].set_index("language")
                 change = (sign * by_language["value" if compares else "difference"]).dropna()
                 # Of a comparison the value itself, unless it says that nothing has changed.

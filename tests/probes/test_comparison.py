@@ -280,3 +280,97 @@ def test_groups_of_one_model_alone_are_refused():
     other = probes.from_arrays(x, group=np.arange(8) % 4)
     with pytest.raises(probes.InputError, match=r"model 'b': .* other examples \(id, language, label, group\)"):
         probes.compare({"a": some, "b": other}, probes=["norm"])
+
+
+def in_seeds(count, group=None):
+    """A baseline, and replicates of it whose classes lie nearer, by a distance that is that of their seed."""
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 120, 8)), np.arange(120) % 4
+    far = 2 * np.eye(8)[y]
+    base = probes.from_arrays(x + far, label=y, group=group)
+    distances = 0.5 + 0.2 * rng.normal(size=count)
+    near = [probes.from_arrays(x + far * d + 0.1 * rng.normal(size=x.shape), label=y, group=group) for d in distances]
+    return {"base": base, "pruned": near}
+
+
+def test_replicates_are_one_model_with_their_mean_and_a_wider_difference():
+    names = ["snr", "norm", "cosine_to_baseline", "cka"]
+    models = in_seeds(3)
+    compared = probes.compare(models, probes=names, progress=False)
+    table = compared.table
+    place = ["probe", "layer", "other_layer", "language"]
+    pruned = table[table["model"] == "pruned"].set_index(place)
+    singles = [
+        probes.compare(models | {"pruned": one}, probes=names, progress=False).table.query("model == 'pruned'")
+        for one in models["pruned"]
+    ]
+    each = np.stack([single.set_index(place).loc[pruned.index, "value"] for single in singles])
+    assert pruned["value"].to_numpy() == pytest.approx(each.mean(axis=0))
+    assert pruned["between"].to_numpy() == pytest.approx(each.std(axis=0, ddof=1))
+    assert (pruned["replicates"] == 3).all()
+    assert table[table["model"] == "base"]["replicates"].isna().all()
+    one = singles[0].set_index(place)["difference"]
+    assert one.notna().sum() == pruned["difference"].notna().sum() > 0
+    assert set(table["model"]) == {"base", "pruned"} == set(compared.representations)
+    # The spread between replicates is part of the difference: more than that of the sentences alone.
+    wide = (pruned["difference_high"] - pruned["difference_low"]).dropna()
+    narrow = [s.set_index(place)["difference_high"] - s.set_index(place)["difference_low"] for s in singles]
+    assert wide.mean() > np.mean([n.loc[wide.index].mean() for n in narrow])
+    assert compared.representations["pruned"].hidden.equals(models["pruned"][0].hidden)
+    assert compared.provenance["models"]["pruned"] == {"replicates": 3, "states_of": "replicate 1"}
+
+
+def test_a_table_with_replicates_and_groups_is_saved_opened_drawn_and_reported(tmp_path):
+    compared = probes.compare(in_seeds(2, group=np.arange(120) // 4), probes=["snr", "norm"], progress=False)
+    assert {"design_effect", "replicates", "between"} < set(compared.table)
+    assert compared.table["design_effect"].notna().all()
+    opened = probes.Comparison.open(compared.save(tmp_path / "saved"))
+    assert opened.table.equals(compared.table.astype(opened.table.dtypes))
+    assert "replicate 1" in compared.report(tmp_path / "page.html").read_text()
+    assert compared.summary()["replicates"].dropna().unique().tolist() == [2]
+    for probe in ("snr", "norm"):
+        compared.plot(probe)
+        compared.plot_damage(probe)
+    assert "design_effect" not in probes.compare(in_seeds(2), probes=["norm"], progress=False).table
+
+
+def test_replicates_of_the_baseline_are_compared_in_pairs():
+    models = in_seeds(3)
+    both = {"base": models["pruned"], "moved": [r.assign(hidden=r.hidden + 1) for r in models["pruned"]]}
+    table = probes.compare(both, probes=["norm", "signal_to_error"], progress=False).table
+    pairs = table.query("probe == 'signal_to_error' and language == 'pooled'")
+    alone = [
+        probes.drift(b, m).sel(measure="signal_to_error", language="pooled").value.values
+        for b, m in zip(*both.values(), strict=True)
+    ]
+    assert pairs["value"].to_numpy() == pytest.approx(np.mean(alone, axis=0))
+    # One of either is compared with each of the other.
+    table = probes.compare(
+        {"base": models["pruned"], "one": models["base"]}, probes=["norm", "drift"], progress=False
+    ).table
+    one = table.query("model == 'one' and language == 'pooled' and layer == 0").set_index("probe")
+    assert pd.isna(one.loc["norm", "replicates"])
+    assert one.loc["cosine_to_baseline", "replicates"] == 3
+    with pytest.raises(
+        probes.InputError, match="'moved' has 2 replicates and the baseline 'base' has 3: expected as many"
+    ):
+        probes.compare({**both, "moved": both["moved"][:2]}, probes=["norm", "drift"], progress=False)
+
+
+def test_one_model_with_replicates_is_not_compared_with_itself():
+    seeds = {"a": in_seeds(2)["pruned"]}
+    with pytest.raises(probes.InputError, match="cannot be measured without another model"):
+        probes.compare(seeds, probes=["drift"], progress=False)
+    assert (probes.compare(seeds, probes=["snr"], progress=False).table["replicates"] == 2).all()
+    with pytest.raises(probes.InputError, match="expected at least two replicates in a list, found 1"):
+        probes.compare({"a": seeds["a"][:1]}, probes=["norm"])
+
+
+def test_replicates_with_the_same_weights_are_said(bundled):
+    model, tokenizer = probes.load_checkpoint("bundled")
+    copy, _ = probes.load_checkpoint("bundled")
+    with pytest.warns(probes.LayerscopeWarning, match="model 'a': replicates have the same weights"):
+        found = probes.compare(
+            {"a": [model, copy]}, bundled, tokenizer={"a": tokenizer}, probes=["norm"], progress=False
+        )
+    assert (found.table["between"] == 0).all()

@@ -3,6 +3,7 @@ import sys
 
 import pandas as pd
 import pytest
+import torch
 
 import compress
 import probes
@@ -166,9 +167,22 @@ def test_an_interruption_is_said_without_a_traceback(files, tmp_path, capsys, mo
     assert "interrupted; what was captured is kept" in capsys.readouterr().err
 
 
-def test_two_models_of_one_name_are_refused(tmp_path, capsys):
+def test_several_checkpoints_of_one_name_are_replicates_and_one_twice_is_refused(tmp_path, capsys):
     assert main(["compare", "a=bundled", "a=bundled", *SMALL, "--out", str(tmp_path / "out")]) == 2
-    assert "two models are called 'a'" in capsys.readouterr().err
+    assert "model 'a': replicates 1 and 2 are the same" in capsys.readouterr().err
+    model, tokenizer = probes.load_checkpoint("bundled")
+    for seed in (1, 2):
+        torch.manual_seed(seed)
+        with torch.no_grad():
+            for p in model.parameters():
+                p.add_(0.01 * torch.randn_like(p))
+        for part in (model, tokenizer):
+            part.save_pretrained(tmp_path / str(seed))
+    given = ["base=bundled", *(f"noisy={tmp_path / str(seed)}" for seed in (1, 2))]
+    assert main(["compare", *given, *SMALL, "--out", str(tmp_path / "out")]) == 0
+    table = probes.Comparison.open(tmp_path / "out").table
+    assert (table[table["model"] == "noisy"]["replicates"] == 2).all()
+    assert len(list((tmp_path / "out" / "representations").glob("*.zarr"))) == 3
 
 
 def test_columns_can_be_mapped_and_missing_labels_are_said(tmp_path, capsys):

@@ -131,8 +131,15 @@ def _of_array(x: np.ndarray, drawn: Sample, seed: int) -> float:
 
 
 def _measured(run: Run) -> xr.Dataset:
-    reps, drawn, seed = run.reps, need_classes(run.sample), run.seed
+    drawn = need_classes(run.sample)
     pivot = known_pivot(drawn, run.pivot)
+    folds, right = run.once("linear_probe", lambda: _trained(run, pivot))
+    return _results(run.reps, drawn, pivot, folds, right, run.seed)
+
+
+def _trained(run: Run, pivot: str) -> tuple[list[Fold], dict[str, np.ndarray]]:
+    """The folds, and which test rows are right in every language: (row, layer, probe)."""
+    reps, drawn, seed = run.reps, run.sample, run.seed
     folds = folds_of(drawn, pivot, seed, reps)
     model = str(reps.attrs.get("model", "?"))
     right: dict[str, list[np.ndarray]] = {language: [] for language in drawn.languages}
@@ -144,7 +151,7 @@ def _measured(run: Run) -> xr.Dataset:
             right[language].append(answers[language])
         unfinished += [] if finished else [str(name)]
     _warn_unfinished(model, unfinished)
-    return _results(reps, drawn, pivot, folds, {k: np.stack(v, axis=1) for k, v in right.items()}, seed)
+    return folds, {k: np.stack(v, axis=1) for k, v in right.items()}
 
 
 def _check(run: Run) -> None:

@@ -86,7 +86,8 @@ def module_error(
     """
     corpus = check_corpus(corpus)
     # One number a text stands for its states: what is drawn is texts.
-    reps = from_arrays(np.zeros((len(corpus), 1)), id=list(corpus["id"]), language=list(corpus["language"]))
+    columns: dict[str, Any] = {c: list(corpus[c]) for c in ("id", "language", "group") if c in corpus.column_names}
+    reps = from_arrays(np.zeros((len(corpus), 1)), **columns)
     if names is None:
         one, two = map(name_of, (base, other))
         names = one, two
@@ -103,6 +104,11 @@ def module_error(
 
 
 def _measured(run: Run) -> xr.Dataset:
+    return _results(run, *run.once("module_error", lambda: _errors(run)))
+
+
+def _errors(run: Run) -> tuple[np.ndarray, list[str]]:
+    """What is summed over each text, (3, text, module), and the names of the modules."""
     assert run.models is not None  # it needs models to run
     assert run.base is not None
     (base, other, tokenizer), corpus = run.models, run.corpus
@@ -147,7 +153,7 @@ def _measured(run: Run) -> xr.Dataset:
             bar.update(len(rows))
         bar.close()
     found = [modules.index(m) for m in kept]
-    return _results(run, sums[:, :, found], kept)
+    return sums[:, :, found], kept
 
 
 def _modules(body: torch.nn.Module) -> list[str]:

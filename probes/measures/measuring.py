@@ -1,0 +1,67 @@
+"""Measures probes on every replicate of a model, and what groups do to their intervals."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Sequence
+from dataclasses import replace
+
+import numpy as np
+import xarray as xr
+
+from probes.errors import LayerscopeWarning
+from probes.measures.probe import Probe, Run
+from probes.results.draws import Sample
+from probes.results.replicates import over_replicates
+from probes.results.result import split_measures
+
+
+def measured_on(
+    chosen: Sequence[Probe], runs: Sequence[Run], name: str, *, by_id: Sample | None = None
+) -> dict[str, xr.Dataset]:
+    """Return the results of probes on a model, or on all replicates of one, by name.
+
+    Args:
+        chosen: the probes.
+        runs: one, or one a replicate.
+        name: of the model.
+        by_id: of a corpus with groups, the sample with ids drawn one by one: the width of an
+            interval over what it would be with these is `design_effect` in the results.
+    """
+    runs = [replace(run, kept={}) for run in runs]
+    found = _over_all(chosen, runs, name)
+    if by_id is None:
+        return found
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LayerscopeWarning)  # said the first time
+        alone = _over_all(chosen, [_without_groups(run, by_id) for run in runs], name)
+    return {k: result.assign(design_effect=_ratio(result, alone[k])) for k, result in found.items()}
+
+
+def _over_all(chosen: Sequence[Probe], runs: Sequence[Run], name: str) -> dict[str, xr.Dataset]:
+    by_run = [_of_run(chosen, run) for run in runs]
+    if len(runs) == 1:
+        return by_run[0]
+    return {
+        p.name: over_replicates([found[p.name] for found in by_run], name, seed=runs[0].seed, bounds=p.bounds)
+        for p in chosen
+    }
+
+
+def _of_run(chosen: Sequence[Probe], run: Run) -> dict[str, xr.Dataset]:
+    """The results of all chosen probes, by name; what gives several is called once."""
+    found: dict[str, xr.Dataset] = {}
+    for measure in dict.fromkeys(p.measure for p in chosen):
+        found |= split_measures(measure(run))
+    return {p.name: found[p.name] for p in chosen}
+
+
+def _without_groups(run: Run, by_id: Sample) -> Run:
+    base = None if run.base is None else run.base.drop_vars("group")
+    return replace(run, reps=run.reps.drop_vars("group"), base=base, sample=by_id, progress=False)
+
+
+def _ratio(result: xr.Dataset, alone: xr.Dataset) -> xr.DataArray:
+    wide, narrow = (r["high"] - r["low"] for r in (result, alone))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return (wide / narrow).where((narrow > 0) & np.isfinite(narrow))

@@ -1,0 +1,64 @@
+"""What models are called: a name for each; replicates, that of their model and a number."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from probes.errors import InputError
+
+
+def by_name(models: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+    """Return the models of every name, each by a name of its own.
+
+    Args:
+        models: name -> a model, or a list of at least two: one model trained with several seeds.
+
+    Raises:
+        InputError: there is none; a name is no text, or would stand for two; a list holds fewer
+            than two, or one twice.
+
+    Example:
+        >>> by_name({"base": "a", "pruned": ["b", "c"]})
+        {'base': {'base': 'a'}, 'pruned': {'pruned (1)': 'b', 'pruned (2)': 'c'}}
+    """
+    if not models:
+        raise InputError("expected at least one model, name -> model; found none")
+    out: dict[str, dict[str, Any]] = {}
+    for name, model in models.items():
+        if not isinstance(name, str) or not name.strip() or "\0" in name or re.search("[\ud800-\udfff]", name):
+            raise InputError(f"a model is called {name!r}: expected a text of at least one letter, in Unicode")
+        if not isinstance(model, list | tuple):
+            out[name] = {name: model}
+            continue
+        if len(model) < 2:
+            raise InputError(
+                f"model {name!r}: expected at least two replicates in a list, found {len(model)}. "
+                "Give one model without a list"
+            )
+        keys = [Path(one) if isinstance(one, str | Path) else id(one) for one in model]
+        for i, key in enumerate(keys):
+            if key in keys[:i]:
+                raise InputError(
+                    f"model {name!r}: replicates {keys.index(key) + 1} and {i + 1} are the same. Replicates are one "
+                    "model trained with several seeds: give each once"
+                )
+        out[name] = {f"{name} ({number})": one for number, one in enumerate(model, start=1)}
+    for name in out:
+        for other, replicates in out.items():
+            if other != name and name in replicates:
+                raise InputError(f"a model is called {name!r}, as is a replicate of {other!r}. Give it another name")
+    return out
+
+
+def check_pairs(replicates: Mapping[str, Mapping[str, Any]], baseline: str) -> None:
+    """Raise `InputError` where replicates of a model and of the baseline cannot be paired."""
+    count = len(replicates[baseline])
+    for name, own in replicates.items():
+        if len(own) != count and 1 not in (count, len(own)):
+            raise InputError(
+                f"model {name!r} has {len(own)} replicates and the baseline {baseline!r} has {count}: expected as many "
+                "of both, which are compared in pairs, or one of either"
+            )
