@@ -24,9 +24,9 @@ from compress.saving import record
 from compress.training.inside import Training
 from probes.corpus import check_corpus
 from probes.errors import InputError, check_choice
+from probes.models.blocks import depth_of, family_of
 from probes.models.facts import classifies, embedding_rows, name_of
 from probes.models.fingerprint import weights_fingerprint
-from probes.models.parts import family_of, layers_of
 
 _EPOCHS = 3
 
@@ -145,7 +145,7 @@ def distill(
             check_width(model, hidden_size)
             hidden_size = int(hidden_size)  # what is saved as JSON
         kept = kept_layers(model, layers, keep, train, tokenizer, seed)
-        small = drop_layers(model, [i for i in range(len(layers_of(model, family_of(model)))) if i not in kept])
+        small = drop_layers(model, [i for i in range(depth_of(model, family_of(model))) if i not in kept])
         if hidden_size is not None:
             small = narrow(small, hidden_size, initialise)
         how |= {"layers": len(kept), "keep": keep if isinstance(keep, str) else "given", "kept": kept}

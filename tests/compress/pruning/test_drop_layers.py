@@ -5,17 +5,16 @@ import copy
 import pytest
 import torch
 import transformers
-from structured import close, inputs, make
+from structured import ARCHITECTURES, close, inputs, make
 
 import compress
 import probes
 from compress.pruning.drop_layers import drop_layers
 from compress.pruning.structure import prune_heads
 from probes.models.fingerprint import weights_fingerprint
-from probes.models.parts import STRUCTURED
 
 
-@pytest.mark.parametrize("family", STRUCTURED)
+@pytest.mark.parametrize("family", ARCHITECTURES)
 def test_dropped_layers_are_the_remaining_ones_run_by_hand(family, tmp_path):
     model = make(family, layers=4)
     before = weights_fingerprint(model)
