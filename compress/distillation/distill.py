@@ -56,8 +56,9 @@ def distill(
     `compress.prune_heads` and `compress.prune_channels`.
 
     Args:
-        model: a model of the BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA (not narrower) or
-            DistilBERT family, or any where `student` is given; it is not changed.
+        model: a model of an architecture that `probes.models.parts` lists (narrower: BERT,
+            RoBERTa, XLM-RoBERTa, CamemBERT or DistilBERT), or any where `student` is given; it is
+            not changed. Of an encoder-decoder it is the encoder that loses layers.
         layers: how many layers the student has, 1 to as many as the model; by default as many.
         keep: which of the model's layers they are. "uniform": every k-th, with the last; "top" or
             "bottom": the last or first ones; "matched": the layers, measured on `train`, that the

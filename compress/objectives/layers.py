@@ -29,9 +29,6 @@ from probes.models.facts import size_of
 from probes.models.formats.heads_kept import heads_of
 from probes.states.running import removed
 
-# Attention output projections, whose input is what the heads give, side by side: BERT and its kin, DistilBERT, GPT-2,
-# Llama and its kin.
-
 
 @dataclass(frozen=True)
 class _ByLayer:

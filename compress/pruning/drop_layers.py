@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -14,9 +15,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.pruning.importance import check_measurable, given_scores
 from compress.pruning.structure import check_remade, record_removal
-from probes.errors import InputError, check_choice
+from probes.errors import InputError, LayerscopeWarning, check_choice
 from probes.measures.fidelity.similarity import similarity
 from probes.models.blocks import Site, depth_of, family_of, sites_of
+from probes.models.facts import name_of
 from probes.models.formats.channels_kept import CHANNELS_KEPT
 from probes.models.formats.extensions import unlike
 from probes.models.formats.heads_kept import HEADS_KEPT
@@ -38,7 +40,9 @@ def drop_layers(
     """Return a copy of a model without some layers: those named, or those it misses least.
 
     Args:
-        model: a model of a family that `prune_heads` knows; it is not changed.
+        model: a model of an architecture that `probes.models.parts` lists; it is not changed. Of an
+            encoder-decoder the layers of the encoder go; of ALBERT, whose layers are one block,
+            any.
         layers: the numbers of the layers that go, from 0, as in the model's list of layers (layer i
             makes hidden state i + 1); or how many go.
         importance: where `layers` is a count. "removal": the layer goes without which the pooled
@@ -51,7 +55,9 @@ def drop_layers(
 
     Returns:
         A new model of the same class, which plain transformers loads when it is saved and `capture`
-        captures.
+        captures. What kind a layer is, as one that sees a window, it stays. Where no configuration
+        can say so (ModernBERT without its first layer, GPT-2 scaled by layer), it is
+        `model.config.layers_kept`, which `probes.load_checkpoint` reads; a warning says so.
 
     Raises:
         InputError: a layer that is not there, all layers, a count without a corpus, scores of
@@ -89,6 +95,14 @@ def drop_layers(
     pruned = copy.deepcopy(model)
     _drop(pruned, gone)
     kept = [i for i in range(count) if i not in set(gone)]
+    if LAYERS_KEPT.promised(pruned.config) and not LAYERS_KEPT.promised(model.config):
+        warnings.warn(
+            f"{name_of(model)} ({model.config.model_type}): what its layers {kept} are, no configuration of "
+            "transformers can say without the others. Load what is saved with probes.load_checkpoint: from_pretrained "
+            "would make them otherwise, without an error",
+            LayerscopeWarning,
+            stacklevel=2,
+        )
     return record_removal(
         model, pruned, "drop_layers", importance, {"kept": kept, "dropped": list(gone), "scores": scores}
     )
@@ -126,7 +140,7 @@ def _is_gone(site: Site, family: Parts, kept: Sequence[int]) -> bool:
 
 
 def _shell(model: PreTrainedModel) -> PreTrainedModel:
-    """Copy a model, but not its parameters: its layers can be taken out, and its weights stay where they are."""
+    """Copy a model, but not its parameters, so that layers can be taken out."""
     return copy.deepcopy(model, {id(p): p for p in model.parameters()})
 
 

@@ -47,11 +47,13 @@ def prune_heads(
 
     The same share in every layer: of n heads round(share * n) go, and at least one stays. The rows
     of query, key and value and the columns of the attention output are really removed; the rest of
-    the model stays as it is.
+    the model stays as it is. Heads that share key and value go together, but where all share them;
+    heads of a table of positions that all layers share go in all of them.
 
     Args:
-        model: a model of the BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA or DistilBERT family;
-            it is not changed.
+        model: a model of an architecture that `probes.models.parts` lists, as BERT, ModernBERT,
+            Llama, GPT-2, T5 and their kin; it is not changed. Of an encoder-decoder heads of both
+            go, those that the decoder reads the encoder with too.
         share: share of each layer's heads that goes, at least 0 and below 1.
         importance: what says which heads matter. "magnitude": the Frobenius norm of the map that a
             head writes with, output times value (with its bias). "taylor": the mean over the texts
@@ -62,16 +64,19 @@ def prune_heads(
         seed: for "random".
 
     Returns:
-        A new model of the same class. `model.config.compression` says which heads were kept, by
-        their number in the model given.
+        A new model of the same class. `model.config.compression` says which heads, or groups of
+        heads, were `kept`, by their number in the model given, and in which `places` where these
+        are not its layers one by one.
 
     Raises:
-        InputError: the share is out of range, the architecture is not known, scores of another
-            shape, or, for "taylor", no corpus with labels that the model's head knows.
+        InputError: the share is out of range; the architecture is not known, or one whose heads
+            cannot be removed (OLMo 2, Falcon with alibi); scores of another shape; for "taylor", no
+            corpus with labels that the model's head knows.
 
     Notes:
-        The configuration of these architectures cannot say that heads are missing, so
-        `probes.load_checkpoint` (not plain `from_pretrained`) loads what `compress.save` wrote.
+        Plain `from_pretrained` loads what was saved where the configuration can count heads of
+        another size (Llama and its kin, Phi-3, mixtures of experts, T5). Of the others it raises
+        an error, and `probes.load_checkpoint` loads them: `model.config.heads_kept` says them.
         Michel, Levy and Neubig 2019, arXiv 1905.10650.
 
     Example:
@@ -99,18 +104,20 @@ def prune_channels(
     """Return a copy of a model without the least important feed-forward channels of every layer.
 
     The same share in every layer: of n channels round(share * n) go, and at least one stays. A
-    channel is a row of the first feed-forward matrix, its bias, and a column of the second; all are
-    really removed.
+    channel is a row of the first feed-forward matrix (of both where one is a gate), its bias, and a
+    column of the second; all are really removed, in every expert its own.
 
     Args:
         model: a model of a family that `prune_heads` knows; it is not changed.
         share: share of each layer's channels that goes, at least 0 and below 1.
         importance: as for `prune_heads`. The magnitude of a channel is the norm of what it reads
-            with (its bias too) times the norm of what it writes with.
+            with (its bias too; of a gate and what it multiplies the product) times the norm of what
+            it writes with.
         corpus, tokenizer, seed: as for `prune_heads`.
 
     Returns:
-        A new model of the same class, which plain transformers loads when it is saved.
+        A new model of the same class, which plain transformers loads when it is saved (of BLOOM
+        `probes.load_checkpoint`).
         `model.config.compression` says which channels were kept, by their number in the model given
         ("0-3,7" are 0, 1, 2, 3 and 7).
 
@@ -190,7 +197,7 @@ def _scores(
 
 
 def _together(sites: Sequence[Site], scores: list[np.ndarray]) -> None:
-    """Give heads of one table of positions, whose blocks keep the same ones, one score, in place."""
+    """Give heads of one table, whose blocks keep the same ones, one score, in place."""
     tables = [site.part.table if isinstance(site.part, Attention) else "" for site in sites]
     for table in filter(None, set(tables)):
         places = [i for i, t in enumerate(tables) if t == table]
@@ -200,7 +207,7 @@ def _together(sites: Sequence[Site], scores: list[np.ndarray]) -> None:
 
 
 def _left(model: PreTrainedModel, site: Site, count: int, share: float) -> int:
-    """How many of a place's heads or channels stay; of a multiple of what the configuration counts, the same one."""
+    """How many of a place stay: of a multiple of what the configuration counts, one too."""
     whole = getattr(model.config, site.part.channels or "-", None) if isinstance(site.part, FeedForward) else None
     times = count // whole if isinstance(whole, int) and whole and count % whole == 0 else 1
     return times * max(1, count // times - round(share * (count // times)))
@@ -215,7 +222,7 @@ def _place(site: Site) -> str:
 
 
 def _say(pruned: PreTrainedModel, family: Parts, what: str, kept: list[list[int]]) -> None:
-    """Let the configuration of a pruned model say what it has, in the keys of its architecture where it can."""
+    """Let the configuration of a pruned model say what it has, in its own keys where it can."""
     config: Any = pruned.config
     own = HEADS_KEPT if what == "heads" else CHANNELS_KEPT
     sites = sites_of(pruned, family, what)

@@ -88,8 +88,8 @@ def family_of(model: PreTrainedModel, what: str = "layers") -> Parts:
 
 
 def stacks_of(model: PreTrainedModel, family: Parts) -> list[tuple[Parts, nn.ModuleList]]:
-    """Return the lists of blocks that a model has, each with its row: of an encoder-decoder those of
-    the encoder come first.
+    """Return the lists of blocks that a model has, each with its row: of an encoder-decoder those
+    of the encoder come first.
     """
     known = dict(model.base_model.named_modules())
     rows = [row for row in (family, *family.others) if isinstance(known.get(row.blocks), nn.ModuleList)]
@@ -181,8 +181,8 @@ def _width(module: Any, way: int) -> int:
 
 
 def count_of(site: Site) -> int:
-    """Return how many heads or channels a place has: heads that share key and value count as one, but
-    where all share them.
+    """Return how many heads or channels a place has: heads that share key and value count as one,
+    but where all share them.
     """
     part = site.part
     if isinstance(part, Attention):
@@ -250,7 +250,7 @@ def inputs_first(experts: nn.Module) -> bool:
 
 
 def keep_parts(model: PreTrainedModel, family: Parts, what: str, kept: Sequence[Sequence[int]]) -> None:
-    """Keep, in place, the heads or channels of these numbers in each place that `sites_of` gives."""
+    """Keep, in place, heads or channels of these numbers in each place that `sites_of` gives."""
     sites = sites_of(model, family, what)
     tables = {s.part.table: k for s, k in zip(sites, kept, strict=True) if isinstance(s.part, Attention)}
     for name, numbers in tables.items():
@@ -274,8 +274,8 @@ def keep_parts(model: PreTrainedModel, family: Parts, what: str, kept: Sequence[
 
 
 def _places(widths: Sequence[int], units: Sequence[int], numbers: Sequence[int]) -> torch.Tensor:
-    """The rows of some units of a map whose segments have such widths and so many units each; a segment of none stays
-    whole.
+    """The rows of some units of a map whose segments have such widths and so many units each; a
+    segment of none stays whole.
     """
     out, start = [], 0
     for width, count in zip(widths, units, strict=True):

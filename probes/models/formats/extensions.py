@@ -99,8 +99,8 @@ def shaped_class(kind: Any, config: PreTrainedConfig) -> Any:
 
 
 def unlike(model: PreTrainedModel, shapes_only: bool = False) -> str | None:
-    """Say what in the blocks of a model would be otherwise in one that is made of its configuration,
-    None where nothing would.
+    """Say what in the blocks of a model would be otherwise in one that is made of its
+    configuration, None where nothing would.
 
     Args:
         model: a model of an architecture that the table of parts has.
