@@ -173,9 +173,7 @@ def test_a_model_that_could_not_be_loaded_again_is_refused():
     model = make("bert")
     layer = model.base_model.encoder.layer[0]
     layer.extra = torch.nn.Linear(2, 2)
-    with pytest.raises(
-        probes.InputError, match=r"\(bert\): saved .*extra.weight is 2 x 2, and would be not there"
-    ):
+    with pytest.raises(probes.InputError, match=r"\(bert\): saved .*extra.weight is 2 x 2, and would be not there"):
         prune_heads(model, 0.5)
 
 
