@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import os
 from pathlib import Path
@@ -13,8 +14,8 @@ import transformers
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from probes.errors import InputError
-from probes.files import beside, check_writable, locked, remove
+from probes.errors import InputError, path_of
+from probes.files import beside, check_space, check_writable, locked, named, remove
 from probes.models.fingerprint import weights_fingerprint
 from probes.models.formats.extensions import check_allowed, check_kept
 from probes.models.formats.onnx_model import OnnxModel
@@ -72,9 +73,9 @@ def save(
         The folder.
 
     Raises:
-        InputError: the folder exists and is not empty, or cannot be written to; the model has not
-            got what its configuration says; `packed` is asked for weights that transformers
-            quantised.
+        InputError: the folder exists and is not empty, or cannot be written to; its disk has not
+            room for the weights; the model has not got what its configuration says; `packed` is
+            asked for weights that transformers quantised.
 
     Notes:
         Plain transformers cannot read packed weights; `probes.load_checkpoint` can, and so all here
@@ -93,7 +94,7 @@ def save(
         >>> back.config.compression["sparsity"]
         0.9
     """
-    place = Path(os.path.realpath(folder))
+    place = Path(os.path.realpath(path_of(folder, "folder")))
     if isinstance(model, OnnxModel):
         if packed:
             raise InputError("packed=True leaves out zeros, and an exported model is stored by codes. Save it without")
@@ -102,14 +103,16 @@ def save(
     else:
         check_kept(model)
     partial = beside(place, "partial")
-    with locked(place, wait=wait):
+    with locked(place, wait=wait), named(place):
         check_new(place)
+        check_space(place, stored_bytes(model), "the weights")
         try:
             remove(partial)  # of a saving that was killed
             with quiet():
                 model.save_pretrained(partial)
             if packed:
                 pack_weights(partial)
+            written = set(partial.iterdir())
             if tokenizer is not None:
                 tokenizer.save_pretrained(partial)
             what = getattr(model.config, "compression", None)
@@ -118,12 +121,37 @@ def save(
             history = getattr(model, "history", None)
             if history is not None:
                 history.to_csv(partial / "history.csv", index=False)
+            if lost := written - set(partial.iterdir()):  # something else removes what lies there
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), str(min(lost)))
             if place.exists():
                 place.rmdir()
             partial.rename(place)
         finally:
             remove(partial)
     return Path(folder)
+
+
+def stored_bytes(model: torch.nn.Module) -> int:
+    """Return how many bytes the weights of a model take on disk; shared ones are stored once.
+
+    Example:
+        >>> import probes
+        >>> stored_bytes(probes.load_checkpoint("bundled")[0]) // 10**6
+        6
+    """
+    sizes: dict[int, int] = {}
+    for tensor in model.state_dict().values():
+        for plain in _plain(tensor):
+            storage = plain.untyped_storage()
+            sizes[storage.data_ptr()] = storage.nbytes()
+    return sum(sizes.values())
+
+
+def _plain(tensor: Any) -> list[torch.Tensor]:
+    """A tensor, or those that one of another package consists of."""
+    if not hasattr(tensor, "__tensor_flatten__"):
+        return [tensor]
+    return [plain for name in tensor.__tensor_flatten__()[0] for plain in _plain(getattr(tensor, name))]
 
 
 def check_new(folder: Path) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import sys
+import warnings
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -14,7 +15,7 @@ import pandas as pd
 from probes.command import add_command, corpus_arguments, corpus_settings, listed, output_argument, run
 from probes.comparison import compare
 from probes.corpus import cautions, describe, load_corpus
-from probes.errors import InputError
+from probes.errors import InputError, LayerscopeWarning
 from probes.files import locked
 from probes.measures import catalogue
 from probes.printing import printable
@@ -139,7 +140,10 @@ def _text(comparison: Table) -> str:
 
 
 def _corpus(options: argparse.Namespace) -> datasets.Dataset:
-    return load_corpus(options.corpus, **corpus_settings(options))
+    """The corpus of a command that says all its cautions, so that what reads it says none of them before."""
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", ".*did two quotation marks swallow", LayerscopeWarning)
+        return load_corpus(options.corpus, **corpus_settings(options))
 
 
 if __name__ == "__main__":

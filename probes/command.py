@@ -5,10 +5,8 @@ in one message.
 from __future__ import annotations
 
 import argparse
-import errno
 import io
 import os
-import re
 import sys
 import warnings
 from collections.abc import Callable, Sequence
@@ -16,7 +14,7 @@ from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
-from probes.errors import InputError, LayerscopeWarning
+from probes.errors import InputError, LayerscopeWarning, is_path, of_the_system, remedy
 from probes.printing import printable
 
 _COLUMNS = {
@@ -49,7 +47,7 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int
         except InputError as error:
             return _refused(str(error))
         except Exception as error:
-            trouble = _of_the_system(error)
+            trouble = of_the_system(error)
             if trouble is None:
                 raise
             return _refused(_told(trouble))
@@ -115,36 +113,14 @@ def seed(text: str) -> int:
 
 def folder(text: str) -> Path:
     """Return an argument as the path of a folder; refuse one that is empty or cannot be a path."""
-    if not text.strip() or "\0" in text:
+    if not is_path(text):
         raise argparse.ArgumentTypeError(f"expected the path of a folder, found {text!r}")
     return Path(text)
 
 
-# What to do where the system refuses.
-_REMEDIES = {
-    errno.ENOSPC: "Make room there, or choose another folder",
-    errno.EDQUOT: "Make room there, or choose another folder",
-    errno.EACCES: "Change its permissions, or choose another path",
-    errno.EPERM: "Change its permissions, or choose another path",
-    errno.EROFS: "Choose a path on a disk that can be written to",
-    errno.ENAMETOOLONG: "Choose a shorter name",
-    errno.ENOENT: "Check the path, and whether something else removed it",
-    errno.EMFILE: "Close other programs, or allow more open files (ulimit -n)",
-}
-
-
-def _of_the_system(error: BaseException) -> OSError | None:
-    """What the operating system refused, also where a library has put it into words of its own."""
-    if isinstance(error, OSError) and error.errno is not None:
-        return error
-    number = re.search(r"\(os error (\d+)\)", str(error))  # as libraries written in Rust say it
-    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None
-
-
 def _told(error: OSError) -> str:
     where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
-    remedy = _REMEDIES.get(error.errno or 0, "Check the path and the disk")
-    return f"{where}{error.strerror}. {remedy}; what was there before is as it was"
+    return f"{where}{error.strerror}. {remedy(error)}; what was there before is as it was"
 
 
 def _refused(message: str) -> int:

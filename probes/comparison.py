@@ -18,7 +18,7 @@ import xarray as xr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.corpus import cautions, check_corpus
-from probes.errors import InputError, LayerscopeWarning
+from probes.errors import InputError, LayerscopeWarning, path_of
 from probes.files import check_writable, file_name
 from probes.measures import catalogue
 from probes.measures.choice import choose
@@ -170,7 +170,7 @@ class Comparison(Table):
         """
         from probes.views.report import write
 
-        return write(self, Path(path))
+        return write(self, path_of(path, "path"))
 
 
 def compare(
@@ -243,7 +243,7 @@ def compare(
     check_draws(draws, seed)
     check_settings(**settings)
     if store is not None:
-        check_writable(Path(store))
+        check_writable(path_of(store, "store"))
     known: dict[str, Any] = dict(every)
     for name, model in every.items():
         if isinstance(model, str | Path):

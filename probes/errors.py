@@ -1,13 +1,30 @@
-"""What goes wrong because of what was given, or is not installed, so that callers can tell it from
-defects.
+"""What goes wrong because of what was given, is not installed, or the system refuses, so that callers
+can tell it from defects.
 """
 
 from __future__ import annotations
 
 import difflib
+import errno
 import importlib
+import os
+import re
 from collections.abc import Iterable
+from contextlib import suppress
+from pathlib import Path
 from typing import Any
+
+# What to do where the system refuses.
+_REMEDIES = {
+    errno.ENOSPC: "Make room there, or choose another folder",
+    errno.EDQUOT: "Make room there, or choose another folder",
+    errno.EACCES: "Change its permissions, or choose another path",
+    errno.EPERM: "Change its permissions, or choose another path",
+    errno.EROFS: "Choose a path on a disk that can be written to",
+    errno.ENAMETOOLONG: "Choose a shorter name",
+    errno.ENOENT: "Check the path, and whether something else removed it",
+    errno.EMFILE: "Close other programs, or allow more open files (ulimit -n)",
+}
 
 
 class InputError(ValueError):
@@ -71,6 +88,53 @@ def check_choice(setting: str, value: object, known: Iterable[str], otherwise: s
     text = f"{setting}={value!r} is not known; choose one of {', '.join(map(repr, known))}"
     near = difflib.get_close_matches(value.lower(), known, n=1) if isinstance(value, str) else []
     raise InputError(text + (f", {otherwise}" if otherwise else "") + (f". Did you mean {near[0]!r}?" if near else ""))
+
+
+def is_path(given: object) -> bool:
+    """Whether something can be the path of a file or folder: a text of letters, without NUL."""
+    if not isinstance(given, str | os.PathLike):
+        return False
+    text = os.fspath(given)
+    with suppress(UnicodeEncodeError):  # half of a surrogate pair
+        return b"\0" not in os.fsencode(text) and bool(text.strip())
+    return False
+
+
+def path_of(given: str | Path, setting: str) -> Path:
+    """Return what was given as a path; raise `InputError` where it can be none.
+
+    Example:
+        >>> path_of("", "store")
+        Traceback (most recent call last):
+            ...
+        probes.errors.InputError: store='': expected a path. Give one of letters, without NUL
+    """
+    if not is_path(given):
+        raise InputError(f"{setting}={given!r}: expected a path. Give one of letters, without NUL")
+    return Path(given)
+
+
+def of_the_system(error: BaseException) -> OSError | None:
+    """Return what the system refused, also where a library has put it into words of its own.
+
+    Example:
+        >>> of_the_system(RuntimeError("I/O error: no space (os error 28)"))
+        OSError(28, 'No space left on device')
+    """
+    if isinstance(error, OSError) and error.errno is not None:
+        return error
+    number = re.search(r"\(os error (\d+)\)", str(error))  # as libraries written in Rust say it
+    return OSError(int(number[1]), os.strerror(int(number[1]))) if number else None
+
+
+def remedy(error: OSError, otherwise: str = "Check the path and the disk") -> str:
+    """Return what to do where the system refuses.
+
+    Example:
+        >>> remedy(OSError(errno.ENOSPC, "No space left on device"))
+        'Make room there, or choose another folder'
+    """
+    return _REMEDIES.get(error.errno or 0, otherwise)
 
 
 def needed(package: str, feature: str, extra: str = "deploy") -> Any:

@@ -6,13 +6,14 @@ import errno
 import glob
 import hashlib
 import os
+import re
 import shutil
 import tempfile
 import threading
 import time
 import warnings
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from functools import cache
 from pathlib import Path
 from urllib.parse import quote
@@ -20,7 +21,7 @@ from urllib.parse import quote
 import psutil
 from filelock import SoftFileLock, Timeout
 
-from probes.errors import InputError, LayerscopeWarning
+from probes.errors import InputError, LayerscopeWarning, of_the_system, remedy
 
 # What is ours beside a file or folder bears this in its name, so that nothing of a user's is ever taken for it.
 _OURS = ".layerscope-"
@@ -83,25 +84,21 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
     """
     path = Path(os.path.realpath(path))
     if not path.name:
-        raise _refused(path, OSError(errno.EBUSY, "it is the root of the disk"))
+        with refused_in_words(path):
+            raise OSError(errno.EBUSY, "it is the root of the disk")
     key = (os.getpid(), threading.get_ident(), path)
     if key in _held:
         yield
         return
     file = beside(path, "lock")
-    try:
+    with refused_in_words(path):
         made = missing_folders(file.parent)
-    except OSError as error:
-        raise _refused(path, error) from error
-    lock = SoftFileLock(file)
-    try:
-        _acquire(lock, path, file, wait)
-    except OSError as error:
-        _remove_empty(made)
-        raise _refused(path, error) from error
-    except BaseException:
-        _remove_empty(made)
-        raise
+        lock = SoftFileLock(file)
+        try:
+            _acquire(lock, path, file, wait)
+        except BaseException:
+            _remove_empty(made)
+            raise
     _held.add(key)
     try:
         for stray in _strays(file):
@@ -113,9 +110,20 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
         _remove_empty(made)
 
 
+@contextmanager
+def refused_in_words(path: Path) -> Iterator[None]:
+    """Raise `InputError` where the system refuses a path before anything is written there."""
+    try:
+        yield
+    except OSError as error:
+        raise InputError(
+            f"{path} cannot be written to ({error.strerror}). {remedy(error, 'Choose another path')}"
+        ) from error
+
+
 def check_writable(folder: Path) -> None:
     """Raise `InputError` where a folder cannot be made or written to; writes nothing."""
-    try:
+    with refused_in_words(folder):
         missing = missing_folders(folder)
         there = missing[-1].parent if missing else folder
         problem = 0
@@ -126,8 +134,36 @@ def check_writable(folder: Path) -> None:
             problem = errno.EROFS if read_only else errno.EACCES
         if problem:
             raise OSError(problem, os.strerror(problem))
-    except OSError as error:
-        raise _refused(folder, error) from error
+
+
+def check_space(path: Path, size: int, what: str) -> None:
+    """Raise `InputError` where the disk of a path has not room for something.
+
+    Args:
+        path: where it is written; its folders need not be there yet.
+        size: in bytes.
+        what: what it is, several, as "the states".
+
+    Example:
+        >>> check_space(Path("states.zarr"), 10**18, "the states")  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+            ...
+        probes.errors.InputError: states.zarr: the states need 1,000,000,000.0 GB, and ... are free there. ...
+    """
+    if size > (free := _free(path)):
+        what_to_do = remedy(OSError(errno.ENOSPC, ""))
+        raise InputError(f"{path}: {what} need {in_words(size)}, and {in_words(free)} are free there. {what_to_do}")
+
+
+def in_words(size: float) -> str:
+    """Return a number of bytes as one reads it: in kB, MB or GB.
+
+    Example:
+        >>> in_words(6_100), in_words(20_000_000), in_words(3 * 10**9)
+        ('6.1 kB', '20.0 MB', '3.0 GB')
+    """
+    power, unit = (3, "kB") if size < 1e6 else (6, "MB") if size < 1e9 else (9, "GB")
+    return f"{size / 10**power:,.1f} {unit}"
 
 
 def missing_folders(folder: Path) -> list[Path]:
@@ -144,11 +180,43 @@ def missing_folders(folder: Path) -> list[Path]:
     return missing
 
 
+@contextmanager
+def named(path: Path) -> Iterator[None]:
+    """Name the path where the system refuses what is written there, whatever a library says.
+
+    Raises:
+        OSError: with the number of the system and a path, where what was raised has none.
+    """
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:
+        refused = of_the_system(error)
+        if refused is None and re.search("inline_container|iostream", str(error)):  # torch says no more of it
+            refused = OSError(errno.EIO if _free(path) else errno.ENOSPC, "")
+        if refused is None or refused.filename is not None or refused.errno is None:
+            raise
+        raise OSError(refused.errno, os.strerror(refused.errno), str(path)) from error
+
+
 def write_whole(path: Path, text: str) -> None:
     """Write a file under another name and move it into place: it is never there in part."""
     partial = beside(path, "partial")
-    partial.write_text(text, encoding="utf-8")
-    partial.replace(path)
+    with named(path), gone_on_failure(partial):
+        partial.write_text(text, encoding="utf-8")
+        partial.replace(path)
+
+
+@contextmanager
+def gone_on_failure(file: Path) -> Iterator[None]:
+    """Leave nothing of a file where what writes it fails."""
+    try:
+        yield
+    except Exception:  # an interruption is as a kill: who comes next puts it right
+        with suppress(OSError):
+            file.unlink(missing_ok=True)
+        raise
 
 
 def move_whole(new: Path, path: Path) -> None:
@@ -183,8 +251,10 @@ def remove(folder: Path) -> None:
         shutil.rmtree(gone)
 
 
-def _refused(path: Path, error: OSError) -> InputError:
-    return InputError(f"{path} cannot be written to ({error.strerror}). Choose another path")
+def _free(path: Path) -> int:
+    """The bytes that are free on the disk of a path whose folders need not be there."""
+    missing = missing_folders(path)
+    return shutil.disk_usage(missing[-1].parent if missing else path).free
 
 
 def _acquire(lock: SoftFileLock, path: Path, file: Path, wait: bool) -> None:
@@ -276,7 +346,5 @@ def _strays(file: Path) -> list[Path]:
 def _remove_empty(folders: list[Path]) -> None:
     """Remove folders that were made for a lock alone, as far as nothing was written into them."""
     for folder in folders:
-        try:
+        with suppress(OSError):
             folder.rmdir()
-        except OSError:
-            return

@@ -11,21 +11,21 @@ import traceback
 import warnings
 from pathlib import Path
 
+import safetensors.torch
 import torch
 
-_CHANGES = {"os.rename", "os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.link", "os.symlink"}
 _SECONDS = 120
 
 
 class Child:
-    """A fork of this process that does some work and is killed before its change `kill_at`."""
+    """A fork of this process that does some work and is killed before its change `kill_at`; see `Changes`."""
 
-    def __init__(self, work, kill_at=None):
+    def __init__(self, work, kill_at=None, *, cut=False, within="/"):
         read, write = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             os.close(read)
-            _child(work, kill_at, write)
+            _child(work, write, lambda: Changes(within, kill_at, cut))
         os.close(write)
         self._answers = read
 
@@ -50,6 +50,68 @@ class Child:
         return status, what
 
 
+class Changes:
+    """Counts what Python, torch and safetensors change below a folder, and kills the process before one of the changes.
+
+    With `cut`, the file that was written last is cut in half before the kill, as where the kill came while it was
+    written; one that was moved to its place is not, as it is never there in part.
+    """
+
+    def __init__(self, folder, kill_at=None, cut=False):
+        self.folder, self.kill_at, self.cut = os.path.join(os.path.realpath(folder), ""), kill_at, cut
+        self.count, self.last, self.moved = 0, "", set()
+        sys.addaudithook(self._hook)
+        # These write without Python's knowing.
+        for module, name, place in ((safetensors.torch, "serialize_file", 1), (torch, "save", 1)):
+            setattr(module, name, self._watched(getattr(module, name), place))
+
+    def _hook(self, event, args):
+        if event == "open":
+            path, _, flags = args
+            writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
+            if writes and isinstance(path, str | bytes | os.PathLike):
+                self._change(event, os.fsdecode(path))
+        elif event == "os.rename":
+            source, target, source_in, target_in = args
+            self._change(event, _whole(source, source_in), _whole(target, target_in))
+        elif event in ("os.mkdir", "os.remove", "os.rmdir"):
+            self._change(event, _whole(args[0], args[-1]))
+        elif event in ("os.truncate", "os.link", "os.symlink"):
+            self._change(event, _whole(args[0]))
+
+    def _watched(self, write, place):
+        def writes(*args, **settings):
+            path = args[place] if len(args) > place else None
+            if isinstance(path, str | os.PathLike):
+                self._change("written", os.fspath(path))
+            return write(*args, **settings)
+
+        return writes
+
+    def _change(self, event, *paths):
+        paths = tuple(os.path.abspath(path) for path in paths)
+        if not any(f"{path}{os.sep}".startswith(self.folder) and not path.startswith("/dev/") for path in paths):
+            return
+        self.count += 1
+        if self.count == self.kill_at:
+            if self.cut and os.path.isfile(self.last) and self.last not in self.moved:
+                os.truncate(self.last, os.path.getsize(self.last) // 2)
+            os.kill(os.getpid(), signal.SIGKILL)
+        if event in ("open", "written"):
+            self.last = paths[0]
+        if event == "os.rename":
+            self.moved.add(paths[1])
+
+
+def _whole(path, inside=-1):
+    """The whole of a path that may be relative to an open folder."""
+    if isinstance(path, int):  # an open file
+        return os.readlink(f"/proc/self/fd/{path}")
+    path = os.fsdecode(path)
+    held = isinstance(inside, int) and inside >= 0 and not os.path.isabs(path)
+    return os.path.join(os.readlink(f"/proc/self/fd/{inside}"), path) if held else path
+
+
 def run(work):
     """Do some work in a child to its end; return what it gave."""
     status, what = Child(work).result()
@@ -57,9 +119,9 @@ def run(work):
     return what["result"]
 
 
-def changes(work):
+def changes(work, within="/"):
     """Count the changes of the file system that some work makes."""
-    status, what = Child(work, kill_at=0).result()
+    status, what = Child(work, within=within).result()
     assert status == "done", what
     return what["changes"]
 
@@ -71,35 +133,21 @@ def contents(folder):
     }
 
 
-def _child(work, kill_at, answers):
+def _child(work, answers, watch):
     """Do the work, answer, and end without what pytest does at the end."""
     from probes.errors import InputError
 
     torch.set_num_threads(1)  # a pool of threads is not there after a fork
     warnings.simplefilter("ignore")
-    count = 0
-
-    def count_changes(event, arguments):
-        nonlocal count
-        change = event in _CHANGES
-        if event == "open":
-            path, _, flags = arguments
-            change = bool(flags & (os.O_WRONLY | os.O_RDWR)) and not str(path).startswith("/dev/")
-        if change:
-            count += 1
-            if count == kill_at:
-                os.kill(os.getpid(), signal.SIGKILL)
-
     with open(os.devnull, "w") as nowhere, contextlib.redirect_stdout(nowhere), contextlib.redirect_stderr(nowhere):
-        if kill_at is not None:
-            sys.addaudithook(count_changes)
+        watched = watch()
         try:
-            answer = ["done", {"result": work(), "changes": count}]
+            answer = ["done", {"result": work(), "changes": watched.count}]
         except InputError as error:
             answer = ["said", str(error)]
         except BaseException:
             answer = ["failed", traceback.format_exc()]
-    kill_at = None
+        watched.kill_at = None
     with os.fdopen(answers, "w") as file:
         file.write(json.dumps(answer))
     os._exit(0)

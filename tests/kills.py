@@ -5,8 +5,7 @@
 FUNCTION takes an empty folder of its own, may be run again on what a kill left there, and returns a text that says
 what came out. At each change the process is killed, once before it and once with the file that was written last cut
 in half, as where it was killed while it wrote; then the same is run to its end, which must say what an uninterrupted
-run said. Beside what Python does, `Changes` sees what torch and safetensors write. All runs are children, see `faults`,
-of one fresh process, which torch has started no threads in.
+run said. All runs are children, see `faults`, of one fresh process, which torch has started no threads in.
 
 With --rounds nothing is killed: two processes do the same at once, so many times.
 """
@@ -18,15 +17,11 @@ import importlib
 import json
 import os
 import shutil
-import signal
 import subprocess
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
-import safetensors.torch
-import torch
 from faults import Child
 
 HERE = Path(__file__).resolve().parent
@@ -54,60 +49,6 @@ def _ask(work: str, folder: Path, *more: str) -> dict[str, Any]:
     return json.loads(done.stdout.splitlines()[-1])
 
 
-class Changes:
-    """Counts what Python, torch and safetensors change below a folder, and kills at one of the changes."""
-
-    def __init__(self, folder: Path, kill_at: int | None = None, cut: bool = False) -> None:
-        self.folder, self.kill_at, self.cut = f"{folder.resolve()}{os.sep}", kill_at, cut
-        self.count, self.last = 0, ""
-        self.moved: set[str] = set()  # what came to its place whole is never there in part
-        sys.addaudithook(self.hook)
-        # These write without Python's knowing.
-        for module, name, place in ((safetensors.torch, "serialize_file", 1), (torch, "save", 1)):
-            setattr(module, name, self.watched(getattr(module, name), place))
-
-    def hook(self, event: str, args: tuple[Any, ...]) -> None:
-        if event == "open":
-            path, _, flags = args
-            writes = isinstance(flags, int) and flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT)
-            if writes and isinstance(path, str | bytes | os.PathLike):
-                self.change(event, os.fsdecode(path))
-        elif event == "os.rename":
-            source, target, source_in, target_in = args
-            self.change(event, self.whole(source, source_in), self.whole(target, target_in))
-        elif event in ("os.mkdir", "os.remove", "os.rmdir", "os.truncate", "os.link", "os.symlink"):
-            self.change(event, self.whole(args[0], args[-1] if event in ("os.mkdir", "os.remove", "os.rmdir") else -1))
-
-    def watched(self, write: Callable[..., Any], place: int) -> Callable[..., Any]:
-        def writes(*args: Any, **settings: Any) -> Any:
-            path = args[place] if len(args) > place else None
-            if isinstance(path, str | os.PathLike):
-                self.change("written", os.fspath(path))
-            return write(*args, **settings)
-
-        return writes
-
-    @staticmethod
-    def whole(path: Any, inside: Any) -> str:
-        path = os.fsdecode(path)
-        held = isinstance(inside, int) and inside >= 0 and not os.path.isabs(path)
-        return os.path.join(os.readlink(f"/proc/self/fd/{inside}"), path) if held else path
-
-    def change(self, event: str, *paths: str) -> None:
-        paths = tuple(os.path.abspath(path) for path in paths)
-        if not any(f"{path}{os.sep}".startswith(self.folder) for path in paths):
-            return
-        self.count += 1
-        if self.count == self.kill_at:
-            if self.cut and os.path.isfile(self.last) and self.last not in self.moved:
-                os.truncate(self.last, os.path.getsize(self.last) // 2)
-            os.kill(os.getpid(), signal.SIGKILL)
-        if event in ("open", "written"):
-            self.last = paths[0]
-        if event == "os.rename":
-            self.moved.add(paths[1])
-
-
 def main() -> None:
     parser = argparse.ArgumentParser()
     parser.add_argument("work")
@@ -120,22 +61,17 @@ def main() -> None:
     folder = given.folder / "run"  # the same each time, as it is written into some files
 
     def child(kill_at: int | None = None, cut: bool = False) -> Child:
-        def watched() -> Any:
-            changes = Changes(folder, kill_at, cut)
-            said = work(folder)
-            return changes.count, said
-
         folder.mkdir(parents=True, exist_ok=True)
-        return Child(watched)
+        return Child(lambda: work(folder), kill_at, cut=cut, within=folder)
 
     status, expected = child().result()
     assert status == "done", expected
-    count, said = expected["result"]
+    count, said = expected["changes"], expected["result"]
     wrong: list[Any] = []
     for _ in range(given.rounds or 0):
         shutil.rmtree(folder)
         for status, found in [c.result() for c in [child(), child()]]:
-            if status != "done" or found["result"][1] != said:
+            if status != "done" or found["result"] != said:
                 wrong.append(found)
     points = [(k, cut) for k in range(1, count + 1) for cut in (False, True)] if given.rounds is None else []
     if given.sample is not None and given.sample < len(points):
@@ -144,7 +80,7 @@ def main() -> None:
         shutil.rmtree(folder)
         killed = child(k, cut).result()
         status, found = child().result()
-        if killed != ("killed", None) or status != "done" or found["result"][1] != said:
+        if killed != ("killed", None) or status != "done" or found["result"] != said:
             wrong.append([k, cut, killed, found])
             print(wrong[-1], file=sys.stderr, flush=True)
     print(json.dumps({"changes": count, "points": len(points), "wrong": wrong, "said": said}))

@@ -8,19 +8,23 @@ from __future__ import annotations
 
 import hashlib
 import json
+import math
 import re
 import shutil
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager, suppress
 from pathlib import Path, PurePosixPath
 from typing import Any
 
+import torch
 from accelerate import Accelerator
 from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
+from compress.saving import stored_bytes
 from probes.errors import InputError
-from probes.files import write_whole
+from probes.files import check_space, named, write_whole
 
 MARKER = "complete.json"
 _NAME = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-([1-9]\d*)")
@@ -58,6 +62,43 @@ def newest_whole(folder: str | Path) -> tuple[Path | None, list[str]]:
             break
     then = "begins anew" if whole is None else f"goes on from {whole.name}"
     return whole, [f"{p} is passed over, it is not whole: {why}. The training {then}" for p, why in wrong.items()]
+
+
+def check_room(folder: Path, student: torch.nn.Module, done: int, steps: int, every: int) -> None:
+    """Raise `InputError` where the disk has not room for the checkpoints of a training.
+
+    Args:
+        folder: that of the training.
+        student: what is trained: a checkpoint holds its weights, and of those that are trained two
+            means each.
+        done: the updates until the checkpoint that the training goes on from, 0 without one.
+        steps, every: updates in all, and from one checkpoint to the next.
+    """
+    if done >= steps:
+        return
+    to_come = math.ceil(steps / every) - done // every
+    there = sum((path / MARKER).is_file() for path in checkpoints_in(folder).values())
+    trained = sum(p.numel() * p.element_size() for p in student.parameters() if p.requires_grad)
+    # Two are kept, and a third is whole before the oldest goes.
+    count = min(to_come, 3 - min(there, 2))
+    check_space(folder, count * (stored_bytes(student) + 2 * trained), "the checkpoints")
+
+
+@contextmanager
+def written_whole(folder: Path) -> Iterator[None]:
+    """Name the folder of a training where the system refuses, and leave nothing in part."""
+    new = not folder.exists()
+    try:
+        with named(folder):
+            yield
+    except Exception as error:
+        for path in checkpoints_in(folder).values() if isinstance(error, OSError) else ():
+            if not (path / MARKER).is_file():
+                remove(path)
+        with suppress(OSError):  # it is not empty
+            if new:
+                folder.rmdir()
+        raise
 
 
 def damage_of(checkpoint: Path) -> str:

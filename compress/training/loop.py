@@ -34,12 +34,14 @@ from compress.rows import collate, training_rows
 from compress.training.checkpoints import (
     Marks,
     check_needed,
+    check_room,
     checkpoint_of,
     checkpoints_in,
     files_of,
     newest_whole,
     remove,
     remove_older,
+    written_whole,
 )
 from compress.training.kept import (
     STAMP,
@@ -53,7 +55,7 @@ from compress.training.kept import (
     steps_of,
 )
 from probes.corpus import check_corpus, corpus_fingerprint
-from probes.errors import InputError, LayerscopeWarning
+from probes.errors import InputError, LayerscopeWarning, path_of
 from probes.files import check_writable, locked, write_whole
 from probes.models.facts import types_tokens
 from probes.models.fingerprint import weights_fingerprint
@@ -79,6 +81,7 @@ def train(
     save_every: int = 100,
     seed: int = 0,
     progress: bool = True,
+    wait: bool = True,
     about: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Train a model in place by some objectives, and return what was logged.
@@ -102,10 +105,11 @@ def train(
         callbacks: of transformers' Trainer; they change the student.
         folder: where checkpoints go, every `save_every` steps. A training that was interrupted or
             killed goes on from the newest one that is whole and ends as it would have; newer ones
-            are passed over with a warning. One that was finished is not trained further. What
-            another process trains there is waited for.
+            are passed over with a warning. One that was finished is not trained further.
         seed: of the order of the rows and of dropout.
         progress: show a progress bar.
+        wait: where another process trains in the folder, wait until it is done, and say so; False
+            to be refused.
         about: what else decides what comes out, as settings of callbacks. It is kept in the folder,
             as what is given here is and the settings of the objectives that are numbers, words or
             maps of them, and a training goes on only where all is the same.
@@ -116,8 +120,9 @@ def train(
 
     Raises:
         InputError: before the first step, where student, teacher, tokenizer, corpus and objectives
-            do not fit together, the folder holds the checkpoints of another training, or one from
-            which this training does not go on as it was, by the name of the file that it has not;
+            do not fit together, the disk has not room for the checkpoints, the folder holds those
+            of another training, or one from which this training does not go on as it was, by the
+            name of the file that it has not;
             at a step whose loss is not finite, by the name of the objective.
 
     Notes:
@@ -156,6 +161,7 @@ def train(
             raise InputError(f"{name}={number!r}: expected a whole number of at least 1")
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise InputError(f"seed={seed!r}: expected a whole number of at least 0 and below 2**32")
+    folder = None if folder is None else path_of(folder, "folder")
     with tempfile.TemporaryDirectory() as scratch, configuration_kept(student), ExitStack() as held:
         arguments = TrainingArguments(
             output_dir=str(folder or scratch),
@@ -177,8 +183,9 @@ def train(
         )
         arguments._n_gpu = min(arguments.n_gpu, 1)  # one process, one device: a second would make batches larger
         if folder is not None and arguments.should_save:
-            check_writable(Path(folder))
-            held.enter_context(locked(Path(folder)))
+            check_writable(folder)
+            held.enter_context(locked(folder, wait=wait))
+            held.enter_context(written_whole(folder))
         log, learned, marks = Log(), Learned(), Marks()
         measured = set(evaluate_at) if evaluate is not None else set()
         before, after = (Measure(w, evaluate, measured, log) for w in ("before", "after"))
@@ -211,13 +218,14 @@ def train(
                 **(about or {}),
                 **{f"{k} of {o.name}": v for o in objective for k, v in settings_of(o).items()},
             }
-            check_same(Path(folder), bool(checkpoints_in(folder)), stamp)
+            check_same(folder, bool(checkpoints_in(folder)), stamp)
             last, passed_over = newest_whole(folder)
             trainer.accelerator.wait_for_everyone()  # until all have looked
             if arguments.should_save:
                 for message in passed_over:
                     warnings.warn(message, LayerscopeWarning, stacklevel=2)
-                write_whole(Path(folder) / STAMP, json.dumps(stamp, indent=2) + "\n")
+                check_room(folder, student, 0 if last is None else steps_of(last), steps, save_every)
+                write_whole(folder / STAMP, json.dumps(stamp, indent=2) + "\n")
         was_training = student.training
         try:
             with trainer.prepared(objective, teacher, log, learned):

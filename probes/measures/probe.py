@@ -110,7 +110,7 @@ class Probe:
 
     def for_tables(self) -> dict[str, Any]:
         """What a reader of a table of its numbers has to know, as JSON keeps it."""
-        about = {k: v for k, v in self.about().items() if k not in ("probe", "interval")}
+        about = {k: v for k, v in self.about().items() if k != "probe"}
         unchanged = str(self.unchanged) if math.isinf(self.unchanged) else self.unchanged
         return about | {
             "title": self.title,

@@ -12,8 +12,8 @@ from typing import Any, Self
 import numpy as np
 import pandas as pd
 
-from probes.errors import InputError
-from probes.files import beside, check_writable, locked, write_whole
+from probes.errors import InputError, path_of
+from probes.files import beside, check_writable, gone_on_failure, locked, named, write_whole
 from probes.forms import read_json
 from probes.results.cells import COLUMNS, COUNTS, FURTHER, from_csv, to_csv
 from probes.results.draws import POOLED
@@ -24,6 +24,7 @@ _PROBE = {
     "better": str,
     "compares": bool,
     "unchanged?": (float, str, None),
+    "interval?": str,
 }
 _PROVENANCE = {
     "baseline": str,
@@ -174,15 +175,16 @@ class Table:
         See also:
             `Comparison.open`, `Comparison.report`.
         """
-        folder = Path(folder)
+        folder = path_of(folder, "folder")
         table = to_csv(self.table).encode()
         about = {**self.provenance, "table_sha256": hashlib.sha256(table).hexdigest()}
         with locked(folder / "comparison", wait=wait):
             check_folder(folder, overwrite=overwrite)
             # The new table is whole beside the old one until the provenance says which of them counts.
             new = beside(folder / "comparison.csv", "new")
-            new.write_bytes(table)
-            write_whole(folder / "provenance.json", json.dumps(about, indent=2, ensure_ascii=False) + "\n")
+            with named(new), gone_on_failure(new):
+                new.write_bytes(table)
+                write_whole(folder / "provenance.json", json.dumps(about, indent=2, ensure_ascii=False) + "\n")
             new.replace(folder / "comparison.csv")
         return folder
 
@@ -207,7 +209,7 @@ class Table:
         See also:
             `Comparison.save`.
         """
-        folder = Path(folder)
+        folder = path_of(folder, "folder")
         table, about = folder / "comparison.csv", folder / "provenance.json"
         # The second one where a saving was killed before it moved the table.
         there = [file for file in (table, beside(table, "new")) if file.is_file()]

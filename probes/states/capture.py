@@ -21,7 +21,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.corpus import check_corpus, corpus_fingerprint
-from probes.errors import LayerscopeWarning
+from probes.errors import LayerscopeWarning, path_of
 from probes.models.facts import check_fit, classes_of, classifies, embedding_rows, input_limit, name_of, weights_dtype
 from probes.models.fingerprint import tokenizer_fingerprint, weights_fingerprint
 from probes.models.formats.onnx_model import OnnxModel
@@ -91,7 +91,7 @@ def capture(
     Raises:
         InputError: before the first forward pass, where corpus, tokenizer, model and settings do
             not fit together; the store cannot be written to, or a process of another host writes
-            into it.
+            into it; its disk has not room for the states.
 
     Example:
         >>> import probes
@@ -135,12 +135,15 @@ def capture(
             LayerscopeWarning,
             stacklevel=2,
         )
-    target = None if store is None else Store(Path(store), attributes["fingerprint"])
+    target = None if store is None else Store(path_of(store, "store"), attributes["fingerprint"])
     with nullcontext() if target is None else target.writing(wait=wait) as ready:
         if ready is not None:
             return ready.assign_attrs(model=name)
+        if target is not None and modules is None:
+            target.check_space(_expected(model, len(corpus)))
         batches = Batches(tokens, batch_size, batch_tokens)
-        with evaluating(model, where), taken as states_of, torch.inference_mode(), precision(where, dtype):
+        bar = tqdm(total=len(corpus), desc=f"capture {name}", unit="text", disable=not progress)
+        with bar, evaluating(model, where), taken as states_of, torch.inference_mode(), precision(where, dtype):
 
             def pooled(rows: np.ndarray) -> dict[str, np.ndarray]:
                 inputs, mask = batches.tensors(rows, pooling, where)
@@ -163,7 +166,6 @@ def capture(
             # What is kept before it is written: enough rows to sort by length, whatever the size of the corpus.
             window = len(corpus) if target is None else _WINDOW
             arrays = {} if target is None else target.open(dataset, sizes, window)
-            bar = tqdm(total=len(corpus), desc=f"capture {name}", unit="text", disable=not progress)
             for number, start in enumerate(range(0, len(corpus), window)):
                 stop = min(start + window, len(corpus))
                 if target is not None and target.done(number):
@@ -178,7 +180,13 @@ def capture(
                     for k, array in arrays.items():
                         array[..., start:stop, :] = buffers[k]
                     target.mark(number)
-            bar.close()
         if target is not None:
             return target.finish()
         return dataset.assign({k: (DIMS[k], values) for k, values in buffers.items()})
+
+
+def _expected(model: Any, examples: int) -> dict[str, tuple[int, ...]]:
+    """The size of what is captured, as far as a configuration tells it before the first forward pass."""
+    config = model.config.get_text_config()
+    layers, width = (getattr(config, name, None) for name in ("num_hidden_layers", "hidden_size"))
+    return {"hidden": (layers + 1, examples, width)} if isinstance(layers, int) and isinstance(width, int) else {}

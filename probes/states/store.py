@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import os
 import warnings
 from collections.abc import Iterator, Mapping
@@ -14,7 +15,18 @@ import xarray as xr
 import zarr
 
 from probes.errors import InputError, LayerscopeWarning
-from probes.files import beside, check_writable, leftovers, locked, move_whole, put_back, remove
+from probes.files import (
+    beside,
+    check_space,
+    check_writable,
+    leftovers,
+    locked,
+    move_whole,
+    named,
+    put_back,
+    refused_in_words,
+    remove,
+)
 from probes.states.representations import BLOCK, open_representations
 
 DIMS = {
@@ -37,7 +49,9 @@ class Store:
         """Raise `InputError` where the path can be none of a store."""
         # Where a link leads: the lock lies there, and it is the store that is replaced, not the link.
         self.path = Path(os.path.realpath(path))
-        if path.is_symlink() and not path.exists():
+        with refused_in_words(path):
+            dangling = path.is_symlink() and not path.exists()
+        if dangling:
             raise InputError(f"{path} is a link to {self.path}, which is not there. Choose another path for store=")
         self.partial = beside(self.path, f"{fingerprint}-partial")
         self.fingerprint = fingerprint
@@ -70,7 +84,7 @@ class Store:
                 self._tidy()
             yield ready
             return
-        with locked(self.path, wait=wait):
+        with locked(self.path, wait=wait), named(self.path):
             ready = self.representations()  # which another process may have made meanwhile
             if ready is None:
                 self.begin()
@@ -108,8 +122,18 @@ class Store:
                 "Choose another path for store="
             )
 
+    def check_space(self, sizes: Mapping[str, tuple[int, ...]]) -> None:
+        """Raise `InputError` where the disk has not room for states of these sizes.
+
+        What an interrupted capture has written of them is there already.
+        """
+        written = sum(path.stat().st_size for path in self.partial.rglob("*") if path.is_file())
+        needed = sum(math.prod(size) for size in sizes.values()) * np.dtype(np.float32).itemsize
+        check_space(self.path, needed - written, "the states")
+
     def open(self, dataset: xr.Dataset, sizes: Mapping[str, tuple[int, ...]], window: int) -> dict[str, zarr.Array]:
         """Return the arrays to write into, with what an interrupted capture has written already."""
+        self.check_space(sizes)
         attributes = _attributes(self.partial)
         examples = sizes["hidden"][1]
         windows = -(-examples // window)
