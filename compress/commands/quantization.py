@@ -39,7 +39,9 @@ def add(commands: Any) -> None:
         help="what --average-bits keeps low (alignment)",
     )
     rounded.add_argument("--backend", choices=BACKENDS, help="make a model that runs in int8, in place of a simulation")
-    rounded.add_argument("--group", default="channel", help="tensor, channel or so many inputs (%(default)s)")
+    rounded.add_argument(
+        "--grid", default="channel", help="weights of one grid: tensor, channel or so many inputs (%(default)s)"
+    )
     rounded.add_argument("--affine", action="store_true", help="with a zero point, for weights that lean to one side")
     rounded.add_argument("--ranges", choices=RANGES, default="minmax", help="(%(default)s)")
     rounded.add_argument(
@@ -74,7 +76,7 @@ def _quantize(options: argparse.Namespace) -> None:
         raise InputError(f"--backend {options.backend} takes as many bits for all: give --bits, not --average-bits")
     model, tokenizer, corpus, how = _before(options)
     grid: dict[str, Any] = {"symmetric": not options.affine, "ranges": options.ranges}
-    grid["group"] = int(options.group) if options.group.isdecimal() else options.group
+    grid["group"] = int(options.grid) if options.grid.isdecimal() else options.grid
     bits: Any = 8 if options.bits is None else options.bits
     if options.average_bits is not None:
         bits = allocate_bits(model, corpus, tokenizer, average_bits=options.average_bits, damage=options.damage, **grid)

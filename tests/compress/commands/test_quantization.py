@@ -10,7 +10,7 @@ from compress.__main__ import main
 
 def test_quantize_writes_what_its_function_makes(tiny_folder, tmp_path, capsys):
     out = tmp_path / "out"
-    options = ["--bits", "4", "--group", "4", "--affine", "--activation-bits", "none"]
+    options = ["--bits", "4", "--grid", "4", "--affine", "--activation-bits", "none"]
     assert main(["quantize", str(tiny_folder), *options, "--out", str(out)]) == 0
     original, _ = probes.load_checkpoint(tiny_folder)
     expected = quantize(original, bits=4, group=4, symmetric=False, activation_bits=None)
@@ -61,7 +61,7 @@ def test_quantize_and_product_quantize_in_training(tmp_path, capsys):
     ("options", "message"),
     [
         (["quantize", "--bits", "9"], "bits=9: expected"),
-        (["quantize", "--group", "7"], "group=7"),
+        (["quantize", "--grid", "7"], "group=7"),
         (["quantize", "--calibrate"], "--calibrate measures ranges on text: give --corpus"),
         (["quantize", "--average-bits", "4"], "--average-bits measures damage on text: give --corpus"),
         (["quantize", "--steps", "3"], "--steps trains on text: give --corpus"),
@@ -70,7 +70,7 @@ def test_quantize_and_product_quantize_in_training(tmp_path, capsys):
         (["quantize", "--backend", "torchao", "--average-bits", "3", "--corpus", "bundled"], "--backend torchao takes"),
         (["quantize", "--average-bits", "3", "--only", "key", "--corpus", "bundled"], "shared out over all matrices"),
         (["quantize", "--backend", "onnxruntime", "--packed"], "--packed leaves out zeros, and --backend onnxruntime"),
-        (["quantize", "--backend", "onnxruntime", "--group", "tensor"], "group=... is of the simulation"),
+        (["quantize", "--backend", "onnxruntime", "--grid", "tensor"], "group=... is of the simulation"),
         (["quantize", "--corpus", "bundled"], "--corpus is given and nothing reads it"),
         (["product-quantize", "--only", "["], "only='[' is no regular expression"),
         (["prune", "--sparsity", "0.5", "--corpus", "bundled"], "train=... is given, and steps=0 trains nothing"),
