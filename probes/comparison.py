@@ -11,7 +11,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import datasets
-import numpy as np
 import pandas as pd
 import torch
 import xarray as xr
@@ -27,11 +26,14 @@ from probes.measures.probe import Run
 from probes.models.checkpoint import check_checkpoint, load_checkpoint
 from probes.models.facts import check_fit, check_length, embedding_rows
 from probes.models.named import by_name, check_pairs
+from probes.order import caution
 from probes.results.difference import difference
 from probes.results.draws import POOLED, check_draws, sample
 from probes.results.table import COLUMNS, COUNTS, FURTHER, Table
 from probes.states.capture import capture
-from probes.states.representations import check_representations, from_arrays
+from probes.states.examples import examples_of
+from probes.states.order import alike_in_order
+from probes.states.representations import check_representations
 from probes.states.running import check_settings
 
 if TYPE_CHECKING:
@@ -236,7 +238,7 @@ def compare(
     captured = {name: check_representations(m) for name, m in every.items() if isinstance(m, xr.Dataset)}
     if corpus is not None:
         corpus = check_corpus(corpus)
-    examples = _examples(corpus, captured, every)
+    examples = examples_of(corpus, captured, every)
     if isinstance(tokenizer, Mapping):
         tokenizer = {own: tokenizer[name] for name in models if name in tokenizer for own in replicates[name]}
     tokenizers = _tokenizers(every, tokenizer)
@@ -278,7 +280,7 @@ def compare(
             if by_id is not None:
                 reps = reps.assign_coords(group=("example", examples["group"].values))
             return replace(shared, reps=reps), None, None
-        assert corpus is not None  # _examples has raised
+        assert corpus is not None  # examples_of has raised
         loaded, own = (
             load_checkpoint(model, allow_pickle=allow_pickle)
             if isinstance(model, str | Path)
@@ -320,44 +322,16 @@ def compare(
     counts = [c for c in COUNTS if c in table]
     columns = [*COLUMNS[:4], *(c for c in FURTHER if c in table), *COLUMNS[4:8], *counts, *COLUMNS[8:]]
     whole = {c: "Int64" for c in ("layer", "other_layer", "groups", "replicates") if c in table}
+    said = [] if corpus is None else cautions(corpus)
+    known_by_labels = any("group=..." in one for one in said)
+    if by_id is None and not known_by_labels and (alike := alike_in_order(representations[baseline])):
+        said.append(caution(alike, "topics (their states are alike)"))
+        warnings.warn(said[-1], LayerscopeWarning, stacklevel=2)
     return Comparison(
         table.reindex(columns=columns).astype(whole),
-        _provenance(measured, representations, corpus, baseline, pivot, draws, seed),
+        _provenance(measured, representations, said, baseline, pivot, draws, seed),
         representations,
     )
-
-
-def _examples(
-    corpus: datasets.Dataset | None, captured: dict[str, xr.Dataset], models: Mapping[str, Model]
-) -> xr.Dataset:
-    """The examples, the same for every model, as Representations without states."""
-    columns = ["id", "language", "label", "split", "group"]
-    if corpus is None:
-        if len(captured) < len(models):
-            name = next(n for n in models if n not in captured)
-            raise InputError(
-                f"model {name!r} is still to be run: expected a corpus, as probes.load_corpus(...) gives it"
-            )
-        first = next(iter(captured.values()))
-        frame = pd.DataFrame({c: first[c].values for c in columns if c in first.coords})
-    else:
-        frame = pd.DataFrame({c: list(corpus[c]) for c in columns if c in corpus.column_names})
-    for name, reps in captured.items():
-        other = pd.DataFrame({c: reps[c].values for c in columns if c in reps.coords})
-        if corpus is None and "group" in other and "group" not in frame:
-            raise InputError(
-                f"model {name!r}: its Representations have groups, and those of {next(iter(captured))!r} have none. "
-                "Capture all models on one corpus"
-            )
-        keys = [c for c in frame if c in other and c != "split"]
-        if not frame[keys].equals(other[keys]):
-            raise InputError(
-                f"model {name!r}: its Representations hold other examples (id, language, label, group) than the "
-                "others, or the same in another order. Capture all models on one corpus"
-            )
-    named = {c: frame[c].to_numpy() for c in ("id", "language", "label", "group") if c in frame}
-    examples = from_arrays(np.zeros((len(frame), 1)), **named)
-    return examples.assign_coords(split=("example", frame["split"].to_numpy())) if "split" in frame else examples
 
 
 def _tokenizers(
@@ -410,7 +384,7 @@ def _rows(result: xr.Dataset, baseline: xr.Dataset | None) -> pd.DataFrame:
 def _provenance(
     measured: dict[str, dict[str, xr.Dataset]],
     representations: dict[str, xr.Dataset],
-    corpus: datasets.Dataset | None,
+    said: list[str],
     baseline: str,
     pivot: str | None,
     draws: int,
@@ -441,7 +415,7 @@ def _provenance(
             "languages": {
                 language: {"texts": int(row["texts"]), "example": row["example"]} for language, row in sizes.iterrows()
             },
-            "cautions": [] if corpus is None else cautions(corpus),
+            "cautions": said,
         },
         "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages},
     }

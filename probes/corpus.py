@@ -22,6 +22,7 @@ import pandas as pd
 
 from probes.alike import alike, conventions, quoted
 from probes.errors import InputError, LayerscopeWarning
+from probes.order import caution, neighbours_agree, one_hot
 from probes.printing import printable
 from probes.tables import REQUIRED, is_hub_name, read_table, to_frame
 
@@ -144,9 +145,10 @@ def cautions(corpus: datasets.Dataset) -> list[str]:
 
     Looked for: rows sorted by label, classes of one example, labels readable from the length of the
     text alone (cross-validated, more than 5 points above the largest class), duplicated texts, ids
-    missing in a language, translations that carry different labels, rows that quotation marks have
-    swallowed, and languages, labels, splits, ids and groups that look alike: in upper and lower
-    case, composed and decomposed, 1 and 1.0.
+    missing in a language, translations that carry different labels, neighbours that share a label
+    far more often than in shuffled orders (without a column `group`), rows that quotation marks
+    have swallowed, and languages, labels, splits, ids and groups that look alike: in upper and
+    lower case, composed and decomposed, 1 and 1.0.
 
     Example:
         >>> cautions(load_corpus("bundled", split="test"))
@@ -172,12 +174,14 @@ def cautions(corpus: datasets.Dataset) -> list[str]:
     if frame.groupby("id")["label"].nunique().max() > 1:
         n = int((frame.groupby("id")["label"].nunique() > 1).sum())
         found.append(f"translations of one sentence carry different labels: {n} ids")
-    ordered, lonely = [], []
+    ordered, lonely, sharing = [], [], []
     for language, rows in frame.groupby("language", sort=False):
         labels = rows["label"]
         counts = labels.value_counts()
         if 1 < len(counts) < len(labels) / 2 and (labels.to_numpy()[1:] != labels.to_numpy()[:-1]).sum() < len(counts):
             ordered.append(str(language))
+        elif "group" not in frame and neighbours_agree(one_hot(labels)):
+            sharing.append(str(language))
         if (counts == 1).any():
             lonely.append(f"{', '.join(map(repr, counts.index[counts == 1]))} in {language}")
         accuracy, majority = _accuracy_from_length(rows)
@@ -188,6 +192,8 @@ def cautions(corpus: datasets.Dataset) -> list[str]:
             )
     if ordered:
         found.append(f"rows sorted by label in {', '.join(ordered)}: never take the first n rows")
+    if sharing:
+        found.append(caution(sharing, "labels"))
     if lonely:
         found.append(f"classes of one example: {'; '.join(lonely)}")
     return found

@@ -18,7 +18,7 @@ compress compress.__main__ > compress.commands > compress.recipes > compress.dis
 > probes probes.__main__ > probes.comparison > probes.widgets > probes.views > probes.measures.choice
 probes.measures.measuring > probes.measures.catalogue > probes.measures.classes probes.measures.languages
 probes.measures.fidelity probes.measures.space probes.measures.attribution > probes.measures.probe > probes.results
-> probes.states > probes.models probes.corpus > probes.tables probes.alike > probes.files probes.command
+> probes.states > probes.models probes.corpus > probes.tables probes.alike probes.order > probes.files probes.command
 > probes.forms > probes.errors probes.silence probes.printing
 """
 RANK = {room: number for number, rooms in enumerate(RANKS.split(">")) for room in rooms.split()}

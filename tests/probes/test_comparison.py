@@ -270,18 +270,6 @@ def test_groups_of_a_corpus_are_kept_with_the_states_and_count_in_every_interval
     assert found["low"].tolist() != alone["low"].tolist()
 
 
-def test_groups_of_one_model_alone_are_refused():
-    x = np.eye(8)
-    none, some = probes.from_arrays(x), probes.from_arrays(x, group=np.arange(8) // 2)
-    with pytest.raises(
-        probes.InputError, match="model 'b': its Representations have groups, and those of 'a' have none"
-    ):
-        probes.compare({"a": none, "b": some}, probes=["norm"])
-    other = probes.from_arrays(x, group=np.arange(8) % 4)
-    with pytest.raises(probes.InputError, match=r"model 'b': .* other examples \(id, language, label, group\)"):
-        probes.compare({"a": some, "b": other}, probes=["norm"])
-
-
 def in_seeds(count, group=None):
     """A baseline, and replicates of it whose classes lie nearer, by a distance that is that of their seed."""
     rng = np.random.default_rng(0)
@@ -374,3 +362,15 @@ def test_replicates_with_the_same_weights_are_said(bundled):
             {"a": [model, copy]}, bundled, tokenizer={"a": tokenizer}, probes=["norm"], progress=False
         )
     assert (found.table["between"] == 0).all()
+
+
+def test_states_of_neighbours_that_are_alike_are_said_where_there_is_no_group():
+    rng = np.random.default_rng(0)
+    x = np.repeat(rng.normal(size=(40, 8)), 4, axis=0) + rng.normal(size=(160, 8))
+    with pytest.warns(
+        probes.LayerscopeWarning, match=r"neighbours in the file share topics \(their states are alike\)"
+    ):
+        found = probes.compare({"a": probes.from_arrays(x)}, probes=["norm"])
+    assert any("group=..." in c for c in found.provenance["corpus"]["cautions"])
+    for reps in (probes.from_arrays(rng.permutation(x)), probes.from_arrays(x, group=np.arange(160) // 4)):
+        assert probes.compare({"a": reps}, probes=["norm"]).provenance["corpus"]["cautions"] == []

@@ -489,3 +489,29 @@ def test_names_that_steer_a_terminal_are_shown(capsys):
     assert r"x\r" in out
     assert "\x1b" not in out
     assert "\u202e" not in out
+
+
+def of_articles(rng, **columns):
+    """A corpus of two languages, four sentences an article one after another, with the article's label."""
+    article = np.arange(160) // 4
+    label = rng.integers(0, 5, 40)[article].astype(str)
+    frame = pd.DataFrame({"id": np.arange(160), "label": label, "text": [f"t{i} {k}" for i, k in enumerate(RANDOM)]})
+    frame = frame.assign(**columns)
+    return pd.concat([frame.assign(language=k) for k in ("en", "fr")], ignore_index=True)
+
+
+RANDOM = ["word " * n for n in np.random.default_rng(0).integers(1, 9, 160)]
+
+
+def test_neighbours_that_share_labels_are_a_caution_where_there_is_no_group():
+    rng = np.random.default_rng(0)
+    frame = of_articles(rng)
+    found = [c for c in probes.cautions(probes.load_corpus(frame)) if "neighbours" in c]
+    assert len(found) == 1
+    assert found[0].startswith("neighbours in the file share labels in en, fr, far more than by chance")
+    shuffled = frame.sample(frac=1, random_state=0)
+    assert not any("neighbours" in c for c in probes.cautions(probes.load_corpus(shuffled)))
+    grouped = of_articles(rng, group=np.arange(160) // 4)
+    assert not any("neighbours" in c for c in probes.cautions(probes.load_corpus(grouped)))
+    in_order = frame.sort_values("label")
+    assert not any("neighbours" in c for c in probes.cautions(probes.load_corpus(in_order)))

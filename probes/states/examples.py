@@ -1,0 +1,53 @@
+"""The examples that all models are measured on: those of a corpus, or of Representations."""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+import datasets
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from probes.errors import InputError
+from probes.states.representations import from_arrays
+
+
+def examples_of(corpus: datasets.Dataset | None, captured: dict[str, xr.Dataset], models: Iterable[str]) -> xr.Dataset:
+    """Return the examples, the same for every model, as Representations without states.
+
+    Args:
+        corpus: where it is given, what it holds.
+        captured: the models that are Representations already, by name.
+        models: the names of all models.
+
+    Raises:
+        InputError: a model is to be run and there is no corpus; Representations hold other examples.
+    """
+    columns = ["id", "language", "label", "split", "group"]
+    if corpus is None:
+        if any(name not in captured for name in models):
+            name = next(n for n in models if n not in captured)
+            raise InputError(
+                f"model {name!r} is still to be run: expected a corpus, as probes.load_corpus(...) gives it"
+            )
+        first = next(iter(captured.values()))
+        frame = pd.DataFrame({c: first[c].values for c in columns if c in first.coords})
+    else:
+        frame = pd.DataFrame({c: list(corpus[c]) for c in columns if c in corpus.column_names})
+    for name, reps in captured.items():
+        other = pd.DataFrame({c: reps[c].values for c in columns if c in reps.coords})
+        if corpus is None and "group" in other and "group" not in frame:
+            raise InputError(
+                f"model {name!r}: its Representations have groups, and those of {next(iter(captured))!r} have none. "
+                "Capture all models on one corpus"
+            )
+        keys = [c for c in frame if c in other and c != "split"]
+        if not frame[keys].equals(other[keys]):
+            raise InputError(
+                f"model {name!r}: its Representations hold other examples (id, language, label, group) than the "
+                "others, or the same in another order. Capture all models on one corpus"
+            )
+    named = {c: frame[c].to_numpy() for c in ("id", "language", "label", "group") if c in frame}
+    examples = from_arrays(np.zeros((len(frame), 1)), **named)
+    return examples.assign_coords(split=("example", frame["split"].to_numpy())) if "split" in frame else examples
