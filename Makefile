@@ -11,8 +11,8 @@
 #              do every operation with tiny models of every architecture, and say what is right (an hour)
 # make study-pruning, make study-quantization, make study-distillation, make study-budget
 #              make the studies in notebooks/studies/ again (up to an hour each)
-# make study-coverage
-#              simulate again what the reference pages say of intervals and estimates (some minutes)
+# make calibration
+#              count again what the reference pages say of intervals and estimates (an hour or two)
 # make data    rebuild the bundled corpus and the bundled model (about ten minutes)
 # make figures remake the figures of the README
 # make screenshots
@@ -24,7 +24,7 @@ BIN := .venv/bin
 # Threads that spin while they wait make each other slow where cores are shared.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test test-faults test-browser lint docs bench architectures study-pruning study-quantization study-distillation study-budget study-coverage data figures screenshots clean
+.PHONY: demo test test-faults test-browser lint docs bench architectures study-pruning study-quantization study-distillation study-budget calibration data figures screenshots clean
 
 demo: .venv/installed runs/demo/pruned runs/demo/quantized runs/demo/distilled
 	$(BIN)/python -m probes compare base=bundled pruned=runs/demo/pruned quantized=runs/demo/quantized \
@@ -80,8 +80,9 @@ study-distillation: .venv/installed
 study-budget: .venv/installed
 	$(BIN)/python -W ignore notebooks/studies/budget.py
 
-study-coverage: .venv/installed
-	$(BIN)/python -W ignore notebooks/studies/coverage.py
+# make calibration ONLY="snr retrieval" counts these alone, ENCODER=folder also on the states of this encoder.
+calibration: .venv/installed-test
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m calibration $(if $(ONLY),--only $(ONLY)) $(if $(ENCODER),--encoder $(ENCODER))
 
 data: .venv/installed
 	$(BIN)/python data/rebuild/corpus.py

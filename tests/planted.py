@@ -20,16 +20,18 @@ def planted(
     layers: int = 1,
     shared: float = 0.7,
     decay: float = 0.0,
+    alike: int = 1,
 ) -> xr.Dataset:
     """Sentences with a class, a part that their translations share, a shift of their language, and noise.
 
-    The variance of the noise falls over the features as 1 / k ** decay; classes differ along the first ones.
+    The variance of the noise falls over the features as 1 / k ** decay; classes differ along the first ones. So many
+    sentences in a row are of one document: of one class and alike.
     """
     noise = np.sqrt(features * np.arange(1, features + 1) ** -decay / (np.arange(1, features + 1) ** -decay).sum())
-    label = np.arange(ids) % classes
+    label = np.arange(ids) // alike % classes
     hidden = []
     for _ in range(layers):
-        sentence = noise * rng.normal(size=(ids, features))
+        sentence = noise * in_groups(rng, ids, features, alike)
         hidden.append(
             np.concatenate(
                 [
@@ -47,6 +49,15 @@ def planted(
         language=np.repeat([f"l{k}" for k in range(languages)], ids),
         label=np.tile(label, languages),
     )
+
+
+def in_groups(rng: np.random.Generator, ids: int, features: int, alike: int) -> np.ndarray:
+    """Standard normal rows, of which so many in a row have half of their variance in common."""
+    own = rng.normal(size=(ids, features))
+    if alike == 1:
+        return own
+    common = rng.normal(size=(-(-ids // alike), features))
+    return (own + common[np.arange(ids) // alike]) / np.sqrt(2)
 
 
 def classes_apart(seed=0, n=90, d=12, classes=3, distance=2.0):

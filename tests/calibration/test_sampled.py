@@ -1,0 +1,46 @@
+"""What is counted of samples, on means whose intervals are known."""
+
+import numpy as np
+import pytest
+import xarray as xr
+from calibration.sampled import Population, counted
+
+
+def means(rng, everyone, n, sets=2000, scale=1.0):
+    """Means of samples without repetition, with the intervals of a normal distribution, some too narrow."""
+    drawn = np.stack([rng.permutation(everyone)[:n] for _ in range(sets)])
+    value, half = drawn.mean(axis=1), scale * 1.96 * drawn.std(axis=1, ddof=1) / np.sqrt(n)
+    cells = {"value": value, "low": value - half, "high": value + half}
+    cells |= {f"difference{k}": v for k, v in zip(("", "_low", "_high"), cells.values(), strict=True)}
+    cells |= {"rejected": np.abs(value) > half, "rejected_any": np.abs(value) > half}
+    found = xr.Dataset({name: ("set", v) for name, v in cells.items()})
+    return found.expand_dims(layer=[0], language=["pooled"])
+
+
+def everyone(words, ids):
+    return Population(words, ("norm",), ids=ids)
+
+
+@pytest.mark.parametrize("ids", [400, 4_000])
+def test_exact_intervals_hold_as_often_and_are_as_wide_as_they_should_whatever_the_population(ids):
+    rng = np.random.default_rng(0)
+    people = rng.normal(size=ids)
+    truth = xr.Dataset({"value": people.mean(), "difference": people.mean()})
+    for scale, holds in ((1.0, 0.95), (0.5, 0.673)):
+        figures = counted(everyone("normal", ids), 150, means(rng, people - people.mean(), 150, scale=scale), truth * 0)
+        assert figures["holds"] == pytest.approx(holds, abs=0.012)
+        assert figures["width"] == pytest.approx(scale, abs=0.03)
+        assert figures["difference_holds"] == figures["holds"]
+    assert figures["rejects"] == pytest.approx(1 - 0.673, abs=0.02) or ids == 400
+
+
+def test_without_a_truth_it_is_the_mean_over_the_samples_and_of_each_sample_where_it_has_its_own():
+    rng = np.random.default_rng(1)
+    found = means(rng, rng.normal(size=4_000) + 7, 50, sets=1000)
+    figures = counted(everyone("normal", float("inf")), 50, found, None)
+    assert figures["holds"] == pytest.approx(0.945, abs=0.02)
+    # What each sample is off its own truth by is what counts.
+    moved = found.assign(truth=found.value - 5, difference_truth=found.value)
+    figures = counted(everyone("normal", float("inf")), 50, moved, None)
+    assert figures["holds"] == 0
+    assert figures["difference_holds"] == 1
