@@ -42,9 +42,9 @@ def alignment_gap(
         InputError: the pivot is unknown; a language shares fewer than 2 ids with it.
 
     Notes:
-        All pairs of different sentences are averaged, by products of sums; in the draws too, pairs
-        of one sentence with itself are left out of the second mean. Memory does not grow with the
-        corpus.
+        All pairs of different sentences (of different groups, where there are any) are averaged, by
+        products of sums; in the draws too, pairs of one sentence with itself are left out of the
+        second mean. Memory does not grow with the corpus.
 
     See also:
         `retrieval`, `margin_retrieval`.
@@ -62,14 +62,18 @@ def alignment_gap(
 def _gap(pairs: Pairs, weights: np.ndarray) -> np.ndarray:
     right, own, n, squares = np.zeros((4, len(weights)))
     sums = np.zeros((2, len(weights), pairs.features))
-    for i in range(0, pairs.size, BLOCK):
-        w = weights[:, i : i + BLOCK].astype(np.float64)
-        pair = list(pairs.read(slice(i, i + BLOCK)))
+    for part in pairs.pieces(BLOCK):
+        w = weights[:, part].astype(np.float64)
+        pair = list(pairs.read(part))
         cosine = np.einsum("ij,ij->i", *pair)
         right += w @ cosine
-        own += np.square(w) @ cosine
         n += w.sum(axis=1)
-        squares += np.square(w).sum(axis=1)
+        starts = pairs.starts_of_groups(part)
+        size = np.diff(np.r_[starts, len(cosine)])
+        if len(starts) < len(cosine):  # pairs of one group are left out as those of one sentence are
+            cosine = np.einsum("ij,ij->i", *(np.add.reduceat(side, starts, axis=0) for side in pair))
+        own += np.square(w[:, starts]) @ cosine
+        squares += np.square(w[:, starts] * size).sum(axis=1)
         for total in sums:
             total += w @ pair.pop(0)  # popped, so that one piece is not kept while the next is read
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import itertools
+from collections.abc import Callable, Iterator
 from functools import partial
 from typing import NamedTuple
 
@@ -32,8 +33,24 @@ class Pairs(NamedTuple):
     """Sentences and their translations, in one order, read at unit length when they are needed."""
 
     read: Callable[[slice], tuple[np.ndarray, np.ndarray]]
-    size: int
+    group: np.ndarray  # (sentence,) what is drawn together, in order
     features: int
+
+    @property
+    def size(self) -> int:
+        """The number of sentences."""
+        return len(self.group)
+
+    def pieces(self, most: int) -> Iterator[slice]:
+        """Yield pieces of about so many sentences, of whole groups."""
+        starts = self.starts_of_groups(slice(0, self.size))
+        next_group = np.unique(np.searchsorted(starts, np.arange(most, self.size, most)))
+        for start, stop in itertools.pairwise([0, *starts[next_group[next_group < len(starts)]], self.size]):
+            yield slice(start, stop)
+
+    def starts_of_groups(self, part: slice) -> np.ndarray:
+        """Return where the groups of a piece begin in it."""
+        return np.flatnonzero(np.r_[True, np.diff(self.group[part]) != 0])
 
     def all(self) -> tuple[np.ndarray, np.ndarray]:
         """Return all sentences, and all translations: (sentence, feature) each."""
@@ -59,7 +76,7 @@ def of_arrays(statistic: Statistic, probe: str, fewest: int, x: npt.ArrayLike, y
         raise InputError(f"{probe}: expected at least {fewest} sentences; found {count}")
     with np.errstate(invalid="ignore", divide="ignore"):
         units = [z / np.linalg.norm(z, axis=1, keepdims=True) for z in (side.astype(np.float64) for side in sides)]
-    pairs = Pairs(lambda rows: (units[0][rows], units[1][rows]), count, features)
+    pairs = Pairs(lambda rows: (units[0][rows], units[1][rows]), np.arange(count), features)
     return float(statistic(pairs, np.ones((1, count), np.uint16))[0])
 
 
@@ -77,12 +94,14 @@ def of_languages(statistic: Statistic, probe: Probe, run: Run, fewest: int) -> x
             continue
         rows = drawn.group(language)
         ids, here, there = np.intersect1d(drawn.ids[rows], drawn.ids[at_pivot], assume_unique=True, return_indices=True)
-        # In the order of the corpus, so that a store is read from front to back.
-        order = np.argsort(rows[here])
-        ids, here, there = ids[order], rows[here][order], at_pivot[there][order]
+        # Whole groups, and else in the order of the corpus, so that a store is read from front to back.
+        of_group = drawn.units[ids]
+        apart = len(np.unique(of_group)) == len(of_group)
+        order = np.argsort(rows[here]) if apart else np.lexsort((rows[here], of_group))
+        ids, here, there, of_group = ids[order], rows[here][order], at_pivot[there][order], of_group[order]
         n[language] = len(ids)
         weights = drawn.weights[:, ids]
-        layers = [_pairs(reps, layer, here, there) for layer in range(reps.sizes["layer"])]
+        layers = [_pairs(reps, layer, here, there, of_group) for layer in range(reps.sizes["layer"])]
         out[language] = np.stack([statistic(pairs, weights) for pairs in layers], axis=-1)
     # Every language counts equally, however many sentences it has.
     out[POOLED] = np.mean(list(out.values()), axis=0)
@@ -90,10 +109,10 @@ def of_languages(statistic: Statistic, probe: Probe, run: Run, fewest: int) -> x
     return result(reps, drawn, out, probe.about() | {"pivot": pivot}, n=n, bounds=probe.bounds)
 
 
-def _pairs(reps: xr.Dataset, layer: int, here: np.ndarray, there: np.ndarray) -> Pairs:
+def _pairs(reps: xr.Dataset, layer: int, here: np.ndarray, there: np.ndarray, group: np.ndarray) -> Pairs:
     return Pairs(
         lambda rows: (directions(reps, layer, here[rows]), directions(reps, layer, there[rows])),
-        len(here),
+        group,
         reps.sizes["feature"],
     )
 

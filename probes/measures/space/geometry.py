@@ -66,11 +66,11 @@ def geometry(x: xr.Dataset | npt.ArrayLike, *, draws: int = 200, seed: int = 0) 
 
     Notes:
         Corrected for the number of sentences, so that corpora of different size can be compared;
-        translations are not counted as further sentences. The intrinsic dimension is not: above
-        about 10 it is too low, the more so the fewer the sentences. Neighbours are sought in the
-        same language, and of rows that are copies of another the first counts, with a warning.
-        Unbiased estimates may leave their range. The interval is for the value of a large corpus,
-        for the intrinsic dimension for the mean over corpora of this size.
+        translations, and sentences of one group, are not counted as further ones. The intrinsic
+        dimension is not: above about 10 it is too low, the more so the fewer the sentences. Its
+        neighbours are of the same language and another group; of copies the first counts, with a
+        warning. Unbiased estimates may leave their range. The interval is for the value of a large
+        corpus, for the intrinsic dimension for the mean over corpora of this size.
 
     See also:
         `variability`, `class_separability`, `alignment_gap`.
@@ -100,15 +100,15 @@ def _of_array(x: np.ndarray) -> dict[str, float]:
             "to say much)"
         )
     x, ids, weights = x.astype(np.float64), np.arange(len(x)), np.ones((1, len(x)), np.uint16)
-    values, _ = _measure(x, ids, weights, ids)
-    ratios, kept = ratios_of_neighbours(x)
+    values, _ = _measure(x, ids, weights)
+    ratios, kept = ratios_of_neighbours(x, ids)
     if len(ratios) and len(kept) < len(x):
         warnings.warn(
             f"intrinsic_dimension leaves out rows that are copies of another: {len(x) - len(kept)}",
             LayerscopeWarning,
             stacklevel=3,
         )
-    values["intrinsic_dimension"], _ = intrinsic_dimension([(ratios, kept, ids)], weights, ids)
+    values["intrinsic_dimension"], _ = intrinsic_dimension([(ratios, kept, ids)], weights)
     return {name: float(values[name][0]) for name in GEOMETRY}
 
 
@@ -139,11 +139,14 @@ class _Found:
 
 def _found(reps: xr.Dataset, drawn: Sample) -> _Found:
     groups = {language: drawn.group(language) for language in drawn.languages}
+    # What counts as a sentence is what is drawn: an id with its translations, or a whole group of ids.
+    of_row, weights = drawn.units[drawn.ids], drawn.weights[:, np.unique(drawn.units, return_index=True)[1]]
+    what = "sentence" if drawn.weights.shape == weights.shape else "group"
     for language, rows in groups.items():
-        if len(rows) < FEWEST_IDS:
+        if (found := len(np.unique(of_row[rows]))) < FEWEST_IDS:
             raise InputError(
-                f"geometry: language {language!r} has {len(rows)} sentence{'' if len(rows) == 1 else 's'}, and needs "
-                f"at least {FEWEST_IDS} (a few hundred to say much). Add sentences, or leave the language out"
+                f"geometry: language {language!r} has {found} {what}{'' if found == 1 else 's'}, and needs "
+                f"at least {FEWEST_IDS} (a few hundred to say much). Add some, or leave the language out"
             )
     if len(groups) > 1:
         groups[POOLED] = drawn.group(POOLED)
@@ -154,17 +157,17 @@ def _found(reps: xr.Dataset, drawn: Sample) -> _Found:
         ratios = []
         place = f"layer {reps['layer'].values[layer]}"
         for group, rows in groups.items():
-            order = np.argsort(drawn.ids[rows], kind="stable")
+            order = np.lexsort((drawn.ids[rows], of_row[rows]))
             x = states(reps, layer, rows)[order]
-            ids = drawn.ids[rows][order]
-            values, reasons = _measure(x, ids, drawn.weights, drawn.units)
+            ids = of_row[rows][order]
+            values, reasons = _measure(x, ids, weights)
             if group != POOLED:
-                ratios.append((*ratios_of_neighbours(x), ids))
+                ratios.append((*ratios_of_neighbours(x, ids), ids))
                 logs, rest, _ = ratios[-1]
                 if len(logs) and len(rest) < len(x):
                     copies.append(f"{len(x) - len(rest)} of {group} at {place}")
             kept = ratios if group == POOLED else ratios[-1:]
-            values["intrinsic_dimension"], why = intrinsic_dimension(kept, drawn.weights, drawn.units)
+            values["intrinsic_dimension"], why = intrinsic_dimension(kept, weights)
             reasons["intrinsic_dimension"] = reasons.get("norm", why)
             for name, value in values.items():
                 out.statistics[name][group][:, layer] = value
@@ -184,9 +187,7 @@ def _found(reps: xr.Dataset, drawn: Sample) -> _Found:
     return out
 
 
-def _measure(
-    x: np.ndarray, ids: np.ndarray, weights: np.ndarray, units: np.ndarray
-) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _measure(x: np.ndarray, ids: np.ndarray, weights: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, str]]:
     """Return all measures but the intrinsic dimension of states sorted by id, a value a row of
     weights, and reasons.
     """
@@ -213,14 +214,14 @@ def _measure(
     ratio, influence = participation_ratio(scores, spectrum, within, sentences)
     features = x.shape[1]
     if ratio > 0:
-        drawn = linearised(np.array(ratio), ratio * influence, ids, weights, units, (0.0, np.inf))
+        drawn = linearised(np.array(ratio), ratio * influence, ids, weights, np.arange(weights.shape[1]), (0.0, np.inf))
         values["participation_ratio"] = drawn
         values["iso_score"] = (drawn - 1) / (features - 1) if features > 1 else nan
     reasons["participation_ratio"] = "too few sentences: the unbiased estimate of trace(S^2) is not positive"
     reasons["iso_score"] = reasons["participation_ratio"] if features > 1 else "there is only one feature"
     entropy, influence, guessed = entropy_of_covariance(scores, spectrum, within, sentences, features)
     if guessed <= _GUESSED:
-        drawn = linearised(np.array(entropy), influence, ids, weights, units, (0.0, np.inf))
+        drawn = linearised(np.array(entropy), influence, ids, weights, np.arange(weights.shape[1]), (0.0, np.inf))
         values["effective_rank"] = np.exp(drawn)
     reasons["effective_rank"] = (
         f"{len(there)} sentences are too few for so many dimensions: more than half of the value would be a guess"

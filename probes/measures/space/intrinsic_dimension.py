@@ -14,12 +14,13 @@ KEPT = 0.9  # of the ratios of distances; the larger ones count as at least that
 _ENTRIES = 2**22  # of one block of distances
 
 
-def ratios_of_neighbours(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def ratios_of_neighbours(x: np.ndarray, ids: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the log ratio of the distances of each row to its second and its first neighbour, and
     which rows count.
 
-    Of rows that are copies of each other (up to rounding) the first counts. Empty where too few are
-    left, or some row is not finite.
+    TwoNN is of independent rows: those of one id (or group) are no neighbours of each other, and
+    the second neighbour is of another one than the first. Of rows that are copies of others (up to
+    rounding) the first counts. Empty where too few are left, or some row is not finite.
     """
     kept = np.arange(len(x))
     none = np.zeros(0)
@@ -29,8 +30,9 @@ def ratios_of_neighbours(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     x = x / scale
     rounding = ROUNDING * np.linalg.norm(x, axis=1)
     x = x - x.mean(axis=0)
-    while len(kept) >= FEWEST_IDS:
-        y = x[kept]
+    while len(np.unique(ids[kept])) >= FEWEST_IDS:
+        y, of = x[kept], ids[kept]
+        alone = len(np.unique(of)) == len(of)
         length = np.square(y).sum(axis=1)
         near = np.maximum(np.square(rounding[kept]), 1e-14 * length.max())
         nearest, copy = np.empty((len(y), 2)), np.zeros(len(y), bool)
@@ -41,8 +43,13 @@ def ratios_of_neighbours(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
             squares *= -2
             squares += length
             squares += length[rows, None]
-            squares[np.arange(len(rows)), rows] = np.inf
-            nearest[rows] = np.partition(squares, 1, axis=1)[:, :2]
+            squares[of[rows][:, None] == of] = np.inf
+            if alone:
+                nearest[rows] = np.partition(squares, 1, axis=1)[:, :2]
+            else:
+                first = squares.argmin(axis=1)
+                nearest[rows, 0] = squares[np.arange(len(rows)), first]
+                nearest[rows, 1] = np.where(of[first][:, None] == of, np.inf, squares).min(axis=1)
             close = np.flatnonzero(nearest[rows, 0] <= near[rows])
             copy[rows[close]] = [(squares[i] <= near[rows[i]])[: rows[i]].any() for i in close]
         if not copy.any():
@@ -52,7 +59,7 @@ def ratios_of_neighbours(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 
 def intrinsic_dimension(
-    languages: list[tuple[np.ndarray, np.ndarray, np.ndarray]], weights: np.ndarray, units: np.ndarray
+    languages: list[tuple[np.ndarray, np.ndarray, np.ndarray]], weights: np.ndarray
 ) -> tuple[np.ndarray, str]:
     """Return TwoNN for every row of weights, from the log ratios of some languages, and the reason
     where there is none.
@@ -73,6 +80,7 @@ def intrinsic_dimension(
         return nan, "all rows lie equally far from their first and second neighbour"
     value = (seen.sum() - 1) / capped.sum()
     influence = seen / seen.mean() - capped / capped.mean()
+    units = np.arange(weights.shape[1])
     return np.exp(linearised(np.array(np.log(value)), influence, ids, weights, units, (-np.inf, np.inf))), ""
 
 

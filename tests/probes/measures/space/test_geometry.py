@@ -187,3 +187,30 @@ def test_states_that_are_not_finite_leave_the_other_languages_and_layers(bad):
     clean = geometry(reps).value
     np.testing.assert_allclose(out.value.sel(layer=1, language="l1"), clean.sel(layer=1, language="l1"))
     np.testing.assert_allclose(out.value.sel(layer=0), clean.sel(layer=0))
+
+
+def test_sentences_of_one_group_are_one_sentence():
+    # As translations of one sentence are: the same numbers, and the same intervals.
+    rng = np.random.default_rng(0)
+    x = np.repeat(rng.normal(size=(40, 10)), 3, axis=0) + rng.normal(size=(120, 10)) + 1
+    grouped = geometry(probes.from_arrays(x, group=np.repeat(np.arange(40), 3)))
+    order = np.argsort(np.tile(np.arange(3), 40), kind="stable")  # by language
+    translated = probes.from_arrays(
+        x[order], id=np.repeat(np.arange(40), 3)[order].astype(str), language=np.repeat(list("abc"), 40)
+    )
+    translated = geometry(translated)
+    for measure in ("mean_cosine_of_pairs", "iso_score", "participation_ratio", "effective_rank", "norm"):
+        one, other = (out.sel(measure=measure, language="pooled", layer=0) for out in (grouped, translated))
+        assert one.value.item() == pytest.approx(other.value.item(), rel=1e-6)
+        widths = [(o.high - o.low).item() for o in (one, other)]
+        assert widths[0] == pytest.approx(widths[1], rel=0.25)  # other draws
+    pairs = [(i, j) for i in range(120) for j in range(120) if i // 3 != j // 3]
+    unit = x / np.linalg.norm(x, axis=1, keepdims=True)
+    by_hand = np.mean([unit[i] @ unit[j] for i, j in pairs])
+    assert grouped.value.sel(measure="mean_cosine_of_pairs", language="pooled").item() == pytest.approx(by_hand)
+
+
+def test_too_few_groups_are_refused():
+    reps = probes.from_arrays(np.random.default_rng(0).normal(size=(30, 4)), group=np.arange(30) // 10)
+    with pytest.raises(probes.InputError, match="language 'und' has 3 groups, and needs at least 4"):
+        geometry(reps)

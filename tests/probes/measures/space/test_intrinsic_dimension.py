@@ -52,3 +52,18 @@ def test_nearly_equal_states_hardly_move_two_nn():
     x = gaussian(falling(6, 1), n=400)
     near = geometry(np.concatenate([x, x[:10] + 1e-4]))["intrinsic_dimension"]
     assert near == pytest.approx(geometry(x)["intrinsic_dimension"], rel=0.2)
+
+
+def test_sentences_of_one_group_are_no_neighbours_of_each_other():
+    rng = np.random.default_rng(0)
+    group = np.repeat(np.arange(300), 4)
+    sheet = np.pad(rng.uniform(size=(300, 2)), ((0, 0), (0, 18)))[group]
+    x = sheet + 1e-4 * rng.normal(size=(1200, 20))  # sentences of one article lie together, in all directions
+    alone, grouped = (
+        geometry(probes.from_arrays(x, group=g), draws=2)
+        .value.sel(measure="intrinsic_dimension", language="pooled")
+        .item()
+        for g in (None, group)
+    )
+    assert alone > 6
+    assert grouped == pytest.approx(2, rel=0.2)
