@@ -27,9 +27,10 @@ from probes.models.checkpoint import check_checkpoint, load_checkpoint
 from probes.models.facts import check_fit, check_length, embedding_rows
 from probes.models.named import by_name, check_pairs
 from probes.order import caution
-from probes.results.difference import difference
+from probes.results.difference import adjustment, differences
 from probes.results.draws import POOLED, check_draws, sample
-from probes.results.table import COLUMNS, COUNTS, FURTHER, Table
+from probes.results.kept import tabulated
+from probes.results.table import Table
 from probes.states.capture import capture
 from probes.states.examples import examples_of
 from probes.states.order import alike_in_order
@@ -310,26 +311,18 @@ def compare(
         if beside and pairs:
             measured[name] |= measured_on(beside, pairs, name, by_id=by_id)
         representations[name] = _first(runs, name)
-    table = pd.concat(
-        [
-            _rows(measured[name][p.name], None if name == baseline or p.compares else measured[baseline].get(p.name))
-            for name in models
-            for p in chosen
-            if p.name in measured[name]
-        ],
-        ignore_index=True,
-    )
-    counts = [c for c in COUNTS if c in table]
-    columns = [*COLUMNS[:4], *(c for c in FURTHER if c in table), *COLUMNS[4:8], *counts, *COLUMNS[8:]]
-    whole = {c: "Int64" for c in ("layer", "other_layer", "groups", "replicates") if c in table}
+    results = [measured[name][p.name] for name in models for p in chosen if p.name in measured[name]]
+    table, kept = tabulated(results)
+    compared = {name: baseline for name in models if name != baseline}
     said = [] if corpus is None else cautions(corpus)
     known_by_labels = any("group=..." in one for one in said)
     if by_id is None and not known_by_labels and (alike := alike_in_order(representations[baseline])):
         said.append(caution(alike, "topics (their states are alike)"))
         warnings.warn(said[-1], LayerscopeWarning, stacklevel=2)
     return Comparison(
-        table.reindex(columns=columns).astype(whole),
+        table.assign(**differences(table, kept, compared, ["layer"])),
         _provenance(measured, representations, said, baseline, pivot, draws, seed),
+        kept,
         representations,
     )
 
@@ -368,19 +361,6 @@ def _first(runs: Sequence[Run], name: str) -> xr.Dataset:
     return reps.assign_attrs(replicates=len(runs), states_of="replicate 1")
 
 
-def _rows(result: xr.Dataset, baseline: xr.Dataset | None) -> pd.DataFrame:
-    wide = result[["value", "low", "high", "n", *(c for c in COUNTS if c in result)]]
-    if baseline is not None and "draws" in result:
-        gap = difference(result, baseline).rename(low="difference_low", high="difference_high")
-        wide = xr.merge([wide, gap], join="left", compat="override")
-    dims = ["language", *(str(d) for d in result["value"].dims if d != "language")]
-    frame = wide.to_dataframe(dim_order=dims).reset_index()
-    if "kind" in frame:  # the number of its layer, and what it is in that
-        frame["module"] = frame["kind"]
-    frame["model"], frame["probe"] = result.attrs["model"], result.attrs["probe"]
-    return frame.reindex(columns=[c for c in [*COLUMNS, *FURTHER, *COUNTS] if c in COLUMNS or c in frame])
-
-
 def _provenance(
     measured: dict[str, dict[str, xr.Dataset]],
     representations: dict[str, xr.Dataset],
@@ -402,7 +382,7 @@ def _provenance(
         "pivot": pivot,
         "draws": draws,
         "seed": seed,
-        "p_adjusted": "Westfall-Young max-T over the layers of one model, probe and language, on the bootstrap draws",
+        "p_adjusted": adjustment(["layer"]),
         "models": {
             name: {k: v for k, v in reps.attrs.items() if k not in ("model", "torch", "transformers")}
             for name, reps in representations.items()

@@ -89,6 +89,7 @@ def test_two_comparisons_into_one_folder(number, corpus, tiny_models, make_token
     assert probes.Comparison.open(tmp_path / "out").provenance["seed"] in (3, 4)
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "comparison.csv",
+        "draws.npy",
         "provenance.json",
         "report.html",
         "representations",

@@ -22,7 +22,10 @@ COLUMNS = [
     "difference",
     "difference_low",
     "difference_high",
+    "p",
     "p_adjusted",
+    "adjusted_low",
+    "adjusted_high",
 ]
 # What a number is from, where the corpus has groups or the model has replicates.
 COUNTS = ["groups", "design_effect", "replicates", "between"]

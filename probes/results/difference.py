@@ -1,35 +1,47 @@
-"""Paired differences to a baseline, with p-values adjusted over layers."""
+"""Paired differences of models, with intervals and p alone and jointly over any family of them."""
 
 from __future__ import annotations
 
-import warnings
+from collections.abc import Iterable, Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
-from probes.errors import InputError
-from probes.results.intervals import interval
+from probes.errors import InputError, check_choice
+from probes.results.calibration import calibrated
+from probes.results.cells import COLUMNS, FURTHER
 from probes.results.result import split_measures
+
+# What varies within a family of differences: the columns of the table that say which.
+FAMILIES = {
+    "layer": ["layer", "other_layer", "module"],
+    "language": ["language", "other_language"],
+    "model": ["model"],
+    "probe": ["probe"],
+}
+_DIFFERENCES = COLUMNS[8:]
+_Side = tuple[np.ndarray, np.ndarray, np.ndarray]  # value (cell,), draws (cell, draw), unseen (cell,)
 
 
 def difference(result: xr.Dataset, baseline: xr.Dataset) -> xr.Dataset:
     """Return how far a result lies from the baseline's, draw by draw, where both have values.
 
-    The p-value is two-sided and adjusted over the layers of one language (Westfall and Young's
-    single-step max-T, on the bootstrap draws): the chance, were there no difference at any layer,
-    of a standardised difference as large as this one at any of them. It cannot be smaller than 1 /
-    (draws + 1).
+    `p` is two-sided and of one difference alone, `p_adjusted` of all layers of a language at once:
+    the chance, were there no difference at any of them, of one as large for its spread at any.
+    Neither is smaller than 1 / (draws + 1).
 
     Returns:
-        `difference, low, high, p_adjusted (layer, language)`.
+        `difference, low, high, p, p_adjusted, adjusted_low, adjusted_high (layer, language)`:
+        p < 0.05 if and only if `low` to `high` leaves out 0, and p_adjusted < 0.05 if and only if
+        `adjusted_low` to `adjusted_high` does.
 
     Raises:
         InputError: the two results come from different probes, ids, groups, seeds or numbers of
             draws, or have no draws.
 
     See also:
-        `compare`.
+        `compare`, `Comparison.difference`, `Comparison.adjusted`.
 
     Example:
         >>> import probes
@@ -53,34 +65,104 @@ def difference(result: xr.Dataset, baseline: xr.Dataset) -> xr.Dataset:
                 "their draws are not paired. Measure both on the same corpus with the same draws and seed"
             )
     result, baseline = xr.align(result, baseline, join="inner")
-    gap = (result["value"] - baseline["value"]).values
-    draws = (result["draws"] - baseline["draws"]).values
-    low, high = interval(gap, draws)
     dims = tuple(map(str, result["value"].dims))
+    shape = result["value"].shape
+    first, second = (
+        (
+            one["value"].values.ravel(),
+            one["draws"].transpose(*dims, "draw").values.reshape(result["value"].size, -1),
+            np.broadcast_to(one["unseen"].values if "unseen" in one else 0.0, shape).ravel(),
+        )
+        for one in (result, baseline)
+    )
+    # Over all that a language has: its layers, or pairs of them.
+    family = np.broadcast_to(np.arange(shape[-1]), shape).ravel()
+    out = _between(first, second, family).rename(columns={"difference_low": "low", "difference_high": "high"})
     return xr.Dataset(
-        {
-            "difference": (dims, gap),
-            "low": (dims, low),
-            "high": (dims, high),
-            # Over all that a language has: its layers, or pairs of them.
-            "p_adjusted": (dims, _max_t(gap, draws)),
-        },
+        {name: (dims, out[name].to_numpy().reshape(shape)) for name in out},
         coords={k: result[k].values for k in dims},
     )
 
 
-def _max_t(gap: np.ndarray, draws: np.ndarray) -> np.ndarray:
-    """Adjusted p-values (layer, language) of differences, from draws (draw, layer, language)."""
-    shape = gap.shape
-    gap, draws = gap.reshape(-1, shape[-1]), draws.reshape(len(draws), -1, shape[-1])
-    draws = np.where(np.isfinite(draws), draws, np.nan)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", RuntimeWarning)
-        centre, spread = np.nanmean(draws, axis=0), np.nanstd(draws, axis=0)
-        # A spread of rounding errors is none: two models that agree here differ by 0 with certainty.
-        still = ~(spread > 1e-12 * (1 + np.abs(centre)))
-        standard = np.where(still, 0.0, np.abs(draws - centre) / spread)
-        largest = np.nanmax(standard, axis=1, keepdims=True)
-        observed = np.where(still, np.where(np.abs(centre) > 1e-12, np.inf, 0.0), np.abs(centre) / spread)
-    p = (1 + (largest >= observed).sum(axis=0)) / (1 + len(draws))
-    return np.where(np.isnan(gap), np.nan, p).reshape(shape)
+def differences(table: pd.DataFrame, kept: xr.Dataset, pairs: Mapping[str, str], over: Iterable[str]) -> pd.DataFrame:
+    """Return the columns of differences of a tidy table, with the table's index.
+
+    Args:
+        table: the rows, whatever they are, numbered as `kept` numbers them.
+        kept: their draws, as `tabulated` gives them.
+        pairs: model -> the model that it is compared with; others have no differences.
+        over: what varies within a family that p is adjusted over.
+    """
+    out = pd.DataFrame(np.nan, index=table.index, columns=_DIFFERENCES)
+    place = [c for c in ("probe", "language", "layer", *FURTHER) if c in table]
+    number = table.groupby(place, dropna=False, sort=False).ngroup().to_numpy()
+    model = table["model"].to_numpy()
+    pairs_at: list[np.ndarray] = []  # positions in the table, of a row and of what is subtracted
+    for name, baseline in pairs.items():
+        at, there = np.flatnonzero(model == name), np.flatnonzero(model == baseline)
+        found = pd.Series(there, index=number[there]).reindex(number[at]).to_numpy()
+        pairs_at.append(np.stack([at, found])[:, ~np.isnan(found)].astype(int))
+    at, there = np.concatenate([np.zeros((2, 0), int), *pairs_at], axis=1)
+    if not len(at):
+        return out
+    rows = pd.Series(np.arange(kept.sizes["row"]), index=kept["row"].values)
+    value = table["value"].to_numpy(float)
+    # Behind the last row of the draws, one without any.
+    draws = np.concatenate([kept["draws"].values, np.full((1, kept.sizes["draw"]), np.nan)])
+    unseen = np.append(kept["unseen"].values, 0.0)
+
+    def side(positions: np.ndarray) -> _Side:
+        own = rows.reindex(table.index[positions]).fillna(len(rows)).to_numpy(int)
+        return value[positions], draws[own], unseen[own]
+
+    apart = [c for c in ("model", *place) if c not in _varying(over)]
+    family = table.iloc[at].groupby(apart, dropna=False, sort=False).ngroup().to_numpy() if apart else 0 * at
+    out.iloc[at] = _between(side(at), side(there), family).to_numpy()
+    return out
+
+
+def check_family(over: Sequence[str]) -> None:
+    """Raise `InputError` where a family is none that p can be adjusted over."""
+    if isinstance(over, str) or not over:
+        raise InputError(f"over={over!r}: expected a list of what varies within a family, out of {', '.join(FAMILIES)}")
+    for name in over:
+        check_choice("over", name, FAMILIES)
+
+
+def family_in_words(over: Iterable[str]) -> str:
+    """Return what p is adjusted over, in words.
+
+    Example:
+        >>> family_in_words(["language", "layer"])
+        'layers and languages'
+    """
+    names = [f"{name}s" for name in FAMILIES if name in set(over)]
+    return " and ".join([", ".join(names[:-1]), names[-1]] if len(names) > 1 else names)
+
+
+def adjustment(over: Iterable[str]) -> str:
+    """Return how p is adjusted, in a sentence that stands beside it."""
+    fixed = [name for name in FAMILIES if name not in set(over)]
+    within = f" of one {', '.join(fixed)}" if fixed else ""
+    return (
+        f"over {family_in_words(over)}{within}: max-T on the shared bootstrap draws, with step-down "
+        "(Westfall and Young 1993)"
+    )
+
+
+def _varying(over: Iterable[str]) -> set[str]:
+    return {column for name in over for column in FAMILIES[name]}
+
+
+def _between(one: _Side, other: _Side, family: np.ndarray) -> pd.DataFrame:
+    """The differences of cells of two sides, NaN where they have no draws."""
+    with np.errstate(invalid="ignore"):  # of values that are infinite
+        gap, draws = one[0] - other[0], one[1] - other[1]
+    out = pd.DataFrame(np.nan, index=range(len(gap)), columns=_DIFFERENCES)
+    out["difference"] = gap
+    cells = np.flatnonzero(np.isfinite(gap) & np.isfinite(draws).any(axis=1))
+    if len(cells):
+        scale = sum(np.nanmax(np.abs(side[1][cells]), axis=1) for side in (one, other))
+        found = calibrated(gap[cells], draws[cells], scale, (one[2] + other[2])[cells], family[cells])
+        out.iloc[cells, 1:] = np.stack(found, axis=1)
+    return out

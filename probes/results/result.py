@@ -46,7 +46,8 @@ def result(
 
     Returns:
         `value, low, high (layer, language)`, `n (language)`, `draws (draw, layer, language)`, or
-        along `over` in place of `layer`.
+        along `over` in place of `layer`; `unseen (language)`, the variance that no draw shows
+        (`of_shares`).
     """
     over = {"layer": reps["layer"].values} if over is None else over
     n = n or {language: len(drawn.group(language)) for language in statistics}
@@ -60,6 +61,7 @@ def result(
             "low": (dims, low),
             "high": (dims, high),
             "n": ("language", np.array([n[language] for language in statistics])),
+            "unseen": ("language", np.zeros(len(statistics))),
             "draws": (("draw", *dims), values[1:]),
         },
         coords={**over, "language": np.array(list(statistics), dtype=object)},

@@ -5,19 +5,25 @@ from __future__ import annotations
 import hashlib
 import io
 import json
+from collections.abc import Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Self
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
-from probes.errors import InputError, path_of
+from probes.errors import InputError, check_choice, path_of
 from probes.files import beside, check_writable, gone_on_failure, locked, named, write_whole
 from probes.forms import read_json
 from probes.results.cells import COLUMNS, COUNTS, FURTHER, from_csv, to_csv
+from probes.results.difference import adjustment, check_family, differences
 from probes.results.draws import POOLED
+from probes.results.kept import from_bytes, to_bytes
 
+_FILES = {"table": "comparison.csv", "draws": "draws.npy"}
 # What a reader of the table asks for.
 _PROBE = {
     **dict.fromkeys(("title", "estimator", "range", "higher_is", "unchanged_by", "paper"), str),
@@ -39,24 +45,28 @@ _PROVENANCE = {
 
 @dataclass
 class Table:
-    """A tidy table and where its numbers come from.
+    """A tidy table, where its numbers come from, and the draws behind them.
 
     `provenance["probes"]` says of each probe what a reader of the table has to know: `title`,
     `estimator`, `range`, what is `better` ("higher", "lower" or ""), what `higher_is`, what it is
     `unchanged_by`, its `paper`, what its `interval` is, whether it `compares` with the baseline,
-    and which value says that nothing is `unchanged`.
+    and which value says that nothing is `unchanged`. `draws` holds the bootstrap draws of the rows
+    (`probes.results.kept`), which differences of any two models and joint p-values come from.
     """
 
     table: pd.DataFrame
     provenance: dict[str, Any]
+    draws: xr.Dataset
 
     def to_dataframe(self) -> pd.DataFrame:
         """Return the tidy table: a row a model, probe, language and layer, with its difference.
 
         Returns:
             A copy: `model, layer, language, probe, value, low, high, n` and, of the models beside
-            the baseline, `difference, difference_low, difference_high, p_adjusted`; where a probe
-            has more to a number, also `other_layer, module, other_language`.
+            the baseline, `difference, difference_low, difference_high, p` (below 0.05 if and only
+            if the interval leaves out 0) and, for all layers at once, `p_adjusted, adjusted_low,
+            adjusted_high` (likewise); where a probe has more to a number, also `other_layer,
+            module, other_language`.
 
         Example:
             >>> import probes
@@ -67,9 +77,83 @@ class Table:
             4
 
         See also:
-            `Comparison.summary`.
+            `Comparison.summary`, `Comparison.adjusted`, `Comparison.difference`.
         """
         return self.table.copy()
+
+    def adjusted(self, over: Sequence[str] = ("layer",)) -> pd.DataFrame:
+        """Return the tidy table with p and intervals that hold for a whole family at once.
+
+        Args:
+            over: what varies within a family: "layer" (as in the table), "language", "model",
+                "probe", or several of them. All other things are the same within one.
+
+        Returns:
+            As `to_dataframe`, with `p_adjusted, adjusted_low, adjusted_high` over that family; its
+            `attrs["p_adjusted"]` says which one it is.
+
+        Raises:
+            InputError: a family is unknown.
+
+        Notes:
+            Westfall and Young's max-T with step-down, on draws that all models, probes, layers and
+            languages share, so that what goes up and down together is not paid for twice. Of a
+            family without any difference, one p_adjusted or more is below 0.05 in 5 % of corpora.
+            p_adjusted < 0.05 if and only if `adjusted_low` to `adjusted_high` leaves out 0. Probes
+            that compare with the baseline have no difference to it, and no p.
+
+        Example:
+            >>> import probes
+            >>> x, y = np.random.default_rng(0).normal(size=(60, 8)), np.arange(60) % 3
+            >>> near, far = (probes.from_arrays(x + k * np.eye(8)[y], label=y) for k in (1, 3))
+            >>> comparison = probes.compare({"far": far, "near": near}, probes=["snr", "norm"])
+            >>> float(comparison.adjusted(over=["layer", "probe"])["p_adjusted"].min().round(3))
+            0.005
+
+        See also:
+            `Comparison.difference`, `difference`.
+        """
+        check_family(over)
+        pairs = {model: self.baseline for model in self.provenance["models"] if model != self.baseline}
+        return self._with_differences(pairs, over)
+
+    def difference(self, model: str, baseline: str, *, over: Sequence[str] = ("layer",)) -> pd.DataFrame:
+        """Return the rows of a model with their differences to any other one.
+
+        Args:
+            model: as it is called in the table.
+            baseline: what is subtracted.
+            over: what varies within the family that p is adjusted over, as in `adjusted`.
+
+        Returns:
+            The columns of `to_dataframe`; `attrs["p_adjusted"]` says how p is adjusted. What
+            compares both with the baseline of the comparison has a difference here.
+
+        Raises:
+            InputError: a model or a family is unknown.
+
+        Example:
+            >>> import probes
+            >>> x, y = np.random.default_rng(0).normal(size=(60, 8)), np.arange(60) % 3
+            >>> states = {name: x + k * np.eye(8)[y] for name, k in (("a", 3), ("b", 2), ("c", 1))}
+            >>> models = {name: probes.from_arrays(z, label=y) for name, z in states.items()}
+            >>> comparison = probes.compare(models, probes=["snr"])
+            >>> comparison.difference("c", "b")["difference"].round(2).tolist()
+            [-0.17, -0.17]
+
+        See also:
+            `Comparison.adjusted`, `difference`.
+        """
+        for name, given in (("model", model), ("baseline", baseline)):
+            check_choice(name, given, self.provenance["models"])
+        check_family(over)
+        found = self._with_differences({model: baseline}, over)
+        return found[found["model"] == model].reset_index(drop=True)
+
+    def _with_differences(self, pairs: dict[str, str], over: Sequence[str]) -> pd.DataFrame:
+        out = self.table.assign(**differences(self.table, self.draws, pairs, over))
+        out.attrs["p_adjusted"] = adjustment(over)
+        return out
 
     def summary(self) -> pd.DataFrame:
         """Return one row a probe and model: the layer where the baseline is best, and what is lost.
@@ -146,7 +230,7 @@ class Table:
         return self.provenance["baseline"]
 
     def save(self, folder: str | Path, *, overwrite: bool = False, wait: bool = True) -> Path:
-        """Write `comparison.csv` and `provenance.json` into a folder; `Comparison.open` reads them.
+        """Write `comparison.csv`, `draws.npy` and `provenance.json` into a folder.
 
         Args:
             folder: where to; it is made where it is missing.
@@ -158,8 +242,9 @@ class Table:
             InputError: the folder holds a comparison already, and `overwrite` was not asked for.
 
         Notes:
-            The provenance holds a hash of the table that it belongs to. A kill leaves the old
-            comparison or the new one, never the table of one with the provenance of the other.
+            The provenance holds hashes of the table and the draws that it belongs to. A kill leaves
+            the old comparison or the new one, never the table of one with the provenance of the
+            other. The draws are numbers alone (no pickle), to the last digit.
 
         Example:
             >>> import tempfile
@@ -176,16 +261,21 @@ class Table:
             `Comparison.open`, `Comparison.report`.
         """
         folder = path_of(folder, "folder")
-        table = to_csv(self.table).encode()
-        about = {**self.provenance, "table_sha256": hashlib.sha256(table).hexdigest()}
+        files = {"table": to_csv(self.table).encode(), "draws": to_bytes(self.draws)}
+        hashes = {f"{name}_sha256": hashlib.sha256(content).hexdigest() for name, content in files.items()}
+        about = json.dumps(self.provenance | hashes, indent=2, ensure_ascii=False)
         with locked(folder / "comparison", wait=wait):
             check_folder(folder, overwrite=overwrite)
-            # The new table is whole beside the old one until the provenance says which of them counts.
-            new = beside(folder / "comparison.csv", "new")
-            with named(new), gone_on_failure(new):
-                new.write_bytes(table)
-                write_whole(folder / "provenance.json", json.dumps(about, indent=2, ensure_ascii=False) + "\n")
-            new.replace(folder / "comparison.csv")
+            # The new ones are whole beside the old ones until the provenance says which of them count.
+            new = {name: beside(folder / _FILES[name], "new") for name in files}
+            with ExitStack() as until_said:
+                for name, path in new.items():
+                    until_said.enter_context(named(path))
+                    until_said.enter_context(gone_on_failure(path))
+                    path.write_bytes(files[name])
+                write_whole(folder / "provenance.json", about + "\n")
+            for name, path in new.items():
+                path.replace(folder / _FILES[name])
         return folder
 
     @classmethod
@@ -193,8 +283,8 @@ class Table:
         """Read what `save` wrote. The Representations are not part of it.
 
         Raises:
-            InputError: there is no comparison in the folder, or its table is not the one that the
-                provenance belongs to.
+            InputError: there is no comparison in the folder, or its table or draws are not those
+                that the provenance belongs to.
 
         Example:
             >>> import tempfile
@@ -210,22 +300,34 @@ class Table:
             `Comparison.save`.
         """
         folder = path_of(folder, "folder")
-        table, about = folder / "comparison.csv", folder / "provenance.json"
-        # The second one where a saving was killed before it moved the table.
-        there = [file for file in (table, beside(table, "new")) if file.is_file()]
-        if not there or not about.is_file():
+        about = folder / "provenance.json"
+        # The second one where a saving was killed before it moved them.
+        there = {
+            name: [f for f in (folder / n, beside(folder / n, "new")) if f.is_file()] for name, n in _FILES.items()
+        }
+        if not there["table"] or not about.is_file():
             raise InputError(
                 f"{folder}: expected comparison.csv and provenance.json in it, as Comparison.save writes them"
             )
         provenance = read_json(about, _PROVENANCE)
-        wanted = provenance.pop("table_sha256", None)
-        read = next((text for file in there if hashlib.sha256(text := file.read_bytes()).hexdigest() == wanted), None)
-        if read is None:
+        wanted = {name: provenance.pop(f"{name}_sha256", None) for name in _FILES}
+        if wanted["draws"] is None or not there["draws"]:
             raise InputError(
-                f"{folder}: comparison.csv is not the table that provenance.json belongs to: one of them was changed "
-                "after it was written. Make the comparison again"
+                f"{folder}: expected draws.npy beside comparison.csv, and there is none, as in what an earlier version "
+                "saved. Make the comparison again"
             )
-        return cls(from_csv(io.BytesIO(read), table), provenance)
+        read = {}
+        for name, file in _FILES.items():
+            contents = (path.read_bytes() for path in there[name])
+            found = next((c for c in contents if hashlib.sha256(c).hexdigest() == wanted[name]), None)
+            if found is None:
+                raise InputError(
+                    f"{folder}: {file} is not the one that provenance.json belongs to: one of them was changed after "
+                    "it was written. Make the comparison again"
+                )
+            read[name] = found
+        table = from_csv(io.BytesIO(read["table"]), folder / _FILES["table"])
+        return cls(table, provenance, from_bytes(read["draws"], len(table), folder / _FILES["draws"]))
 
     def is_map(self, probe: str) -> bool:
         """Whether a probe has more to a number than its layer, so that it is drawn as a map."""

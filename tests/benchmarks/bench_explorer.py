@@ -72,7 +72,7 @@ STEP = """([steps, layers, pause]) => new Promise((done) => {
 # Opened once more, with nothing computed; the first time has warmed the imports.
 AGAIN = """
 stored = {{k: probes.open_representations(f"{n}_{{i}}.zarr") for i, k in enumerate(models)}}
-fresh = probes.Comparison(comparison.table, comparison.provenance, stored)
+fresh = probes.Comparison(comparison.table, comparison.provenance, comparison.draws, stored)
 started = time.perf_counter()
 other = fresh.explore(most={n}, layer=0)
 explored = time.perf_counter() - started

@@ -98,7 +98,7 @@ def sampled() -> Explorer:
 def saved_table() -> Explorer:
     """A comparison without its Representations."""
     comparison = bundled()
-    return Explorer(probes.Comparison(comparison.table, comparison.provenance, {}))
+    return Explorer(probes.Comparison(comparison.table, comparison.provenance, comparison.draws, {}))
 
 
 DEGENERATE = {

@@ -20,6 +20,7 @@ def test_compare_writes_table_report_and_states_and_prints_a_summary(tmp_path, c
     assert "minus a [95 %]" in printed
     assert sorted(f.name for f in out.iterdir()) == [
         "comparison.csv",
+        "draws.npy",
         "provenance.json",
         "report.html",
         "representations",

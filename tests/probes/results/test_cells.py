@@ -39,7 +39,7 @@ HOSTILE = [
 def table(names, **columns):
     n = len(names)
     base = {"model": names, "layer": pd.array([0] * n, "Int64"), "language": names, "probe": "snr"}
-    numbers = np.random.default_rng(0).normal(size=(n, 8)) * 10.0 ** np.arange(-4, 4)
+    numbers = np.random.default_rng(0).normal(size=(n, 11)) * 10.0 ** np.arange(-4, 7)
     base |= dict(zip(COLUMNS[4:], numbers.T, strict=True)) | {"n": np.arange(n)}
     return pd.DataFrame(base | columns).astype({"model": object, "language": object})
 
@@ -80,8 +80,8 @@ def test_gaps_stay_gaps():
         (lambda text: text.replace(",0,", ",zero,", 1), "expected the table that Comparison.save writes"),
         (lambda text: "", "No columns to parse"),
         (lambda text: "\0" * 50, "expected the table"),
-        (lambda text: text.splitlines()[0] + "\na,0,en,snr,x,,,,,,,\n", "expected the table"),
-        (lambda text: text.splitlines()[0] + "\na,0,en,snr,1,,,x,,,,\n", "column 'n' holds what is no number"),
+        (lambda text: text.splitlines()[0] + "\na,0,en,snr,x,,,,,,,,,,\n", "expected the table"),
+        (lambda text: text.splitlines()[0] + "\na,0,en,snr,1,,,x,,,,,,,\n", "column 'n' holds what is no number"),
     ],
 )
 def test_another_table_is_refused(change, message):

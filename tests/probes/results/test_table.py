@@ -45,7 +45,7 @@ def test_saves_and_opens_to_the_last_digit_and_refuses_to_overwrite(comparison, 
     with pytest.raises(probes.InputError, match="already holds a run"):
         comparison.save(folder)
     comparison.save(folder, overwrite=True)
-    assert sorted(f.name for f in folder.iterdir()) == ["comparison.csv", "provenance.json"]
+    assert sorted(f.name for f in folder.iterdir()) == ["comparison.csv", "draws.npy", "provenance.json"]
 
 
 def test_opening_a_folder_without_a_run_is_refused(tmp_path):

@@ -115,7 +115,7 @@ def test_more_than_four_maps_are_refused(siblings):
 
 
 def test_state_survives_and_explorers_are_independent(compared):
-    compared = probes.Comparison(compared.table, compared.provenance, compared.representations)
+    compared = probes.Comparison(compared.table, compared.provenance, compared.draws, compared.representations)
     first = compared.explore(layer=1)
     first.models, first.probe, first.colour = ["near", "base"], "snr", "drift"
     first.selection = ["4"]

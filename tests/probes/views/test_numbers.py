@@ -71,7 +71,7 @@ def test_similarity_is_that_of_the_probe_and_of_the_table(widget, siblings, comp
     # Of the table, where it is there: changed in it, the answer changes.
     changed = compared.table.copy()
     changed.loc[changed["probe"] == "cka", "value"] = 0.25
-    other = Explorer(probes.Comparison(changed, compared.provenance, compared.representations))
+    other = Explorer(probes.Comparison(changed, compared.provenance, compared.draws, compared.representations))
     assert (np.frombuffer(Comm(other).ask(ask="similarity", one=0, other=1, measure="cka")[1][0], "<f4") == 0.25).all()
 
 

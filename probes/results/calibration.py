@@ -1,0 +1,192 @@
+"""Interval and p of a difference from one calibration: of each alone, and jointly over a family.
+
+All comes from how far the draws of a difference lie from their middle, in units of their spread. Of
+one difference alone the interval is its middle, plus and minus the 95 % quantile of that distance;
+p is the share of draws at least as far from the middle as the middle is from 0. So p < 0.05 if and
+only if the interval leaves out 0. Jointly the distance of a draw is the largest one over the
+family, which all have the same draws of sentences: interval and p hold for all of the family at
+once (max-T of Westfall and Young 1993).
+"""
+
+from __future__ import annotations
+
+from typing import NamedTuple
+
+import numpy as np
+from scipy.stats import norm as normal
+
+LEVEL = 0.05
+_ROUNDING = 1e-12  # what is less than this share of what was subtracted is a rounding error
+
+
+class Calibrated(NamedTuple):
+    """Intervals and p of differences, (cell,) each: alone, and jointly over a family."""
+
+    difference_low: np.ndarray
+    difference_high: np.ndarray
+    p: np.ndarray
+    p_adjusted: np.ndarray
+    adjusted_low: np.ndarray
+    adjusted_high: np.ndarray
+
+
+class _Spread(NamedTuple):
+    """How draws spread: their middle, the width that distances are in units of, and these."""
+
+    centre: np.ndarray  # (cell,)
+    width: np.ndarray  # (cell,)
+    distance: np.ndarray  # (cell, draw), NaN where a draw has no value or nothing moves
+    still: np.ndarray  # (cell,) no draw differs, though others might
+
+    def of(self, cells: np.ndarray) -> _Spread:
+        return _Spread(*(x[cells] for x in self))
+
+
+def calibrated(
+    gap: np.ndarray, draws: np.ndarray, scale: np.ndarray, unseen: np.ndarray, family: np.ndarray
+) -> Calibrated:
+    """Return intervals and p of differences, alone and jointly over families of them.
+
+    Args:
+        gap: (cell,) the differences themselves, finite.
+        draws: (cell, draw) NaN where a draw has none; no cell without any.
+        scale: (cell,) how large what was subtracted is, of which a rounding error is a part.
+        unseen: (cell,) the variance that may be there though no draw shows it
+            (`intervals.of_shares`).
+        family: (cell,) the number of the family of each.
+
+    Notes:
+        `p_adjusted` is Westfall and Young's step-down p; but where the interval, which is the
+        single-step one, holds 0, it is at least 0.05.
+    """
+    at = _spread(draws, scale, unseen)
+    alone = _alone(at)
+    p, half = _tail(alone, at), _half(alone, at)
+    p_adjusted, jointly = np.empty_like(p), np.empty_like(half)
+    for members in _families(family):
+        among = at.of(members)
+        order = np.argsort(-np.abs(_over(among.centre, among.width)), kind="stable")
+        steps = _from_nearest(among.of(order))
+        jointly[members] = _half(steps[:1], among)
+        # No smaller than that of any member that lies farther from 0.
+        stepwise = np.maximum.accumulate(_tail(steps, among.of(order)))
+        single = _tail(steps[:1], among)
+        p_adjusted[members[order]] = np.where(single[order] < LEVEL, stepwise, np.maximum(stepwise, LEVEL))
+    # A draw without a value has one in the family, so that this could say more than its member.
+    p_adjusted, jointly = np.maximum(p_adjusted, p), np.maximum(jointly, half)
+    # Value and draws on two sides of 0: the interval holds both, and so 0.
+    torn = np.sign(gap) != np.sign(at.centre)
+    return Calibrated(
+        *_around(gap, at.centre, half),
+        np.where(torn, 1.0, p),
+        np.where(torn, 1.0, p_adjusted),
+        *_around(gap, at.centre, jointly),
+    )
+
+
+def stretch(draws: np.ndarray, scale: np.ndarray, unseen: np.ndarray, family: np.ndarray) -> np.ndarray:
+    """Return how much wider intervals (cell,) must be to hold for all of a family at once.
+
+    Args:
+        draws, scale, unseen, family: as for `calibrated`, of the values themselves.
+    """
+    at = _spread(draws, scale, unseen)
+    reach, jointly = _reach(_alone(at)), np.empty(len(draws))
+    for members in _families(family):
+        jointly[members] = _reach(_from_nearest(at.of(members))[:1])
+    return np.maximum(_over(jointly, reach), 1.0)
+
+
+def p_text(p: float, draws: int) -> str:
+    """Return p in words, as "< 0.005" where so many draws allow no less.
+
+    Example:
+        >>> p_text(0.0123, 200), p_text(1 / 201, 200)
+        ('0.012', '< 0.005')
+    """
+    least = 1 / (draws + 1)
+    if not p <= least:
+        return f"{p:.3f}"
+    digit = 10.0 ** np.floor(np.log10(least))
+    return f"< {np.ceil(least / digit) * digit:.6g}"
+
+
+def _spread(draws: np.ndarray, scale: np.ndarray, unseen: np.ndarray) -> _Spread:
+    draws = np.where(np.isfinite(draws), draws, np.nan)
+    centre, spread = np.nanmean(draws, axis=1), np.nanstd(draws, axis=1)
+    rounding = _ROUNDING * scale
+    moves = spread > rounding
+    centre = np.where(moves | (np.abs(centre) > rounding), centre, 0.0)
+    width = np.sqrt(np.where(moves, spread, 0.0) ** 2 + unseen)
+    distance = np.abs(draws - centre[:, None]) / np.where(moves, spread, np.nan)[:, None]
+    return _Spread(centre, width, distance, ~moves & (unseen > 0))
+
+
+def _over(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """x / y, and 0 for 0 / 0."""
+    with np.errstate(divide="ignore", invalid="ignore"):
+        return np.where(x == 0, 0.0, x / y)
+
+
+def _families(family: np.ndarray) -> list[np.ndarray]:
+    order = np.argsort(family, kind="stable")
+    return np.split(order, np.flatnonzero(np.diff(family[order])) + 1) if len(order) else []
+
+
+def _alone(at: _Spread) -> np.ndarray:
+    return np.where(at.still[:, None], _largest_normal(1, at.distance.shape[1]), at.distance)
+
+
+def _from_nearest(at: _Spread) -> np.ndarray:
+    """The largest distance of every draw among a member of a family and those after it."""
+    back = at.distance[::-1]
+    if at.still.any():
+        back = np.fmax(back, _largest_normal(int(at.still.sum()), back.shape[1]))
+    return np.fmax.accumulate(back, axis=0)[::-1]
+
+
+def _largest_normal(count: int, draws: int) -> np.ndarray:
+    """The largest of so many distances of normal draws (draw,), in place of those that do not move.
+
+    What these would have in common cannot be known, so they are taken as independent.
+    """
+    ranks = np.random.default_rng(0).permutation(draws) + 0.5
+    return normal.isf((1 - (ranks / draws) ** (1 / count)) / 2)
+
+
+def _tail(distance: np.ndarray, at: _Spread) -> np.ndarray:
+    """The share of draws (cell, draw) at least as far from the middle as that is from 0."""
+    far = (distance * at.width[:, None] >= np.abs(at.centre)[:, None]).sum(axis=1)
+    return np.where(at.centre == 0, 1.0, (1 + far) / (1 + _there(distance)))
+
+
+def _there(distance: np.ndarray) -> np.ndarray:
+    """How many draws (cell, draw) say something; all where none moves, for that is certain."""
+    there = np.isfinite(distance).sum(axis=1)
+    return np.where(there > 0, there, distance.shape[1])
+
+
+def _half(distance: np.ndarray, at: _Spread) -> np.ndarray:
+    """Half of the interval that leaves out 0 if and only if p < 0.05."""
+    few = _ranks(distance) == 0  # with fewer than 20 draws p never is
+    half = _reach(distance) * at.width
+    return np.where(few, np.maximum(half, np.abs(at.centre)), half)
+
+
+def _reach(distance: np.ndarray) -> np.ndarray:
+    """The distance that so few draws (cell, draw) exceed that p < 0.05; 0 where none moves."""
+    ordered = np.sort(np.where(np.isfinite(distance), distance, -np.inf), axis=1)
+    at = np.maximum(_ranks(distance), 1)
+    return np.maximum(np.take_along_axis(ordered, -at[:, None], axis=1)[:, 0], 0.0)
+
+
+def _ranks(distance: np.ndarray) -> np.ndarray:
+    """How many draws (cell, draw) as far make p no longer less than 0.05; 0 where it never is."""
+    there = _there(distance)
+    counts = np.arange(distance.shape[1] + 1)
+    known = [np.argmax((1 + counts) / (1 + count) >= LEVEL) for count in np.unique(there)]
+    return np.array(known)[np.searchsorted(np.unique(there), there)]
+
+
+def _around(gap: np.ndarray, centre: np.ndarray, half: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    return np.minimum(centre - half, gap), np.maximum(centre + half, gap)

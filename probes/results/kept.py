@@ -1,0 +1,92 @@
+"""Results as rows of the tidy table, and the draws of these rows, in memory and in a file."""
+
+from __future__ import annotations
+
+import io
+from collections.abc import Sequence
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from probes.errors import InputError
+from probes.results.cells import COLUMNS, COUNTS, FURTHER
+from probes.results.draws import POOLED
+
+
+def tabulated(results: Sequence[xr.Dataset]) -> tuple[pd.DataFrame, xr.Dataset]:
+    """Return results as rows of a tidy table, in their order, and the draws of the rows.
+
+    Of maps of layers by layers the draws of all languages together are kept, and of single
+    languages those of each layer with itself: all of them would take most of the room, and are not
+    tested.
+
+    Returns:
+        The columns of a table but those of differences; and `draws (row, draw)` and `unseen (row)`,
+        the variance that no draw shows, whose `row` is the number of the row in the table.
+    """
+    frames, draws, unseen = zip(*map(_rows, results), strict=True)
+    table = pd.concat(frames, ignore_index=True)
+    further, counts = ([c for c in names if c in table] for names in (FURTHER, COUNTS))
+    whole = {c: "Int64" for c in ("layer", "other_layer", "groups", "replicates") if c in table}
+    table = table.reindex(columns=[*COLUMNS[:4], *further, *COLUMNS[4:8], *counts]).astype(whole)
+    count = max(d.shape[1] for d in draws)
+    there = np.concatenate([np.full(len(d), d.shape[1] > 0) for d in draws])
+    if "other_layer" in table:
+        same = (table["layer"] == table["other_layer"]).fillna(False)
+        there &= (table["other_layer"].isna() | (table["language"] == POOLED) | same).to_numpy(bool)
+    every = np.concatenate([d if d.shape[1] else np.full((len(d), count), np.nan) for d in draws])
+    return table, as_kept(np.flatnonzero(there), np.concatenate(unseen)[there], every[there])
+
+
+def as_kept(row: np.ndarray, unseen: np.ndarray, draws: np.ndarray) -> xr.Dataset:
+    """Return draws (row, draw) with the rows they belong to."""
+    return xr.Dataset({"draws": (("row", "draw"), draws), "unseen": ("row", unseen)}, coords={"row": row})
+
+
+def to_bytes(kept: xr.Dataset) -> bytes:
+    """Return draws as an array file of numpy: of each row its number, what is unseen, its draws."""
+    form = [("row", "<i8"), ("unseen", "<f8"), ("draws", "<f8", (kept.sizes["draw"],))]
+    records = np.empty(kept.sizes["row"], form)
+    for name in ("row", "unseen", "draws"):
+        records[name] = kept[name].values
+    buffer = io.BytesIO()
+    np.save(buffer, records, allow_pickle=False)
+    return buffer.getvalue()
+
+
+def from_bytes(content: bytes, rows: int, name: object) -> xr.Dataset:
+    """Return the draws that `to_bytes` made a file of; raise `InputError` where it is no such file.
+
+    Args:
+        content: of the file.
+        rows: how many the table has.
+        name: what messages call the file.
+    """
+    try:
+        records = np.load(io.BytesIO(content), allow_pickle=False)
+        kept = as_kept(records["row"], records["unseen"], records["draws"])
+        if len(kept["row"]) and not 0 <= kept["row"].min() <= kept["row"].max() < rows:
+            raise ValueError("a row that the table has not")
+    except (ValueError, IndexError, EOFError, TypeError) as error:
+        raise InputError(
+            f"{name}: expected the draws that Comparison.save writes, found another file ({error}). Save it again"
+        ) from error
+    return kept
+
+
+def _rows(result: xr.Dataset) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+    dims = ["language", *(str(d) for d in result["value"].dims if d != "language")]
+    shown = ["value", "low", "high", "n", *(c for c in COUNTS if c in result)]
+    frame = result[shown].to_dataframe(dim_order=dims).reset_index()
+    if "kind" in frame:  # the number of its layer, and what it is in that
+        frame["module"] = frame["kind"]
+    frame["model"], frame["probe"] = result.attrs["model"], result.attrs["probe"]
+    draws = np.zeros((len(frame), 0))
+    if "draws" in result:
+        draws = result["draws"].transpose(*dims, "draw").values.reshape(len(frame), -1)
+    unseen = xr.zeros_like(result["value"], float)
+    if "unseen" in result:
+        unseen = unseen + result["unseen"]
+    columns = [c for c in [*COLUMNS[:8], *FURTHER, *COUNTS] if c in COLUMNS or c in frame]
+    return frame.reindex(columns=columns), draws, unseen.transpose(*dims).values.ravel()
