@@ -3,7 +3,7 @@
 import torch
 import transformers
 
-from probes.models.parts import STRUCTURED
+from probes.models.parts import FAMILIES
 
 KINDS = {
     "bert": "BertForSequenceClassification",
@@ -41,4 +41,4 @@ def logits(model):
 
 
 def blocks(model):
-    return model.base_model.get_submodule(STRUCTURED[model.config.model_type].blocks)
+    return model.base_model.get_submodule(FAMILIES[model.config.model_type].blocks)

@@ -24,9 +24,9 @@ from compress.saving import record
 from compress.training.inside import Training
 from probes.corpus import check_corpus
 from probes.errors import InputError, check_choice
+from probes.models.blocks import depth_of, family_of
 from probes.models.facts import classifies, embedding_rows, name_of
 from probes.models.fingerprint import weights_fingerprint
-from probes.models.parts import family_of, layers_of
 
 _EPOCHS = 3
 
@@ -56,8 +56,9 @@ def distill(
     `compress.prune_heads` and `compress.prune_channels`.
 
     Args:
-        model: a model of the BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA (not narrower) or
-            DistilBERT family, or any where `student` is given; it is not changed.
+        model: a model of an architecture that `probes.models.parts` lists (narrower: BERT,
+            RoBERTa, XLM-RoBERTa, CamemBERT or DistilBERT), or any where `student` is given; it is
+            not changed. Of an encoder-decoder it is the encoder that loses layers.
         layers: how many layers the student has, 1 to as many as the model; by default as many.
         keep: which of the model's layers they are. "uniform": every k-th, with the last; "top" or
             "bottom": the last or first ones; "matched": the layers, measured on `train`, that the
@@ -145,7 +146,7 @@ def distill(
             check_width(model, hidden_size)
             hidden_size = int(hidden_size)  # what is saved as JSON
         kept = kept_layers(model, layers, keep, train, tokenizer, seed)
-        small = drop_layers(model, [i for i in range(len(layers_of(model, family_of(model)))) if i not in kept])
+        small = drop_layers(model, [i for i in range(depth_of(model, family_of(model))) if i not in kept])
         if hidden_size is not None:
             small = narrow(small, hidden_size, initialise)
         how |= {"layers": len(kept), "keep": keep if isinstance(keep, str) else "given", "kept": kept}

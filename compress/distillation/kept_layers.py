@@ -15,7 +15,7 @@ from compress.rows import trained_on
 from probes.corpus import check_corpus
 from probes.errors import InputError, check_choice
 from probes.measures.fidelity.similarity import similarity
-from probes.models.parts import family_of, layers_of
+from probes.models.blocks import depth_of, family_of
 from probes.results.draws import POOLED
 from probes.states.capture import capture
 
@@ -47,7 +47,7 @@ def kept_layers(
     seed: int,
 ) -> list[int]:
     """Return the numbers, from 0, of the model's layers that the student is made of."""
-    count = len(layers_of(model, family_of(model)))
+    count = depth_of(model, family_of(model))
     if layers is not None and not (is_whole(layers) and 1 <= layers <= count):
         raise InputError(f"layers={layers!r}: expected a whole number from 1 to {count}, the layers of the model")
     if not isinstance(keep, str):

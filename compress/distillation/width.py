@@ -14,8 +14,9 @@ from compress.matrices import check_plain
 from compress.objectives.base import is_whole
 from compress.pruning.structure import prune_channels, prune_heads
 from probes.errors import InputError
+from probes.models.blocks import family_of, head_size_of, sites_of
 from probes.models.facts import name_of
-from probes.models.parts import STRUCTURED, family_of, head_size_of, layers_of
+from probes.models.parts import FAMILIES
 
 INITIALISE = ("truncate", "svd")
 
@@ -23,14 +24,15 @@ INITIALISE = ("truncate", "svd")
 def check_width(model: PreTrainedModel, hidden_size: int) -> None:
     """Raise `InputError` where a narrower student cannot be made of a model."""
     family = family_of(model)
-    if not family.one_width:
-        known = ", ".join(kind for kind, row in STRUCTURED.items() if row.one_width)
+    if not family.narrows:
+        known = ", ".join(kind for kind, row in FAMILIES.items() if row.narrows)
         raise InputError(
-            f"hidden_size: narrower students are made of {known}, and not of {name_of(model)}, whose embeddings have a "
-            "width of their own. Give one as student=..., or leave hidden_size out"
+            f"hidden_size: narrower students are made of {known}, and not of {name_of(model)} "
+            f"({model.config.model_type}): which of its weights are as wide as the model is not known here. Give one "
+            "as student=..., or leave hidden_size out"
         )
     check_plain(model, "narrow")
-    whole, size = model.config.hidden_size, head_size_of(layers_of(model, family)[0], family)
+    whole, size = model.config.hidden_size, head_size_of(sites_of(model, family, "heads")[0])
     fits = is_whole(hidden_size) and 0 < hidden_size <= whole and hidden_size % size == 0
     if not fits:
         raise InputError(
@@ -52,9 +54,10 @@ def _rules(model: PreTrainedModel) -> tuple[dict[str, tuple[str | None, ...]], l
 
     "stream": what all layers read from and write to; "pooled": what the last linear map reads.
     """
-    family = STRUCTURED[model.config.model_type]
-    reads = [*family.projections, family.inner]
-    writes = [family.joined, family.outer]
+    family = FAMILIES[model.config.model_type]
+    feed_forward = family.feed_forwards[0]
+    reads = [*family.attention.projections, *feed_forward.inner]
+    writes = [family.attention.joined, feed_forward.outer]
     norms = "|".join({"LayerNorm", *(name.rpartition(".")[2] for name in family.norms)})  # the first of embeddings
     pooled = r"(pooler\.dense|pre_classifier|classifier\.dense)"
     layer = re.escape(family.blocks) + r"\.\d+\."

@@ -22,8 +22,8 @@ from compress.saving import record
 from compress.training.inside import Training
 from probes.corpus import check_corpus, corpus_fingerprint
 from probes.errors import InputError, check_choice
+from probes.models.blocks import family_of
 from probes.models.formats.shared_layers import shared_of
-from probes.models.parts import family_of
 
 MERGES = ("mean", "mix", "freeze", "drop")
 SCHEDULES = ("one_shot", "uniform")

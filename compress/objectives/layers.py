@@ -24,13 +24,10 @@ from compress.objectives.base import (
     wide,
 )
 from probes.errors import InputError
+from probes.models.blocks import attention_outputs
 from probes.models.facts import size_of
 from probes.models.formats.heads_kept import heads_of
-from probes.models.parts import attention_outputs
 from probes.states.running import removed
-
-# Attention output projections, whose input is what the heads give, side by side: BERT and its kin, DistilBERT, GPT-2,
-# Llama and its kin.
 
 
 @dataclass(frozen=True)

@@ -13,7 +13,7 @@ from compress.inputs import row_batches, walk
 from compress.matrices import is_transposed
 from compress.rows import training_rows
 from probes.errors import InputError, check_choice
-from probes.models.parts import read_next
+from probes.models.blocks import read_next
 from probes.states.running import evaluating
 
 # What each compares: the weights of one matrix, of all matrices together, or of one output unit.

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Sequence
 from itertools import pairwise
 from typing import Any
@@ -10,17 +11,21 @@ from typing import Any
 import datasets
 import numpy as np
 import numpy.typing as npt
-from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.pruning.importance import check_measurable, given_scores
-from compress.pruning.structure import record_removal
-from probes.errors import InputError, check_choice
+from compress.pruning.structure import check_remade, record_removal
+from probes.errors import InputError, LayerscopeWarning, check_choice
 from probes.measures.fidelity.similarity import similarity
+from probes.models.blocks import Site, depth_of, family_of, sites_of
+from probes.models.facts import name_of
+from probes.models.formats.channels_kept import CHANNELS_KEPT
+from probes.models.formats.extensions import unlike
 from probes.models.formats.heads_kept import HEADS_KEPT
+from probes.models.formats.layers_kept import LAYERS_KEPT, keep_layers
 from probes.models.formats.quantized_inputs import QUANTIZED_INPUTS, quantized_inputs_of
 from probes.models.formats.shared_layers import renumber_sharing
-from probes.models.parts import family_of, layers_of
+from probes.models.parts import Parts
 from probes.states.capture import capture
 
 
@@ -35,7 +40,9 @@ def drop_layers(
     """Return a copy of a model without some layers: those named, or those it misses least.
 
     Args:
-        model: a model of a family that `prune_heads` knows; it is not changed.
+        model: a model of an architecture that `probes.models.parts` lists; it is not changed. Of an
+            encoder-decoder the layers of the encoder go; of ALBERT, whose layers are one block,
+            any.
         layers: the numbers of the layers that go, from 0, as in the model's list of layers (layer i
             makes hidden state i + 1); or how many go.
         importance: where `layers` is a count. "removal": the layer goes without which the pooled
@@ -48,7 +55,9 @@ def drop_layers(
 
     Returns:
         A new model of the same class, which plain transformers loads when it is saved and `capture`
-        captures.
+        captures. What kind a layer is, as one that sees a window, it stays. Where no configuration
+        can say so (ModernBERT without its first layer, GPT-2 scaled by layer), it is
+        `model.config.layers_kept`, which `probes.load_checkpoint` reads; a warning says so.
 
     Raises:
         InputError: a layer that is not there, all layers, a count without a corpus, scores of
@@ -68,7 +77,7 @@ def drop_layers(
         `prune_heads`, `distill`.
     """
     family = family_of(model)
-    count = len(layers_of(model, family))
+    count = depth_of(model, family)
     scores: list[float] = []
     if isinstance(layers, int | np.integer) and not isinstance(layers, bool):
         if not 0 <= layers < count:
@@ -86,6 +95,14 @@ def drop_layers(
     pruned = copy.deepcopy(model)
     _drop(pruned, gone)
     kept = [i for i in range(count) if i not in set(gone)]
+    if LAYERS_KEPT.promised(pruned.config) and not LAYERS_KEPT.promised(model.config):
+        warnings.warn(
+            f"{name_of(model)} ({model.config.model_type}): what its layers {kept} are, no configuration of "
+            "transformers can say without the others. Load what is saved with probes.load_checkpoint: from_pretrained "
+            "would make them otherwise, without an error",
+            LayerscopeWarning,
+            stacklevel=2,
+        )
     return record_removal(
         model, pruned, "drop_layers", importance, {"kept": kept, "dropped": list(gone), "scores": scores}
     )
@@ -93,27 +110,38 @@ def drop_layers(
 
 def _drop(model: PreTrainedModel, gone: Sequence[int]) -> None:
     """Take layers out of a model, in place."""
-    family = family_of(model)
-    layers = layers_of(model, family)
-    kept = [i for i in range(len(layers)) if i not in set(gone)]
-    for number in sorted(gone, reverse=True):
-        del layers[number]
-    _renumber(model, layers)
+    if not gone:
+        return
+    family, config = family_of(model), model.config
+    depth = depth_of(model, family)
+    kept = [i for i in range(depth) if i not in set(gone)]
+    blocks = sites_of(model, family, "heads"), sites_of(model, family, "channels")
+    left = [[not _is_gone(site, family, kept) for site in sites] for sites in blocks]
+    before = keep_layers(model, kept)
+    if family.shared:
+        return
     renumber_sharing(model, family.blocks, kept)
-    heads = HEADS_KEPT.said(model.config)
-    if heads is not None:
-        model.config.heads_kept = [heads[i] for i in kept]
-    if QUANTIZED_INPUTS.promised(model.config):
-        model.config.quantized_inputs = quantized_inputs_of(model)
+    for found, stays in zip((HEADS_KEPT, CHANNELS_KEPT), left, strict=True):
+        if found.promised(config):
+            setattr(config, found.key, [k for k, s in zip(found.said(config), stays, strict=True) if s])
+    if QUANTIZED_INPUTS.promised(config):
+        config.quantized_inputs = quantized_inputs_of(model)
+    said = LAYERS_KEPT.said(config)
+    if said is not None:
+        config.layers_kept = {"numbers": [said["numbers"][i] for i in kept], "of": said["of"]}
+    elif unlike(model) is not None:
+        config.layers_kept = {"numbers": kept, "of": before}
+    check_remade(model)
 
 
-def _renumber(model: PreTrainedModel, layers: nn.ModuleList) -> None:
-    """Make configuration, and places in a decoder's cache, fit the layers that are there."""
-    model.config.num_hidden_layers = len(layers)
-    for number, layer in enumerate(layers):
-        for module in layer.modules():
-            if getattr(module, "layer_idx", None) is not None:
-                module.layer_idx = number  # type: ignore[assignment]
+def _is_gone(site: Site, family: Parts, kept: Sequence[int]) -> bool:
+    blocks, _, number = site.name.rpartition(".")
+    return blocks == family.blocks and int(number) not in kept
+
+
+def _shell(model: PreTrainedModel) -> PreTrainedModel:
+    """Copy a model, but not its parameters, so that layers can be taken out."""
+    return copy.deepcopy(model, {id(p): p for p in model.parameters()})
 
 
 def _by_removal(
@@ -121,23 +149,17 @@ def _by_removal(
 ) -> tuple[list[int], list[float]]:
     """The layers that go, in order, and 1 - CKA of the last states without and with them."""
     whole = capture(model, tokenizer, corpus, progress=False)["hidden"].values[-1]
-    smaller = copy.deepcopy(model)
-    layers = layers_of(smaller, family_of(smaller))
-    left = list(range(len(layers)))
+    depth = depth_of(model, family_of(model))
     gone: list[int] = []
     losses: list[float] = []
     for _ in range(count):
-        found = []
-        for place in range(len(layers)):
-            layer = layers[place]
-            del layers[place]
-            _renumber(smaller, layers)
-            found.append(1 - _cka(whole, capture(smaller, tokenizer, corpus, progress=False)["hidden"].values[-1]))
-            layers.insert(place, layer)
-        best = int(np.argmin(found))
-        del layers[best]
-        gone.append(left.pop(best))
-        losses.append(found[best])
+        found: dict[int, float] = {}
+        for number in (i for i in range(depth) if i not in gone):
+            smaller = _shell(model)
+            keep_layers(smaller, [i for i in range(depth) if i not in (*gone, number)])
+            found[number] = 1 - _cka(whole, capture(smaller, tokenizer, corpus, progress=False)["hidden"].values[-1])
+        gone.append(min(found, key=lambda number: found[number]))
+        losses.append(found[gone[-1]])
     return gone, losses
 
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from functools import partial
 
 import datasets
@@ -13,8 +14,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.corpus import check_corpus
 from probes.errors import InputError
+from probes.models.blocks import Site, count_of, ends_of
 from probes.models.facts import check_fit, classifies, embedding_rows, name_of
-from probes.models.parts import Parts, ends_of, layers_of
 from probes.states.running import evaluating, removed
 from probes.states.tokens import batches_of
 
@@ -32,28 +33,35 @@ def given_scores(values: npt.ArrayLike, shape: tuple[int, ...], named: str) -> n
     return scores
 
 
-def magnitude_scores(layer: nn.Module, family: Parts, what: str) -> np.ndarray:
-    """Frobenius norm of what each head or channel writes with times what it reads with."""
-    read, write, size = ends_of(layer, family, what)
-    into = read.weight.detach().double()
-    if read.bias is not None:
-        into = torch.cat([into, read.bias.detach().double()[:, None]], dim=1)
-    into = into.unflatten(0, (-1, size))  # (head, feature, input)
-    out = write.weight.detach().double().T.unflatten(0, (-1, size))  # (head, feature, output)
+def magnitude_scores(site: Site) -> np.ndarray:
+    """Frobenius norm of what each head or channel writes with times what it reads with.
+
+    A channel behind a gate reads with both: the product of their norms. Heads that share key and
+    value count as one: the norm of all their maps.
+    """
+    reads, out = ends_of(site)
     # |W R|^2 = trace(W'W RR'), from matrices of the size of a head.
-    squares = ((out @ out.transpose(1, 2)) * (into @ into.transpose(1, 2))).sum((1, 2))
-    return squares.clamp_min(0).sqrt().cpu().numpy()
+    squares = (out @ out.transpose(1, 2)).unsqueeze(0)
+    for into in reads:
+        squares = squares * (into @ into.transpose(1, 2)).unsqueeze(0)
+    units = squares.sum((0, 2, 3)).unflatten(0, (count_of(site), -1)).sum(1)
+    return units.clamp_min(0).sqrt().cpu().numpy()
 
 
 def taylor_scores(
     model: PreTrainedModel,
-    family: Parts,
-    what: str,
-    counts: list[int],
+    sites: Sequence[Site],
     corpus: datasets.Dataset | None,
     tokenizer: PreTrainedTokenizerBase | None,
 ) -> list[np.ndarray]:
-    """Mean over the texts of |dL/dm|, m = 1 scaling what a head or channel gives, by layer."""
+    """Mean over the texts of |dL/dm|, m = 1 scaling what a head or channel gives, by place."""
+    experts = [site for site in sites if site.expert is not None]
+    if experts:
+        raise InputError(
+            f"importance='taylor': {type(model).__name__} ({model.config.model_type}) has experts ({experts[0].name}."
+            f"{experts[0].part.names[-1]}), which see some tokens of a text each: what one of their channels does to "
+            "the loss of a text is not measured here. Choose 'magnitude', or give scores"
+        )
     if not classifies(model):
         problem = getattr(model.config, "problem_type", None)
         raise InputError(
@@ -64,7 +72,8 @@ def taylor_scores(
     corpus, tokenizer = check_measurable(model, corpus, tokenizer, "taylor")
     codes = _label_codes(model, corpus)
     where, batches = batches_of(model, tokenizer, corpus, name_of(model))
-    writers = [ends_of(layer, family, what)[1] for layer in layers_of(model, family)]
+    counts = [count_of(site) for site in sites]
+    writers = [site.block.get_submodule(site.part.names[-1]) for site in sites]
     totals = [np.zeros(n) for n in counts]
     scales: list[torch.Tensor] = []
 

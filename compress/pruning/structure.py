@@ -15,10 +15,23 @@ from compress.matrices import check_plain
 from compress.pruning.importance import given_scores, magnitude_scores, taylor_scores
 from compress.saving import record
 from probes.errors import InputError, check_choice
-from probes.models.parts import count_of, family_of, keep_parts, layers_of
+from probes.models.blocks import (
+    KINDS,
+    Site,
+    count_of,
+    family_of,
+    head_size_of,
+    heads_of_site,
+    keep_parts,
+    sites_of,
+)
+from probes.models.facts import name_of
+from probes.models.formats.channels_kept import CHANNELS_KEPT
+from probes.models.formats.extensions import unlike
+from probes.models.formats.heads_kept import HEADS_KEPT
+from probes.models.parts import Attention, FeedForward, Parts
 
 IMPORTANCE = ("magnitude", "taylor", "random")
-_KINDS = {"heads": "head", "channels": "channel"}
 
 
 def prune_heads(
@@ -34,11 +47,13 @@ def prune_heads(
 
     The same share in every layer: of n heads round(share * n) go, and at least one stays. The rows
     of query, key and value and the columns of the attention output are really removed; the rest of
-    the model stays as it is.
+    the model stays as it is. Heads that share key and value go together, but where all share them;
+    heads of a table of positions that all layers share go in all of them.
 
     Args:
-        model: a model of the BERT, RoBERTa, XLM-RoBERTa, CamemBERT, ELECTRA or DistilBERT family;
-            it is not changed.
+        model: a model of an architecture that `probes.models.parts` lists, as BERT, ModernBERT,
+            Llama, GPT-2, T5 and their kin; it is not changed. Of an encoder-decoder heads of both
+            go, those that the decoder reads the encoder with too.
         share: share of each layer's heads that goes, at least 0 and below 1.
         importance: what says which heads matter. "magnitude": the Frobenius norm of the map that a
             head writes with, output times value (with its bias). "taylor": the mean over the texts
@@ -49,16 +64,19 @@ def prune_heads(
         seed: for "random".
 
     Returns:
-        A new model of the same class. `model.config.compression` says which heads were kept, by
-        their number in the model given.
+        A new model of the same class. `model.config.compression` says which heads, or groups of
+        heads, were `kept`, by their number in the model given, and in which `places` where these
+        are not its layers one by one.
 
     Raises:
-        InputError: the share is out of range, the architecture is not known, scores of another
-            shape, or, for "taylor", no corpus with labels that the model's head knows.
+        InputError: the share is out of range; the architecture is not known, or one whose heads
+            cannot be removed (OLMo 2, Falcon with alibi); scores of another shape; for "taylor", no
+            corpus with labels that the model's head knows.
 
     Notes:
-        The configuration of these architectures cannot say that heads are missing, so
-        `probes.load_checkpoint` (not plain `from_pretrained`) loads what `compress.save` wrote.
+        Plain `from_pretrained` loads what was saved where the configuration can count heads of
+        another size (Llama and its kin, Phi-3, mixtures of experts, T5). Of the others it raises
+        an error, and `probes.load_checkpoint` loads them: `model.config.heads_kept` says them.
         Michel, Levy and Neubig 2019, arXiv 1905.10650.
 
     Example:
@@ -86,18 +104,20 @@ def prune_channels(
     """Return a copy of a model without the least important feed-forward channels of every layer.
 
     The same share in every layer: of n channels round(share * n) go, and at least one stays. A
-    channel is a row of the first feed-forward matrix, its bias, and a column of the second; all are
-    really removed.
+    channel is a row of the first feed-forward matrix (of both where one is a gate), its bias, and a
+    column of the second; all are really removed, in every expert its own.
 
     Args:
         model: a model of a family that `prune_heads` knows; it is not changed.
         share: share of each layer's channels that goes, at least 0 and below 1.
         importance: as for `prune_heads`. The magnitude of a channel is the norm of what it reads
-            with (its bias too) times the norm of what it writes with.
+            with (its bias too; of a gate and what it multiplies the product) times the norm of what
+            it writes with.
         corpus, tokenizer, seed: as for `prune_heads`.
 
     Returns:
-        A new model of the same class, which plain transformers loads when it is saved.
+        A new model of the same class, which plain transformers loads when it is saved (of BLOOM
+        `probes.load_checkpoint`).
         `model.config.compression` says which channels were kept, by their number in the model given
         ("0-3,7" are 0, 1, 2, 3 and 7).
 
@@ -131,42 +151,116 @@ def _prune(
     if not 0 <= share < 1:
         raise InputError(f"share={share}: expected at least 0 and below 1, the share of each layer's {what} that goes")
     check_plain(model, "prune_heads" if what == "heads" else "prune_channels")
-    family = family_of(model)
-    layers = layers_of(model, family)
-    counts = [count_of(layer, family, what) for layer in layers]
-    scores: Sequence[np.ndarray]
+    family = family_of(model, what)
+    sites = sites_of(model, family, what)
+    counts = [count_of(site) for site in sites]
     if isinstance(importance, str):
-        check_choice("importance", importance, IMPORTANCE, f"or give scores (layer, {_KINDS[what]})")
-    if not isinstance(importance, str):
+        check_choice("importance", importance, IMPORTANCE, f"or give scores (layer, {KINDS[what]})")
+        scores = _scores(model, sites, importance, corpus, tokenizer, seed)
+    else:
         if len(set(counts)) > 1:
             raise InputError(
-                f"the layers differ in their {what} ({counts}), so scores (layer, {_KINDS[what]}) cannot be given"
+                f"the layers differ in their {what} ({counts}), so scores (layer, {KINDS[what]}) cannot be given"
             )
-        scores = list(given_scores(importance, (len(layers), counts[0]), f"layer, {_KINDS[what]}"))
+        scores = list(given_scores(importance, (len(sites), counts[0]), f"layer, {KINDS[what]}"))
         importance = "given scores"
-    elif importance == "magnitude":
-        scores = [magnitude_scores(layer, family, what) for layer in layers]
-    elif importance == "random":
-        draw = np.random.default_rng(seed)
-        scores = [draw.random(n) for n in counts]
-    else:
-        scores = taylor_scores(model, family, what, counts, corpus, tokenizer)
-    kept = []
-    for values in scores:
-        order = np.argsort(-values, kind="stable")
-        kept.append(sorted(order[: max(1, len(values) - round(share * len(values)))].tolist()))
+    _together(sites, scores)
+    kept = [
+        _largest(values, _left(model, site, count, share))
+        for site, values, count in zip(sites, scores, counts, strict=True)
+    ]
     pruned = copy.deepcopy(model)
-    for layer, numbers in zip(layers_of(pruned, family), kept, strict=True):
-        keep_parts(layer, family, what, numbers)
-    sizes = [len(numbers) for numbers in kept]
-    if what == "heads":
-        pruned.config.heads_kept = sizes
-    else:
-        setattr(pruned.config, family.channels, sizes[0])
+    keep_parts(pruned, family, what, kept)
+    _say(pruned, family, what, kept)
     settings: dict[str, Any] = {"share": share, "kept": kept if what == "heads" else [_ranges(k) for k in kept]}
+    if [site.name for site in sites] != [f"{family.blocks}.{i}" for i in range(len(sites))]:
+        settings["places"] = [_place(site) for site in sites]
     if importance == "random":
         settings["seed"] = seed
     return record_removal(model, pruned, f"prune_{what}", importance, settings)
+
+
+def _scores(
+    model: PreTrainedModel,
+    sites: Sequence[Site],
+    importance: str,
+    corpus: datasets.Dataset | None,
+    tokenizer: PreTrainedTokenizerBase | None,
+    seed: int,
+) -> list[np.ndarray]:
+    if importance == "magnitude":
+        return [magnitude_scores(site) for site in sites]
+    if importance == "random":
+        draw = np.random.default_rng(seed)
+        return [draw.random(count_of(site)) for site in sites]
+    return taylor_scores(model, sites, corpus, tokenizer)
+
+
+def _together(sites: Sequence[Site], scores: list[np.ndarray]) -> None:
+    """Give heads of one table, whose blocks keep the same ones, one score, in place."""
+    tables = [site.part.table if isinstance(site.part, Attention) else "" for site in sites]
+    for table in filter(None, set(tables)):
+        places = [i for i, t in enumerate(tables) if t == table]
+        mean = np.mean([scores[i] for i in places], 0)
+        for i in places:
+            scores[i] = mean
+
+
+def _left(model: PreTrainedModel, site: Site, count: int, share: float) -> int:
+    """How many of a place stay: of a multiple of what the configuration counts, one too."""
+    whole = getattr(model.config, site.part.channels or "-", None) if isinstance(site.part, FeedForward) else None
+    times = count // whole if isinstance(whole, int) and whole and count % whole == 0 else 1
+    return times * max(1, count // times - round(share * (count // times)))
+
+
+def _largest(values: np.ndarray, count: int) -> list[int]:
+    return sorted(np.argsort(-values, kind="stable")[:count].tolist())
+
+
+def _place(site: Site) -> str:
+    return f"{site.name}.{site.part.names[-1]}" + ("" if site.expert is None else f".{site.expert}")
+
+
+def _say(pruned: PreTrainedModel, family: Parts, what: str, kept: list[list[int]]) -> None:
+    """Let the configuration of a pruned model say what it has, in its own keys where it can."""
+    config: Any = pruned.config
+    own = HEADS_KEPT if what == "heads" else CHANNELS_KEPT
+    sites = sites_of(pruned, family, what)
+    wanted: dict[str, set[int]] = {}
+    for site in sites:
+        if isinstance(site.part, Attention):
+            heads, sharing = heads_of_site(site)
+            for key, value in zip(site.part.says, (heads, sharing, head_size_of(site)), strict=True):
+                wanted.setdefault(key, set()).add(value)
+        else:
+            wanted.setdefault(site.part.channels, set()).add(count_of(site))
+    if what == "heads" and family.attention.says[0]:
+        wanted.pop("", None)
+    if "" not in wanted and not own.promised(config):
+        before = {key: getattr(config, key) for key in wanted if hasattr(config, key)}
+        for key, values in wanted.items():
+            setattr(config, key, min(values))
+        if unlike(pruned) is None:
+            return
+        for key in wanted:
+            setattr(config, key, before[key]) if key in before else delattr(config, key)
+    if what == "heads" and family.attention.slopes:
+        there = config.heads_kept if own.promised(config) else [range(max(numbers) + 1) for numbers in kept]
+        config.heads_kept = [[of[i] for i in numbers] for of, numbers in zip(there, kept, strict=True)]
+    else:
+        left = [heads_of_site(s)[0] if isinstance(s.part, Attention) else count_of(s) for s in sites]
+        setattr(config, own.key, left)
+    check_remade(pruned)
+
+
+def check_remade(model: PreTrainedModel) -> None:
+    """Raise `InputError` where a model with parts removed could not be loaded again."""
+    otherwise = unlike(model, shapes_only=True)
+    if otherwise is not None:
+        raise InputError(
+            f"{name_of(model)} ({model.config.model_type}): saved without these parts it could not be loaded again: "
+            f"{otherwise}. Take the model as transformers makes it, or use compress.prune, which removes single weights"
+        )
 
 
 def _ranges(numbers: list[int]) -> str:

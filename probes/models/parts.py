@@ -1,23 +1,83 @@
-"""Where the parts of a model are: one table of architectures, and what is read from it.
+"""Where the parts of a model are: one table of architectures.
 
-To add an architecture, write a row below: a `Parts` with names as `named_modules()` has them (the
-list of blocks from `model.base_model`, all else from a block), and in `types` the `model_type` of
-its configurations. Leave out what it has not got. Pruning of heads and channels, dropping layers
-and making students need `projections`, `head_size` and `channels`; single weights are pruned,
-quantised, factorised and fused without a row. The tests run over all rows: give
-tests/probes/models/test_parts.py the sizes of a tiny model, and tests/structured.py one with a
-head.
+To add an architecture, write a row below, or add its `model_type` to the row that fits: a `Parts`
+with names as `named_modules()` has them (lists of blocks from `model.base_model`, all else from a
+block). Leave out what it has not got; what cannot be removed says why in `kept`. A second list of
+blocks, as of a decoder, is a row of its own in `others`. Give tests/architectures.py the sizes of a
+tiny model: the tests walk every row, remove what it names and hold the result against the original
+with these parts silenced. What is done with a row is in `probes.models.blocks`; single weights are
+pruned, quantised and fused without one.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
 
-import torch
-from torch import nn
-from transformers import PreTrainedModel
 
-from probes.errors import InputError
+@dataclass(frozen=True)
+class Attention:
+    """Where the heads of a block are.
+
+    Attributes:
+        module: what computes it.
+        projections: query, key and value, each by itself; or one map that makes all three; the last
+            one makes the value.
+        joined: what joins the heads.
+        size: the attribute of `module` that says how many features of the value a head has.
+        segments: 3 for one map that makes all queries, then all keys, then all values; 1 where
+            those of each head, or of each group of heads that share key and value, lie together.
+        also: what else has a piece for each head: further maps, vectors, or tables of positions
+            (position, head) in each block.
+        table: one table of positions (position, head) for all blocks, from `model.base_model`: all
+            its blocks keep the same heads.
+        slopes: the argument of `module` that has a number for each head, by its place.
+        says: the keys of the configuration that count heads and those that share key and value,
+            and that say the size of a head; empty where it cannot.
+        kept: why heads cannot be removed.
+        kept_where: the key of the configuration that says so; empty where it is always so.
+    """
+
+    module: str
+    projections: tuple[str, ...]
+    joined: str
+    size: str = "head_dim"
+    segments: int = 1
+    also: tuple[str, ...] = ()
+    table: str = ""
+    slopes: str = ""
+    says: tuple[str, str, str] = ("", "", "")
+    kept: str = ""
+    kept_where: str = ""
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its maps; the last one reads what the others make."""
+        return (*self.projections, self.joined)
+
+
+@dataclass(frozen=True)
+class FeedForward:
+    """Where the channels of a block are.
+
+    Attributes:
+        inner: what makes them: one map, or the gate and what it multiplies.
+        outer: what reads them.
+        channels: the key of the configuration that counts them; empty where it cannot.
+        halves: 2 for one map that makes all gates, then all that they multiply.
+        experts: whether both are parameters of three dimensions, an expert in each place of the
+            first.
+    """
+
+    inner: tuple[str, ...]
+    outer: str
+    channels: str = "intermediate_size"
+    halves: int = 1
+    experts: bool = False
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Its maps; the last one reads what the others make."""
+        return (*self.inner, self.outer)
 
 
 @dataclass(frozen=True)
@@ -26,207 +86,301 @@ class Parts:
 
     Attributes:
         types: the `model_type` of each configuration that has them.
-        blocks: the list of blocks, from `model.base_model`; all other names are from a block.
-        attention: the module that computes it.
-        projections: query, key and value.
-        fused: the one map that makes all three, where they are not apart.
-        joined: what joins the heads.
-        feed_forward: its two maps, `inner` and `outer`; `gate` multiplies what the inner one gives.
+        blocks: the list of blocks, from `model.base_model`; other names are from a block.
+        attention: where its heads are.
+        feed_forwards: where its channels are; of several a block has those that are there.
         norms: of the attention and of the feed-forward.
-        channels: the key of the configuration that counts what `inner` gives.
-        head_size: the attribute of `attention` that says how many features a head has.
-        counts: its attributes that count heads, and those that count their features.
-        one_width: whether embeddings are as wide as the blocks.
+        layers: the key of the configuration that counts the blocks.
+        first: a module, its part and its flag that only the first block has.
+        after_first: what follows the first block, from `model.base_model`.
+        shared: whether all layers are one block, which runs many times.
+        narrows: whether narrower students are made of it.
+        others: further lists of blocks, as of a decoder, and further attentions in them.
     """
 
     types: tuple[str, ...]
     blocks: str
-    attention: str
-    joined: str
-    feed_forward: tuple[str, str]
-    norms: tuple[str, str]
-    projections: tuple[str, ...] = ()
-    fused: str = ""
-    gate: str = ""
-    channels: str = ""
-    head_size: str = ""
-    counts: tuple[tuple[str, ...], tuple[str, ...]] = ((), ())
-    one_width: bool = True
+    attention: Attention
+    feed_forwards: tuple[FeedForward, ...]
+    norms: tuple[str, ...]
+    layers: str = "num_hidden_layers"
+    first: tuple[str, str, str] = ("", "", "")
+    after_first: str = ""
+    shared: bool = False
+    narrows: bool = False
+    others: tuple[Parts, ...] = ()
 
-    @property
-    def inner(self) -> str:
-        """The first map of the feed-forward."""
-        return self.feed_forward[0]
 
-    @property
-    def outer(self) -> str:
-        """The second map of the feed-forward."""
-        return self.feed_forward[1]
+def _projections(prefix: str, names: str) -> tuple[str, ...]:
+    return tuple(f"{prefix}.{name}" for name in names.split())
 
-    @property
-    def is_structured(self) -> bool:
-        """Whether all that structured pruning needs is known."""
-        return bool(self.projections and self.head_size and self.channels)
 
+_QKV = "q_proj k_proj v_proj"
+_GROUPED = ("num_attention_heads", "num_key_value_heads", "head_dim")
+_UNGROUPED = ("num_attention_heads", "", "head_dim")
 
 BERT = Parts(
     types=("bert", "roberta", "xlm-roberta", "camembert"),
     blocks="encoder.layer",
-    attention="attention.self",
-    projections=("attention.self.query", "attention.self.key", "attention.self.value"),
-    joined="attention.output.dense",
-    feed_forward=("intermediate.dense", "output.dense"),
+    attention=Attention(
+        "attention.self",
+        _projections("attention.self", "query key value"),
+        "attention.output.dense",
+        size="attention_head_size",
+    ),
+    feed_forwards=(FeedForward(("intermediate.dense",), "output.dense"),),
     norms=("attention.output.LayerNorm", "output.LayerNorm"),
-    channels="intermediate_size",
-    head_size="attention_head_size",
-    counts=(("num_attention_heads",), ("all_head_size",)),
+    narrows=True,
 )
+ELECTRA = replace(BERT, types=("electra", "ernie", "data2vec-text"), narrows=False)
 DISTILBERT = Parts(
     types=("distilbert",),
     blocks="transformer.layer",
-    attention="attention",
-    projections=("attention.q_lin", "attention.k_lin", "attention.v_lin"),
-    joined="attention.out_lin",
-    feed_forward=("ffn.lin1", "ffn.lin2"),
+    attention=Attention(
+        "attention", _projections("attention", "q_lin k_lin v_lin"), "attention.out_lin", size="attention_head_size"
+    ),
+    feed_forwards=(FeedForward(("ffn.lin1",), "ffn.lin2", "hidden_dim"),),
     norms=("sa_layer_norm", "output_layer_norm"),
-    channels="hidden_dim",
-    head_size="attention_head_size",
-    counts=(("n_heads",), ()),
+    narrows=True,
 )
+ALBERT = Parts(
+    types=("albert",),
+    blocks="encoder.albert_layer_groups",
+    attention=Attention(
+        "albert_layers.0.attention",
+        _projections("albert_layers.0.attention", "query key value"),
+        "albert_layers.0.attention.dense",
+        size="attention_head_size",
+    ),
+    feed_forwards=(FeedForward(("albert_layers.0.ffn",), "albert_layers.0.ffn_output"),),
+    norms=("albert_layers.0.attention.LayerNorm", "albert_layers.0.full_layer_layer_norm"),
+    shared=True,
+)
+MPNET = replace(
+    ELECTRA,
+    types=("mpnet",),
+    attention=Attention(
+        "attention.attn",
+        _projections("attention.attn", "q k v"),
+        "attention.attn.o",
+        size="attention_head_size",
+        table="encoder.relative_attention_bias",
+    ),
+    norms=("attention.LayerNorm", "output.LayerNorm"),
+)
+DEBERTA = replace(
+    ELECTRA,
+    types=("deberta-v2",),
+    attention=Attention(
+        "attention.self",
+        _projections("attention.self", "query_proj key_proj value_proj"),
+        "attention.output.dense",
+        size="attention_head_size",
+        also=("attention.self.pos_key_proj", "attention.self.pos_query_proj"),
+    ),
+    after_first="encoder.conv",
+)
+MODERNBERT = Parts(
+    types=("modernbert",),
+    blocks="layers",
+    attention=Attention("attn", ("attn.Wqkv",), "attn.Wo", segments=3),
+    feed_forwards=(FeedForward(("mlp.Wi",), "mlp.Wo", halves=2),),
+    norms=("attn_norm", "mlp_norm"),  # the first is none in the first block
+)
+LLAMA = Parts(
+    types=("llama", "mistral", "ministral", "qwen2", "smollm3", "eurobert", "granite", "gemma"),
+    blocks="layers",
+    attention=Attention("self_attn", _projections("self_attn", _QKV), "self_attn.o_proj", says=_GROUPED),
+    feed_forwards=(FeedForward(_projections("mlp", "gate_proj up_proj"), "mlp.down_proj"),),
+    norms=("input_layernorm", "post_attention_layernorm"),
+)
+NOMIC = replace(
+    LLAMA,
+    types=("nomic_bert", "gte"),
+    attention=replace(LLAMA.attention, says=_UNGROUPED),
+    norms=("post_attention_layernorm", "post_mlp_layernorm"),
+)
+JINA = replace(NOMIC, types=("jina_embeddings_v3",), feed_forwards=(FeedForward(("mlp.fc1",), "mlp.fc2"),))
+_HEAD_NORMS = _projections("self_attn", "q_norm k_norm")  # of the features of each head, the same for all
+QWEN3 = replace(LLAMA, types=("qwen3",), norms=(*LLAMA.norms, *_HEAD_NORMS))
+_FOUR = (*LLAMA.norms, "pre_feedforward_layernorm", "post_feedforward_layernorm")
+GEMMA2 = replace(LLAMA, types=("gemma2",), norms=_FOUR)
+GEMMA3 = replace(LLAMA, types=("gemma3_text",), norms=(*_FOUR, *_HEAD_NORMS))
+OLMO2 = replace(
+    LLAMA,
+    types=("olmo2", "olmo3"),
+    attention=replace(
+        LLAMA.attention,
+        kept="its norms of query and key (self_attn.q_norm) take all heads of a layer together, so that what is left "
+        "would change with every head that goes",
+    ),
+    norms=("post_attention_layernorm", "post_feedforward_layernorm", *_HEAD_NORMS),
+)
+PHI3 = replace(
+    LLAMA,
+    types=("phi3",),
+    attention=Attention("self_attn", ("self_attn.qkv_proj",), "self_attn.o_proj", segments=3, says=_GROUPED),
+    feed_forwards=(FeedForward(("mlp.gate_up_proj",), "mlp.down_proj", halves=2),),
+)
+
+_EXPERTS = FeedForward(("mlp.experts.gate_up_proj",), "mlp.experts.down_proj", halves=2, experts=True)
+_DENSE = LLAMA.feed_forwards[0]  # of the blocks without experts
+_ROUTED = replace(_EXPERTS, channels="moe_intermediate_size")
+MIXTRAL = replace(LLAMA, types=("mixtral",), feed_forwards=(_EXPERTS,))
+QWEN2_MOE = replace(
+    LLAMA,
+    types=("qwen2_moe",),
+    feed_forwards=(
+        _DENSE,
+        _ROUTED,
+        FeedForward(
+            _projections("mlp.shared_expert", "gate_proj up_proj"),
+            "mlp.shared_expert.down_proj",
+            "shared_expert_intermediate_size",
+        ),
+    ),
+)
+QWEN3_MOE = replace(QWEN3, types=("qwen3_moe",), feed_forwards=(_DENSE, _ROUTED))
+GPT_OSS = replace(
+    LLAMA,
+    types=("gpt_oss",),
+    attention=replace(LLAMA.attention, also=("self_attn.sinks",)),
+    feed_forwards=(replace(_EXPERTS, halves=1),),  # gate and what it multiplies side by side
+)
+_MLA = _projections("self_attn", "q_proj q_b_proj kv_b_proj")  # of the first two one is there
+DEEPSEEK = replace(
+    LLAMA,
+    types=("deepseek_v3",),
+    attention=Attention(
+        "self_attn",
+        _MLA,
+        "self_attn.o_proj",
+        size="v_head_dim",
+        says=("num_attention_heads", "num_key_value_heads", ""),
+    ),
+    feed_forwards=(
+        _DENSE,
+        _ROUTED,
+        FeedForward(
+            _projections("mlp.shared_experts", "gate_proj up_proj"),
+            "mlp.shared_experts.down_proj",
+            "moe_intermediate_size",
+        ),
+    ),
+    norms=(*LLAMA.norms, *_projections("self_attn", "q_a_layernorm kv_a_layernorm")),
+)
+
 GPT2 = Parts(
     types=("gpt2",),
     blocks="h",
-    attention="attn",
-    fused="attn.c_attn",
-    joined="attn.c_proj",
-    feed_forward=("mlp.c_fc", "mlp.c_proj"),
+    attention=Attention("attn", ("attn.c_attn",), "attn.c_proj", segments=3),
+    feed_forwards=(FeedForward(("mlp.c_fc",), "mlp.c_proj", "n_inner"),),
     norms=("ln_1", "ln_2"),
 )
-LLAMA = Parts(
-    types=("llama", "mistral", "qwen2"),
-    blocks="layers",
-    attention="self_attn",
-    projections=("self_attn.q_proj", "self_attn.k_proj", "self_attn.v_proj"),
-    joined="self_attn.o_proj",
-    feed_forward=("mlp.up_proj", "mlp.down_proj"),
-    gate="mlp.gate_proj",
-    norms=("input_layernorm", "post_attention_layernorm"),
+GPT_NEO = replace(
+    GPT2,
+    types=("gpt_neo",),
+    attention=Attention("attn.attention", _projections("attn.attention", _QKV), "attn.attention.out_proj"),
+    feed_forwards=(FeedForward(("mlp.c_fc",), "mlp.c_proj"),),
 )
-ROWS = (BERT, replace(BERT, types=("electra",), one_width=False), DISTILBERT, GPT2, LLAMA)
+_TO_4H = FeedForward(("mlp.dense_h_to_4h",), "mlp.dense_4h_to_h")
+GPT_NEOX = replace(
+    LLAMA,
+    types=("gpt_neox",),
+    attention=Attention("attention", ("attention.query_key_value",), "attention.dense", size="head_size"),
+    feed_forwards=(_TO_4H,),
+)
+BLOOM = replace(
+    LLAMA,
+    types=("bloom",),
+    blocks="h",
+    attention=Attention("self_attention", ("self_attention.query_key_value",), "self_attention.dense", slopes="alibi"),
+    feed_forwards=(replace(_TO_4H, channels=""),),
+)
+FALCON = replace(
+    BLOOM,
+    types=("falcon",),
+    attention=replace(
+        BLOOM.attention,
+        slopes="",
+        kept="each head has a slope of its own by its place (alibi=True), which is in the mask too",
+        kept_where="alibi",
+    ),
+    feed_forwards=(replace(_TO_4H, channels="ffn_hidden_size"),),
+    norms=("input_layernorm", "post_attention_layernorm", "ln_attn", "ln_mlp"),
+)
+OPT = Parts(
+    types=("opt",),
+    blocks="decoder.layers",
+    attention=Attention("self_attn", _projections("self_attn", _QKV), "self_attn.out_proj"),
+    feed_forwards=(FeedForward(("fc1",), "fc2", "ffn_dim"),),
+    norms=("self_attn_layer_norm", "final_layer_norm"),
+)
+XGLM = replace(OPT, types=("xglm",), blocks="layers")
+
+_BART_DECODER = replace(
+    OPT, types=(), feed_forwards=(FeedForward(("fc1",), "fc2", "decoder_ffn_dim"),), layers="decoder_layers"
+)
+_BART_CROSS = replace(
+    _BART_DECODER,
+    attention=Attention("encoder_attn", _projections("encoder_attn", _QKV), "encoder_attn.out_proj"),
+    feed_forwards=(),
+    norms=("encoder_attn_layer_norm",),
+)
+BART = replace(
+    OPT,
+    types=("bart", "mbart", "marian", "m2m_100", "pegasus"),
+    blocks="encoder.layers",
+    feed_forwards=(FeedForward(("fc1",), "fc2", "encoder_ffn_dim"),),
+    layers="encoder_layers",
+    others=(_BART_DECODER, _BART_CROSS),
+)
+
+
+def _t5(types: tuple[str, ...], own_tables: bool) -> Parts:
+    """Return the row of T5 and its kin: one table of positions a stack, or one a block."""
+    own, positions = "layer.0.SelfAttention", "relative_attention_bias"
+
+    def attention(stack: str, module: str = own, tables: bool = True) -> Attention:
+        return Attention(
+            module,
+            _projections(module, "q k v"),
+            f"{module}.o",
+            size="key_value_proj_dim",
+            also=(f"{own}.{positions}",) if tables and own_tables else (),
+            table=f"{stack}.block.0.{own}.{positions}" if tables and not own_tables else "",
+            says=("num_heads", "", "d_kv"),
+        )
+
+    def feed_forwards(layer: int) -> tuple[FeedForward, ...]:
+        inside = f"layer.{layer}.DenseReluDense"
+        gated = FeedForward(_projections(inside, "wi_0 wi_1"), f"{inside}.wo", "d_ff")
+        return (gated, replace(gated, inner=(f"{inside}.wi",)))
+
+    first = ("", "", "") if own_tables else (own, positions, "has_relative_attention_bias")
+    cross_attention = attention("decoder", "layer.1.EncDecAttention", tables=False)
+    cross = Parts((), "decoder.block", cross_attention, (), ("layer.1.layer_norm",), "num_decoder_layers")
+    norms = ("layer.0.layer_norm", "layer.2.layer_norm")
+    decoder = Parts((), "decoder.block", attention("decoder"), feed_forwards(2), norms, "num_decoder_layers", first)
+    norms = ("layer.0.layer_norm", "layer.1.layer_norm")
+    return Parts(
+        types,
+        "encoder.block",
+        attention("encoder"),
+        feed_forwards(1),
+        norms,
+        "num_layers",
+        first,
+        others=(decoder, cross),
+    )
+
+
+T5 = _t5(("t5", "mt5"), own_tables=False)
+UMT5 = _t5(("umt5",), own_tables=True)
+
+ROWS = (
+    BERT, ELECTRA, DISTILBERT, ALBERT, MPNET, DEBERTA, MODERNBERT, NOMIC, JINA, LLAMA, QWEN3, GEMMA2, GEMMA3, OLMO2,
+    PHI3, MIXTRAL, QWEN2_MOE, QWEN3_MOE, GPT_OSS, DEEPSEEK, GPT2, GPT_NEO, GPT_NEOX, BLOOM, FALCON, OPT, XGLM, BART, T5,
+    UMT5,
+)  # fmt: skip
 FAMILIES: dict[str, Parts] = {kind: row for row in ROWS for kind in row.types}
-STRUCTURED: dict[str, Parts] = {kind: row for kind, row in FAMILIES.items() if row.is_structured}
-
-
-def family_of(model: PreTrainedModel) -> Parts:
-    """Return where the parts of a model are; raise `InputError` where what structured pruning needs
-    is not known.
-    """
-    if not isinstance(model, PreTrainedModel):
-        raise InputError(f"expected a model of transformers, found {type(model).__name__}")
-    family = STRUCTURED.get(model.config.model_type)
-    if family is None:
-        raise InputError(
-            f"{type(model).__name__}: structured pruning knows the architectures {', '.join(STRUCTURED)}, and not "
-            f"{model.config.model_type!r}. Use compress.prune, which removes single weights, in its place"
-        )
-    parts = (*family.projections, family.joined, *family.feed_forward)
-    for number, layer in enumerate(layers_of(model, family)):
-        for part in parts:
-            if type(layer.get_submodule(part)) is not nn.Linear:
-                raise InputError(
-                    f"layer {number}, {part}: expected a plain torch.nn.Linear, found "
-                    f"{type(layer.get_submodule(part)).__name__}. Prune the structure first, then quantise or wrap it"
-                )
-    return family
-
-
-def attention_outputs(model: PreTrainedModel) -> list[nn.Module]:
-    """Return what joins the heads of each block, of any model whose blocks name it as a row of the
-    table does.
-
-    Example:
-        >>> import probes
-        >>> model, _ = probes.load_checkpoint("bundled")
-        >>> len(attention_outputs(model))
-        6
-    """
-    names = tuple(f".{row.joined}" for row in ROWS)
-    return [module for name, module in model.named_modules() if name.endswith(names)]
-
-
-def read_next() -> list[tuple[str, str]]:
-    """Return the names of maps in a block, each with the one that reads, unit by unit, what it
-    gives.
-
-    These are value and what joins the heads, and the feed-forward pair, of the rows whose maps are
-    apart.
-
-    Example:
-        >>> read_next()[0]
-        ('attention.self.value', 'attention.output.dense')
-    """
-    apart = [row for row in ROWS if not row.fused]
-    pairs = [((row.projections[2], row.joined), row.feed_forward) for row in apart]
-    return list(dict.fromkeys(pair for both in pairs for pair in both))
-
-
-def layers_of(model: PreTrainedModel, family: Parts) -> nn.ModuleList:
-    """Return the layers of a model."""
-    layers = model.base_model.get_submodule(family.blocks)
-    assert isinstance(layers, nn.ModuleList)
-    return layers
-
-
-def linear_of(layer: nn.Module, name: str) -> nn.Linear:
-    """Return a linear map of a layer by its name."""
-    linear = layer.get_submodule(name)
-    assert isinstance(linear, nn.Linear)
-    return linear
-
-
-def head_size_of(layer: nn.Module, family: Parts) -> int:
-    """Return how many features a head of a layer has."""
-    size = getattr(layer.get_submodule(family.attention), family.head_size)
-    assert isinstance(size, int)
-    return size
-
-
-def ends_of(layer: nn.Module, family: Parts, what: str) -> tuple[nn.Linear, nn.Linear, int]:
-    """Return the map that heads or channels are read with, the one that writes them, and the
-    features of each.
-    """
-    if what == "heads":
-        return (
-            linear_of(layer, family.projections[2]),
-            linear_of(layer, family.joined),
-            head_size_of(layer, family),
-        )
-    return linear_of(layer, family.inner), linear_of(layer, family.outer), 1
-
-
-def count_of(layer: nn.Module, family: Parts, what: str) -> int:
-    """Return how many heads or channels a layer has."""
-    _, write, size = ends_of(layer, family, what)
-    return write.in_features // size
-
-
-def keep_parts(layer: nn.Module, family: Parts, what: str, numbers: list[int]) -> None:
-    """Keep the heads or channels of these numbers in a layer, in place."""
-    read, write, size = ends_of(layer, family, what)
-    features = (torch.tensor(numbers)[:, None] * size + torch.arange(size)).flatten()
-    for linear in [linear_of(layer, name) for name in family.projections] if what == "heads" else [read]:
-        _slice(linear, 0, features)
-    _slice(write, 1, features)
-    if what == "heads":
-        attention = layer.get_submodule(family.attention)
-        for names, value in zip(family.counts, (len(numbers), len(features)), strict=True):
-            for name in names:
-                setattr(attention, name, value)
-
-
-def _slice(linear: nn.Linear, dimension: int, features: torch.Tensor) -> None:
-    """Keep some outputs (dimension 0) or inputs (dimension 1) of a linear map, in place."""
-    for parameter in (linear.weight, linear.bias) if dimension == 0 else (linear.weight,):
-        if parameter is not None:
-            parameter.data = parameter.data.index_select(dimension, features.to(parameter.device)).contiguous()
-    linear.out_features, linear.in_features = linear.weight.shape

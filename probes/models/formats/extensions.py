@@ -10,20 +10,35 @@ from __future__ import annotations
 from collections.abc import Collection
 from typing import Any
 
+import torch
 from transformers import MODEL_MAPPING, AutoModel, PreTrainedConfig, PreTrainedModel
 
 from probes.errors import InputError
+from probes.models.blocks import stacks_of
 from probes.models.facts import name_of
+from probes.models.formats.channels_kept import CHANNELS_KEPT
 from probes.models.formats.coded import CODED
 from probes.models.formats.factorized import FACTORIZED
 from probes.models.formats.format import Format, Verb
 from probes.models.formats.heads_kept import HEADS_KEPT
+from probes.models.formats.layers_kept import LAYERS_KEPT
 from probes.models.formats.quantized_inputs import QUANTIZED_INPUTS
 from probes.models.formats.shared_layers import SHARED_LAYERS
 from probes.models.formats.sparse_embeddings import SPARSE_EMBEDDINGS
+from probes.models.parts import FAMILIES
+from probes.silence import quiet
 
 # In the order in which they are made and applied: factors are those of the matrices that pruning has left.
-FORMATS = (HEADS_KEPT, FACTORIZED, SPARSE_EMBEDDINGS, SHARED_LAYERS, QUANTIZED_INPUTS, CODED)
+FORMATS = (
+    LAYERS_KEPT,
+    HEADS_KEPT,
+    CHANNELS_KEPT,
+    FACTORIZED,
+    SPARSE_EMBEDDINGS,
+    SHARED_LAYERS,
+    QUANTIZED_INPUTS,
+    CODED,
+)
 
 
 def promised(config: Any) -> list[Format]:
@@ -81,6 +96,63 @@ def shaped_class(kind: Any, config: PreTrainedConfig) -> Any:
             one(self)
 
     return type(kind.__name__, (kind,), {"__init__": make, "__module__": kind.__module__})
+
+
+def unlike(model: PreTrainedModel, shapes_only: bool = False) -> str | None:
+    """Say what in the blocks of a model would be otherwise in one that is made of its
+    configuration, None where nothing would.
+
+    Args:
+        model: a model of an architecture that the table of parts has.
+        shapes_only: names and shapes of parameters, and not the settings of modules, as the windows
+            that they see.
+
+    Example:
+        >>> import probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> unlike(model)
+        >>> model.config.intermediate_size = 7
+        >>> unlike(model)
+        'bert.encoder.layer.0.intermediate.dense.weight is 512 x 128, and would be 7 x 128'
+    """
+    config = type(model.config).from_dict(model.config.to_dict())
+    try:
+        with torch.device("meta"), torch.random.fork_rng(devices=[]), quiet():
+            twin = shaped_class(type(model), config)(config)
+    except (ValueError, TypeError, RuntimeError, AssertionError, IndexError) as error:
+        return f"its configuration makes no model: {error}"
+    shapes = [{n: tuple(p.shape) for n, p in _in_blocks(m, "parameters")} for m in (model, twin)]
+    for name in [*shapes[0], *shapes[1]]:
+        mine, made = (" x ".join(map(str, s[name])) if name in s else "not there" for s in shapes)
+        if mine != made:
+            return f"{name} is {mine}, and would be {made}"
+    if shapes_only:
+        return None
+    modules = [dict(_in_blocks(m, "modules")) for m in (model, twin)]
+    for name in modules[0].keys() & modules[1].keys():
+        said = [_settings(m[name]) for m in modules]
+        for key in said[0].keys() & said[1].keys():
+            if said[0][key] != said[1][key]:
+                return f"{name}.{key} is {said[0][key]!r}, and would be {said[1][key]!r}"
+    return None
+
+
+def _in_blocks(model: PreTrainedModel, what: str) -> list[tuple[str, Any]]:
+    """The modules or parameters in the blocks of a model, by their names in it."""
+    blocks = {id(m) for _, stack in stacks_of(model, FAMILIES[model.config.model_type]) for m in stack.modules()}
+    found = [(name, module) for name, module in model.named_modules() if id(module) in blocks]
+    if what == "modules":
+        return found
+    return [(f"{name}.{n}", p) for name, module in found for n, p in module.named_parameters(recurse=False)]
+
+
+def _settings(module: torch.nn.Module) -> dict[str, Any]:
+    """What a module was made with: numbers and words that are no state of it."""
+    return {
+        key: value
+        for key, value in vars(module).items()
+        if key[0] != "_" and key != "training" and isinstance(value, bool | int | float | str | None)
+    }
 
 
 def apply_formats(model: PreTrainedModel, missing: Collection[str] | None = None) -> set[str]:

@@ -1,38 +1,46 @@
-"""Models that lost heads or channels: how one is made with the heads that were kept."""
+"""Models that lost heads: how one is made with the heads that were kept."""
 
 from __future__ import annotations
 
 from transformers import PreTrainedConfig, PreTrainedModel
 
 from probes.errors import InputError
+from probes.models.blocks import count_of, family_of, heads_of_site, keep_parts, sites_of
 from probes.models.facts import name_of, size_of
 from probes.models.formats.format import Format, Verb
-from probes.models.parts import STRUCTURED, count_of, family_of, head_size_of, keep_parts, layers_of
+from probes.models.parts import FAMILIES
 
 
 def apply_shapes(model: PreTrainedModel) -> None:
-    """Give a freshly made model, in place, the number of heads a layer that its configuration says
-    were kept.
+    """Give a freshly made model, in place, the heads that its configuration says were kept.
 
-    `config.heads_kept` has it, one number a layer, where heads were pruned. Which heads these were
-    does not matter any more: the weights are loaded after it.
+    `config.heads_kept` has it where the configuration of an architecture cannot say it: for each
+    attention one number, or, where heads differ by their place, the numbers of those kept.
     """
     kept = HEADS_KEPT.said(model.config)
     if kept is None:
         return
-    family = family_of(model)
-    layers = layers_of(model, family)
-    if len(kept) != len(layers):
+    family = family_of(model, "heads")
+    sites = sites_of(model, family, "heads")
+    if len(kept) != len(sites):
         raise InputError(
-            f"config.heads_kept has {len(kept)} numbers and the model {len(layers)} layers: they do not belong together"
+            f"config.heads_kept has {len(kept)} numbers and the model {len(sites)} layers: they do not belong together"
         )
-    for layer, count in zip(layers, kept, strict=True):
-        if count_of(layer, family, "heads") != count:
-            keep_parts(layer, family, "heads", list(range(count)))
+    if any(isinstance(k, list) for k in kept):
+        return keep_parts(model, family, "heads", kept)
+    there = [heads_of_site(site)[0] for site in sites]
+    if there != list(kept):
+        # First whole groups of heads that share key and value, then heads of the last group.
+        groups = [max(1, k * count_of(site) // heads) for k, site, heads in zip(kept, sites, there, strict=True)]
+        keep_parts(model, family, "heads", [range(count) for count in groups])
+    if [heads_of_site(site)[0] for site in sites] != list(kept):
+        keep_parts(model, family, "heads", [range(count) for count in kept])
+    return None
 
 
 def heads_of(model: PreTrainedModel) -> list[int]:
-    """Return how many attention heads each block has, also where some were pruned.
+    """Return how many attention heads each layer has, also where some were pruned; of an
+    encoder-decoder those of the encoder.
 
     Example:
         >>> import compress, probes
@@ -40,18 +48,18 @@ def heads_of(model: PreTrainedModel) -> list[int]:
         >>> heads_of(compress.prune_heads(model, 0.5))
         [2, 2, 2, 2, 2, 2]
     """
-    kept = HEADS_KEPT.said(model.config)
-    whole = [size_of(model, "num_attention_heads")] * size_of(model, "num_hidden_layers")
-    return whole if kept is None else list(kept)
+    family = FAMILIES.get(model.config.model_type)
+    layers = size_of(model, "num_hidden_layers")
+    if family is None or HEADS_KEPT.said(model.config) is None:
+        return [size_of(model, "num_attention_heads")] * layers
+    counts = [heads_of_site(s)[0] for s in sites_of(model, family, "heads") if s.part is family.attention]
+    return counts * layers if family.shared else counts
 
 
 def _lacks(model: PreTrainedModel) -> str | None:
-    family = STRUCTURED[model.config.model_type]  # also of matrices in factors, or stored by codes
-    there = [
-        int(layer.get_submodule(family.joined).in_features) // head_size_of(layer, family)  # type: ignore[arg-type]
-        for layer in layers_of(model, family)
-    ]
-    kept = list(model.config.heads_kept)
+    family = FAMILIES[model.config.model_type]  # also of matrices in factors, or stored by codes
+    there = [heads_of_site(site)[0] for site in sites_of(model, family, "heads")]
+    kept = [k if isinstance(k, int) else len(k) for k in model.config.heads_kept]
     return None if there == kept else f"says {kept} of each layer where the model has {there}"
 
 
@@ -66,7 +74,7 @@ def _forbidden(model: PreTrainedModel, verb: Verb) -> str | None:
 
 def _check(config: PreTrainedConfig, name: str) -> None:
     whole = int(getattr(config.get_text_config(), "num_attention_heads", 0))
-    most = max(HEADS_KEPT.said(config))
+    most = max(k if isinstance(k, int) else max(len(k), *(i + 1 for i in k)) for k in HEADS_KEPT.said(config))
     if most > whole:
         raise InputError(
             f"{name}: config.heads_kept says {most} heads of a layer, and num_attention_heads {whole}: a layer cannot "
@@ -74,6 +82,7 @@ def _check(config: PreTrainedConfig, name: str) -> None:
         )
 
 
+_FORM = [(range(1, 2**16), [range(2**16)])]
 HEADS_KEPT = Format(
-    "heads_kept", "fewer heads", [range(1, 2**16)], check=_check, make=apply_shapes, lacks=_lacks, forbids=_forbidden
+    "heads_kept", "fewer heads", _FORM, check=_check, make=apply_shapes, lacks=_lacks, forbids=_forbidden
 )

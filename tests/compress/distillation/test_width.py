@@ -10,21 +10,25 @@ import compress
 import probes
 from compress.distillation.distill import distill
 from probes.models.formats.sparse_embeddings import apply_sparse_head
-from probes.models.parts import STRUCTURED
+from probes.models.parts import FAMILIES
 
 
 def kept_by_hand(model, heads, channels):
     """Heads and channels of each layer by the norm of what they write times what they read, in numpy."""
-    family = STRUCTURED[model.config.model_type]
+    family = FAMILIES[model.config.model_type]
+    (inner_name,), outer_name = family.feed_forwards[0].inner, family.feed_forwards[0].outer
     out = []
     for block in blocks(model):
-        w = {n: block.get_submodule(n) for n in (*family.projections, family.joined, family.inner, family.outer)}
+        w = {n: block.get_submodule(n) for n in (*family.attention.names, inner_name, outer_name)}
 
         def with_bias(linear):
             return torch.cat([linear.weight, linear.bias[:, None]], 1).detach().double().numpy()
 
-        value, joined = with_bias(w[family.projections[2]]), w[family.joined].weight.detach().double().numpy()
-        inner, outer = with_bias(w[family.inner]), w[family.outer].weight.detach().double().numpy()
+        value, joined = (
+            with_bias(w[family.attention.projections[2]]),
+            w[family.attention.joined].weight.detach().double().numpy(),
+        )
+        inner, outer = with_bias(w[inner_name]), w[outer_name].weight.detach().double().numpy()
         size = 3
         of_heads = [
             np.linalg.norm(joined[:, h * size : (h + 1) * size] @ value[h * size : (h + 1) * size]) for h in range(4)
@@ -36,14 +40,14 @@ def kept_by_hand(model, heads, channels):
 
 def stream_rows(model, kept):
     """Every matrix with the stream as columns, of the heads and channels that are kept."""
-    family = STRUCTURED[model.config.model_type]
+    family = FAMILIES[model.config.model_type]
     rows = [p for n, p in model.base_model.named_parameters() if n.startswith("embeddings.") and p.ndim == 2]
     for block, (heads, channels) in zip(blocks(model), kept, strict=True):
         features = np.concatenate([np.arange(3 * h, 3 * h + 3) for h in heads])
-        rows += [block.get_submodule(n).weight[features] for n in family.projections]
-        rows += [block.get_submodule(family.joined).weight[:, features].T]
-        rows += [block.get_submodule(family.inner).weight[channels]]
-        rows += [block.get_submodule(family.outer).weight[:, channels].T]
+        rows += [block.get_submodule(n).weight[features] for n in family.attention.projections]
+        rows += [block.get_submodule(family.attention.joined).weight[:, features].T]
+        rows += [block.get_submodule(family.feed_forwards[0].inner[0]).weight[channels]]
+        rows += [block.get_submodule(family.feed_forwards[0].outer).weight[:, channels].T]
     for name, p in model.named_parameters():
         if name.endswith(("pooler.dense.weight", "pre_classifier.weight", "classifier.dense.weight")):
             rows.append(p)
@@ -82,7 +86,8 @@ def test_a_narrow_student_is_the_part_of_the_model_along_its_largest_weights(fam
         np.testing.assert_allclose(found[name].detach().numpy(), expected, atol=1e-5, err_msg=name)
 
     check(table, expected * signs)
-    parts = STRUCTURED[family]
+    parts = FAMILIES[family].attention
+    (inner,), outer = FAMILIES[family].feed_forwards[0].inner, FAMILIES[family].feed_forwards[0].outer
     names = {id(q): n for n, q in model.base_model.named_parameters()}
     for block, (heads, channels) in zip(blocks(model), kept, strict=True):
         features = np.concatenate([np.arange(3 * h, 3 * h + 3) for h in heads])
@@ -90,17 +95,17 @@ def test_a_narrow_student_is_the_part_of_the_model_along_its_largest_weights(fam
         def numbers(q):
             return names[id(q)], q.detach().double().numpy()
 
-        for part in (*parts.projections, parts.inner):
-            at = channels if part == parts.inner else features
+        for part in (*parts.projections, inner):
+            at = channels if part == inner else features
             linear = block.get_submodule(part)
             name, w = numbers(linear.weight)
             check(name, w[at] @ p)
             name, b = numbers(linear.bias)
             check(name, b[at])
-        for part in (parts.joined, parts.outer):
+        for part in (parts.joined, outer):
             linear = block.get_submodule(part)
             name, w = numbers(linear.weight)
-            check(name, p.T @ w[:, channels if part == parts.outer else features])
+            check(name, p.T @ w[:, channels if part == outer else features])
             name, b = numbers(linear.bias)
             check(name, p.T @ b)
     norms = [m for m in model.base_model.modules() if isinstance(m, torch.nn.LayerNorm)]
@@ -183,8 +188,8 @@ def test_a_narrower_student_of_rounded_inputs_is_the_one_that_is_saved(tokenizer
 
 
 def test_architectures_that_cannot_be_made_narrower_are_refused(tiny_models):
-    with pytest.raises(probes.InputError, match="structured pruning knows the architectures"):
-        distill(tiny_models("GPT2ForSequenceClassification"), layers=2)
+    with pytest.raises(probes.InputError, match=r"made of bert, .*distilbert, and not of .* \(gpt2\): which of its"):
+        distill(tiny_models("GPT2ForSequenceClassification"), hidden_size=6)
     with pytest.raises(probes.InputError, match=r"narrower students are made of .* Give one as student=..., or leave"):
         distill(compress.prune_heads(build(), 0.5), hidden_size=6)
     with pytest.raises(

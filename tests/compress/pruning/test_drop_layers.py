@@ -2,20 +2,20 @@
 
 import copy
 
+import architectures
 import pytest
 import torch
 import transformers
-from structured import close, inputs, make
+from structured import ARCHITECTURES, close, inputs, make
 
 import compress
 import probes
 from compress.pruning.drop_layers import drop_layers
 from compress.pruning.structure import prune_heads
 from probes.models.fingerprint import weights_fingerprint
-from probes.models.parts import STRUCTURED
 
 
-@pytest.mark.parametrize("family", STRUCTURED)
+@pytest.mark.parametrize("family", ARCHITECTURES)
 def test_dropped_layers_are_the_remaining_ones_run_by_hand(family, tmp_path):
     model = make(family, layers=4)
     before = weights_fingerprint(model)
@@ -31,6 +31,37 @@ def test_dropped_layers_are_the_remaining_ones_run_by_hand(family, tmp_path):
     assert pruned.config.compression["dropped"] == [0, 2]
     pruned.save_pretrained(tmp_path)
     assert close(type(model).from_pretrained(tmp_path).eval(), pruned, 1e-6)
+
+
+def test_layers_that_no_configuration_can_say_are_said_by_a_warning():
+    model = architectures.make("modernbert")
+    with pytest.warns(probes.LayerscopeWarning, match=r"modernbert.*its layers \[1, 3\] are, .*load_checkpoint"):
+        pruned = drop_layers(model, [0, 2])
+    assert pruned.config.layers_kept["numbers"] == [1, 3]
+    assert drop_layers(pruned, [0]).config.layers_kept["numbers"] == [3]
+    assert not hasattr(drop_layers(model, [2]).config, "layers_kept")
+
+
+@pytest.mark.parametrize("kind", ["llama", "gpt_neo", "gemma2", "bloom", "opt", "qwen2_moe"])
+def test_a_decoder_without_layers_uses_its_cache(kind):
+    pruned = drop_layers(architectures.make(kind, "AutoModelForCausalLM"), [0, 2])
+    ids = architectures.inputs(pruned)["input_ids"]
+    with torch.no_grad():
+        whole = pruned(input_ids=ids).logits[:, -1]
+        cache = pruned(input_ids=ids[:, :-1], use_cache=True).past_key_values
+        assert torch.allclose(pruned(input_ids=ids[:, -1:], past_key_values=cache).logits[:, -1], whole, atol=1e-5)
+
+
+@pytest.mark.filterwarnings("ignore:.*no configuration of transformers can say")
+@pytest.mark.parametrize("kind", ["albert", "modernbert"])
+@pytest.mark.parametrize("importance", ["removal", "similarity"])
+def test_layers_are_ranked_in_any_family_and_the_model_stays_as_it_was(kind, importance, texts):
+    model = architectures.make(kind, vocab_size=27).float()
+    before = weights_fingerprint(model)
+    done = drop_layers(model, 2, importance=importance, **texts).config
+    assert weights_fingerprint(model) == before
+    assert (done.num_hidden_layers, len(done.compression["dropped"])) == (2, 2)
+    assert model.config.num_hidden_layers == 4
 
 
 def test_a_decoder_still_uses_its_cache_without_a_layer():

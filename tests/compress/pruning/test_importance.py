@@ -2,15 +2,17 @@
 
 import copy
 
+import architectures
 import numpy as np
 import pytest
 import torch
 from structured import close, make, parts
 
 import probes
+from compress.pruning.importance import magnitude_scores, taylor_scores
 from compress.pruning.structure import prune_channels, prune_heads
+from probes.models.blocks import family_of, sites_of
 from probes.models.fingerprint import weights_fingerprint
-from probes.models.parts import STRUCTURED
 
 
 def gone_of(pruned, what):
@@ -53,25 +55,44 @@ def test_magnitude_is_the_norm_of_the_map_by_hand():
     read = lambda m: torch.cat([m.weight, m.bias[:, None]], 1).detach().double()  # noqa: E731
     write = out.weight.detach().double()
     by_hand = [torch.linalg.norm(write[:, 3 * h : 3 * h + 3] @ read(value)[3 * h : 3 * h + 3]) for h in range(4)]
-    from compress.pruning.importance import magnitude_scores
-    from probes.models.parts import DISTILBERT, layers_of
-
-    layer = layers_of(model, DISTILBERT)[1]
-    assert np.allclose(magnitude_scores(layer, DISTILBERT, "heads"), np.array(by_hand), rtol=1e-9)
+    heads = sites_of(model, family_of(model, "heads"), "heads")[1]
+    assert np.allclose(magnitude_scores(heads), np.array(by_hand), rtol=1e-9)
     by_hand = read(first).norm(dim=1) * second.weight.detach().double().norm(dim=0)
-    assert np.allclose(magnitude_scores(layer, DISTILBERT, "channels"), by_hand.numpy(), rtol=1e-9)
+    channels = sites_of(model, family_of(model, "channels"), "channels")[1]
+    assert np.allclose(magnitude_scores(channels), by_hand.numpy(), rtol=1e-9)
+
+
+def test_magnitude_of_groups_of_heads_and_of_gated_channels_by_hand():
+    model = architectures.make("llama")
+    block = model.layers[1]
+    value, out = block.self_attn.v_proj.weight, block.self_attn.o_proj.weight
+    maps = [torch.linalg.norm(out[:, 8 * h : 8 * h + 8] @ value[8 * (h // 2) : 8 * (h // 2) + 8]) for h in range(4)]
+    by_hand = [float((maps[2 * g] ** 2 + maps[2 * g + 1] ** 2).sqrt()) for g in (0, 1)]
+    assert np.allclose(magnitude_scores(sites_of(model, family_of(model), "heads")[1]), by_hand, rtol=1e-9)
+    mlp = block.mlp
+    product = mlp.gate_proj.weight.norm(dim=1) * mlp.up_proj.weight.norm(dim=1) * mlp.down_proj.weight.norm(dim=0)
+    found = magnitude_scores(sites_of(model, family_of(model), "channels")[1])
+    assert np.allclose(found, product.detach().numpy(), rtol=1e-9)
+
+
+def test_taylor_is_refused_inside_experts(texts):
+    model = architectures.make("mixtral", "AutoModelForSequenceClassification", num_labels=3)
+    expected = (
+        r"importance='taylor': MixtralForSequenceClassification \(mixtral\) has experts "
+        r"\(layers.0.mlp.experts.down_proj\).*Choose 'magnitude'"
+    )
+    with pytest.raises(probes.InputError, match=expected):
+        prune_channels(model, 0.5, importance="taylor", **texts)
 
 
 @pytest.mark.parametrize(("what", "size"), [("heads", 3), ("channels", 1)])
 @pytest.mark.parametrize("family", ["bert", "distilbert"])
 def test_taylor_is_the_finite_difference_text_by_text(family, what, size, texts):
-    from compress.pruning.importance import taylor_scores
-
     model = make(family).double().train()
     corpus, tokenizer = texts["corpus"].select(range(7)), texts["tokenizer"]
     states = {k: v.clone() for k, v in model.state_dict().items()}
     counts = [{"heads": 4, "channels": 20}[what]] * 3
-    found = taylor_scores(model, STRUCTURED[family], what, counts, corpus, tokenizer)
+    found = taylor_scores(model, sites_of(model, family_of(model), what), corpus, tokenizer)
     assert all(torch.equal(v, states[k]) for k, v in model.state_dict().items())
     assert model.training
     assert all(p.grad is None for p in model.parameters())

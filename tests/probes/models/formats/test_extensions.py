@@ -13,11 +13,14 @@ from probes.models.formats.extensions import (
     check_loadable,
     from_pretrained,
     promised,
+    unlike,
 )
 from probes.models.formats.sparse_embeddings import apply_sparse_head
 
 SAID = {
+    "layers_kept": {"numbers": [0, 2, 3], "of": {"num_hidden_layers": 4}},
     "heads_kept": [1, 2, 1],
+    "channels_kept": [5, 6, 6],
     "factorized": {"encoder.layer.0.output.dense": {"rank": 2}},
     "sparse_embeddings": {"features": 16},
     "shared_layers": {"encoder.layer.2.intermediate.dense": "encoder.layer.1.intermediate.dense"},
@@ -134,3 +137,15 @@ def test_a_head_of_another_size_is_refused(tiny_models):
     model.config.sparse_embeddings = {"features": 8}
     with pytest.raises(probes.InputError, match="says 8 features and the model's head has 16"):
         apply_sparse_head(model)
+
+
+def test_what_would_be_otherwise_is_said_by_name(tiny_models):
+    model = tiny_models("BertModel")
+    assert unlike(model) is None
+    model.encoder.layer[1].attention.self.scaling = 2.0
+    assert unlike(model, shapes_only=True) is None
+    assert unlike(model).startswith("encoder.layer.1.attention.self.scaling is 2.0, and would be 0.")
+    model.config.intermediate_size += 1
+    assert unlike(model, shapes_only=True).startswith("encoder.layer.0.intermediate.dense.weight is ")
+    model.config.num_attention_heads = 5
+    assert "its configuration makes no model: The hidden size (12) is not a multiple" in unlike(model)
