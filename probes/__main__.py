@@ -55,8 +55,12 @@ def add(commands: Any) -> None:
     )
     measure.add_argument("--draws", type=int, default=200, help="bootstrap draws (%(default)s)")
     measure.add_argument("--seed", type=int, default=0, help="of the bootstrap (%(default)s)")
-    measure.add_argument("--pooling", choices=list(POOLINGS), default="mean", help="tokens -> one vector (%(default)s)")
+    measure.add_argument(
+        "--pooling", choices=list(POOLINGS), help="tokens -> one vector (as the checkpoint says; mean)"
+    )
     measure.add_argument("--max-length", type=int, help="cut texts at so many tokens (the limit of the model)")
+    measure.add_argument("--prompt", help="put before every text (as the checkpoint says; none)")
+    measure.add_argument("--dimensions", type=int, help="keep so many features, the first ones (all)")
     measure.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="(%(default)s)")
     measure.add_argument("--device", help="cuda, mps or cpu (the first there is)")
     measure.add_argument("--batch-size", type=int, default=64, help="most texts in a batch (%(default)s)")
@@ -95,6 +99,8 @@ def _compare(options: argparse.Namespace) -> None:
         allow_pickle=options.allow_pickle,
         pooling=options.pooling,
         max_length=options.max_length,
+        prompt=options.prompt,
+        dimensions=options.dimensions,
         dtype=options.dtype,
         device=options.device,
         batch_size=options.batch_size,

@@ -36,6 +36,7 @@ from probes.states.examples import examples_of
 from probes.states.order import alike_in_order
 from probes.states.representations import check_representations
 from probes.states.running import check_settings
+from probes.states.vectors import compare_vectors
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -210,8 +211,8 @@ def compare(
         store: a folder for the Representations, one zarr store a model, which a later run with the
             same weights, corpus and settings opens in place of running the model.
         allow_pickle: as in `load_checkpoint`.
-        settings: further settings of `capture`: pooling, max_length, dtype, device, batch_size,
-            batch_tokens, progress, wait.
+        settings: further settings of `capture`: pooling, max_length, prompt, normalize, dimensions,
+            dtype, device, batch_size, batch_tokens, progress, wait.
 
     Returns:
         A `Comparison`: the table, where its numbers come from, and the Representations behind it.
@@ -255,6 +256,7 @@ def compare(
             known[name] = config
         elif isinstance(model, PreTrainedModel):
             check_fit(embedding_rows(model), tokenizers[name], name)
+    compare_vectors({n: m for n, m in known.items() if not isinstance(m, xr.Dataset)}, settings)
     # The same examples, and the same draws of them, for all models.
     shared = Run(
         examples,
@@ -263,7 +265,9 @@ def compare(
         seed=seed,
         progress=settings.get("progress", True),
         corpus=corpus,
-        settings={k: settings[k] for k in ("max_length", "device", "batch_size", "batch_tokens") if k in settings},
+        settings={
+            k: settings[k] for k in ("max_length", "prompt", "device", "batch_size", "batch_tokens") if k in settings
+        },
     )
     if len(models) == 1:
         known = dict([next(iter(known.items()))])  # replicates of one model are not compared with each other

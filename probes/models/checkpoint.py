@@ -24,6 +24,7 @@ from transformers import (
 from probes.errors import InputError, needed
 from probes.models.declared import check_index, check_said, check_sizes, stored_shapes
 from probes.models.facts import check_fit, embedding_rows
+from probes.models.formats.embedding import EMBEDDING, read_embedding, weights_folder
 from probes.models.formats.extensions import apply_formats, check_loadable, from_pretrained
 from probes.models.formats.onnx_model import FILE as ONNX
 from probes.models.formats.onnx_model import OnnxModel
@@ -39,7 +40,8 @@ def load_checkpoint(
 
     Args:
         source: "bundled", a folder (also one of packed weights, as `compress.save(...,
-            packed=True)` writes it), or a name on the Hugging Face hub.
+            packed=True)` writes it, or of sentence-transformers, whose pooling, prompt, length and
+            norm `capture` then uses), or a name on the Hugging Face hub.
         allow_pickle: also read weights from pickle files (`pytorch_model.bin`). A pickle can run
             any code when it is opened: ask for it only where you trust who made it.
 
@@ -67,7 +69,7 @@ def load_checkpoint(
         model.name_or_path = model.config.name_or_path = source  # not a path on this computer
         return model, tokenizer
     config, tokenizer, headless = _checked(source, allow_pickle)
-    name = str(source)
+    name, source = str(source), weights_folder(source)
     if _is_onnx(Path(source)):
         exported = OnnxModel.from_pretrained(source)
         check_fit(exported.embeddings, tokenizer, name)
@@ -85,7 +87,7 @@ def load_checkpoint(
             model, loaded = from_pretrained(
                 kind,
                 config,
-                name if weights is None else None,
+                str(source) if weights is None else None,
                 state_dict=weights,
                 generation_config=None if weights is None else _generation(Path(source)),
                 config=config,
@@ -133,18 +135,20 @@ def _checked(source: str | Path, allow_pickle: bool) -> tuple[PreTrainedConfig, 
     """What `check_checkpoint` returns, and the weights of a head that are missing: the
     configuration then says that there is none.
     """
+    name, declared, source = str(source), read_embedding(source), weights_folder(source)
     _check_files(source, allow_pickle)
-    name = str(source)
+    folder = Path(source)
     try:
-        said, _ = PreTrainedConfig.get_config_dict(name)
-        folder = Path(source)
+        said, _ = PreTrainedConfig.get_config_dict(source)
         weighed = any(folder.glob("*.safetensors"))
         check_said(said, name, len(stored_shapes(folder)) if weighed else None)
-        config = AutoConfig.from_pretrained(name, trust_remote_code=False)
+        config = AutoConfig.from_pretrained(source, trust_remote_code=False)
     except InputError:
         raise
     except Exception as error:  # as above: one kind for the user, many in transformers
         raise _unloadable(name, error) from error
+    if declared and not EMBEDDING.promised(config):
+        setattr(config, EMBEDDING.key, declared)
     check_loadable(config, name)
     kind = _model_class(config, name)
     headless: list[str] = []
@@ -157,9 +161,9 @@ def _checked(source: str | Path, allow_pickle: bool) -> tuple[PreTrainedConfig, 
         except Exception as error:
             raise _unloadable(name, error) from error
         if headless:
-            config.architectures = [MODEL_MAPPING[type(config)].__name__]
+            config.architectures = [cast(type, MODEL_MAPPING[type(config)]).__name__]
     try:
-        tokenizer = AutoTokenizer.from_pretrained(name, trust_remote_code=False)
+        tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False)
     except Exception as error:
         raise InputError(
             f"{name}: the tokenizer could not be loaded ({type(error).__name__}: {_one_line(error)}). "

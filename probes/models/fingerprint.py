@@ -20,6 +20,7 @@ _NOT_COMPUTED = {
     "compression",
     "id2label",
     "label2id",
+    "text_embedding",
 }
 
 

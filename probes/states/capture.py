@@ -22,7 +22,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.corpus import check_corpus, corpus_fingerprint
 from probes.errors import LayerscopeWarning, path_of
-from probes.models.facts import check_fit, classes_of, classifies, embedding_rows, input_limit, name_of, weights_dtype
+from probes.models.facts import check_fit, classes_of, classifies, embedding_rows, name_of, weights_dtype
 from probes.models.fingerprint import tokenizer_fingerprint, weights_fingerprint
 from probes.models.formats.onnx_model import OnnxModel
 from probes.states.layers import runner_of
@@ -31,6 +31,7 @@ from probes.states.representations import BLOCK, as_strings
 from probes.states.running import check_settings, evaluating, precision
 from probes.states.store import DIMS, Store
 from probes.states.tokens import Batches, tokenise
+from probes.states.vectors import counted, finished, leading, length_of, prompted, settle
 
 _WINDOW = 2 * BLOCK  # rows that are kept before they are written
 
@@ -41,8 +42,11 @@ def capture(
     corpus: datasets.Dataset,
     *,
     modules: Sequence[str] | None = None,
-    pooling: str = "mean",
+    pooling: str | None = None,
     max_length: int | None = None,
+    prompt: str | None = None,
+    normalize: bool | None = None,
+    dimensions: int | None = None,
     dtype: str = "float32",
     device: str | torch.device | None = None,
     batch_size: int = 64,
@@ -66,10 +70,15 @@ def capture(
         modules: names from `model.named_modules()` whose outputs (batch, token, feature) are taken
             in place of the hidden states; they become layers 0, 1, ... and their names the
             coordinate `module`.
-        pooling: "mean" over the text's own tokens (default), "mean_all" with special tokens,
-            "first" or "last" token.
-        max_length: longest text in tokens, special ones included; longer ones are cut. By default
-            the smaller of the model's positions and the tokenizer's limit.
+        pooling: "mean" over the text's own tokens, "mean_all" with special tokens, "first" or
+            "last" token. By default what the checkpoint says (files of sentence-transformers, read
+            by `load_checkpoint`), else "mean"; the same holds for the next four.
+        max_length: longest text in tokens, special ones included; longer ones are cut. At most, and
+            else, the smaller of the model's positions and the tokenizer's limit.
+        prompt: put before every text, as "query: "; "" for none.
+        normalize: divide the vectors of every layer by their length.
+        dimensions: how many features of every layer are kept, the first ones, as of an embedding
+            that was trained to be cut (Matryoshka).
         dtype: "float32", or "bfloat16" for mixed precision (about twice as fast; cosine to float32
             above 0.999).
         device: by default CUDA, MPS or the CPU, the first there is.
@@ -105,19 +114,38 @@ def capture(
     if isinstance(model, OnnxModel):
         model.check(device, dtype)
         device = model.device
-    where = check_settings(pooling, dtype, device, batch_size, batch_tokens)
+    where = check_settings(pooling, dtype, device, batch_size, batch_tokens, prompt=prompt, dimensions=dimensions)
     name = name or name_of(model)
     if isinstance(model, PreTrainedModel | OnnxModel):
         check_fit(embedding_rows(model), tokenizer, name)
+    how, declared = settle(
+        model,
+        name,
+        pooling=pooling,
+        max_length=max_length,
+        prompt=prompt,
+        normalize=normalize,
+        dimensions=dimensions,
+    )
     runner, taken = runner_of(model, modules, name)
-    tokens = tokenise(tokenizer, corpus, input_limit(model, tokenizer, max_length), model, name)
+    tokens = tokenise(tokenizer, prompted(corpus, how), length_of(how, model, tokenizer, declared), model, name)
+    pooling = how.pooling
+    unpooled = leading(tokenizer, how)
+    if unpooled:
+        tokens.special = counted(tokens.special, tokens.starts, tokens.lengths, how, unpooled)
+        pooling = "mean" if pooling == "mean_all" else pooling
     attributes: dict[str, Any] = {
         "model": name,
         "weights": weights_fingerprint(model),
         "corpus": corpus_fingerprint(corpus),
         "tokenizer": tokenizer_fingerprint(tokenizer),
-        "pooling": pooling,
-        "pooling_means": POOLINGS[pooling],
+        "pooling": how.pooling,
+        "pooling_means": POOLINGS[how.pooling] + (", the prompt excluded" if unpooled else ""),
+        "prompt": how.prompt,
+        "lowercase": how.lowercase,
+        "normalize": how.normalize,
+        "dimensions": -1 if how.dimensions is None else how.dimensions,
+        "declared": declared,
         "dtype": dtype if dtype == "bfloat16" else weights_dtype(model),
         "max_length": -1 if tokens.limit is None else tokens.limit,
         "texts_cut": tokens.cut,
@@ -127,7 +155,20 @@ def capture(
         "transformers": transformers.__version__,
     }
     # What the states depend on. Versions, batches and devices change them by rounding only.
-    depends = ("weights", "corpus", "tokenizer", "pooling", "dtype", "max_length", "modules", "logits")
+    depends = (
+        *(
+            "weights",
+            "corpus",
+            "tokenizer",
+            "pooling",
+            "pooling_means",
+            "prompt",
+            "lowercase",
+            "normalize",
+            "dimensions",
+        ),
+        *("dtype", "max_length", "modules", "logits"),
+    )
     attributes["fingerprint"] = hashlib.sha256(json.dumps([attributes[k] for k in depends]).encode()).hexdigest()[:16]
     if tokens.cut:
         warnings.warn(
@@ -148,7 +189,7 @@ def capture(
             def pooled(rows: np.ndarray) -> dict[str, np.ndarray]:
                 inputs, mask = batches.tensors(rows, pooling, where)
                 layers, outputs = states_of(runner, inputs)
-                hidden = torch.stack([pool(h, mask, name, i) for i, h in enumerate(layers)])
+                hidden = finished(torch.stack([pool(h, mask, name, i) for i, h in enumerate(layers)]), how)
                 return {k: v.float().cpu().numpy() for k, v in ({"hidden": hidden} | outputs).items()}
 
             first = pooled(batches.longest())

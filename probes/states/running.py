@@ -13,17 +13,25 @@ from probes.states.pooling import POOLINGS
 
 
 def check_settings(
-    pooling: str = "mean",
+    pooling: str | None = None,
     dtype: str = "float32",
     device: str | torch.device | None = None,
     batch_size: int = 64,
     batch_tokens: int = 4096,
+    *,
+    prompt: str | None = None,
+    dimensions: int | None = None,
     **_: object,
 ) -> torch.device:
     """Return the device to run on; raise `InputError` where a setting of `capture` that needs no
     model is wrong.
     """
-    check_choice("pooling", pooling, POOLINGS)
+    if pooling is not None:
+        check_choice("pooling", pooling, POOLINGS)
+    if prompt is not None and not isinstance(prompt, str):
+        raise InputError(f"prompt={prompt!r}: expected a text, as 'query: '")
+    if dimensions is not None and (type(dimensions) is not int or dimensions < 1):
+        raise InputError(f"dimensions={dimensions!r}: expected a whole number, at least 1")
     check_choice("dtype", dtype, ("float32", "bfloat16"))
     if batch_size < 1 or batch_tokens < 1:
         raise InputError(f"expected batch_size and batch_tokens of at least 1; found {batch_size} and {batch_tokens}")

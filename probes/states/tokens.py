@@ -12,10 +12,11 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.errors import InputError
-from probes.models.facts import embedding_rows, input_limit
+from probes.models.facts import embedding_rows
 from probes.models.formats.onnx_model import OnnxModel
 from probes.states.representations import BLOCK
 from probes.states.running import check_settings
+from probes.states.vectors import length_of, prompted, settle
 
 _TOKENISED = 2 * BLOCK  # rows that are tokenised at a time
 
@@ -27,6 +28,7 @@ def batches_of(
     name: str,
     *,
     max_length: int | None = None,
+    prompt: str | None = None,
     device: str | torch.device | None = None,
     batch_size: int = 64,
     batch_tokens: int = 4096,
@@ -37,7 +39,8 @@ def batches_of(
     For probes that need more of a forward pass than its hidden states.
     """
     where = check_settings(device=device, batch_size=batch_size, batch_tokens=batch_tokens)
-    tokens = tokenise(tokenizer, corpus, input_limit(model, tokenizer, max_length), model, name)
+    how, declared = settle(model, name, pooling="mean", max_length=max_length, prompt=prompt)
+    tokens = tokenise(tokenizer, prompted(corpus, how), length_of(how, model, tokenizer, declared), model, name)
     batches = Batches(tokens, batch_size, batch_tokens)
     return where, lambda: ((rows, batches.tensors(rows, "mean", where)[0]) for rows in batches.over(0, len(corpus)))
 

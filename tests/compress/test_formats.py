@@ -1,5 +1,7 @@
 """Every format with every verb and backend: it is kept, saved and loaded in the same values, or refused before work."""
 
+import copy
+
 import numpy as np
 import pandas as pd
 import pytest
@@ -48,6 +50,13 @@ ENDED = {
 }
 
 
+def told_how(model):
+    """A copy of a model whose vectors are the first token's, of length 1."""
+    told = copy.deepcopy(model)
+    told.config.text_embedding = {"pooling": "first", "normalize": True}
+    return told
+
+
 def rows(ids, languages, labels):
     return probes.load_corpus(pd.DataFrame({"id": ids, "language": languages, "text": TEXTS, "label": labels}))
 
@@ -90,6 +99,7 @@ MAKERS = {
     ),
     "quantized_inputs": lambda m, corpus, _, tokenizer: compress.quantize(m, calibrate=corpus, tokenizer=tokenizer),
     "quantization_config": lambda m, *_: compress.quantize(m, backend="torchao"),
+    "text_embedding": lambda m, *_: told_how(m),
     "onnx": lambda m, *_: compress.quantize(m, backend="onnxruntime"),
 }
 VERBS = {

@@ -18,6 +18,7 @@ from probes.models.blocks import stacks_of
 from probes.models.facts import name_of
 from probes.models.formats.channels_kept import CHANNELS_KEPT
 from probes.models.formats.coded import CODED
+from probes.models.formats.embedding import EMBEDDING
 from probes.models.formats.factorized import FACTORIZED
 from probes.models.formats.format import Format, Verb
 from probes.models.formats.heads_kept import HEADS_KEPT
@@ -38,6 +39,7 @@ FORMATS = (
     SHARED_LAYERS,
     QUANTIZED_INPUTS,
     CODED,
+    EMBEDDING,
 )
 
 

@@ -1,0 +1,147 @@
+"""How the vector of a text is made: as was asked for, as the checkpoint says, or the mean."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping
+from dataclasses import replace
+from typing import Any
+
+import datasets
+import numpy as np
+import torch
+import torch.nn.functional as F
+from transformers import PreTrainedTokenizerBase
+
+from probes.errors import InputError, LayerscopeWarning
+from probes.models.facts import input_limit
+from probes.models.formats.embedding import Embedding, embedding_of
+from probes.states.pooling import POOLINGS
+
+
+def settle(
+    model: object,
+    name: str,
+    *,
+    pooling: str | None = None,
+    max_length: int | None = None,
+    prompt: str | None = None,
+    normalize: bool | None = None,
+    dimensions: int | None = None,
+) -> tuple[Embedding, list[str]]:
+    """Return how vectors are made, and which of that the checkpoint says and nobody asked for.
+
+    Args:
+        model: a model, or its configuration.
+        name: what it is called.
+        pooling, max_length, prompt, normalize, dimensions: as `capture` takes them.
+
+    Raises:
+        InputError: the checkpoint says a pooling that is none of ours, and no other was asked for;
+            more features were asked for than there are.
+
+    Example:
+        >>> from transformers import BertConfig
+        >>> config = BertConfig(text_embedding={"pooling": "first", "normalize": True})
+        >>> how, said = settle(config, "base", normalize=False)
+        >>> how.pooling, how.normalize, said
+        ('first', False, ['pooling'])
+    """
+    declared = embedding_of(model)
+    asked = {
+        "pooling": pooling,
+        "max_length": max_length,
+        "prompt": prompt,
+        "normalize": normalize,
+        "dimensions": dimensions,
+    }
+    how = replace(declared, **{k: v for k, v in asked.items() if v is not None})  # type: ignore[arg-type]
+    if how.pooling not in POOLINGS:
+        raise InputError(
+            f"{name}: its files say that tokens are pooled by {how.pooling!r}, which is none of "
+            f"{', '.join(map(repr, POOLINGS))}. Choose one with pooling=..."
+        )
+    width = getattr(getattr(model, "config", model), "hidden_size", None)
+    if how.dimensions is not None and isinstance(width, int) and how.dimensions > width:
+        raise InputError(f"{name}: dimensions={how.dimensions}: expected 1 to {width}, the features of its states")
+    return how, [key for key in declared.said() if asked.get(key) is None]
+
+
+def compare_vectors(models: Mapping[str, object], settings: Mapping[str, Any]) -> None:
+    """Warn where the vectors of models that are compared are not made alike; raise as `settle`.
+
+    Args:
+        models: models or their configurations, by what they are called.
+        settings: of `capture`.
+
+    Example:
+        >>> from transformers import BertConfig
+        >>> models = {"a": BertConfig(), "b": BertConfig(text_embedding={"pooling": "first"})}
+        >>> with warnings.catch_warnings(record=True) as said:
+        ...     warnings.simplefilter("always")
+        ...     compare_vectors(models, {})
+        >>> print(said[0].message)  # doctest: +ELLIPSIS
+        vectors differ in how they are made: pooling is 'mean' of 'a', 'first' of 'b'. Set ...
+    """
+    asked = {k: settings.get(k) for k in ("pooling", "prompt", "normalize", "dimensions")}
+    made = {name: settle(model, name, **asked)[0] for name, model in models.items()}
+    told, keys = [], []
+    for key in ("pooling", "prompt", "pools_prompt", "lowercase", "normalize", "dimensions"):
+        found = {name: getattr(how, key) for name, how in made.items()}
+        if len(set(found.values())) > 1:
+            told.append(f"{key} is " + ", ".join(f"{value!r} of {name!r}" for name, value in found.items()))
+            keys.append(key)
+    if told:
+        to_set = [f"{key}=..." for key in keys if key not in ("pools_prompt", "lowercase")]
+        warnings.warn(
+            f"vectors differ in how they are made: {'; '.join(told)}."
+            + (f" Set {', '.join(to_set)}" if to_set else ""),
+            LayerscopeWarning,
+            stacklevel=3,
+        )
+
+
+def length_of(
+    how: Embedding, model: torch.nn.Module, tokenizer: PreTrainedTokenizerBase, said: list[str]
+) -> int | None:
+    """Return the most tokens of a text; None without a limit. What a checkpoint says may be more
+    than it takes, what was asked for may not.
+    """
+    if "max_length" not in said:
+        return input_limit(model, tokenizer, how.max_length)
+    limit = input_limit(model, tokenizer, None)
+    return how.max_length if limit is None else min(limit, how.max_length or limit)
+
+
+def prompted(corpus: datasets.Dataset, how: Embedding) -> datasets.Dataset:
+    """Return a corpus whose texts are as the model is to read them."""
+    if not how.prompt and not how.lowercase:
+        return corpus
+    texts = [how.prompt + (text.lower() if how.lowercase else text) for text in corpus["text"]]
+    return corpus.remove_columns("text").add_column("text", texts)
+
+
+def leading(tokenizer: PreTrainedTokenizerBase, how: Embedding) -> int:
+    """Return how many tokens before a text are those of a prompt that no mean counts."""
+    if how.pools_prompt or not how.prompt:
+        return 0
+    ids = tokenizer(how.prompt)["input_ids"]
+    return len(ids) - int(ids[-1] in tokenizer.all_special_ids)
+
+
+def finished(vectors: torch.Tensor, how: Embedding) -> torch.Tensor:
+    """Return vectors (..., feature) with as many features as are kept, of length 1 where that is
+    asked for.
+    """
+    vectors = vectors[..., : how.dimensions]
+    return F.normalize(vectors, dim=-1) if how.normalize else vectors
+
+
+def counted(special: np.ndarray, starts: np.ndarray, lengths: np.ndarray, how: Embedding, first: int) -> np.ndarray:
+    """Return which tokens (end to end) no mean counts, 1 where so: special ones unless all count,
+    and the first ones of each text.
+    """
+    out = special.copy() if how.pooling == "mean" else np.zeros_like(special)
+    for k in range(first):
+        out[starts[lengths > k] + k] = 1
+    return out
