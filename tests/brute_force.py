@@ -2,21 +2,42 @@
 
 from __future__ import annotations
 
+from collections import defaultdict
+from collections.abc import Callable
+
 import numpy as np
 
 
-def snr(x: np.ndarray, y: np.ndarray) -> float:
-    x = np.asarray(x, np.float64)
-    distance = np.array([[np.sqrt(((a - b) ** 2).sum()) for b in x] for a in x])
-    classes = sorted(set(y))
-    within = [distance[np.ix_(y == c, y == c)][~np.eye((y == c).sum(), dtype=bool)].mean() for c in classes]
-    between = [distance[np.ix_(y == c, y == d)].mean() for c in classes for d in classes if c != d]
+def _of_pairs(x: np.ndarray, y: np.ndarray, unit: np.ndarray | None, kernel: Callable) -> dict:
+    """The mean of a kernel over the pairs of two classes, without pairs of one unit."""
+    unit = np.arange(len(x)) if unit is None else unit
+    found = defaultdict(list)
+    for i in range(len(x)):
+        for j in range(len(x)):
+            if unit[i] != unit[j]:
+                found[y[i], y[j]].append(kernel(x[i], x[j]))
+    return {pair: np.mean(values) for pair, values in found.items()}
+
+
+def snr(x: np.ndarray, y: np.ndarray, unit: np.ndarray | None = None) -> float:
+    mean = _of_pairs(np.asarray(x, np.float64), y, unit, lambda a, b: np.sqrt(((a - b) ** 2).sum()))
+    within = [mean[c, c] for c in sorted(set(y))]
+    between = [value for (c, d), value in mean.items() if c != d]
     return float(np.mean(between) / np.mean(within))
 
 
-def class_separability(x: np.ndarray, y: np.ndarray) -> float:
+def _cosine_distance(a: np.ndarray, b: np.ndarray) -> float:
+    return 1 - a @ b / np.sqrt(a @ a) / np.sqrt(b @ b)
+
+
+def class_separability(x: np.ndarray, y: np.ndarray, unit: np.ndarray | None = None) -> float:
+    mean = _of_pairs(np.asarray(x, np.float64), y, unit, _cosine_distance)
+    return float(1 - np.mean([mean[c, c] for c in sorted(set(y))]) / np.mean(list(mean.values())))
+
+
+def class_separability_with_self_pairs(x: np.ndarray, y: np.ndarray) -> float:
     x = np.asarray(x, np.float64)
-    distance = 1 - np.array([[a @ b / np.linalg.norm(a) / np.linalg.norm(b) for b in x] for a in x])
+    distance = np.array([[_cosine_distance(a, b) for b in x] for a in x])
     classes = sorted(set(y))
     within = np.mean([distance[np.ix_(y == c, y == c)].mean() for c in classes])
     total = np.mean([distance[np.ix_(y == c, y == d)].mean() for c in classes for d in classes])

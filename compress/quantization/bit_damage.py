@@ -179,7 +179,7 @@ def _separability(base: xr.Dataset, other: xr.Dataset, _pivot: str) -> float:
     for language in dict.fromkeys(base["language"].values):
         rows = np.flatnonzero(base["language"].values == language)
         labels = base["label"].values[rows]
-        one, two = (class_separability(directions(r, -1, rows), labels) for r in (base, other))
+        one, two = (class_separability(directions(r, -1, rows), labels, fewest=2) for r in (base, other))
         changes.append(abs(one - two))
     return float(np.mean(changes))
 
@@ -239,11 +239,12 @@ def _measured(
 def _check_labels(corpus: datasets.Dataset) -> None:
     if "label" not in corpus.column_names:
         raise InputError("damage='separability' needs labels, and the corpus has none. Give a column 'label'")
-    classes = pd.DataFrame({c: list(corpus[c]) for c in ("language", "label")}).groupby("language")["label"].nunique()
+    sizes = pd.DataFrame({c: list(corpus[c]) for c in ("language", "label")}).value_counts()
+    classes = (sizes > 1).groupby("language").sum()
     if classes.min() < 2:
         raise InputError(
-            f"damage='separability' compares classes, and language {classes.idxmin()!r} has only one. Drop the "
-            "language, or measure another damage"
+            f"damage='separability' compares classes of two sentences or more, and language {classes.idxmin()!r} has "
+            f"{'only one' if classes.min() else 'none'}. Drop the language, or measure another damage"
         )
 
 

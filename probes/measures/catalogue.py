@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from probes.measures.attribution.representer_support import REPRESENTER_SUPPORT
 from probes.measures.classes.best_layer import BEST_LAYER
-from probes.measures.classes.class_separability import CLASS_SEPARABILITY
+from probes.measures.classes.class_separability import CLASS_SEPARABILITY, WITH_SELF_PAIRS
 from probes.measures.classes.linear_probe import LINEAR_PROBE
 from probes.measures.classes.snr import SNR
 from probes.measures.classes.variability import VARIABILITY
@@ -38,6 +38,7 @@ PROBES: tuple[Probe, ...] = (
     *MODULE_ERROR,
     ACCURACY,
     BEST_LAYER,
+    WITH_SELF_PAIRS,
     REPRESENTER_SUPPORT,
 )
 

@@ -5,12 +5,11 @@ from __future__ import annotations
 import warnings
 
 import numpy as np
-import pandas as pd
 import xarray as xr
 from scipy.stats import norm as normal
 from scipy.stats import t as student_t
 
-from probes.results.draws import POOLED, Sample
+from probes.results.draws import POOLED
 
 CONFIDENCE = 0.95
 
@@ -30,17 +29,19 @@ def centred(statistics: np.ndarray, times: int = 1) -> np.ndarray:
     return moved
 
 
-def widened(statistics: np.ndarray, drawn: Sample, group: str) -> np.ndarray:
-    """Spread the draws of a statistic of classes as widely as the ids, or groups of them, of the
-    smallest class warrant.
+def widened(statistics: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Spread the draws of a statistic of classes as widely as the ids of all classes warrant.
 
     The draws know the spread of n ids with a share of 1 / n missing, and exactly only for large n:
-    as for a mean, the factor is that of Student's t.
+    as for means of classes, the factor is that of Student's t (Welch's, a part of the variance for
+    each class).
+
+    Args:
+        statistics: (1 + draws, ...).
+        counts: (class,) ids of each, or groups of them.
     """
-    rows = drawn.group(group)
-    units = drawn.units[drawn.ids[rows]]
-    counts = pd.DataFrame({"label": drawn.label[rows], "unit": units}).groupby("label")["unit"].nunique()
-    factor = student_factor(int(counts.min()))
+    part = 1 / np.maximum(counts - 1, 1)  # of the variance, up to a common factor
+    factor = np.sqrt(part.sum() / (1 / counts).sum()) * t_factor(part.sum() ** 2 / (part**3).sum())
     spread = statistics.copy()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)
@@ -52,8 +53,13 @@ def widened(statistics: np.ndarray, drawn: Sample, group: str) -> np.ndarray:
 def student_factor(n: int) -> float:
     """How much more widely than the draws of n ids, or groups of them, their population spreads."""
     n = max(n, 2)
+    return float(np.sqrt(n / (n - 1)) * t_factor(n - 1))
+
+
+def t_factor(freedom: float) -> float:
+    """How much more widely than a normal law one spreads whose variance is estimated."""
     level = (1 + CONFIDENCE) / 2
-    return float(np.sqrt(n / (n - 1)) * student_t.ppf(level, n - 1) / normal.ppf(level))
+    return float(student_t.ppf(level, freedom) / normal.ppf(level))
 
 
 def linearised(

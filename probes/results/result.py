@@ -42,7 +42,7 @@ def result(
         over: the dimensions of a statistic after the draws, with their coordinates; by default
             `layer`.
         missing: (position along `over`, language) -> where there is no value and why, as "layer 3:
-            ..."; by default what the states tell.
+            ..."; by default, and where it gives "", what the states tell.
 
     Returns:
         `value, low, high (layer, language)`, `n (language)`, `draws (draw, layer, language)`, or
@@ -73,7 +73,8 @@ def result(
             "resampling": drawn.key,
         },
     )
-    _warn_missing(out, missing or (lambda at, language: _why(reps, drawn, out, at[0], language)))
+    why = missing or (lambda at, language: "")
+    _warn_missing(out, lambda at, language: why(at, language) or _why(reps, drawn, out, at[0], language))
     return out
 
 
@@ -125,22 +126,3 @@ def _why(reps: xr.Dataset, drawn: Sample, out: xr.Dataset, layer: int, language:
     bad = int((~np.isfinite(states(reps, layer, rows)).all(axis=1)).sum())
     reason = f"{bad} rows are not finite" if bad else "undefined here (0/0), as for states that are all equal"
     return f"layer {out['layer'].values[layer]}: {reason}"
-
-
-def warn_few(out: xr.Dataset, drawn: Sample, fewest: int) -> None:
-    """Warn where a class has so few examples in a language that the interval is too narrow or too
-    wide.
-    """
-    few = []
-    for language in out["language"].values:
-        counts = np.bincount(drawn.label[drawn.group(language)], minlength=len(drawn.classes))
-        scarce = np.flatnonzero((counts > 0) & (counts < fewest))
-        few += [f"{drawn.classes[c]} has {counts[c]} in {language}" for c in scarce]
-    if few:
-        warnings.warn(
-            f"{out.attrs['probe']} of model {out.attrs['model']}: fewer than {fewest} examples in a class "
-            f"({'; '.join(few[:5])}{f'; and {len(few) - 5} more' if len(few) > 5 else ''}), so its intervals are "
-            "not reliable",
-            LayerscopeWarning,
-            stacklevel=5,
-        )

@@ -62,7 +62,6 @@ TABLES = {
     "null_label": HEADER + GOOD + "9,en,word,\n",
     "twice": HEADER + GOOD + "1,en,word,x\n",
     "one_class": HEADER + GOOD.replace(",y\n", ",x\n"),
-    "lonely": HEADER + GOOD + "9,en,word,z\n",
     "no_shared": HEADER + "".join(f"{k}{i},{k},word {i},{'xy'[i % 2]}\n" for i in range(8) for k in ("en", "fr")),
 }
 
@@ -106,7 +105,6 @@ CORPUS = "--corpus={}/"
         (["a=bundled", CORPUS + "twice.csv"], "id '1' occurs more than once in language 'en'"),
         (["a=bundled", CORPUS + "text.parquet"], "text.parquet is not a Parquet file, as its name says"),
         (["a=bundled", CORPUS + "one_class.csv"], "language 'en' has only one class, 'x'"),
-        (["a=bundled", CORPUS + "lonely.csv"], "class 'z' has a single example in language 'en'"),
         (["a=bundled", CORPUS + "no_shared.csv"], "language 'fr' shares no ids with the pivot 'en'"),
         (["a={}/empty_folder"], "a folder without a model"),
         (["a={}/missing"], "no such folder"),

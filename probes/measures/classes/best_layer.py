@@ -7,11 +7,13 @@ from dataclasses import replace
 import numpy as np
 import xarray as xr
 
+from probes.measures.classes.labels import FEWEST
 from probes.measures.classes.variability import VARIABILITY, variability_of
-from probes.results.draws import Sample, need_classes, sample
+from probes.measures.probe import Run
+from probes.results.draws import need_classes, sample
 
 
-def best_layer(reps: xr.Dataset, *, draws: int = 200, seed: int = 0) -> xr.Dataset:
+def best_layer(reps: xr.Dataset, *, fewest: int = FEWEST, draws: int = 200, seed: int = 0) -> xr.Dataset:
     """Choose the layer with the least variability in each language, and how certain that is.
 
     `value` is the share of bootstrap draws in which a layer has the least variability: 0 to 1, over
@@ -20,7 +22,7 @@ def best_layer(reps: xr.Dataset, *, draws: int = 200, seed: int = 0) -> xr.Datas
 
     Args:
         reps: Representations with labels.
-        draws, seed: of the bootstrap by sentence id.
+        fewest, draws, seed: as for `variability`.
 
     Returns:
         `best (language)`, the layer with the least variability, the lower one where several are
@@ -51,11 +53,11 @@ def best_layer(reps: xr.Dataset, *, draws: int = 200, seed: int = 0) -> xr.Datas
         >>> best.value.sel(language="pooled").values.tolist()
         [0.0, 1.0]
     """
-    return _measured(reps, sample(reps, draws=draws, seed=seed))
+    return _measured(Run(reps, sample(reps, draws=draws, seed=seed)), fewest)
 
 
-def _measured(reps: xr.Dataset, drawn: Sample) -> xr.Dataset:
-    nu = variability_of(reps, drawn)
+def _measured(run: Run, fewest: int = FEWEST) -> xr.Dataset:
+    nu = variability_of(run, fewest)
     layers = nu["layer"].values
     missing = nu["value"].isnull().all("layer").values
     first = _least(nu["value"].values).argmax(axis=0)
@@ -99,6 +101,6 @@ BEST_LAYER = replace(
     family="",
     default=False,
     interval="none: the value is a share of bootstrap draws",
-    measure=lambda run: _measured(run.reps, run.sample),
+    measure=_measured,
     check=lambda run: need_classes(run.sample),
 )

@@ -2,42 +2,68 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
+from dataclasses import replace
+from functools import partial, reduce
 from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from probes.measures.classes.labels import labelled, of_labels
-from probes.measures.probe import LARGE, Run
-from probes.results.draws import POOLED, Sample, need_classes, sample
-from probes.results.intervals import centred, widened
-from probes.results.result import result, warn_few
+from probes.measures.classes.class_pairs import PairMeans, Parts, parts_of
+from probes.measures.classes.labels import FEWEST, labelled, measured, of_labels
+from probes.measures.probe import LARGE, THIS_SIZE, Probe, Run
+from probes.results.draws import Sample, sample
 from probes.states.representations import BLOCK, directions
 
-_FEWEST = 5
+
+@overload
+def class_separability(
+    x: xr.Dataset,
+    labels: None = None,
+    *,
+    self_pairs: bool = False,
+    fewest: int = FEWEST,
+    draws: int = 200,
+    seed: int = 0,
+) -> xr.Dataset: ...
 
 
 @overload
-def class_separability(x: xr.Dataset, labels: None = None, *, draws: int = 200, seed: int = 0) -> xr.Dataset: ...
-
-
-@overload
-def class_separability(x: npt.ArrayLike, labels: npt.ArrayLike, *, draws: int = 200, seed: int = 0) -> float: ...
+def class_separability(
+    x: npt.ArrayLike,
+    labels: npt.ArrayLike,
+    *,
+    self_pairs: bool = False,
+    fewest: int = FEWEST,
+    draws: int = 200,
+    seed: int = 0,
+) -> float: ...
 
 
 def class_separability(
-    x: xr.Dataset | npt.ArrayLike, labels: npt.ArrayLike | None = None, *, draws: int = 200, seed: int = 0
+    x: xr.Dataset | npt.ArrayLike,
+    labels: npt.ArrayLike | None = None,
+    *,
+    self_pairs: bool = False,
+    fewest: int = FEWEST,
+    draws: int = 200,
+    seed: int = 0,
 ) -> xr.Dataset | float:
     """Measure the share of the cosine distance between examples that lies between their classes.
 
     R2 = 1 - within / total: `within` is the mean cosine distance of two examples of one class,
-    `total` of any two, all classes and all pairs of classes counting equally. 0 to 1, higher is
-    better separated.
+    `total` of any two, all classes and all pairs of classes counting equally. Up to 1, higher is
+    better separated; 0 where labels say nothing, and by chance below it.
 
     Args:
         x: Representations with labels, or an array (example, feature).
         labels: (example,) beside an array.
+        self_pairs: count pairs of an example with itself, and of one with its translation, as the
+            paper does. They raise the value by about (1 - R2) / (examples a class).
+        fewest: classes with fewer sentences in a language are left out there, and a warning names
+            them; at least 2.
         draws, seed: of the bootstrap by sentence id.
 
     Returns:
@@ -48,12 +74,11 @@ def class_separability(
         InputError: there are no labels, or only one class.
 
     Notes:
-        After Kornblith, Chen, Lee and Norouzi 2021, arXiv 2010.16402: means over all ordered pairs,
-        those of an example with itself included. These raise the value by about (1 - R2) /
-        (examples a class); the interval is for the value without that, and reaches to the value
-        itself where needed. Where the classes hardly differ it is wider than it need be; with fewer
-        than 5 examples in a class it is not reliable, and a warning says so. Memory does not grow
-        with the corpus.
+        After Kornblith, Chen, Lee and Norouzi 2021, arXiv 2010.16402, but over pairs of different
+        sentences; pairs of translations, and of two texts of one group, are left out as well. With
+        self pairs it is `class_separability_with_self_pairs` in `compare`, and the interval is for
+        the mean over corpora of this size. Draws are of first order. Memory does not grow with the
+        corpus.
 
     See also:
         `snr`, `variability`, `linear_probe`.
@@ -64,91 +89,114 @@ def class_separability(
         >>> round(class_separability(x, y), 2)
         0.41
     """
+    about = WITH_SELF_PAIRS if self_pairs else CLASS_SEPARABILITY
     if not isinstance(x, xr.Dataset):
-        return _of_array(*labelled(x, labels))
-    return _measured(Run(x, sample(x, draws=draws, seed=seed)))
+        return _of_array(*labelled(x, labels, about.name, fewest), self_pairs)
+    run = Run(x, sample(x, draws=draws, seed=seed))
+    return measured(about, run, partial(_statistics, self_pairs), fewest=fewest)
 
 
-def _of_array(x: np.ndarray, drawn: Sample) -> float:
-    rows = np.arange(len(x))
+def _of_array(x: np.ndarray, drawn: Sample, self_pairs: bool) -> float:
     with np.errstate(invalid="ignore", divide="ignore"):
         x = x / np.linalg.norm(x, axis=1, keepdims=True)
-    return float(_separability(_class_sums(x, rows, drawn), _class_weights(rows, drawn))[0])
+    return float(_separability(x.__getitem__, parts_of(drawn, np.arange(len(x))), drawn, self_pairs)[0])
 
 
-def _measured(run: Run) -> xr.Dataset:
-    reps, drawn = run.reps, need_classes(run.sample)
-    statistics = {
-        group: widened(centred(values, times=2), drawn, group) for group, values in _statistics(reps, drawn).items()
-    }
-    out = result(reps, drawn, statistics, CLASS_SEPARABILITY.about(), bounds=CLASS_SEPARABILITY.bounds)
-    warn_few(out, drawn, _FEWEST)
+def _statistics(
+    self_pairs: bool, reps: xr.Dataset, drawn: Sample, kept: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
+    out = {}
+    for group, rows in kept.items():
+        parts = parts_of(drawn, rows)
+        layers = [
+            _separability(partial(directions, reps, i), parts, drawn, self_pairs) for i in range(reps.sizes["layer"])
+        ]
+        out[group] = np.stack(layers, axis=-1)
     return out
 
 
-def _statistics(reps: xr.Dataset, drawn: Sample) -> dict[str, np.ndarray]:
-    out = {group: np.empty((len(drawn.weights), reps.sizes["layer"])) for group in [*drawn.languages, POOLED]}
-    groups = {group: drawn.group(group) for group in drawn.languages}
-    counts = {group: _class_weights(drawn.group(group), drawn) for group in out}
-    for layer in range(reps.sizes["layer"]):
-        pooled = np.zeros((len(drawn.weights), len(drawn.classes), reps.sizes["feature"]))
-        for group, rows in groups.items():
-            sums = np.zeros_like(pooled)
-            for start in range(0, len(rows), BLOCK):
-                part = rows[start : start + BLOCK]
-                sums += _class_sums(directions(reps, layer, part), part, drawn)
-            out[group][:, layer] = _separability(sums, counts[group])
-            pooled += sums
-        out[POOLED][:, layer] = _separability(pooled, counts[POOLED])
-    return out
+def _separability(
+    read: Callable[[np.ndarray], np.ndarray], parts: Parts, drawn: Sample, self_pairs: bool
+) -> np.ndarray:
+    """Return R2 of unit vectors (example, feature) for every row of weights."""
+    with np.errstate(invalid="ignore", divide="ignore"):  # what has no value is said by name
+        cosines, centres, texts = _cosines(read, parts)
+        means = 1 - cosines.means()
+        share = np.ones_like(means)
+        if self_pairs:
+            # Of all pairs of two texts, those of different units are the ones that vary.
+            share = cosines.totals() / np.outer(texts, texts)
+            means = 1 - centres @ centres.T
+        c = len(means)
+        within, total = np.trace(means) / c, means.mean()
+        if not total > 1e-12:  # all vectors along one line: what is left of both is rounding; or not finite
+            return np.full(len(drawn.weights), np.nan)
+        slope = within / total**2 / c**2 - np.eye(c) / total / c
+        return cosines.draws(1 - within / total, -slope * share, drawn)
 
 
-def _class_sums(x: np.ndarray, rows: np.ndarray, drawn: Sample) -> np.ndarray:
-    """Return the weighted sum of the states x of some rows in each class: (1 + draws, class,
-    feature).
+def _cosines(read: Callable[[np.ndarray], np.ndarray], parts: Parts) -> tuple[PairMeans, np.ndarray, np.ndarray]:
+    """Return the cosines of pairs, and the mean vectors (class, feature) and texts of the classes.
+
+    The sum over the pairs of two sets of vectors is the product of their sums.
     """
-    sums = np.zeros((len(drawn.weights), len(drawn.classes), x.shape[1]))
-    label, ids = drawn.label[rows], drawn.ids[rows]
-    for c in np.unique(label):
-        inside = np.flatnonzero(label == c)
-        with np.errstate(invalid="ignore"):  # a state that is not finite makes its class so, which is said by name
-            sums[:, c] = drawn.weights[:, ids[inside]].astype(np.float64) @ x[inside]
-    return sums
+    n_classes = parts.label[-1] + 1
+    part = np.repeat(np.arange(len(parts.starts)), parts.size)
+    # Whole units at a time, as nearly as can be in the order of the corpus, so that a store is read from front to back.
+    first = np.full(len(parts.units), parts.rows.max())
+    np.minimum.at(first, parts.unit[part], parts.rows)
+    order = np.lexsort((part, parts.unit[part], first[parts.unit[part]]))
+    part, rows = part[order], parts.rows[order]
+    ends = np.flatnonzero(np.diff(parts.unit[part])) + 1
+    blocks = np.split(np.arange(len(rows)), ends[np.diff(ends // BLOCK, prepend=0) > 0])
+
+    def summed(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        starts = np.flatnonzero(np.r_[True, np.diff(part[block]) != 0])
+        return part[block][starts], np.add.reduceat(read(rows[block]), starts, axis=0)
+
+    kept = summed(blocks[0]) if len(blocks) == 1 else None
+    every = (kept or summed(block) for block in blocks)
+    sums = reduce(np.add, (np.eye(n_classes)[:, parts.label[at]] @ x for at, x in every))
+    some = parts.some()
+    chosen = np.empty((len(some), sums.shape[1]))
+    products = np.empty((len(parts.starts), n_classes))
+    for block in blocks:
+        at, x = kept or summed(block)
+        products[at] = x @ sums.T
+        products[at, parts.label[at]] -= np.einsum("pd,pd->p", x, x)
+        for k in range(1, n_classes):  # what the unit has in other classes
+            near = np.flatnonzero(parts.unit[at[k:]] == parts.unit[at[:-k]])
+            same = np.einsum("pd,pd->p", x[near], x[near + k])
+            products[at[near], parts.label[at[near + k]]] -= same
+            products[at[near + k], parts.label[at[near]]] -= same
+        there = np.isin(some, at)
+        place = np.empty(len(parts.starts), int)
+        place[at] = np.arange(len(at))
+        chosen[there] = x[place[some[there]]]
+    texts = np.bincount(parts.label, parts.size)
+    return PairMeans(parts, products, chosen @ chosen.T), sums / texts[:, None], texts
 
 
-def _class_weights(rows: np.ndarray, drawn: Sample) -> np.ndarray:
-    """Return the summed weights of the rows of each class, for every row of weights: (1 + draws,
-    class).
-    """
-    indicator = np.zeros((drawn.weights.shape[1], len(drawn.classes)))
-    np.add.at(indicator, (drawn.ids[rows], drawn.label[rows]), 1.0)
-    return drawn.weights.astype(np.float64) @ indicator
-
-
-def _separability(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """R2 from the summed unit vectors (1 + draws, class, feature) and weights (1 + draws, class) of
-    the classes.
-
-    The mean cosine of all pairs from two classes is the product of their mean unit vectors.
-    """
-    there = counts[0] > 0
-    with np.errstate(invalid="ignore", divide="ignore"):
-        means = sums[:, there] / counts[:, there, None]
-        within = 1 - np.einsum("wcd,wcd->w", means, means) / there.sum()
-        centre = means.mean(axis=1)
-        total = 1 - np.einsum("wd,wd->w", centre, centre)
-        # All vectors along one line: what is left of both is rounding.
-        return np.where(total > 1e-12, 1 - within / total, np.nan)
-
-
-CLASS_SEPARABILITY = of_labels(
+CLASS_SEPARABILITY: Probe = of_labels(
     name="class_separability",
     title="class separability (R²)",
-    estimator="R2 = 1 - mean cosine distance within classes / mean cosine distance over all classes",
+    estimator="R2 = 1 - mean cosine distance within classes / over all classes, of different sentences",
     range="0 to 1; 0 where all classes have one mean direction",
     bounds=(-np.inf, 1),
-    unchanged_by=("rotation", "common scale", "length of each vector", "order", "size of the classes"),
+    unchanged_by=("rotation", "common scale", "length of each vector", "order"),
     paper="Kornblith, Chen, Lee, Norouzi 2021, arXiv 2010.16402",
     interval=LARGE,
-    measure=_measured,
+    measure=lambda run: measured(CLASS_SEPARABILITY, run, partial(_statistics, False)),
+)
+WITH_SELF_PAIRS: Probe = replace(
+    CLASS_SEPARABILITY,
+    name="class_separability_with_self_pairs",
+    title="class separability (R²), with self pairs",
+    estimator="R2 = 1 - mean cosine distance within classes / mean cosine distance over all classes",
+    range="0 to 1; above 0 by about 1 / (examples a class) where all classes have one mean direction",
+    unchanged_by=(*CLASS_SEPARABILITY.unchanged_by, "size of the classes"),
+    interval=THIS_SIZE,
+    family="",
+    default=False,
+    measure=lambda run: measured(WITH_SELF_PAIRS, run, partial(_statistics, True)),
 )

@@ -2,32 +2,37 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from probes.measures.classes.labels import labelled, of_labels
-from probes.measures.probe import LARGE, Run
-from probes.results.draws import POOLED, Sample, need_classes, sample
-from probes.results.result import result, warn_few
+from probes.measures.classes.class_pairs import PairMeans, Parts, parts_of
+from probes.measures.classes.labels import FEWEST, labelled, measured, of_labels
+from probes.measures.probe import LARGE, Probe, Run
+from probes.results.draws import Sample, sample
 from probes.states.representations import states
 
-_FEWEST = 5
 _ENTRIES = 2**19  # of one block of distances
 
 
 @overload
-def snr(x: xr.Dataset, labels: None = None, *, draws: int = 200, seed: int = 0) -> xr.Dataset: ...
+def snr(x: xr.Dataset, labels: None = None, *, fewest: int = FEWEST, draws: int = 200, seed: int = 0) -> xr.Dataset: ...
 
 
 @overload
-def snr(x: npt.ArrayLike, labels: npt.ArrayLike, *, draws: int = 200, seed: int = 0) -> float: ...
+def snr(x: npt.ArrayLike, labels: npt.ArrayLike, *, fewest: int = FEWEST, draws: int = 200, seed: int = 0) -> float: ...
 
 
 def snr(
-    x: xr.Dataset | npt.ArrayLike, labels: npt.ArrayLike | None = None, *, draws: int = 200, seed: int = 0
+    x: xr.Dataset | npt.ArrayLike,
+    labels: npt.ArrayLike | None = None,
+    *,
+    fewest: int = FEWEST,
+    draws: int = 200,
+    seed: int = 0,
 ) -> xr.Dataset | float:
     """Measure how much farther apart examples of different classes lie than examples of one class.
 
@@ -38,6 +43,8 @@ def snr(
     Args:
         x: Representations with labels, or an array (example, feature).
         labels: (example,) beside an array.
+        fewest: classes with fewer sentences in a language are left out there, and a warning names
+            them; at least 2.
         draws, seed: of the bootstrap by sentence id.
 
     Returns:
@@ -49,11 +56,9 @@ def snr(
 
     Notes:
         Ratio form after O' Neill, Dutta and Assem 2021, arXiv 2109.15014; classes may differ in
-        size. Pairs of an example with itself are left out. Pooled, a translation counts as a pair
-        of its class, which raises the value a little; the interval is for the value without that,
-        reaches to the value, and is wider than it need be where classes hardly differ. A class of
-        one example has no value; of fewer than 5, a warning says that the interval is not reliable.
-        Time grows with the square of the number of examples, memory does not.
+        size. Pairs of translations, and of two texts of one group, are left out: in a large corpus
+        their share vanishes. Draws are of first order. Time grows with the square of the number of
+        examples, memory does not.
 
     See also:
         `class_separability`, `variability`, `linear_probe`.
@@ -65,94 +70,75 @@ def snr(
         1.42
     """
     if not isinstance(x, xr.Dataset):
-        return _of_array(*labelled(x, labels))
-    return _measured(Run(x, sample(x, draws=draws, seed=seed)))
+        return _of_array(*labelled(x, labels, "snr", fewest))
+    return measured(SNR, Run(x, sample(x, draws=draws, seed=seed)), _statistics, fewest=fewest)
 
 
 def _of_array(x: np.ndarray, drawn: Sample) -> float:
-    with np.errstate(invalid="ignore", divide="ignore"):
-        return float(_snr(x, drawn.label, drawn.ids, drawn.weights)[0])
+    return float(_snr(x, parts_of(drawn, np.arange(len(x))), drawn)[0])
 
 
-def _measured(run: Run) -> xr.Dataset:
-    reps, drawn = run.reps, need_classes(run.sample)
-    out = result(reps, drawn, _statistics(reps, drawn), SNR.about(), bounds=SNR.bounds)
-    warn_few(out, drawn, _FEWEST)
-    return out
-
-
-def _statistics(reps: xr.Dataset, drawn: Sample) -> dict[str, np.ndarray]:
-    groups = [*drawn.languages, POOLED]
-    out = {group: np.empty((len(drawn.weights), reps.sizes["layer"])) for group in groups}
+def _statistics(reps: xr.Dataset, drawn: Sample, kept: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    parts = {group: parts_of(drawn, rows) for group, rows in kept.items()}
+    out = {group: np.empty((len(drawn.weights), reps.sizes["layer"])) for group in kept}
     for layer in range(reps.sizes["layer"]):
         x = states(reps, layer, slice(None))
-        for group in groups:
-            rows = drawn.group(group)
-            with np.errstate(invalid="ignore", divide="ignore"):  # what has no value is said by name
-                out[group][:, layer] = _snr(x[rows], drawn.label[rows], drawn.ids[rows], drawn.weights)
+        for group, found in parts.items():
+            out[group][:, layer] = _snr(x, found, drawn)
     return out
 
 
-def _snr(x: np.ndarray, label: np.ndarray, ids: np.ndarray, weights: np.ndarray) -> np.ndarray:
-    """Return the ratio for every row of weights.
+def _snr(x: np.ndarray, parts: Parts, drawn: Sample) -> np.ndarray:
+    """Return the ratio of states (example, feature) for every row of weights."""
+    x = x[parts.rows]
+    largest = np.abs(x).max()
+    with np.errstate(invalid="ignore", divide="ignore"):  # what has no value is said by name
+        x = x - x.mean(axis=0)
+        squares = np.einsum("ij,ij->i", x, x)
+        if not squares.max() > (1e-12 * largest) ** 2:  # all equal but for rounding, or not finite
+            return np.full(len(drawn.weights), np.nan)
+        distances = PairMeans(parts, *_sums(x, squares, parts))
+        means = distances.means()
+        c = len(means)
+        within = np.trace(means) / c
+        value = (means.sum() / c - within) / (c - 1) / within
+        slope = np.full(means.shape, 1 / (within * c * (c - 1)))
+        np.fill_diagonal(slope, -value / (within * c))
+        return distances.draws(float(value), slope, drawn)
 
-    Distances are summed to units, the examples of one id and class (translations), since a draw
-    takes them together. Two units weigh the product of their weights. Pairs inside a unit are left
-    out of the draws: their share vanishes in a large corpus, and the interval is for the value
-    there.
-    """
-    size_of_states = np.abs(x).max()
-    order = np.lexsort((ids, label))
-    x, label, ids = x[order] - x.mean(axis=0), label[order], ids[order]
-    n = len(x)
-    starts = np.flatnonzero(np.r_[True, (np.diff(label) != 0) | (np.diff(ids) != 0)])
-    size = np.diff(np.r_[starts, n])
-    units = len(starts)
-    first = np.flatnonzero(np.r_[True, np.diff(label[starts]) != 0])  # first unit of every class
-    last = np.r_[first[1:], units]
-    w = weights[:, ids[starts]].astype(np.float64)
 
-    squares = np.einsum("ij,ij->i", x, x)
-    if not squares.max() > (1e-12 * size_of_states) ** 2:  # all equal but for rounding, or not finite
-        return np.full(len(w), np.nan)
-    sums = np.zeros((len(w), len(first), len(first)))
-    own = np.zeros(units)
-    step = max(1, _ENTRIES * units // n**2)
-    for lo in range(0, units, step):
-        hi = min(lo + step, units)
-        rows = slice(starts[lo], starts[hi] if hi < units else n)
-        # Only the pairs with later units: the others are the same.
+def _sums(x: np.ndarray, squares: np.ndarray, parts: Parts) -> tuple[np.ndarray, np.ndarray]:
+    """Return what `PairMeans` takes of distances: by part and class, and among some parts."""
+    n, n_parts = len(x), len(parts.starts)
+    first, last = parts.firsts, np.r_[parts.firsts[1:], n_parts]
+    sums = np.zeros((n_parts, len(first)))
+    some = parts.some()
+    among = np.zeros((len(some), len(some)))
+    step = max(1, _ENTRIES * n_parts // n**2)
+    for lo in range(0, n_parts, step):
+        hi = min(lo + step, n_parts)
+        rows = slice(parts.starts[lo], parts.starts[hi] if hi < n_parts else n)
+        # Only the pairs with later parts: the others are the same.
         d = x[rows] @ x[rows.start :].T
         d *= -2
         d += squares[rows, None]
         d += squares[rows.start :]
         np.sqrt(np.maximum(d, 0, out=d), out=d)
-        if units < n:
-            here = starts[lo:] - rows.start
-            np.fill_diagonal(d, 0)
+        if n_parts < n:
+            here = parts.starts[lo:] - rows.start
             d = np.add.reduceat(np.add.reduceat(d, here, axis=1), here[: hi - lo], axis=0)
-            own[lo:hi] = d.diagonal()
-        d[:, : hi - lo] = np.triu(d[:, : hi - lo], k=1)
-        there = np.flatnonzero((first < hi) & (last > lo))  # classes that have units in this block
-        for c in np.flatnonzero(last > lo):
-            columns = slice(max(first[c], lo), last[c])
-            products = (w[:, columns] @ d[:, columns.start - lo : columns.stop - lo].T) * w[:, lo:hi]
-            sums[:, there, c] += np.add.reduceat(products, np.maximum(first[there] - lo, 0), axis=1)
-
-    count = np.add.reduceat(w * size, first, axis=1)
-    one, other = np.triu_indices(len(first), k=1)
-    between = (sums[:, one, other] / (count[:, one] * count[:, other])).mean(axis=1)
-    within = 2 * np.einsum("wcc->wc", sums) / (count**2 - np.add.reduceat((w * size) ** 2, first, axis=1))
-    # In the sample itself translations are pairs like any other, and count in the mean with their share of it.
-    n_class = np.add.reduceat(size, first)
-    share = np.add.reduceat(size * (size - 1), first) / (n_class * (n_class - 1))
-    together = np.add.reduceat(own, first) / np.add.reduceat(size * (size - 1), first)
-    mixed = np.where(share < 1, (1 - share) * within[0], 0) + np.where(share > 0, share * together, 0)
-    within[0] = np.where(n_class > 1, mixed, np.nan)
-    return between / within.mean(axis=1)
+        d[parts.unit[lo:hi, None] == parts.unit[lo:]] = 0
+        at, all_later = np.flatnonzero((some >= lo) & (some < hi)), some >= lo
+        among[np.ix_(at, all_later)] = d[np.ix_(some[at] - lo, some[all_later] - lo)]
+        d[:, : hi - lo] = np.triu(d[:, : hi - lo])
+        there = np.flatnonzero(last > lo)
+        sums[lo:hi, there] += np.add.reduceat(d, np.maximum(first[there] - lo, 0), axis=1)
+        there = np.flatnonzero((first < hi) & (last > lo))  # classes that have parts in this block
+        sums[lo:, there] += np.add.reduceat(d, np.maximum(first[there] - lo, 0), axis=0).T
+    return sums, np.maximum(among, among.T)
 
 
-SNR = of_labels(
+SNR: Probe = of_labels(
     name="snr",
     title="signal-to-noise ratio",
     estimator="mean Euclidean distance between classes over mean distance within a class",
@@ -160,5 +146,5 @@ SNR = of_labels(
     unchanged_by=("rotation", "shift", "common scale", "order"),
     paper="O' Neill, Dutta, Assem 2021, arXiv 2109.15014",
     interval=LARGE,
-    measure=_measured,
+    measure=lambda run: measured(SNR, run, _statistics),
 )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from functools import partial
 from typing import overload
 
@@ -12,25 +12,34 @@ import numpy.typing as npt
 import xarray as xr
 
 from probes.errors import LayerscopeWarning
-from probes.measures.classes.labels import labelled, of_labels
-from probes.results.draws import POOLED, Sample, need_classes, sample
+from probes.measures.classes.labels import FEWEST, labelled, measured, of_labels, units_of_classes
+from probes.measures.probe import Run
+from probes.results.draws import Sample, sample
 from probes.results.intervals import centred, widened
-from probes.results.result import result, warn_few
 from probes.states.representations import BLOCK, states
 
-_FEWEST = 10
+_RELIABLE = 10  # sentences of a class from which on its interval holds
 
 
 @overload
-def variability(x: xr.Dataset, labels: None = None, *, draws: int = 200, seed: int = 0) -> xr.Dataset: ...
+def variability(
+    x: xr.Dataset, labels: None = None, *, fewest: int = FEWEST, draws: int = 200, seed: int = 0
+) -> xr.Dataset: ...
 
 
 @overload
-def variability(x: npt.ArrayLike, labels: npt.ArrayLike, *, draws: int = 200, seed: int = 0) -> float: ...
+def variability(
+    x: npt.ArrayLike, labels: npt.ArrayLike, *, fewest: int = FEWEST, draws: int = 200, seed: int = 0
+) -> float: ...
 
 
 def variability(
-    x: xr.Dataset | npt.ArrayLike, labels: npt.ArrayLike | None = None, *, draws: int = 200, seed: int = 0
+    x: xr.Dataset | npt.ArrayLike,
+    labels: npt.ArrayLike | None = None,
+    *,
+    fewest: int = FEWEST,
+    draws: int = 200,
+    seed: int = 0,
 ) -> xr.Dataset | float:
     """Measure how widely the examples of a class spread, against how far the classes lie apart.
 
@@ -41,6 +50,8 @@ def variability(
     Args:
         x: Representations with labels, or an array (example, feature).
         labels: (example,) beside an array.
+        fewest: classes with fewer sentences in a language are left out there, and a warning names
+            them; at least 2.
         draws, seed: of the bootstrap by sentence id.
 
     Returns:
@@ -68,8 +79,10 @@ def variability(
         0.122
     """
     if not isinstance(x, xr.Dataset):
-        return _of_array(*labelled(x, labels))
-    return variability_of(x, sample(x, draws=draws, seed=seed))
+        return _of_array(*labelled(x, labels, "variability", fewest))
+    run = Run(x, sample(x, draws=draws, seed=seed))
+    noise: list[float] = []
+    return _said(measured(VARIABILITY, run, partial(_statistics, noise), fewest=fewest, reliable=_RELIABLE), noise)
 
 
 def _of_array(x: np.ndarray, drawn: Sample) -> float:
@@ -77,18 +90,13 @@ def _of_array(x: np.ndarray, drawn: Sample) -> float:
     return float(_variability(x.__getitem__, np.arange(len(x)), drawn, memory)[0][0])
 
 
-def variability_of(reps: xr.Dataset, drawn: Sample) -> xr.Dataset:
+def variability_of(run: Run, fewest: int = FEWEST) -> xr.Dataset:
     """Measure the variability of Representations with draws that are there already."""
-    need_classes(drawn)
     noise: list[float] = []
-    # A ratio that spans orders of magnitude, so its draws are moved and widened on the log scale.
-    with np.errstate(invalid="ignore", divide="ignore"):
-        statistics = {
-            group: np.exp(widened(centred(np.log(values)), drawn, group))
-            for group, values in _statistics(reps, drawn, noise).items()
-        }
-    out = result(reps, drawn, statistics, VARIABILITY.about(), bounds=VARIABILITY.bounds)
-    warn_few(out, drawn, _FEWEST)
+    return _said(measured(VARIABILITY, run, partial(_statistics, noise), fewest=fewest, reliable=_RELIABLE), noise)
+
+
+def _said(out: xr.Dataset, noise: list[float]) -> xr.Dataset:
     if drowned := sum(share > 0.5 for share in noise):
         warnings.warn(
             f"variability of model {out.attrs['model']}: at {drowned} of {len(noise)} layers and languages more than "
@@ -99,18 +107,23 @@ def variability_of(reps: xr.Dataset, drawn: Sample) -> xr.Dataset:
     return out
 
 
-def _statistics(reps: xr.Dataset, drawn: Sample, noise: list[float]) -> dict[str, np.ndarray]:
+def _statistics(
+    noise: list[float], reps: xr.Dataset, drawn: Sample, kept: Mapping[str, np.ndarray]
+) -> dict[str, np.ndarray]:
     """nu of every group (1 + draws, layer); `noise` collects the share of noise in the distance
     between class means.
     """
     # Made once: to get fresh memory of this size from the system again and again takes longer than to fill it.
     memory = np.empty((len(drawn.classes), len(drawn.weights), reps.sizes["feature"]), np.float32)
     out = {}
-    for group in [*drawn.languages, POOLED]:
-        rows = drawn.group(group)
+    for group, rows in kept.items():
         layers = [_variability(partial(states, reps, i), rows, drawn, memory) for i in range(reps.sizes["layer"])]
-        out[group] = np.stack([nu for nu, _ in layers], axis=-1)
         noise += [share for _, share in layers]
+        counts = units_of_classes(drawn, rows)
+        # A ratio that spans orders of magnitude, so its draws are moved and widened on the log scale.
+        with np.errstate(invalid="ignore", divide="ignore"):
+            logs = centred(np.log(np.stack([nu for nu, _ in layers], axis=-1)))
+            out[group] = np.exp(widened(logs, counts[counts > 0]))
     return out
 
 
@@ -201,5 +214,5 @@ VARIABILITY = of_labels(
     higher_is="worse separated",
     unchanged_by=("rotation", "shift", "common scale", "order", "size of the classes"),
     paper="Xie, Qiu, Pasad, Du, Qu, Mei 2022, arXiv 2210.10041",
-    measure=lambda run: variability_of(run.reps, run.sample),
+    measure=variability_of,
 )

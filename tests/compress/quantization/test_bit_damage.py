@@ -42,7 +42,7 @@ def by_hand(damage, model, rounded, base, other):
         return np.mean([jensenshannon(a, b, base=2) ** 2 for a, b in zip(p, q, strict=True)])
     languages = sorted(set(base.language.values))
     if damage == "separability":
-        one, two = (probes.class_separability(r.isel(layer=[-1]), draws=2).value for r in (base, other))
+        one, two = (probes.class_separability(r.isel(layer=[-1]), draws=2, fewest=2).value for r in (base, other))
         return float(abs(one - two).sel(language=languages).mean())
     found = []
     for language in languages:
@@ -142,6 +142,8 @@ def test_what_a_measure_needs_and_is_not_there(model, tiny_models, tokenizer, se
     error("damage='separability' needs labels", model, bare, tokenizer, damage="separability")
     single = sentences.map(lambda r: {"label": r["label"] if r["language"] == "en" else "x"})
     error("language 'fr' has only one", model, single, tokenizer, damage="separability")
+    own = sentences.map(lambda r: {"label": r["id"]})
+    error("classes of two sentences or more, and language '..' has none", model, own, tokenizer, damage="separability")
     error("expected a model of transformers, found Linear", torch.nn.Linear(2, 2), damage="weights")
     error("expected weights in float32, found torch.float64", copy.deepcopy(model).double(), damage="weights")
     t5 = tiny_models("T5Model")

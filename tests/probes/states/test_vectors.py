@@ -105,7 +105,7 @@ def test_models_whose_vectors_are_made_in_other_ways_are_named(tiny_models, make
     frame = pd.concat([CORPUS.assign(id=i, text=["cat", "dog", "bird"][i]) for i in range(3)])
     corpus = probes.load_corpus(frame.assign(id=range(9), text=[f"{t} the" for t in frame["text"]]))
     run = {"tokenizer": make_tokenizer(), "probes": ["cka"], "draws": 10, "progress": False}
-    said = r"pooling is 'mean' of 'a', 'mean_all' of 'b'; normalize is False of 'a', True of 'b'. Set pooling=..., normalize"
+    said = r"pooling is 'mean' of 'a', 'mean_all' of 'b'; normalize is False of 'a', True of 'b'. Set"
     with pytest.warns(LayerscopeWarning, match=said):
         probes.compare(models, corpus, **run)
     probes.compare(models, corpus, **run, pooling="mean", normalize=False)

@@ -117,8 +117,8 @@ def test_draws_that_leave_a_class_out_are_passed_over():
     rng = np.random.default_rng(0)
     y = np.array([0] * 15 + [1] * 15 + [2] * 2)
     reps = probes.from_arrays(np.stack([rng.normal(size=(32, 6)) + d * np.eye(6)[y] for d in (3, 9)]), label=y)
-    with pytest.warns(probes.LayerscopeWarning, match="fewer than 10 examples in a class"):
-        out = best_layer(reps)
+    with pytest.warns(probes.LayerscopeWarning, match="fewer than 10 sentences in a class"):
+        out = best_layer(reps, fewest=2)
     assert out.best.sel(language="pooled") == 1
     assert 0.6 < out.value.sel(layer=1, language="pooled") < 1  # two examples of a class make nothing certain
     np.testing.assert_allclose(out.value.sum("layer"), 1)

@@ -10,6 +10,14 @@ import probes
 
 PROBES = [probes.class_separability, probes.variability, probes.snr]
 
+
+def brute(probe, reps, layer=0):
+    """The value by brute force of Representations; pairs of one id, or of one group, are left out of pairs."""
+    unit = reps.group.values if "group" in reps.coords else reps.id.values
+    units = () if probe is probes.variability else (unit,)
+    return getattr(brute_force, probe.__name__)(reps.hidden[layer].values, reps.label.values, *units)
+
+
 EACH = pytest.mark.parametrize("probe", PROBES)
 
 
@@ -32,13 +40,11 @@ def test_equals_brute_force_for_classes_of_different_size(probe):
 def test_equals_brute_force_in_every_layer_and_language_and_pooled(probe):
     reps = planted(np.random.default_rng(0), ids=40, layers=3, languages=3)
     out = probe(reps)
-    expected = getattr(brute_force, probe.__name__)
     for layer in range(3):
-        x, y = reps.hidden[layer].values, reps.label.values
-        for language in ("l0", "l1", "l2"):
-            rows = reps.language.values == language
-            assert out.value.sel(layer=layer, language=language).item() == pytest.approx(expected(x[rows], y[rows]))
-        assert out.value.sel(layer=layer, language="pooled").item() == pytest.approx(expected(x, y))
+        for language in ("l0", "l1", "l2", "pooled"):
+            part = reps.isel(example=(reps.language.values == language) | (language == "pooled"))
+            expected = brute(probe, part, layer)
+            assert out.value.sel(layer=layer, language=language).item() == pytest.approx(expected)
 
 
 @EACH
@@ -182,13 +188,75 @@ def test_constant_states_have_no_value_and_the_reason_is_said(probe, constant):
         assert np.isnan(probe(reps).value).all()
 
 
+def rare(sizes=(15, 15, 3), seed=0):
+    """Classes a, b, ... of these sizes, far apart."""
+    label = np.repeat(np.arange(len(sizes)), sizes)
+    x = np.random.default_rng(seed).normal(size=(len(label), 5)) + 3 * np.eye(5)[label]
+    return x, np.array([*"abcdefgh"])[label]
+
+
 @EACH
-def test_few_examples_in_a_class_are_warned_of(probe):
-    rng = np.random.default_rng(0)
-    x = rng.normal(size=(33, 5)) + 9 * np.eye(5)[[*([0, 1] * 15), 2, 2, 2]]
-    reps = probes.from_arrays(x, label=[*(["a", "b"] * 15), "c", "c", "c"])
-    with pytest.warns(probes.LayerscopeWarning, match=r"fewer than (5|10) examples in a class \(c has 3 in und"):
-        probe(reps)
+def test_a_class_with_too_few_sentences_is_left_out_and_named(probe):
+    x, y = rare()
+    reps = probes.from_arrays(x, label=y)
+    said = r"classes with fewer than 5 sentences are left out \(c has 3 in und(; c has 3 in pooled)?\); fewest="
+    with pytest.warns(probes.LayerscopeWarning, match=said):
+        out = probe(reps)
+    with pytest.warns(probes.LayerscopeWarning, match=said):
+        of_array = probe(x, y)
+    rest = probe(probes.from_arrays(x[:30], label=y[:30]))
+    assert out.value.values.ravel() == pytest.approx(rest.value.values.ravel())
+    assert of_array == pytest.approx(rest.value.values[0, 0])
+    assert out.n.values.tolist() == [30, 30]
+
+
+@EACH
+def test_a_class_with_few_sentences_is_kept_where_one_asks_for_it(probe):
+    x, y = rare()
+    reps = probes.from_arrays(x, label=y)
+    with pytest.warns(probes.LayerscopeWarning, match=r"fewer than (5|10) sentences in a class \(c has 3 in und"):
+        out = probe(reps, fewest=2)
+    assert out.value.values[0, 0] == pytest.approx(brute(probe, reps))
+    assert probe(x, y, fewest=3) == pytest.approx(brute(probe, reps))
+
+
+@EACH
+def test_a_class_that_is_rare_in_one_language_is_left_out_there_alone(probe):
+    reps = planted(np.random.default_rng(0), ids=60, classes=3)
+    twos = np.flatnonzero((reps.language.values == "l1") & (reps.label.values == "2"))
+    part = reps.drop_isel(example=twos[3:])
+    with pytest.warns(probes.LayerscopeWarning, match=r"are left out \(2 has 3 in l1\)"):
+        out = probe(part).value.isel(layer=0)
+    assert out.sel(language="pooled").item() == pytest.approx(brute(probe, part))
+    without = reps.drop_isel(example=twos)
+    assert out.sel(language="l1").item() == pytest.approx(brute(probe, without.isel(example=without.language == "l1")))
+
+
+@EACH
+@pytest.mark.filterwarnings("ignore:variability.*fewer than 10 groups in a class")
+def test_what_counts_of_a_class_are_groups_where_there_are_groups(probe):
+    x, y = rare((24, 24, 16))
+    reps = probes.from_arrays(x, label=y).assign_coords(group=("example", [f"g{i // 4}" for i in range(64)]))
+    with pytest.warns(probes.LayerscopeWarning, match=r"fewer than 5 groups are left out \(c has 4 in und"):
+        assert probe(reps).value.values[0, 0] == pytest.approx(brute(probe, reps.isel(example=slice(48))))
+
+
+@EACH
+@pytest.mark.filterwarnings("ignore:.*are left out")
+def test_where_no_two_classes_have_enough_sentences_there_is_no_value(probe):
+    x, y = rare((15, 4, 3))
+    with pytest.warns(probes.LayerscopeWarning, match="no value at every layer: no two classes have 5 sentences"):
+        assert np.isnan(probe(probes.from_arrays(x, label=y)).value).all()
+    with pytest.raises(probes.InputError, match=r"no two classes have 5 rows or more\. Give more rows, or a smaller"):
+        probe(x, y)
+
+
+@EACH
+@pytest.mark.parametrize("fewest", [1, 0, 2.5, "3"])
+def test_fewest_must_leave_two_sentences_a_class(probe, fewest):
+    reps = planted(np.random.default_rng(0), ids=20)
+    with pytest.raises(probes.InputError, match=r"fewest=.*: expected a whole number of at least 2"):
+        probe(reps, fewest=fewest)
 
 
 @pytest.mark.parametrize("scale", [1e-20, 1e-9, 1e9, 1e20])
@@ -200,14 +268,10 @@ def test_values_and_intervals_do_not_depend_on_the_scale(scale):
             np.testing.assert_allclose(a[name], b[name], rtol=1e-4)
 
 
-def test_a_language_without_one_of_the_classes_is_measured_on_its_own():
+@EACH
+def test_a_language_without_one_of_the_classes_is_measured_on_its_own(probe):
     reps = planted(np.random.default_rng(0), ids=60, classes=3)
-    keep = ~((reps.language.values == "l1") & (reps.label.values == "2"))
-    part = reps.isel(example=keep)
-    rows = part.language.values == "l1"
-    x, y = part.hidden[0].values, part.label.values
-    for probe in PROBES:
-        out = probe(part)
-        expected = getattr(brute_force, probe.__name__)
-        assert out.value.sel(layer=0, language="l1").item() == pytest.approx(expected(x[rows], y[rows]))
-        assert out.value.sel(layer=0, language="pooled").item() == pytest.approx(expected(x, y))
+    part = reps.isel(example=~((reps.language.values == "l1") & (reps.label.values == "2")))
+    out = probe(part).value.isel(layer=0)
+    assert out.sel(language="l1").item() == pytest.approx(brute(probe, part.isel(example=part.language == "l1")))
+    assert out.sel(language="pooled").item() == pytest.approx(brute(probe, part))
