@@ -311,9 +311,11 @@ def compare(
             for base, original in bases if len(replicates[name]) == 1 else [bases[number % len(bases)]]:
                 both = None if original is None else (original, loaded, own)
                 pairs.append(replace(run, base=base.reps, models=both))
-        measured[name] = measured_on(alone, runs, name, by_id=by_id)
-        if beside and pairs:
-            measured[name] |= measured_on(beside, pairs, name, by_id=by_id)
+        if pairs:
+            measured[name] = measured_on(alone, runs, name, by_id=by_id) | measured_on(beside, pairs, name, by_id=by_id)
+        else:
+            itself = [p for p in chosen if "another model" not in p.needs]
+            measured[name] = measured_on(itself, runs, name, by_id=by_id)
         representations[name] = _first(runs, name)
     results = [measured[name][p.name] for name in models for p in chosen if p.name in measured[name]]
     table, kept = tabulated(results)
@@ -325,7 +327,7 @@ def compare(
         warnings.warn(said[-1], LayerscopeWarning, stacklevel=2)
     return Comparison(
         table.assign(**differences(table, kept, compared, ["layer"])),
-        _provenance(measured, representations, said, baseline, pivot, draws, seed),
+        _provenance(measured, representations, said, baseline, shared),
         kept,
         representations,
     )
@@ -370,9 +372,7 @@ def _provenance(
     representations: dict[str, xr.Dataset],
     said: list[str],
     baseline: str,
-    pivot: str | None,
-    draws: int,
-    seed: int,
+    shared: Run,
 ) -> dict[str, Any]:
     results = {probe: result for by_probe in measured.values() for probe, result in by_probe.items()}
     declared = {name: probe for name, probe in catalogue.by_name().items() if name in results}
@@ -383,9 +383,10 @@ def _provenance(
     packages = ("layerscope", "torch", "transformers", "tokenizers", "numpy", "scipy", "scikit-learn", "xarray", "zarr")
     return {
         "baseline": baseline,
-        "pivot": pivot,
-        "draws": draws,
-        "seed": seed,
+        "pivot": shared.pivot,
+        "draws": shared.draws,
+        "drawn": shared.sample.what,
+        "seed": shared.seed,
         "p_adjusted": adjustment(["layer"]),
         "models": {
             name: {k: v for k, v in reps.attrs.items() if k not in ("model", "torch", "transformers")}

@@ -37,6 +37,16 @@ class Sample:
     units: np.ndarray  # (ids,) what is drawn together: the number of the group of each id, or of the id itself
     key: str  # the same for two results if and only if their draws are the same
 
+    @property
+    def grouped(self) -> bool:
+        """Whether groups of ids are drawn; groups of one id each are none."""
+        return len(self.units) > self.units.max() + 1
+
+    @property
+    def what(self) -> str:
+        """What is drawn, in words."""
+        return "groups of sentences" if self.grouped else "sentence ids"
+
     def group(self, language: str) -> np.ndarray:
         """Return the rows of a language, or of all of them."""
         if language == POOLED:

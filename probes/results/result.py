@@ -68,7 +68,7 @@ def result(
         attrs={
             **attributes,
             "model": reps.attrs.get("model", "?"),
-            "interval": f"{CONFIDENCE:.0%} percentile interval of {len(values) - 1} bootstrap draws of sentence ids, "
+            "interval": f"{CONFIDENCE:.0%} percentile interval of {len(values) - 1} bootstrap draws of {drawn.what}, "
             f"{attributes['interval']}",
             "resampling": drawn.key,
         },

@@ -35,6 +35,7 @@ _PROBE = {
 _PROVENANCE = {
     "baseline": str,
     "draws": int,
+    "drawn": str,
     "seed": int,
     "models": {str: dict},
     "probes": {str: _PROBE},

@@ -172,4 +172,6 @@ def _models(scene: Scene) -> tuple[list[dict[str, Any]], list[str]]:
         models.append({"name": name, "layers": len(layers), "note": note})
         if note:
             notes.append(f"Model {name} counts from 0 what are its {note}.")
+        if scene.reps and (count := scene.reps[i].attrs.get("replicates")):
+            notes.append(f"Model {name} has {count} replicates: curves are of their mean, sentences of the first.")
     return models, notes

@@ -265,7 +265,7 @@ def test_groups_of_a_corpus_are_kept_with_the_states_and_count_in_every_interval
     found, alone = (
         probes.compare({"base": "bundled"}, c, probes=["norm"], progress=False).table for c in (grouped, bundled)
     )
-    assert found["value"].tolist() == alone["value"].tolist()
+    assert found["value"].to_numpy() == pytest.approx(alone["value"].to_numpy(), rel=1e-9)
     assert found["low"].tolist() != alone["low"].tolist()
 
 
@@ -299,6 +299,7 @@ def test_replicates_are_one_model_with_their_mean_and_a_wider_difference():
     one = singles[0].set_index(place)["difference"]
     assert one.notna().sum() == pruned["difference"].notna().sum() > 0
     assert set(table["model"]) == {"base", "pruned"} == set(compared.representations)
+    assert set(table.query("model == 'base'")["probe"]) == {"snr", "norm", "cka"}  # layers of the baseline with each other
     # The spread between replicates is part of the difference: more than that of the sentences alone.
     wide = (pruned["difference_high"] - pruned["difference_low"]).dropna()
     narrow = [s.set_index(place)["difference_high"] - s.set_index(place)["difference_low"] for s in singles]
@@ -373,3 +374,15 @@ def test_states_of_neighbours_that_are_alike_are_said_where_there_is_no_group():
     assert any("group=..." in c for c in found.provenance["corpus"]["cautions"])
     for reps in (probes.from_arrays(rng.permutation(x)), probes.from_arrays(x, group=np.arange(160) // 4)):
         assert probes.compare({"a": reps}, probes=["norm"]).provenance["corpus"]["cautions"] == []
+
+
+def test_what_is_drawn_and_whose_states_are_shown_is_said(tmp_path):
+    grouped = probes.compare(in_seeds(2, group=np.arange(120) // 4), probes=["snr"], progress=False)
+    assert grouped.provenance["drawn"] == "groups of sentences"
+    assert "draws of groups of sentences, the same" in grouped.report(tmp_path / "page.html").read_text()
+    assert grouped.provenance["probes"]["snr"]["interval"].count("draws of groups of sentences") == 1
+    assert (
+        "Model pruned has 2 replicates: curves are of their mean, sentences of the first."
+        in grouped.explore().about["notes"]
+    )
+    assert probes.compare(in_seeds(2), probes=["snr"], progress=False).provenance["drawn"] == "sentence ids"

@@ -132,7 +132,7 @@ def _check_classes(drawn: Sample, pivot: str, train: np.ndarray, test: np.ndarra
 
 
 def _check_enough(drawn: Sample, pivot: str, rows: np.ndarray, classes: np.ndarray, fewest: int) -> None:
-    what = "groups" if len(drawn.units) > drawn.units.max() + 1 else "ids"
+    what = "groups" if drawn.grouped else "ids"
     for c in classes:
         found = len(np.unique(drawn.units[drawn.ids[rows[drawn.label[rows] == c]]]))
         if found < fewest:

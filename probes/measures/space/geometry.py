@@ -141,7 +141,7 @@ def _found(reps: xr.Dataset, drawn: Sample) -> _Found:
     groups = {language: drawn.group(language) for language in drawn.languages}
     # What counts as a sentence is what is drawn: an id with its translations, or a whole group of ids.
     of_row, weights = drawn.units[drawn.ids], drawn.weights[:, np.unique(drawn.units, return_index=True)[1]]
-    what = "sentence" if drawn.weights.shape == weights.shape else "group"
+    what = "group" if drawn.grouped else "sentence"
     for language, rows in groups.items():
         if (found := len(np.unique(of_row[rows]))) < FEWEST_IDS:
             raise InputError(
