@@ -49,7 +49,9 @@ NEEDS = {
 }
 
 
-def choose(asked: Sequence[str] | None, run: Run, models: Mapping[str, Any], *, heads: bool) -> list[Probe]:
+def choose(
+    asked: Sequence[str] | None, run: Run, models: Mapping[str, Any], *, heads: bool, baseline: str | None = None
+) -> list[Probe]:
     """Return the probes to measure: those that models and examples allow.
 
     Args:
@@ -58,10 +60,15 @@ def choose(asked: Sequence[str] | None, run: Run, models: Mapping[str, Any], *, 
         run: the examples, without states.
         models: name -> a model, the configuration of one, or Representations.
         heads: whether the heads of models run; where modules are captured by name, they do not.
+        baseline: the model that others are compared with; by default the first. Where it has a
+            head, what needs heads is measured of the models that have one.
 
     Raises:
         InputError: a name is unknown; what was asked for cannot be measured; the examples do not
             allow it.
+
+    Warns:
+        LayerscopeWarning: probes are left out, of all models or of some.
     """
     probes, families = catalogue.by_name(), catalogue.families()
     known = ", ".join([*families, *(name for name in probes if name not in families)])
@@ -72,7 +79,10 @@ def choose(asked: Sequence[str] | None, run: Run, models: Mapping[str, Any], *, 
         raise InputError(f"unknown probe {', '.join(map(repr, unknown))}; there are {known}")
     names = chain.from_iterable(families.get(name, (name,)) for name in asked or catalogue.defaults())
     chosen = [probes[name] for name in dict.fromkeys(names)]
-    there = _there(run, list(models.values()), heads)
+    headed = [name for name, model in models.items() if _has_logits(model) and (heads or isinstance(model, xr.Dataset))]
+    if (baseline or next(iter(models))) not in headed:
+        headed = []
+    there = _there(run, models, headed, heads)
     said: list[str] = []
     for what, need in NEEDS.items():
         left_out = [p for p in chosen if what in p.needs and not there[what]]
@@ -84,6 +94,12 @@ def choose(asked: Sequence[str] | None, run: Run, models: Mapping[str, Any], *, 
         chosen = [p for p in chosen if p not in left_out]
     if not chosen:
         raise InputError("no probe is left to measure: give labels, or a pivot, or both")
+    needing = [p.name for p in chosen if "logits" in p.needs]
+    if needing and len(headed) < len(models):
+        lacking = ", ".join(repr(name) for name in models if name not in headed)
+        said.append(
+            f"no logits of {lacking}, without a head that classifies texts: {', '.join(needing)} left out for it"
+        )
     for check in dict.fromkeys(p.check for p in chosen if p.check):
         check(run)
     for what in said:
@@ -91,22 +107,24 @@ def choose(asked: Sequence[str] | None, run: Run, models: Mapping[str, Any], *, 
     return chosen
 
 
-def _there(run: Run, models: list[Any], heads: bool) -> dict[str, bool]:
+def _there(run: Run, given: Mapping[str, Any], headed: list[str], heads: bool) -> dict[str, bool]:
     """Which needs are met."""
-    logits = all(_has_logits(m) and (heads or isinstance(m, xr.Dataset)) for m in models)
+    models = list(given.values())
+    with_heads = [given[name] for name in headed]
+    logits = bool(headed)
     labelled = bool(len(run.sample.label))
     labels = {str(c) for c in run.sample.classes}
     splits = set(run.reps["split"].values) if "split" in run.reps.coords else set()
     return {
         "logits": logits,
         "labels": labelled,
-        "labels or logits": logits or labelled,
+        "labels or logits": len(headed) == len(given) or labelled,
         "pivot": run.pivot is not None,
         "pivot or one language": run.pivot is not None or len(run.sample.languages) == 1,
-        "classes named as the labels are": not labelled or not logits or all(_knows(m, labels) for m in models),
+        "classes named as the labels are": not labelled or all(_knows(m, labels) for m in with_heads),
         "another model": len(models) > 1,
         "models of one width": not heads or _one([_width(m) for m in models]),
-        "models of the same classes": not logits or _one([tuple(_classes(m)) for m in models]),
+        "models of the same classes": _one([tuple(_classes(m)) for m in with_heads]),
         "models to run": not any(isinstance(m, xr.Dataset) for m in models),
         "models of one architecture": _one([_architecture(m) for m in models]),
         "splits": {"train", "test"} <= splits,

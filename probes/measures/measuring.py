@@ -22,13 +22,16 @@ def measured_on(
     """Return the results of probes on a model, or on all replicates of one, by name.
 
     Args:
-        chosen: the probes.
+        chosen: the probes; those that need logits are left out where there are none.
         runs: one, or one a replicate.
         name: of the model.
         by_id: of a corpus with groups, the sample with ids drawn one by one: the width of an
             interval over what it would be with these is `design_effect` in the results.
     """
     runs = [replace(run, kept={}) for run in runs]
+    # A model without a head among others: `choose` has said so.
+    headless = any("logits" not in run.reps for run in runs)
+    chosen = [p for p in chosen if not (headless and "logits" in p.needs)]
     found = _over_all(chosen, runs, name)
     if by_id is None:
         return found

@@ -1,5 +1,6 @@
 """Heads that are not in the weights: left out by name, never drawn at random; whole ones stay."""
 
+import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
@@ -65,3 +66,25 @@ def test_a_head_that_a_pickle_lacks_is_found_when_it_is_read(tmp_path, tiny_mode
     with pytest.warns(LayerscopeWarning, match=r"not in its weights \(classifier.bias, classifier.weight\)"):
         loaded, _ = probes.load_checkpoint(folder, allow_pickle=True)
     assert type(loaded).__name__ == "BertModel"
+
+
+def test_what_needs_a_head_is_measured_of_the_models_that_have_one(tmp_path, tiny_models, make_tokenizer):
+    model = tiny_models("BertForSequenceClassification")
+    whole = saved(tmp_path / "whole", model, make_tokenizer())
+    without = saved(tmp_path / "without", model, make_tokenizer(), "classifier")
+    words = ["the", "red", "big", "small", "dog", "cat", "bird", "sat", "ran", "sang"]
+    frame = pd.DataFrame(
+        {"id": range(30), "language": "en", "text": [f"{words[i // 3]} {words[i % 7]}" for i in range(30)]}
+    )
+    corpus = probes.load_corpus(frame.assign(label=[i % 3 for i in range(30)]))
+    models = {"whole": whole, "without": without}
+    run = {"draws": 10, "progress": False, "probes": ["accuracy", "label_loyalty", "cka"]}
+    said = "no logits of 'without', without a head for sequence classification: accuracy, label_loyalty left out"
+    with pytest.warns(LayerscopeWarning) as caught:
+        table = probes.compare(models, corpus, **run).to_dataframe()
+    assert [str(w.message) == said for w in caught].count(True) == 1
+    assert any("without: its head is not in its weights" in str(w.message) for w in caught)
+    assert set(table[table["model"] == "without"]["probe"]) == {"cka"}
+    assert set(table[table["model"] == "whole"]["probe"]) == {"accuracy"}
+    with pytest.raises(probes.InputError, match="accuracy, label_loyalty cannot be measured without logits"):
+        probes.compare(models, corpus, **run, baseline="without")
