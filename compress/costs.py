@@ -13,7 +13,7 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
-from compress.matrices import block_matrices, distinct
+from compress.matrices import distinct, every_matrix
 from compress.saving import pack_weights
 from probes.errors import InputError
 from probes.models.facts import embedding_rows
@@ -74,7 +74,8 @@ def footprint(model: PreTrainedModel, smaller: PreTrainedModel | None = None) ->
 
 
 def _counts(model: PreTrainedModel) -> dict[str, float]:
-    every, blocks = list(model.parameters()), list(distinct(block_matrices(model)).values())
+    every = list(model.parameters())
+    blocks = [w.detach() for w in distinct(every_matrix(model)).values()]
     with tempfile.TemporaryDirectory() as folder:
         with quiet():
             model.save_pretrained(folder)

@@ -10,6 +10,7 @@ import torch
 from torch import nn
 from transformers import PreTrainedTokenizerBase
 
+from compress.experts import ExpertMatrix, fed_to_experts
 from compress.rows import collate
 from probes.errors import InputError
 from probes.states.running import evaluating, removed
@@ -60,7 +61,8 @@ def tokens_of(x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     Args:
         x: (batch, token, feature), of an embedding (batch, token), or of any other shape with
             features last.
-        mask: (batch, token), true for tokens. What is of another shape is taken whole.
+        mask: (batch, token), true for tokens. What has all its tokens in one row, as experts get
+            them, is cut too; what is of another shape is taken whole.
 
     Example:
         >>> mask = torch.tensor([[True, True, True], [True, False, False]])
@@ -70,13 +72,15 @@ def tokens_of(x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     of_tokens = x.shape[:-1] if x.is_floating_point() else x.shape
     if mask is not None and of_tokens == mask.shape:
         return x[mask]
+    if mask is not None and of_tokens == (mask.numel(),):
+        return x[mask.flatten()]
     return x.flatten(0, -2) if x.is_floating_point() else x.flatten()
 
 
 def walk(
     model: nn.Module,
     run: Callable[..., Any],
-    modules: Mapping[str, nn.Module],
+    modules: Mapping[str, nn.Module | ExpertMatrix],
     batches: Iterable[Mapping[str, torch.Tensor]],
     see: See,
     *,
@@ -90,7 +94,7 @@ def walk(
     Args:
         model: whose modules they are.
         run: what is called with each batch: the model, or its body.
-        modules: by any names.
+        modules: by any names, or matrices of experts.
         batches: what `run` takes, with an `attention_mask`.
         see: gets the name of a module and its input, (token, feature) or of an embedding (token),
             once a call.
@@ -109,8 +113,11 @@ def walk(
         dense 512
     """
     mask: torch.Tensor | None = None
+    experts = {name: m for name, m in modules.items() if isinstance(m, ExpertMatrix)}
+    others = {name: m for name, m in modules.items() if not isinstance(m, ExpertMatrix)}
     with (
-        fed(modules, lambda name, x: see(name, tokens_of(x.detach(), mask)), first),
+        fed_to_experts(experts, see, lambda: mask),
+        fed(others, lambda name, x: see(name, tokens_of(x.detach(), mask)), first),
         evaluating(model, device),
         torch.inference_mode(),
     ):

@@ -1,20 +1,28 @@
-"""The weight matrices that are compressed: those of linear maps in a model's repeated blocks."""
+"""The weight matrices that are compressed: those of linear maps, and of experts, in a model's
+repeated blocks.
+"""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
-from typing import Any, TypeVar
+import warnings
+from collections.abc import Iterable, Iterator, Mapping
+from typing import TypeVar
 
 import torch
 from transformers import PreTrainedModel
 from transformers.pytorch_utils import Conv1D
 
-from probes.errors import InputError
+from compress.experts import ExpertMatrix, expert_matrices
+from probes.errors import InputError, LayerscopeWarning
+from probes.models.facts import name_of
 from probes.models.formats.extensions import check_allowed
 from probes.models.formats.format import Verb
 
+Matrix = torch.nn.Parameter | ExpertMatrix
 _Value = TypeVar("_Value")
+_Weight = TypeVar("_Weight", bound=Matrix)
+_LEAST = 0.95  # of the weights of blocks: where less is touched, it is said
 _BLOCK = re.compile(r"(?:.*?\.)?\d+(?=\.)")
 
 
@@ -43,10 +51,10 @@ def block_of(name: str) -> str | None:
     return None if found is None else found.group()
 
 
-def matrices_of(
-    model: PreTrainedModel, only: str | None = None, embeddings: bool = False
-) -> dict[str, torch.nn.Parameter]:
+def matrices_of(model: PreTrainedModel, only: str | None = None, embeddings: bool = False) -> dict[str, Matrix]:
     """Return the matrices that are compressed, by name; one that several modules share comes once.
+
+    Those of experts (`compress.experts.ExpertMatrix`) come after the others, one by one.
 
     Args:
         model: a model of transformers.
@@ -65,7 +73,7 @@ def matrices_of(
         ['bert.encoder.layer.0.output.dense.weight']
     """
     check_plain(model)
-    found: dict[str, torch.nn.Parameter] = {}
+    found: dict[str, Matrix] = {}
     if embeddings:
         table = getattr(model.get_input_embeddings(), "weight", None)
         named = {name: p for name, p in model.named_parameters() if p is table}
@@ -74,16 +82,97 @@ def matrices_of(
                 f"{type(model).__name__}: its embeddings are no table of weights. Leave embeddings=True out"
             )
         found |= named
-    found |= block_matrices(model)
+    found |= every_matrix(model)
     if not found:
         raise InputError(f"{type(model).__name__} has no weight matrices inside repeated blocks, so none to compress")
     return distinct(found_by(only, found))
 
 
-def distinct(matrices: Mapping[str, torch.nn.Parameter]) -> dict[str, torch.nn.Parameter]:
+def distinct(matrices: Mapping[str, _Weight]) -> dict[str, _Weight]:
     """Return some matrices without those that are the same parameter as one before them."""
-    first = {id(w): name for name, w in reversed(list(matrices.items()))}
-    return {name: w for name, w in matrices.items() if first[id(w)] == name}
+    first = {_identity(w): name for name, w in reversed(list(matrices.items()))}
+    return {name: w for name, w in matrices.items() if first[_identity(w)] == name}
+
+
+def _identity(weight: Matrix) -> tuple[int, int]:
+    return (id(weight.stack), weight.number) if isinstance(weight, ExpertMatrix) else (id(weight), -1)
+
+
+def every_matrix(model: PreTrainedModel) -> dict[str, Matrix]:
+    """Return the weight matrices in the repeated blocks of a model, also those of experts, by name."""
+    return {**block_matrices(model), **expert_matrices(model)}
+
+
+def matrices_in(model: PreTrainedModel, names: Iterable[str]) -> dict[str, Matrix]:
+    """Return the matrices that some modules have in them, or parameters of experts are, by the
+    names of these in the model without its head.
+
+    Example:
+        >>> import probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> len(matrices_in(model, ["encoder.layer.0", "encoder.layer.1.output.dense"]))
+        7
+    """
+    prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
+    wanted = tuple(f"{prefix}{name}." for name in names)
+    return {name: weight for name, weight in every_matrix(model).items() if name.startswith(wanted)}
+
+
+def coverage(model: PreTrainedModel, matrices: Mapping[str, Matrix]) -> float:
+    """Return the share of the weights of a model's repeated blocks that some matrices are.
+
+    Weights are parameters of two dimensions or more, but biases and tables of embeddings.
+
+    Example:
+        >>> import probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> round(coverage(model, matrices_of(model, only="attention")), 3)
+        0.333
+    """
+    weights = dict(_weights(model))
+    inside = {id(p) for p in weights.values()}
+    touched = sum(m.numel() for m in distinct(matrices).values() if _identity(m)[0] in inside)
+    return touched / sum(p.numel() for p in weights.values()) if weights else 0.0
+
+
+def _weights(model: PreTrainedModel) -> Iterator[tuple[str, torch.nn.Parameter]]:
+    """The weights of repeated blocks, by name; of modules that share one it comes once."""
+    lists = [module for module in model.base_model.modules() if isinstance(module, torch.nn.ModuleList)]
+    inside = {
+        id(p)
+        for blocks in lists
+        for m in blocks.modules()
+        if not isinstance(m, torch.nn.Embedding)
+        for name, p in m.named_parameters(recurse=False)
+        if p.ndim > 1 and not name.endswith("bias")
+    }
+    yield from ((name, p) for name, p in model.named_parameters() if id(p) in inside)
+
+
+def covered(
+    model: PreTrainedModel, matrices: Mapping[str, Matrix], verb: str, asked: bool, otherwise: str = ""
+) -> float:
+    """Return the coverage of some matrices; warn where it is below 0.95, and name what is left out.
+
+    Args:
+        model: a model of transformers.
+        matrices: what a verb touches.
+        verb: what it is called.
+        asked: whether less than all was asked for, as by only=.
+        otherwise: what to do to reach the others.
+    """
+    share = coverage(model, matrices)
+    if share >= _LEAST or asked:
+        return share
+    ours = {_identity(m)[0] for m in matrices.values()}
+    left = [(-p.numel(), name) for name, p in _weights(model) if id(p) not in ours]
+    warnings.warn(
+        f"{name_of(model)} ({model.config.model_type}): {verb} touches {share:.0%} of the weights of its blocks; "
+        f"{min(left)[1]} and {len(left) - 1} more stay as they are" + (f". {otherwise}" if otherwise else ""),
+        LayerscopeWarning,
+        stacklevel=3,
+    )
+    return share
 
 
 def check_plain(model: PreTrainedModel, verb: Verb = "compress") -> None:
@@ -115,11 +204,10 @@ def found_by(only: str | None, matrices: Mapping[str, _Value]) -> dict[str, _Val
     return found
 
 
-def is_transposed(model: PreTrainedModel, name: str) -> bool:
-    """Whether a matrix holds its inputs along the first dimension, as GPT-2's do."""
-    return isinstance(model.get_submodule(name.removesuffix(".weight")), Conv1D)
-
-
-def transposed(model: PreTrainedModel, names: Mapping[str, Any]) -> dict[str, bool]:
-    """Return for each matrix whether it holds its inputs along the first dimension."""
-    return {name: is_transposed(model, name) for name in names}
+def transposed(model: PreTrainedModel, names: Iterable[str]) -> dict[str, bool]:
+    """Return which matrices hold their inputs along the first dimension, as those of GPT-2 do."""
+    experts, out = expert_matrices(model), {}
+    for name in names:
+        module = None if name in experts else model.get_submodule(name.rpartition(".")[0])
+        out[name] = experts[name].inputs_first if name in experts else isinstance(module, Conv1D)
+    return out

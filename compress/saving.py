@@ -42,6 +42,8 @@ def record(
     what = what | {"parent": weights_fingerprint(parent)} | versions
     before = getattr(model.config, "compression", None)
     model.config.compression = what if before is None else {"before": before, **what}
+    if history is not None and "coverage" in what:
+        history.attrs["coverage"] = what["coverage"]
     vars(model)["history"] = history
     return model
 

@@ -15,6 +15,7 @@ RANKS = """
 compress compress.__main__ > compress.commands > compress.recipes > compress.distillation compress.fusion
 > compress.pruning compress.quantization compress.retrieval compress.tuning > compress.training compress.factorization
 > compress.objectives compress.inputs compress.costs > compress.rows compress.matrices compress.saving
+> compress.experts
 > probes probes.__main__ > probes.comparison > probes.widgets > probes.views > probes.measures.choice
 probes.measures.measuring > probes.measures.catalogue > probes.measures.classes probes.measures.languages
 probes.measures.fidelity probes.measures.space probes.measures.attribution > probes.measures.probe > probes.results

@@ -11,15 +11,17 @@ import datasets
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from compress.experts import expert_matrices
 from compress.factorization.budget import ranks_by_budget
 from compress.factorization.factors import free_matrices, put_factors
 from compress.factorization.low_rank import LowRank
 from compress.factorization.moments import second_moments
 from compress.factorization.tensor_train import TensorTrain
-from compress.matrices import check_plain
+from compress.matrices import block_matrices, check_plain, covered
 from compress.objectives.base import is_whole
 from compress.saving import record
 from probes.errors import InputError, LayerscopeWarning, check_choice
+from probes.models.facts import name_of
 
 METHODS = ("svd", "activation", "tensor_train")
 
@@ -73,8 +75,8 @@ def factorize(
     Raises:
         InputError: not exactly one of rank, energy and budget is given, or it is out of range; the
             method is not known; weights are NaN or infinite; no matrix is found, or one that others
-            share; the embeddings are tied to an output layer; what "activation" measures on is
-            missing or empty.
+            share, or experts, of which each is no module; the embeddings are tied to an output
+            layer; what "activation" measures on is missing or empty.
 
     Notes:
         "activation" minimises ||(W - W') X||, X the inputs of all tokens of the corpus but padding:
@@ -97,7 +99,15 @@ def factorize(
     _check_settings(model, rank, energy, budget, method, calibrate, tokenizer)
     rank = None if rank is None else int(rank)  # what is saved as JSON
     smaller = copy.deepcopy(model)
+    if only is None and (experts := list(expert_matrices(model))):
+        raise InputError(
+            f"{name_of(model)} ({model.config.model_type}): {experts[0]} and {len(experts) - 1} more matrices of "
+            "experts are no modules of their own, so they cannot be in factors. Choose the others with only=, as "
+            "only='attn|shared'; compress.prune and compress.quantize take experts too"
+        )
     matrices = free_matrices(smaller, only, embeddings)
+    touched = {name: weight for name, weight in block_matrices(smaller).items() if name in matrices}
+    share = covered(smaller, touched, "factorize", asked=only is not None)
     moments: dict[str, torch.Tensor] = {}
     if method == "activation":
         assert calibrate is not None  # _check_settings has raised
@@ -135,6 +145,7 @@ def factorize(
         **{k: v for k, v in (("rank", rank), ("energy", energy), ("budget", budget)) if v is not None},
         "matrices": {name: factors.about for name, factors in chosen.items()},
         "left": left,
+        "coverage": share,
         "parameters_of_matrices": sum(chosen[n].about["parameters"] if n in chosen else whole[n] for n in whole),
         "parameters_of_matrices_before": sum(whole.values()),
         "parameters": sum(p.numel() for p in smaller.parameters()),

@@ -10,11 +10,12 @@ from typing import Any
 
 import datasets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.conversion_mapping import get_model_conversion_mapping
 
 from compress.fusion.layer_similarity import check_similarity
 from compress.fusion.merging import Fusing
 from compress.fusion.pairs import groups_of, module_name, pairs_of, parts_of
-from compress.matrices import check_plain
+from compress.matrices import check_plain, covered, matrices_in
 from compress.objectives.base import Objective, is_whole
 from compress.pruning.drop_layers import drop_layers
 from compress.rows import trained_on
@@ -23,10 +24,12 @@ from compress.training.inside import Training
 from probes.corpus import check_corpus, corpus_fingerprint
 from probes.errors import InputError, check_choice
 from probes.models.blocks import family_of
+from probes.models.facts import name_of
 from probes.models.formats.shared_layers import shared_of
 
 MERGES = ("mean", "mix", "freeze", "drop")
 SCHEDULES = ("one_shot", "uniform")
+_WHOLE = "unit='layer' shares all of a layer"
 
 
 def fuse(
@@ -96,7 +99,8 @@ def fuse(
         InputError: share, similarity, merge, unit or schedule is not known or does not fit what
             else is given; a corpus is given and nothing reads it; there is nothing to fuse: no two
             layers of one shape, a share that is less than one of them, or a model in which so many
-            are shared already; what `compress.training.train` raises.
+            are shared already, or one whose file keeps several matrices as one tensor, by "matrix"
+            (nomic_bert, gte, jina_embeddings_v3); what `compress.training.train` raises.
 
     Notes:
         O' Neill, Ver Steeg and Galstyan 2020, arXiv 2007.14917. Ours: a share is rounded down in
@@ -124,7 +128,10 @@ def fuse(
     if similarity == "cka" and corpus is None:
         assert train is not None  # _check_settings has raised
         corpus = train.select(trained_on(train))
+    _check_file(model, unit)
     goals = _goals(model, unit, share)
+    parts = [module_name(part, i) for part, numbers in parts_of(model, unit).items() for i in numbers]
+    touched = covered(model, matrices_in(model, parts), "fuse", False, "" if unit == "layer" else _WHOLE)
     if unit == "layer" and merge == "drop":
         family_of(model)  # raises where layers cannot be taken out
     fused = copy.deepcopy(model)
@@ -160,6 +167,7 @@ def fuse(
         "share": share,
         "schedule": schedule,
         "groups": groups_of(fused),
+        "coverage": touched,
         "fusions": work.done,
         "parameters": sum(p.numel() for p in fused.parameters()),
         "parameters_of_parent": sum(p.numel() for p in model.parameters()),
@@ -171,6 +179,21 @@ def fuse(
     if similarity == "emd" or merge in ("mix", "freeze"):
         what["seed"] = seed
     return record(fused, what | training.recorded(), parent=model, history=training.history)
+
+
+def _check_file(model: PreTrainedModel, unit: str) -> None:
+    """Raise `InputError` where a file keeps several of the matrices as one tensor."""
+    prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
+    names = [prefix + module_name(part, i) for part, numbers in parts_of(model, unit).items() for i in numbers]
+    for conversion in get_model_conversion_mapping(model) if unit == "matrix" else ():
+        together = conversion.target_patterns
+        inside = [name for name in names if any(name.endswith(pattern) for pattern in together)]
+        if len(together) > 1 and inside:
+            raise InputError(
+                f"{name_of(model)} ({model.config.model_type}): its file keeps {', '.join(together)} as one tensor, so "
+                f"that {inside[0]} cannot be shared without the others, and what is saved could not be loaded. Fuse "
+                "by unit='layer'"
+            )
 
 
 def _goals(model: PreTrainedModel, unit: str, share: float) -> dict[str, int]:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
+from functools import partial
 from typing import Any, NamedTuple
 
 import datasets
@@ -13,9 +14,11 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.pytorch_utils import Conv1D
 
+from compress.experts import expert_matrices
 from compress.fusion.pairs import UNITS, module_name, pairs_of
 from probes.errors import InputError, check_choice
 from probes.measures.fidelity.similarity import similarity as states_similarity
+from probes.models.blocks import weight_of
 from probes.states.capture import capture
 from probes.states.representations import from_arrays
 
@@ -171,18 +174,32 @@ def _by_weights(
         for part, between in pairs.items():
             numbers = sorted({i for pair in between for i in pair})
             modules = {i: base.get_submodule(module_name(part, i)) for i in numbers}
-            inside = [n for n, m in modules[numbers[0]].named_modules() if isinstance(m, nn.Linear | Conv1D)]
+            inside = {i: _matrices_in(m) for i, m in modules.items()}
             found = {pair: [] for pair in between}  # type: dict[tuple[int, int], list[float]]
-            for name in inside:
-                ready = {i: prepare(_weight(m.get_submodule(name), module_name(part, i))) for i, m in modules.items()}
-                for i, j in between:
-                    found[i, j].append(float(compare(ready[i], ready[j])))
+            for name in dict.fromkeys(name for matrices in inside.values() for name in matrices):
+                ready = {
+                    i: prepare(_finite(matrices[name](), module_name(part, i)))
+                    for i, matrices in inside.items()
+                    if name in matrices
+                }
+                for i, j in between:  # which have the same ones
+                    if i in ready and j in ready:
+                        found[i, j].append(float(compare(ready[i], ready[j])))
             values |= {(module_name(part, i), module_name(part, j)): float(np.mean(v)) for (i, j), v in found.items()}
     return values
 
 
-def _weight(module: Any, name: str) -> torch.Tensor:
-    weight = (module.weight.T if isinstance(module, Conv1D) else module.weight).detach().double()
+def _matrices_in(module: nn.Module) -> dict[str, Callable[[], torch.Tensor]]:
+    """What gives the matrices of a module, (output, input), by their names in it."""
+    linear = {name: m for name, m in module.named_modules() if isinstance(m, nn.Linear | Conv1D)}
+    out: dict[str, Callable[[], torch.Tensor]] = {name: partial(weight_of, m) for name, m in linear.items()}
+    for name, matrix in expert_matrices(module).items():
+        out[name] = partial(lambda m: m.detach().T if m.inputs_first else m.detach(), matrix)
+    return out
+
+
+def _finite(weight: torch.Tensor, name: str) -> torch.Tensor:
+    weight = weight.double()
     if not torch.isfinite(weight).all():
         raise InputError(
             f"{name}: its weights are not all finite, so it is like no other layer. Look at the checkpoint"

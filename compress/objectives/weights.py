@@ -9,9 +9,9 @@ from typing import ClassVar, Literal
 
 import torch
 from transformers import PreTrainedModel
-from transformers.pytorch_utils import Conv1D
 
-from compress.matrices import block_matrices
+from compress.experts import ExpertMatrix
+from compress.matrices import Matrix, every_matrix, transposed
 from compress.objectives.base import Pass, check_choice, check_number, cosines, wide
 from probes.errors import InputError
 
@@ -82,7 +82,7 @@ class AlignedWeights:
         if not isinstance(reference, PreTrainedModel):
             tensors = reference
         elif self.matrices is None:
-            tensors = block_matrices(reference)
+            tensors = {name: weight.detach() for name, weight in every_matrix(reference).items()}
         else:
             every, prefix = dict(reference.named_parameters()), reference.base_model_prefix
             found = [_known_as(name, prefix, every) for name in self.matrices]
@@ -110,17 +110,19 @@ class AlignedWeights:
 
     def _matrices(self, model: PreTrainedModel) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
         """Yield each matrix and its reference on the same device, one row an output unit."""
-        parameters = dict(model.named_parameters())
-        names = list(block_matrices(model)) if self.matrices is None else self.matrices
+        inside = every_matrix(model)
+        parameters: dict[str, Matrix] = dict(model.named_parameters()) | inside  # type: ignore[operator]
+        names = list(inside) if self.matrices is None else self.matrices
         if not names:
             raise InputError(f"objective {self.name}: {type(model).__name__} has no matrices in blocks: give matrices=")
         for name in names:
-            if name not in parameters or parameters[name].ndim != 2:
+            if name not in parameters or len(parameters[name].shape) != 2:
                 raise InputError(
                     f"objective {self.name}: {type(model).__name__} has no matrix {name}: expected names of its "
-                    f"parameters of two dimensions, such as {next(iter(block_matrices(model)), 'none')}"
+                    f"parameters of two dimensions, such as {next(iter(inside), 'none')}"
                 )
-            weight: torch.Tensor = parameters[name]
+            found = parameters[name]
+            weight: torch.Tensor = found.stack[found.number] if isinstance(found, ExpertMatrix) else found
             known = _known_as(name, model.base_model_prefix, self._kept)
             if known is None:
                 raise InputError(
@@ -134,7 +136,7 @@ class AlignedWeights:
                 )
             if reference.device != weight.device:
                 reference = self._kept[known] = reference.to(weight.device)
-            if isinstance(model.get_submodule(name.rpartition(".")[0]), Conv1D):
+            if transposed(model, [name])[name]:
                 weight, reference = weight.T, reference.T
             yield weight, reference
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -9,11 +10,13 @@ import datasets
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from compress.inputs import row_batches, walk
-from compress.matrices import is_transposed
+from compress.experts import ExpertMatrix
+from compress.inputs import check_reached, row_batches, walk
+from compress.matrices import Matrix, transposed
 from compress.rows import training_rows
-from probes.errors import InputError, check_choice
+from probes.errors import InputError, LayerscopeWarning, check_choice
 from probes.models.blocks import read_next
+from probes.models.facts import name_of
 from probes.states.running import evaluating
 
 # What each compares: the weights of one matrix, of all matrices together, or of one output unit.
@@ -28,7 +31,7 @@ SCOPES = {
 }
 NEED_TEXT = {"gradient", "wanda"}
 _LITTLE = 4_000_000  # weights
-_Matrices = Mapping[str, torch.nn.Parameter]
+_Matrices = Mapping[str, Matrix]
 
 
 def check_criterion(criterion: str, scope: str | None) -> str:
@@ -41,7 +44,7 @@ def check_criterion(criterion: str, scope: str | None) -> str:
 
 def scores(
     model: PreTrainedModel,
-    matrices: Mapping[str, torch.nn.Parameter],
+    matrices: Mapping[str, Matrix],
     criterion: str,
     *,
     corpus: datasets.Dataset | None = None,
@@ -59,8 +62,9 @@ def scores(
       that it reads, and that of the matrix after which reads it (Park, Lee, Mo, Shin 2020, arXiv
       2002.04809). Matrices with no such neighbour, as query and key, are scored by |w| and that of
       the one side they have.
-    - "wanda": |w| times the norm of its input over a corpus; to be compared within an output unit
-      (Sun, Liu, Bair, Kolter 2023, arXiv 2306.11695).
+    - "wanda": |w| times the norm of its input over a corpus, of an expert over the tokens that are
+      sent to it; to be compared within an output unit (Sun, Liu, Bair, Kolter 2023, arXiv
+      2306.11695).
 
     Raises:
         InputError: the criterion needs text, or labels, and there are none.
@@ -97,12 +101,13 @@ def scores(
         return {n: (sizes[n] * g.abs()) for n, g in _gradients(model, matrices, corpus, tokenizer).items()}
     if criterion == "wanda":
         norms = _input_norms(model, matrices, corpus, tokenizer)
-        return {n: sizes[n] * (norms[n][:, None] if is_transposed(model, n) else norms[n]) for n in sizes}
+        across = transposed(model, sizes)
+        return {n: sizes[n] * (norms[n][:, None] if across[n] else norms[n]) for n in sizes}
     raise InputError(f"criterion={criterion!r} is gathered in training: give train=... and steps=...")
 
 
 @contextmanager
-def few_threads(matrices: Mapping[str, torch.Tensor]) -> Iterator[None]:
+def few_threads(matrices: Mapping[str, Matrix]) -> Iterator[None]:
     """Let one thread do what is little work: to wake up others takes longer."""
     threads = torch.get_num_threads()
     if sum(w.numel() for w in matrices.values()) < _LITTLE:
@@ -216,7 +221,7 @@ def _sorted(sizes: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
 
 
 def _lookahead(
-    model: PreTrainedModel, matrices: Mapping[str, torch.nn.Parameter], sizes: Mapping[str, torch.Tensor]
+    model: PreTrainedModel, matrices: _Matrices, sizes: Mapping[str, torch.Tensor]
 ) -> dict[str, torch.Tensor]:
     out = {name: size.clone() for name, size in sizes.items()}
     for before, after in read_next():
@@ -241,16 +246,37 @@ def _gradients(
     rows, labelled = training_rows(corpus, model, tokenizer)
     if not labelled:
         raise InputError("criterion='gradient' needs labels, and the corpus has none. Give a column 'label'")
-    total, count = {n: torch.zeros_like(w) for n, w in matrices.items()}, 0
+    parameters = {id(p): p for p in (_parameter(w) for w in matrices.values())}
+    total, count = {key: torch.zeros_like(p) for key, p in parameters.items()}, 0
     with evaluating(model, model.device):
         for batch in row_batches(rows, tokenizer, model.device):
             labels = batch.pop("labels")
             loss = torch.nn.functional.cross_entropy(model(**batch).logits, labels, reduction="sum")
-            found = torch.autograd.grad(loss, list(matrices.values()))
-            for name, gradient in zip(matrices, found, strict=True):
-                total[name] += gradient
+            found = torch.autograd.grad(loss, list(parameters.values()))
+            for key, gradient in zip(parameters, found, strict=True):
+                total[key] += gradient
             count += len(labels)
-    return {name: gradient / count for name, gradient in total.items()}
+    means = {name: total[id(_parameter(w))] / count for name, w in matrices.items()}
+    out = {n: means[n][w.number] if isinstance(w, ExpertMatrix) else means[n] for n, w in matrices.items()}
+    _say_unreached(model, [n for n, w in matrices.items() if isinstance(w, ExpertMatrix) and not out[n].any()])
+    return out
+
+
+def _parameter(weight: Matrix) -> torch.nn.Parameter:
+    return weight.stack if isinstance(weight, ExpertMatrix) else weight
+
+
+def _say_unreached(model: PreTrainedModel, names: Sequence[str]) -> None:
+    """Warn of experts that the router sends no token of the texts."""
+    experts = sorted({name.rpartition(".")[0].rpartition(".")[0] + name[name.rfind(".") :] for name in names})
+    if experts:
+        warnings.warn(
+            f"{name_of(model)}: no text reaches {len(experts)} of its experts, {', '.join(experts[:8])}"
+            f"{', ...' if len(experts) > 8 else ''}: nothing is known of what their weights are fed, so those of one "
+            "input count as much as those of another. Give more texts, or leave them out by only=",
+            LayerscopeWarning,
+            stacklevel=4,
+        )
 
 
 def _input_norms(
@@ -262,10 +288,19 @@ def _input_norms(
     def see(name: str, x: torch.Tensor) -> None:
         squares[name] = squares.get(name, 0) + x.double().square().sum(0)
 
-    modules = {n: model.get_submodule(n.removesuffix(".weight")) for n in matrices}
+    modules = {
+        n: w if isinstance(w, ExpertMatrix) else model.get_submodule(n.removesuffix(".weight"))
+        for n, w in matrices.items()
+    }
     rows, _ = training_rows(corpus, model, tokenizer, numbered_by=None)
     rows = [{k: v for k, v in row.items() if k != "labels"} for row in rows]
     walk(model, model, modules, row_batches(rows, tokenizer, model.device), see, device=model.device)
+    unseen = [name for name, w in matrices.items() if name not in squares and isinstance(w, ExpertMatrix)]
+    _say_unreached(model, unseen)
+    for name in unseen:
+        width = matrices[name].shape[0 if transposed(model, [name])[name] else 1]
+        squares[name] = torch.ones(width, dtype=torch.float64, device=model.device)
+    check_reached(matrices, squares, "Choose the others with only=")
     return {name: value.sqrt().float() for name, value in squares.items()}
 
 

@@ -13,6 +13,7 @@ import numpy as np
 import numpy.typing as npt
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from compress.matrices import coverage, matrices_in
 from compress.pruning.importance import check_measurable, given_scores
 from compress.pruning.structure import check_remade, record_removal
 from probes.errors import InputError, LayerscopeWarning, check_choice
@@ -103,9 +104,10 @@ def drop_layers(
             LayerscopeWarning,
             stacklevel=2,
         )
-    return record_removal(
-        model, pruned, "drop_layers", importance, {"kept": kept, "dropped": list(gone), "scores": scores}
-    )
+    blocks = [family.blocks] if family.shared else [f"{family.blocks}.{number}" for number in gone]
+    settings = {"kept": kept, "dropped": list(gone), "scores": scores}
+    settings |= {"coverage": coverage(model, matrices_in(model, blocks))}
+    return record_removal(model, pruned, "drop_layers", importance, settings)
 
 
 def _drop(model: PreTrainedModel, gone: Sequence[int]) -> None:

@@ -12,7 +12,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from compress.matrices import check_plain, matrices_of, transposed
+from compress.matrices import Matrix, check_plain, covered, matrices_of, transposed
 from compress.objectives.base import Objective
 from compress.pruning.criteria import NEED_TEXT, check_criterion, few_threads, scores, smallest, sparsity_at
 from compress.saving import record
@@ -45,7 +45,8 @@ def prune(
     """Return a copy of a model with the weights that matter least set to zero.
 
     Pruned are the weight matrices of the transformer blocks (query, key, value, attention output,
-    feed-forward); embeddings, norms, biases, pooler and head stay as they are.
+    feed-forward, of every expert its own); embeddings, norms, biases, pooler and head stay as they
+    are.
 
     Args:
         model: a model of transformers; it is not changed.
@@ -113,6 +114,7 @@ def prune(
     )
     pruned = copy.deepcopy(model)
     matrices = matrices_of(pruned, only)
+    share = covered(pruned, matrices, "prune", asked=only is not None)
     masks = Masks(pruned, matrices, scope)
     gone = sum(int((~k).sum()) for k in masks.kept.values())
     total = sum(k.numel() for k in masks.kept.values())
@@ -140,7 +142,7 @@ def prune(
             noted="pruned_at",
             about={"sparsity": sparsity, "criterion": criterion, "scope": scope, "only": only},
         )
-    zeros = sum(int((w == 0).sum()) for w in matrices.values())
+    zeros = sum(int((w.detach() == 0).sum()) for w in matrices.values())
     every = list(pruned.parameters())
     what = {
         "method": "prune",
@@ -149,6 +151,7 @@ def prune(
         "sparsity_of_pruned": zeros / total,
         "sparsity_of_model": sum(int((p == 0).sum()) for p in every) / sum(p.numel() for p in every),
         "pruned": sorted(matrices),
+        "coverage": share,
     }
     if criterion == "random":
         what["seed"] = seed
@@ -174,7 +177,7 @@ _SCOPES = {"matrix": "layer-wise", "global": "global", "unit": "by output unit"}
 class Masks:
     """Which weights of a model's matrices are still there, and what keeps the others at zero."""
 
-    def __init__(self, model: PreTrainedModel, matrices: Mapping[str, torch.nn.Parameter], scope: str) -> None:
+    def __init__(self, model: PreTrainedModel, matrices: Mapping[str, Matrix], scope: str) -> None:
         """Args: the model, the matrices, and what is compared: "matrix", "global" or "unit"."""
         self.matrices, self.scope = dict(matrices), scope
         self.transposed = transposed(model, matrices)
@@ -194,7 +197,7 @@ class Masks:
         """Set to zero what is gone."""
         with torch.no_grad(), few_threads(self.matrices):
             for name, weight in self.matrices.items():
-                weight.mul_(self.kept[name]).add_(0.0)  # which makes of -0 a 0
+                weight.detach().mul_(self.kept[name]).add_(0.0)  # which makes of -0 a 0
 
 
 class _Prunes(Keeps):
@@ -211,7 +214,7 @@ class _Prunes(Keeps):
     ) -> None:
         self.masks, self.targets, self.criterion = masks, targets, criterion
         self.corpus, self.tokenizer, self.seed = corpus, tokenizer, seed
-        self.movement = {name: torch.zeros_like(w) for name, w in masks.matrices.items()}
+        self.movement = {name: torch.zeros_like(w.detach()) for name, w in masks.matrices.items()}
         self.file = "movement.safetensors" if criterion == "movement" else ""
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:

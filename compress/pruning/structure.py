@@ -11,7 +11,7 @@ import numpy as np
 import numpy.typing as npt
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from compress.matrices import check_plain
+from compress.matrices import check_plain, coverage, matrices_in
 from compress.pruning.importance import given_scores, magnitude_scores, taylor_scores
 from compress.saving import record
 from probes.errors import InputError, check_choice
@@ -172,7 +172,9 @@ def _prune(
     pruned = copy.deepcopy(model)
     keep_parts(pruned, family, what, kept)
     _say(pruned, family, what, kept)
-    settings: dict[str, Any] = {"share": share, "kept": kept if what == "heads" else [_ranges(k) for k in kept]}
+    names = [f"{site.name}.{name}" for site in sites for name in site.part.names]
+    settings: dict[str, Any] = {"share": share, "coverage": coverage(model, matrices_in(model, names))}
+    settings |= {"kept": kept if what == "heads" else [_ranges(k) for k in kept]}
     if [site.name for site in sites] != [f"{family.blocks}.{i}" for i in range(len(sites))]:
         settings["places"] = [_place(site) for site in sites]
     if importance == "random":

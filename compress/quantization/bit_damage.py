@@ -17,7 +17,8 @@ from scipy.special import log_softmax
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from compress.matrices import block_of, matrices_of, transposed
+from compress.experts import expert_matrices
+from compress.matrices import Matrix, block_of, matrices_of, transposed
 from compress.quantization.quantizers import (
     check_bits,
     check_matrix,
@@ -214,10 +215,7 @@ def _measured(
     if damage == "separability":
         _check_labels(corpus)
     reached: set[str] = set()
-    hooks = (
-        work.get_submodule(name.removesuffix(".weight")).register_forward_hook(lambda *_, n=name: reached.add(n))
-        for name in matrices
-    )
+    hooks = (_module_of(work, name).register_forward_hook(lambda *_, n=name: reached.add(n)) for name in matrices)
     run = partial(capture, work, tokenizer, corpus, progress=False, **settings)
     with removed(hooks):
         base = run()
@@ -256,7 +254,7 @@ def matrix_shapes(model: PreTrainedModel, group: str | int) -> dict[str, tuple[i
     for name, weight in matrices.items():
         if weight.dtype != torch.float32:
             raise InputError(f"{name}: expected weights in float32, found {weight.dtype}. Give model.float()")
-        units_first = weight.T if across[name] else weight
+        units_first = weight.detach().T if across[name] else weight.detach()
         check_matrix(units_first, group, name)
         out[name] = units_first.shape[0], units_first.shape[1]
     return out
@@ -271,9 +269,15 @@ def units_of(names: Iterable[str], by: str) -> dict[str, list[str]]:
     return units
 
 
-def _write(weight: torch.nn.Parameter, values: torch.Tensor) -> None:
+def _write(weight: Matrix, values: torch.Tensor) -> None:
     with torch.no_grad():
-        weight.copy_(values)
+        weight.detach().copy_(values)
+
+
+def _module_of(model: PreTrainedModel, name: str) -> torch.nn.Module:
+    """The module that has a matrix, of an expert that of all experts."""
+    experts = expert_matrices(model)
+    return experts[name].experts if name in experts else model.get_submodule(name.removesuffix(".weight"))
 
 
 def check_choices(choices: Collection[int]) -> list[int]:

@@ -17,7 +17,8 @@ from safetensors.torch import load_file, save_file
 from threadpoolctl import threadpool_limits
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from compress.matrices import block_of, check_plain, matrices_of, transposed
+from compress.experts import ExpertMatrix
+from compress.matrices import Matrix, block_of, check_plain, covered, distinct, matrices_of, transposed
 from compress.objectives.base import Objective
 from compress.saving import record
 from compress.training.inside import Training
@@ -118,6 +119,7 @@ def product_quantize(
             f"steps={steps}: expected more than {len(layers)}, the layers that are quantised one after another in "
             "training"
         )
+    share = covered(quantized, matrices, "product_quantize", asked=only is not None)
     books = _Codebooks(quantized, matrices, codes, block, seed)
     if steps:
         times = [round(k * steps / (len(layers) + 1)) for k in range(1, len(layers) + 1)]
@@ -133,8 +135,9 @@ def product_quantize(
             books.quantize(name)
     packed = books.packed_bytes()
     weights = sum(w.numel() for w in matrices.values())
-    inside = {id(w) for w in matrices.values()}
-    rest = sum(p.numel() * p.element_size() for p in quantized.parameters() if id(p) not in inside)
+    rest = sum(p.numel() * p.element_size() for p in quantized.parameters())
+    rest -= sum(w.numel() * w.element_size() for w in distinct(matrices).values())
+    before = matrices_of(model, only, embeddings)
     what = {
         "method": "product_quantize",
         "codes": codes,
@@ -143,10 +146,11 @@ def product_quantize(
         "bytes_of_quantized": packed,
         "bytes_of_model": packed + rest,
         "mean_squared_error": {
-            name: float((w.detach().cpu().double() - model.get_parameter(name).detach().cpu().double()).square().mean())
+            name: float((w.detach().cpu().double() - before[name].detach().cpu().double()).square().mean())
             for name, w in matrices.items()
         },
         "quantized": sorted(matrices),
+        "coverage": share,
         "seed": seed,
         "scikit-learn": version("scikit-learn"),
     }
@@ -206,7 +210,7 @@ class _Codebooks:
     def __init__(
         self,
         model: PreTrainedModel,
-        matrices: Mapping[str, torch.nn.Parameter],
+        matrices: Mapping[str, Matrix],
         codes: int,
         block: int,
         seed: int,
@@ -221,7 +225,7 @@ class _Codebooks:
                     f"block={block} does not divide the {width} inputs of {name}. Give one that does, as "
                     f"{math.gcd(block, width)}, or leave the matrix out by only=..."
                 )
-            _check_finite(name, weight)
+            _check_finite(name, weight.detach())
 
     def parts(self, name: str, values: torch.Tensor) -> torch.Tensor:
         """Return the sub-vectors of a matrix, or of something of its shape, one a row."""
@@ -301,9 +305,10 @@ class _Quantizes(Keeps):
         for name in self.layers.get(state.global_step, ()):
             weight = self.books.matrices[name]
             self.books.quantize(name)
-            for moment in optimizer.state.get(weight, {}).values():
-                if isinstance(moment, torch.Tensor) and moment.shape == weight.shape:
-                    self.books.average(name, moment)
+            parameter = weight.stack if isinstance(weight, ExpertMatrix) else weight
+            for moment in optimizer.state.get(parameter, {}).values():
+                if isinstance(moment, torch.Tensor) and moment.shape == parameter.shape:
+                    self.books.average(name, moment[weight.number] if isinstance(weight, ExpertMatrix) else moment)
 
 
 def _check_finite(name: str, weight: torch.Tensor) -> None:

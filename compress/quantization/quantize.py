@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any, cast
@@ -10,7 +11,8 @@ from typing import Any, cast
 import datasets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from compress.matrices import block_matrices, check_plain
+from compress.experts import ExpertMatrix
+from compress.matrices import block_matrices, check_plain, covered, distinct
 from compress.objectives.base import Objective
 from compress.quantization.deploy import check_deployed, deploy
 from compress.quantization.noise import Noise
@@ -23,7 +25,8 @@ from compress.quantization.weights import QuantizedMatrices, chosen_bits
 from compress.saving import record
 from compress.training.inside import Training
 from probes.corpus import check_corpus, corpus_fingerprint
-from probes.errors import InputError
+from probes.errors import InputError, LayerscopeWarning
+from probes.models.facts import name_of
 
 
 def quantize(
@@ -147,6 +150,15 @@ def quantize(
     matrices = QuantizedMatrices(quantized, chosen, how)
     inside = {id(w) for w in matrices.parameters.values()}
     names = [n for n, w in block_matrices(quantized).items() if id(w) in inside]  # all modules that share one, too
+    share = covered(quantized, matrices.parameters, "quantize", asked=only is not None or isinstance(bits, Mapping))
+    experts = sorted(n for n, w in matrices.parameters.items() if isinstance(w, ExpertMatrix))
+    if experts and activation_bits is not None:
+        warnings.warn(
+            f"{name_of(model)}: activation_bits={activation_bits}: what its experts are fed ({experts[0]} and "
+            f"{len(experts) - 1} more) is not rounded, their weights are. Give activation_bits=None to round no inputs",
+            LayerscopeWarning,
+            stacklevel=2,
+        )
     inputs = module_names(quantized, names)
     round_inputs(quantized, inputs, None)
     found: dict[str, tuple[float, float]] | None = None
@@ -184,7 +196,8 @@ def quantize(
 
     weights = sum(w.numel() for w in matrices.parameters.values())
     packed = matrices.bytes()
-    rest = sum(p.numel() * p.element_size() for p in quantized.parameters() if id(p) not in inside)
+    rest = sum(p.numel() * p.element_size() for p in quantized.parameters())
+    rest -= sum(w.numel() * w.element_size() for w in distinct(matrices.parameters).values())
     what: dict[str, Any] = {
         "method": "quantize",
         "bits": chosen if isinstance(bits, Mapping) else bits,
@@ -195,6 +208,7 @@ def quantize(
         "activation_bits": activation_bits,
         "activation_ranges": None if activation_bits is None else "dynamic" if calibrate is None else "calibrated",
         "quantized": sorted(chosen),
+        "coverage": share,
         "bytes_of_quantized": packed,
         "bytes_of_model": packed + rest,
     }

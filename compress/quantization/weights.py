@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from compress.matrices import found_by, matrices_of, transposed
+from compress.experts import expert_matrices
+from compress.matrices import Matrix, found_by, matrices_of, transposed
 from compress.quantization.quantizers import (
     check_matrix,
     dequantize,
@@ -24,7 +25,9 @@ class QuantizedMatrices:
     def __init__(self, model: PreTrainedModel, chosen: Mapping[str, int], how: dict[str, Any]) -> None:
         """Args: a model, the bits of each matrix, and how `quantize_tensor` rounds."""
         self.bits, self.how = dict(chosen), how
-        self.parameters = {name: model.get_parameter(name) for name in chosen}
+        known: dict[str, Matrix] = dict(model.named_parameters(remove_duplicate=False))
+        known |= expert_matrices(model)
+        self.parameters = {name: known[name] for name in chosen}
         self.transposed = transposed(model, chosen)
         for name, weight in self.parameters.items():
             if weight.dtype != torch.float32:
@@ -32,7 +35,7 @@ class QuantizedMatrices:
                     f"{name}: expected weights in float32, found {weight.dtype}, in which quantised values are not "
                     "exact. Give model.float()"
                 )
-            check_matrix(self.by_unit(name, weight), how["group"], name)
+            check_matrix(self.by_unit(name, weight.detach()), how["group"], name)
 
     def by_unit(self, name: str, weight: torch.Tensor) -> torch.Tensor:
         """Return a matrix as (unit, input), or one of that shape as the model has it."""
@@ -42,7 +45,7 @@ class QuantizedMatrices:
         """Return what the matrices are when they are quantised, as the model has them."""
         out = {}
         for name, weight in self.parameters.items():
-            codes = quantize_tensor(self.by_unit(name, weight), self.bits[name], name=name, **self.how)
+            codes = quantize_tensor(self.by_unit(name, weight.detach()), self.bits[name], name=name, **self.how)
             out[name] = self.by_unit(name, dequantize(codes))
         return out
 
@@ -50,7 +53,7 @@ class QuantizedMatrices:
         """Put values into the model."""
         with torch.no_grad():
             for name, weight in self.parameters.items():
-                weight.copy_(values[name])
+                weight.detach().copy_(values[name])
 
     def read(self) -> dict[str, torch.Tensor]:
         """Return a copy of the values in the model."""
@@ -59,7 +62,7 @@ class QuantizedMatrices:
     def bytes(self) -> int:
         """Return how many bytes the packed matrices take."""
         how = {"group": self.how["group"], "symmetric": self.how["symmetric"]}
-        shapes = {name: self.by_unit(name, weight).shape for name, weight in self.parameters.items()}
+        shapes = {name: self.by_unit(name, weight.detach()).shape for name, weight in self.parameters.items()}
         return sum(packed_bytes((shapes[n][0], shapes[n][1]), self.bits[n], **how) for n in shapes)
 
 

@@ -76,7 +76,8 @@ def apply_sharing(model: PreTrainedModel, missing: Collection[str] | None = None
             setattr(known[target].get_submodule(inside), last, parameter)
     if hasattr(model.config, "shared_layers"):
         # What transformers goes by where it saves: these names are left out.
-        base._tied_weights_keys = {**(type(base)._tied_weights_keys or {}), **tied}
+        own_keys = vars(base).setdefault("_tied_before", base._tied_weights_keys)  # of some models their own
+        base._tied_weights_keys = {**(own_keys or {}), **tied}
     return {f"{prefix}{name}" for name in tied}
 
 
@@ -163,7 +164,8 @@ def unshare(model: PreTrainedModel) -> None:
             own = torch.nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad)
             setattr(base.get_submodule(target).get_submodule(inside), last, own)
     del model.config.shared_layers
-    vars(base).pop("_tied_weights_keys", None)
+    if "_tied_before" in vars(base):
+        base._tied_weights_keys = vars(base).pop("_tied_before")
 
 
 def _parameters(module: torch.nn.Module | None, name: str, model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:

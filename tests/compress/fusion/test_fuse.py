@@ -3,6 +3,7 @@
 import copy
 import json
 
+import architectures
 import numpy as np
 import pytest
 import torch
@@ -18,6 +19,7 @@ from compress.fusion.pairs import groups_of
 from compress.matrices import block_matrices
 from compress.quantization.deploy import deploy
 from probes.models.fingerprint import weights_fingerprint
+from probes.models.formats.extensions import apply_formats, from_pretrained
 from probes.models.formats.shared_layers import apply_sharing, unshare
 
 
@@ -287,3 +289,32 @@ def test_bad_schedules_are_named(make, make_tokenizer, corpus):
     assert json.loads(json.dumps(few.config.compression))["fused_at"] == [2, 3]
     with pytest.raises(probes.InputError, match=r"merge='drop' takes whole layers out before any training"):
         fuse(make(), merge="drop", unit="layer", fusions=2, **options)
+
+
+@pytest.mark.parametrize("kind", ["nomic_bert", "gte", "jina_embeddings_v3"])
+def test_what_a_file_keeps_as_one_tensor_is_not_shared_apart(kind):
+    model = architectures.make(kind)
+    expected = rf"\({kind}\): its file keeps self_attn.q_proj, .*that layers.0.self_attn.* Fuse by unit='layer'"
+    with pytest.raises(probes.InputError, match=expected):
+        fuse(model)
+    assert fuse(model, unit="layer").config.compression["coverage"] == 1
+
+
+@pytest.mark.parametrize(("kind", "unit"), [("marian", "matrix"), ("marian", "layer"), ("qwen2_moe", "layer")])
+def test_what_is_fused_in_other_families_is_saved_and_loaded(kind, unit, tmp_path):
+    fused = fuse(architectures.make(kind), unit=unit)
+    fused.save_pretrained(tmp_path)
+    config = transformers.AutoConfig.from_pretrained(tmp_path)
+    given = {"config": config, "dtype": torch.float64, "output_loading_info": True}
+    loaded, info = from_pretrained(type(fused), config, tmp_path, **given)
+    assert set(info["missing_keys"]) <= apply_formats(loaded.eval(), info["missing_keys"])
+    if kind == "qwen2_moe":
+        loaded.set_experts_implementation("eager")
+    assert torch.allclose(architectures.states(loaded), architectures.states(fused), rtol=0, atol=1e-10)
+    unshare(fused)
+    fused.save_pretrained(tmp_path / "plain")  # what is tied anyway still is
+
+
+def test_models_of_one_shared_block_have_nothing_to_fuse():
+    with pytest.raises(probes.InputError, match="nothing to fuse: AlbertModel has 1 layer with weight matrices"):
+        fuse(architectures.make("albert"))
