@@ -99,7 +99,7 @@ def _identity(weight: Matrix) -> tuple[int, int]:
 
 
 def every_matrix(model: PreTrainedModel) -> dict[str, Matrix]:
-    """Return the weight matrices in the repeated blocks of a model, also those of experts, by name."""
+    """Return the weight matrices in the repeated blocks of a model, those of experts too."""
     return {**block_matrices(model), **expert_matrices(model)}
 
 

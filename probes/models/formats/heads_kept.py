@@ -48,12 +48,12 @@ def heads_of(model: PreTrainedModel) -> list[int]:
         >>> heads_of(compress.prune_heads(model, 0.5))
         [2, 2, 2, 2, 2, 2]
     """
-    family = FAMILIES.get(model.config.model_type)
-    layers = size_of(model, "num_hidden_layers")
-    if family is None or HEADS_KEPT.said(model.config) is None:
+    kept, layers = HEADS_KEPT.said(model.config), size_of(model, "num_hidden_layers")
+    if kept is None:
         return [size_of(model, "num_attention_heads")] * layers
-    counts = [heads_of_site(s)[0] for s in sites_of(model, family, "heads") if s.part is family.attention]
-    return counts * layers if family.shared else counts
+    family = FAMILIES[model.config.model_type]
+    counts = [k if isinstance(k, int) else len(k) for k in kept]
+    return counts * layers if family.shared else counts[:layers]
 
 
 def _lacks(model: PreTrainedModel) -> str | None:

@@ -126,7 +126,9 @@ def test_check_compares_the_attention_outputs_of_two_models(tiny_models, model):
         check(own, model, shallow, labelled=False)
     check([AttentionOutputs(layers={1: 1, 2: 3})], shallow, model, labelled=False)
     for architecture in ("T5Model", "T5ForConditionalGeneration"):
-        with pytest.raises(InputError, match=f"{architecture}: the attention outputs .* not known.* 3 blocks, found 0"):
+        with pytest.raises(
+            InputError, match=f"{architecture}: the attention outputs .* not known.* 3 blocks .* found 3 and is_enc"
+        ):
             check(own, model, tiny_models(architecture), labelled=False)
 
 
