@@ -265,9 +265,10 @@ def _projections(model: PreTrainedModel) -> list[torch.nn.Module]:
     blocks = size_of(model, "num_hidden_layers")
     if len(found) != blocks or model.config.is_encoder_decoder:
         raise InputError(
-            f"{type(model).__name__}: the attention outputs of this architecture are not known: expected a model of one "
-            f"stack, {blocks} blocks with an attention output projection that probes.models.parts lists, found "
-            f"{len(found)} and is_encoder_decoder={model.config.is_encoder_decoder}. Compare hidden states in their place"
+            f"{type(model).__name__}: the attention outputs of this architecture are not known: expected a model of "
+            f"one stack, {blocks} blocks with an attention output projection that probes.models.parts lists, found "
+            f"{len(found)} and is_encoder_decoder={model.config.is_encoder_decoder}. Compare hidden states in their "
+            "place"
         )
     return found
 
