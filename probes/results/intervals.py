@@ -1,15 +1,17 @@
-"""From draws to intervals: percentiles, bias, spread, first-order draws, exact ends."""
+"""From draws to intervals: percentiles, bias, spread, first-order draws, shares."""
 
 from __future__ import annotations
 
 import warnings
+from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
+from scipy.stats import beta
 from scipy.stats import norm as normal
 from scipy.stats import t as student_t
 
-from probes.results.draws import POOLED
+from probes.results.draws import Sample
 
 CONFIDENCE = 0.95
 
@@ -118,11 +120,36 @@ def interval(value: np.ndarray, draws: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return np.where(missing, np.nan, np.fmin(low, value)), np.where(missing, np.nan, np.fmax(high, value))
 
 
-def exact_at_the_ends(out: xr.Dataset) -> xr.Dataset:
-    """Take the exact binomial interval of as many sentences where all are right, or none."""
-    ids = out["n"].where(out["language"] != POOLED, out["n"].sel(language=out["language"] != POOLED).max())
-    least = ((1 - CONFIDENCE) / 2) ** (1 / ids)
-    return out.assign(
-        low=xr.where(out["value"] == 1, least, out["low"]).transpose(*out["value"].dims),
-        high=xr.where(out["value"] == 0, 1 - least, out["high"]).transpose(*out["value"].dims),
-    )
+def of_shares(out: xr.Dataset, drawn: Sample, ids: Mapping[str, np.ndarray] | None = None) -> xr.Dataset:
+    """Give shares of sentences their exact intervals, and say what no draw of them can show.
+
+    The interval is the binomial one of Clopper and Pearson, for as many independent sentences as
+    the spread of the draws speaks of (Korn and Graubard 1998). That says the less the fewer
+    sentences are wrong (or right): where none is, there are as many as ids, or groups of them.
+
+    Args:
+        out: a result.
+        drawn: the sample it is of.
+        ids: of every language those that count; by default all that it has.
+
+    Returns:
+        With other `low` and `high`, and `unseen`: the variance of one sentence in so many, which a
+        difference has at least. One of either model's is what the interval of Bonett and Price 2012
+        for paired shares adds.
+    """
+    names = [str(name) for name in out["language"].values]
+    counted = [drawn.ids[drawn.group(name)] if ids is None else ids[name] for name in names]
+    units = np.array([len(np.unique(drawn.units[x])) for x in counted])  # (language,), the last dimension
+    p, n = out["value"].values, out["n"].values
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # all NaN: said once, by name, in result()
+        variance = np.nanvar(out["draws"].values, axis=0)
+    # How many sentences go wrong together, from those that do and one more, with which all of its unit does.
+    together = (variance * n**2 / np.maximum(p, 1 - p) + n / units) / (n * np.minimum(p, 1 - p) + 1)
+    alike = n / together
+    right, tail = p * alike, (1 - CONFIDENCE) / 2
+    low = np.where(p == 0, 0.0, beta.ppf(tail, right, alike - right + 1))
+    high = np.where(p == 1, 1.0, beta.isf(tail, right + 1, alike - right))
+    dims = out["value"].dims
+    said = out.attrs["interval"].replace("percentile interval of", "exact binomial interval by the spread of")
+    return out.assign(low=(dims, low), high=(dims, high), unseen=(dims, 1 / alike**2)).assign_attrs(interval=said)

@@ -23,7 +23,7 @@ from probes.measures.classes.folds import Fold, by_id, folds_of, known_pivot
 from probes.measures.classes.labels import labelled, of_labels
 from probes.measures.probe import LARGE, Run
 from probes.results.draws import POOLED, Sample, need_classes, sample
-from probes.results.intervals import exact_at_the_ends, linearised
+from probes.results.intervals import linearised, of_shares
 from probes.results.result import result, stack_measures
 from probes.states.representations import states
 
@@ -257,16 +257,17 @@ def _results(
     each = np.arange(SHUFFLES)
     again = np.random.default_rng(seed).multinomial(SHUFFLES, np.full(SHUFFLES, 1 / SHUFFLES), len(drawn.weights))
     zero_shot, in_language, control = {}, {}, {}
-    n = {}
+    n, tested_ids = {}, {}
     for language in drawn.languages:
         ids, answers = drawn.ids[by_id(drawn, language, tested)], right[language]
-        n[language] = len(ids)
+        n[language], tested_ids[language] = len(ids), ids
         zero_shot[language] = weighed(answers[..., 0], ids, drawn.weights, drawn.units)
         in_language[language] = weighed(answers[..., 1], ids, drawn.weights, drawn.units)
         of_ids = weighed(answers[..., 2:].mean(axis=2), ids, drawn.weights, drawn.units)
         by_shuffle = weighed(answers[..., 2:].mean(axis=0).T, each, again, each)
         control[language] = np.clip(of_ids + by_shuffle - of_ids[0], 0, 1)
     n[POOLED] = sum(n[language] for language in others)
+    tested_ids[POOLED] = np.concatenate([tested_ids[language] for language in others])
     for of_languages in (zero_shot, in_language, control):
         of_languages[POOLED] = np.mean([of_languages[language] for language in others], axis=0)
     selectivity = {language: zero_shot[language] - control[language] for language in zero_shot}
@@ -294,7 +295,7 @@ def _results(
                 warnings.simplefilter("ignore", LayerscopeWarning)  # missing where linear_probe is, which has said so
             attributes = about.about() | {"pivot": pivot}
             one = result(reps, drawn, statistics, attributes, n=n, bounds=about.bounds, missing=missing)
-        out.append(one if statistics is selectivity else exact_at_the_ends(one))
+        out.append(of_shares(one, drawn, tested_ids) if statistics is zero_shot or statistics is in_language else one)
     return stack_measures(out)
 
 

@@ -8,7 +8,7 @@ import xarray as xr
 from probes.errors import InputError
 from probes.measures.fidelity.loyalty import at_output, of_predictions
 from probes.results.draws import Sample, sample
-from probes.results.intervals import exact_at_the_ends
+from probes.results.intervals import of_shares
 from probes.states.predictions import check_logits, class_names, label_codes
 
 
@@ -47,7 +47,7 @@ def _measured(reps: xr.Dataset, drawn: Sample) -> xr.Dataset:
     wanted = label_codes(reps["label"].values, class_names(reps), str(reps.attrs.get("model", "?")))
     right = (logits.argmax(axis=1) == wanted).astype(float)
     right[~np.isfinite(logits).all(axis=1)] = np.nan
-    return exact_at_the_ends(at_output(reps, drawn, right, ACCURACY))
+    return of_shares(at_output(reps, drawn, right, ACCURACY), drawn)
 
 
 ACCURACY = of_predictions(

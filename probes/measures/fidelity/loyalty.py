@@ -13,7 +13,7 @@ from scipy.special import softmax
 from probes.errors import InputError
 from probes.measures.probe import LARGE, Probe, Run
 from probes.results.draws import Sample, sample, weighted_means
-from probes.results.intervals import exact_at_the_ends
+from probes.results.intervals import of_shares
 from probes.results.result import result, stack_measures
 from probes.states.predictions import check_logits, class_names, classes_in_words
 from probes.states.representations import aligned
@@ -50,8 +50,8 @@ def loyalty(base: xr.Dataset, other: xr.Dataset, *, draws: int = 200, seed: int 
 
     Notes:
         After Xu and McAuley 2023, arXiv 2202.07105. The Jensen-Shannon divergence is taken in bits,
-        so that it reaches 1. Where all sentences agree, or none, the interval of the labels is the
-        exact binomial one.
+        so that it reaches 1. The interval of the labels is the exact binomial one for as many
+        independent sentences as the spread of the draws speaks of.
 
     See also:
         `accuracy`, `drift`.
@@ -81,7 +81,7 @@ def _measured(base: xr.Dataset, other: xr.Dataset, drawn: Sample) -> xr.Dataset:
     of = {"other_model": base.attrs.get("model", "?")}
     return stack_measures(
         [
-            exact_at_the_ends(at_output(other, drawn, same, _LABEL, of)),
+            of_shares(at_output(other, drawn, same, _LABEL, of), drawn),
             at_output(other, drawn, 1 - np.sqrt(divergence(one, two)), _PROBABILITY, of),
         ]
     )

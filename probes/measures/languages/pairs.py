@@ -109,6 +109,16 @@ def of_languages(statistic: Statistic, probe: Probe, run: Run, fewest: int) -> x
     return result(reps, drawn, out, probe.about() | {"pivot": pivot}, n=n, bounds=probe.bounds)
 
 
+def ids_with_pivot(run: Run) -> dict[str, np.ndarray]:
+    """Return the ids that every language shares with the pivot, and those that any does, pooled."""
+    drawn = run.sample
+    assert run.pivot is not None  # of_languages has raised
+    known = drawn.ids[drawn.group(run.pivot)]
+    others = [language for language in drawn.languages if language != run.pivot]
+    out = {language: np.intersect1d(drawn.ids[drawn.group(language)], known) for language in others}
+    return out | {POOLED: np.unique(np.concatenate(list(out.values())))}
+
+
 def _pairs(reps: xr.Dataset, layer: int, here: np.ndarray, there: np.ndarray, group: np.ndarray) -> Pairs:
     return Pairs(
         lambda rows: (directions(reps, layer, here[rows]), directions(reps, layer, there[rows])),

@@ -9,10 +9,10 @@ from numpy.typing import ArrayLike as Array
 from xarray import Dataset
 
 from probes.measures.languages.neighbours import translation_accuracy
-from probes.measures.languages.pairs import Pairs, checked, of_alignment, of_arrays, of_languages
+from probes.measures.languages.pairs import Pairs, checked, ids_with_pivot, of_alignment, of_arrays, of_languages
 from probes.measures.probe import Run
 from probes.results.draws import sample
-from probes.results.intervals import exact_at_the_ends
+from probes.results.intervals import of_shares
 
 
 @overload
@@ -49,9 +49,9 @@ def retrieval(
     Notes:
         A tie with the right one (within 4 float32 roundings of the states) counts as right; a layer
         whose states are all equal has no value. The draws weigh each sentence by what it does to
-        the value, among the same candidates. Where all sentences are right, or none is, the
-        interval is the exact binomial one. It is for the mean over corpora of this size, and wider
-        than it need be where nearly all are right.
+        the value, among the same candidates. The interval is the exact binomial one for as many
+        independent sentences as the spread of the draws speaks of, for the mean over corpora of
+        this size. That of a difference knows that no draw shows what no sentence has shown.
 
     See also:
         `margin_retrieval`, `alignment_gap`.
@@ -71,7 +71,7 @@ def _retrieval(pairs: Pairs, weights: np.ndarray) -> np.ndarray:
 
 
 def _measured(run: Run) -> Dataset:
-    return exact_at_the_ends(of_languages(_retrieval, RETRIEVAL, run, 1))
+    return of_shares(of_languages(_retrieval, RETRIEVAL, run, 1), run.sample, ids_with_pivot(run))
 
 
 RETRIEVAL = of_alignment(
