@@ -51,12 +51,33 @@ def read_json(path: Path, form: Form) -> Any:
         InputError: it cannot be read, is no JSON, or not of the form.
     """
     try:
-        value = json.loads(path.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        said = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
-        raise InputError(f"{path}: not readable as JSON ({said}). Copy or write it again") from error
-    check_form(value, form, str(path))
+        text = path.read_text(encoding="utf-8")
+    except (OSError, ValueError) as error:
+        raise _unreadable(str(path), error) from error
+    return parse_json(text, form, str(path))
+
+
+def parse_json(text: str, form: Form, where: str) -> Any:
+    """Return what a text of JSON holds, having held it against a form.
+
+    Raises:
+        InputError: it is no JSON, or not of the form.
+
+    Example:
+        >>> parse_json('{"bits": 8}', {"bits": range(2, 9)}, "config.json")
+        {'bits': 8}
+    """
+    try:
+        value = json.loads(text)
+    except (ValueError, RecursionError) as error:
+        raise _unreadable(where, error) from error
+    check_form(value, form, where)
     return value
+
+
+def _unreadable(where: str, error: Exception) -> InputError:
+    said = error.strerror if isinstance(error, OSError) else " ".join(str(error).split())
+    return InputError(f"{where}: not readable as JSON ({said}). Copy or write it again")
 
 
 def _misfit(value: Any, form: Form, place: str) -> tuple[str, str, object] | None:

@@ -3,17 +3,18 @@
 from __future__ import annotations
 
 import argparse
+import warnings
 from pathlib import Path
 from typing import Any
 
 import datasets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from compress.saving import check_new, save
+from compress.saving import check_new, save, stored_bytes
 from probes.command import corpus_arguments, corpus_settings, output_argument, seed
 from probes.corpus import load_corpus
-from probes.errors import InputError
-from probes.files import locked
+from probes.errors import InputError, LayerscopeWarning
+from probes.files import check_space, locked
 from probes.models.checkpoint import load_checkpoint
 from probes.printing import printable
 
@@ -56,7 +57,12 @@ def load(options: argparse.Namespace) -> tuple[PreTrainedModel, PreTrainedTokeni
     corpus: datasets.Dataset | None = None
     if options.corpus is not None:
         corpus = load_corpus(options.corpus, **corpus_settings(options))
-    return *load_checkpoint(options.model, allow_pickle=options.allow_pickle), corpus
+    model, tokenizer = load_checkpoint(options.model, allow_pickle=options.allow_pickle)
+    try:
+        check_space(options.out, stored_bytes(model), "the weights as they are")
+    except InputError as error:  # what comes out may be smaller
+        warnings.warn(str(error), LayerscopeWarning, stacklevel=2)
+    return model, tokenizer, corpus
 
 
 def write(model: Any, options: argparse.Namespace, tokenizer: Any) -> None:

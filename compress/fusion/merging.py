@@ -16,6 +16,7 @@ from compress.fusion.layer_similarity import layer_similarity
 from compress.fusion.pairs import module_name
 from compress.training.kept import Keeps
 from probes.files import write_whole
+from probes.forms import read_json
 from probes.models.formats.shared_layers import apply_sharing, shared_of
 
 
@@ -109,7 +110,7 @@ class Fusing(Keeps):
 
     def read(self, path: Path) -> None:
         """Fuse what was fused already, with the weights that it had."""
-        self.done = json.loads(path.read_text(encoding="utf-8"))
+        self.done = read_json(path, [{"part": str, "layer": int, "other_layer": int}])
         for fusion in self.done:
             self._share(*(module_name(fusion["part"], fusion[k]) for k in ("layer", "other_layer")))
 

@@ -16,6 +16,7 @@ from compress.quantization.ranges import RunningRanges
 from compress.quantization.weights import QuantizedMatrices
 from compress.training.kept import Keeps
 from probes.files import write_whole
+from probes.forms import read_json
 from probes.models.formats.quantized_inputs import QuantizedInput
 
 
@@ -52,7 +53,7 @@ class Noise(Keeps):
     def read(self, path: Path) -> None:
         """Go on from the ranges of inputs that a checkpoint has."""
         assert self.running is not None
-        self.running.set({k: tuple(v) for k, v in json.loads(path.read_text(encoding="utf-8")).items()})
+        self.running.set({k: tuple(v) for k, v in read_json(path, {str: [float]}).items()})
 
     def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Note the weights, and quantise some for the first pass."""

@@ -25,9 +25,11 @@ from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 from compress.saving import stored_bytes
 from probes.errors import InputError
 from probes.files import check_space, named, write_whole
+from probes.forms import read_json
 
 MARKER = "complete.json"
 _NAME = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-([1-9]\d*)")
+_MARKED = {"checkpoint": str, "files": {str: {"bytes": range(2**63), "sha256": str}}}
 _RANDOM = "rng_state"  # what the files of random states begin with, one a process
 
 
@@ -127,14 +129,15 @@ def files_of(checkpoint: Path) -> dict[str, tuple[int, str]]:
         InputError: the marker is not one, or is that of another step.
     """
     try:
-        marker = json.loads((checkpoint / MARKER).read_text(encoding="utf-8"))
-    except ValueError as error:  # of JSON and of UTF-8
-        raise InputError(f"{MARKER} cannot be read ({error})") from error
-    files = marker.get("files") if isinstance(marker, dict) else None
-    if not isinstance(files, dict) or not all(_is_entry(name, entry) for name, entry in files.items()):
-        raise InputError(f"{MARKER} does not give size and hash of each file")
-    if marker.get("checkpoint") != checkpoint.name:
-        raise InputError(f"{MARKER} is that of {marker.get('checkpoint')!r}")
+        marker = read_json(checkpoint / MARKER, _MARKED)
+    except InputError as error:
+        raise InputError(f"{MARKER} does not give size and hash of each file ({error})") from error
+    files = marker["files"]
+    for path in map(PurePosixPath, files):
+        if not path.parts or path.is_absolute() or ".." in path.parts:
+            raise InputError(f"{MARKER} names the file {str(path)!r}, which is none of the checkpoint")
+    if marker["checkpoint"] != checkpoint.name:
+        raise InputError(f"{MARKER} is that of {marker['checkpoint']!r}")
     return {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
 
 
@@ -211,10 +214,3 @@ def remove(checkpoint: Path) -> None:
 def _digest(file: Path) -> str:
     with file.open("rb") as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
-
-
-def _is_entry(name: str, entry: Any) -> bool:
-    path = PurePosixPath(name)
-    if not path.parts or path.is_absolute() or ".." in path.parts or not isinstance(entry, dict):
-        return False
-    return type(entry.get("bytes")) is int and isinstance(entry.get("sha256"), str)

@@ -22,12 +22,19 @@ from compress.objectives.base import Objective
 from compress.training.checkpoints import AGAIN, checkpoint_of
 from probes.errors import InputError
 from probes.files import write_whole
+from probes.forms import read_json
 from probes.states.running import evaluating
 
 _HISTORY = "history.json"
 _LEARNED = "objectives.safetensors"
 STAMP = "training.json"
-_UNKNOWN = "so that it is not known what training the checkpoints beside it are of. Give another folder"
+_SETTINGS = {
+    **dict.fromkeys(("student?", "corpus?"), str),
+    "teacher?": (str, None),
+    "objective?": [str],
+    **dict.fromkeys(("steps?", "batch_size?", "accumulate?", "seed?"), int),
+    "learning_rate?": float,
+}
 _CHANGED = ("pad_token_id", "bos_token_id", "eos_token_id", "use_cache")  # of a configuration, by the Trainer
 
 
@@ -65,11 +72,11 @@ def check_same(folder: Path, begun: bool, stamp: Mapping[str, Any]) -> None:
         return
     file = folder / STAMP
     try:
-        was = json.loads(file.read_text(encoding="utf-8")) if file.is_file() else {}
-    except ValueError as error:  # of JSON and of UTF-8
-        raise InputError(f"{file} cannot be read ({error}), {_UNKNOWN}") from error
-    if not isinstance(was, dict):
-        raise InputError(f"{file}: expected the settings of a training by their names, found {was!r:.80}, {_UNKNOWN}")
+        was = read_json(file, _SETTINGS) if file.is_file() else {}
+    except InputError as error:
+        raise InputError(
+            f"{error}. What training the checkpoints beside it are of is not known: give another folder"
+        ) from error
     for name, value in json.loads(json.dumps(stamp)).items():
         if was.get(name) != value:
             raise InputError(
@@ -145,13 +152,12 @@ class Log(Keeps):
 
     def read(self, path: Path) -> None:
         """Take up the rows that were logged until a checkpoint."""
-        self.rows = json.loads(path.read_text(encoding="utf-8"))
+        self.rows = read_json(path, [dict])
 
     def check(self, checkpoint: Path, files: Collection[str]) -> None:
         """Raise where the rows are not those of all updates until the checkpoint."""
         super().check(checkpoint, files)
-        rows = json.loads((checkpoint / _HISTORY).read_text(encoding="utf-8"))
-        rows = rows if isinstance(rows, list) and all(isinstance(row, dict) for row in rows) else []
+        rows = read_json(checkpoint / _HISTORY, [dict])
         found = [row.get("step") for row in rows if "when" not in row]  # the others are of what was measured
         steps = steps_of(checkpoint)
         if found != list(range(1, steps + 1)):

@@ -27,6 +27,8 @@ INDEX = "model.safetensors.index.json"
 # Of transformers itself; any other name is that of code on a hub.
 _ATTENTION = ("eager", "sdpa", "flex_attention", "flash_attention_2", "flash_attention_3", None)
 _EXPERTS = ("eager", "batched_mm", "grouped_mm", None)
+# What was done to a model, and before that; of each verb what it says itself.
+_COMPRESSION = {"method?": str, "parent?": str, "torch?": str, "transformers?": str, "before?": dict}
 _COUNTS = re.compile(r"(layers?|blocks|groups|group_num|experts|stages|depth|labels)$")
 # So many modules and numbers a configuration may describe beyond what is stored: heads that are not saved.
 _FREE_MODULES, _FREE_NUMBERS = 256, 10**7
@@ -67,7 +69,8 @@ def check_said(said: Mapping[str, Any], name: str, tensors: int | None = None) -
     for known in FORMATS:
         if said.get(known.key):  # what is empty promises nothing
             check_form(said[known.key], known.form, f"{name}: config.{known.key}")
-    check_form(said.get("architectures"), ([str], None), f"{name}: config.architectures")
+    for key, form in {"architectures": [str], "compression": _COMPRESSION}.items():
+        check_form(said.get(key), (form, None), f"{name}: config.{key}")
     most = _FREE_MODULES + (2**14 if tensors is None else tensors)
     for place, value in _values(said, ""):
         key = place.rpartition(".")[2]

@@ -56,7 +56,6 @@ class Store:
         self.partial = beside(self.path, f"{fingerprint}-partial")
         self.fingerprint = fingerprint
         self._done: Any = None  # marks of the windows; none where all are written
-        check_writable(self.path.parent)
 
     def representations(self) -> xr.Dataset | None:
         """Return what is asked for, where the whole of it is there."""
@@ -84,6 +83,7 @@ class Store:
                 self._tidy()
             yield ready
             return
+        check_writable(self.path.parent)
         with locked(self.path, wait=wait), named(self.path):
             ready = self.representations()  # which another process may have made meanwhile
             if ready is None:

@@ -192,6 +192,16 @@ def test_columns_can_be_mapped_and_missing_labels_are_said(tmp_path, capsys):
     assert "warning: no labels: class_separability, variability, snr, accuracy left out" in capsys.readouterr().err
 
 
+def test_a_row_that_quotation_marks_swallow_is_said_once(tmp_path, capsys):
+    file = tmp_path / "c.csv"
+    file.write_text('id,language,text,label\n1,en,"a dog,x\n2,en,a cat,y\n3,en,"a bird,x\n4,en,he sat,y\n')
+    assert main(["describe", str(file)]) == 0
+    said = capsys.readouterr()
+    assert (said.out + said.err).count("did two quotation marks swallow") == 1
+    main(["compare", "a=bundled", "--corpus", str(file), "--probes", "geometry", "--out", str(tmp_path / "out")])
+    assert capsys.readouterr().err.count("did two quotation marks swallow") == 1
+
+
 def test_describe_counts(capsys):
     assert main(["describe", "bundled", "--split", "test"]) == 0
     assert "2,880 rows, 360 ids, 8 languages" in capsys.readouterr().out

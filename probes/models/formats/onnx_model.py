@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import json
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -13,10 +12,12 @@ from transformers import AutoConfig
 from transformers.utils import ModelOutput
 
 from probes.errors import InputError, needed
+from probes.forms import parse_json
 
 FILE = "model.onnx"
 # Under this key the file says what its graph does not: how many embeddings and positions the model has.
 METADATA = "layerscope"
+_ABOUT = {"embeddings": range(1, 2**31), "positions": (range(1, 2**31), None)}
 
 
 @dataclass
@@ -70,7 +71,7 @@ class OnnxModel(torch.nn.Module):
                 "states as outputs, found another one. Export the model again with compress.quantize(model, "
                 "backend='onnxruntime')"
             )
-        known = json.loads(about)
+        known = parse_json(about, _ABOUT, f"{config.name_or_path}/{FILE}: {METADATA}")
         self.embeddings: int = known["embeddings"]
         self.positions: int | None = known["positions"]
         self.inputs = [i.name for i in self._session.get_inputs()]

@@ -15,6 +15,7 @@ import torch
 from safetensors import safe_open
 
 from probes.errors import InputError
+from probes.forms import check_form, parse_json
 
 PACKED = "packed.safetensors"
 _VERSION = 1
@@ -147,25 +148,18 @@ def open_safetensors(file: Path) -> Any:
 
 
 def _shapes(metadata: dict[str, str] | None, file: Path) -> dict[str, list[int]]:
-    try:
-        said = json.loads((metadata or {})["packed"])
-        version, shapes = said["version"], dict(said["shapes"])
-        whole = all(
-            type(shape) is list and all(type(size) is int and size > 0 for size in shape) and math.prod(shape) < 2**63
-            for shape in shapes.values()
-        )
-    except (KeyError, TypeError, ValueError, RecursionError):
-        version, whole = _VERSION, False
-    if version != _VERSION:
+    where = f"{file}: its metadata"
+    said = parse_json((metadata or {}).get("packed", "{}"), {"version": int, "shapes": dict}, where)
+    if said["version"] != _VERSION:
         raise InputError(
-            f"{file}: expected packed weights of version {_VERSION}, found {version!r}. "
+            f"{file}: expected packed weights of version {_VERSION}, found {said['version']!r}. "
             "Read it with the version of layerscope that wrote it"
         )
-    if not whole:
-        raise InputError(
-            f"{file}: its metadata is not that of packed weights: expected a version and the shapes of tensors. Save "
-            "it again with compress.save(..., packed=True)"
-        )
+    shapes: dict[str, list[int]] = said["shapes"]
+    check_form(shapes, {str: [range(1, 2**63)]}, where)
+    for name, shape in shapes.items():
+        if math.prod(shape) >= 2**63:
+            raise _misfit(file, name, "fewer than 2**63 numbers", f"{math.prod(shape):,}")
     return shapes
 
 

@@ -6,6 +6,7 @@ import re
 import shutil
 import subprocess
 import sys
+import threading
 
 import pandas as pd
 import pytest
@@ -18,7 +19,7 @@ import probes
 from compress.objectives.labels import CrossEntropy
 from compress.training.checkpoints import MARKER, checkpoints_in, damage_of, files_of, mark, newest_whole, remove_older
 from compress.training.loop import train
-from probes.errors import LayerscopeWarning
+from probes.errors import InputError, LayerscopeWarning
 from probes.files import locked
 
 FILES = [
@@ -101,13 +102,19 @@ def test_what_is_wrong_with_a_checkpoint_is_said_by_name(folder, harm, message):
     ("marker", "message"),
     [
         (None, "complete.json, which is written last, is missing"),
-        ('{"checkpoint": ', "complete.json cannot be read"),
+        ('{"checkpoint": ', "complete.json: not readable as JSON"),
         ("[]", "complete.json does not give size and hash of each file"),
         ('{"checkpoint": "checkpoint-20"}', "complete.json does not give size and hash"),
         ('{"checkpoint": "checkpoint-20", "files": {"a.bin": {"bytes": true, "sha256": ""}}}', "does not give size"),
         ('{"checkpoint": "checkpoint-20", "files": {"a.bin": {"bytes": 1}}}', "does not give size"),
-        ('{"checkpoint": "checkpoint-20", "files": {"../a": {"bytes": 1, "sha256": ""}}}', "does not give size"),
-        ('{"checkpoint": "checkpoint-20", "files": {"/a": {"bytes": 1, "sha256": ""}}}', "does not give size"),
+        (
+            '{"checkpoint": "checkpoint-20", "files": {"../a": {"bytes": 1, "sha256": ""}}}',
+            "names the file '../a', which",
+        ),
+        (
+            '{"checkpoint": "checkpoint-20", "files": {"/a": {"bytes": 1, "sha256": ""}}}',
+            "names the file '/a', which is none",
+        ),
         ('{"checkpoint": "checkpoint-10", "files": {}}', "complete.json is that of 'checkpoint-10'"),
     ],
 )
@@ -258,6 +265,27 @@ def test_a_checkpoint_of_a_later_step_that_is_passed_over_pushes_out_no_whole_on
         train(make(), tokenizer, corpus, callbacks=[looks], **options)
     assert looks.found == [([7, 4, 2], [2]), ([6, 4, 2], [4, 2]), ([8, 6, 4], [6, 4])]
     assert list(checkpoints_in(tmp_path)) == [8, 6]
+
+
+def test_who_does_not_wait_for_the_folder_is_refused(make, tokenizer, corpus, tmp_path):
+    taken, done = threading.Event(), threading.Event()
+
+    def holds():
+        with locked(tmp_path / "training"):
+            taken.set()
+            done.wait(60)
+
+    thread = threading.Thread(target=holds)
+    thread.start()
+    taken.wait(60)
+    options = {"objective": [CrossEntropy()], "steps": 1, "folder": tmp_path / "training", **QUIET}
+    try:
+        with pytest.raises(InputError, match=r"training is being written by process \d+. Wait until it is done, or"):
+            train(make(), tokenizer, corpus, wait=False, **options)
+    finally:
+        done.set()
+        thread.join()
+    assert list(train(make(), tokenizer, corpus, wait=False, **options)["step"]) == [1]
 
 
 def test_a_second_process_waits_until_the_folder_is_free(tmp_path):

@@ -250,23 +250,40 @@ def test_a_callback_keeps_what_it_says_and_is_not_gone_on_without(make, tokenize
         run(Counts())
 
 
-@pytest.mark.parametrize("rows", [[], {"step": 1}, [1, 2], [{"step": 1}], [{"step": 2}, {"step": 1}]])
-def test_a_history_with_a_gap_is_not_gone_on_from(make, tokenizer, corpus, tmp_path, rows):
+GAP = r": expected a row for each of 2 updates, found \d\. Give"
+
+
+@pytest.mark.parametrize(
+    ("rows", "message"),
+    [
+        ([], GAP),
+        ({"step": 1}, ": expected a list, found {'step': 1}"),
+        ([1, 2], r"\[0\]: expected an object, found 1"),
+        ([{"step": 1}], GAP),
+        ([{"step": 2}, {"step": 1}], GAP),
+    ],
+)
+def test_a_history_with_a_gap_is_not_gone_on_from(make, tokenizer, corpus, tmp_path, rows, message):
     options = {"objective": [CrossEntropy()], "steps": 2, "folder": tmp_path, **QUIET}
     train(make(), tokenizer, corpus, **options)
     (tmp_path / "checkpoint-2" / "history.json").write_text(json.dumps(rows))
     mark(tmp_path / "checkpoint-2")
-    with pytest.raises(probes.InputError, match=r"history.json: expected a row for each of 2 updates, found \d\. Give"):
+    with pytest.raises(probes.InputError, match=f"history.json{message}"):
         train(make(), tokenizer, corpus, **options)
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
-    [("[1]", r"training.json: expected the settings of a training by .* found \[1\]"), ("{", "cannot be read")],
+    [
+        ("[1]", r"training.json: expected an object, found \[1\]"),
+        ('{"seed": "0"}', r"training.json\['seed'\]: expected a whole number, found '0'"),
+        ('{"objective": [1]}', r"training.json\['objective'\]\[0\]: expected a text, found 1"),
+        ("{", "training.json: not readable as JSON"),
+    ],
 )
 def test_settings_that_cannot_be_read_are_said(make, tokenizer, corpus, tmp_path, text, message):
     options = {"objective": [CrossEntropy()], "steps": 1, "folder": tmp_path, **QUIET}
     train(make(), tokenizer, corpus, **options)
     (tmp_path / "training.json").write_text(text)
-    with pytest.raises(probes.InputError, match=rf"{message}.*it is not known what training .* Give another folder"):
+    with pytest.raises(probes.InputError, match=rf"{message}.* What training .* is not known: give another folder"):
         train(make(), tokenizer, corpus, **options)

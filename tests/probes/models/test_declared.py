@@ -85,6 +85,8 @@ LIES = [
     ({"experts_implementation": "owner/kernel"}, "code from a hub is never run"),
     ({"transformers_weights": "pytorch_model.bin"}, "names its weights itself"),
     ({"architectures": True}, "config.architectures: expected a list or null, found True"),
+    ({"compression": [1]}, r"config.compression: expected an object or null, found \[1\]"),
+    ({"compression": {"before": "pruned"}}, r"config.compression\['before'\]: expected an object, found 'pruned'"),
     ({"architectures": [None]}, r"config.architectures\[0\]: expected a text, found None"),
     ({"hidden_size": -4}, "could not be loaded"),
     ({"hidden_size": 10**30}, "could not be loaded"),

@@ -52,6 +52,14 @@ def test_text_of_others_is_escaped(page):
     assert HOSTILE in "".join(parsed.text)
 
 
+def test_what_an_interval_is_for_is_said_of_each_probe(comparison, page):
+    wanted = {name: about["interval"] for name, about in comparison.provenance["probes"].items()}
+    assert len(set(wanted.values())) > 1
+    for name, interval in wanted.items():
+        row = page[page.index(f'<tr><td class="text">{name}</td><td class="prose">') :]
+        assert f'<td class="prose">{interval or "none"}</td>' in row[: row.index("</tr>")]
+
+
 def test_nothing_is_loaded_from_outside(page):
     links = Page(page).links
     assert links

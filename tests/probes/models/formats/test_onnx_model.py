@@ -159,6 +159,10 @@ def test_a_file_that_is_no_export(bert, make_tokenizer, tmp_path):
     with pytest.raises(InputError, match=r"onnxruntime cannot read it \(.*\). Copy or export it again"):
         probes.load_checkpoint(tmp_path)
     graph = onnx.load_from_string(whole)
+    graph.metadata_props[0].value = '{"embeddings": "many"}'
+    file.write_bytes(graph.SerializeToString())
+    with pytest.raises(InputError, match=r"layerscope\['embeddings'\]: expected a whole number of 1 .*, found 'many'"):
+        probes.load_checkpoint(tmp_path)
     del graph.metadata_props[:]
     file.write_bytes(graph.SerializeToString())
     with pytest.raises(InputError, match=r"expected an ONNX file that compress.deploy wrote"):
