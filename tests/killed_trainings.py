@@ -16,6 +16,7 @@ from transformers import PreTrainedModel
 
 import compress
 from compress.training.checkpoints import MARKER, files_of
+from probes.files import locked
 
 SHORT = {**QUIET, "steps": 6, "save_every": 2}
 _make_tokenizer = conftest.make_tokenizer.__wrapped__
@@ -68,8 +69,9 @@ def _ended(folder: Path, model: PreTrainedModel) -> str:
         text.update(name.encode() + tensor.detach().contiguous().view(torch.uint8).numpy().tobytes())
     text.update(model.history.to_json().encode())
     text.update(json.dumps(model.config.compression, sort_keys=True).encode())
-    files = {str(path.relative_to(folder)) for path in folder.rglob("*")}
-    whole = {path.name: files_of(path) for path in sorted((folder / "training").glob("checkpoint-*"))}
+    with locked(folder / "training"):  # which another process may have by now
+        files = {str(path.relative_to(folder)) for path in folder.rglob("*")} - {"training.layerscope-lock"}
+        whole = {path.name: files_of(path) for path in sorted((folder / "training").glob("checkpoint-*"))}
     kept = {f"training/{name}/{file}" for name, found in whole.items() for file in (*found, MARKER)}
     assert len(whole) == 2
     assert files - kept == {"training", "training/training.json", *(f"training/{name}" for name in whole)}
