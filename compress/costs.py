@@ -16,7 +16,7 @@ from transformers import PreTrainedModel
 from compress.matrices import distinct, every_matrix
 from compress.saving import pack_weights
 from probes.errors import InputError
-from probes.models.facts import embedding_rows
+from probes.models.facts import embedding_rows, positions_of
 from probes.models.formats.coded import is_coded
 from probes.silence import quiet
 from probes.states.running import evaluating
@@ -84,11 +84,16 @@ def _counts(model: PreTrainedModel) -> dict[str, float]:
     # Fused attention is not counted everywhere; the plain one does the same operations.
     implementation = model.config._attn_implementation
     model.set_attn_implementation("eager")
+    learned = [p for p in every if p.requires_grad]  # the counter would follow their gradients, which there are none of
     try:
+        for p in learned:
+            p.requires_grad_(False)
         with evaluating(model, model.device), torch.no_grad(), FlopCounterMode(display=False) as counter:
             model(**_batch(model))
     finally:
         model.set_attn_implementation(implementation)
+        for p in learned:
+            p.requires_grad_(True)
     return {
         "parameters": sum(p.numel() for p in every),
         "nonzero": sum(_nonzero(p) for p in every),
@@ -122,12 +127,15 @@ def _seconds(models: dict[str, PreTrainedModel]) -> dict[str, float]:
 
 
 def _batch(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    length = min(_SHAPE[1], getattr(model.config, "max_position_embeddings", None) or _SHAPE[1])
+    rows, positions = embedding_rows(model), positions_of(model)
+    length = _SHAPE[1] if positions is None or positions < 1 else min(_SHAPE[1], positions)
     generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, embedding_rows(model), (_SHAPE[0], length), generator=generator)
+    ids = torch.randint(0, rows, (_SHAPE[0], length), generator=generator)
+    end = getattr(model.config, "eos_token_id", None)
+    if isinstance(end, int) and 0 <= end < rows:  # where heads of encoder-decoders look, so once in every text
+        ids[ids == end] = (end + 1) % rows
+        ids[:, -1] = end
     batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    if model.config.is_encoder_decoder:
-        batch["decoder_input_ids"] = ids
     return {k: v.to(model.device) for k, v in batch.items()}
 
 

@@ -8,12 +8,13 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.experts import ExpertMatrix, fed_to_experts
 from compress.rows import collate
 from probes.errors import InputError
 from probes.states.running import evaluating, removed
+from probes.states.tokens import padding_of, reads_padding
 
 _BATCH = 32
 # Gets the name of a module and what it is fed: (token, feature), of an embedding (token).
@@ -21,14 +22,22 @@ See = Callable[[str, torch.Tensor], None]
 
 
 def row_batches(
-    rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, device: torch.device
+    rows: Sequence[dict[str, Any]], tokenizer: PreTrainedTokenizerBase, model: PreTrainedModel
 ) -> Iterator[dict[str, torch.Tensor]]:
-    """Yield rows, as `training_rows` gives them, in batches of 32 on a device, in the order in
-    which they come.
+    """Yield rows, as `training_rows` gives them, in batches of 32 as a model reads them, on its
+    device, in the order in which they come; of one length where it would read padding.
     """
-    for start in range(0, len(rows), _BATCH):
-        batch = collate(tokenizer, list(rows[start : start + _BATCH]))
-        yield {key: value.to(device) for key, value in batch.items()}
+    padding = padding_of(tokenizer, model)
+    if reads_padding(model):
+        by_length: dict[int, list[dict[str, Any]]] = {}
+        for row in rows:
+            by_length.setdefault(len(row["input_ids"]), []).append(row)
+        groups = list(by_length.values())
+    else:
+        groups = [list(rows)]
+    for some in (group[start : start + _BATCH] for group in groups for start in range(0, len(group), _BATCH)):
+        batch = collate(padding, some)
+        yield {key: value.to(model.device) for key, value in batch.items()}
 
 
 def fed(modules: Mapping[str, nn.Module], see: See, first: bool = False) -> AbstractContextManager[None]:
@@ -74,6 +83,10 @@ def tokens_of(x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         return x[mask]
     if mask is not None and of_tokens == (mask.numel(),):
         return x[mask.flatten()]
+    if mask is not None and of_tokens == mask.shape[::-1]:  # XLNet has tokens first
+        return x[mask.T]
+    if mask is not None and x.ndim == 3 and len(x) == len(mask) and x.shape[1] > mask.shape[1]:
+        return x[:, : mask.shape[1]][mask]  # Longformer pads further by itself
     return x.flatten(0, -2) if x.is_floating_point() else x.flatten()
 
 
@@ -93,7 +106,7 @@ def walk(
 
     Args:
         model: whose modules they are.
-        run: what is called with each batch: the model, or its body.
+        run: what is called with each batch: the model, or the model without its head.
         modules: by any names, or matrices of experts.
         batches: what `run` takes, with an `attention_mask`.
         see: gets the name of a module and its input, (token, feature) or of an embedding (token),
@@ -115,6 +128,7 @@ def walk(
     mask: torch.Tensor | None = None
     experts = {name: m for name, m in modules.items() if isinstance(m, ExpertMatrix)}
     others = {name: m for name, m in modules.items() if not isinstance(m, ExpertMatrix)}
+    model_type = getattr(getattr(model, "config", None), "model_type", None)
     with (
         fed_to_experts(experts, see, lambda: mask),
         fed(others, lambda name, x: see(name, tokens_of(x.detach(), mask)), first),
@@ -123,6 +137,7 @@ def walk(
     ):
         for batch in batches:
             mask = batch["attention_mask"].bool()
+            mask = mask.T if model_type == "xlnet" else mask  # which has tokens first
             run(**batch)
 
 
@@ -131,6 +146,6 @@ def check_reached(modules: Collection[str], reached: Collection[str], otherwise:
     unseen = [name for name in modules if name not in reached]
     if unseen:
         raise InputError(
-            f"calibrate: no text reaches {unseen[0]!r} and {len(unseen) - 1} more, as of a decoder whose encoder alone "
-            f"is run. {otherwise}"
+            f"calibrate: no text reaches {unseen[0]!r} and {len(unseen) - 1} more, as of experts that no token is sent "
+            f"to, or where a model reads weights by itself. {otherwise}"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping, Sequence
 from typing import Any, Literal
 
 import datasets
@@ -13,6 +14,7 @@ from probes.corpus import check_corpus
 from probes.errors import InputError
 from probes.models.facts import check_fit, embedding_rows, input_limit, name_of
 from probes.states.predictions import label_codes
+from probes.states.tokens import Padding, padding_of, pads_left, reads_padding
 
 
 def trained_on(corpus: datasets.Dataset) -> list[int]:
@@ -72,27 +74,48 @@ def training_rows(
     return rows, labelled
 
 
-def collate(
-    tokenizer: PreTrainedTokenizerBase, batch: list[dict[str, Any]], indexed: bool = False
-) -> dict[str, torch.Tensor]:
-    """Pad the rows of a batch to one width; `indexed`, with their numbers.
+def padding_for(
+    rows: Sequence[Mapping[str, Any]],
+    tokenizer: PreTrainedTokenizerBase,
+    student: PreTrainedModel,
+    teacher: PreTrainedModel | None = None,
+) -> Padding:
+    """Return how rows are padded for a student and its teacher; raise `InputError` where they
+    cannot be.
+    """
+    padding = padding_of(tokenizer, student)
+    for model in (student, *([] if teacher is None else [teacher])):
+        if reads_padding(model) and len({len(row["input_ids"]) for row in rows}) > 1:
+            raise InputError(
+                f"{name_of(model)}: {type(model).__name__} reads padding as text, so that texts of one batch change "
+                "each other. Train on texts of one length in tokens, or take a model with an attention mask"
+            )
+        if pads_left(model) != padding.left:
+            raise InputError(
+                f"{name_of(student)} and its teacher {name_of(model)} read texts with padding on different sides. "
+                "Take a teacher of the student's architecture"
+            )
+    return padding
+
+
+def collate(padding: Padding, batch: Sequence[Mapping[str, Any]], indexed: bool = False) -> dict[str, torch.Tensor]:
+    """Pad the rows of a batch to one width, as `padding_of` says; `indexed`, with their numbers.
 
     Example:
-        >>> import probes
-        >>> _, tokenizer = probes.load_checkpoint("bundled")
-        >>> batch = collate(tokenizer, [{"input_ids": [5, 6]}, {"input_ids": [7]}])
+        >>> batch = collate(Padding(0, left=False), [{"input_ids": [5, 6]}, {"input_ids": [7]}])
         >>> batch["attention_mask"].tolist()
         [[1, 1], [1, 0]]
     """
     width = max(len(row["input_ids"]) for row in batch)
-    pad = tokenizer.pad_token_id or 0
-    out = {
-        key: torch.tensor([row[key] + [pad if key == "input_ids" else 0] * (width - len(row[key])) for row in batch])
-        for key in batch[0]
-        if key not in ("labels", "index")
-    }
-    lengths = torch.tensor([len(row["input_ids"]) for row in batch])
-    out["attention_mask"] = (torch.arange(width) < lengths[:, None]).long()
+
+    def filled(values: Sequence[int], fill: int) -> list[int]:
+        rest = [fill] * (width - len(values))
+        return [*rest, *values] if padding.left else [*values, *rest]
+
+    fill = {"input_ids": padding.token}
+    keys = [key for key in batch[0] if key not in ("labels", "index")]
+    out = {key: torch.tensor([filled(row[key], fill.get(key, 0)) for row in batch]) for key in keys}
+    out["attention_mask"] = torch.tensor([filled([1] * len(row["input_ids"]), 0) for row in batch])
     for key in ("labels", "index"):
         if key in batch[0] and (indexed or key != "index"):
             out[key] = torch.tensor([row[key] for row in batch])

@@ -128,16 +128,19 @@ def blocks_of(model: Any) -> Any:
     body = body_of(model)
     count = getattr(body.config.get_text_config(), "num_hidden_layers", 0)
     lists = [m for m in body.modules() if isinstance(m, torch.nn.ModuleList) and len(m) == count]
-    return lists[0] if lists else None
+    return lists[0] if lists and body.config.model_type != "xlm" else None  # whose blocks are in pieces
 
 
 @torch.no_grad()
 def alone(case: Case, model: Any, rows: Any = None) -> Alone:
     """Run one text at a time in float64; states by hooks on the blocks, not by what the model says they are."""
-    model = copy.deepcopy(model).double().eval()
+    model = copy.deepcopy(model).eval()
+    if case.name != "xglm":  # which masks with numbers that are too large then
+        model = model.double()
     body, blocks = body_of(model), blocks_of(model)
     seen: list[torch.Tensor] = []
     fed: dict[str, list[torch.Tensor]] = {}
+    count = [1]  # of tokens
 
     def before(_module: Any, args: Any, kwargs: Any) -> None:
         seen.append(args[0] if args else kwargs["hidden_states"])
@@ -147,7 +150,8 @@ def alone(case: Case, model: Any, rows: Any = None) -> Alone:
 
     def of(name: str) -> Callable[..., None]:
         def hook(_module: Any, inputs: Any) -> None:
-            fed.setdefault(name, []).append(inputs[0].flatten(0, -2))
+            if inputs[0][..., 0].numel() == count[0]:  # of tokens, not of positions
+                fed.setdefault(name, []).append(inputs[0].flatten(0, -2))
 
         return hook
 
@@ -160,15 +164,18 @@ def alone(case: Case, model: Any, rows: Any = None) -> Alone:
         inputs = dict(case.tokenizer(text, return_tensors="pt", return_special_tokens_mask=True))
         own = inputs.pop("special_tokens_mask")[0] == 0
         parameters = inspect.signature(body.forward).parameters
-        typed = getattr(model.config, "type_vocab_size", 2) > 1
+        typed = getattr(model.config, "type_vocab_size", 2) > 1 and "gpt" not in model.config.model_type
         inputs = {k: v for k, v in inputs.items() if k != "token_type_ids" or (k in parameters and typed)}
         seen.clear()
-        given = body(**inputs, output_hidden_states=True)
+        count[0] = len(own)
+        whole = case.kind == "head" and not model.config.is_encoder_decoder  # whose head may change what its body does
+        given = (model if whole else body)(**inputs, output_hidden_states=True)
         states = list(seen) if blocks is not None else list(given.hidden_states)
         if any(s.numel() % len(own) for s in states):
             states = [s.reshape(-1, s.shape[-1])[: len(own)] for s in states]
         states = [s.reshape(len(own), -1) for s in states]
-        states[-1] = given[0].reshape(-1, given[0].shape[-1])[: len(own)]
+        last = given.hidden_states[-1] if whole else given[0]
+        states[-1] = last.reshape(-1, last.shape[-1])[: len(own)]
         tokens.append([s.numpy() for s in states])
         hidden.append([s[own].mean(0).numpy() for s in states])
         if case.kind == "head":
@@ -205,7 +212,10 @@ def same(found: np.ndarray, expected: np.ndarray, what: str, near: float = _NEAR
 
 def same_states(case: Case, model: Any, expected: Alone, near: float = _NEAR, what: str = "states") -> None:
     """What `capture` gives of a model, against texts one at a time; layers by the numbers they are given."""
-    reps = captured(case, model)
+    _same(case, captured(case, model), expected, near, what)
+
+
+def _same(case: Case, reps: Any, expected: Alone, near: float = _NEAR, what: str = "states") -> None:
     numbers = reps["layer"].values
     same(reps["hidden"].values, expected.hidden[numbers], f"{what} of layers {numbers.tolist()}", near)
     if case.kind == "head":
@@ -266,7 +276,8 @@ def with_weights(model: Any, weights: dict[str, torch.Tensor]) -> Any:
 
 
 def op_capture(case: Case) -> None:
-    same_states(case, case.model, case.expected)
+    reps = captured(case, case.model)  # first, since where it refuses there is nothing to expect
+    _same(case, reps, case.expected)
 
 
 def op_predictions(case: Case) -> None:
@@ -433,7 +444,12 @@ def op_calibrated(case: Case) -> None:
         if x is None:
             raise Wrong(f"{name}: no text reaches it, and its inputs have a range")
         ends = np.array([float(x.min()), float(x.max())])
-        same(np.array([settings["low"], settings["high"]]), ends, f"{name}: the range of its inputs", 1e-3)
+        found = np.array([settings["low"], settings["high"]])
+        if case.name in ("fnet", "convbert"):  # of several batches the range is a moving average
+            if not ends[0] <= found[0] < found[1] <= ends[1]:
+                raise Wrong(f"{name}: the range {found} of its inputs goes beyond {ends}")
+            ends = found
+        same(found, ends, f"{name}: the range of its inputs", 1e-3)
         coded.base_model.get_submodule(name).register_forward_pre_hook(_rounds(ends))
     same_states(case, quantized, alone(case, coded), _ROUNDED)
 
@@ -511,9 +527,10 @@ def op_footprint(case: Case) -> None:
     if found["parameters"] != sum(p.numel() for p in case.model.parameters()):
         raise Wrong("another number of parameters")
     names = {n.rpartition(".")[0] for n in block_weights(case.model)}
-    maps = [m for n, m in case.model.base_model.named_modules() if n in names and _is_map(m)]
-    if case.model.config.is_encoder_decoder:
-        maps = [m for m in body_of(case.model).modules() if _is_map(m)]
+    fed, prefix = case.expected.fed, _prefix(case.model)
+    tokens = max(map(len, fed.values()))
+    reached = {n.removeprefix(prefix) for n, x in fed.items() if len(x) == tokens}
+    maps = [m for n, m in case.model.base_model.named_modules() if n in names & reached]
     least = 2 * 32 * 32 * sum(m.weight.numel() for m in maps)
     if not (found["flops"] >= least > 0 and found["seconds"] > 0 and found["bytes"] > 0):
         raise Wrong(f"{found['flops']:.0f} operations, and its linear maps alone make {least}")
@@ -546,12 +563,12 @@ def op_onnxruntime(case: Case) -> None:
 
 
 def op_vocabulary(case: Case) -> None:
-    some = case.corpus.select(range(4))
+    some = case.corpus.select(range(2))
     smaller, tokenizer = compress.prune_vocabulary(case.model, case.tokenizer, some)
     if len(tokenizer) >= len(case.tokenizer):
         raise Wrong("as many tokens as before")
     reps = probes.capture(smaller, tokenizer, some, progress=False, batch_size=3)
-    expected = alone(case, case.model, TEXTS[:4])
+    expected = alone(case, case.model, TEXTS[:2])
     same(reps["hidden"].values, expected.hidden[reps["layer"].values], "states with fewer tokens")
 
 

@@ -187,6 +187,8 @@ def config_of(name: str) -> Any:
         wanted.setdefault(f"{token}_token_id", getattr(tokenizer, f"{token}_token_id"))
     if row.type == "funnel":
         del wanted["num_hidden_layers"]
+    if _has(default, "mask_token_id") and "<mask>" in tokenizer.get_vocab():
+        wanted["mask_token_id"] = tokenizer.mask_token_id
     for key, value in vars(default).items():
         if "drop" in key and isinstance(value, float):
             wanted[key] = 0.0

@@ -12,7 +12,7 @@ from compress.factorization.factors import Matrix
 from compress.inputs import check_reached, walk
 from probes.corpus import check_corpus
 from probes.errors import InputError
-from probes.models.facts import body_of, check_fit, embedding_rows, name_of
+from probes.models.facts import check_fit, embedding_rows, name_of
 from probes.states.tokens import batches_of
 
 
@@ -43,7 +43,7 @@ def second_moments(
         counts[key] = counts.get(key, 0) + len(x)
 
     modules = {key: matrix.module for key, matrix in matrices.items()}
-    walk(model, body_of(model), modules, (batch for _, batch in batches()), see, device=where)
+    walk(model, model.base_model, modules, (batch for _, batch in batches()), see, device=where)
     check_reached(matrices, sums, "Choose the others with only=")
     for key, found in sums.items():
         if not torch.isfinite(found).all():

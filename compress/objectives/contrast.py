@@ -8,7 +8,6 @@ in `batch["modules"][name]`, together with the numbers of the training rows in `
 
 from __future__ import annotations
 
-import inspect
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -44,9 +43,11 @@ from compress.objectives.memory import (
     nearest_rows,
     pools_of,
 )
+from compress.rows import collate
 from probes.errors import InputError
 from probes.models.facts import size_of
 from probes.states.running import evaluating
+from probes.states.tokens import Padding, pads_left
 
 _TEXTS = 64  # of one forward pass of the teacher before training
 _NEAR = {"classes": 5, "instances": 100}  # top_k without one given
@@ -408,24 +409,16 @@ def _run(
     """Return the teacher's representation (row, feature) and class probabilities of each row."""
     device = teacher.device
     order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
-    taken = inspect.signature(teacher.forward).parameters
-    keys = [key for key in ("input_ids", "token_type_ids") if key in rows[0] and key in taken]
+    padding = Padding(teacher.config.get_text_config().pad_token_id or 0, pads_left(teacher))
     states, probabilities = [], []
     with evaluating(teacher, device), torch.inference_mode():
         for start in range(0, len(rows), _TEXTS):
             some = [rows[i] for i in order[start : start + _TEXTS]]
-            width = max(len(row["input_ids"]) for row in some)
-            pad = {"input_ids": teacher.config.get_text_config().pad_token_id or 0}
-            inputs = {
-                key: torch.tensor(
-                    [[*row[key], *[pad.get(key, 0)] * (width - len(row[key]))] for row in some], device=device
-                )
-                for key in keys
-            }
-            lengths = torch.tensor([len(row["input_ids"]) for row in some], device=device)
-            mask = (torch.arange(width, device=device) < lengths[:, None]).long()
-            outputs = teacher(**inputs, attention_mask=mask, output_hidden_states=True, return_dict=True)
-            given = Pass(teacher, outputs.get("logits"), outputs.get("hidden_states"))
+            inputs = {k: v.to(device) for k, v in collate(padding, some).items() if k != "labels"}
+            mask = inputs["attention_mask"]
+            outputs = teacher(**inputs, output_hidden_states=True, return_dict=True)
+            states_of_all = outputs.get("hidden_states", outputs.get("encoder_hidden_states"))
+            given = Pass(teacher, outputs.get("logits"), states_of_all)
             states.append(pooled(given_layers(given, "hidden_states", name)[-1], mask.bool(), pooling))
             if given.logits is not None and given.logits.ndim == 2:
                 probabilities.append(wide(given.logits).softmax(1))

@@ -30,6 +30,7 @@ from compress.rows import collate
 from probes.errors import InputError
 from probes.models.facts import body_of, types_tokens
 from probes.models.formats.sparse_embeddings import sparse_head_of
+from probes.states.tokens import padding_of
 
 
 class _OfVectors:
@@ -111,7 +112,7 @@ class Translations(_OfVectors):
         pairs: _Pairs = given_module(batch, self.name)
         u = _vectors(student, batch, self.name)
         index = batch["index"].cpu().numpy()
-        other = collate(self.tokenizer, [pairs.rows[i] for i in pairs.draw(index)])
+        other = collate(padding_of(self.tokenizer, student.model), [pairs.rows[i] for i in pairs.draw(index)])
         given = {k: v.to(u.device) for k, v in other.items() if k != "token_type_ids" or types_tokens(student.model)}
         states = body_of(student.model)(**given, return_dict=True).last_hidden_state
         v = wide(sparse_head_of(student.model)(pooled(states, given["attention_mask"].bool(), "mean")))

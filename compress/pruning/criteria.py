@@ -249,7 +249,7 @@ def _gradients(
     parameters = {id(p): p for p in (_parameter(w) for w in matrices.values())}
     total, count = {key: torch.zeros_like(p) for key, p in parameters.items()}, 0
     with evaluating(model, model.device):
-        for batch in row_batches(rows, tokenizer, model.device):
+        for batch in row_batches(rows, tokenizer, model):
             labels = batch.pop("labels")
             loss = torch.nn.functional.cross_entropy(model(**batch).logits, labels, reduction="sum")
             found = torch.autograd.grad(loss, list(parameters.values()))
@@ -294,13 +294,13 @@ def _input_norms(
     }
     rows, _ = training_rows(corpus, model, tokenizer, numbered_by=None)
     rows = [{k: v for k, v in row.items() if k != "labels"} for row in rows]
-    walk(model, model, modules, row_batches(rows, tokenizer, model.device), see, device=model.device)
+    walk(model, model, modules, row_batches(rows, tokenizer, model), see, device=model.device)
     unseen = [name for name, w in matrices.items() if name not in squares and isinstance(w, ExpertMatrix)]
     _say_unreached(model, unseen)
     for name in unseen:
         width = matrices[name].shape[0 if transposed(model, [name])[name] else 1]
         squares[name] = torch.ones(width, dtype=torch.float64, device=model.device)
-    check_reached(matrices, squares, "Choose the others with only=")
+    check_reached(matrices, squares, "Take another criterion, or choose the others with only=")
     return {name: value.sqrt().float() for name, value in squares.items()}
 
 

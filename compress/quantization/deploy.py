@@ -21,7 +21,7 @@ from transformers import PreTrainedModel
 from compress.matrices import block_matrices, check_plain
 from compress.saving import record
 from probes.errors import InputError, check_choice, needed
-from probes.models.facts import embedding_rows, positions_of
+from probes.models.facts import embedding_rows, positions_of, types_tokens
 from probes.models.fingerprint import plain_parts
 from probes.models.formats.extensions import apply_formats, check_allowed, from_pretrained
 from probes.models.formats.onnx_model import METADATA, OnnxModel
@@ -29,6 +29,8 @@ from probes.models.formats.quantized_inputs import apply_quantized_inputs
 from probes.models.formats.shared_layers import unshare
 from probes.silence import quiet
 from probes.states.layers import runner_of
+from probes.states.running import reading
+from probes.states.tokens import pads_left
 
 # Of `deploy`: with onnxruntime's own `quantize_dynamic`, which gives all tokens of a batch one step, a text's states
 # depend on its batch by nearly as much as on the quantisation itself.
@@ -141,13 +143,12 @@ class _AsCaptured(torch.nn.Module):
         self.model = model
         self.name = name
         self.inputs = ["input_ids", "attention_mask"]
-        # GPT-2 takes types too, but then counts them as words: to give it none is not to give it zeros.
-        if hasattr(model.config, "type_vocab_size"):
+        if types_tokens(model):
             self.inputs.append("token_type_ids")
 
     def named(self, *tensors: torch.Tensor) -> dict[str, torch.Tensor]:
         run, taken = runner_of(self.model, None, self.name)
-        with taken as states_of:
+        with reading(self.model), taken as states_of:
             states, outputs = states_of(run, dict(zip(self.inputs, tensors, strict=True)))
         return {f"hidden_{i}": h for i, h in enumerate(states)} | outputs
 
@@ -232,6 +233,7 @@ def _batch(model: PreTrainedModel, inputs: list[str], rows: int, tokens: int) ->
     generator = torch.Generator().manual_seed(rows)
     ids = torch.randint(0, embedding_rows(model), (rows, tokens), generator=generator)
     inside = torch.arange(tokens) < tokens - torch.arange(rows)[:, None]
+    inside = inside.flip(1) if pads_left(model) else inside
     padding = getattr(model.config, "pad_token_id", None)
     ids = ids.masked_fill(~inside, padding if padding is not None and padding >= 0 else 0)
     given = {"input_ids": ids, "attention_mask": inside.long(), "token_type_ids": torch.zeros_like(ids)}

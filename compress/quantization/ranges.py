@@ -14,7 +14,6 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from compress.inputs import check_reached, fed, row_batches, tokens_of, walk
 from compress.rows import training_rows
 from probes.errors import InputError
-from probes.models.facts import body_of
 from probes.models.formats.quantized_inputs import QUANTIZED_INPUTS, QuantizedInput, apply_quantized_inputs
 from probes.states.running import removed
 
@@ -91,8 +90,21 @@ def measured_ranges(
     rows, _ = training_rows(corpus, model, tokenizer)
     order = np.random.default_rng(seed).permutation(len(rows))
     running = RunningRanges(model, names)
-    batches = row_batches([rows[i] for i in order], tokenizer, model.device)
-    walk(model, body_of(model), running.modules, batches, running.see, device=model.device, first=True)
+    spans: dict[str, torch.Tensor] = {}
+
+    def see(name: str, x: torch.Tensor) -> None:
+        if x.numel():
+            every = torch.cat([x.flatten(), spans[name]]) if name in spans else x
+            spans[name] = torch.stack(every.aminmax())
+
+    def batches() -> Iterator[Mapping[str, torch.Tensor]]:
+        for batch in row_batches([rows[i] for i in order], tokenizer, model):
+            yield batch
+            for name, span in spans.items():  # over all calls of a module that layers share
+                running.see(name, span)
+            spans.clear()
+
+    walk(model, model.base_model, running.modules, batches(), see, device=model.device, first=True)
     check_reached(names, running.found, "Leave calibrate out, or choose the others with only=")
     return running.found
 

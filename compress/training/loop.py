@@ -30,7 +30,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 
 from compress.objectives.base import Objective, Pass, check
 from compress.objectives.layers import watching_attention
-from compress.rows import collate, training_rows
+from compress.rows import collate, padding_for, training_rows
 from compress.training.checkpoints import (
     Marks,
     check_needed,
@@ -57,10 +57,9 @@ from compress.training.kept import (
 from probes.corpus import check_corpus, corpus_fingerprint
 from probes.errors import InputError, LayerscopeWarning, path_of
 from probes.files import check_writable, locked, write_whole
-from probes.models.facts import types_tokens
 from probes.models.fingerprint import weights_fingerprint
 from probes.silence import quiet
-from probes.states.running import evaluating
+from probes.states.running import evaluating, reading
 
 
 def train(
@@ -150,6 +149,7 @@ def train(
     teaches = teacher if needed else None
     rows, labelled = training_rows(corpus, student, tokenizer, teaches, _numbered_by(objective, student, teaches))
     check(objective, student, teacher, labelled)
+    padding = padding_for(rows, tokenizer, student, teaches)
     if not isinstance(steps, int) or steps < 1:
         raise InputError(f"steps={steps!r}: expected a whole number of at least 1")
     if not (math.isfinite(learning_rate) and learning_rate > 0):
@@ -195,7 +195,7 @@ def train(
                 args=arguments,
                 train_dataset=rows,
                 processing_class=tokenizer,
-                data_collator=lambda batch: collate(tokenizer, batch, indexed=True),
+                data_collator=lambda batch: collate(padding, batch, indexed=True),
                 callbacks=[log, learned, before, *callbacks, after, marks],
             )
         trainer.remove_callback(PrinterCallback)
@@ -316,18 +316,21 @@ class _Trainer(Trainer):
         log: Log,
         learned: Learned,
     ) -> Iterator[None]:
-        """Make both models give what the objectives need, and leave the teacher as it was found."""
+        """Make both models read texts and give what the objectives need; leave the teacher as it
+        was found.
+        """
         self.objective, self.log_of, self.learned = objective, log, learned
+        student: Any = self.model
         self.needs = {need for o in objective for need in o.needs}
         self.teacher = teacher if "teacher" in self.needs else None
         models: list[Any] = [m for m in (self.model, self.teacher) if m is not None]
         # Only the plain implementation of attention gives its maps.
         attention = [(m, m.config._attn_implementation) for m in models] if "attentions" in self.needs else []
-        with evaluating(self.teacher, self.args.device) if self.teacher is not None else nullcontext():
+        beside = evaluating(self.teacher, self.args.device) if self.teacher is not None else nullcontext()
+        with reading(student), beside:
             try:
                 for model, _ in attention:
                     model.set_attn_implementation("eager")
-                student: Any = self.model
                 rows: Any = self.train_dataset
                 learned.prepare(self.accelerator, objective, student, teacher, rows, self.args.seed)
                 yield
@@ -394,7 +397,6 @@ class _Trainer(Trainer):
     def _pass(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> tuple[Pass, torch.Tensor]:
         """Run a model on this process's part of a batch; return the whole, and its first output."""
         bare = self.accelerator.unwrap_model(model)
-        inputs = {k: v for k, v in inputs.items() if k != "token_type_ids" or types_tokens(bare)}
         count, processes = len(inputs["input_ids"]), self.accelerator.num_processes
         if processes > 1:  # parts of one size, the last ones filled up with the last text
             size = -(-count // processes)
@@ -410,7 +412,9 @@ class _Trainer(Trainer):
                 output_attentions="attentions" in self.needs,
                 return_dict=True,
             )
-        found = {k: outputs.get(k) for k in ("logits", "hidden_states", "attentions")}
+        found = {"logits": outputs.get("logits")}
+        for what in ("hidden_states", "attentions"):  # of an encoder-decoder those of its encoder, as captured
+            found[what] = outputs.get(what, outputs.get(f"encoder_{what}"))
         found["attention_outputs"] = tuple(seen) or None
         if processes > 1:
             found = {k: self._whole(v, count) for k, v in found.items()}

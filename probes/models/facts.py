@@ -40,12 +40,37 @@ def check_fit(rows: int, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
 
 
 def embedding_rows(model: PreTrainedModel | OnnxModel) -> int:
-    """Return how many tokens a model has an embedding for."""
+    """Return how many tokens a model has an embedding for; raise `InputError` where it reads no
+    text.
+    """
     if isinstance(model, OnnxModel):
         return model.embeddings
+    check_reads_text(model)
     weight = model.get_input_embeddings().weight
     assert isinstance(weight, torch.Tensor)
     return len(weight)
+
+
+def check_reads_text(model: PreTrainedModel) -> None:
+    """Raise `InputError` where a model reads pictures or sounds, and say which of its parts read
+    text.
+    """
+    taken = inspect.signature(model.forward).parameters
+    other = next((k for k in taken if k in ("pixel_values", "input_features", "input_values")), None)
+    # Of a pair of encoders, as CLIP, each needs its own kind of input.
+    if other is None or ("input_ids" in taken and not hasattr(model, "get_text_features")):
+        return
+    parts = [
+        name
+        for name, module in model.named_modules()
+        if name and isinstance(module, PreTrainedModel) and "input_ids" in inspect.signature(module.forward).parameters
+    ]
+    instead = (
+        f"Give the part that reads text: {', '.join(f'model.{name}' for name in parts[:2])}"
+        if parts
+        else "Give a model that reads text"
+    )
+    raise InputError(f"{name_of(model)}: {type(model).__name__} reads {other}, not text alone. {instead}")
 
 
 def check_length(max_length: int | None, positions: int | None, tokenizer: PreTrainedTokenizerBase) -> int | None:
@@ -77,7 +102,6 @@ def classifies(model: Any) -> bool:
         kinds = getattr(config, "architectures", None) or []
     return (
         any(k.endswith("ForSequenceClassification") for k in kinds)
-        and not getattr(config, "is_encoder_decoder", False)
         and getattr(config, "num_labels", 0) > 1  # one is a regression
         and getattr(config, "problem_type", None) in (None, "single_label_classification")
     )
@@ -131,9 +155,18 @@ def weights_dtype(model: torch.nn.Module) -> str:
     )
 
 
+_TYPES = ("xlnet", "xlm", "flaubert")  # whose configurations do not count the types that they take
+
+
 def types_tokens(model: PreTrainedModel) -> bool:
-    """Whether a model tells the two texts of a pair apart: DistilBERT does not, its teacher may."""
-    return "token_type_ids" in inspect.signature(model.forward).parameters
+    """Whether a model tells the two texts of a pair apart: DistilBERT does not, its teacher may.
+
+    Of one type, or none, there is nothing to tell, whatever a tokenizer says (DeBERTa-v3). GPT-2
+    would take types for words.
+    """
+    types = getattr(model.config, "type_vocab_size", None)
+    taken = "token_type_ids" in inspect.signature(model.forward).parameters
+    return taken and (model.config.model_type in _TYPES if types is None else types > 1)
 
 
 def size_of(model: PreTrainedModel, what: str) -> int:

@@ -13,7 +13,7 @@ from transformers import PreTrainedModel
 from probes.errors import InputError
 from probes.models.facts import body_of, classifies, encoder_of
 from probes.models.formats.onnx_model import OnnxModel
-from probes.states.running import removed
+from probes.states.running import last_token_map, last_tokens, removed
 
 # The states of every layer (batch, token, feature), and what the head gives for every text.
 States = Callable[
@@ -47,7 +47,7 @@ def runner_of(
             "Name them with modules=[...], from model.named_modules()"
         )
     body = body_of(model)
-    return (model if classifies(model) and not hasattr(model, "score") else body), _layers(model, body, name)
+    return (model if classifies(model) else body), _layers(model, body, name)
 
 
 def _exported(
@@ -65,47 +65,55 @@ def _layers(model: PreTrainedModel, body: Any, name: str) -> Iterator[States]:
     """
     expected = getattr(body.config, "num_hidden_layers", None)
     has_head = classifies(model)
-    # A decoder's head is linear, and looks for the last token by the padding's id, which another may have: it is put on
-    # the last attended state here. Of any other head the linear layers are watched, and the one that gives the logits
-    # is known by that.
-    score: Any = getattr(model, "score", None) if has_head else None
-    within = set(body.modules())
+    by_last = last_token_map(model) if has_head else None
+    within = set(body.modules()) if by_last is None else set(model.modules()) - {by_last}
+    watched = [m for m in model.modules() if has_head and m not in within and hasattr(m, "out_features")]
     seen: list[tuple[torch.Tensor, torch.Tensor]] = []
 
     def hook(_module: torch.nn.Module, inputs: Sequence[torch.Tensor], output: torch.Tensor) -> None:
         seen.append((inputs[0], output))
 
-    watched = [m for m in model.modules() if has_head and m not in within and hasattr(m, "out_features")]
-
     def states_of(
         run: Callable[..., object], inputs: dict[str, torch.Tensor]
     ) -> tuple[Sequence[torch.Tensor], dict[str, torch.Tensor]]:
         seen.clear()
-        given = run(**inputs, output_hidden_states=True, return_dict=True)
-        states: Sequence[torch.Tensor] = getattr(given, "hidden_states", None) or ()
+        given: Any = run(**inputs, output_hidden_states=True, return_dict=True)
+        states = _named(given, ("hidden_states", "encoder_hidden_states"))
+        lengths = [int(state.shape[1]) for state in states]  # tensors, while a model is traced
+        if len(set(lengths)) > 1:
+            raise InputError(
+                f"{name}: its hidden states differ in length ({lengths} for {inputs['input_ids'].shape[1]} tokens), so "
+                "which of them are a text's own is not known below the first. Capture modules that keep the length, "
+                "with modules=[...], from model.named_modules()"
+            )
         if expected is not None and len(states) != expected + 1:
             raise InputError(
                 f"{name}: expected {expected + 1} hidden states (the embeddings and {expected} layers, as its config "
                 f"says), {len(states)} came back. If a layer was replaced after the model had run, save and reload it"
             )
-        widths = [int(state.shape[-1]) for state in states]  # tensors, while a model is traced
+        widths = [int(state.shape[-1]) for state in states]
         if len(set(widths)) > 1:
             raise InputError(
                 f"{name}: its hidden states differ in width ({widths}), so they are no one space. Capture the layers "
                 "of one width by name, with modules=[...], from model.named_modules()"
             )
-        if callable(score):
-            last = inputs["attention_mask"].sum(1) - 1
-            taken: torch.Tensor = states[-1][torch.arange(last.shape[0], device=last.device), last]
-            return states, {"logits": score(taken), "head_input": taken}
         if not has_head:
             return states, {}
-        logits: torch.Tensor = given.logits  # type: ignore[attr-defined]
+        logits: torch.Tensor = given.logits
+        if by_last is not None:  # fed all tokens
+            last = last_tokens(inputs["attention_mask"])
+            return states, {"logits": logits, "head_input": seen[-1][0][torch.arange(last.shape[0]), last]}
+        # The linear layer that gives the logits is known by that.
         sources = [x for x, y in seen if x.ndim == 2 and y.shape == logits.shape and torch.equal(y, logits)]
         return states, {"logits": logits} | ({"head_input": sources[-1]} if sources else {})
 
-    with removed([] if score is not None else [m.register_forward_hook(hook) for m in watched]):
+    with removed(m.register_forward_hook(hook) for m in watched):
         yield states_of
+
+
+def _named(given: Any, names: Sequence[str]) -> Sequence[torch.Tensor]:
+    """The first of some outputs of a model that there is."""
+    return next((states for n in names if (states := getattr(given, n, None)) is not None), ())
 
 
 @contextmanager

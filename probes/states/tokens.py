@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
+from typing import NamedTuple
 
 import datasets
 import numpy as np
@@ -12,7 +13,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.errors import InputError
-from probes.models.facts import embedding_rows
+from probes.models.facts import embedding_rows, types_tokens
 from probes.models.formats.onnx_model import OnnxModel
 from probes.states.representations import BLOCK
 from probes.states.running import check_settings
@@ -45,6 +46,46 @@ def batches_of(
     return where, lambda: ((rows, batches.tensors(rows, "mean", where)[0]) for rows in batches.over(0, len(corpus)))
 
 
+class Padding(NamedTuple):
+    """What shorter texts of a batch are filled up with, and whether on the left."""
+
+    token: int
+    left: bool
+
+
+def padding_of(tokenizer: PreTrainedTokenizerBase, model: torch.nn.Module) -> Padding:
+    """Return how texts are padded for a model; the attention mask says that padding counts nothing.
+
+    On the right, so that positions count from the first token, whatever the tokenizer would do; but
+    for XLNet, whose positions are relative and whose head reads the last one.
+
+    Example:
+        >>> import probes
+        >>> model, tokenizer = probes.load_checkpoint("bundled")
+        >>> padding_of(tokenizer, model)
+        Padding(token=0, left=False)
+    """
+    config = getattr(model, "config", None)
+    token = tokenizer.pad_token_id
+    if token is None:
+        token = getattr(config, "pad_token_id", None)
+        token = 0 if token is None or token < 0 else token  # the configurations of older decoders say -1 for none
+    return Padding(token, pads_left(model))
+
+
+def reads_padding(model: torch.nn.Module) -> bool:
+    """Whether a model takes padding for text, so that only texts of one length may be in a batch.
+
+    FNet mixes all tokens and has no attention mask, ConvBERT's convolutions do not look at it.
+    """
+    return getattr(getattr(model, "config", None), "model_type", None) in ("fnet", "convbert")
+
+
+def pads_left(model: torch.nn.Module) -> bool:
+    """Whether texts are padded on the left for a model."""
+    return getattr(getattr(model, "config", None), "model_type", None) == "xlnet"
+
+
 @dataclass
 class Tokens:
     """The corpus as token ids, once: for every input of the model all rows end to end, and where
@@ -54,7 +95,8 @@ class Tokens:
     inputs: dict[str, np.ndarray]
     special: np.ndarray
     lengths: np.ndarray
-    padding: dict[str, int]
+    padding: Padding
+    alone: bool  # whether padding would change the texts beside it
     limit: int | None
     cut: int
 
@@ -63,11 +105,16 @@ class Tokens:
 
     def padded(self, values: np.ndarray, rows: np.ndarray, padding: int) -> torch.Tensor:
         """Return some rows of an input side by side: (row, token)."""
-        column = np.arange(self.lengths[rows].max())
-        inside = column < self.lengths[rows, None]
+        column = np.arange(self.lengths[rows].max()) - self.before(rows)[:, None]
+        inside = (column >= 0) & (column < self.lengths[rows, None])
         out = np.full(inside.shape, padding, np.int64)
         out[inside] = values[(self.starts[rows, None] + column)[inside]]
         return torch.from_numpy(out)
+
+    def before(self, rows: np.ndarray) -> np.ndarray:
+        """Return how much padding comes before each of some rows in their batch."""
+        lengths = self.lengths[rows]
+        return (lengths.max() - lengths) * self.padding.left
 
 
 def tokenise(
@@ -99,12 +146,19 @@ def tokenise(
             f"{name}: tokenizer and model do not fit: token {highest} occurs, but there are {embedding_rows(model)} "
             "embeddings. Load the tokenizer that the model was trained with"
         )
-    pad = tokenizer.pad_token_id
-    if pad is None:
-        pad = getattr(getattr(model, "config", None), "pad_token_id", None)
-        pad = 0 if pad is None or pad < 0 else pad  # the configurations of older decoders say -1 for none
-    padding = {key: pad if key == "input_ids" else 0 for key in inputs}
-    return Tokens(inputs, special, lengths, padding, limit, cut)
+    types = inputs.get("token_type_ids")
+    if types is not None and isinstance(model, OnnxModel) and "token_type_ids" not in model.inputs:
+        del inputs["token_type_ids"]
+    elif types is not None and isinstance(model, PreTrainedModel):
+        known = getattr(model.config, "type_vocab_size", None)
+        if not types_tokens(model):
+            del inputs["token_type_ids"]
+        elif known is not None and types.max() >= known:
+            raise InputError(
+                f"{name}: tokenizer and model do not fit: token type {types.max()} occurs, but the model tells "
+                f"{known} token types apart (0 to {known - 1}). Load the tokenizer that the model was trained with"
+            )
+    return Tokens(inputs, special, lengths, padding_of(tokenizer, model), reads_padding(model), limit, cut)
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, part: datasets.Dataset, limit: int | None) -> dict[str, np.ndarray]:
@@ -156,6 +210,8 @@ class Batches:
         while len(order):
             longest = int(self.tokens.lengths[order[0]])
             count = max(1, min(self.size, self.budget // longest))
+            if self.tokens.alone:  # texts of one length only
+                count = min(count, int((self.tokens.lengths[order] == longest).sum()))
             yield order[:count]
             order = order[count:]
 
@@ -166,16 +222,18 @@ class Batches:
         vector.
         """
         tokens = self.tokens
-        inputs = {key: tokens.padded(values, rows, tokens.padding[key]) for key, values in tokens.inputs.items()}
-        lengths = torch.from_numpy(tokens.lengths[rows])
+        fill = {"input_ids": tokens.padding.token}
+        inputs = {key: tokens.padded(values, rows, fill.get(key, 0)) for key, values in tokens.inputs.items()}
+        lengths, before = torch.from_numpy(tokens.lengths[rows]), torch.from_numpy(tokens.before(rows))
         width = int(lengths.max())
-        attention = (torch.arange(width) < lengths[:, None]).long()
+        place = torch.arange(width) - before[:, None]
+        attention = ((place >= 0) & (place < lengths[:, None])).long()
         if pooling == "mean":
             weights = 1.0 - tokens.padded(tokens.special, rows, 1).float()
         elif pooling == "mean_all":
             weights = attention.float()
         else:
-            at = torch.zeros_like(lengths) if pooling == "first" else lengths - 1
+            at = before if pooling == "first" else before + lengths - 1
             weights = torch.nn.functional.one_hot(at, width).float()
         weights = weights / weights.sum(1, keepdim=True)
         inputs["attention_mask"] = attention

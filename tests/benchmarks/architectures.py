@@ -1,6 +1,6 @@
 """Every architecture by every operation, on tiny random models: what is right, refused, a traceback, silently wrong.
 
-python tests/benchmarks/architectures.py [--only bert,llama] [--operations capture,save] [--out matrix.json]
+python tests/benchmarks/architectures.py [--only bert,llama] [--classes head] [--operations capture] [--out matrix.json]
 
 One process an architecture, two at a time. What is right was computed a second way (tests/cells.py).
 """
@@ -26,16 +26,15 @@ VERDICTS = ("right", "refused", "traceback", "silently wrong")
 _LONGEST = 900  # seconds of one architecture
 
 
-def cells_of(name: str, operations: list[str]) -> list[dict[str, str]]:
+def cells_of(name: str, kinds: list[str], operations: list[str]) -> list[dict[str, str]]:
     """Do all operations on the models of an architecture, here; each cell is printed as it is known."""
     import probes.silence  # noqa: F401  # isort: skip
     import transformers
     from cells import verdict
-    from tiny import CLASSES
 
     transformers.logging.set_verbosity_error()
     found = []
-    for kind in CLASSES:
+    for kind in kinds:
         for operation in operations:
             started = time.monotonic()
             cell = {"architecture": name, "class": kind, "operation": operation, **verdict(name, kind, operation)}
@@ -44,9 +43,10 @@ def cells_of(name: str, operations: list[str]) -> list[dict[str, str]]:
     return found
 
 
-def in_its_own_process(name: str, operations: list[str]) -> list[dict[str, str]]:
+def in_its_own_process(name: str, kinds: list[str], operations: list[str]) -> list[dict[str, str]]:
     """Do so in another process; what it did not come to is a traceback."""
-    command = [sys.executable, "-W", "ignore", __file__, "--row", name, "--operations", ",".join(operations)]
+    command = [sys.executable, "-W", "ignore", __file__, "--row", name]
+    command += ["--classes", ",".join(kinds), "--operations", ",".join(operations)]
     try:
         done = subprocess.run(command, capture_output=True, text=True, check=False, timeout=_LONGEST)
         out, end = done.stdout, f"the process ended with code {done.returncode}: {done.stderr.strip()[-300:]}"
@@ -54,7 +54,7 @@ def in_its_own_process(name: str, operations: list[str]) -> list[dict[str, str]]
         out, end = (error.stdout or b"").decode(), f"not done after {_LONGEST} s"
     cells = [json.loads(line) for line in out.splitlines() if line.startswith('{"architecture"')]
     known = {(c["class"], c["operation"]) for c in cells}
-    for kind in ("base", "head", "lm"):
+    for kind in kinds:
         for operation in operations:
             if (kind, operation) not in known:
                 cell = {"architecture": name, "class": kind, "operation": operation}
@@ -74,28 +74,30 @@ def shares(cells: Iterable[dict[str, str]]) -> str:
 def main() -> None:
     """Run the matrix, write it, and print what is not right."""
     from cells import OPERATIONS
-    from tiny import ROWS
+    from tiny import CLASSES, ROWS
     from tqdm import tqdm
 
     parser = argparse.ArgumentParser(prog="python tests/benchmarks/architectures.py", description=__doc__)
     parser.add_argument("--only", help="architectures, with commas; by default all")
+    parser.add_argument("--classes", default=",".join(CLASSES), help="with commas; by default all")
     parser.add_argument("--operations", default=",".join(OPERATIONS), help="with commas; by default all")
     parser.add_argument("--out", type=Path, default=Path("architectures.json"), help="where the cells go")
     parser.add_argument("--parallel", type=int, default=2, help="processes at a time")
     parser.add_argument("--row", help=argparse.SUPPRESS)  # what a process of its own is told
     given = parser.parse_args()
-    operations = given.operations.split(",")
+    operations, kinds = given.operations.split(","), given.classes.split(",")
     if given.row:
-        cells_of(given.row, operations)
+        cells_of(given.row, kinds, operations)
         return
     names = given.only.split(",") if given.only else list(ROWS)
-    for what, asked, known in (("architecture", names, ROWS), ("operation", operations, OPERATIONS)):
+    asked_for = (("architecture", names, ROWS), ("class", kinds, CLASSES), ("operation", operations, OPERATIONS))
+    for what, asked, known in asked_for:
         for one in asked:
             if one not in known:
                 parser.error(f"no {what} {one!r}; there are {', '.join(known)}")
     cells: list[dict[str, str]] = []
     with ThreadPoolExecutor(given.parallel) as pool, tqdm(total=len(names), unit="architecture") as bar:
-        for future in as_completed([pool.submit(in_its_own_process, name, operations) for name in names]):
+        for future in as_completed([pool.submit(in_its_own_process, name, kinds, operations) for name in names]):
             cells += future.result()
             cells.sort(key=lambda c: names.index(c["architecture"]))
             given.out.write_text(json.dumps(cells, indent=1) + "\n")

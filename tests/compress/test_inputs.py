@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+import tiny
 import torch
 
 import probes
@@ -31,8 +32,8 @@ def hooks(model):
     return [len(m._forward_pre_hooks) + len(m._forward_hooks) for m in model.modules()]
 
 
-def test_rows_come_in_batches_in_their_order(rows, make_tokenizer):
-    batches = list(row_batches(rows, make_tokenizer(), torch.device("cpu")))
+def test_rows_come_in_batches_in_their_order(bert, rows, make_tokenizer):
+    batches = list(row_batches(rows, make_tokenizer(), bert))
     assert [len(batch["input_ids"]) for batch in batches] == [32, 8]
     assert torch.cat([batch["labels"] for batch in batches]).tolist() == [row["labels"] for row in rows]
     lengths = torch.cat([batch["attention_mask"].sum(1) for batch in batches])
@@ -46,7 +47,7 @@ def test_what_is_seen_is_what_each_text_alone_is_fed(bert, rows, make_tokenizer,
     run = bert.bert if body else bert
     bert.train()
     before = hooks(bert)
-    batches = row_batches(rows, make_tokenizer(), bert.device)
+    batches = row_batches(rows, make_tokenizer(), bert)
     walk(bert, run, modules, batches, lambda n, x: seen.setdefault(n, []).append(x), device=bert.device)
     assert hooks(bert) == before
     assert bert.training
@@ -71,7 +72,7 @@ def test_no_hook_stays_where_a_run_or_a_reader_fails(bert, rows, make_tokenizer)
             bert,
             bert.bert,
             modules_of(bert),
-            row_batches(rows, make_tokenizer(), bert.device),
+            row_batches(rows, make_tokenizer(), bert),
             fail,
             device=bert.device,
         )
@@ -100,5 +101,22 @@ def test_what_has_another_shape_than_tokens_is_taken_whole():
 
 def test_modules_that_no_text_reaches_are_named():
     check_reached(["a", "b"], {"a": 1, "b": 2}, "Do something")
-    with pytest.raises(probes.InputError, match=r"no text reaches 'b' and 1 more, .* alone is run\. Do something"):
+    with pytest.raises(probes.InputError, match=r"no text reaches 'b' and 1 more, .* weights by itself\. Do something"):
         check_reached(["a", "b", "c"], ["a"], "Do something")
+
+
+def test_tokens_in_other_shapes_are_told_from_padding():
+    mask = torch.tensor([[True, True, False], [True, False, False]])
+    x = torch.arange(12.0).reshape(2, 3, 2)
+    wanted = x[mask].tolist()
+    assert tokens_of(x.flatten(0, 1), mask).tolist() == wanted  # as OPT and experts are fed
+    assert sorted(tokens_of(x.transpose(0, 1), mask).tolist()) == wanted  # as in XLNet
+    further = torch.cat([x, torch.full((2, 1, 2), 9.0)], 1)
+    assert tokens_of(further, mask).tolist() == wanted  # as Longformer pads
+
+
+def test_a_model_that_reads_padding_gets_texts_of_one_length(make_tokenizer):
+    model, rows = tiny.make("fnet"), [{"input_ids": [5] * n} for n in (3, 2, 3, 2, 1)]
+    batches = list(row_batches(rows, make_tokenizer(), model))
+    assert [tuple(batch["input_ids"].shape) for batch in batches] == [(2, 3), (2, 2), (1, 1)]
+    assert all(batch["attention_mask"].all() for batch in batches)

@@ -2,9 +2,11 @@
 
 import pandas as pd
 import pytest
+import tiny
 
 import probes
-from compress.rows import collate, trained_on, training_rows
+from compress.rows import collate, padding_for, trained_on, training_rows
+from probes.states.tokens import Padding
 
 
 @pytest.fixture
@@ -69,19 +71,34 @@ def test_texts_are_cut_at_the_shorter_of_the_models_and_a_foreign_label_is_refus
         training_rows(corpus, with_classes(student, "xyw"), tokenizer)
 
 
-@pytest.mark.parametrize("special", [True, False])
-def test_a_batch_is_padded_on_the_right_and_numbered_where_it_is_asked(make_tokenizer, special):
-    tokenizer = make_tokenizer(special=special)  # without a padding token 0 stands in
+def test_a_batch_is_padded_on_the_side_that_is_asked_for_and_numbered_where_it_is():
     rows = [
         {"input_ids": [5, 6, 7], "token_type_ids": [0, 1, 1], "labels": 2, "index": 8},
         {"input_ids": [9], "token_type_ids": [1], "labels": 0, "index": 3},
     ]
-    batch = {k: v.tolist() for k, v in collate(tokenizer, rows).items()}
+    batch = {k: v.tolist() for k, v in collate(Padding(4, left=False), rows).items()}
     assert batch == {
-        "input_ids": [[5, 6, 7], [9, 0, 0]],
+        "input_ids": [[5, 6, 7], [9, 4, 4]],
         "token_type_ids": [[0, 1, 1], [1, 0, 0]],
         "attention_mask": [[1, 1, 1], [1, 0, 0]],
         "labels": [2, 0],
     }
-    numbered = {k: v.tolist() for k, v in collate(tokenizer, rows, indexed=True).items()}
+    numbered = {k: v.tolist() for k, v in collate(Padding(4, left=False), rows, indexed=True).items()}
     assert numbered == batch | {"index": [8, 3]}
+    left = {k: v.tolist() for k, v in collate(Padding(4, left=True), rows).items()}
+    assert left["input_ids"] == [[5, 6, 7], [4, 4, 9]]
+    assert left["token_type_ids"] == [[0, 1, 1], [0, 0, 1]]
+    assert left["attention_mask"] == [[1, 1, 1], [0, 0, 1]]
+
+
+def test_rows_that_cannot_be_padded_for_a_model_and_its_teacher_are_refused(make_tokenizer):
+    rows, tokenizer = [{"input_ids": [5, 6]}, {"input_ids": [5]}], make_tokenizer()
+    bert, xlnet, fnet = (tiny.make(name) for name in ("bert", "xlnet", "fnet"))
+    assert padding_for(rows, tokenizer, bert, tiny.make("roberta")) == (tokenizer.pad_token_id, False)
+    assert padding_for(rows, tokenizer, xlnet).left
+    with pytest.raises(probes.InputError, match=r"BertModel and its teacher XLNetModel .* different sides. Take"):
+        padding_for(rows, tokenizer, bert, xlnet)
+    for pair in ((fnet,), (bert, fnet)):
+        with pytest.raises(probes.InputError, match=r"FNetModel reads padding as text.* Train on texts of one length"):
+            padding_for(rows, tokenizer, *pair)
+    padding_for(rows[:1], tokenizer, fnet)

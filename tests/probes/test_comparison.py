@@ -299,7 +299,11 @@ def test_replicates_are_one_model_with_their_mean_and_a_wider_difference():
     one = singles[0].set_index(place)["difference"]
     assert one.notna().sum() == pruned["difference"].notna().sum() > 0
     assert set(table["model"]) == {"base", "pruned"} == set(compared.representations)
-    assert set(table.query("model == 'base'")["probe"]) == {"snr", "norm", "cka"}  # layers of the baseline with each other
+    assert set(table.query("model == 'base'")["probe"]) == {
+        "snr",
+        "norm",
+        "cka",
+    }  # layers of the baseline with each other
     # The spread between replicates is part of the difference: more than that of the sentences alone.
     wide = (pruned["difference_high"] - pruned["difference_low"]).dropna()
     narrow = [s.set_index(place)["difference_high"] - s.set_index(place)["difference_low"] for s in singles]

@@ -4,6 +4,7 @@ from itertools import pairwise
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from rounded import inputs_of
 from trained import QUIET
@@ -61,15 +62,16 @@ def test_neither_padding_nor_the_batch_changes_the_results(classifier, make_toke
     assert np.array_equal(one.logits.values.argmax(1), many.logits.values.argmax(1))
 
 
-def test_ranges_of_an_encoder_decoder_are_measured_in_its_encoder(tiny_models, make_tokenizer, corpus):
-    model = tiny_models("T5Model")
-    options = {"calibrate": corpus, "tokenizer": make_tokenizer()}
-    with pytest.raises(
-        probes.InputError, match=r"calibrate: no text reaches 'decoder.block.0.* choose the others with"
-    ):
-        quantize(model, **options)
-    found = quantize(model, only="encoder.block", **options).config.quantized_inputs
+def test_ranges_of_an_encoder_decoder_are_measured_in_both_parts(tiny_models, make_tokenizer, corpus):
+    found = quantize(tiny_models("T5Model"), calibrate=corpus, tokenizer=make_tokenizer()).config.quantized_inputs
+    assert {name.split(".")[0] for name in found} == {"encoder", "decoder"}
     assert all(v["low"] < v["high"] for v in found.values())
+
+
+@pytest.mark.filterwarnings("ignore:.*touches 93% of the weights:probes.errors.LayerscopeWarning")
+def test_modules_that_no_text_reaches_have_no_range(make_tokenizer, corpus):
+    with pytest.raises(probes.InputError, match=r"no text reaches 'layers.0.mixer.dt_proj'.* choose the others with"):
+        quantize(tiny.make("mamba"), calibrate=corpus, tokenizer=make_tokenizer())
 
 
 def test_ranges_run_along_with_the_training(make, make_tokenizer, corpus):

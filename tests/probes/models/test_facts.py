@@ -34,7 +34,7 @@ def test_a_model_is_called_by_the_name_it_was_loaded_by_or_by_its_kind(tiny_mode
         ("BertModel", 32, True),
         ("RobertaModel", 64, True),  # two of its 66 are never used
         ("DistilBertModel", 32, False),
-        ("GPT2LMHeadModel", 32, True),
+        ("GPT2LMHeadModel", 32, False),  # which would take them for words
         ("LlamaModel", 32, False),
         ("T5Model", None, False),
     ],

@@ -4,6 +4,7 @@ import copy
 
 import numpy as np
 import pytest
+import tiny
 import torch
 from capturing import Spoiler, assert_close, capture, hooks, independent
 
@@ -137,3 +138,59 @@ def test_a_copy_of_a_captured_model_is_captured_by_its_own_weights(bert, tokeniz
     reps = capture(other, tokenizer, corpus)
     assert_close(reps, independent(other.bert, tokenizer, corpus))
     assert np.abs(reps.hidden.values - capture(bert, tokenizer, corpus).hidden.values).max() > 0.01
+
+
+def test_layers_of_a_state_space_begin_with_the_embeddings(corpus):
+    model, tokenizer = tiny.make("mamba"), tiny.tokenizer_of("mamba")
+    reps = capture(model, tokenizer, corpus, pooling="last")
+    for example, text in enumerate(corpus["text"]):
+        ids = tokenizer(text, return_tensors="pt")["input_ids"]
+        with torch.no_grad():
+            states, given = [model.embeddings(ids)], model(ids)
+            for block in model.layers:
+                states.append(block(states[-1]))
+        states[-1] = given.last_hidden_state  # after the norm
+        found = reps.hidden.values[:, example]
+        np.testing.assert_allclose(found, [s[0, -1].detach().numpy() for s in states], atol=1e-5)
+
+
+def test_states_of_several_lengths_are_refused_with_the_reason(corpus):
+    with pytest.raises(
+        probes.InputError, match=r"FunnelModel: its hidden states differ in length \(.* Capture modules"
+    ):
+        capture(tiny.make("funnel"), tiny.tokenizer_of("funnel"), corpus)
+
+
+@pytest.mark.parametrize(
+    ("name", "reason"),
+    [
+        ("clip", r"CLIPModel reads pixel_values, not text alone. Give the part that reads text: model.text_model"),
+        ("whisper", r"WhisperModel reads input_features, not text alone. Give the part .*: model.decoder"),
+        ("vit", r"ViTModel reads pixel_values, not text alone. Give a model that reads text"),
+    ],
+)
+def test_what_reads_no_text_is_refused_by_what_it_reads_and_its_part_that_does(corpus, name, reason):
+    model, tokenizer = tiny.make(name), tiny.tokenizer_of(name)
+    for modules in (None, [list(dict(model.named_modules()))[-1]]):
+        with pytest.raises(probes.InputError, match=reason):
+            capture(model, tokenizer, corpus, modules=modules)
+
+
+@pytest.mark.parametrize(("name", "part"), [("clip", "text_model"), ("whisper", "decoder")])
+def test_the_part_that_reads_text_is_captured_and_its_modules_too(corpus, name, part):
+    model, tokenizer = tiny.make(name), tiny.tokenizer_of(name)
+    reads = getattr(model, part)
+    assert capture(reads, tokenizer, corpus).sizes["layer"] == 5
+    inner = next(n for n, m in reads.named_modules() if "layers.1." in n and n.endswith("fc2"))
+    assert capture(reads, tokenizer, corpus, modules=[inner]).sizes["feature"] == 32
+
+
+@pytest.mark.parametrize("name", ["t5", "mt5", "bart"])
+def test_a_classifier_that_is_an_encoder_decoder_gives_its_logits(corpus, name):
+    model, tokenizer = tiny.make(name, "head"), tiny.tokenizer_of(name)
+    reps = capture(model, tokenizer, corpus)
+    with torch.no_grad():
+        each = [model(**tokenizer(t, return_tensors="pt")).logits[0].numpy() for t in corpus["text"]]
+    np.testing.assert_allclose(reps.logits.values, each, atol=1e-5)
+    assert reps.sizes["layer"] == 5
+    assert "head_input" in reps

@@ -2,9 +2,12 @@
 
 import numpy as np
 import pytest
+import tiny
 from capturing import LONG, TEXTS, assert_close, capture, independent, make_corpus
+from tokenizers.processors import TemplateProcessing
 
 import probes
+from probes.states.tokens import padding_of, reads_padding
 
 
 @pytest.mark.parametrize(
@@ -82,3 +85,46 @@ def test_a_text_without_tokens_of_its_own_is_refused_with_its_row(bert, make_tok
         probes.InputError, match=r"row 1 \(id '1', language 'en'\) has no tokens of its own.*1 such in all"
     ):
         capture(bert, tokenizer, make_corpus(["the cat", "!!!"]))
+
+
+def test_padding_is_on_the_right_but_where_relative_positions_end_at_the_last_token():
+    bert, xlnet = tiny.make("bert"), tiny.make("xlnet")
+    assert padding_of(tiny.tokenizer_of("bert"), bert) == (0, False)
+    assert padding_of(tiny.tokenizer_of("roberta"), bert) == (1, False)
+    assert padding_of(tiny.tokenizer_of("llama"), tiny.make("mistral")) == (5, False)  # of the configuration
+    assert padding_of(tiny.tokenizer_of("llama"), tiny.make("llama")) == (0, False)
+    assert padding_of(tiny.tokenizer_of("xlnet"), xlnet).left
+    tokenizer = tiny.tokenizer_of("gpt2")
+    tokenizer.padding_side = "left"  # as for writing text: positions would be counted from the padding
+    assert not padding_of(tokenizer, tiny.make("gpt2")).left
+
+
+@pytest.mark.parametrize("pooling", ["mean", "mean_all", "first", "last"])
+def test_padding_on_the_left_changes_no_state(pooling):
+    model, tokenizer, corpus = tiny.make("xlnet"), tiny.tokenizer_of("xlnet"), make_corpus(TEXTS)
+    one, many = (capture(model, tokenizer, corpus, batch_size=size, pooling=pooling) for size in (1, 6))
+    assert_close(one, many.hidden.values)
+
+
+def test_a_model_that_reads_padding_gets_none(corpus):
+    model, tokenizer = tiny.make("fnet"), tiny.tokenizer_of("fnet")
+    assert reads_padding(model)
+    one, many = (capture(model, tokenizer, corpus, batch_size=size) for size in (1, 6))
+    assert_close(one, many.hidden.values)
+
+
+def test_token_types_that_a_model_does_not_know_are_refused_and_those_of_one_type_left_out():
+    pairs = make_corpus(["a dog", "the cat"], text_pair=["sat", "ran"])
+    model, tokenizer = tiny.make("bert"), tiny.tokenizer_of("bert")
+    for name, types in (("roberta", 1), ("deberta-v2", 0)):
+        one = tiny.make(name)
+        one.config.type_vocab_size = types
+        assert np.isfinite(capture(one, tokenizer, pairs).hidden.values).all()
+    tokenizer.backend_tokenizer.post_processor = TemplateProcessing(
+        single="<cls> $A <sep>",
+        pair="<cls>:2 $A:2 <sep>:2 $B:1 <sep>:1",
+        special_tokens=[("<cls>", tokenizer.cls_token_id), ("<sep>", tokenizer.sep_token_id)],
+    )
+    assert np.max(tokenizer(pairs["text"][:1], pairs["text_pair"][:1])["token_type_ids"]) == 2
+    with pytest.raises(probes.InputError, match=r"BertModel: .* token type 2 occurs, but the model tells 2 .*0 to 1"):
+        capture(model, tokenizer, pairs)
