@@ -22,7 +22,8 @@ def examples_of(corpus: datasets.Dataset | None, captured: dict[str, xr.Dataset]
         models: the names of all models.
 
     Raises:
-        InputError: a model is to be run and there is no corpus; Representations hold other examples.
+        InputError: a model is to be run and there is no corpus; Representations hold other
+            examples.
     """
     columns = ["id", "language", "label", "split", "group"]
     if corpus is None:

@@ -11,8 +11,7 @@ from probes.states.representations import states
 
 
 def alike_in_order(reps: xr.Dataset) -> list[str]:
-    """Return the languages in whose order, that of the corpus, neighbours are far more alike than by
-    chance.
+    """Return the languages in which neighbours in the corpus are far more alike than by chance.
 
     By the last layer; where there are labels, by what is left of the states without the means of
     their classes, so that a corpus in order of its labels is none for that alone.

@@ -20,7 +20,7 @@ from typing import Any
 
 import joblib
 import xarray as xr
-from calibration import designs, estimates, pages, real
+from calibration import designs, estimates, pages, real, seeds
 from calibration.sampled import Population, counted, large_values, outcomes
 from tqdm.auto import tqdm
 
@@ -107,7 +107,7 @@ def main() -> None:
     arguments.add_argument("--processes", type=int, default=2, metavar="N", help="at once; 2 by default")
     given = arguments.parse_args()
     families = catalogue.families()
-    if unknown := set(given.only) - {*known, *families, "estimates"}:
+    if unknown := set(given.only) - {*known, *families, "estimates", "seeds"}:
         arguments.error(f"no probe is named {', '.join(sorted(unknown))}; choose from {', '.join([*known, *families])}")
     only = {name for asked in given.only for name in families.get(asked, (asked,))}
     os.nice(10)
@@ -130,6 +130,8 @@ def main() -> None:
     if not given.print and (not only or "estimates" in only):
         found = tqdm(list(estimates.expected().itertuples(index=False)), desc="estimates")
         pages.write_estimates([estimates.row(words, ids) for words, ids, _ in found])
+    if not given.print and (not only or "seeds" in only):
+        pages.write_seeds([seeds.row(k, words) for k, words, _ in seeds.expected().itertuples(index=False)])
 
 
 if __name__ == "__main__":

@@ -15,7 +15,8 @@ from probes.measures import catalogue
 
 TOP = Path(__file__).parents[2]
 RESULTS = Path(__file__).parent / "results.json"
-INTERVALS, ESTIMATES = "intervals", "estimates"
+INTERVALS, ESTIMATES, SEEDS = "intervals", "estimates", "seeds"
+OF_SEEDS = TOP / "notebooks" / "reference" / "probes" / "comparison.md"
 COMMAND = "`make calibration` writes this table."
 # What makes a row.
 KEY = ["probe", "states", "sentences", "of one group", "samples"]
@@ -105,3 +106,8 @@ def write_estimates(rows: list[dict[str, Any]]) -> None:
     """Write the table of estimates."""
     place = page_of("effective_rank")
     write_whole(place, written(place.read_text(encoding="utf-8"), ESTIMATES, pd.DataFrame(rows)))
+
+
+def write_seeds(rows: list[dict[str, Any]]) -> None:
+    """Write the table of replicates."""
+    write_whole(OF_SEEDS, written(OF_SEEDS.read_text(encoding="utf-8"), SEEDS, pd.DataFrame(rows)))

@@ -5,7 +5,7 @@ import re
 
 import pandas as pd
 import pytest
-from calibration import pages
+from calibration import pages, seeds
 from calibration.__main__ import cases
 from calibration.designs import designs
 from calibration.estimates import expected
@@ -39,6 +39,13 @@ def test_the_table_of_estimates_has_the_rows_that_are_written():
     assert found[list(wanted)].to_numpy().tolist() == wanted.astype(str).to_numpy().tolist()
     results = found.drop(columns=list(wanted)).to_numpy().ravel()
     assert all(re.fullmatch(r"none|\d\.\d{1,3}", x) for x in results)
+
+
+def test_the_table_of_seeds_has_the_rows_that_are_written():
+    found = pages.table_of(pages.OF_SEEDS.read_text(encoding="utf-8"), pages.SEEDS)
+    wanted = seeds.expected()
+    assert found[list(wanted)].to_numpy().tolist() == wanted.astype(str).to_numpy().tolist()
+    assert found["holds"].astype(float).between(0.9, 0.99).all()
 
 
 def test_every_probe_with_an_interval_of_states_or_outputs_has_a_table():

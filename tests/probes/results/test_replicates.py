@@ -2,36 +2,12 @@
 
 import numpy as np
 import pytest
-import xarray as xr
+from calibration.seeds import REPLICATES, SHARES, results_of, row
 from scipy.stats import norm, t
 
 import probes
 from probes.results.difference import difference
 from probes.results.replicates import over_replicates
-
-
-def results_of(value, draws, **attributes):
-    """A result (layer, language) a replicate, of values (replicate, layer) and draws (replicate, draw, layer)."""
-    out = []
-    for v, d in zip(np.asarray(value, float), np.asarray(draws, float), strict=True):
-        found = {"value": (("layer", "language"), v[:, None]), "draws": (("draw", "layer", "language"), d[..., None])}
-        found |= {"low": found["value"], "high": found["value"], "n": ("language", [150])}
-        coords = {"layer": np.arange(len(v)), "language": ["pooled"]}
-        about = {"probe": "norm", "model": "m", "interval": "of draws", "resampling": "x"} | attributes
-        out.append(xr.Dataset(found, coords, about))
-    return out
-
-
-def simulated(rng, k, *, seeds, ids, both, draws=200, layers=1):
-    """Results of k replicates whose values vary by seed, by sentence, and by both; the truth is 0.
-
-    Each value is a mean over sentences, and its draws spread as a bootstrap's, with an error of their own.
-    """
-    shared = np.sqrt(ids) * rng.normal(size=layers)
-    own = np.sqrt(both) * rng.normal(size=(k, layers))
-    value = shared + own + np.sqrt(seeds) * rng.normal(size=(k, layers))
-    moved = np.sqrt(ids) * rng.normal(size=(1, draws, layers)) + np.sqrt(both) * rng.normal(size=(k, draws, layers))
-    return results_of(value, value[:, None] + moved)
 
 
 def test_value_spread_and_number_are_those_of_the_replicates():
@@ -86,17 +62,13 @@ def test_bounds_hold_the_interval():
     assert out.low.item() > 0
 
 
-@pytest.mark.parametrize("shares", [(0, 1, 0), (0, 0, 1), (0.3, 1, 1), (3, 1, 1), (1, 0, 0)], ids=str)
-@pytest.mark.parametrize("k", [2, 3, 5, 10])
-def test_intervals_hold_the_mean_over_all_replicates(k, shares):
-    rng = np.random.default_rng([k, *(int(10 * s) for s in shares)])
-    seeds, ids, both = shares
-    out = over_replicates(simulated(rng, k, seeds=seeds, ids=ids, both=both, layers=1500), "m", seed=0)
-    held = float(((out.low <= 0) & (out.high >= 0)).mean())
-    assert 0.925 <= held <= 0.995
+@pytest.mark.parametrize("words", SHARES)
+@pytest.mark.parametrize("k", REPLICATES)
+def test_intervals_hold_the_mean_over_all_seeds_and_sentences(k, words):
+    found = row(k, words, sets=1000)
+    assert 0.89 <= found["holds"] <= 0.995
     if k == 10:
-        true = np.sqrt(ids + (seeds + both) / k) * 2 * 1.96
-        assert 0.9 <= float((out.high - out.low).mean()) / true <= 1.25
+        assert 0.9 <= found["width"] <= 1.25
 
 
 def test_replicates_that_differ_in_layers_or_draws_are_refused():
