@@ -31,6 +31,11 @@ class Layers(NamedTuple):
         """Return the centred states (example, feature) of one of them, or their directions."""
         return self.load(self.at[i]).x
 
+    @property
+    def rounding(self) -> float:
+        """What separates states of equal texts that ran in different batches, over their length."""
+        return _rounding(self.dtype)
+
     def norms(self) -> np.ndarray:
         """Squared lengths of the centred states (example, layer)."""
         return np.stack([self.load(i).norms for i in self.at], axis=1)
@@ -154,9 +159,19 @@ def layers_between(
     return value, influence, reasons
 
 
+def _rounding(dtype: np.dtype) -> float:
+    """A few roundings; of half precision those of float32, in which models compute."""
+    return float(max(4 * np.finfo(np.result_type(dtype, np.float32)).eps, 1e-12))
+
+
+def coarser(x: Layers, y: Layers | None) -> float:
+    """Return the rounding of the side that has more of it."""
+    return max(x.rounding, x.rounding if y is None else y.rounding)
+
+
 def _loader(side: Side, of_directions: bool) -> Callable[[int], _Layer]:
     """Return what reads a layer; the last ones that were read are kept, as far as memory allows."""
-    precision = max(4 * np.finfo(np.result_type(side.dtype, np.float32)).eps, 1e-12)
+    precision = _rounding(side.dtype)
 
     @lru_cache(maxsize=max(1, ENTRIES // (side.examples * side.features)))
     def load(layer: int) -> _Layer:

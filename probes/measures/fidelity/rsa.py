@@ -8,12 +8,21 @@ import numpy as np
 from scipy.spatial.distance import pdist, squareform
 from scipy.stats import rankdata
 
-from probes.measures.fidelity.layer_pairs import Correlation, by_pair
+from probes.measures.fidelity.layer_pairs import Correlation, Layers, Values, by_pair, coarser
 
 
-def _ranks(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Ranks of the distances of all pairs as shares of their number, and the pairs in order."""
+def _between(x: Layers, y: Layers | None) -> Values:
+    # Both ends of a distance are off by their rounding.
+    return by_pair(partial(_ranks, 2 * coarser(x, y)), _rank_correlation, True, x, y)
+
+
+def _ranks(rounding: float, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Ranks of the distances of all pairs as shares of their number, and the pairs in order.
+
+    Distances that differ by rounding are ties.
+    """
     distance = pdist(x)
+    distance = np.round(distance / (rounding * distance.max()))
     return rankdata(distance) / len(distance), np.argsort(distance, kind="stable")
 
 
@@ -41,5 +50,5 @@ RSA = partial(
     estimator="Spearman correlation of the Euclidean distances of all pairs of examples",
     paper="Kriegeskorte, Mur, Bandettini 2008",
     most=1000,
-    between=partial(by_pair, _ranks, _rank_correlation, True),
+    between=_between,
 )

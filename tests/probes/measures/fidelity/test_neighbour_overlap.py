@@ -1,9 +1,78 @@
-"""Shared neighbours need directions."""
+"""Shared neighbours: from their definition, with ties by rounding, and their interval."""
 
+import alike
+import numpy as np
+import pandas as pd
 import pytest
 
 import probes
 from probes.measures.fidelity.similarity import similarity
+
+
+def overlap(x, y):
+    return similarity(x, y, measure="neighbour_overlap")
+
+
+@pytest.mark.parametrize("noise", [0.1, 0.5, 3.0])
+def test_equals_brute_force(noise):
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(70, 12))
+    y = x + noise * rng.normal(size=x.shape)
+    assert overlap(x, y) == pytest.approx(alike.neighbour_overlap(x, y), rel=1e-12)
+    assert overlap(x, y) == pytest.approx(overlap(y, x), rel=1e-12)
+
+
+def test_blocks_give_the_same_as_one(monkeypatch):
+    rng = np.random.default_rng(0)
+    x, y = rng.normal(size=(2, 70, 12))
+    whole = overlap(x, y)
+    monkeypatch.setattr("probes.measures.fidelity.neighbour_overlap.ENTRIES", 8 * 70 * 9)
+    assert overlap(x, y) == whole
+
+
+def test_copies_of_a_text_are_ties_within_rounding():
+    rng = np.random.default_rng(0)
+    x = np.r_[rng.normal(size=(60, 32)), np.repeat(rng.normal(size=(5, 32)), 16, axis=0)].astype(np.float32)
+    moved = (x * (1 + 1e-7 * rng.normal(size=x.shape))).astype(np.float32)
+    assert (x != moved).any()
+    assert overlap(x, moved) == 1
+    assert overlap(x, x) == 1
+    # By which of them are the nearest, copies seem to share fewer.
+    assert alike.neighbour_overlap(x[60:], moved[60:]) < 0.9
+
+
+def test_ties_take_no_more_room_than_there_is():
+    # Ten neighbours at one point in both, and none of them the same: ties share what is tied, and nothing else.
+    rng = np.random.default_rng(0)
+    x = np.r_[np.repeat(np.eye(32)[:2], 11, axis=0)]
+    y = x[rng.permutation(22)]
+    group = [x.argmax(axis=1), y.argmax(axis=1)]
+    shared = [
+        sum(group[0][i] == group[0][j] and group[1][i] == group[1][j] for j in range(22) if j != i) for i in range(22)
+    ]
+    assert overlap(x, y) == pytest.approx(np.mean(shared) / 10)
+
+
+def test_a_near_miss_is_no_tie():
+    # Two groups of twelve around points, the other way round in which of them is left out.
+    rng = np.random.default_rng(0)
+    x = np.repeat(np.eye(8)[:3], 14, axis=0) + 0.03 * rng.normal(size=(42, 8))
+    y = np.repeat(np.eye(8)[:3], 14, axis=0) + 0.03 * rng.normal(size=(42, 8))
+    assert overlap(x, y) == pytest.approx(alike.neighbour_overlap(x, y), rel=1e-12)
+    assert overlap(x, y) < 0.9
+
+
+@pytest.mark.parametrize("noise", [0.3, 1.0])
+def test_its_draws_spread_as_samples_do(noise):
+    values, said = [], []
+    for seed in range(60):
+        rng = np.random.default_rng(seed)
+        x = probes.from_arrays(rng.normal(size=(1, 100, 16)) * np.arange(1, 17) ** -0.5)
+        y = x.assign(hidden=x.hidden + noise * rng.normal(size=x.hidden.shape) * np.arange(1, 17) ** -0.5)
+        out = similarity(x, y, measure="neighbour_overlap").isel(layer=0, other_layer=0, language=0)
+        values.append(out.value.item())
+        said.append(out.draws.std().item())
+    assert 0.75 < np.mean(said) / np.std(values) < 1.3
 
 
 def test_a_state_of_zeros_has_no_neighbours_and_is_named(two):
@@ -11,3 +80,14 @@ def test_a_state_of_zeros_has_no_neighbours_and_is_named(two):
     base.hidden.values[0, 0] = 0
     with pytest.warns(probes.LayerscopeWarning, match="layer 0: a state is all zero, so it has no direction"):
         similarity(base, measure="neighbour_overlap")
+
+
+def test_a_model_with_itself_shares_all_whatever_its_batches():
+    model, tokenizer = probes.load_checkpoint("bundled")
+    texts = [f"t{i} is a word" for i in range(12)] + ["yes", "no"] * 14
+    corpus = probes.load_corpus(pd.DataFrame({"id": range(40), "language": "en", "text": texts}))
+    one, other = (
+        probes.capture(model, tokenizer, corpus, progress=False, device="cpu", batch_size=size) for size in (40, 7)
+    )
+    out = similarity(one, other, measure="neighbour_overlap").value.sel(language="en")
+    np.testing.assert_array_equal(np.diag(out), 1)

@@ -1,4 +1,4 @@
-"""RSA of many examples takes some of them."""
+"""RSA of many examples takes some of them, and ranks ties as ties."""
 
 from dataclasses import replace
 
@@ -22,3 +22,11 @@ def test_rsa_ranks_the_pairs_of_some_of_many_examples(rng, monkeypatch):
     np.testing.assert_allclose(
         shuffled.value, similarity(*(probes.from_arrays(z, id=range(80)) for z in (x, y)), measure="rsa").value
     )
+
+
+def test_distances_of_copies_are_ties_within_rounding(rng):
+    # Three texts, many times each: nearly all distances are one of four.
+    x = np.repeat(rng.normal(size=(3, 16)), 12, axis=0).astype(np.float32)
+    moved = (x * (1 + 1e-7 * rng.normal(size=x.shape))).astype(np.float32)
+    assert similarity(x, moved, measure="rsa") > 1 - 1e-9
+    assert rsa(x, moved) < 0.98  # by which of them is the smallest
