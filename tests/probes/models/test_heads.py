@@ -79,12 +79,12 @@ def test_what_needs_a_head_is_measured_of_the_models_that_have_one(tmp_path, tin
     corpus = probes.load_corpus(frame.assign(label=[i % 3 for i in range(30)]))
     models = {"whole": whole, "without": without}
     run = {"draws": 10, "progress": False, "probes": ["accuracy", "label_loyalty", "cka"]}
-    said = "no logits of 'without', without a head for sequence classification: accuracy, label_loyalty left out"
+    said = "no logits of 'without', without a head that classifies texts: accuracy, label_loyalty left out for it"
     with pytest.warns(LayerscopeWarning) as caught:
         table = probes.compare(models, corpus, **run).to_dataframe()
     assert [str(w.message) == said for w in caught].count(True) == 1
     assert any("without: its head is not in its weights" in str(w.message) for w in caught)
     assert set(table[table["model"] == "without"]["probe"]) == {"cka"}
-    assert set(table[table["model"] == "whole"]["probe"]) == {"accuracy"}
+    assert set(table[table["model"] == "whole"]["probe"]) == {"accuracy", "cka"}
     with pytest.raises(probes.InputError, match="accuracy, label_loyalty cannot be measured without logits"):
         probes.compare(models, corpus, **run, baseline="without")
