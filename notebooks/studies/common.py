@@ -104,8 +104,9 @@ def measures_of(reps: xr.Dataset) -> dict[str, float]:
     out: dict[str, float] = {}
     accuracy = probes.accuracy(reps, **fewest).value
     out |= {f"accuracy {language}": float(accuracy.sel(language=language)) for language in accuracy.language.values}
-    for name, probe in (("snr", probes.snr), ("separability", probes.class_separability)):
-        out |= _by_training(name, probe(reps, **fewest).value.sel(last))
+    out |= _by_training("snr", probes.snr(reps, **fewest).value.sel(last))
+    separability = probes.class_separability(reps, self_pairs=True, **fewest).value  # as in the paper
+    out |= _by_training("separability", separability.sel(last))
     for name, probe in (("retrieval", probes.retrieval), ("alignment gap", probes.alignment_gap)):
         out[name] = float(probe(reps, pivot="en", **fewest).value.sel(last).sel(language="pooled"))
     loyal = probes.loyalty(states_before(), reps, **fewest).value

@@ -325,7 +325,7 @@ _ZERO_SHOT = of_labels(
     needs=("labels", "pivot or one language"),
     family="linear_probe",
     default=False,
-    interval=f"{LARGE} of test rows, by the probe as it is trained",
+    interval=f"{LARGE} of test rows, by the probe as it is trained (other training rows move it further)",
     measure=_measured,
     check=_check,
 )
