@@ -19,6 +19,7 @@ from probes.errors import InputError, LayerscopeWarning
 from probes.files import locked
 from probes.measures import catalogue
 from probes.printing import printable
+from probes.results.calibration import p_text
 from probes.results.table import Table, check_folder
 from probes.states.pooling import POOLINGS
 from probes.views.report import check_path
@@ -121,6 +122,9 @@ def _text(comparison: Table) -> str:
     def cell(value: float, low: float, high: float) -> str:
         return "" if pd.isna(value) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
 
+    def chance(p: float) -> str:
+        return "" if pd.isna(p) else p_text(p, comparison.provenance["draws"])
+
     if summary.empty:
         return "none of these probes is better or worse when it is higher: see the table and the report"
     table = summary[["probe", "better", "layer", "model"]].copy()
@@ -130,17 +134,20 @@ def _text(comparison: Table) -> str:
     others = summary[["difference", "difference_low", "difference_high"]].to_numpy()
     if not pd.isna(others).all():
         table[f"minus {printable(comparison.baseline)} [95 %]"] = [cell(*v) for v in others]
-        table["p"] = ["" if pd.isna(p) else f"{p:.3f}" for p in summary["p_adjusted"]]
+        table["p"] = [chance(p) for p in summary["p_adjusted"]]
     if summary["worst_language"].any():
-        worst = zip(summary["probe"], summary["worst_language"], summary["its_difference"], strict=True)
+        worst = summary[["probe", "worst_language", "its_difference", "its_p"]].itertuples(index=False)
         # A comparison with the baseline is no difference, so it has no sign.
         signs = {p: "" if about[p]["compares"] else "+" for p in about}
-        table["most damaged"] = [f"{printable(k)} {v:{signs[p]}.3f}" if k else "" for p, k, v in worst]
+        table["most damaged"] = [f"{printable(k)} {v:{signs[x]}.3f}" if k else "" for x, k, v, _ in worst]
+        if summary["its_p"].notna().any():
+            table["its p"] = summary["its_p"].map(chance)
     if summary["no_value"].any():
         table["no value at layers"] = summary["no_value"]
     title = (
         "all languages pooled, at the layer where the baseline is best (layer 0 = embeddings);\n"
-        "what compares with the baseline: at the layer farthest from it"
+        "what compares with the baseline: at the layer farthest from it;\n"
+        "p is adjusted over layers, that of the most damaged language over layers and languages"
     )
     return f"{title}\n\n{table.to_string(index=False)}"
 

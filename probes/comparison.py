@@ -27,7 +27,7 @@ from probes.models.checkpoint import check_checkpoint, load_checkpoint
 from probes.models.facts import check_fit, check_length, embedding_rows
 from probes.models.named import by_name, check_pairs
 from probes.order import caution
-from probes.results.difference import adjustment, differences
+from probes.results.difference import adjustment
 from probes.results.draws import POOLED, check_draws, sample
 from probes.results.kept import tabulated
 from probes.results.table import Table
@@ -69,7 +69,7 @@ class Comparison(Table):
     representations: dict[str, xr.Dataset] = field(default_factory=dict, repr=False)
     _explorer: Any = field(default=None, init=False, repr=False, compare=False)
 
-    def plot(self, probe: str | None = None, *, language: str = POOLED) -> Figure:
+    def plot(self, probe: str | None = None, *, language: str = POOLED, simultaneous: bool = False) -> Figure:
         """Draw layer curves with their bands: one panel a probe, one colour a model.
 
         A probe that has more to a number than its layer is drawn as maps, one a model: similarities
@@ -78,6 +78,8 @@ class Comparison(Table):
         Args:
             probe: the probe; by default all that have curves.
             language: the language; by default all of them together.
+            simultaneous: draw the bands wider, such that they hold for all layers of a curve at
+                once: 95 % of corpora have none outside.
 
         Raises:
             InputError: the probe was not measured; there are no values for the language.
@@ -97,10 +99,11 @@ class Comparison(Table):
 
         chosen = self.names(probe)
         flat = [p for p in chosen if not self.is_map(p)]
-        return curves(self, flat, language) if flat else maps(self, chosen[0], language)
+        return curves(self, flat, language, simultaneous=simultaneous) if flat else maps(self, chosen[0], language)
 
     def plot_damage(self, probe: str) -> Figure:
-        """Draw the difference to the baseline, languages by layers; dots mark p_adjusted < 0.05.
+        """Draw the difference to the baseline, languages by layers; dots mark p < 0.05, adjusted over
+        both.
 
         Args:
             probe: a probe that has differences, at each layer and language.
@@ -320,18 +323,14 @@ def compare(
         representations[name] = _first(runs, name)
     results = [measured[name][p.name] for name in models for p in chosen if p.name in measured[name]]
     table, kept = tabulated(results)
-    compared = {name: baseline for name in models if name != baseline}
     said = [] if corpus is None else cautions(corpus)
     known_by_labels = any("group=..." in one for one in said)
     if by_id is None and not known_by_labels and (alike := alike_in_order(representations[baseline])):
         said.append(caution(alike, "topics (their states are alike)"))
         warnings.warn(said[-1], LayerscopeWarning, stacklevel=2)
-    return Comparison(
-        table.assign(**differences(table, kept, compared, ["layer"])),
-        _provenance(measured, representations, said, baseline, shared),
-        kept,
-        representations,
-    )
+    made = Comparison(table, _provenance(measured, representations, said, baseline, shared), kept, representations)
+    made.table = made.adjusted()
+    return made
 
 
 def _tokenizers(

@@ -20,6 +20,8 @@ FAMILIES = {
     "model": ["model"],
     "probe": ["probe"],
 }
+# What p is adjusted over where differences are marked: rings, dots, the language that is most damaged.
+MARKED = ("layer", "language")
 _DIFFERENCES = COLUMNS[8:]
 _Side = tuple[np.ndarray, np.ndarray, np.ndarray]  # value (cell,), draws (cell, draw), unseen (cell,)
 

@@ -18,8 +18,9 @@ import xarray as xr
 from probes.errors import InputError, check_choice, path_of
 from probes.files import beside, check_writable, gone_on_failure, locked, named, write_whole
 from probes.forms import read_json
+from probes.results.calibration import stretch
 from probes.results.cells import COLUMNS, COUNTS, FURTHER, from_csv, to_csv
-from probes.results.difference import adjustment, check_family, differences
+from probes.results.difference import MARKED, adjustment, check_family, differences
 from probes.results.draws import POOLED
 from probes.results.kept import from_bytes, to_bytes
 
@@ -151,8 +152,31 @@ class Table:
         found = self._with_differences({model: baseline}, over)
         return found[found["model"] == model].reset_index(drop=True)
 
+    def marks(self) -> pd.Series:
+        """Return p of every row, adjusted over layers and languages: what rings and dots stand for."""
+        return self.adjusted(MARKED)["p_adjusted"]
+
+    def bands(self) -> pd.DataFrame:
+        """Return `low, high` of every row such that those of all layers of a model, probe and
+        language hold at once.
+        """
+        rows = self.table.loc[self.draws["row"].values]
+        draws, unseen = self.draws["draws"].values, self.draws["unseen"].values
+        there = np.isfinite(rows["value"].to_numpy(float)) & np.isfinite(draws).any(axis=1)
+        rows, draws, unseen = rows[there], draws[there], unseen[there]
+        family = rows.groupby(["model", "probe", "language"], sort=False).ngroup().to_numpy()
+        wider = stretch(draws, np.nanmax(np.abs(draws), axis=1), unseen, family)
+        out = self.table[["low", "high"]].copy()
+        for end in out:
+            out.loc[rows.index, end] = rows["value"] + wider * (rows[end] - rows["value"])
+        return out
+
     def _with_differences(self, pairs: dict[str, str], over: Sequence[str]) -> pd.DataFrame:
-        out = self.table.assign(**differences(self.table, self.draws, pairs, over))
+        # What compares with the baseline has of that itself, at most, how it is to itself.
+        compares = self.table["probe"].map({k: about["compares"] for k, about in self.provenance["probes"].items()})
+        rows = self.table[~(compares.astype(bool) & (self.table["model"] == self.baseline))]
+        found = differences(rows, self.draws, pairs, over)
+        out = self.table.assign(**found.reindex(self.table.index))
         out.attrs["p_adjusted"] = adjustment(over)
         return out
 
@@ -161,6 +185,8 @@ class Table:
 
         All languages together; `worst_language` is the one that lost most at that layer, by
         `its_difference`, or the value itself where it is a comparison; empty where none lost.
+        `its_p` is adjusted over layers and languages, out of which it was chosen; `p_adjusted` over
+        layers.
         Probes that compare a model with the baseline are given at the layer where the model is
         farthest from it (of similarities, the same layer of both). Where a model has no value from
         some layer on to its last, as where it overflows, that layer is the farthest and the row has
@@ -181,7 +207,7 @@ class Table:
         See also:
             `Comparison.to_dataframe`, `Comparison.plot_damage`.
         """
-        rows = []
+        rows, marks = [], self.marks()
         for probe, attributes in self.provenance["probes"].items():
             sign = {"higher": 1, "lower": -1}.get(attributes["better"], 0)
             of_probe = self.table[self.table["probe"] == probe]
@@ -214,13 +240,14 @@ class Table:
                     if len(pooled)
                     else {}
                 )
-                by_language = here[here["language"] != POOLED].set_index("language")
+                by_language = here.assign(p=marks[here.index])[here["language"] != POOLED].set_index("language")
                 change = (sign * by_language["value" if compares else "difference"]).dropna()
                 # Of a comparison the value itself, unless it says that nothing has changed.
                 same = float(attributes["unchanged"]) if compares else np.nan
                 lost = change[~np.isclose(np.abs(change), same, rtol=0, atol=1e-7) if compares else change < 0]
                 row["worst_language"] = "" if lost.empty else lost.idxmin()
                 row["its_difference"] = np.nan if lost.empty else sign * lost.min()
+                row["its_p"] = np.nan if lost.empty else by_language.loc[lost.idxmin(), "p"]
                 row["no_value"] = lacking
                 rows.append(row)
         return pd.DataFrame(rows)

@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from probes.results.difference import MARKED, family_in_words
 from probes.results.draws import POOLED
 from probes.results.table import Table
 from probes.views.maps import FEWEST_FOR_UMAP
@@ -30,6 +31,7 @@ def describe(scene: Scene, probes: list[dict[str, str]], languages: list[str]) -
         "total": scene.total,
         "models": models,
         "baseline": scene.baseline,
+        "marked": family_in_words(MARKED),
         "languages": scene.languages,
         "labels": scene.labels,
         "classes": scene.classes,
@@ -64,12 +66,12 @@ def title_of(table: Table, probe: str) -> str:
 def curves(scene: Scene) -> tuple[list[dict[str, str]], list[str], np.ndarray]:
     """Return the probes that are drawn as curves, their languages, and their values.
 
-    Values are (probe, model, language, layer, 4): value, low, high and p_adjusted; those of the
-    output lie at layer 0.
+    Values are (probe, model, language, layer, 4): value, low, high and p adjusted over layers and
+    languages; those of the output lie at layer 0.
     """
     if scene.table is None:
         return [], [], np.full((0, len(scene.names), 0, scene.deepest, 4), np.nan, "<f4")
-    table = scene.table.table
+    table = scene.table.table.assign(mark=scene.table.marks())
     is_map = {p: scene.table.is_map(p) for p in scene.table.provenance["probes"]}
     table = table[~table["probe"].map(is_map).astype(bool)]
     probes = []
@@ -97,7 +99,7 @@ def curves(scene: Scene) -> tuple[list[dict[str, str]], list[str], np.ndarray]:
         np.array(layer, int),
     )
     keep = at[3] >= 0
-    values = table[["value", "low", "high", "p_adjusted"]].astype(float).to_numpy()
+    values = table[["value", "low", "high", "mark"]].astype(float).to_numpy()
     out[tuple(a[keep].astype(int) for a in at)] = np.where(np.isfinite(values), values, np.nan)[keep]
     return probes, languages, out
 

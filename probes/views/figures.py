@@ -12,6 +12,7 @@ import seaborn.objects as so
 from matplotlib.figure import Figure
 
 from probes.errors import InputError
+from probes.results.difference import MARKED, family_in_words
 from probes.results.draws import POOLED
 from probes.results.table import FURTHER, Table
 from probes.views.described import title_of
@@ -31,9 +32,17 @@ class _Shown(Figure):
         return buffer.getvalue()
 
 
-def curves(comparison: Table, probes: list[str], language: str) -> Figure:
-    """Draw value and interval by layer, one panel a probe; by language what has no layer."""
-    table = comparison.table[comparison.table["probe"].isin(probes)]
+def curves(comparison: Table, probes: list[str], language: str, *, simultaneous: bool = False) -> Figure:
+    """Draw value and interval by layer, one panel a probe; by language what has no layer.
+
+    Args:
+        comparison: what is drawn.
+        probes: a panel each.
+        language: of what has layers.
+        simultaneous: whether the bands hold for all layers of a curve at once.
+    """
+    table = comparison.table.assign(**comparison.bands()) if simultaneous else comparison.table
+    table = table[table["probe"].isin(probes)]
     if language not in set(table["language"]):
         known = dict.fromkeys(table["language"])
         raise InputError(f"no values for language {language!r}; there are {', '.join(map(repr, known))}")
@@ -72,7 +81,8 @@ def curves(comparison: Table, probes: list[str], language: str) -> Figure:
     handles = [axes[0].plot([], [], color=colours[m], marker="o", markersize=4, label=m)[0] for m in models]
     figure.legend(handles=handles, loc="outside upper center", ncols=min(len(models), 5), frameon=False)
     where = "all languages pooled" if language == POOLED else language
-    figure.supxlabel(f"{where}; bands: 95 % bootstrap intervals by sentence", fontsize=9, color="0.35")
+    bands = "95 % bands for all layers of a curve at once" if simultaneous else "95 % bootstrap intervals by sentence"
+    figure.supxlabel(f"{where}; bands: {bands}", fontsize=9, color="0.35")
     return figure
 
 
@@ -151,7 +161,8 @@ def maps(comparison: Table, probe: str, language: str) -> Figure:
 def damage(comparison: Table, probe: str) -> Figure:
     """Draw the difference to the baseline, languages by layers, a panel a model; red is damage."""
     others = [m for m in comparison.provenance["models"] if m != comparison.baseline]
-    table = comparison.table[comparison.table["probe"] == probe]
+    table = comparison.table.assign(mark=comparison.marks())
+    table = table[table["probe"] == probe]
     if not others:
         raise InputError("only one model was measured, so there is no difference to draw. Compare at least two")
     about = comparison.provenance["probes"][probe]
@@ -169,7 +180,7 @@ def damage(comparison: Table, probe: str) -> Figure:
     figure = _Shown(figsize=size, layout="constrained")
     axes = figure.subplots(1, len(others), squeeze=False)[0]
     for axis, model in zip(axes, others, strict=True):
-        p = _wide(table[table["model"] == model], "p_adjusted")
+        p = _wide(table[table["model"] == model], "mark")
         sns.heatmap(
             wide[model],
             ax=axis,
@@ -188,7 +199,7 @@ def damage(comparison: Table, probe: str) -> Figure:
         axis.title.set_fontsize(10)
         axis.tick_params(axis="y", rotation=0)
     red = "red is damage" if about["better"] else "red is less"
-    figure.suptitle(f"{about['title']}: {red}, • p < 0.05 adjusted over layers", fontsize=10)
+    figure.suptitle(f"{about['title']}: {red}, • p < 0.05 adjusted over {family_in_words(MARKED)}", fontsize=10)
     return figure
 
 

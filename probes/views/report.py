@@ -15,6 +15,8 @@ import pandas as pd
 
 from probes.errors import InputError
 from probes.files import write_whole
+from probes.results.calibration import p_text
+from probes.results.difference import MARKED, family_in_words
 from probes.results.draws import POOLED
 from probes.results.table import Table
 
@@ -50,12 +52,15 @@ def _page(comparison: Table) -> str:
     environment = jinja2.Environment(loader=jinja2.PackageLoader("probes", "views"), autoescape=True)
     environment.filters["n"] = partial(_number, digits=4)
     environment.filters["short"] = partial(_number, digits=3)
+    draws = comparison.provenance["draws"]
+    environment.filters["chance"] = lambda p: "" if pd.isna(p) else p_text(p, draws)
     flat = [p for p in comparison.provenance["probes"] if not comparison.is_map(p)]
     probes, models = list(comparison.provenance["probes"]), comparison.provenance["models"]
     return environment.get_template("report.html.jinja").render(
         provenance=comparison.provenance,
         models=list(models),
         settings=list(dict.fromkeys(key for about in models.values() for key in about)),
+        marked=family_in_words(MARKED),
         summary=comparison.summary().to_dict("records"),
         columns=list(comparison.table),
         rows=comparison.table.to_dict("records"),

@@ -171,8 +171,8 @@ function drawCurves(panel) {
   panel.ringNote.style.visibility = found.rings ? "visible" : "hidden";
   panel.ringNote.lastChild.textContent =
     about.baseline >= 0
-      ? `differs from ${names[about.baseline]}, adjusted p < 0.05; bands: 95 % intervals`
-      : "adjusted p < 0.05; bands: 95 % intervals";
+      ? `differs from ${names[about.baseline]}, p < 0.05 adjusted over ${about.marked}; bands: 95 % intervals`
+      : `p < 0.05 adjusted over ${about.marked}; bands: 95 % intervals`;
   panel.drawn = { ...data, ...scales, svg, now, guide };
   markLayer(panel);
   readCurves(panel, panel.drawn);

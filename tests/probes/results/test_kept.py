@@ -38,6 +38,14 @@ def test_of_maps_the_pooled_ones_and_each_layer_with_itself_are_kept(both):
     assert (there == ((maps["language"] == "pooled") | (maps["layer"] == maps["other_layer"])).to_numpy()).all()
 
 
+def test_what_compares_with_the_baseline_differs_among_the_others_alone(both):
+    """Its own layers stand beside each other in the baseline's rows, which is no model to be compared with."""
+    for found in (both.table, both.adjusted(["probe"]), both.difference("base", "third")):
+        assert found.loc[found["probe"] == "cka", ["difference", "p"]].isna().all(axis=None)
+    found = both.difference("worse", "third").query("probe == 'cka'")
+    assert (found["difference"] == 0).all()  # they are the same
+
+
 def test_what_comes_from_opened_draws_is_what_came_before_saving(both, tmp_path):
     opened = probes.Comparison.open(both.save(tmp_path / "run"))
     assert opened.draws.equals(both.draws)

@@ -16,6 +16,7 @@ SIX = [*FAMILIES["labels"], *FAMILIES["alignment"]]
 def test_summary_names_the_best_layer_and_the_worst_language(comparison):
     summary = comparison.summary().set_index(["probe", "model"])
     table = comparison.to_dataframe()
+    marks = comparison.adjusted(["layer", "language"]).set_index(["model", "probe", "language", "layer"])["p_adjusted"]
     for probe in SIX:
         base = table.query("probe == @probe and model == 'base' and language == 'pooled'").set_index("layer")["value"]
         best = base.idxmin() if probe == "variability" else base.idxmax()
@@ -25,6 +26,8 @@ def test_summary_names_the_best_layer_and_the_worst_language(comparison):
         worst = here.idxmax() if probe == "variability" else here.idxmin()
         assert summary.loc[(probe, "worse"), "worst_language"] == worst
         assert summary.loc[(probe, "worse"), "its_difference"] == here[worst]
+        # Chosen out of all languages, at a layer chosen out of all.
+        assert summary.loc[(probe, "worse"), "its_p"] == marks[("worse", probe, worst, best)]
 
 
 def test_summary_keeps_a_model_without_the_best_layer_and_names_no_language_where_none_lost(models):

@@ -15,7 +15,8 @@ def test_curves_are_the_table(widget, compared):
     assert all(p["better"] == "higher" for p in about["probes"])
     assert about["curve_languages"][0] == "pooled"
     filled = np.zeros(values.shape[:-1], bool)
-    for row in compared.table[compared.table["probe"].isin(names)].itertuples():
+    marked = compared.table.assign(mark=compared.marks())
+    for row in marked[marked["probe"].isin(names)].itertuples():
         at = (
             names.index(row.probe),
             list(compared.provenance["models"]).index(row.model),
@@ -23,9 +24,7 @@ def test_curves_are_the_table(widget, compared):
             0 if pd.isna(row.layer) else int(row.layer),
         )
         filled[at] = True
-        np.testing.assert_allclose(
-            values[at], np.array([row.value, row.low, row.high, row.p_adjusted], float), rtol=1e-6
-        )
+        np.testing.assert_allclose(values[at], np.array([row.value, row.low, row.high, row.mark], float), rtol=1e-6)
     assert np.isnan(values[~filled]).all()
     assert filled.any()
     assert not filled.all()  # the short model has no third layer

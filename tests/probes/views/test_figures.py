@@ -42,3 +42,25 @@ def test_a_language_that_is_not_there_is_refused_also_by_what_has_no_layer(with_
     comparison = probes.compare(with_heads, probes=["accuracy"], draws=10)
     with pytest.raises(probes.InputError, match=r"no values for language 'xx'; there are 'l0', 'l1', 'pooled'"):
         comparison.plot("accuracy", language="xx")
+
+
+def test_dots_mark_what_differs_adjusted_over_layers_and_languages(comparison):
+    marks = comparison.adjusted(["layer", "language"]).query("probe == 'snr' and p_adjusted < 0.05")
+    figure = comparison.plot_damage("snr")
+    dots = {axis.get_title(): sum(text.get_text() == "•" for text in axis.texts) for axis in figure.axes[:2]}
+    assert dots == {f"{m} minus base": int((marks["model"] == m).sum()) for m in ("worse", "half")}
+    assert figure.get_suptitle().endswith("p < 0.05 adjusted over layers and languages")
+
+
+def test_simultaneous_bands_are_wider_and_say_so(comparison):
+    table, bands = comparison.table, comparison.bands()
+    assert (bands["low"] <= table["low"]).all()
+    assert (bands["high"] >= table["high"]).all()
+    several = table.groupby(["model", "probe", "language"])["layer"].transform("size") > 1
+    rows = table[several & (table["probe"] == "snr")].index
+    assert (bands.loc[rows, "high"] > table.loc[rows, "high"]).all()
+    plain, wide = (comparison.plot("snr", simultaneous=x) for x in (False, True))
+    heights = [f.axes[0].get_ylim()[1] - f.axes[0].get_ylim()[0] for f in (plain, wide)]
+    assert heights[1] > heights[0]
+    assert "bands: 95 % bands for all layers of a curve at once" in wide.get_supxlabel()
+    assert "at once" not in plain.get_supxlabel()

@@ -77,7 +77,7 @@ def test_every_value_of_the_table_is_there(page, comparison):
 def test_where_the_numbers_come_from_is_there(page, comparison):
     for version in ("torch", "transformers", "numpy", "layerscope"):
         assert f"<code>{version} {comparison.provenance['versions'][version]}</code>" in page
-    for about in ("Seed: 0", "200 bootstrap draws", "Westfall-Young", "arXiv 2210.10041"):
+    for about in ("Seed: 0", "200 bootstrap draws", "Westfall and Young", "arXiv 2210.10041"):
         assert about in page
 
 
