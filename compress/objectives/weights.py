@@ -115,6 +115,7 @@ class AlignedWeights:
         names = list(inside) if self.matrices is None else self.matrices
         if not names:
             raise InputError(f"objective {self.name}: {type(model).__name__} has no matrices in blocks: give matrices=")
+        across = transposed(model, [name for name in names if name in parameters])
         for name in names:
             if name not in parameters or len(parameters[name].shape) != 2:
                 raise InputError(
@@ -136,7 +137,7 @@ class AlignedWeights:
                 )
             if reference.device != weight.device:
                 reference = self._kept[known] = reference.to(weight.device)
-            if transposed(model, [name])[name]:
+            if across[name]:
                 weight, reference = weight.T, reference.T
             yield weight, reference
 

@@ -63,7 +63,7 @@ def quantize(
     Args:
         model: a model of transformers, in float32; it is not changed.
         bits: of the weights, 2 to 8; or of each matrix, by its name as
-            `compress.matrices.block_matrices` has it: those without stay as they are.
+            `compress.matrices.every_matrix` has it: those without stay as they are.
         group, symmetric, ranges, percentile: as in
             `compress.quantization.quantizers.quantize_tensor`.
         activation_bits: of the inputs of the quantised matrices, 2 to 8; None leaves them as they

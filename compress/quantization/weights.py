@@ -76,7 +76,7 @@ def chosen_bits(
             if name not in known:
                 raise InputError(
                     f"bits names {name!r}, which is none of the matrices; they are {', '.join(known[:6])}, ... (all of "
-                    "them: compress.matrices.block_matrices; with embeddings=True the word embeddings too)"
+                    "them: compress.matrices.every_matrix; with embeddings=True the word embeddings too)"
                 )
         if not bits:
             raise InputError("bits names no matrix: expected a number of bits, or at least one matrix and its bits")

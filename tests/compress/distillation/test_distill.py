@@ -1,5 +1,6 @@
 """Distillation: students are parts of their teacher at first, then trained; layers are matched by similarity."""
 
+import architectures
 import numpy as np
 import pandas as pd
 import pytest
@@ -26,6 +27,18 @@ def test_making_a_student_draws_no_random_numbers_and_keeps_type_and_mode():
     assert torch.equal(torch.rand(3), expected)
     assert student.dtype == torch.bfloat16
     assert student.training
+
+
+@pytest.mark.filterwarnings("ignore:.*no configuration of transformers can say")
+@pytest.mark.parametrize(
+    "kind", ["albert", "deberta-v2", "mpnet", "modernbert", "gpt2", "llama", "gemma2", "mixtral", "t5", "bart"]
+)
+def test_a_student_of_any_family_is_its_teacher_without_some_layers(kind):
+    model = architectures.make(kind)
+    student = distill(model, layers=2)
+    assert student.config.compression["kept"] == [1, 3]
+    expected = compress.drop_layers(model, [0, 2])
+    assert torch.equal(architectures.states(student), architectures.states(expected))
 
 
 @pytest.mark.parametrize("settings", [{"layers": 2}, {"hidden_size": 9}, {"layers": 1, "hidden_size": 6}])
