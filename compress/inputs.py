@@ -71,7 +71,8 @@ def tokens_of(x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         x: (batch, token, feature), of an embedding (batch, token), or of any other shape with
             features last.
         mask: (batch, token), true for tokens. What has all its tokens in one row, as experts get
-            them, is cut too; what is of another shape is taken whole.
+            them, or one head between, as DeepSeek's keys, is cut too; what is of another shape is
+            taken whole.
 
     Example:
         >>> mask = torch.tensor([[True, True, True], [True, False, False]])
@@ -83,6 +84,8 @@ def tokens_of(x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         return x[mask]
     if mask is not None and of_tokens == (mask.numel(),):
         return x[mask.flatten()]
+    if mask is not None and of_tokens == (len(mask), 1, mask.shape[1]):
+        return x[:, 0][mask]
     if mask is not None and of_tokens == mask.shape[::-1]:  # XLNet has tokens first
         return x[mask.T]
     if mask is not None and x.ndim == 3 and len(x) == len(mask) and x.shape[1] > mask.shape[1]:

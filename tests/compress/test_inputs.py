@@ -111,6 +111,7 @@ def test_tokens_in_other_shapes_are_told_from_padding():
     wanted = x[mask].tolist()
     assert tokens_of(x.flatten(0, 1), mask).tolist() == wanted  # as OPT and experts are fed
     assert sorted(tokens_of(x.transpose(0, 1), mask).tolist()) == wanted  # as in XLNet
+    assert tokens_of(x[:, None], mask).tolist() == wanted  # as the latent of DeepSeek's keys
     further = torch.cat([x, torch.full((2, 1, 2), 9.0)], 1)
     assert tokens_of(further, mask).tolist() == wanted  # as Longformer pads
 
