@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 
-for name in ("torchao", "torch.utils._pytree"):
+for name in ("bitsandbytes", "torchao", "torch.utils._pytree"):
     logging.getLogger(name).setLevel(logging.ERROR)
 
 

@@ -21,6 +21,7 @@ from transformers import (
 from probes.errors import InputError
 from probes.models.adapters import merged
 from probes.models.facts import check_fit, embedding_rows
+from probes.models.formats.coded import read_plain, say_plain
 from probes.models.formats.extensions import apply_formats, from_pretrained
 from probes.models.formats.onnx_model import OnnxModel
 from probes.models.formats.packed import PACKED, unpack
@@ -38,7 +39,9 @@ def load_checkpoint(
         source: "bundled", a folder (also one of packed weights, as `compress.save(...,
             packed=True)` writes it, or of sentence-transformers, whose pooling, prompt, length and
             norm `capture` then uses), of an adapter of peft, which is merged into the model that it
-            names, or a name on the Hugging Face hub.
+            names), a file of GGUF, or a name on the Hugging Face hub. What other packages have
+            quantised runs as it is (bitsandbytes, torchao) or is made plain numbers while it is
+            loaded (GPTQ, AWQ, compressed-tensors, fp8, GGUF), as `model.config.dequantized` says.
         allow_pickle: also read weights from pickle files (`pytorch_model.bin`). A pickle can run
             any code when it is opened: ask for it only where you trust who made it.
 
@@ -71,8 +74,9 @@ def load_checkpoint(
         exported = OnnxModel.from_pretrained(found.source)
         check_fit(exported.embeddings, found.tokenizer, name)
         return cast(PreTrainedModel, exported), found.tokenizer
-    weights = unpack(folder / PACKED) if (folder / PACKED).is_file() else None
     try:
+        weights = unpack(folder / PACKED) if (folder / PACKED).is_file() else read_plain(folder, found.config, name)
+        say_plain(found.config, "gguf" if found.gguf else "")
         # What a checkpoint lacks (a pooler) is drawn at random: the same each time, so that one checkpoint has one
         # fingerprint, and without a trace in the caller's random numbers.
         with quiet(), torch.random.fork_rng(devices=[]):
@@ -85,6 +89,7 @@ def load_checkpoint(
                 found.config,
                 str(found.source) if weights is None else None,
                 state_dict=weights,
+                **({"gguf_file": found.gguf} if found.gguf else {}),
                 generation_config=None if weights is None else _generation(folder),
                 config=found.config,
                 dtype=torch.float32,

@@ -20,6 +20,7 @@ _NOT_COMPUTED = {
     "compression",
     "id2label",
     "label2id",
+    "dequantized",
     "text_embedding",
 }
 

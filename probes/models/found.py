@@ -68,8 +68,28 @@ def find(source: str | Path, *, allow_pickle: bool = False) -> Found:
         >>> found.config.model_type, len(found.headless), found.adapter
         ('bert', 0, None)
     """
+    if Path(source).suffix.lower() == ".gguf":
+        return _gguf(Path(source))
     adapter = find_adapter(source)
     return _plain(source, allow_pickle) if adapter is None else _adapted(source, adapter, allow_pickle)
+
+
+def _gguf(file: Path) -> Found:
+    """A model and its tokenizer in one file, which transformers makes plain numbers of."""
+    if not file.is_file():
+        raise InputError(f"{file}: no such file. Check the path")
+    needed("gguf", f"{file}: a model in GGUF", extra="formats")
+    try:
+        with quiet():
+            config = AutoConfig.from_pretrained(file.parent, gguf_file=file.name)
+        check_said(config.to_dict(), str(file))
+    except InputError:
+        raise
+    except Exception as error:
+        raise unloadable(str(file), error) from error
+    with quiet():
+        tokenizer = _tokenizer(file.parent, str(file), gguf_file=file.name)
+    return Found(str(file), file.parent, config, tokenizer, gguf=file.name)
 
 
 def _adapted(source: str | Path, adapter: Adapter, allow_pickle: bool) -> Found:
@@ -127,19 +147,26 @@ def _plain(source: str | Path, allow_pickle: bool) -> Found:
     return Found(name, source, config, tokenizer, tuple(headless))
 
 
+def _elsewhere(source: str | Path) -> str:
+    """Where the tokenizer of a checkpoint of a training may lie."""
+    above = Path(source).parent
+    there = Path(source).name.startswith("checkpoint-") and (above / "tokenizer_config.json").is_file()
+    return ". There is one in the folder above: copy it from there" if there else ""
+
+
 def _tokenizer(source: str | Path, name: str, **where: Any) -> PreTrainedTokenizerBase:
     try:
         tokenizer = AutoTokenizer.from_pretrained(source, trust_remote_code=False, **where)
     except Exception as error:
         raise InputError(
             f"{name}: the tokenizer could not be loaded ({type(error).__name__}: {_one_line(error)}). "
-            "Save it into the same folder with tokenizer.save_pretrained(...)"
+            f"Save it into the same folder with tokenizer.save_pretrained(...){_elsewhere(source)}"
         ) from error
     # Where its files are missing, transformers makes one that knows nothing but its special tokens.
     if set(tokenizer.get_vocab()) <= {"▁", *tokenizer.all_special_tokens}:
         raise InputError(
             f"{name}: the tokenizer is missing: expected its files beside config.json, found none with a vocabulary. "
-            "Save it into the same folder with tokenizer.save_pretrained(...)"
+            f"Save it into the same folder with tokenizer.save_pretrained(...){_elsewhere(source)}"
         )
     return cast(PreTrainedTokenizerBase, tokenizer)
 
@@ -157,6 +184,10 @@ def _check_files(source: str | Path, allow_pickle: bool) -> None:
     if not folder.is_dir():
         raise InputError(f"{source}: expected a folder that holds a model, found a file. Give the folder it is in")
     if not (folder / "config.json").is_file():
+        steps = [path for path in folder.glob("checkpoint-*") if path.name.partition("-")[2].isdecimal()]
+        if steps:
+            last = max(steps, key=lambda path: int(path.name.partition("-")[2]))
+            raise InputError(f"{source}: a training with {len(steps)} checkpoints: give one of them, as {last}")
         raise InputError(
             f"{source}: a folder without a model: no config.json in it. Expected what model.save_pretrained(...) writes"
         )

@@ -64,8 +64,13 @@ def missing_in_files(model: PreTrainedModel, shapes: Mapping[str, tuple[int, ...
     prefix = f"{model.base_model_prefix}."
     stored = {name.removeprefix(prefix): tuple(shape) for name, shape in shapes.items()}
     own = {name.removeprefix(prefix): (name, tuple(p.shape)) for name, p in model.named_parameters()}
-    spare = {shape for name, shape in stored.items() if name not in own}
-    missing = [name for bare, (name, shape) in own.items() if bare not in stored and shape not in spare]
+    spare = {name: shape for name, shape in stored.items() if name not in own}
+    coded = {name.rpartition(".")[0] for name in spare}  # modules that have parts of other names, as codes
+    missing = [
+        name
+        for bare, (name, shape) in own.items()
+        if bare not in stored and shape not in spare.values() and bare.rpartition(".")[0] not in coded
+    ]
     return missing_of_head(model, missing)
 
 

@@ -147,6 +147,7 @@ def capture(
         "dimensions": -1 if how.dimensions is None else how.dimensions,
         "declared": declared,
         "dtype": dtype if dtype == "bfloat16" else weights_dtype(model),
+        "dequantized": getattr(getattr(model, "config", None), "dequantized", ""),
         "max_length": -1 if tokens.limit is None else tokens.limit,
         "texts_cut": tokens.cut,
         "modules": list(modules or []),
