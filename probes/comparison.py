@@ -31,6 +31,7 @@ from probes.results.difference import adjustment
 from probes.results.draws import POOLED, check_draws, sample
 from probes.results.kept import tabulated
 from probes.results.table import Table
+from probes.results.verdict import Verdict, verdict
 from probes.states.capture import capture
 from probes.states.examples import examples_of
 from probes.states.order import alike_in_order
@@ -126,6 +127,48 @@ class Comparison(Table):
         from probes.views.figures import damage
 
         return damage(self, self.names(probe)[0])
+
+    def verdict(
+        self, *, judge: Sequence[str] | None = None, tolerance: Mapping[str, float] | None = None
+    ) -> Verdict:
+        """Read the comparison: which languages did a model lose, which are kept, and what is open.
+
+        By what a model is for (its predictions, or else retrieval), at its end: `print` the verdict
+        for the words; `models` and `languages` of it are the same as tables.
+
+        Args:
+            judge: the measures; by default accuracy and label loyalty where there is a head, or
+                else retrieval.
+            tolerance: measure -> the largest loss that does not matter, as {"retrieval": 0.02}; by
+                default 0.01 of accuracy and retrieval, 0.05 of label loyalty.
+
+        Raises:
+            InputError: there is only one model, or nothing to judge by; a measure was not measured,
+                cannot be judged or has no tolerance.
+
+        Notes:
+            All intervals hold at once, over models, measures and languages; see
+            `probes.results.verdict`.
+
+        Example:
+            >>> import probes
+            >>> rng = np.random.default_rng(0)
+            >>> x, noise = rng.normal(size=(100, 8)), rng.normal(size=(200, 8))
+            >>> both = np.concatenate([x, x])
+            >>> about = {"id": np.tile(np.arange(100), 2), "language": np.repeat(["en", "sw"], 100)}
+            >>> models = {"base": both + 0.01 * noise, "fine": both + 0.02 * noise, "poor": noise}
+            >>> models = {name: probes.from_arrays(states, **about) for name, states in models.items()}
+            >>> verdict = probes.compare(models, pivot="en", probes=["retrieval"]).verdict()
+            >>> verdict.state("fine"), verdict.state("poor")
+            ('kept', 'lost')
+
+        See also:
+            `Comparison.summary`, `Comparison.adjusted`.
+        """
+        from probes.views.reading import in_words
+
+        found = verdict(self, judge=judge, tolerance=tolerance)
+        return replace(found, words=in_words(found, self))
 
     def explore(self, **settings: Any) -> Explorer:
         """Show curves, maps and sentences in a notebook, linked by one layer slider.

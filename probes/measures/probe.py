@@ -69,6 +69,7 @@ class Probe:
         compares: whether it compares with the baseline, so that there is no difference to that.
         unchanged: where it compares, the value that says "nothing has changed".
         default: whether it is measured where nothing is asked for.
+        tolerance: where models are judged by it, the largest loss that does not matter.
         interval: what the interval is for; "" where the value has none.
         check: raises `InputError` where ids, languages, labels and splits do not allow it.
     """
@@ -88,6 +89,7 @@ class Probe:
     compares: bool = False
     unchanged: float = 1.0
     default: bool = False
+    tolerance: float | None = None
     interval: str = THIS_SIZE
     check: Callable[[Run], object] | None = None
 
@@ -116,4 +118,6 @@ class Probe:
             "title": self.title,
             "compares": self.compares,
             "unchanged": unchanged if self.compares else None,
+            "tolerance": self.tolerance,
+            "share": self.bounds == (0, 1),
         }

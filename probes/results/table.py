@@ -32,6 +32,8 @@ _PROBE = {
     "compares": bool,
     "unchanged?": (float, str, None),
     "interval?": str,
+    "tolerance?": (float, None),
+    "share?": bool,
 }
 _PROVENANCE = {
     "baseline": str,

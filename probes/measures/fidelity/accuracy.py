@@ -54,6 +54,7 @@ ACCURACY = of_predictions(
     name="accuracy",
     estimator="share of sentences whose predicted class is their label",
     higher_is="better classified",
+    tolerance=0.01,
     needs=("logits", "labels", "classes named as the labels are"),
     measure=lambda run: _measured(run.reps, run.sample),
 )

@@ -123,12 +123,14 @@ _LABEL = of_predictions(
     needs=("logits", "another model", "models of the same classes"),
     family="loyalty",
     compares=True,
+    tolerance=0.05,
     measure=_of_run,
 )
 _PROBABILITY = replace(
     _LABEL,
     name="probability_loyalty",
     title="probability loyalty",
+    tolerance=None,
     estimator="mean of 1 - sqrt(Jensen-Shannon divergence of the predicted probabilities), in bits",
     range="0 to 1; 1 where all probabilities are the same",
     unchanged_by=("a constant added to all logits of a sentence", "order"),

@@ -79,6 +79,7 @@ RETRIEVAL = of_alignment(
     estimator="accuracy of the cosine nearest neighbour, mean of both directions, ties count as right",
     range="0 to 1; chance is 1 / n",
     bounds=(0, 1),
+    tolerance=0.01,
     paper="the usual measure, as on Tatoeba by Artetxe and Schwenk 2019, arXiv 1812.10464",
     measure=_measured,
     check=checked("retrieval", 1),

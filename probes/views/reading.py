@@ -1,0 +1,191 @@
+"""A verdict in words: a line a model, and what stands behind it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import pandas as pd
+
+from probes.results.draws import POOLED
+from probes.results.table import Table
+from probes.results.verdict import STATES, Verdict
+from probes.views.language_names import language_names
+
+_MOST = 5  # languages that a sentence names
+
+
+class Reading(NamedTuple):
+    """What is said of a model."""
+
+    model: str
+    state: str  # of STATES
+    sentences: list[str]
+
+
+def read(found: Verdict, table: Table) -> tuple[list[Reading], list[str]]:
+    """Return what is said of each model, the worst first, and of the comparison as a whole."""
+    names = _Names(table)
+    readings = [
+        Reading(str(model), found.state(str(model)), _of_model(rows, found, names))
+        for model, rows in found.models.groupby("model", sort=False)
+    ]
+    readings.sort(key=lambda one: STATES.index(one.state))  # which keeps the order within a state
+    high = found.models[found.models["ceiling"]].drop_duplicates("probe")
+    notes = [
+        f"the {names.title(row.probe)} of {found.baseline} is {row.baseline_value:.3f}: this corpus cannot show a "
+        "gain, and hardly a small loss. More sentences, or harder ones, can"
+        for row in high.itertuples()
+    ]
+    return readings, notes
+
+
+def in_words(found: Verdict, table: Table) -> str:
+    """Return a verdict as text: a line or more a model."""
+    readings, notes = read(found, table)
+    wide = max(len(one.model) for one in readings)
+    lines = []
+    for one in readings:
+        first, *more = one.sentences
+        lines.append(f"{one.model:{wide}}  {one.state.upper():11}  {first}")
+        lines += [f"{'':{wide}}  {'':11}  {sentence}" for sentence in more]
+    return "\n".join([*lines, *(f"note: {note}" for note in notes)])
+
+
+def as_change(value: float, share: bool, *, sign: bool = True) -> str:
+    """Return a difference in the units that it is told in: points of a share, or as it is.
+
+    Example:
+        >>> as_change(-0.314, True), as_change(0.004, True), as_change(-0.314, False)
+        ('-31', '+0.4', '-0.314')
+    """
+    if not share:
+        return f"{value:{'+' if sign else ''}.3g}"
+    points = 100 * value
+    digits = 0 if abs(points) >= 9.95 else 1
+    return f"{points:{'+' if sign else ''}.{digits}f}"
+
+
+class _Names:
+    """What measures and languages are called."""
+
+    def __init__(self, table: Table) -> None:
+        self.about = table.provenance["probes"]
+        codes = [str(x) for x in dict.fromkeys(table.table["language"]) if x != POOLED]
+        self.languages = dict(zip(codes, language_names(codes), strict=True))
+
+    def title(self, probe: str) -> str:
+        return str(self.about[probe]["title"])
+
+    def share(self, probe: str) -> bool:
+        return bool(self.about[probe].get("share"))
+
+    def amount(self, probe: str, value: float) -> str:
+        """A size in words, as "1 point of retrieval"."""
+        if not self.share(probe):
+            return f"{value:g} of {self.title(probe)}"
+        points = f"{100 * value:g}"
+        return f"{points} point{'' if points == '1' else 's'} of {self.title(probe)}"
+
+
+def _of_model(rows: pd.DataFrame, found: Verdict, names: _Names) -> list[str]:
+    """The sentences of a model: of its worst measure first."""
+    said: list[str] = []
+    for row in rows.sort_values("state", key=lambda s: s.map(STATES.index), kind="stable").itertuples():
+        every = found.languages
+        of_measure = every[(every["model"] == row.model) & (every["probe"] == row.probe)]
+        alone, pooled = of_measure[of_measure["language"] != POOLED], of_measure[of_measure["language"] == POOLED]
+        say = {"lost": _lost, "kept": _kept, "cannot tell": _open}[str(row.state)]
+        said.append(say(row, alone, pooled, names))
+        said += _besides(row, alone, names)
+    return said
+
+
+def _lost(row: object, alone: pd.DataFrame, pooled: pd.DataFrame, names: _Names) -> str:
+    probe, tolerance = str(row.probe), float(row.tolerance)  # type: ignore[attr-defined]
+    lost = alone[alone["state"] == "lost"]
+    amount = names.amount(probe, tolerance)
+    together = _listed(pooled.assign(language="all languages together"), probe, names)
+    if lost.empty:
+        return f"{together}: more than {amount}, though of no language alone is that shown"
+    begins = row.begins  # type: ignore[attr-defined]
+    by = row.begins_by  # type: ignore[attr-defined]
+    where = (
+        "" if pd.isna(begins) else f"; begins at layer {begins}" + ("" if by == probe else f", by {names.title(by)}")
+    )
+    of = f"{len(lost)} of {len(alone)} languages" if len(alone) > 1 else "the language"
+    return f"{of} lost more than {amount}: {_listed(lost, probe, names)}{where}"
+
+
+def _kept(row: object, alone: pd.DataFrame, pooled: pd.DataFrame, names: _Names) -> str:
+    amount = names.amount(str(row.probe), float(row.tolerance))  # type: ignore[attr-defined]
+    of = f"all {len(alone)} languages" if len(alone) > 1 else "the language"
+    return f"no more than {amount} lost: shown for {of}"
+
+
+def _open(row: object, alone: pd.DataFrame, pooled: pd.DataFrame, names: _Names) -> str:
+    probe, tolerance = str(row.probe), float(row.tolerance)  # type: ignore[attr-defined]
+    amount = names.amount(probe, tolerance)
+    without = alone[alone["state"] == "no value"]
+    if len(without) == len(alone):
+        return f"{names.title(probe)} has no value in any language"
+    safe = (alone["low"] >= -tolerance).sum()
+    open_ = alone[(alone["low"] < -tolerance) & (alone["state"] != "no value")]
+    said = f"no language is shown to lose more than {amount}, and {safe} of {len(alone)} are shown not to"
+    if len(without):
+        said += f"; no value: {_named(without['language'], names)}"
+    if len(open_):
+        more = open_["more"].median()
+        which = "it" if len(open_) == 1 else "half of them"
+        told = (
+            f"no number of sentences would settle {which}: the change is as large as what is tolerated"
+            if math.isinf(more)
+            else f"about {_rounded(more)} more sentences a language would settle {which}, if all stays as seen"
+        )
+        said += f"; open: {_named(open_['language'], names)} ({told})"
+    return said
+
+
+def _besides(row: object, alone: pd.DataFrame, names: _Names) -> list[str]:
+    """Gains, and what goes the other way."""
+    probe = str(row.probe)  # type: ignore[attr-defined]
+    gained = alone[alone["state"] == "gained"].sort_values("difference", ascending=False)
+    said = [] if gained.empty else [f"{len(gained)} gained: {_listed(gained, probe, names)}"]
+    against = row.against  # type: ignore[attr-defined]
+    if against:
+        said.append(f"{names.title(against)} rose while {names.title(probe)} fell: {_what_that_means(probe, against)}")
+    return said
+
+
+def _what_that_means(fell: str, rose: str) -> str:
+    if "retrieval" in rose:
+        return "the languages became more alike, and less useful for the task"
+    return "one is no stand-in for the other"
+
+
+def _listed(rows: pd.DataFrame, probe: str, names: _Names) -> str:
+    """Languages with their changes, the first with its interval."""
+    share = names.share(probe)
+    said = []
+    for number, (language, value, low, high) in enumerate(
+        rows[["language", "difference", "low", "high"]].itertuples(index=False)
+    ):
+        ends = f" [{as_change(low, share)}, {as_change(high, share)}]" if number == 0 else ""
+        said.append(f"{names.languages.get(language, language)} {as_change(value, share)}{ends}")
+    return _and_more(said)
+
+
+def _named(languages: pd.Series, names: _Names) -> str:
+    return _and_more([names.languages.get(language, language) for language in languages])
+
+
+def _and_more(said: Sequence[str]) -> str:
+    more = len(said) - _MOST
+    return ", ".join([*said[:_MOST], *([f"and {more} more"] if more > 0 else [])])
+
+
+def _rounded(count: float) -> str:
+    """A number of sentences to one or two digits, as nobody knows it better."""
+    scale = 10 ** max(0, math.floor(math.log10(max(count, 1))) - 1)
+    return f"{math.ceil(count / scale) * scale:,}"
