@@ -5,6 +5,7 @@ from __future__ import annotations
 import errno
 import json
 import os
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -24,13 +25,27 @@ from probes.silence import quiet
 
 
 def record(
-    model: PreTrainedModel, what: dict[str, Any], *, parent: PreTrainedModel, history: pd.DataFrame | None = None
+    model: PreTrainedModel,
+    what: dict[str, Any],
+    *,
+    parent: PreTrainedModel,
+    history: pd.DataFrame | None = None,
+    layers: Sequence[int] | None = None,
 ) -> PreTrainedModel:
     """Keep with a model what was done to it, and what was logged in training, as `model.history`.
 
     What was done goes into its configuration, which `save_pretrained` and `from_pretrained` carry
     along; what had been done to the model before, as its configuration still says, stays there as
-    `before`. The weights it was made of, and the versions of what computed it, are added here.
+    `before`. The weights it was made of, and the versions of what computed it, are added here, and
+    `made_of`, where layers were taken out: the numbers of those that are left, in the model that
+    all began with.
+
+    Args:
+        model: what came out.
+        what: was done.
+        parent: what it was done to.
+        history: of the training.
+        layers: of the parent, from 0, that are left; None where all are.
 
     Example:
         >>> import probes
@@ -41,6 +56,11 @@ def record(
     versions = {"torch": torch.__version__, "transformers": transformers.__version__}
     what = what | {"parent": weights_fingerprint(parent)} | versions
     before = getattr(model.config, "compression", None)
+    made_of = None if before is None else before.get("made_of")
+    if layers is not None:
+        made_of = [layer if made_of is None else made_of[layer] for layer in layers]
+    if made_of is not None:
+        what |= {"made_of": made_of}
     model.config.compression = what if before is None else {"before": before, **what}
     if history is not None and "coverage" in what:
         history.attrs["coverage"] = what["coverage"]

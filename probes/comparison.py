@@ -128,9 +128,7 @@ class Comparison(Table):
 
         return damage(self, self.names(probe)[0])
 
-    def verdict(
-        self, *, judge: Sequence[str] | None = None, tolerance: Mapping[str, float] | None = None
-    ) -> Verdict:
+    def verdict(self, *, judge: Sequence[str] | None = None, tolerance: Mapping[str, float] | None = None) -> Verdict:
         """Read the comparison: which languages did a model lose, which are kept, and what is open.
 
         By what a model is for (its predictions, or else retrieval), at its end: `print` the verdict

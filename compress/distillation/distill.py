@@ -128,6 +128,7 @@ def distill(
     if matching and (train is None or tokenizer is None):
         raise InputError("keep='matched' needs text: give train=..., a corpus, and tokenizer=...")
     how: dict[str, Any] = {"method": "distill"}
+    kept: list[int] | None = None
     matched: dict[int, int] | None = None
     if student is not None:
         if layers is not None or hidden_size is not None or not isinstance(keep, str) or keep != "uniform":
@@ -168,7 +169,7 @@ def distill(
         "parameters": sum(p.numel() for p in small.parameters()),
         "parameters_of_parent": sum(p.numel() for p in model.parameters()),
     }
-    return record(small, how | training.recorded(), parent=model, history=training.history)
+    return record(small, how | training.recorded(), parent=model, history=training.history, layers=kept)
 
 
 def _steps(train: datasets.Dataset | None, batch_size: int) -> int:

@@ -107,7 +107,7 @@ def drop_layers(
     blocks = [family.blocks] if family.shared else [f"{family.blocks}.{number}" for number in gone]
     settings = {"kept": kept, "dropped": list(gone), "scores": scores}
     settings |= {"coverage": coverage(model, matrices_in(model, blocks))}
-    return record_removal(model, pruned, "drop_layers", importance, settings)
+    return record_removal(model, pruned, "drop_layers", importance, settings, kept)
 
 
 def _drop(model: PreTrainedModel, gone: Sequence[int]) -> None:

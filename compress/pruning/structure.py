@@ -273,7 +273,12 @@ def _ranges(numbers: list[int]) -> str:
 
 
 def record_removal(
-    model: PreTrainedModel, pruned: PreTrainedModel, method: str, importance: Any, settings: dict[str, Any]
+    model: PreTrainedModel,
+    pruned: PreTrainedModel,
+    method: str,
+    importance: Any,
+    settings: dict[str, Any],
+    layers: list[int] | None = None,
 ) -> PreTrainedModel:
     """Note in a pruned model what was removed from which."""
     return record(
@@ -286,4 +291,5 @@ def record_removal(
             "parameters_of_parent": sum(p.numel() for p in model.parameters()),
         },
         parent=model,
+        layers=layers,
     )

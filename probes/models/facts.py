@@ -13,6 +13,7 @@ from transformers import (
 )
 
 from probes.errors import InputError, LayerscopeWarning
+from probes.forms import check_form
 from probes.models.formats.onnx_model import OnnxModel
 
 
@@ -37,6 +38,17 @@ def check_fit(rows: int, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
             LayerscopeWarning,
             stacklevel=3,
         )
+
+
+def layers_made_of(model: torch.nn.Module | OnnxModel) -> list[int] | None:
+    """Return the layers, from 0, that a compression left of the model that all began with; None
+    where none was taken out.
+    """
+    done = getattr(getattr(model, "config", None), "compression", None)
+    made_of = done.get("made_of") if isinstance(done, dict) else None
+    if made_of is not None:
+        check_form(made_of, [range(10**6)], "config.json: compression: made_of")
+    return made_of
 
 
 def embedding_rows(model: PreTrainedModel | OnnxModel) -> int:

@@ -2,5 +2,6 @@
 
 `capture` runs a corpus once, `tokens` makes the batches, `layers` says which states are taken,
 `pooling` makes one vector a text, `running` says where and how, `store` keeps them on disk;
-`representations` is what comes out, `predictions` what of it a head says.
+`representations` is what comes out, `predictions` what of it a head says, and `depth` which layers
+of two models are compared.
 """

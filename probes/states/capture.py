@@ -22,7 +22,15 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.corpus import check_corpus, corpus_fingerprint
 from probes.errors import LayerscopeWarning, path_of
-from probes.models.facts import check_fit, classes_of, classifies, embedding_rows, name_of, weights_dtype
+from probes.models.facts import (
+    check_fit,
+    classes_of,
+    classifies,
+    embedding_rows,
+    layers_made_of,
+    name_of,
+    weights_dtype,
+)
 from probes.models.fingerprint import tokenizer_fingerprint, weights_fingerprint
 from probes.models.formats.onnx_model import OnnxModel
 from probes.states.layers import runner_of
@@ -171,6 +179,8 @@ def capture(
         *("dtype", "max_length", "modules", "logits"),
     )
     attributes["fingerprint"] = hashlib.sha256(json.dumps([attributes[k] for k in depends]).encode()).hexdigest()[:16]
+    if (made_of := layers_made_of(model)) is not None:
+        attributes["made_of"] = made_of
     if tokens.cut:
         warnings.warn(
             f"{name}: {tokens.cut} of {len(corpus)} texts are longer than {tokens.limit} tokens and are cut there",

@@ -9,6 +9,7 @@ import torch
 import transformers
 from safetensors.torch import load_file
 
+import compress
 import probes
 from compress import prune, save
 from compress.matrices import block_matrices
@@ -207,3 +208,17 @@ def test_quantised_weights_are_not_packed(pruned, tmp_path):
     ):
         save(pruned, tmp_path / "deep" / "out", packed=True)
     assert list(tmp_path.iterdir()) == []
+
+
+def test_what_layers_are_left_of_is_told_by_the_model_that_all_began_with(tmp_path):
+    model, tokenizer = probes.load_checkpoint("bundled")
+    six = compress.drop_layers(model, [1, 4])
+    three = compress.drop_layers(compress.prune(six, sparsity=0.5), [0])
+    folder = compress.save(compress.quantize(three, bits=8), tmp_path / "three", tokenizer)
+    loaded, _ = probes.load_checkpoint(folder)
+    left = [i for i in range(model.config.num_hidden_layers) if i not in (1, 4)]
+    assert six.config.compression["made_of"] == left
+    assert loaded.config.compression["made_of"] == left[1:]
+    corpus = probes.load_corpus("bundled", split="dev", languages=["en"]).select(range(4))
+    assert probes.capture(loaded, tokenizer, corpus, progress=False).attrs["made_of"] == left[1:]
+    assert "made_of" not in compress.prune(model, sparsity=0.5).config.compression
