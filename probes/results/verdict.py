@@ -32,7 +32,8 @@ class Verdict:
             measure that rose while this one fell, or ""), `ceiling` (whether the baseline is so
             high that hardly a gain could be seen).
         languages: a row a model, measure and language, and `pooled` for all together, most lost
-            first: `state` ("lost", "kept", "gained", "cannot tell", "no value"), `difference`,
+            first: `state` ("lost", "kept", "gained", "not lost", "cannot tell", "no value"),
+            `difference`,
             `low`, `high` (negative is loss, whichever way the measure goes; all intervals hold at
             once), `n` and `more` (how many more sentences would settle it; infinite where none
             would).
@@ -115,8 +116,10 @@ def states_of(difference: np.ndarray, low: np.ndarray, high: np.ndarray, toleran
         high < -tolerance,
         low > tolerance,
         (low >= -tolerance) & (high <= tolerance),
+        low >= -tolerance,
     ]
-    return np.select(conditions, ["no value", "lost", "gained", "kept"], "cannot tell").astype(object)
+    names = ["no value", "lost", "gained", "kept", "not lost"]
+    return np.select(conditions, names, "cannot tell").astype(object)
 
 
 def sentences_needed(
@@ -224,15 +227,15 @@ def _judged(table: Table, cells: pd.DataFrame) -> pd.DataFrame:
         low[at], high[at] = found.adjusted_low, found.adjusted_high
     tolerance, n = cells["tolerance"].to_numpy(float), cells["n"].to_numpy(float)
     states = states_of(gap, low, high, tolerance)
-    more = np.where(states == "cannot tell", sentences_needed(gap, low, high, tolerance, n), 0.0)
+    more = np.where(np.isin(states, ["cannot tell", "not lost"]), sentences_needed(gap, low, high, tolerance, n), 0.0)
     columns = {"state": states, "difference": gap, "low": low, "high": high}
     return pd.DataFrame(columns | {"more": np.where(states == "no value", np.nan, more)})
 
 
 def _of_model(table: Table, model: str, probe: str, rows: pd.DataFrame, judged: pd.DataFrame) -> dict[str, Any]:
     """What a measure says of a model."""
-    safe = (rows["low"] >= -rows["tolerance"]) & (rows["state"] != "no value")
-    state = "lost" if (rows["state"] == "lost").any() else "kept" if safe.all() else "cannot tell"
+    safe = rows["state"].isin(["kept", "gained", "not lost"]).all()
+    state = "lost" if (rows["state"] == "lost").any() else "kept" if safe else "cannot tell"
     first = rows.iloc[0]
     pooled = rows[rows["language"] == POOLED]
     of_all = pooled.iloc[0] if len(pooled) else first

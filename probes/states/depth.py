@@ -8,10 +8,10 @@ import xarray as xr
 def baseline_layers(base: xr.Dataset, other: xr.Dataset) -> dict[int, int]:
     """Return the layer of the baseline that each layer of another model is compared with.
 
-    Equally deep models, or only some layers of one: that of the same number. Where a compression says which layers it kept
-    (the attribute `made_of`): the layer that was kept. Otherwise the layer at the same share of the
-    depth, the last with the last, and the embeddings with the embeddings. Layers without a partner
-    among those that were captured are left out.
+    Equally deep models, or only some layers of one: that of the same number. Where a compression
+    says which layers it kept (the attribute `made_of`): the layer that was kept. Otherwise the
+    layer at the same share of the depth, the last with the last, and the embeddings with the
+    embeddings. Layers without a partner among those that were captured are left out.
 
     Example:
         >>> import numpy as np, probes

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from matplotlib.axes import Axes
 
 
-class _Shown(Figure):
+class Shown(Figure):
     """A figure that a notebook shows by itself: made without pyplot, it opens no window and leaves
     no state.
     """
@@ -49,7 +49,7 @@ def curves(comparison: Table, probes: list[str], language: str, *, simultaneous:
     models = list(comparison.provenance["models"])
     columns = min(3, len(probes))
     rows = -(-len(probes) // columns)
-    figure = _Shown(figsize=(4.2 * columns + 0.6, 3.0 * rows + 0.8), layout="constrained")
+    figure = Shown(figsize=(4.2 * columns + 0.6, 3.0 * rows + 0.8), layout="constrained")
     axes = np.atleast_1d(figure.subplots(rows, columns, squeeze=False).ravel())
     colours = dict(zip(models, sns.color_palette("colorblind", len(models)), strict=True))
     with sns.axes_style("whitegrid"):
@@ -130,7 +130,7 @@ def maps(comparison: Table, probe: str, language: str) -> Figure:
     lowest, highest = (float(f(every[np.isfinite(every)], initial=0.0)) for f in (np.min, np.max))
     height, width = next(iter(wide.values())).shape
     size = (max(3.4, 0.5 * width + 1.6) * len(models) + 0.8, max(2.4, 0.36 * height + 1.4))
-    figure = _Shown(figsize=size, layout="constrained")
+    figure = Shown(figsize=size, layout="constrained")
     axes = figure.subplots(1, len(models), squeeze=False)[0]
     for axis, model in zip(axes, models, strict=True):
         sns.heatmap(
@@ -177,7 +177,7 @@ def damage(comparison: Table, probe: str) -> Figure:
     largest = max(float(np.nanmax(np.abs(w.to_numpy(float)), initial=0.0)) for w in wide.values()) or 1.0
     rows, layers = next(iter(wide.values())).shape
     size = (max(3.2, 0.55 * layers + 1.6) * len(others) + 0.6, max(2.2, 0.32 * rows + 1.4))
-    figure = _Shown(figsize=size, layout="constrained")
+    figure = Shown(figsize=size, layout="constrained")
     axes = figure.subplots(1, len(others), squeeze=False)[0]
     for axis, model in zip(axes, others, strict=True):
         p = _wide(table[table["model"] == model], "mark")

@@ -130,8 +130,8 @@ def _open(row: object, alone: pd.DataFrame, pooled: pd.DataFrame, names: _Names)
     without = alone[alone["state"] == "no value"]
     if len(without) == len(alone):
         return f"{names.title(probe)} has no value in any language"
-    safe = (alone["low"] >= -tolerance).sum()
-    open_ = alone[(alone["low"] < -tolerance) & (alone["state"] != "no value")]
+    safe = alone["state"].isin(["kept", "gained", "not lost"]).sum()
+    open_ = alone[alone["state"] == "cannot tell"]
     said = f"no language is shown to lose more than {amount}, and {safe} of {len(alone)} are shown not to"
     if len(without):
         said += f"; no value: {_named(without['language'], names)}"

@@ -22,7 +22,7 @@ def test_a_state_says_on_which_side_of_the_tolerance_an_interval_lies() -> None:
     low = np.array([-0.05, -0.03, -0.01, -0.004, 0.0, 0.02, np.nan])
     high = np.array([-0.02, 0.01, 0.01, 0.02, 0.0, 0.03, np.nan])
     gap = np.array([-0.03, -0.01, 0.0, 0.01, 0.0, 0.025, np.nan])
-    wanted = ["lost", "cannot tell", "kept", "cannot tell", "kept", "gained", "no value"]
+    wanted = ["lost", "cannot tell", "kept", "not lost", "kept", "gained", "no value"]
     assert states_of(gap, low, high, np.full(7, 0.01)).tolist() == wanted
 
 
