@@ -1,14 +1,16 @@
-"""One self-contained HTML page: summary, figures, table, and where the numbers come from."""
+"""One self-contained HTML page: verdict, figures, maps, table, and where the numbers come from."""
 
 from __future__ import annotations
 
 import base64
 import io
 from functools import partial
+from importlib.resources import files
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import jinja2
+import markupsafe
 import matplotlib
 import numpy as np
 import pandas as pd
@@ -19,6 +21,9 @@ from probes.results.calibration import p_text
 from probes.results.difference import MARKED, family_in_words
 from probes.results.draws import POOLED
 from probes.results.table import Table
+from probes.results.verdict import Verdict, verdict
+from probes.views.reading import read
+from probes.views.report_data import as_json, language_maps
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -46,7 +51,8 @@ def check_path(path: Path) -> None:
 
 
 def _page(comparison: Table) -> str:
-    from probes.views.figures import curves, damage, maps
+    from probes.views.figures import curves, maps
+    from probes.views.ranking import ranking
 
     # Everything is escaped: texts, labels and names come from files of others.
     environment = jinja2.Environment(loader=jinja2.PackageLoader("probes", "views"), autoescape=True)
@@ -56,18 +62,39 @@ def _page(comparison: Table) -> str:
     environment.filters["chance"] = lambda p: "" if pd.isna(p) else p_text(p, draws)
     flat = [p for p in comparison.provenance["probes"] if not comparison.is_map(p)]
     probes, models = list(comparison.provenance["probes"]), comparison.provenance["models"]
+    found, unjudged = _verdict(comparison)
+    readings, notes = ([], []) if found is None else read(found, comparison)
+    judged = [] if found is None else list(dict.fromkeys(found.models["probe"]))
+    by_language = language_maps(comparison)
     return environment.get_template("report.html.jinja").render(
         provenance=comparison.provenance,
         models=list(models),
         settings=list(dict.fromkeys(key for about in models.values() for key in about)),
         marked=family_in_words(MARKED),
         summary=comparison.summary().to_dict("records"),
-        columns=list(comparison.table),
-        rows=comparison.table.to_dict("records"),
+        readings=readings,
+        notes=notes,
+        unjudged=unjudged if len(models) > 1 else "",
+        rankings={} if found is None else {p: _image(ranking(found, comparison, p)) for p in judged},
         curves=_image(curves(comparison, flat, POOLED)) if flat else "",
         maps={p: _image(maps(comparison, p, POOLED)) for p in probes if p not in flat},
-        damage={p: _image(damage(comparison, p)) for p in flat if comparison.has_difference(p)},
+        by_language=by_language,
+        data=as_json(comparison, by_language),
+        script=markupsafe.Markup(_own("report.js")),  # of this package, as the style
+        style=markupsafe.Markup(_own("report.css")),
     )
+
+
+def _verdict(comparison: Table) -> tuple[Verdict | None, str]:
+    """The verdict, or why there is none."""
+    try:
+        return verdict(comparison), ""
+    except InputError as error:
+        return None, str(error)
+
+
+def _own(name: str) -> str:
+    return files("probes.views").joinpath(name).read_text(encoding="utf-8")
 
 
 def _image(figure: Figure) -> str:

@@ -1,3 +1,4 @@
+import json
 import re
 from html.parser import HTMLParser
 
@@ -12,7 +13,7 @@ HOSTILE = "<script>alert('x')</script>"
 class Page(HTMLParser):
     def __init__(self, html):
         super().__init__()
-        self.tags, self.links, self.text = [], [], []
+        self.tags, self.links, self.text, self.scripts = [], [], [], []
         self.feed(html)
 
     def handle_starttag(self, tag, attrs):
@@ -20,7 +21,7 @@ class Page(HTMLParser):
         self.links += [v for k, v in attrs if k in ("src", "href", "xlink:href", "srcset", "action")]
 
     def handle_data(self, data):
-        self.text.append(data)
+        (self.scripts if self.lasttag == "script" else self.text).append(data)
 
 
 @pytest.fixture(scope="module")
@@ -46,10 +47,16 @@ def page(comparison, tmp_path_factory):
 
 def test_text_of_others_is_escaped(page):
     parsed = Page(page)
-    assert "script" not in parsed.tags
+    assert parsed.tags.count("script") == 2  # the data and what draws it
     assert "b" in parsed.tags  # the parser does see tags
     assert "<b>en</b>" not in page
     assert HOSTILE in "".join(parsed.text)
+    assert not any("<script>alert" in text for text in parsed.scripts)
+    assert data_of(page)["models"] == [HOSTILE, "b & c"]
+
+
+def data_of(page):
+    return json.loads(re.search(r'<script type="application/json" id="data">(.*?)</script>', page)[1])
 
 
 def test_what_an_interval_is_for_is_said_of_each_probe(comparison, page):
@@ -68,10 +75,41 @@ def test_nothing_is_loaded_from_outside(page):
 
 
 def test_every_value_of_the_table_is_there(page, comparison):
-    assert page.count("<tr>") >= len(comparison.table)
-    assert f"{comparison.table['value'].iloc[7]:#.4g}" in page
+    table = data_of(page)["table"]
+    assert list(table) == list(comparison.table)
     for column in comparison.table:
-        assert f">{column}</th>" in page
+        codes, names = table[column]["codes"], table[column].get("names")
+        wanted = comparison.table[column]
+        if names is not None:
+            assert [names[code] for code in codes] == wanted.fillna("").astype(str).tolist()
+        else:
+            there = [np.nan if code is None else float(code) for code in codes]
+            np.testing.assert_allclose(there, wanted.astype("Float64").to_numpy(float, na_value=np.nan), rtol=1e-4)
+
+
+def test_maps_hold_the_differences_of_all_languages_and_layers_at_once(page, comparison):
+    data = data_of(page)
+    adjusted = comparison.adjusted(["layer", "language"])
+    for probe, cells in data["maps"].items():
+        about = comparison.provenance["probes"][probe]
+        rows = adjusted[(adjusted["probe"] == probe) & (adjusted["language"] != "pooled")]
+        rows = rows[rows["model"] != comparison.baseline]
+        shown = rows["value" if about["compares"] else "difference"]
+        there = [np.nan if x is None else x for x in cells["shown"]]
+        np.testing.assert_allclose(there, shown.replace([np.inf, -np.inf], np.nan), rtol=1e-4)
+    assert "alignment_gap" in data["maps"]
+    assert "cka" not in data["maps"]  # which has more to a number than language and layer
+
+
+def test_the_verdict_stands_first(page, comparison):
+    text = "".join(Page(page).text)
+    assert text.index("What compression did to") < text.index("Layer by layer") < text.index("All values")
+    assert comparison.verdict().state("b & c") in text
+
+
+def test_without_anything_to_judge_by_it_says_why(comparison, tmp_path):
+    unjudged = probes.compare(comparison.representations, probes=["norm"]).report(tmp_path / "report.html")
+    assert "No verdict: there is nothing to judge by" in unjudged.read_text(encoding="utf-8")
 
 
 def test_where_the_numbers_come_from_is_there(page, comparison):
