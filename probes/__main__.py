@@ -13,9 +13,9 @@ import datasets
 import pandas as pd
 
 from probes.command import add_command, corpus_arguments, corpus_settings, listed, output_argument, run
-from probes.comparison import compare
+from probes.comparison import Comparison, compare
 from probes.corpus import cautions, describe, load_corpus
-from probes.errors import InputError, LayerscopeWarning
+from probes.errors import InputError, LayerscopeWarning, check_choice
 from probes.files import locked
 from probes.measures import catalogue
 from probes.printing import printable
@@ -29,6 +29,8 @@ _MODELS = (
     "a folder, a hub name or 'bundled'; one NAME for several, as trained with several seeds, makes them replicates of "
     "one model"
 )
+# What --fail-on asks for, and the states that fail by it.
+_FAILS = {"lost": ("lost",), "cannot-tell": ("lost", "cannot tell")}
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -54,6 +56,22 @@ def add(commands: Any) -> None:
         help="names or families, separated by commas (the usual ones that models and corpus allow); "
         f"families: {', '.join(catalogue.families())}; probes: {', '.join(catalogue.by_name())}",
     )
+    measure.add_argument(
+        "--judge", type=listed, help="measures of the verdict, by commas (those of a head, or else retrieval)"
+    )
+    measure.add_argument(
+        "--tolerance",
+        type=_tolerance,
+        action="extend",
+        default=[],
+        metavar="PROBE=LOSS",
+        help="the largest loss that does not matter, as retrieval=0.02,accuracy=0.01 (0.01; of label loyalty 0.05)",
+    )
+    measure.add_argument(
+        "--fail-on",
+        choices=list(_FAILS),
+        help="exit with status 1 where a model is lost; with 'cannot-tell', also where one is not shown to be kept",
+    )
     measure.add_argument("--draws", type=int, default=200, help="bootstrap draws (%(default)s)")
     measure.add_argument("--seed", type=int, default=0, help="of the bootstrap (%(default)s)")
     measure.add_argument(
@@ -75,13 +93,28 @@ def add(commands: Any) -> None:
     show.add_argument("corpus", help=_CORPUS)
 
 
-def _compare(options: argparse.Namespace) -> None:
+def _tolerance(text: str) -> list[tuple[str, float]]:
+    found = []
+    for part in text.split(","):
+        probe, separator, loss = part.partition("=")
+        try:
+            found.append((probe.strip(), float(loss)))
+        except ValueError:
+            separator = ""
+        if not separator:
+            raise argparse.ArgumentTypeError(f"expected PROBE=LOSS, as in retrieval=0.02; found {part!r}")
+    return found
+
+
+def _compare(options: argparse.Namespace) -> int:
     models: dict[str, list[str | Path]] = {}
     for given in options.models:
         name, separator, checkpoint = given.partition("=")
         if not separator or not name or not checkpoint:
             raise InputError(f"{given!r}: expected NAME=CHECKPOINT, as in base=path/to/checkpoint")
         models.setdefault(name, []).append(checkpoint)
+    for probe in [*(options.judge or []), *(probe for probe, _ in options.tolerance)]:
+        check_choice("judge", probe, catalogue.by_name())
     options.until_done.enter_context(locked(options.out / "comparison", wait=options.wait))
     check_folder(options.out, overwrite=options.overwrite)
     check_path(options.out / "report.html")
@@ -111,8 +144,27 @@ def _compare(options: argparse.Namespace) -> None:
     # The table last: where it is, the run is whole, and the same command is not asked for again.
     report = comparison.report(options.out / "report.html")
     comparison.save(options.out, overwrite=options.overwrite)
+    status = _told(comparison, options)
     print(_text(comparison))
     print(f"\nwrote {printable(options.out / 'comparison.csv')} and {printable(report)}")
+    return status
+
+
+def _told(comparison: Comparison, options: argparse.Namespace) -> int:
+    """Print the verdict, and return the exit status that it asks for."""
+    asked = options.fail_on or options.judge or options.tolerance
+    if len(comparison.provenance["models"]) == 1 and not asked:
+        return 0
+    try:
+        verdict = comparison.verdict(judge=options.judge, tolerance=dict(options.tolerance))
+    except InputError as error:
+        if asked:  # the table and the report are there already
+            raise
+        print(f"no verdict: {printable(error)}\n")
+        return 0
+    print(f"{verdict.words}\n")
+    worst = {verdict.state(model) for model in verdict.models["model"]}
+    return int(not worst.isdisjoint(_FAILS.get(options.fail_on, ())))
 
 
 def _text(comparison: Table) -> str:

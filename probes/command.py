@@ -29,7 +29,7 @@ _COLUMNS = {
 
 def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
     """Run the command that the parser sets as `run`, and return the exit status: 2 for bad input,
-    said in one line.
+    said in one line, or what the command itself returns.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # letters that a terminal does not have are written as escapes
@@ -40,7 +40,7 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int
         warnings.showwarning = _say
         try:
             with ExitStack() as options.until_done:  # what a command holds: the lock of what it writes
-                options.run(options)
+                return options.run(options) or 0
         except BrokenPipeError:  # who read what is printed has read enough
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the end of the process
             return 1
@@ -54,14 +54,13 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int
         except KeyboardInterrupt:
             print("interrupted; what was captured is kept, the same command goes on from there", file=sys.stderr)
             return 130
-    return 0
 
 
 def add_command(
     commands: Any,
     name: str,
     about: str,
-    run: Callable[[argparse.Namespace], None],
+    run: Callable[[argparse.Namespace], int | None],
     *parents: argparse.ArgumentParser,
 ) -> argparse.ArgumentParser:
     """Add a command to those of a parser: what it is about is its line in their help, and the first

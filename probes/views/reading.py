@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from probes.printing import printable
 from probes.results.draws import POOLED
 from probes.results.table import Table
 from probes.results.verdict import STATES, Verdict
@@ -44,13 +45,14 @@ def read(found: Verdict, table: Table) -> tuple[list[Reading], list[str]]:
 def in_words(found: Verdict, table: Table) -> str:
     """Return a verdict as text: a line or more a model."""
     readings, notes = read(found, table)
-    wide = max(len(one.model) for one in readings)
+    names = [printable(one.model) for one in readings]
+    wide = max(map(len, names))
     lines = []
-    for one in readings:
-        first, *more = one.sentences
-        lines.append(f"{one.model:{wide}}  {one.state.upper():11}  {first}")
+    for name, one in zip(names, readings, strict=True):
+        first, *more = map(printable, one.sentences)
+        lines.append(f"{name:{wide}}  {one.state.upper():11}  {first}")
         lines += [f"{'':{wide}}  {'':11}  {sentence}" for sentence in more]
-    return "\n".join([*lines, *(f"note: {note}" for note in notes)])
+    return "\n".join([*lines, *(f"note: {printable(note)}" for note in notes)])
 
 
 def as_change(value: float, share: bool, *, sign: bool = True) -> str:

@@ -211,3 +211,58 @@ def test_unknown_options_end_in_status_2_as_a_process_does():
     done = subprocess.run([sys.executable, "-m", "probes", "compare", "a=bundled"], capture_output=True, text=True)
     assert done.returncode == 2
     assert "--corpus" in done.stderr
+
+
+@pytest.fixture(scope="module")
+def judged(tmp_path_factory):
+    """Folders of models by what is to be said of them."""
+    folder = tmp_path_factory.mktemp("judged")
+    model, tokenizer = probes.load_checkpoint("bundled")
+    made = {"lost": compress.prune(model, sparsity=0.95), "open": compress.quantize(model, bits=3)}
+    broken, _ = probes.load_checkpoint("bundled")
+    next(broken.base_model.encoder.parameters()).data[:] = torch.nan
+    made["broken"] = broken
+    return {name: str(compress.save(one, folder / name, tokenizer)) for name, one in made.items()}
+
+
+ACCURACY = [*SMALL, "--probes", "accuracy"]
+
+
+@pytest.mark.parametrize(
+    ("model", "more", "status", "says"),
+    [
+        ("lost", [], 0, "m  LOST "),
+        ("lost", ["--fail-on", "lost"], 1, "lost more than 1 point of accuracy: "),
+        (
+            "lost",
+            ["--fail-on", "lost", "--languages", "fr"],
+            1,
+            "the language lost more than 1 point of accuracy: French",
+        ),
+        ("lost", ["--fail-on", "lost", "--tolerance", "accuracy=1"], 0, "m  KEPT "),
+        ("open", ["--fail-on", "lost", "--tolerance", "accuracy=0.001"], 0, "m  CANNOT TELL "),
+        ("open", ["--fail-on", "cannot-tell", "--tolerance", "accuracy=0.001"], 1, "m  CANNOT TELL "),
+        ("broken", ["--fail-on", "cannot-tell"], 1, "accuracy has no value in any language"),
+        ("bundled", ["--fail-on", "cannot-tell"], 0, "m  KEPT "),
+    ],
+)
+@pytest.mark.filterwarnings("ignore::probes.errors.LayerscopeWarning")
+def test_the_verdict_is_printed_and_can_fail_a_run(judged, tmp_path, capsys, model, more, status, says):
+    models = ["base=bundled", f"m={judged.get(model, model)}"]
+    assert main(["compare", *models, *ACCURACY, *more, "--out", str(tmp_path)]) == status
+    assert says in capsys.readouterr().out
+    assert (tmp_path / "report.html").exists()
+
+
+def test_where_nothing_can_be_judged_by_only_a_gate_fails(tmp_path, capsys):
+    arguments = ["compare", "base=bundled", "m=bundled", *SMALL, "--probes", "norm"]
+    assert main([*arguments, "--out", str(tmp_path / "a")]) == 0
+    assert "no verdict: there is nothing to judge by" in capsys.readouterr().out
+    assert main([*arguments, "--fail-on", "lost", "--out", str(tmp_path / "b")]) == 2
+    assert "there is nothing to judge by: expected accuracy" in capsys.readouterr().err
+    assert main([*arguments, "--judge", "retreival", "--out", str(tmp_path / "c")]) == 2
+    assert "Did you mean 'retrieval'?" in capsys.readouterr().err
+    assert not (tmp_path / "c").exists()
+    with pytest.raises(SystemExit):
+        main([*arguments, "--tolerance", "retrieval", "--out", str(tmp_path / "d")])
+    assert "expected PROBE=LOSS, as in retrieval=0.02; found 'retrieval'" in capsys.readouterr().err
