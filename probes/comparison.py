@@ -168,6 +168,41 @@ class Comparison(Table):
         found = verdict(self, judge=judge, tolerance=tolerance)
         return replace(found, words=in_words(found, self))
 
+    def plot_languages(
+        self,
+        probe: str | None = None,
+        *,
+        judge: Sequence[str] | None = None,
+        tolerance: Mapping[str, float] | None = None,
+    ) -> Figure:
+        """Draw what each language lost or gained, most lost first: a panel a model.
+
+        Args:
+            probe: a judged measure; by default the first.
+            judge, tolerance: as in `verdict`.
+
+        Raises:
+            InputError: as `verdict` does; the measure is not among those that are judged.
+
+        Example:
+            >>> import probes
+            >>> rng = np.random.default_rng(0)
+            >>> x, noise = rng.normal(size=(100, 8)), rng.normal(size=(200, 8))
+            >>> about = {"id": np.tile(np.arange(100), 2), "language": np.repeat(["en", "sw"], 100)}
+            >>> both = np.concatenate([x, x])
+            >>> models = {"base": both + 0.01 * noise, "poor": noise}
+            >>> models = {name: probes.from_arrays(states, **about) for name, states in models.items()}
+            >>> comparison = probes.compare(models, pivot="en", probes=["retrieval"])
+            >>> comparison.plot_languages().axes[0].get_title()
+            'poor: lost'
+
+        See also:
+            `Comparison.verdict`, `Comparison.plot_damage`.
+        """
+        from probes.views.ranking import ranking
+
+        return ranking(verdict(self, judge=judge, tolerance=tolerance), self, probe)
+
     def explore(self, **settings: Any) -> Explorer:
         """Show curves, maps and sentences in a notebook, linked by one layer slider.
 

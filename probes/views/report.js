@@ -148,21 +148,20 @@ function filtered() {
   redrawn();
 }
 
-function sorted() {
-  const { by, down } = shown;
+/** Of each row of the table a number that sorts as its value does; missing ones last. */
+function ranks(column, down) {
+  const { codes, names } = table[column];
   const sign = down ? -1 : 1;
-  const codes = table[by].codes;
-  let rank = codes;
-  if (isText(by)) {
-    const places = table[by].names.map((_, i) => i).sort((a, b) => String(table[by].names[a] ?? "").localeCompare(String(table[by].names[b] ?? "")));
-    const rankOf = [];
-    places.forEach((name, place) => (rankOf[name] = place));
-    rank = codes.map((code) => rankOf[code]);
-  }
-  shown.rows.sort((a, b) => {
-    if (rank[a] === null || rank[b] === null) return (rank[a] === null) - (rank[b] === null); // missing ones last
-    return sign * (rank[a] - rank[b]) || a - b;
-  });
+  if (!names) return Float64Array.from(codes, (code) => (code === null ? Infinity : sign * code));
+  const places = names.map((_, i) => i).sort((a, b) => names[a].localeCompare(names[b]));
+  const place = [];
+  places.forEach((name, at) => (place[name] = at));
+  return Float64Array.from(codes, (code) => (names[code] === "" ? Infinity : sign * place[code]));
+}
+
+function sorted() {
+  const rank = ranks(shown.by, shown.down);
+  shown.rows.sort((a, b) => rank[a] - rank[b] || a - b || 0);
 }
 
 function redrawn() {

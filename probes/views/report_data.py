@@ -90,7 +90,7 @@ def _finite(value: int | float | str | None) -> int | float | None:
 
 
 def _numbers(values: pd.Series) -> list[int | float | str | None]:
-    """Numbers to five digits, whole ones as such; nothing for a missing one, a word for infinity."""
+    """Numbers to four digits, whole ones as such; nothing for a missing one, a word for infinity."""
     out: list[int | float | str | None] = []
     for value in values.astype("Float64").to_numpy(float, na_value=np.nan):
         if np.isnan(value):
@@ -98,5 +98,5 @@ def _numbers(values: pd.Series) -> list[int | float | str | None]:
         elif np.isinf(value):
             out.append("Infinity" if value > 0 else "-Infinity")
         else:
-            out.append(int(value) if value == int(value) and abs(value) < 1e15 else float(f"{value:.5g}"))
+            out.append(int(value) if value == int(value) and abs(value) < 1e15 else float(f"{value:.4g}"))
     return out

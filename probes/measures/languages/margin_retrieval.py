@@ -89,6 +89,7 @@ MARGIN_RETRIEVAL = replace(
     RETRIEVAL,
     name="margin_retrieval",
     title="margin retrieval",
+    tolerance=None,
     estimator="accuracy of the best ratio margin (k = 4), mean of both directions, ties count as right",
     paper="Artetxe and Schwenk 2019, arXiv 1811.01136",
     measure=_measured,
