@@ -7,11 +7,14 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from probes.errors import InputError
 from probes.results.difference import MARKED, family_in_words
 from probes.results.draws import POOLED
 from probes.results.table import Table
+from probes.results.verdict import verdict
 from probes.views.maps import FEWEST_FOR_UMAP
 from probes.views.numbers import measures, no_alignment
+from probes.views.reading import read
 from probes.views.scene import NOT_THERE, Scene
 from probes.views.speakers import no_representers
 
@@ -41,6 +44,7 @@ def describe(scene: Scene, probes: list[dict[str, str]], languages: list[str]) -
         "kinds": ["pca", "umap"] if scene.reps and "umap" not in missing else ["pca"],
         "missing": missing,
         "notes": [*_of_sample(scene), *notes],
+        "verdict": _verdict(scene),
         "measures": measures(scene),
         "pivot": None if scene.table is None else scene.table.provenance.get("pivot"),
         "static": False,
@@ -102,6 +106,17 @@ def curves(scene: Scene) -> tuple[list[dict[str, str]], list[str], np.ndarray]:
     values = table[["value", "low", "high", "mark"]].astype(float).to_numpy()
     out[tuple(a[keep].astype(int) for a in at)] = np.where(np.isfinite(values), values, np.nan)[keep]
     return probes, languages, out
+
+
+def _verdict(scene: Scene) -> list[dict[str, Any]]:
+    """What is said of each model, where there is anything to judge it by."""
+    if scene.table is None:
+        return []
+    try:
+        readings, _ = read(verdict(scene.table), scene.table)
+    except InputError:
+        return []
+    return [one._asdict() for one in readings if one.model in scene.names]
 
 
 def _missing(scene: Scene, probes: list[dict[str, str]]) -> dict[str, str]:

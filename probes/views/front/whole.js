@@ -70,6 +70,7 @@ function header(view) {
     plural(names.length, "model"),
   ];
   head.append(h("p", { class: "lsc-sub" }, shown.filter(Boolean).join(" · ")));
+  if (about.verdict?.length) head.append(verdictOf(about.verdict));
   const notes = h("ul", { class: "lsc-notes" });
   const noted = () => {
     const list = model.get("about").notes ?? [];
@@ -81,6 +82,17 @@ function header(view) {
   model.on("change:about", noted);
   endings.push(() => model.off("change:about", noted));
   return head;
+}
+
+/** A line or more a model: lost, kept or cannot tell, and why. */
+function verdictOf(readings) {
+  const list = h("div", { class: "lsc-verdict" });
+  for (const { model, state, sentences } of readings) {
+    const said = h("ul", {});
+    said.append(...sentences.map((sentence) => words("li", "", sentence)));
+    list.append(words("b", "", model), words("span", `lsc-state lsc-${state.replace(" ", "-")}`, state), said);
+  }
+  return list;
 }
 
 function addRegions(view, wanted) {
