@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import importlib.metadata
-import platform
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
@@ -11,7 +9,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import datasets
-import pandas as pd
 import torch
 import xarray as xr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -19,20 +16,20 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from probes.corpus import cautions, check_corpus
 from probes.errors import InputError, LayerscopeWarning, path_of
 from probes.files import check_writable, file_name
-from probes.measures import catalogue
 from probes.measures.choice import choose
 from probes.measures.measuring import measured_on
 from probes.measures.probe import Run
+from probes.measures.provenance import provenance_of
 from probes.models.checkpoint import check_checkpoint, load_checkpoint
 from probes.models.facts import check_fit, check_length, embedding_rows
 from probes.models.named import by_name, check_pairs
 from probes.order import caution
-from probes.results.difference import adjustment
 from probes.results.draws import POOLED, check_draws, sample
 from probes.results.kept import tabulated
 from probes.results.table import Table
 from probes.results.verdict import Verdict, verdict
 from probes.states.capture import capture
+from probes.states.depth import baseline_layers
 from probes.states.examples import examples_of
 from probes.states.order import alike_in_order
 from probes.states.representations import check_representations
@@ -398,13 +395,15 @@ def compare(
             measured[name] = measured_on(itself, runs, name, by_id=by_id)
         representations[name] = _first(runs, name)
     results = [measured[name][p.name] for name in models for p in chosen if p.name in measured[name]]
-    table, kept = tabulated(results)
+    depth = {name: baseline_layers(representations[baseline], reps) for name, reps in representations.items()}
+    table, kept = tabulated(results, depth)
     said = [] if corpus is None else cautions(corpus)
     known_by_labels = any("group=..." in one for one in said)
     if by_id is None and not known_by_labels and (alike := alike_in_order(representations[baseline])):
         said.append(caution(alike, "topics (their states are alike)"))
         warnings.warn(said[-1], LayerscopeWarning, stacklevel=2)
-    made = Comparison(table, _provenance(measured, representations, said, baseline, shared), kept, representations)
+    about = provenance_of(measured, representations, said, baseline, shared)
+    made = Comparison(table, about, kept, representations)
     made.table = made.adjusted()
     return made
 
@@ -441,42 +440,3 @@ def _first(runs: Sequence[Run], name: str) -> xr.Dataset:
             stacklevel=3,
         )
     return reps.assign_attrs(replicates=len(runs), states_of="replicate 1")
-
-
-def _provenance(
-    measured: dict[str, dict[str, xr.Dataset]],
-    representations: dict[str, xr.Dataset],
-    said: list[str],
-    baseline: str,
-    shared: Run,
-) -> dict[str, Any]:
-    results = {probe: result for by_probe in measured.values() for probe, result in by_probe.items()}
-    declared = {name: probe for name, probe in catalogue.by_name().items() if name in results}
-    more = ("interval", "kind", "symmetric")  # of the draws, and of measures of similarity
-    first = next(iter(representations.values()))
-    examples = pd.DataFrame({c: first[c].values for c in ("id", "language", "text") if c in first.coords})
-    sizes = examples.groupby("language", sort=False).agg(texts=("id", "size"), example=("text", "first"))
-    packages = ("layerscope", "torch", "transformers", "tokenizers", "numpy", "scipy", "scikit-learn", "xarray", "zarr")
-    return {
-        "baseline": baseline,
-        "pivot": shared.pivot,
-        "draws": shared.draws,
-        "drawn": shared.sample.what,
-        "seed": shared.seed,
-        "p_adjusted": adjustment(["layer"]),
-        "models": {
-            name: {k: v for k, v in reps.attrs.items() if k not in ("model", "torch", "transformers")}
-            for name, reps in representations.items()
-        },
-        "probes": {
-            name: probe.for_tables() | {k: results[name].attrs[k] for k in more if k in results[name].attrs}
-            for name, probe in declared.items()
-        },
-        "corpus": {
-            "languages": {
-                language: {"texts": int(row["texts"]), "example": row["example"]} for language, row in sizes.iterrows()
-            },
-            "cautions": said,
-        },
-        "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages},
-    }

@@ -29,6 +29,8 @@ COLUMNS = [
 ]
 # What a number is from, where the corpus has groups or the model has replicates.
 COUNTS = ["groups", "design_effect", "replicates", "between"]
+# Which layer of the baseline stands beside one, where that is not the one of the same number.
+BESIDE = "baseline_layer"
 # Where a probe needs more than layer and language to say where a number is from.
 FURTHER = ["other_layer", "module", "other_language"]
 _TEXTS = ("model", "language", "probe", "module", "other_language")
@@ -68,7 +70,7 @@ def from_csv(file: Path | IO[bytes], name: object = None) -> pd.DataFrame:
         name: what messages call it; by default the path.
     """
     types: dict[str, Any] = dict.fromkeys(_TEXTS, str) | dict.fromkeys(
-        ("layer", "other_layer", "groups", "replicates"), "Int64"
+        ("layer", BESIDE, "other_layer", "groups", "replicates"), "Int64"
     )
     types |= {c: float for c in (*COLUMNS[4:], "design_effect", "between") if c != "n"}
     try:

@@ -10,7 +10,7 @@ import xarray as xr
 
 from probes.errors import InputError, check_choice
 from probes.results.calibration import calibrated
-from probes.results.cells import COLUMNS, FURTHER
+from probes.results.cells import BESIDE, COLUMNS, FURTHER
 from probes.results.result import split_measures
 
 # What varies within a family of differences: the columns of the table that say which.
@@ -97,12 +97,17 @@ def differences(table: pd.DataFrame, kept: xr.Dataset, pairs: Mapping[str, str],
     """
     out = pd.DataFrame(np.nan, index=table.index, columns=_DIFFERENCES)
     place = [c for c in ("probe", "language", "layer", *FURTHER) if c in table]
-    number = table.groupby(place, dropna=False, sort=False).ngroup().to_numpy()
+    beside = table.assign(layer=table[BESIDE]) if BESIDE in table else table
+    number = beside.groupby(place, dropna=False, sort=False).ngroup().to_numpy()
+    if BESIDE in table:  # a layer without a partner
+        alone = (table[BESIDE].isna() & table["layer"].notna()).to_numpy()
+        number = np.where(alone, -1 - np.arange(len(number)), number)
     model = table["model"].to_numpy()
     pairs_at: list[np.ndarray] = []  # positions in the table, of a row and of what is subtracted
     for name, baseline in pairs.items():
         at, there = np.flatnonzero(model == name), np.flatnonzero(model == baseline)
-        found = pd.Series(there, index=number[there]).reindex(number[at]).to_numpy()
+        first = pd.Series(there, index=number[there])
+        found = first[~first.index.duplicated()].reindex(number[at]).to_numpy()
         pairs_at.append(np.stack([at, found])[:, ~np.isnan(found)].astype(int))
     at, there = np.concatenate([np.zeros((2, 0), int), *pairs_at], axis=1)
     if not len(at):

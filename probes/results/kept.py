@@ -3,23 +3,28 @@
 from __future__ import annotations
 
 import io
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 import pandas as pd
 import xarray as xr
 
 from probes.errors import InputError
-from probes.results.cells import COLUMNS, COUNTS, FURTHER
+from probes.results.cells import BESIDE, COLUMNS, COUNTS, FURTHER
 from probes.results.draws import POOLED
 
 
-def tabulated(results: Sequence[xr.Dataset]) -> tuple[pd.DataFrame, xr.Dataset]:
+def tabulated(results: Sequence[xr.Dataset], depth: Mapping[str, Mapping[int, int]]) -> tuple[pd.DataFrame, xr.Dataset]:
     """Return results as rows of a tidy table, in their order, and the draws of the rows.
 
     Of maps of layers by layers the draws of all languages together are kept, and of single
     languages those of each layer with itself: all of them would take most of the room, and are not
     tested.
+
+    Args:
+        results: of probes, each of one model.
+        depth: of every model, which layer of the baseline stands beside each of its own. Where that
+            is not everywhere the one of the same number, it is the column `baseline_layer`.
 
     Returns:
         The columns of a table but those of differences; and `draws (row, draw)` and `unseen (row)`,
@@ -30,10 +35,13 @@ def tabulated(results: Sequence[xr.Dataset]) -> tuple[pd.DataFrame, xr.Dataset]:
     further, counts = ([c for c in names if c in table] for names in (FURTHER, COUNTS))
     whole = {c: "Int64" for c in ("layer", "other_layer", "groups", "replicates") if c in table}
     table = table.reindex(columns=[*COLUMNS[:4], *further, *COLUMNS[4:8], *counts]).astype(whole)
+    if any(own != there for pairs in depth.values() for own, there in pairs.items()):
+        beside = [depth[m].get(x) if pd.notna(x) else None for m, x in zip(table["model"], table["layer"], strict=True)]
+        table.insert(2, BESIDE, pd.array(beside, dtype="Int64"))
     count = max(d.shape[1] for d in draws)
     there = np.concatenate([np.full(len(d), d.shape[1] > 0) for d in draws])
     if "other_layer" in table:
-        same = (table["layer"] == table["other_layer"]).fillna(False)
+        same = (table["other_layer"] == table[BESIDE if BESIDE in table else "layer"]).fillna(False)
         there &= (table["other_layer"].isna() | (table["language"] == POOLED) | same).to_numpy(bool)
     every = np.concatenate([d if d.shape[1] else np.full((len(d), count), np.nan) for d in draws])
     return table, as_kept(np.flatnonzero(there), np.concatenate(unseen)[there], every[there])

@@ -19,7 +19,7 @@ from probes.errors import InputError, check_choice, path_of
 from probes.files import beside, check_writable, gone_on_failure, locked, named, write_whole
 from probes.forms import read_json
 from probes.results.calibration import stretch
-from probes.results.cells import COLUMNS, COUNTS, FURTHER, from_csv, to_csv
+from probes.results.cells import BESIDE, COLUMNS, COUNTS, FURTHER, from_csv, to_csv
 from probes.results.difference import MARKED, adjustment, check_family, differences
 from probes.results.draws import POOLED
 from probes.results.kept import from_bytes, to_bytes
@@ -210,11 +210,12 @@ class Table:
             `Comparison.to_dataframe`, `Comparison.plot_damage`.
         """
         rows, marks = [], self.marks()
+        beside = BESIDE if BESIDE in self.table else "layer"
         for probe, attributes in self.provenance["probes"].items():
             sign = {"higher": 1, "lower": -1}.get(attributes["better"], 0)
             of_probe = self.table[self.table["probe"] == probe]
             if "other_layer" in of_probe and of_probe["other_layer"].notna().any():
-                of_probe = of_probe[of_probe["layer"] == of_probe["other_layer"]]
+                of_probe = of_probe[of_probe[beside] == of_probe["other_layer"]]
             elif self.is_map(probe):
                 continue
             compares = attributes["compares"]
@@ -231,10 +232,14 @@ class Table:
                     layer = lost_from
                 else:
                     layer = judge.loc[score.idxmin() if compares else score.idxmax(), "layer"]
+                if model != self.baseline and not compares and layer is not None and not pd.isna(layer):
+                    layer = _nearest(of_probe[of_probe["model"] == model], beside, layer)
                 at = of_probe["layer"].isna() if pd.isna(layer) else of_probe["layer"].eq(layer).fillna(False)
                 here = of_probe[(of_probe["model"] == model) & at]
                 pooled = here[here["language"] == POOLED]
                 row = {"probe": probe, "better": attributes["better"], "layer": layer, "model": model}
+                if beside in here and beside == BESIDE and len(pooled):
+                    row[BESIDE] = pooled[BESIDE].iloc[0]
                 row |= (
                     pooled[["value", "low", "high", *(c for c in COUNTS if c in pooled), *COLUMNS[8:]]]
                     .squeeze()
@@ -395,6 +400,13 @@ def _without_value(rows: pd.DataFrame) -> tuple[str, int | None]:
         previous = bool(lacks)
     said = ", ".join(str(run[0]) if len(run) == 1 else f"{run[0]} to {run[-1]}" for run in runs)
     return said, runs[-1][0] if previous else None
+
+
+def _nearest(rows: pd.DataFrame, beside: str, layer: int) -> int:
+    """The layer of a model that stands beside a layer of the baseline, or nearest to it."""
+    there = rows.drop_duplicates("layer").dropna(subset=[beside])
+    far = (there[beside] - layer).abs()
+    return int(there.loc[far.idxmin(), "layer"]) if len(there) else layer
 
 
 def check_folder(folder: Path, *, overwrite: bool) -> None:

@@ -202,7 +202,7 @@ def _at_the_end(table: Table, model: str, probe: str) -> pd.DataFrame:
 
 
 def _judged(table: Table, cells: pd.DataFrame) -> pd.DataFrame:
-    """Differences, negative where something is lost, their intervals at once, and what that says."""
+    """Differences, negative where something is lost, their intervals, and what that says."""
     about = table.provenance["probes"]
     value = table.table["value"].to_numpy(float)
     kept = pd.Series(np.arange(table.draws.sizes["row"]), index=table.draws["row"].values)

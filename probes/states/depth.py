@@ -22,6 +22,8 @@ def baseline_layers(base: xr.Dataset, other: xr.Dataset) -> dict[int, int]:
     there, own = ([int(layer) for layer in reps["layer"].values] for reps in (base, other))
     depths = max(there), max(own)
     made = [reps.attrs.get("made_of") for reps in (base, other)]
+    if any(reps.attrs.get("modules") for reps in (base, other)):  # which have no depth
+        return {module: module for module in own if module in set(there)}
     if made[1] is not None and max(made[1], default=0) < (depths[0] if made[0] is None else max(made[0]) + 1):
         first = list(range(depths[0])) if made[0] is None else list(made[0])
         numbers = {0: 0} | {i + 1: first.index(k) + 1 for i, k in enumerate(made[1]) if k in first}

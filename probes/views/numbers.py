@@ -15,6 +15,7 @@ from probes.measures.fidelity.layer_pairs import layers_between, side_of
 from probes.measures.fidelity.similarity import MEASURES
 from probes.measures.languages.neighbours import translation_accuracy
 from probes.results.draws import POOLED
+from probes.states.depth import baseline_layers
 from probes.states.representations import BLOCK, directions
 from probes.views.maps import (
     Maps,
@@ -198,11 +199,12 @@ def drift(scene: Scene, model: int) -> np.ndarray:
             "similarity of their layers"
         )
     out = np.full((len(scene.layers[model]), scene.n), np.nan, np.float32)
+    pairs = baseline_layers(scene.reps[base], scene.reps[model])
     for at, layer in enumerate(scene.layers[model]):
         if model == base:
             out[at] = 0
-        elif layer in scene.layers[base]:
-            other = scene.layers[base].index(layer)
+        elif layer in pairs:
+            other = scene.layers[base].index(pairs[layer])
             for lo in range(0, scene.n, BLOCK):
                 rows = scene.rows[lo : lo + BLOCK]
                 pair = directions(scene.reps[model], at, rows), directions(scene.reps[base], other, rows)

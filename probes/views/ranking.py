@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Literal
+
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
@@ -16,7 +18,7 @@ from probes.views.figures import Shown
 from probes.views.language_names import language_names
 
 # Okabe and Ito's colours; the marks differ too, so that none is needed to read them.
-STATE_MARKS = {
+STATE_MARKS: dict[str, tuple[str, str, Literal["full", "none"]]] = {
     "lost": ("#D55E00", "o", "full"),
     "gained": ("#009E73", "D", "full"),
     "kept": ("#0072B2", "o", "full"),
@@ -57,7 +59,8 @@ def ranking(found: Verdict, table: Table, probe: str | None = None) -> Shown:
     for axis in axes[len(models) :]:
         axis.set_visible(False)
     there = [state for state in STATE_MARKS if state in set(of_probe["state"])]
-    handles = [Line2D([], [], linestyle="", color=c, marker=m, fillstyle=f) for c, m, f in map(STATE_MARKS.get, there)]
+    marks = (STATE_MARKS[state] for state in there)
+    handles = [Line2D([], [], linestyle="", color=c, marker=m, fillstyle=f) for c, m, f in marks]
     figure.legend(handles, there, loc="outside upper center", ncols=len(there), frameon=False, fontsize=9)
     points = " (points)" if unit == 100 else ""
     limit = float(of_probe["tolerance"].iloc[0]) * unit

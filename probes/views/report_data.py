@@ -90,7 +90,7 @@ def _finite(value: int | float | str | None) -> int | float | None:
 
 
 def _numbers(values: pd.Series) -> list[int | float | str | None]:
-    """Numbers to four digits, whole ones as such; nothing for a missing one, a word for infinity."""
+    """Numbers to four digits; nothing for a missing one, a word for an infinite one."""
     out: list[int | float | str | None] = []
     for value in values.astype("Float64").to_numpy(float, na_value=np.nan):
         if np.isnan(value):

@@ -12,6 +12,7 @@ from probes.errors import InputError
 from probes.measures.probe import LARGE, Probe, Run
 from probes.results.draws import Sample, sample, weighted_means
 from probes.results.result import result, stack_measures
+from probes.states.depth import beside
 from probes.states.representations import BLOCK, aligned, states
 
 # What all of them say: how much of the original is left, the more the better.
@@ -41,7 +42,8 @@ def drift(base: xr.Dataset, other: xr.Dataset, *, draws: int = 200, seed: int = 
 
     Returns:
         `value, low, high (measure, layer, language)`, all languages together as `pooled`, on the
-        layers that both have. The measures: `cosine_to_baseline` (-1 to 1, higher is better
+        layers of `other`, each beside one of `base` (`baseline_layers`: the same number in equally
+        deep models, else what was kept, else the same share of the depth). The measures: `cosine_to_baseline` (-1 to 1, higher is better
         preserved), `signal_to_error` (in dB, higher is better preserved, infinite where nothing has
         changed), `norm_ratio` (1 where lengths are kept).
 
@@ -74,11 +76,10 @@ def _measured(base: xr.Dataset, other: xr.Dataset, drawn: Sample) -> xr.Dataset:
             f"{base.sizes['feature']} and model {other.attrs.get('model', '?')!r} {other.sizes['feature']}. "
             "Models of different width can be compared by probes.similarity"
         )
-    layers = [layer for layer in base["layer"].values if layer in other["layer"].values]
+    base, moved = beside(base, other)
+    layers = moved["layer"].values.tolist()
     if not layers:
-        raise InputError("drift compares layer with layer, and the two have none of the same number")
-    moved = other.sel(layer=layers)
-    base = base.sel(layer=layers)
+        raise InputError("drift compares layer with layer, and the two have none that stand beside each other")
     sums = _sums(base, moved)
     means = {name: weighted_means(drawn, values) for name, values in sums.items()}
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -197,7 +197,7 @@ def test_models_without_differences_and_layers_without_values_are_passed_over():
         assert p.xs("best_layer", level="probe").isna().all()
     maps = compared.difference("half", "m2").query("probe == 'cka'")
     tested = maps.dropna(subset="p")
-    assert set(tested.query("language != 'pooled'").eval("layer - other_layer")) == {0}
+    assert set(tested.query("language != 'pooled'").eval("baseline_layer - other_layer")) == {0}
     assert len(tested.query("language == 'pooled'")) == 6
     assert maps["difference"].notna().all()
 

@@ -30,12 +30,25 @@ def test_summary_names_the_best_layer_and_the_worst_language(comparison):
         assert summary.loc[(probe, "worse"), "its_p"] == marks[("worse", probe, worst, best)]
 
 
-def test_summary_keeps_a_model_without_the_best_layer_and_names_no_language_where_none_lost(models):
-    pair = {"base": models["base"], "half": models["half"].isel(layer=[0])}
-    summary = probes.compare(pair, probes=["snr"]).summary().set_index("model")
-    assert list(summary.index) == ["base", "half"]
-    if summary.loc["base", "layer"] > 0:
-        assert np.isnan(summary.loc["half", "value"])
+def test_summary_gives_a_shallow_model_at_the_layer_that_stands_beside_the_best_one():
+    rng = np.random.default_rng(0)
+    label = np.tile(np.arange(4), 15)
+    apart = lambda scale: rng.normal(size=(60, 8)) + scale * np.eye(8)[label]  # noqa: E731
+    deep = probes.from_arrays(np.stack([apart(k) for k in (0, 1, 2, 3, 4)]), label=label)
+    shallow = probes.from_arrays(np.stack([apart(k) for k in (0, 1, 3)]), label=label)
+    comparison = probes.compare({"base": deep, "half": shallow}, probes=["snr"])
+    summary = comparison.summary().set_index("model")
+    assert summary["layer"].tolist() == [4, 2]
+    assert summary["baseline_layer"].tolist() == [4, 4]
+    table = comparison.table.query("language == 'pooled'").set_index(["model", "layer"])
+    assert table.loc["half", "baseline_layer"].tolist() == [0, 2, 4]
+    gap = table.loc[("half", 2), "value"] - table.loc[("base", 4), "value"]
+    assert summary.loc["half", "difference"] == pytest.approx(gap, abs=1e-12)
+    opened = comparison.table.astype({"baseline_layer": "Int64"})
+    pd.testing.assert_frame_equal(opened, comparison.table)
+
+
+def test_summary_names_no_language_where_none_lost(models):
     same = probes.compare({"a": models["base"], "b": models["base"]}, probes=["snr"]).summary().set_index("model")
     assert same.loc["b", "worst_language"] == ""
 

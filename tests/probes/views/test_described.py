@@ -119,7 +119,7 @@ def test_a_comparison_that_has_only_maps_of_layers_has_no_curves(siblings, tmp_p
 def test_the_head_is_the_verdict(widget, compared):
     found = compared.verdict()
     said = widget.about["verdict"]
-    assert [one["model"] for one in said] and {one["model"] for one in said} == set(found.models["model"])
+    assert {one["model"] for one in said} == set(found.models["model"])
     assert all(one["state"] == found.state(one["model"]) for one in said)
     assert all(one["sentences"] for one in said)
     assert Explorer(bare(30)).about["verdict"] == []  # one model is not judged

@@ -1,0 +1,62 @@
+"""Where the numbers of a comparison come from: models, probes, corpus, settings and versions."""
+
+from __future__ import annotations
+
+import importlib.metadata
+import platform
+from typing import Any
+
+import pandas as pd
+import xarray as xr
+
+from probes.measures import catalogue
+from probes.measures.probe import Run
+from probes.results.difference import adjustment
+
+
+def provenance_of(
+    measured: dict[str, dict[str, xr.Dataset]],
+    representations: dict[str, xr.Dataset],
+    said: list[str],
+    baseline: str,
+    shared: Run,
+) -> dict[str, Any]:
+    """Return what stands beside a table, as JSON keeps it.
+
+    Args:
+        measured: model -> probe -> result.
+        representations: model -> what was measured.
+        said: the cautions of the corpus.
+        baseline: the model that the others are compared with.
+        shared: what is the same for all models.
+    """
+    results = {probe: result for by_probe in measured.values() for probe, result in by_probe.items()}
+    declared = {name: probe for name, probe in catalogue.by_name().items() if name in results}
+    more = ("interval", "kind", "symmetric")  # of the draws, and of measures of similarity
+    first = next(iter(representations.values()))
+    examples = pd.DataFrame({c: first[c].values for c in ("id", "language", "text") if c in first.coords})
+    sizes = examples.groupby("language", sort=False).agg(texts=("id", "size"), example=("text", "first"))
+    packages = ("layerscope", "torch", "transformers", "tokenizers", "numpy", "scipy", "scikit-learn", "xarray", "zarr")
+    return {
+        "baseline": baseline,
+        "pivot": shared.pivot,
+        "draws": shared.draws,
+        "drawn": shared.sample.what,
+        "seed": shared.seed,
+        "p_adjusted": adjustment(["layer"]),
+        "models": {
+            name: {k: v for k, v in reps.attrs.items() if k not in ("model", "torch", "transformers")}
+            for name, reps in representations.items()
+        },
+        "probes": {
+            name: probe.for_tables() | {k: results[name].attrs[k] for k in more if k in results[name].attrs}
+            for name, probe in declared.items()
+        },
+        "corpus": {
+            "languages": {
+                language: {"texts": int(row["texts"]), "example": row["example"]} for language, row in sizes.iterrows()
+            },
+            "cautions": said,
+        },
+        "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages},
+    }
