@@ -1,7 +1,8 @@
 """The probes, by what is asked; no probe imports another family.
 
 `probe` says what a probe declares of itself, `catalogue` lists all of them, `choice` says which of
-them models and corpus allow, `measuring` measures them on all replicates of a model, `provenance` says where it came from. Are `classes`
-told apart? Do translations lie together, in `languages`? How much of the original is left, by
-`fidelity`? How do states fill the `space`? Who speaks for a prediction, by `attribution`?
+them models and corpus allow, `measuring` measures them on all replicates of a model, `provenance`
+says where it came from. Are `classes` told apart? Do translations lie together, in `languages`? How
+much of the original is left, by `fidelity`? How do states fill the `space`? Who speaks for a
+prediction, by `attribution`?
 """

@@ -17,7 +17,7 @@ SIX = [*FAMILIES["labels"], *FAMILIES["alignment"]]
 
 def test_table_has_one_row_a_model_probe_language_and_layer(comparison):
     table = comparison.to_dataframe()
-    assert list(table) == COLUMNS
+    assert list(table) == [*COLUMNS[:2], "baseline_layer", *COLUMNS[2:]]  # as one of them is not as deep
     assert not table.duplicated(["model", "layer", "language", "probe"]).any()
     rows = table.groupby(["model", "probe"]).size()
     # Three languages with `pooled` for probes of labels; the pivot has no alignment to itself.
@@ -175,7 +175,7 @@ def test_what_has_no_layer_has_none_in_the_table_and_a_difference(with_heads):
 
 def test_similarity_has_a_row_for_every_pair_of_layers(models):
     table = probes.compare(models, probes=["cka"], draws=20).table
-    assert list(table)[:5] == ["model", "layer", "language", "probe", "other_layer"]
+    assert list(table)[:5] == ["model", "layer", "baseline_layer", "language", "probe"]
     half = table[(table["model"] == "half") & (table["language"] == "l0")]
     # Its own layers by those of the baseline.
     assert sorted(zip(half["layer"], half["other_layer"], strict=True)) == [(i, j) for i in range(2) for j in range(3)]

@@ -43,9 +43,10 @@ def drift(base: xr.Dataset, other: xr.Dataset, *, draws: int = 200, seed: int = 
     Returns:
         `value, low, high (measure, layer, language)`, all languages together as `pooled`, on the
         layers of `other`, each beside one of `base` (`baseline_layers`: the same number in equally
-        deep models, else what was kept, else the same share of the depth). The measures: `cosine_to_baseline` (-1 to 1, higher is better
-        preserved), `signal_to_error` (in dB, higher is better preserved, infinite where nothing has
-        changed), `norm_ratio` (1 where lengths are kept).
+        deep models, else what was kept, else the same share of the depth). The measures:
+        `cosine_to_baseline` (-1 to 1, higher is better preserved), `signal_to_error` (in dB, higher
+        is better preserved, infinite where nothing has changed), `norm_ratio` (1 where lengths are
+        kept).
 
     Raises:
         InputError: the two hold different sentences, or differ in width.

@@ -57,11 +57,15 @@ def test_no_change_is_infinitely_many_decibel_and_certain(pair):
     np.testing.assert_allclose(same.value, 1)
 
 
-def test_only_layers_that_both_have_are_compared(pair):
+def test_layers_that_stand_beside_each_other_are_compared(pair):
     base, other = pair
-    out = drift(base, other.isel(layer=slice(0, 2)))
+    last = base.sizes["layer"] - 1
+    out = drift(base, other.isel(layer=[0, last]).assign_coords(layer=[0, 1]))  # a model of one block
     assert out.layer.values.tolist() == [0, 1]
-    with pytest.raises(probes.InputError, match="none of the same number"):
+    np.testing.assert_array_equal(out.value.values, drift(base, other).value.sel(layer=[0, last]).values)
+    some = drift(base, other.isel(layer=[0, last]))  # some layers of one that is as deep
+    assert some.layer.values.tolist() == [0, last]
+    with pytest.raises(probes.InputError, match="none that stand beside each other"):
         drift(base.isel(layer=[0]), other.isel(layer=[1]))
 
 
