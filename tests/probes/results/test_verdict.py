@@ -116,7 +116,7 @@ def test_at_the_last_layer_of_each() -> None:
         {"deep": deep, "shallow": shallow, "broken": deep.isel(layer=[0, 1])}, pivot="en", probes=["retrieval"]
     )
     found = verdict(comparison)
-    assert found.state("shallow") == "kept"
+    assert found.state("shallow") == "cannot tell"  # all right by both, of 80 sentences: a loss of 0.01 may hide
     assert found.state("broken") == "lost"
     assert found.models.set_index("model").loc["shallow", ["layer", "baseline_layer"]].tolist() == [1, 2]
 
