@@ -231,8 +231,8 @@ leave out zero are to be expected by chance.
 
 {means}
 `separability` (with self pairs, as in the paper) and `snr` are of the last states of English sentences, `drift` of
-their distance to those before pruning, `retrieval` of translations in the last layer, `gap` the mean loss of English dev
-accuracy between a pruning and the next. All runs are in `pruning.csv`.
+their distance to those before pruning, `retrieval` of translations in the last layer, `gap` the mean loss of English
+dev accuracy between a pruning and the next. All runs are in `pruning.csv`.
 
 ## Where the numbers come from
 
