@@ -26,7 +26,8 @@ def measured_on(
         runs: one, or one a replicate.
         name: of the model.
         by_id: of a corpus with groups, the sample with ids drawn one by one: the width of an
-            interval over what it would be with these is `design_effect` in the results.
+            interval over what it would be with these is `design_effect` in the results, and how
+            many groups count is `groups`.
     """
     runs = [replace(run, kept={}) for run in runs]
     # A model without a head among others: `choose` has said so.
@@ -38,7 +39,9 @@ def measured_on(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LayerscopeWarning)  # said the first time
         alone = _over_all(chosen, [_without_groups(run, by_id) for run in runs], name)
-    return {k: result.assign(design_effect=_ratio(result, alone[k])) for k, result in found.items()}
+    return {
+        k: result.assign(groups=result["units"], design_effect=_ratio(result, alone[k])) for k, result in found.items()
+    }
 
 
 def _over_all(chosen: Sequence[Probe], runs: Sequence[Run], name: str) -> dict[str, xr.Dataset]:

@@ -19,6 +19,7 @@ import xarray as xr
 
 from probes.corpus import check_groups
 from probes.errors import InputError
+from probes.results.intervals import widened
 from probes.states.representations import check_representations
 
 POOLED = "pooled"
@@ -126,7 +127,10 @@ def _weights(n: int, draws: int, seed: int) -> np.ndarray:
 
 
 def weighted_means(drawn: Sample, values: np.ndarray) -> dict[str, np.ndarray]:
-    """Weighted means of values (example, ...) in every language and pooled: (1 + draws, ...)."""
+    """Weighted means of values (example, ...) in every language and pooled: (1 + draws, ...).
+
+    Groups are often few, and spread as widely as their number warrants (Student's t).
+    """
     out = {}
     for group in [*drawn.languages, POOLED]:
         rows = drawn.group(group)
@@ -135,4 +139,6 @@ def weighted_means(drawn: Sample, values: np.ndarray) -> dict[str, np.ndarray]:
             out[group] = (w @ values[rows].reshape(len(rows), -1) / w.sum(axis=1, keepdims=True)).reshape(
                 len(w), *values.shape[1:]
             )
+        if drawn.grouped:
+            out[group] = widened(out[group], np.array([len(np.unique(drawn.units[drawn.ids[rows]]))]))
     return out

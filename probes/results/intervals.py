@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
 
 import numpy as np
 import xarray as xr
 from scipy.stats import beta
 from scipy.stats import norm as normal
 from scipy.stats import t as student_t
-
-from probes.results.draws import Sample
 
 CONFIDENCE = 0.95
 
@@ -120,27 +117,19 @@ def interval(value: np.ndarray, draws: np.ndarray) -> tuple[np.ndarray, np.ndarr
     return np.where(missing, np.nan, np.fmin(low, value)), np.where(missing, np.nan, np.fmax(high, value))
 
 
-def of_shares(out: xr.Dataset, drawn: Sample, ids: Mapping[str, np.ndarray] | None = None) -> xr.Dataset:
+def of_shares(out: xr.Dataset) -> xr.Dataset:
     """Give shares of sentences their exact intervals, and say what no draw of them can show.
 
     The interval is the binomial one of Clopper and Pearson, for as many independent sentences as
     the spread of the draws speaks of (Korn and Graubard 1998). That says the less the fewer
     sentences are wrong (or right): where none is, there are as many as ids, or groups of them.
 
-    Args:
-        out: a result.
-        drawn: the sample it is of.
-        ids: of every language those that count; by default all that it has.
-
     Returns:
-        With other `low` and `high`, and `unseen`: the variance of one sentence in so many, which a
-        difference has at least. One of either model's is what the interval of Bonett and Price 2012
-        for paired shares adds.
+        The result with other `low` and `high`, and `unseen`: the variance of one sentence in so
+        many, which a difference has at least. One of either model's is what the interval of Bonett
+        and Price 2012 for paired shares adds.
     """
-    names = [str(name) for name in out["language"].values]
-    counted = [drawn.ids[drawn.group(name)] if ids is None else ids[name] for name in names]
-    units = np.array([len(np.unique(drawn.units[x])) for x in counted])  # (language,), the last dimension
-    p, n = out["value"].values, out["n"].values
+    p, n, units = out["value"].values, out["n"].values, out["units"].values  # language is the last dimension
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", RuntimeWarning)  # all NaN: said once, by name, in result()
         variance = np.nanvar(out["draws"].values, axis=0)

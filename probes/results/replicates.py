@@ -10,7 +10,7 @@ from scipy.stats import norm as normal
 from scipy.stats import t as student_t
 
 from probes.errors import InputError
-from probes.results.intervals import CONFIDENCE, interval
+from probes.results.intervals import CONFIDENCE, interval, of_shares
 
 # Of Satterthwaite's degrees of freedom, which few replicates make too many: 2 would be his own. See `over_replicates`.
 _POWER = 1.5
@@ -65,9 +65,10 @@ def over_replicates(
     with np.errstate(invalid="ignore"):
         draws = of_each.mean(axis=0) + _of_replicates(value, of_each, seed)
     low, high = (np.clip(end, *bounds) for end in interval(mean, draws))
-    return out.assign(
+    out = out.assign(
         low=(first["value"].dims, low), high=(first["value"].dims, high), draws=(first["draws"].dims, draws)
     ).assign_attrs(interval=f"{first.attrs['interval']}, and of {len(results)} replicates")
+    return of_shares(out) if (first["unseen"] > 0).any() else out
 
 
 def _of_replicates(value: np.ndarray, of_each: np.ndarray, seed: int) -> np.ndarray:

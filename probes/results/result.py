@@ -24,7 +24,7 @@ def result(
     statistics: Mapping[str, np.ndarray],
     attributes: Mapping[str, object],
     *,
-    n: Mapping[str, int] | None = None,
+    rows: Mapping[str, np.ndarray] | None = None,
     bounds: tuple[float, float] = (-np.inf, np.inf),
     over: Mapping[str, npt.ArrayLike] | None = None,
     missing: Callable[[tuple[int, ...], str], str] | None = None,
@@ -37,7 +37,7 @@ def result(
         statistics: for every language (or `POOLED`) an array (1 + draws, layer), row 0 the sample's
             own value.
         attributes: what the probe says of itself (`Probe.about`).
-        n: for every language the number of examples; by default all that it has.
+        rows: for every language the examples that count; by default all that it has.
         bounds: the range that the interval is kept within.
         over: the dimensions of a statistic after the draws, with their coordinates; by default
             `layer`.
@@ -45,22 +45,27 @@ def result(
             ..."; by default, and where it gives "", what the states tell.
 
     Returns:
-        `value, low, high (layer, language)`, `n (language)`, `draws (draw, layer, language)`, or
-        along `over` in place of `layer`; `unseen (language)`, the variance that no draw shows
-        (`of_shares`).
+        `value, low, high (layer, language)`, `draws (draw, layer, language)`, or along `over` in
+        place of `layer`, without an interval where all is of one group; `n (language)`, how many
+        examples count, and `units (language)`, how many ids, or groups of them, these are of;
+        `unseen (language)`, the variance that no draw shows (`of_shares`).
     """
     over = {"layer": reps["layer"].values} if over is None else over
-    n = n or {language: len(drawn.group(language)) for language in statistics}
+    counted = [drawn.group(language) if rows is None else rows[language] for language in statistics]
     values = np.stack([statistics[language] for language in statistics], axis=-1)
     low, high = interval(values[0], values[1:])
     low, high = np.clip(low, *bounds), np.clip(high, *bounds)
+    units = np.array([len(np.unique(drawn.units[drawn.ids[at]])) for at in counted])
+    if drawn.grouped:  # one group says nothing of others
+        low[..., units < 2], high[..., units < 2] = np.nan, np.nan
     dims = (*over, "language")
     out = xr.Dataset(
         {
             "value": (dims, values[0]),
             "low": (dims, low),
             "high": (dims, high),
-            "n": ("language", np.array([n[language] for language in statistics])),
+            "n": ("language", np.array([len(at) for at in counted])),
+            "units": ("language", units),
             "unseen": ("language", np.zeros(len(statistics))),
             "draws": (("draw", *dims), values[1:]),
         },

@@ -47,7 +47,12 @@ def results_of(value: Any, draws: Any, **attributes: str) -> list[xr.Dataset]:
             "value": (("layer", "language"), v[:, None]),
             "draws": (("draw", "layer", "language"), d[..., None]),
         }
-        found |= {"low": found["value"], "high": found["value"], "n": ("language", [150])}
+        found |= {
+            "low": found["value"],
+            "high": found["value"],
+            "n": ("language", [150]),
+            "unseen": ("language", [0.0]),
+        }
         about = {"probe": "norm", "model": "m", "interval": "of draws", "resampling": "x"} | attributes
         out.append(xr.Dataset(found, {"layer": np.arange(len(v)), "language": ["pooled"]}, about))
     return out

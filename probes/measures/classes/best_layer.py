@@ -74,6 +74,7 @@ def _measured(run: Run, fewest: int = FEWEST) -> xr.Dataset:
             "low": (dims, nothing),
             "high": (dims, nothing.copy()),
             "n": nu["n"].variable,
+            "units": nu["units"].variable,
         },
         coords={k: nu[k].values for k in dims},
         attrs=nu.attrs | BEST_LAYER.about(),

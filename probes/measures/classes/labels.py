@@ -108,7 +108,7 @@ def measured(
         drawn,
         {group: found.get(group, nothing) for group in kept},
         probe.about(),
-        n={group: len(rows) for group, rows in kept.items()},
+        rows=kept,
         bounds=probe.bounds,
         missing=missing,
     )

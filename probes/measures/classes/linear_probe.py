@@ -257,26 +257,23 @@ def _results(
     each = np.arange(SHUFFLES)
     again = np.random.default_rng(seed).multinomial(SHUFFLES, np.full(SHUFFLES, 1 / SHUFFLES), len(drawn.weights))
     zero_shot, in_language, control = {}, {}, {}
-    n, tested_ids = {}, {}
+    rows = {language: by_id(drawn, language, tested) for language in drawn.languages}
     for language in drawn.languages:
-        ids, answers = drawn.ids[by_id(drawn, language, tested)], right[language]
-        n[language], tested_ids[language] = len(ids), ids
+        ids, answers = drawn.ids[rows[language]], right[language]
         zero_shot[language] = weighed(answers[..., 0], ids, drawn.weights, drawn.units)
         in_language[language] = weighed(answers[..., 1], ids, drawn.weights, drawn.units)
         of_ids = weighed(answers[..., 2:].mean(axis=2), ids, drawn.weights, drawn.units)
         by_shuffle = weighed(answers[..., 2:].mean(axis=0).T, each, again, each)
         control[language] = np.clip(of_ids + by_shuffle - of_ids[0], 0, 1)
-    n[POOLED] = sum(n[language] for language in others)
-    tested_ids[POOLED] = np.concatenate([tested_ids[language] for language in others])
+    rows[POOLED] = np.concatenate([rows[language] for language in others])
     for of_languages in (zero_shot, in_language, control):
         of_languages[POOLED] = np.mean([of_languages[language] for language in others], axis=0)
     selectivity = {language: zero_shot[language] - control[language] for language in zero_shot}
 
     def missing(at: tuple[int, ...], language: str) -> str:
         used = np.any([fold.train | fold.test for fold in folds], axis=0)
-        rows = np.union1d(drawn.group(language), drawn.group(pivot))
-        rows = rows[used[rows]]
-        bad = int((~np.isfinite(states(reps, at[0], rows)).all(axis=1)).sum())
+        seen = np.union1d(drawn.group(language), drawn.group(pivot))
+        bad = int((~np.isfinite(states(reps, at[0], seen[used[seen]])).all(axis=1)).sum())
         if bad:
             return f"layer {reps['layer'].values[at[0]]}: {bad} rows are not finite"
         for fold in folds if language != POOLED else ():
@@ -294,8 +291,8 @@ def _results(
             if statistics is control or statistics is selectivity:
                 warnings.simplefilter("ignore", LayerscopeWarning)  # missing where linear_probe is, which has said so
             attributes = about.about() | {"pivot": pivot}
-            one = result(reps, drawn, statistics, attributes, n=n, bounds=about.bounds, missing=missing)
-        out.append(of_shares(one, drawn, tested_ids) if statistics is zero_shot or statistics is in_language else one)
+            one = result(reps, drawn, statistics, attributes, rows=rows, bounds=about.bounds, missing=missing)
+        out.append(of_shares(one) if statistics is zero_shot or statistics is in_language else one)
     return stack_measures(out)
 
 

@@ -47,7 +47,7 @@ def _measured(reps: xr.Dataset, drawn: Sample) -> xr.Dataset:
     wanted = label_codes(reps["label"].values, class_names(reps), str(reps.attrs.get("model", "?")))
     right = (logits.argmax(axis=1) == wanted).astype(float)
     right[~np.isfinite(logits).all(axis=1)] = np.nan
-    return of_shares(at_output(reps, drawn, right, ACCURACY), drawn)
+    return of_shares(at_output(reps, drawn, right, ACCURACY))
 
 
 ACCURACY = of_predictions(

@@ -81,7 +81,7 @@ def _measured(base: xr.Dataset, other: xr.Dataset, drawn: Sample) -> xr.Dataset:
     of = {"other_model": base.attrs.get("model", "?")}
     return stack_measures(
         [
-            of_shares(at_output(other, drawn, same, _LABEL, of), drawn),
+            of_shares(at_output(other, drawn, same, _LABEL, of)),
             at_output(other, drawn, 1 - np.sqrt(divergence(one, two)), _PROBABILITY, of),
         ]
     )

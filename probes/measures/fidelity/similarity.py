@@ -101,18 +101,18 @@ def _measured(about: Measure, run: Run) -> xr.Dataset:
     other = x if y is None else aligned(x, y)
     check_enough(x, about.fewest, about.name)
     statistics: dict[str, np.ndarray] = {}
-    n: dict[str, int] = {}
+    used: dict[str, np.ndarray] = {}
     reasons: dict[tuple[str, int, str], str] = {}
     for group in [*drawn.languages, POOLED]:
         if group == POOLED and len(drawn.languages) == 1:  # the same examples
             (language,) = drawn.languages
-            statistics[POOLED], n[POOLED] = statistics[language], n[language]
+            statistics[POOLED], used[POOLED] = statistics[language], used[language]
             reasons |= {(which, layer, POOLED): reason for (which, layer, _), reason in reasons.items()}
             break
         rows = drawn.group(group)
         if about.most is not None and len(rows) > about.most:
             rows = _some(rows, drawn.ids, x["language"].values, about.most, run.seed)
-        n[group] = len(rows)
+        used[group] = rows
         value, influence, why = layers_between(about, side_of(x, rows), None if y is None else side_of(other, rows))
         reasons |= {(which, layer, group): reason for (which, layer), reason in why.items()}
         statistics[group] = linearised(value, influence, drawn.ids[rows], drawn.weights, drawn.units, about.bounds)
@@ -133,7 +133,7 @@ def _measured(about: Measure, run: Run) -> xr.Dataset:
             "Take more sentences"
         )
 
-    return result(x, drawn, statistics, attributes, n=n, bounds=about.bounds, over=over, missing=missing)
+    return result(x, drawn, statistics, attributes, rows=used, bounds=about.bounds, over=over, missing=missing)
 
 
 def _of_arrays(about: Measure, x: npt.ArrayLike, y: npt.ArrayLike | xr.Dataset | None) -> float:

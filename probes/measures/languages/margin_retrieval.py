@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike as Array
 from xarray import Dataset
 
 from probes.measures.languages.neighbours import cosines, translation_accuracy
-from probes.measures.languages.pairs import Pairs, checked, ids_with_pivot, of_arrays, of_languages
+from probes.measures.languages.pairs import Pairs, checked, of_arrays, of_languages
 from probes.measures.languages.retrieval import RETRIEVAL
 from probes.measures.probe import Run
 from probes.results.draws import sample
@@ -80,9 +80,7 @@ def _mean_of_nearest(x: np.ndarray, y: np.ndarray) -> np.ndarray:
 
 
 def _measured(run: Run) -> Dataset:
-    return of_shares(
-        of_languages(_margin_retrieval, MARGIN_RETRIEVAL, run, NEIGHBOURS), run.sample, ids_with_pivot(run)
-    )
+    return of_shares(of_languages(_margin_retrieval, MARGIN_RETRIEVAL, run, NEIGHBOURS))
 
 
 MARGIN_RETRIEVAL = replace(

@@ -88,7 +88,7 @@ def of_languages(statistic: Statistic, probe: Probe, run: Run, fewest: int) -> x
     check_pivot(reps["id"].values, reps["language"].values, pivot, probe.name, fewest)
     at_pivot = drawn.group(pivot)
     out: dict[str, np.ndarray] = {}
-    n: dict[str, int] = {}
+    used: dict[str, np.ndarray] = {}
     for language in drawn.languages:
         if language == pivot:
             continue
@@ -99,24 +99,14 @@ def of_languages(statistic: Statistic, probe: Probe, run: Run, fewest: int) -> x
         apart = len(np.unique(of_group)) == len(of_group)
         order = np.argsort(rows[here]) if apart else np.lexsort((rows[here], of_group))
         ids, here, there, of_group = ids[order], rows[here][order], at_pivot[there][order], of_group[order]
-        n[language] = len(ids)
+        used[language] = here
         weights = drawn.weights[:, ids]
         layers = [_pairs(reps, layer, here, there, of_group) for layer in range(reps.sizes["layer"])]
         out[language] = np.stack([statistic(pairs, weights) for pairs in layers], axis=-1)
     # Every language counts equally, however many sentences it has.
     out[POOLED] = np.mean(list(out.values()), axis=0)
-    n[POOLED] = sum(n.values())
-    return result(reps, drawn, out, probe.about() | {"pivot": pivot}, n=n, bounds=probe.bounds)
-
-
-def ids_with_pivot(run: Run) -> dict[str, np.ndarray]:
-    """Return the ids that every language shares with the pivot, and those that any does, pooled."""
-    drawn = run.sample
-    assert run.pivot is not None  # of_languages has raised
-    known = drawn.ids[drawn.group(run.pivot)]
-    others = [language for language in drawn.languages if language != run.pivot]
-    out = {language: np.intersect1d(drawn.ids[drawn.group(language)], known) for language in others}
-    return out | {POOLED: np.unique(np.concatenate(list(out.values())))}
+    used[POOLED] = np.concatenate(list(used.values()))
+    return result(reps, drawn, out, probe.about() | {"pivot": pivot}, rows=used, bounds=probe.bounds)
 
 
 def _pairs(reps: xr.Dataset, layer: int, here: np.ndarray, there: np.ndarray, group: np.ndarray) -> Pairs:

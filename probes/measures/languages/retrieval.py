@@ -9,7 +9,7 @@ from numpy.typing import ArrayLike as Array
 from xarray import Dataset
 
 from probes.measures.languages.neighbours import translation_accuracy
-from probes.measures.languages.pairs import Pairs, checked, ids_with_pivot, of_alignment, of_arrays, of_languages
+from probes.measures.languages.pairs import Pairs, checked, of_alignment, of_arrays, of_languages
 from probes.measures.probe import Run
 from probes.results.draws import sample
 from probes.results.intervals import of_shares
@@ -71,7 +71,7 @@ def _retrieval(pairs: Pairs, weights: np.ndarray) -> np.ndarray:
 
 
 def _measured(run: Run) -> Dataset:
-    return of_shares(of_languages(_retrieval, RETRIEVAL, run, 1), run.sample, ids_with_pivot(run))
+    return of_shares(of_languages(_retrieval, RETRIEVAL, run, 1))
 
 
 RETRIEVAL = of_alignment(

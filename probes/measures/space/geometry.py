@@ -20,7 +20,7 @@ from probes.measures.space.participation_ratio import ISO_SCORE, PARTICIPATION_R
 from probes.measures.space.principal import principal, within_sentences
 from probes.measures.space.sentences import FEWEST_IDS, ROUNDING, Sentences
 from probes.results.draws import POOLED, Sample, sample
-from probes.results.intervals import linearised
+from probes.results.intervals import linearised, widened
 from probes.results.result import result, stack_measures
 from probes.states.representations import as_numbers, check_enough, states
 
@@ -161,6 +161,9 @@ def _found(reps: xr.Dataset, drawn: Sample) -> _Found:
             x = states(reps, layer, rows)[order]
             ids = of_row[rows][order]
             values, reasons = _measure(x, ids, weights)
+            if drawn.grouped:  # of means the draws know nothing of how few they are
+                for name in ("norm", "mean_cosine_of_pairs"):
+                    values[name] = widened(values[name], np.array([len(np.unique(ids))]))
             if group != POOLED:
                 ratios.append((*ratios_of_neighbours(x, ids), ids))
                 logs, rest, _ = ratios[-1]

@@ -68,3 +68,23 @@ def test_replicates_are_measured_each_and_put_together():
         assert result.between.values == pytest.approx(np.std(each, axis=0, ddof=1))
         assert result.attrs["model"] == "all"
         assert result.design_effect.dims == result.value.dims
+
+
+@pytest.mark.filterwarnings("ignore::probes.errors.LayerscopeWarning")
+def test_what_counts_is_groups():
+    reps = probes.from_arrays(
+        np.concatenate([states(0.5, 1), states(0.5, 2)[:80]]),
+        id=np.r_[:160, :80],
+        language=np.repeat(["a", "b"], [160, 80]),
+        label=np.r_[LABEL, LABEL[:80]],
+        group=np.r_[GROUP, GROUP[:80]],
+    )
+    run = Run(reps, sample(reps, draws=20, seed=0), pivot="a", progress=False)
+    alone = sample(reps.drop_vars("group"), draws=20, seed=0)
+    names = ["norm", "snr", "retrieval", "linear_probe", "cka", "best_layer"]
+    found = measured_on(named(*names), [run], "m", by_id=alone)
+    counts = {name: found[name].groups.to_series().to_dict() for name in names}
+    for name in ("norm", "snr", "cka", "best_layer"):
+        assert counts[name] == {"a": 40, "b": 20, "pooled": 40}
+    assert counts["retrieval"] == {"b": 20, "pooled": 20}
+    assert counts["linear_probe"] == {"a": 40, "b": 20, "pooled": 20}

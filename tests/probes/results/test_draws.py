@@ -5,9 +5,10 @@ import hashlib
 import numpy as np
 import pytest
 from planted import planted
+from scipy.stats import norm, t
 
 import probes
-from probes.results.draws import sample
+from probes.results.draws import sample, weighted_means
 
 
 def drawn(**options):
@@ -121,3 +122,31 @@ def test_groups_widen_an_interval_as_much_as_their_sentences_are_alike():
         ratio.append(float(((wide.high - wide.low) / (narrow.high - narrow.low)).sel(layer=0, language="pooled")))
     assert ratio[0] == pytest.approx(2, abs=0.3)  # the root of four
     assert ratio[1] == pytest.approx(1, abs=0.2)
+
+
+def test_means_of_few_groups_spread_as_widely_as_their_number_warrants():
+    rng = np.random.default_rng(0)
+    held = {True: 0, False: 0}
+    for _ in range(300):
+        x = np.repeat(rng.normal(size=8), 3)
+        reps = probes.from_arrays(np.ones((24, 1)), group=np.arange(24) // 3)
+        drawn = sample(reps, draws=200, seed=0)
+        moved = weighted_means(drawn, x[np.argsort(np.argsort(reps.id.values.astype(int)))])["pooled"]
+        factor = np.sqrt(8 / 7) * t.ppf(0.975, 7) / norm.ppf(0.975)
+        for wide in held:
+            around = moved[1:] if wide else moved[1:].mean() + (moved[1:] - moved[1:].mean()) / factor
+            low, high = np.quantile(around, [0.025, 0.975])
+            held[wide] += low <= 0 <= high
+    assert 0.92 <= held[True] / 300 <= 0.98
+    assert held[False] / 300 < 0.91
+
+
+def test_one_group_of_a_language_has_a_value_and_no_interval():
+    group = np.r_[np.zeros(20), np.arange(20) // 2 + 1]
+    reps = probes.from_arrays(
+        np.random.default_rng(0).normal(size=(40, 3)), language=np.repeat(["a", "b"], 20), group=group
+    )
+    out = probes.drift(reps, reps.assign(hidden=reps.hidden + 1)).sel(measure="norm_ratio", layer=0)
+    assert np.isfinite(out.value).all()
+    assert np.isnan(out.low.sel(language="a"))
+    assert np.isfinite(out.low.sel(language="b"))

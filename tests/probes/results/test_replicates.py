@@ -85,3 +85,14 @@ def test_a_result_without_draws_has_its_mean_and_no_interval():
     out = over_replicates(shares, "m", seed=0)
     assert out.value.values.ravel() == pytest.approx([0.3, 0.7])
     assert np.isnan(out.low.values).all()
+
+
+def test_shares_that_are_all_right_in_every_replicate_are_not_certain():
+    y = np.arange(60) % 2
+    logits = 3.0 * np.eye(2)[y]
+    reps = probes.from_arrays(np.zeros((60, 2)), label=y).assign(logits=(("example", "class"), logits))
+    one = probes.accuracy(reps.assign_coords({"class": ["0", "1"]}))
+    out = over_replicates([one, one], "m", seed=0, bounds=(0, 1))
+    assert out.value.sel(language="pooled").item() == 1
+    assert out.low.sel(language="pooled").item() == pytest.approx(one.low.sel(language="pooled").item())
+    assert 0.9 < out.low.sel(language="pooled").item() < 0.96

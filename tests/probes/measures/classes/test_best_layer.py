@@ -127,7 +127,7 @@ def test_draws_that_leave_a_class_out_are_passed_over():
 def test_says_what_it_is_and_fits_the_table():
     reps = layers([2.0, 3.0])
     out, nu = best_layer(reps), probes.variability(reps)
-    assert set(out) == {"best", "value", "low", "high", "n"}
+    assert set(out) == {"best", "value", "low", "high", "n", "units"}
     assert out.value.dims == ("layer", "language")
     assert np.isnan(out.low).all()
     assert np.isnan(out.high).all()
