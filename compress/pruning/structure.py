@@ -243,6 +243,10 @@ def _say(pruned: PreTrainedModel, family: Parts, what: str, kept: list[list[int]
         for key, values in wanted.items():
             setattr(config, key, min(values))
         if unlike(pruned) is None:
+            # Encoder and decoder may have copies, as those of T5.
+            for copied in (c for m in pruned.modules() if (c := getattr(m, "config", config)) is not config):
+                for key, values in wanted.items():
+                    setattr(copied, key, min(values))
             return
         for key in wanted:
             setattr(config, key, before[key]) if key in before else delattr(config, key)

@@ -61,6 +61,9 @@ def keep_layers(model: PreTrainedModel, numbers: Sequence[int]) -> dict[str, Any
         before["max_window_layers"] = config.max_window_layers
         config.max_window_layers = sum(i < config.max_window_layers for i in kept)
     setattr(config, row.layers, len(kept))
+    own: Any = getattr(model.base_model.get_submodule(row.blocks.rpartition(".")[0]), "config", config)
+    for key in before if own is not config else ():  # an encoder that has a copy, as that of T5
+        setattr(own, key, getattr(config, key))
     if row.shared:
         return before
     module, part, flag = row.first

@@ -138,6 +138,13 @@ def test_places_that_are_not_the_layers_one_by_one_are_named():
     assert "places" not in prune_heads(make("bert"), 0.5).config.compression
 
 
+def test_encoder_and_decoder_say_what_they_have():
+    small = drop_layers(prune_channels(prune_heads(architectures.make("t5"), 0.5), 0.5), [0, 2])
+    said = [(m.config.num_layers, m.config.num_heads, m.config.d_ff) for m in (small, small.encoder, small.decoder)]
+    assert said == [(2, 2, 24), (2, 2, 24), (4, 2, 24)]
+    assert small.config.num_decoder_layers == 4
+
+
 def test_what_a_configuration_counts_twice_stays_a_multiple():
     pruned = prune_channels(architectures.make("deepseek_v3", moe_intermediate_size=7), 0.5)
     assert pruned.config.moe_intermediate_size == 3
