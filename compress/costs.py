@@ -13,10 +13,11 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
-from compress.matrices import distinct, every_matrix
+from compress.matrices import block_weights
+from compress.rows import random_batch
 from compress.saving import pack_weights
 from probes.errors import InputError
-from probes.models.facts import embedding_rows, positions_of
+from probes.models.facts import positions_of
 from probes.models.formats.coded import is_coded
 from probes.silence import quiet
 from probes.states.running import evaluating
@@ -75,7 +76,7 @@ def footprint(model: PreTrainedModel, smaller: PreTrainedModel | None = None) ->
 
 def _counts(model: PreTrainedModel) -> dict[str, float]:
     every = list(model.parameters())
-    blocks = [w.detach() for w in distinct(every_matrix(model)).values()]
+    blocks = list(block_weights(model).values())
     with tempfile.TemporaryDirectory() as folder:
         with quiet():
             model.save_pretrained(folder)
@@ -127,16 +128,7 @@ def _seconds(models: dict[str, PreTrainedModel]) -> dict[str, float]:
 
 
 def _batch(model: PreTrainedModel) -> dict[str, torch.Tensor]:
-    rows, positions = embedding_rows(model), positions_of(model)
-    length = _SHAPE[1] if positions is None or positions < 1 else min(_SHAPE[1], positions)
-    generator = torch.Generator().manual_seed(0)
-    ids = torch.randint(0, rows, (_SHAPE[0], length), generator=generator)
-    end = getattr(model.config, "eos_token_id", None)
-    if isinstance(end, int) and 0 <= end < rows:  # where heads of encoder-decoders look, so once in every text
-        ids[ids == end] = (end + 1) % rows
-        ids[:, -1] = end
-    batch = {"input_ids": ids, "attention_mask": torch.ones_like(ids)}
-    return {k: v.to(model.device) for k, v in batch.items()}
+    return random_batch(model, [min(_SHAPE[1], positions_of(model) or _SHAPE[1])] * _SHAPE[0])
 
 
 def _wait(device: torch.device) -> None:

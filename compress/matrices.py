@@ -6,7 +6,7 @@ from __future__ import annotations
 
 import re
 import warnings
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Mapping
 from typing import TypeVar
 
 import torch
@@ -129,14 +129,22 @@ def coverage(model: PreTrainedModel, matrices: Mapping[str, Matrix]) -> float:
         >>> round(coverage(model, matrices_of(model, only="attention")), 3)
         0.333
     """
-    weights = dict(_weights(model))
+    weights = block_weights(model)
     inside = {id(p) for p in weights.values()}
     touched = sum(m.numel() for m in distinct(matrices).values() if _identity(m)[0] in inside)
     return touched / sum(p.numel() for p in weights.values()) if weights else 0.0
 
 
-def _weights(model: PreTrainedModel) -> Iterator[tuple[str, torch.nn.Parameter]]:
-    """The weights of repeated blocks, by name; of modules that share one it comes once."""
+def block_weights(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
+    """Return the weights of a model's repeated blocks, by name: parameters of two dimensions or
+    more, but biases and tables of embeddings; one that modules share comes once.
+
+    Example:
+        >>> import probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> set(block_weights(model)) == set(block_matrices(model))
+        True
+    """
     lists = [module for module in model.base_model.modules() if isinstance(module, torch.nn.ModuleList)]
     inside = {
         id(p)
@@ -146,7 +154,7 @@ def _weights(model: PreTrainedModel) -> Iterator[tuple[str, torch.nn.Parameter]]
         for name, p in m.named_parameters(recurse=False)
         if p.ndim > 1 and not name.endswith("bias")
     }
-    yield from ((name, p) for name, p in model.named_parameters() if id(p) in inside)
+    return {name: p for name, p in model.named_parameters() if id(p) in inside}
 
 
 def covered(
@@ -165,7 +173,7 @@ def covered(
     if share >= _LEAST or asked:
         return share
     ours = {_identity(m)[0] for m in matrices.values()}
-    left = [(-p.numel(), name) for name, p in _weights(model) if id(p) not in ours]
+    left = [(-p.numel(), name) for name, p in block_weights(model).items() if id(p) not in ours]
     warnings.warn(
         f"{name_of(model)} ({model.config.model_type}): {verb} touches {share:.0%} of the weights of its blocks; "
         f"{min(left)[1]} and {len(left) - 1} more stay as they are" + (f". {otherwise}" if otherwise else ""),

@@ -18,7 +18,8 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
-from compress.matrices import block_matrices, check_plain
+from compress.matrices import block_matrices, check_plain, covered
+from compress.rows import random_batch
 from compress.saving import record
 from probes.errors import InputError, check_choice, needed
 from probes.models.facts import embedding_rows, positions_of, types_tokens
@@ -30,7 +31,6 @@ from probes.models.formats.shared_layers import unshare
 from probes.silence import quiet
 from probes.states.layers import runner_of
 from probes.states.running import reading
-from probes.states.tokens import pads_left
 
 # Of `deploy`: with onnxruntime's own `quantize_dynamic`, which gives all tokens of a batch one step, a text's states
 # depend on its batch by nearly as much as on the quantisation itself.
@@ -47,6 +47,8 @@ _CONSTANTS: dict[str, np.ndarray] = {
     "last": np.array([-1]),
 }
 _SMALL = 1024  # matrices of fewer weights stay as they are: token types, relative positions, heads
+_ROUNDED = 0.5  # ||W' - W|| / ||W|| at most: 4 bits give 0.1, other numbers 1.4
+_ALIKE = 0.5  # the mean cosine of a layer's states at least
 _NEAR = 1e-3  # how far an output of the export may be from the model's, of its largest value
 
 
@@ -69,7 +71,8 @@ def deploy(model: PreTrainedModel, backend: str, *, bits: int = 8) -> PreTrained
     Raises:
         InputError: the backend is not known or cannot do so many bits; weights are NaN or infinite;
             the model is not where the backend runs; it has an operator that cannot be exported, or
-            its export computes something else.
+            its export computes something else; a matrix is not the model's afterwards, or the first
+            forward pass fails.
         DependencyError: a package of the backend is not installed.
 
     Notes:
@@ -103,16 +106,22 @@ def deploy(model: PreTrainedModel, backend: str, *, bits: int = 8) -> PreTrained
     if what["activation_bits"] and hasattr(model.config, "quantized_inputs"):
         del model.config.quantized_inputs  # the backend rounds them of its own accord
         apply_quantized_inputs(model)
+    share = covered(model, block_matrices(model), f"backend={backend!r}", asked=False)
+    what["coverage"] = share
     if backend == "torchao":
         quantized = _with_torchao(model, bits)
+        _check_weights(model, quantized)
+        _check_pass(model, quantized, backend)
         parts = [part for tensor in quantized.state_dict().values() for part in plain_parts(tensor)]
         return record(quantized, what | {"bytes_of_model": sum(p.nbytes for p in parts)}, parent=parent)
     graph = export(model)
     quantize_graph(graph)
     serialized = graph.SerializeToString()
     model.config.architectures = [type(model).__name__]
+    deployed = OnnxModel(serialized, model.config)
+    _check_pass(model, deployed, backend)
     record(model, what | {"bytes_of_model": len(serialized)}, parent=parent)
-    return OnnxModel(serialized, model.config)
+    return deployed
 
 
 def check_deployed(model: PreTrainedModel, backend: str, bits: object) -> None:
@@ -230,13 +239,8 @@ def _differs(exported: OnnxModel, batch: dict[str, torch.Tensor], expected: dict
 
 def _batch(model: PreTrainedModel, inputs: list[str], rows: int, tokens: int) -> dict[str, torch.Tensor]:
     """Texts of random tokens, each shorter than the one before."""
-    generator = torch.Generator().manual_seed(rows)
-    ids = torch.randint(0, embedding_rows(model), (rows, tokens), generator=generator)
-    inside = torch.arange(tokens) < tokens - torch.arange(rows)[:, None]
-    inside = inside.flip(1) if pads_left(model) else inside
-    padding = getattr(model.config, "pad_token_id", None)
-    ids = ids.masked_fill(~inside, padding if padding is not None and padding >= 0 else 0)
-    given = {"input_ids": ids, "attention_mask": inside.long(), "token_type_ids": torch.zeros_like(ids)}
+    given = random_batch(model, [tokens - i for i in range(rows)], seed=rows)
+    given["token_type_ids"] = torch.zeros_like(given["input_ids"])
     return {k: given[k] for k in inputs}
 
 
@@ -336,6 +340,59 @@ def _rounded(values: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return np.rint(values / np.where(steps == 0, 1, steps)).astype(np.int8), steps
 
 
+def _check_weights(model: PreTrainedModel, quantized: PreTrainedModel) -> None:
+    """Raise `InputError` where a matrix is not the model's, up to rounding."""
+    found = dict(quantized.named_parameters())
+    for name, weight in model.named_parameters():
+        other = found.get(name)
+        if other is None or other.shape != weight.shape:
+            continue  # one that others share has one name of several
+        codes: Any = other
+        values = codes.dequantize() if hasattr(codes, "__tensor_flatten__") else codes
+        if not (values.float() - weight).norm() <= _ROUNDED * weight.norm():
+            raise InputError(_unlike(model, name, "has other values after it"))
+
+
+def _unlike(model: PreTrainedModel, name: str, how: str) -> str:
+    return (
+        f"{model.config.name_or_path or type(model).__name__}: backend='torchao' quantises while transformers loads "
+        f"the weights, which for {model.config.model_type} joins or splits matrices: {name} {how}. Take "
+        "backend='onnxruntime', or leave backend= out to simulate"
+    )
+
+
+def _check_pass(model: PreTrainedModel, deployed: PreTrainedModel | OnnxModel, backend: str) -> None:
+    """Raise `InputError` where one forward pass fails, or has little to do with the model's."""
+    name = model.config.name_or_path or type(model).__name__
+    other = "onnxruntime" if backend == "torchao" else "torchao"
+    traced = _AsCaptured(model, name).eval()
+    batch = _batch(model, traced.inputs, 2, 5)
+    with torch.inference_mode():
+        expected = [v for k, v in traced.named(*batch.values()).items() if k.startswith("hidden_")]
+        try:
+            if isinstance(deployed, OnnxModel):
+                found = list(deployed(**batch).hidden_states)
+            else:
+                found = [
+                    v for k, v in _AsCaptured(deployed, name).named(*batch.values()).items() if k.startswith("hidden_")
+                ]
+        except Exception as error:  # of many kinds for the same thing
+            raise InputError(
+                f"{name}: with backend={backend!r} its first forward pass fails ({type(error).__name__}: "
+                f"{str(error).strip().splitlines()[0][:120]}). Take backend={other!r}, or leave backend= out to "
+                "simulate"
+            ) from error
+    inside = batch["attention_mask"].bool().cpu()
+    for layer, (x, y) in enumerate(zip(expected, found, strict=True)):
+        cosine = float(torch.nn.functional.cosine_similarity(x[inside].float(), y[inside].float(), dim=-1).mean())
+        if not cosine > _ALIKE:
+            raise InputError(
+                f"{name}: with backend={backend!r} the states of layer {layer} have a mean cosine of {cosine:.2f} to "
+                f"the model's, so that it computes something else. Take backend={other!r}, or leave backend= out to "
+                "simulate"
+            )
+
+
 def _with_torchao(model: PreTrainedModel, bits: int) -> PreTrainedModel:
     """Quantise while loading: transformers saves only what it has quantised itself."""
     ao = needed("torchao.quantization", "backend='torchao'")
@@ -365,14 +422,18 @@ def _with_torchao(model: PreTrainedModel, bits: int) -> PreTrainedModel:
         separate = copy.deepcopy(model)
         unshare(separate)  # transformers itself loads them
         separate.save_pretrained(folder)
-        quantized = from_pretrained(
+        quantized, loaded = from_pretrained(
             kind,
             separate.config,
             folder,
             dtype=torch.float32,
             use_safetensors=True,
             quantization_config=transformers.TorchAoConfig(how),
+            output_loading_info=True,
         )
+    missing = sorted(loaded["missing_keys"])
+    if missing:
+        raise InputError(_unlike(model, missing[0], f"and {len(missing) - 1} more have no values after it"))
     apply_formats(quantized)
     quantized.config.name_or_path = quantized.name_or_path = model.config.name_or_path
     return quantized.to(model.device).eval()

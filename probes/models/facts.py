@@ -157,7 +157,7 @@ def positions_of(model: torch.nn.Module) -> int | None:
         # RoBERTa counts positions from its padding index on, so two of its 514 are never used.
         offset = 0 if table.padding_idx is None else table.padding_idx + 1
         positions = table.num_embeddings - offset
-    return positions
+    return None if positions is None or positions < 1 else positions  # XLNet says -1 for none
 
 
 def weights_dtype(model: torch.nn.Module) -> str:

@@ -8,11 +8,13 @@ import onnx
 import onnxruntime
 import pandas as pd
 import pytest
+import tiny
 import torch
 import transformers
 from onnx import TensorProto, helper, numpy_helper
 
 import compress
+import compress.quantization.deploy as deploy_module
 import probes
 from compress.quantization.deploy import deploy, export, quantize_graph
 from probes.errors import DependencyError, InputError
@@ -433,3 +435,66 @@ def test_nothing_is_said(bundled):
     with warnings.catch_warnings():
         warnings.simplefilter("error")
         deploy(bundled[0], "onnxruntime")
+
+
+@pytest.mark.parametrize(
+    ("name", "said"),
+    [
+        (
+            "nomic_bert",
+            r"for nomic_bert joins or splits matrices: layers\.0\.self_attn\.k_proj\.weight and 7 more",
+        ),
+        ("gte", r"for gte joins or splits matrices: layers\.0\..* more have no values after it. Take backend='onnx"),
+        (
+            "falcon",
+            r"backend='torchao' its first forward pass fails \(NotImplementedError: .* Take backend='onnx",
+        ),
+    ],
+)
+def test_models_that_torchao_would_spoil_are_refused_by_name(name, said):
+    with pytest.raises(probes.InputError, match=said):
+        compress.quantize(tiny.make(name), backend="torchao")
+
+
+def test_a_matrix_that_is_not_the_models_afterwards_is_named(monkeypatch):
+    model, load = tiny.make("bert"), deploy_module.from_pretrained
+
+    def spoilt(*args, **settings):
+        quantized, loaded = load(*args, **settings)
+        with torch.no_grad():
+            quantized.encoder.layer[1].output.dense.weight.copy_(quantized.encoder.layer[0].output.dense.weight)
+        return quantized, loaded
+
+    monkeypatch.setattr(deploy_module, "from_pretrained", spoilt)
+    with pytest.raises(probes.InputError, match=r"encoder\.layer\.1\.output\.dense\.weight has other values after it"):
+        compress.quantize(model, backend="torchao")
+
+
+def test_a_graph_that_computes_something_else_is_refused(monkeypatch):
+    def emptied(graph):
+        for weight in graph.graph.initializer:
+            if list(weight.dims) == [32, 32]:
+                values = numpy_helper.to_array(weight)
+                weight.CopyFrom(numpy_helper.from_array(-100 * values, weight.name))
+
+    monkeypatch.setattr(deploy_module, "quantize_graph", emptied)
+    with pytest.raises(probes.InputError, match=r"backend='onnxruntime' the states of layer \d have a mean cosine of"):
+        compress.quantize(tiny.make("bert"), backend="onnxruntime")
+
+
+def test_experts_that_a_backend_passes_over_are_said():
+    with pytest.warns(probes.LayerscopeWarning, match=r"backend='torchao' touches \d+% of the weights of its blocks"):
+        quantized = compress.quantize(tiny.make("qwen3_moe"), backend="torchao")
+    assert quantized.config.compression["coverage"] < 0.95
+
+
+@pytest.mark.filterwarnings("ignore:.*xlnet.* touches 37% of the weights:probes.errors.LayerscopeWarning")
+@pytest.mark.parametrize("name", ["xlnet", "llama"])
+def test_an_exported_classifier_gives_the_logits_of_each_text_alone(name):
+    model, tokenizer = tiny.make(name, "head"), tiny.tokenizer_of(name)
+    corpus = rows(["a dog sat on the mat", "the cat", "bird"])
+    exported = compress.quantize(model, backend="onnxruntime")
+    one, many = (probes.capture(exported, tokenizer, corpus, progress=False, batch_size=b) for b in (1, 3))
+    np.testing.assert_allclose(one.logits.values, many.logits.values, atol=2e-2)
+    whole = probes.capture(model, tokenizer, corpus, progress=False)
+    np.testing.assert_allclose(many.logits.values, whole.logits.values, atol=0.1)
