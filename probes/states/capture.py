@@ -34,7 +34,7 @@ from probes.models.facts import (
 from probes.models.fingerprint import tokenizer_fingerprint, weights_fingerprint
 from probes.models.formats.onnx_model import OnnxModel
 from probes.states.layers import runner_of
-from probes.states.pooling import POOLINGS, pool
+from probes.states.pooling import POOLINGS, pool, sinks, sinks_in_words
 from probes.states.representations import BLOCK, as_strings
 from probes.states.running import check_settings, evaluating, precision
 from probes.states.store import DIMS, Store
@@ -196,10 +196,15 @@ def capture(
         batches = Batches(tokens, batch_size, batch_tokens)
         bar = tqdm(total=len(corpus), desc=f"capture {name}", unit="text", disable=not progress)
         with bar, evaluating(model, where), taken as states_of, torch.inference_mode(), precision(where, dtype):
+            # Whether a mean is one of tokens at all is seen in the second call: the first batch of several texts.
+            watched = iter([False, how.pooling in ("mean", "mean_all")])
+            found: dict[int, tuple[int, float]] = {}
 
             def pooled(rows: np.ndarray) -> dict[str, np.ndarray]:
                 inputs, mask = batches.tensors(rows, pooling, where)
                 layers, outputs = states_of(runner, inputs)
+                if next(watched, False):
+                    found.update(sinks(layers, mask))
                 hidden = finished(torch.stack([pool(h, mask, name, i) for i, h in enumerate(layers)]), how)
                 return {k: v.float().cpu().numpy() for k, v in ({"hidden": hidden} | outputs).items()}
 
@@ -232,6 +237,8 @@ def capture(
                     for k, array in arrays.items():
                         array[..., start:stop, :] = buffers[k]
                     target.mark(number)
+        if found:
+            warnings.warn(f"{name}: {sinks_in_words(found)}", LayerscopeWarning, stacklevel=2)
         if target is not None:
             return target.finish()
         return dataset.assign({k: (DIMS[k], values) for k, values in buffers.items()})
