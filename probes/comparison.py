@@ -22,7 +22,7 @@ from probes.measures.probe import Run
 from probes.measures.provenance import provenance_of
 from probes.models.checkpoint import check_checkpoint, load_checkpoint
 from probes.models.facts import check_fit, check_length, embedding_rows
-from probes.models.named import by_name, check_pairs
+from probes.models.named import by_name, check_pairs, tokenizers_of
 from probes.order import caution
 from probes.results.draws import POOLED, check_draws, sample
 from probes.results.kept import tabulated
@@ -100,8 +100,9 @@ class Comparison(Table):
         return curves(self, flat, language, simultaneous=simultaneous) if flat else maps(self, chosen[0], language)
 
     def plot_damage(self, probe: str) -> Figure:
-        """Draw the difference to the baseline, languages by layers; dots mark p < 0.05, adjusted over
-        both.
+        """Draw the difference to the baseline, languages by layers; dots mark what is significant.
+
+        That is p < 0.05, adjusted over layers and languages.
 
         Args:
             probe: a probe that has differences, at each layer and language.
@@ -199,6 +200,24 @@ class Comparison(Table):
         from probes.views.ranking import ranking
 
         return ranking(verdict(self, judge=judge, tolerance=tolerance), self, probe)
+
+    def again(self, models: Sequence[str], probes: Sequence[str], draws: int) -> Comparison | None:
+        """Return some models and probes measured with other draws, or None of none; raise
+        `InputError` where the Representations are not at hand.
+        """
+        reps = {name: self.representations[name] for name in models if name in self.representations}
+        lacking = [name for name in models if name not in reps or "replicates" in reps[name].attrs]
+        if lacking:
+            raise InputError(
+                f"draws={draws}: the states of {', '.join(map(repr, lacking))} are not at hand, as after opening a "
+                "comparison, or those of one replicate alone are. Compare again with as many draws"
+            )
+        if not probes:
+            return None
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", LayerscopeWarning)  # said the first time
+            about = {k: self.provenance[k] for k in ("pivot", "baseline", "seed")}
+            return compare(reps, probes=list(probes), draws=draws, progress=False, **about)
 
     def explore(self, **settings: Any) -> Explorer:
         """Show curves, maps and sentences in a notebook, linked by one layer slider.
@@ -319,7 +338,7 @@ def compare(
     examples = examples_of(corpus, captured, every)
     if isinstance(tokenizer, Mapping):
         tokenizer = {own: tokenizer[name] for name in models if name in tokenizer for own in replicates[name]}
-    tokenizers = _tokenizers(every, tokenizer)
+    tokenizers = tokenizers_of(every, tokenizer)
     check_draws(draws, seed)
     check_settings(**settings)
     if store is not None:
@@ -406,24 +425,6 @@ def compare(
     made = Comparison(table, about, kept, representations)
     made.table = made.adjusted()
     return made
-
-
-def _tokenizers(
-    models: Mapping[str, Model], tokenizer: PreTrainedTokenizerBase | Mapping[str, PreTrainedTokenizerBase] | None
-) -> dict[str, PreTrainedTokenizerBase]:
-    found = {}
-    for name, model in models.items():
-        if isinstance(model, torch.nn.Module):
-            own = tokenizer.get(name) if isinstance(tokenizer, Mapping) else tokenizer
-            if own is None:
-                raise InputError(f"model {name!r} comes without a tokenizer: expected tokenizer=..., or its name in it")
-            found[name] = own
-        elif not isinstance(model, str | Path | xr.Dataset):
-            raise InputError(
-                f"model {name!r}: expected a torch model, the path or name of a checkpoint, or Representations; "
-                f"found {type(model).__name__}"
-            )
-    return found
 
 
 def _first(runs: Sequence[Run], name: str) -> xr.Dataset:

@@ -7,6 +7,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import torch
+import xarray as xr
+from transformers import PreTrainedTokenizerBase
+
 from probes.errors import InputError
 
 
@@ -62,3 +66,22 @@ def check_pairs(replicates: Mapping[str, Mapping[str, Any]], baseline: str) -> N
                 f"model {name!r} has {len(own)} replicates and the baseline {baseline!r} has {count}: expected as many "
                 "of both, which are compared in pairs, or one of either"
             )
+
+
+def tokenizers_of(
+    models: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase | Mapping[str, PreTrainedTokenizerBase] | None
+) -> dict[str, PreTrainedTokenizerBase]:
+    """Return the tokenizers of models that are given as such; raise `InputError` where one has none."""
+    found = {}
+    for name, model in models.items():
+        if isinstance(model, torch.nn.Module):
+            own = tokenizer.get(name) if isinstance(tokenizer, Mapping) else tokenizer
+            if own is None:
+                raise InputError(f"model {name!r} comes without a tokenizer: expected tokenizer=..., or its name in it")
+            found[name] = own
+        elif not isinstance(model, str | Path | xr.Dataset):
+            raise InputError(
+                f"model {name!r}: expected a torch model, the path or name of a checkpoint, or Representations; "
+                f"found {type(model).__name__}"
+            )
+    return found

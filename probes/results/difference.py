@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 
 from probes.errors import InputError, check_choice
-from probes.results.calibration import calibrated
+from probes.results.calibration import LEVEL, calibrated
 from probes.results.cells import BESIDE, COLUMNS, FURTHER
 from probes.results.result import split_measures
 
@@ -134,6 +134,30 @@ def check_family(over: Sequence[str]) -> None:
         raise InputError(f"over={over!r}: expected a list of what varies within a family, out of {', '.join(FAMILIES)}")
     for name in over:
         check_choice("over", name, FAMILIES)
+
+
+def near_the_level(found: pd.DataFrame, draws: int, over: Sequence[str]) -> tuple[list[str], list[str]]:
+    """Return models and probes whose p may lie on the other side of 0.05 with more draws.
+
+    So many draws know a p of 0.05 to a standard error; near are three of them, and all others of a
+    family that has such a p.
+    """
+    error = np.sqrt(LEVEL * (1 - LEVEL) / draws)
+    tested = found[found["p_adjusted"].notna()]
+    near = tested[(tested["p_adjusted"] - LEVEL).abs() <= 3 * error]
+    if near.empty:
+        return [], []
+    models, probes = ((tested if name in over else near)[name].unique().tolist() for name in ("model", "probe"))
+    return models, probes
+
+
+def with_more_draws(found: pd.DataFrame, again: pd.DataFrame) -> pd.DataFrame:
+    """Return rows with the differences of those that were measured again, in the same order."""
+    out = found.copy()
+    for (model, probe), rows in again[again["p"].notna()].groupby(["model", "probe"], sort=False):
+        at = found.index[(found["model"] == model) & (found["probe"] == probe) & found["p"].notna()]
+        out.loc[at, _DIFFERENCES] = rows[_DIFFERENCES].to_numpy()
+    return out
 
 
 def family_in_words(over: Iterable[str]) -> str:

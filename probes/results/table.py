@@ -20,7 +20,7 @@ from probes.files import beside, check_writable, gone_on_failure, locked, named,
 from probes.forms import read_json
 from probes.results.calibration import stretch
 from probes.results.cells import BESIDE, COLUMNS, COUNTS, FURTHER, from_csv, to_csv
-from probes.results.difference import MARKED, adjustment, check_family, differences
+from probes.results.difference import MARKED, adjustment, check_family, differences, near_the_level, with_more_draws
 from probes.results.draws import POOLED
 from probes.results.kept import from_bytes, to_bytes
 
@@ -85,19 +85,22 @@ class Table:
         """
         return self.table.copy()
 
-    def adjusted(self, over: Sequence[str] = ("layer",)) -> pd.DataFrame:
+    def adjusted(self, over: Sequence[str] = ("layer",), *, draws: int | None = None) -> pd.DataFrame:
         """Return the tidy table with p and intervals that hold for a whole family at once.
 
         Args:
             over: what varies within a family: "layer" (as in the table), "language", "model",
                 "probe", or several of them. All other things are the same within one.
+            draws: so many in place of those that are kept, for families with a p so near 0.05
+                that it may lie on the other side. Their probes are measured again.
 
         Returns:
             As `to_dataframe`, with `p_adjusted, adjusted_low, adjusted_high` over that family; its
             `attrs["p_adjusted"]` says which one it is.
 
         Raises:
-            InputError: a family is unknown.
+            InputError: a family is unknown; more draws are asked for than there are Representations
+                to draw from, or no more than there are.
 
         Notes:
             Westfall and Young's max-T with step-down, on draws that all models, probes, layers and
@@ -119,7 +122,20 @@ class Table:
         """
         check_family(over)
         pairs = {model: self.baseline for model in self.provenance["models"] if model != self.baseline}
-        return self._with_differences(pairs, over)
+        found = self._with_differences(pairs, over)
+        if draws is None:
+            return found
+        if draws <= self.provenance["draws"]:
+            raise InputError(f"draws={draws!r}: expected more than the {self.provenance['draws']} that are kept")
+        models, probes = near_the_level(found, self.provenance["draws"], over)
+        again = self.again([self.baseline, *models], probes, draws)
+        return found if again is None else with_more_draws(found, again.adjusted(over))
+
+    def again(self, models: Sequence[str], probes: Sequence[str], draws: int) -> Table | None:
+        """Return some models and probes measured with other draws, or None of none; raise
+        `InputError` where there is nothing to measure them on.
+        """
+        raise InputError(f"draws={draws}: a table alone has no Representations to draw from")
 
     def difference(self, model: str, baseline: str, *, over: Sequence[str] = ("layer",)) -> pd.DataFrame:
         """Return the rows of a model with their differences to any other one.
@@ -155,7 +171,7 @@ class Table:
         return found[found["model"] == model].reset_index(drop=True)
 
     def marks(self) -> pd.Series:
-        """Return p of every row, adjusted over layers and languages: what rings and dots stand for."""
+        """Return p of every row, adjusted over layers and languages: rings and dots go by it."""
         return self.adjusted(MARKED)["p_adjusted"]
 
     def bands(self) -> pd.DataFrame:

@@ -65,7 +65,7 @@ def outcomes(population: Population, names: Iterable[str], ids: int, alike: int,
     models, more = population.draw(rng, ids, alike)
     names = list(names)
     one, two = _both(models, names, seed)
-    first, second = _both((models[0], *_swapped(models[1], models[2], rng)), names, seed, copies=True)
+    first, second = _both((models[0], *swapped(models[1], models[2], rng)), names, seed, copies=True)
     truths = None if more is None else _both(more, names, seed)
     out = {}
     for name in names:
@@ -121,7 +121,8 @@ def _diagonal(measure: Any, run: Run) -> xr.Dataset:
     return xr.concat([one.isel(other_layer=0, drop=True) for one in each], "layer", combine_attrs="override")
 
 
-def _swapped(one: xr.Dataset, other: xr.Dataset, rng: np.random.Generator) -> tuple[xr.Dataset, xr.Dataset]:
+def swapped(one: xr.Dataset, other: xr.Dataset, rng: np.random.Generator) -> tuple[xr.Dataset, xr.Dataset]:
+    """Let two models change places by a coin for each sentence, or group of them."""
     of, _ = pd.factorize(one["group" if "group" in one.coords else "id"].values)
     coin = xr.DataArray((rng.random(of.max() + 1) < 0.5)[of], dims="example")
     states = [name for name in ("hidden", "logits") if name in one]

@@ -213,3 +213,24 @@ def test_adjusting_a_large_comparison_takes_well_under_a_second():
     found = differences(table, kept, {str(k): "0" for k in range(1, 5)}, ["layer", "language"])
     assert time.process_time() - began < 5  # a tenth of that where nothing else runs
     assert found["p_adjusted"].notna().sum() == 4 * 8 * 25 * 13
+
+
+def test_more_draws_are_drawn_near_the_level_alone_and_only_where_states_are_at_hand(tmp_path):
+    models = noisy(layers=2)
+    compared = probes.compare(models, probes=["snr", "norm", "class_separability"], draws=40)
+    kept = compared.adjusted(["language", "layer"])
+    near = kept[(kept["p_adjusted"] - 0.05).abs() <= 3 * np.sqrt(0.05 * 0.95 / 40)]
+    assert len(near)
+    found = compared.adjusted(["language", "layer"], draws=400)
+    fresh = probes.compare(models, probes=["snr", "norm", "class_separability"], draws=400).adjusted(
+        ["language", "layer"]
+    )
+    again = found["probe"].isin(near["probe"]) & found["model"].isin(near["model"])
+    columns = ["difference_low", "difference_high", "p", "p_adjusted", "adjusted_low", "adjusted_high"]
+    pd.testing.assert_frame_equal(found.loc[again, columns], fresh.loc[again, columns])
+    pd.testing.assert_frame_equal(found.loc[~again, columns], kept.loc[~again, columns])
+    with pytest.raises(probes.InputError, match="draws=40: expected more than the 40 that are kept"):
+        compared.adjusted(draws=40)
+    opened = probes.Comparison.open(compared.save(tmp_path / "run"))
+    with pytest.raises(probes.InputError, match=r"draws=400: the states of 'm0'.* are not at hand"):
+        opened.adjusted(draws=400)
