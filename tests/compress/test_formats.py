@@ -16,7 +16,7 @@ from probes.models.formats.onnx_model import OnnxModel
 
 TEXTS = ["a dog sat", "the cat ran", "then he sang", "she sang", "big bird", "red house"]
 CODED, NO_MODEL = "weights are quantised already", "expected a model of transformers, found OnnxModel"
-STRUCTURE, IN_FACTORS = "expected a plain torch.nn.Linear, found LowRankLinear", "students are not made of those"
+STRUCTURE, IN_FACTORS = "expected a plain linear map, found LowRankLinear", "students are not made of those"
 SHARED = "layers of this model share their parameters"
 
 # Everything else is kept.
@@ -165,7 +165,8 @@ def assert_the_same(one, other, corpus, tokenizer):
 
 
 def test_each_key_of_the_list_is_among_those_that_are_tried():
-    assert {f.key for f in FORMATS} == set(MAKERS) - {"onnx"}
+    elsewhere = {"channels_kept", "layers_kept"}  # of architectures whose configuration cannot count; tests of their own
+    assert {f.key for f in FORMATS} - elsewhere == set(MAKERS) - {"onnx"}
 
 
 @pytest.mark.parametrize("verb", VERBS)

@@ -311,7 +311,7 @@ SPOILT_PACKED = {
     "mask": (shorten_mask, f"{PACKED}: bert.encoder.layer.0.output.dense.weight: .* a mask of 30 bytes .* found 3"),
     "plain under this name": (
         lambda f: (both_forms(f), (f / "model.safetensors").replace(f / PACKED)),
-        f"{PACKED}: its metadata is not that of packed weights",
+        f"{PACKED}: its metadata: expected the key 'version'",
     ),
     "both forms": (both_forms, f"expected one set of weights, found model.safetensors and {PACKED}: .*Move one of"),
 }
