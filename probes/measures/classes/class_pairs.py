@@ -13,7 +13,7 @@ import numpy as np
 from probes.results.draws import Sample
 from probes.results.intervals import t_factor
 
-_MOST = 1024  # parts that are compared with each other where only a variance is asked for
+_MOST = 256  # parts that are compared with each other where only a variance is asked for
 
 
 @dataclass(frozen=True)
