@@ -6,8 +6,10 @@ from functools import partial
 
 import numpy as np
 
-from probes.measures.space.principal import Within
-from probes.measures.space.sentences import Sentences, of_geometry
+from probes.measures.probe import THIS_SIZE
+from probes.measures.space.principal import Within, principal, within_sentences
+from probes.measures.space.sentences import ROUNDING, Sentences, of_geometry
+from probes.results.resampled import without_parts
 
 _STEP = 0.25
 _RIDGES = np.exp(np.arange(np.log(1e-9), np.log(1e8), _STEP))  # in units of the trace of the covariance
@@ -16,9 +18,8 @@ _ATOMS = 64
 
 def entropy_of_covariance(
     scores: np.ndarray, spectrum: np.ndarray, within: Within, sentences: Sentences, features: int
-) -> tuple[float, np.ndarray, float]:
-    """Return the entropy of the eigenvalues of the covariance, what each row does to it, and the
-    part that is guessed.
+) -> tuple[float, float]:
+    """Return the entropy of the eigenvalues of the covariance, and the part of it that is guessed.
 
     What is guessed is how much more it is than it would be, were there no more dimensions than
     sentences can tell. With eigenvalues p that sum to 1, the entropy is the integral over t from 0
@@ -34,7 +35,6 @@ def entropy_of_covariance(
     size = len(scores) / len(sentences.counts)
     n = (len(sentences.counts) - 1) * size
     p = p[::-1][: int(n)]
-    kept = scores[:, ::-1][:, : len(p)]
     c, of = _row_spread(within.spread, spectrum, size)
     w = _RIDGES[:, None]
     share = 1 / (p + w)
@@ -49,9 +49,33 @@ def entropy_of_covariance(
     rise = 1 / b + w * pull * slope / (n * b**2)  # of t with w
     area = _STEP * ((f - 1 / (1 + t)) * rise * w).sum()
     low = _extrapolated(t[0], f[0], slope[0] / rise[0], max(features, f[0]))
-    weight = _STEP * (w * t) @ np.square(share)
-    influence = (np.square(kept) @ weight - np.square(scores).sum(axis=1) * (weight @ p)) / spectrum.sum()
-    return float(area + low - np.log1p(t[0])), influence, float(low - t[0] * f[0])
+    return float(area + low - np.log1p(t[0])), float(low - t[0] * f[0])
+
+
+def entropy_draws(x: np.ndarray, ids: np.ndarray, entropy: float, weights: np.ndarray) -> np.ndarray:
+    """Return the entropy of states sorted by id for every row of weights: (1 + draws,), row 0 the
+    value.
+
+    From what is left without a part of the sentences: what a sentence does to eigenvalues is of no
+    first order where they are as many as the sentences.
+
+    Args:
+        weights: (1 + draws, sentences), as they come in the ids.
+    """
+    if len(weights) == 1:
+        return np.array([entropy])
+    of = np.unique(ids, return_inverse=True)[1]
+
+    def left(stay: np.ndarray) -> float:
+        rows = stay[of]
+        sentences, centred = Sentences.of(ids[rows]), x[rows] - x[rows].mean(axis=0)
+        if np.abs(centred).max() <= ROUNDING * np.abs(x).max():
+            return np.nan
+        scores, spectrum = principal(centred)
+        within = within_sentences(scores, sentences)
+        return entropy_of_covariance(scores, spectrum, within, sentences, x.shape[1])[0]
+
+    return without_parts(entropy, left, weights, (0.0, np.inf))
 
 
 def _row_spread(spread: np.ndarray, spectrum: np.ndarray, size: float) -> tuple[np.ndarray, np.ndarray]:
@@ -105,5 +129,6 @@ EFFECTIVE_RANK = partial(
     name="effective_rank",
     estimator="exp of the entropy of the eigenvalues of the covariance, corrected for the number of sentences",
     range="1 to the number of features",
+    interval=THIS_SIZE,
     paper="Roy, Vetterli 2007, EUSIPCO (of singular values there); the correction is our own, after Silverstein 1995",
 )

@@ -12,7 +12,7 @@ import xarray as xr
 
 from probes.errors import InputError, LayerscopeWarning
 from probes.measures.probe import Probe, Run
-from probes.measures.space.effective_rank import EFFECTIVE_RANK, entropy_of_covariance
+from probes.measures.space.effective_rank import EFFECTIVE_RANK, entropy_draws, entropy_of_covariance
 from probes.measures.space.intrinsic_dimension import INTRINSIC_DIMENSION, intrinsic_dimension, ratios_of_neighbours
 from probes.measures.space.mean_cosine import MEAN_COSINE, mean_cosine
 from probes.measures.space.norm import NORM, mean_norm
@@ -70,7 +70,7 @@ def geometry(x: xr.Dataset | npt.ArrayLike, *, draws: int = 200, seed: int = 0) 
         dimension is not: above about 10 it is too low, the more so the fewer the sentences. Its
         neighbours are of the same language and another group; of copies the first counts, with a
         warning. Unbiased estimates may leave their range. The interval is for the value of a large
-        corpus, for the intrinsic dimension for the mean over corpora of this size.
+        corpus, for effective rank and intrinsic dimension for the mean over corpora of this size.
 
     See also:
         `variability`, `class_separability`, `alignment_gap`.
@@ -101,14 +101,14 @@ def _of_array(x: np.ndarray) -> dict[str, float]:
         )
     x, ids, weights = x.astype(np.float64), np.arange(len(x)), np.ones((1, len(x)), np.uint16)
     values, _ = _measure(x, ids, weights)
-    ratios, kept = ratios_of_neighbours(x, ids)
-    if len(ratios) and len(kept) < len(x):
+    ratios = ratios_of_neighbours(x, ids)
+    if len(ratios.logs) and len(ratios.kept) < len(x):
         warnings.warn(
-            f"intrinsic_dimension leaves out rows that are copies of another: {len(x) - len(kept)}",
+            f"intrinsic_dimension leaves out rows that are copies of another: {len(x) - len(ratios.kept)}",
             LayerscopeWarning,
             stacklevel=3,
         )
-    values["intrinsic_dimension"], _ = intrinsic_dimension([(ratios, kept, ids)], weights)
+    values["intrinsic_dimension"], _ = intrinsic_dimension([ratios], weights)
     return {name: float(values[name][0]) for name in GEOMETRY}
 
 
@@ -165,10 +165,9 @@ def _found(reps: xr.Dataset, drawn: Sample) -> _Found:
                 for name in ("norm", "mean_cosine_of_pairs"):
                     values[name] = widened(values[name], np.array([len(np.unique(ids))]))
             if group != POOLED:
-                ratios.append((*ratios_of_neighbours(x, ids), ids))
-                logs, rest, _ = ratios[-1]
-                if len(logs) and len(rest) < len(x):
-                    copies.append(f"{len(x) - len(rest)} of {group} at {place}")
+                ratios.append(ratios_of_neighbours(x, ids))
+                if len(ratios[-1].logs) and len(ratios[-1].kept) < len(x):
+                    copies.append(f"{len(x) - len(ratios[-1].kept)} of {group} at {place}")
             kept = ratios if group == POOLED else ratios[-1:]
             values["intrinsic_dimension"], why = intrinsic_dimension(kept, weights)
             reasons["intrinsic_dimension"] = reasons.get("norm", why)
@@ -198,8 +197,8 @@ def _measure(x: np.ndarray, ids: np.ndarray, weights: np.ndarray) -> tuple[dict[
     names = [name for name in GEOMETRY if name != "intrinsic_dimension"]
     if bad := int((~np.isfinite(x).all(axis=1)).sum()):
         return dict.fromkeys(names, nan), dict.fromkeys(names, f"{bad} rows are not finite")
-    there, starts, counts = np.unique(ids, return_index=True, return_counts=True)
-    sentences = Sentences(ids, starts, counts)
+    sentences = Sentences.of(ids)
+    there, counts = ids[sentences.starts], sentences.counts
     w = weights[:, there].astype(np.float64)
     norm = np.linalg.norm(x, axis=1)
     values = dict.fromkeys(names, nan)
@@ -222,10 +221,9 @@ def _measure(x: np.ndarray, ids: np.ndarray, weights: np.ndarray) -> tuple[dict[
         values["iso_score"] = (drawn - 1) / (features - 1) if features > 1 else nan
     reasons["participation_ratio"] = "too few sentences: the unbiased estimate of trace(S^2) is not positive"
     reasons["iso_score"] = reasons["participation_ratio"] if features > 1 else "there is only one feature"
-    entropy, influence, guessed = entropy_of_covariance(scores, spectrum, within, sentences, features)
+    entropy, guessed = entropy_of_covariance(scores, spectrum, within, sentences, features)
     if guessed <= _GUESSED:
-        drawn = linearised(np.array(entropy), influence, ids, weights, np.arange(weights.shape[1]), (0.0, np.inf))
-        values["effective_rank"] = np.exp(drawn)
+        values["effective_rank"] = np.exp(entropy_draws(x, ids, entropy, weights[:, there]))
     reasons["effective_rank"] = (
         f"{len(there)} sentences are too few for so many dimensions: more than half of the value would be a guess"
     )

@@ -33,6 +33,11 @@ class Sentences:
     starts: np.ndarray  # (sentence,)
     counts: np.ndarray  # (sentence,)
 
+    @classmethod
+    def of(cls, ids: np.ndarray) -> Sentences:
+        """Return those of sorted rows."""
+        return cls(ids, *np.unique(ids, return_index=True, return_counts=True)[1:])
+
     def sum(self, values: np.ndarray) -> np.ndarray:
         """Add up the rows (row, ...) of every sentence: (sentence, ...)."""
         return values if len(self.starts) == len(self.ids) else np.add.reduceat(values, self.starts, axis=0)

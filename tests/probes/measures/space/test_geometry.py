@@ -16,9 +16,13 @@ from planted import planted
 from scipy.stats import ortho_group
 
 import probes
+from probes.measures.probe import THIS_SIZE
 from probes.measures.space.geometry import GEOMETRY, geometry
 from probes.results.draws import sample
 from probes.results.result import split_measures
+
+# Of nearly equal variances an unbiased estimate hardly varies, which its interval does not know.
+TOO_WIDE = {(name, 0.5) for name in ("mean_cosine_of_pairs", "participation_ratio", "iso_score", "effective_rank")}
 
 MEASURES = pytest.mark.parametrize("measure", GEOMETRY)
 
@@ -119,8 +123,8 @@ def test_draws_repeat_with_a_seed_and_differ_with_another():
 
 
 @pytest.mark.parametrize(("decay", "n", "languages"), [(1.0, 80, 1), (0.5, 120, 1), (1.0, 60, 3)])
-def test_intervals_hold_the_value_of_a_large_corpus_and_of_two_nn_the_mean_of_this_size(decay, n, languages):
-    variances, sets, at_once = falling(32, decay), 200, 20
+def test_intervals_hold_the_value_of_a_large_corpus_or_the_mean_of_this_size_as_declared(decay, n, languages):
+    variances, sets, at_once = falling(32, decay), 60, 10
 
     def draw(rng, layers, n):
         base = rng.normal(size=(layers, n, 32))
@@ -138,10 +142,13 @@ def test_intervals_hold_the_value_of_a_large_corpus_and_of_two_nn_the_mean_of_th
         truth = large.sel(at).item()
         if measure in TRUE:
             truth = TRUE[measure](variances)
-        if measure == "intrinsic_dimension":
-            truth = np.mean([out.value.sel(at).mean() for out in outs])
+        values = np.array([out.value.sel(at) for out in outs])
+        if GEOMETRY[measure].interval == THIS_SIZE:
+            truth = values.mean()
         held = np.mean([(out.low.sel(at) <= truth) & (truth <= out.high.sel(at)) for out in outs])
-        assert 0.88 <= held <= 0.995, (measure, held)
+        assert held >= 0.84, (measure, held)  # of 60 sets
+        width = np.mean([out.high.sel(at) - out.low.sel(at) for out in outs]) / (3.92 * values.std(ddof=1))
+        assert 0.75 <= width <= (2.5 if (measure, decay) in TOO_WIDE else 1.5), (measure, width)
 
 
 def test_differences_between_models_are_paired():
