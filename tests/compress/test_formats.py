@@ -24,7 +24,7 @@ REFUSED = {
     ("heads_kept", "narrow"): "has lost some",
     ("factorized", "prune_heads"): STRUCTURE,
     ("factorized", "prune_channels"): STRUCTURE,
-    ("factorized", "drop_layers"): STRUCTURE,
+    ("factorized", "drop_layers"): "saved without these parts it could not be loaded again",
     ("factorized", "factorize"): "are in factors already",
     ("factorized", "distill"): IN_FACTORS,
     ("factorized", "narrow"): IN_FACTORS,
@@ -165,7 +165,7 @@ def assert_the_same(one, other, corpus, tokenizer):
 
 
 def test_each_key_of_the_list_is_among_those_that_are_tried():
-    elsewhere = {"channels_kept", "layers_kept"}  # of architectures whose configuration cannot count; tests of their own
+    elsewhere = {"channels_kept", "layers_kept"}  # of architectures whose configuration cannot count them
     assert {f.key for f in FORMATS} - elsewhere == set(MAKERS) - {"onnx"}
 
 

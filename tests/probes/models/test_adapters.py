@@ -81,6 +81,24 @@ def test_a_head_that_an_adapter_brings_is_kept(base, tmp_path, labels):
     assert check_checkpoint(folder)[0].architectures == ["BertForSequenceClassification"]
 
 
+def test_an_adapter_onto_a_quantised_model_is_merged_into_its_plain_numbers(tmp_path, tiny_models, make_tokenizer):
+    pytest.importorskip("bitsandbytes")
+    base = tmp_path / "base"
+    tiny_models("BertModel", hidden_size=64, intermediate_size=64).save_pretrained(base)
+    how = transformers.BitsAndBytesConfig(load_in_4bit=True, bnb_4bit_compute_dtype=torch.float32)
+    loaded = {"quantization_config": how, "dtype": torch.float32, "device_map": "cpu"}
+    transformers.AutoModel.from_pretrained(base, **loaded).save_pretrained(tmp_path / "bnb")
+    make_tokenizer().save_pretrained(tmp_path / "bnb")
+    quantised = transformers.AutoModel.from_pretrained(tmp_path / "bnb", dtype=torch.float32)
+    filled(peft.get_peft_model(quantised, CONFIGS["lora"]())).save_pretrained(tmp_path / "qlora")
+    # The kernel of bitsandbytes for a CPU rounds to bfloat16: the same weights in float32.
+    plain = transformers.AutoModel.from_pretrained(tmp_path / "bnb", dtype=torch.float32).dequantize()
+    wanted = peft.PeftModel.from_pretrained(plain, tmp_path / "qlora").eval()
+    model, _ = probes.load_checkpoint(tmp_path / "qlora")
+    assert not hasattr(model.config, "quantization_config")
+    torch.testing.assert_close(model(IDS).last_hidden_state, wanted(IDS).last_hidden_state, rtol=0, atol=1e-4)
+
+
 def test_an_adapter_beside_full_weights_is_refused(base, tmp_path):
     _, folder = adapted(base, tmp_path / "adapter", CONFIGS["lora"]())
     for file in (CONFIG, WEIGHTS):
