@@ -367,7 +367,9 @@ def compare(
     if len(models) == 1:
         known = dict([next(iter(known.items()))])  # replicates of one model are not compared with each other
     first = next(iter(replicates[baseline]))
-    chosen = choose(probes, shared, known, heads=not settings.get("modules"), baseline=first)
+    chosen = choose(
+        probes, shared, known, heads=not settings.get("modules") and settings.get("part") != "decoder", baseline=first
+    )
     alone, beside = ([p for p in chosen if p.compares is compares] for compares in (False, True))
     if beside:
         check_pairs(replicates, baseline)

@@ -33,10 +33,10 @@ from probes.models.facts import (
 )
 from probes.models.fingerprint import tokenizer_fingerprint, weights_fingerprint
 from probes.models.formats.onnx_model import OnnxModel
-from probes.states.layers import runner_of
+from probes.states.layers import check_part, runner_of
 from probes.states.pooling import POOLINGS, pool, sinks, sinks_in_words
 from probes.states.representations import BLOCK, as_strings
-from probes.states.running import check_settings, evaluating, precision
+from probes.states.running import check_settings, decoder_inputs, evaluating, precision
 from probes.states.store import DIMS, Store
 from probes.states.tokens import Batches, tokenise
 from probes.states.vectors import counted, finished, leading, length_of, prompted, settle
@@ -50,6 +50,7 @@ def capture(
     corpus: datasets.Dataset,
     *,
     modules: Sequence[str] | None = None,
+    part: str = "encoder",
     pooling: str | None = None,
     max_length: int | None = None,
     prompt: str | None = None,
@@ -67,7 +68,7 @@ def capture(
     """Run a corpus through a model once and keep one vector a layer and text.
 
     Layer 0 is the embeddings, layer l the output of block l; in a decoder the last one is after the
-    final norm. An encoder-decoder gives the layers of its encoder. A head that classifies texts is
+    final norm. An encoder-decoder gives the layers of one part. A head that classifies texts is
     run too and its outputs are kept; any other head is left out.
 
     Args:
@@ -78,6 +79,10 @@ def capture(
         modules: names from `model.named_modules()` whose outputs (batch, token, feature) are taken
             in place of the hidden states; they become layers 0, 1, ... and their names the
             coordinate `module`.
+        part: of an encoder-decoder, whose layers are taken: of the "encoder", or of the "decoder",
+            which is fed the `text_pair`, or without one the text itself, shifted by one token as in
+            training: the state at a token's place is what predicts it. Then the encoder reads the
+            text alone, and there are no logits.
         pooling: "mean" over the text's own tokens, "mean_all" with special tokens, "first" or
             "last" token. By default what the checkpoint says (files of sentence-transformers, read
             by `load_checkpoint`), else "mean"; the same holds for the next four.
@@ -135,8 +140,14 @@ def capture(
         normalize=normalize,
         dimensions=dimensions,
     )
-    runner, taken = runner_of(model, modules, name)
-    tokens = tokenise(tokenizer, prompted(corpus, how), length_of(how, model, tokenizer, declared), model, name)
+    check_part(model, part, name)
+    runner, taken = runner_of(model, modules, name, part)
+    limit, texts, told = length_of(how, model, tokenizer, declared), corpus, None
+    if part == "decoder" and "text_pair" in corpus.column_names:
+        texts = corpus.remove_columns("text_pair")
+        pairs = texts.remove_columns("text").add_column("text", list(corpus["text_pair"]))
+        told = tokenise(tokenizer, pairs, limit, model, name)
+    tokens = tokenise(tokenizer, prompted(texts, how), limit, model, name)
     pooling = how.pooling
     unpooled = leading(tokenizer, how)
     if unpooled:
@@ -159,7 +170,8 @@ def capture(
         "max_length": -1 if tokens.limit is None else tokens.limit,
         "texts_cut": tokens.cut,
         "modules": list(modules or []),
-        "logits": modules is None and classifies(model),
+        "part": part,
+        "logits": modules is None and part == "encoder" and classifies(model),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
@@ -177,6 +189,7 @@ def capture(
             "dimensions",
         ),
         *("dtype", "max_length", "modules", "logits"),
+        *(["part"] if part == "decoder" else []),
     )
     attributes["fingerprint"] = hashlib.sha256(json.dumps([attributes[k] for k in depends]).encode()).hexdigest()[:16]
     if (made_of := layers_made_of(model)) is not None:
@@ -194,6 +207,7 @@ def capture(
         if target is not None and modules is None:
             target.check_space(_expected(model, len(corpus)))
         batches = Batches(tokens, batch_size, batch_tokens)
+        answers = batches if told is None else Batches(told, batch_size, batch_tokens)
         bar = tqdm(total=len(corpus), desc=f"capture {name}", unit="text", disable=not progress)
         with bar, evaluating(model, where), taken as states_of, torch.inference_mode(), precision(where, dtype):
             # Whether a mean is one of tokens at all is seen in the second call: the first batch of several texts.
@@ -202,6 +216,10 @@ def capture(
 
             def pooled(rows: np.ndarray) -> dict[str, np.ndarray]:
                 inputs, mask = batches.tensors(rows, pooling, where)
+                if part == "decoder":
+                    given, mask = answers.tensors(rows, pooling, where)
+                    inputs["decoder_input_ids"] = decoder_inputs(model, given["input_ids"])
+                    inputs["decoder_attention_mask"] = given["attention_mask"]
                 layers, outputs = states_of(runner, inputs)
                 if next(watched, False):
                     found.update(sinks(layers, mask))

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from probes.errors import InputError
+from probes.errors import InputError, check_choice
 from probes.models.facts import body_of, classifies, encoder_of
 from probes.models.formats.onnx_model import OnnxModel
 from probes.states.running import last_token_map, last_tokens, removed
@@ -21,8 +21,18 @@ States = Callable[
 ]
 
 
+def check_part(model: torch.nn.Module, part: str, name: str) -> None:
+    """Raise `InputError` where a model has no such part of its own."""
+    check_choice("part", part, ("encoder", "decoder"))
+    if part == "decoder" and not (isinstance(model, PreTrainedModel) and model.config.is_encoder_decoder):
+        raise InputError(
+            f"{name}: part='decoder' is of an encoder-decoder, and {type(model).__name__} is none. Leave part= out: "
+            "its layers are captured as they are"
+        )
+
+
 def runner_of(
-    model: torch.nn.Module, modules: Sequence[str] | None, name: str
+    model: torch.nn.Module, modules: Sequence[str] | None, name: str, part: str = "encoder"
 ) -> tuple[Callable[..., object], AbstractContextManager[States]]:
     """Return what to call with the inputs, and a context that gives the function that calls it and
     collects states.
@@ -39,13 +49,16 @@ def runner_of(
                 f"{name}: no module named {', '.join(map(repr, unknown)) or '(none given)'}; "
                 f"it has {', '.join(list(known)[1:8])}, ... (all of them: model.named_modules())"
             )
-        encodes = isinstance(model, PreTrainedModel) and model.config.is_encoder_decoder
+        encodes = isinstance(model, PreTrainedModel) and model.config.is_encoder_decoder and part == "encoder"
         return encoder_of(model) if encodes else model, _hooked([known[m] for m in modules], list(modules), name)
     if not isinstance(model, PreTrainedModel):
         raise InputError(
             f"{name}: {type(model).__name__} is no model of transformers, so its layers are not known. "
             "Name them with modules=[...], from model.named_modules()"
         )
+    if part == "decoder":
+        whole: Any = model.base_model
+        return whole, _layers(whole, whole.get_decoder(), name, part)
     body = body_of(model)
     return (model if classifies(model) else body), _layers(model, body, name)
 
@@ -59,12 +72,15 @@ def _exported(
 
 
 @contextmanager
-def _layers(model: PreTrainedModel, body: Any, name: str) -> Iterator[States]:
+def _layers(model: PreTrainedModel, body: Any, name: str, part: str = "encoder") -> Iterator[States]:
     """Collect all hidden states, and of a model that classifies the logits and what its last linear
     layer gets.
     """
     expected = getattr(body.config, "num_hidden_layers", None)
+    if part == "decoder":  # BART's has the same configuration as its encoder
+        expected = getattr(body.config, "decoder_layers", expected)
     has_head = classifies(model)
+    kinds = ("decoder_hidden_states",) if part == "decoder" else ("hidden_states", "encoder_hidden_states")
     by_last = last_token_map(model) if has_head else None
     within = set(body.modules()) if by_last is None else set(model.modules()) - {by_last}
     watched = [m for m in model.modules() if has_head and m not in within and hasattr(m, "out_features")]
@@ -78,7 +94,7 @@ def _layers(model: PreTrainedModel, body: Any, name: str) -> Iterator[States]:
     ) -> tuple[Sequence[torch.Tensor], dict[str, torch.Tensor]]:
         seen.clear()
         given: Any = run(**inputs, output_hidden_states=True, return_dict=True)
-        states = _named(given, ("hidden_states", "encoder_hidden_states"))
+        states = _named(given, kinds)
         lengths = [int(state.shape[1]) for state in states]  # tensors, while a model is traced
         if len(set(lengths)) > 1:
             raise InputError(
@@ -133,12 +149,12 @@ def _hooked(modules: list[torch.nn.Module], names: list[str], name: str) -> Iter
         found.clear()
         _call(run, inputs)
         for i, module in enumerate(names):
-            state = found.get(i)
-            if not isinstance(state, torch.Tensor) or state.ndim != 3 or state.shape[:2] != inputs["input_ids"].shape:
+            state, wanted = found.get(i), inputs.get("decoder_input_ids", inputs["input_ids"]).shape
+            if not isinstance(state, torch.Tensor) or state.ndim != 3 or state.shape[:2] != wanted:
                 shape = tuple(state.shape) if isinstance(state, torch.Tensor) else type(state).__name__
                 raise InputError(
                     f"{name}: module {module!r}: expected an output of shape (batch, token, feature) for inputs of "
-                    f"shape {tuple(inputs['input_ids'].shape)}, found {shape}. Choose another module"
+                    f"shape {tuple(wanted)}, found {shape}. Choose another module"
                 )
         widths = {names[i]: found[i].shape[-1] for i in found}
         if len(set(widths.values())) > 1:

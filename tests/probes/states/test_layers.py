@@ -194,3 +194,46 @@ def test_a_classifier_that_is_an_encoder_decoder_gives_its_logits(corpus, name):
     np.testing.assert_allclose(reps.logits.values, each, atol=1e-5)
     assert reps.sizes["layer"] == 5
     assert "head_input" in reps
+
+
+def spoken(model, tokenizer, text, answer):
+    """States of a decoder, one text at a time, fed what it shall give one token later; and which tokens are its own."""
+    given, told = (dict(tokenizer(t, return_tensors="pt", return_special_tokens_mask=True)) for t in (text, answer))
+    ids = told["input_ids"]
+    start = torch.full((1, 1), model.config.decoder_start_token_id)
+    inputs = {"input_ids": given["input_ids"], "decoder_input_ids": torch.cat([start, ids[:, :-1]], 1)}
+    with torch.no_grad():
+        states = model.base_model(**inputs, output_hidden_states=True).decoder_hidden_states
+    return [s[0] for s in states], told["special_tokens_mask"][0] == 0
+
+
+@pytest.mark.parametrize("kind", ["base", "lm"])
+@pytest.mark.parametrize("name", ["t5", "bart", "m2m_100"])
+def test_a_decoder_is_captured_as_it_predicts_the_text_or_its_pair(corpus, name, kind):
+    model, tokenizer = tiny.make(name, kind), tiny.tokenizer_of(name)
+    answers = list(reversed(corpus["text"]))
+    for given, told in ((corpus, corpus["text"]), (corpus.add_column("text_pair", answers), answers)):
+        reps = capture(model, tokenizer, given, part="decoder", batch_size=4)
+        assert reps.attrs["part"] == "decoder"
+        assert "logits" not in reps
+        for example, (text, answer) in enumerate(zip(corpus["text"], told, strict=True)):
+            states, own = spoken(model, tokenizer, text, answer)
+            expected = np.stack([s[own].mean(0).numpy() for s in states])
+            np.testing.assert_allclose(reps.hidden.values[:, example], expected, atol=2e-5)
+    encoder = capture(model, tokenizer, corpus)
+    assert encoder.attrs["fingerprint"] != capture(model, tokenizer, corpus, part="decoder").attrs["fingerprint"]
+
+
+def test_modules_of_a_decoder_are_taken_by_name(corpus):
+    model, tokenizer = tiny.make("bart"), tiny.tokenizer_of("bart")
+    whole = capture(model, tokenizer, corpus, part="decoder")
+    named = capture(model, tokenizer, corpus, part="decoder", modules=["decoder.layers.1"])
+    np.testing.assert_allclose(named.hidden.values[0], whole.hidden.values[2], atol=1e-6)
+
+
+def test_only_an_encoder_decoder_has_a_decoder_beside_its_encoder(corpus):
+    for name in ("bert", "llama"):
+        with pytest.raises(probes.InputError, match=r"part='decoder' is of an encoder-decoder, and .* none. Leave"):
+            capture(tiny.make(name), tiny.tokenizer_of(name), corpus, part="decoder")
+    with pytest.raises(probes.InputError, match="part='both' is not known; choose one of"):
+        capture(tiny.make("t5"), tiny.tokenizer_of("t5"), corpus, part="both")
