@@ -58,7 +58,7 @@ def quantize(
     It is simulated: the model computes in float32 with the values that the codes stand for, and
     takes as much memory and time as before. Quantised are the weight matrices of the transformer
     blocks (query, key, value, attention output, feed-forward), and what they are multiplied with;
-    norms, biases, pooler and head stay as they are.
+    norms, biases, pooler and head stay as they are, and what experts of a mixture are fed.
 
     Args:
         model: a model of transformers, in float32; it is not changed.
