@@ -31,6 +31,7 @@ _BY_TYPE = {
     "gpt_neo": _GPT
     | {"num_layers": 4, "num_heads": 4, "intermediate_size": 48, "window_size": 4}
     | {"attention_types": [[["global", "local"], 2]]},
+    "gptj": _GPT | {"n_embd": 32, "n_layer": 4, "n_head": 4, "n_inner": 48, "rotary_dim": 4, "n_positions": 64},
     "opt": _PLAIN | {"ffn_dim": 48, "word_embed_proj_dim": 32},
     "bloom": _GPT | {"n_layer": 4, "n_head": 4},
     "falcon": _PLAIN | {"new_decoder_architecture": True, "num_kv_heads": 2, "bias": True},
@@ -48,7 +49,9 @@ _BY_TYPE = {
     **dict.fromkeys(("t5", "mt5", "umt5"), _T5),
     "mt5": _T5 | {"feed_forward_proj": "gated-gelu"},
     **dict.fromkeys(("bart", "mbart", "marian", "m2m_100", "pegasus"), _BART),
-    **dict.fromkeys(("bert", "roberta", "xlm-roberta", "camembert", "ernie", "data2vec-text", "mpnet"), _PLAIN),
+    **dict.fromkeys(
+        ("bert", "roberta", "xlm-roberta", "camembert", "ernie", "data2vec-text", "roformer", "mpnet"), _PLAIN
+    ),
     **dict.fromkeys(("nomic_bert", "gte", "jina_embeddings_v3", "gpt_neox"), _PLAIN),
 }
 # The same type made otherwise.

@@ -132,7 +132,7 @@ BERT = Parts(
     norms=("attention.output.LayerNorm", "output.LayerNorm"),
     narrows=True,
 )
-ELECTRA = replace(BERT, types=("electra", "ernie", "data2vec-text"), narrows=False)
+ELECTRA = replace(BERT, types=("electra", "ernie", "data2vec-text", "roformer"), narrows=False)
 DISTILBERT = Parts(
     types=("distilbert",),
     blocks="transformer.layer",
@@ -188,7 +188,7 @@ MODERNBERT = Parts(
     norms=("attn_norm", "mlp_norm"),  # the first is none in the first block
 )
 LLAMA = Parts(
-    types=("llama", "mistral", "ministral", "qwen2", "smollm3", "eurobert", "granite", "gemma"),
+    types=("llama", "mistral", "ministral", "qwen2", "smollm3", "eurobert", "granite", "gemma", "olmo"),
     blocks="layers",
     attention=Attention("self_attn", _projections("self_attn", _QKV), "self_attn.o_proj", says=_GROUPED),
     feed_forwards=(FeedForward(_projections("mlp", "gate_proj up_proj"), "mlp.down_proj"),),
@@ -221,6 +221,26 @@ PHI3 = replace(
     types=("phi3",),
     attention=Attention("self_attn", ("self_attn.qkv_proj",), "self_attn.o_proj", segments=3, says=_GROUPED),
     feed_forwards=(FeedForward(("mlp.gate_up_proj",), "mlp.down_proj", halves=2),),
+)
+PHI = replace(
+    LLAMA,
+    types=("phi",),
+    attention=replace(LLAMA.attention, joined="self_attn.dense"),
+    feed_forwards=JINA.feed_forwards,
+    norms=("input_layernorm", *_projections("self_attn", "q_layernorm k_layernorm")),
+)
+STARCODER2 = replace(LLAMA, types=("starcoder2",), feed_forwards=(FeedForward(("mlp.c_fc",), "mlp.c_proj"),))
+_NORM_OF_EACH = "its norms of query and key have weights for each head, which are not sliced here"
+STABLELM = replace(
+    LLAMA,
+    types=("stablelm",),
+    attention=replace(LLAMA.attention, says=("", "", ""), kept=_NORM_OF_EACH, kept_where="qk_layernorm"),
+)
+COHERE = replace(
+    LLAMA,
+    types=("cohere",),
+    attention=replace(LLAMA.attention, kept=_NORM_OF_EACH, kept_where="use_qk_norm"),
+    norms=("input_layernorm",),
 )
 
 _EXPERTS = FeedForward(("mlp.experts.gate_up_proj",), "mlp.experts.down_proj", halves=2, experts=True)
@@ -282,6 +302,13 @@ GPT_NEO = replace(
     types=("gpt_neo",),
     attention=Attention("attn.attention", _projections("attn.attention", _QKV), "attn.attention.out_proj"),
     feed_forwards=(FeedForward(("mlp.c_fc",), "mlp.c_proj"),),
+)
+GPTJ = replace(
+    GPT2,
+    types=("gptj",),
+    attention=Attention("attn", _projections("attn", _QKV), "attn.out_proj"),
+    feed_forwards=(FeedForward(("mlp.fc_in",), "mlp.fc_out", "n_inner"),),
+    norms=("ln_1",),
 )
 _TO_4H = FeedForward(("mlp.dense_h_to_4h",), "mlp.dense_4h_to_h")
 GPT_NEOX = replace(
@@ -380,7 +407,7 @@ UMT5 = _t5(("umt5",), own_tables=True)
 
 ROWS = (
     BERT, ELECTRA, DISTILBERT, ALBERT, MPNET, DEBERTA, MODERNBERT, NOMIC, JINA, LLAMA, QWEN3, GEMMA2, GEMMA3, OLMO2,
-    PHI3, MIXTRAL, QWEN2_MOE, QWEN3_MOE, GPT_OSS, DEEPSEEK, GPT2, GPT_NEO, GPT_NEOX, BLOOM, FALCON, OPT, XGLM, BART, T5,
-    UMT5,
+    PHI3, PHI, STARCODER2, STABLELM, COHERE, MIXTRAL, QWEN2_MOE, QWEN3_MOE, GPT_OSS, DEEPSEEK, GPT2, GPT_NEO, GPT_NEOX,
+    GPTJ, BLOOM, FALCON, OPT, XGLM, BART, T5, UMT5,
 )  # fmt: skip
 FAMILIES: dict[str, Parts] = {kind: row for row in ROWS for kind in row.types}

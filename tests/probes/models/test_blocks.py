@@ -185,6 +185,9 @@ def test_what_is_not_known_is_refused_by_name(tiny_models):
     ):
         family_of(make("olmo2"), "heads")
     assert family_of(make("olmo2"), "channels")
+    for kind, said in (("stablelm", "qk_layernorm"), ("cohere", "use_qk_norm")):
+        with pytest.raises(probes.InputError, match=rf"\({kind}\): heads cannot be removed, for its norms of query"):
+            family_of(make(kind, **{said: True}), "heads")
     with pytest.raises(probes.InputError, match=r"\(falcon\): heads cannot be removed, for each head has a slope"):
         family_of(make("falcon", alibi=True), "heads")
     bare = make("bert")
