@@ -122,7 +122,8 @@ def test_every_architecture_loses_heads_channels_and_layers_and_loads_again(kind
     )
     if hasattr(config, "num_experts_per_tok"):
         loaded.set_experts_implementation("eager")
-    assert torch.allclose(architectures.states(loaded.eval()), architectures.states(pruned), rtol=0, atol=1e-10)
+    near = 1e-6 if kind == "gptj" else 1e-10  # positions that are loaded in float32
+    assert torch.allclose(architectures.states(loaded.eval()), architectures.states(pruned), rtol=0, atol=near)
     row = FAMILIES[model.config.model_type]
     counted = row.attention.says[0] or "olmo" in kind
     assert plain == bool(counted and kind not in ("gpt2, scaled by place", "bloom"))
