@@ -184,6 +184,18 @@ def test_several_checkpoints_of_one_name_are_replicates_and_one_twice_is_refused
     assert len(list((tmp_path / "out" / "representations").glob("*.zarr"))) == 3
 
 
+def test_a_column_can_be_named_as_the_group(tmp_path, capsys):
+    rows = "".join(f"{i},{k},word {i} {k},a{i // 4}\n" for i in range(24) for k in ("en", "fr"))
+    (tmp_path / "plain.csv").write_text("id,language,text,article\n" + rows)
+    corpus = ["--corpus", str(tmp_path / "plain.csv"), "--group", "article", "--draws", "20"]
+    assert main(["compare", "a=bundled", *corpus, "--probes", "norm", "--out", str(tmp_path / "out")]) == 0
+    table = probes.Comparison.open(tmp_path / "out").table
+    assert (table["groups"] == 6).all()
+    assert (table["design_effect"] > 0).all()
+    assert main(["compare", "a=bundled", *corpus[:2], "--group", "book", "--out", str(tmp_path / "two")]) == 2
+    assert "no column 'book' for 'group'" in capsys.readouterr().err
+
+
 def test_columns_can_be_mapped_and_missing_labels_are_said(tmp_path, capsys):
     rows = "".join(f"{i},{k},word {i} {k}\n" for i in range(8) for k in ("en", "fr"))
     (tmp_path / "plain.csv").write_text("key,language,sentence\n" + rows)
