@@ -43,7 +43,12 @@ class _Spread(NamedTuple):
 
 
 def calibrated(
-    gap: np.ndarray, draws: np.ndarray, scale: np.ndarray, unseen: np.ndarray, family: np.ndarray
+    gap: np.ndarray,
+    draws: np.ndarray,
+    scale: np.ndarray,
+    unseen: np.ndarray,
+    family: np.ndarray,
+    units: np.ndarray | float = np.inf,
 ) -> Calibrated:
     """Return intervals and p of differences, alone and jointly over families of them.
 
@@ -54,12 +59,14 @@ def calibrated(
         unseen: (cell,) the variance that may be there though no draw shows it
             (`intervals.of_shares`).
         family: (cell,) the number of the family of each.
+        units: (cell,) how many ids, or groups of them, the draws are of: few are less sure far out
+            than normal draws are (Student's t).
 
     Notes:
         `p_adjusted` is Westfall and Young's step-down p; but where the interval, which is the
         single-step one, holds 0, it is at least 0.05.
     """
-    at = _spread(draws, scale, unseen)
+    at = _spread(draws, scale, unseen, units)
     alone = _alone(at)
     p, half = _tail(alone, at), _half(alone, at)
     p_adjusted, jointly = np.empty_like(p), np.empty_like(half)
@@ -84,13 +91,15 @@ def calibrated(
     )
 
 
-def stretch(draws: np.ndarray, scale: np.ndarray, unseen: np.ndarray, family: np.ndarray) -> np.ndarray:
+def stretch(
+    draws: np.ndarray, scale: np.ndarray, unseen: np.ndarray, family: np.ndarray, units: np.ndarray | float = np.inf
+) -> np.ndarray:
     """Return how much wider intervals (cell,) must be to hold for all of a family at once.
 
     Args:
-        draws, scale, unseen, family: as for `calibrated`, of the values themselves.
+        draws, scale, unseen, family, units: as for `calibrated`, of the values themselves.
     """
-    at = _spread(draws, scale, unseen)
+    at = _spread(draws, scale, unseen, units)
     reach, jointly = _reach(_alone(at)), np.empty(len(draws))
     for members in _families(family):
         jointly[members] = _reach(_from_nearest(at.of(members))[:1])
@@ -111,7 +120,7 @@ def p_text(p: float, draws: int) -> str:
     return f"< {np.ceil(least / digit) * digit:.6g}"
 
 
-def _spread(draws: np.ndarray, scale: np.ndarray, unseen: np.ndarray) -> _Spread:
+def _spread(draws: np.ndarray, scale: np.ndarray, unseen: np.ndarray, units: np.ndarray | float) -> _Spread:
     draws = np.where(np.isfinite(draws), draws, np.nan)
     centre, spread = np.nanmean(draws, axis=1), np.nanstd(draws, axis=1)
     rounding = _ROUNDING * scale
@@ -119,7 +128,20 @@ def _spread(draws: np.ndarray, scale: np.ndarray, unseen: np.ndarray) -> _Spread
     centre = np.where(moves | (np.abs(centre) > rounding), centre, 0.0)
     width = np.sqrt(np.where(moves, spread, 0.0) ** 2 + unseen)
     distance = np.abs(draws - centre[:, None]) / np.where(moves, spread, np.nan)[:, None]
-    return _Spread(centre, width, distance, ~moves & (unseen > 0))
+    return _Spread(centre, width, _as_students(distance, units), ~moves & (unseen > 0))
+
+
+def _as_students(distance: np.ndarray, units: np.ndarray | float) -> np.ndarray:
+    """Distances (cell, draw) as far out as Student's t lies where normal ones do; at 95 %, where
+    draws have its factor already (`intervals.student_factor`), as they are.
+    """
+    freedom = np.maximum(np.broadcast_to(units, len(distance)) - 1.0, 1.0)[:, None]
+
+    def longer(z: np.ndarray | float) -> np.ndarray:  # Cornish and Fisher
+        return z + (z**3 + z) / (4 * freedom) + (5 * z**5 + 16 * z**3 + 3 * z) / (96 * freedom**2)
+
+    at = float(normal.isf(LEVEL / 2))
+    return longer(distance) * (at / longer(at))
 
 
 def _over(x: np.ndarray, y: np.ndarray) -> np.ndarray:

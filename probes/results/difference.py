@@ -23,7 +23,7 @@ FAMILIES = {
 # What p is adjusted over where differences are marked: rings, dots, the language that is most damaged.
 MARKED = ("layer", "language")
 _DIFFERENCES = COLUMNS[8:]
-_Side = tuple[np.ndarray, np.ndarray, np.ndarray]  # value (cell,), draws (cell, draw), unseen (cell,)
+_Side = tuple[np.ndarray, ...]  # value (cell,), draws (cell, draw), unseen (cell,), units (cell,)
 
 
 def difference(result: xr.Dataset, baseline: xr.Dataset) -> xr.Dataset:
@@ -73,7 +73,10 @@ def difference(result: xr.Dataset, baseline: xr.Dataset) -> xr.Dataset:
         (
             one["value"].values.ravel(),
             one["draws"].transpose(*dims, "draw").values.reshape(result["value"].size, -1),
-            np.broadcast_to(one["unseen"].values if "unseen" in one else 0.0, shape).ravel(),
+            *(
+                np.broadcast_to(one[name].values if name in one else otherwise, shape).ravel()
+                for name, otherwise in (("unseen", 0.0), ("units", np.inf))
+            ),
         )
         for one in (result, baseline)
     )
@@ -116,11 +119,11 @@ def differences(table: pd.DataFrame, kept: xr.Dataset, pairs: Mapping[str, str],
     value = table["value"].to_numpy(float)
     # Behind the last row of the draws, one without any.
     draws = np.concatenate([kept["draws"].values, np.full((1, kept.sizes["draw"]), np.nan)])
-    unseen = np.append(kept["unseen"].values, 0.0)
+    unseen, units = np.append(kept["unseen"].values, 0.0), np.append(kept["units"].values, np.inf)
 
     def side(positions: np.ndarray) -> _Side:
         own = rows.reindex(table.index[positions]).fillna(len(rows)).to_numpy(int)
-        return value[positions], draws[own], unseen[own]
+        return value[positions], draws[own], unseen[own], units[own]
 
     apart = [c for c in ("model", *place) if c not in _varying(over)]
     family = table.iloc[at].groupby(apart, dropna=False, sort=False).ngroup().to_numpy() if apart else 0 * at
@@ -194,6 +197,7 @@ def _between(one: _Side, other: _Side, family: np.ndarray) -> pd.DataFrame:
     cells = np.flatnonzero(np.isfinite(gap) & np.isfinite(draws).any(axis=1))
     if len(cells):
         scale = sum(np.nanmax(np.abs(side[1][cells]), axis=1) for side in (one, other))
-        found = calibrated(gap[cells], draws[cells], scale, (one[2] + other[2])[cells], family[cells])
+        unseen, units = (one[2] + other[2])[cells], np.minimum(one[3], other[3])[cells]
+        found = calibrated(gap[cells], draws[cells], scale, unseen, family[cells], units)
         out.iloc[cells, 1:] = np.stack(found, axis=1)
     return out

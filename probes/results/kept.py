@@ -27,10 +27,11 @@ def tabulated(results: Sequence[xr.Dataset], depth: Mapping[str, Mapping[int, in
             is not everywhere the one of the same number, it is the column `baseline_layer`.
 
     Returns:
-        The columns of a table but those of differences; and `draws (row, draw)` and `unseen (row)`,
-        the variance that no draw shows, whose `row` is the number of the row in the table.
+        The columns of a table but those of differences; and `draws (row, draw)`, `unseen (row)`,
+        the variance that no draw shows, and `units (row)`, how many ids, or groups of them, are
+        drawn; `row` is the number of the row in the table.
     """
-    frames, draws, unseen = zip(*map(_rows, results), strict=True)
+    frames, draws, unseen, units = zip(*map(_rows, results), strict=True)
     table = pd.concat(frames, ignore_index=True)
     further, counts = ([c for c in names if c in table] for names in (FURTHER, COUNTS))
     whole = {c: "Int64" for c in ("layer", "other_layer", "groups", "replicates") if c in table}
@@ -44,19 +45,22 @@ def tabulated(results: Sequence[xr.Dataset], depth: Mapping[str, Mapping[int, in
         same = (table["other_layer"] == table[BESIDE if BESIDE in table else "layer"]).fillna(False)
         there &= (table["other_layer"].isna() | (table["language"] == POOLED) | same).to_numpy(bool)
     every = np.concatenate([d if d.shape[1] else np.full((len(d), count), np.nan) for d in draws])
-    return table, as_kept(np.flatnonzero(there), np.concatenate(unseen)[there], every[there])
+    return table, as_kept(
+        np.flatnonzero(there), np.concatenate(unseen)[there], every[there], np.concatenate(units)[there]
+    )
 
 
-def as_kept(row: np.ndarray, unseen: np.ndarray, draws: np.ndarray) -> xr.Dataset:
+def as_kept(row: np.ndarray, unseen: np.ndarray, draws: np.ndarray, units: np.ndarray | float = np.inf) -> xr.Dataset:
     """Return draws (row, draw) with the rows they belong to."""
-    return xr.Dataset({"draws": (("row", "draw"), draws), "unseen": ("row", unseen)}, coords={"row": row})
+    of_rows = {"unseen": ("row", unseen), "units": ("row", np.broadcast_to(np.asarray(units, float), len(row)))}
+    return xr.Dataset({"draws": (("row", "draw"), draws), **of_rows}, coords={"row": row})
 
 
 def to_bytes(kept: xr.Dataset) -> bytes:
-    """Return draws as an array file of numpy: of each row its number, what is unseen, its draws."""
-    form = [("row", "<i8"), ("unseen", "<f8"), ("draws", "<f8", (kept.sizes["draw"],))]
+    """Return draws as an array file of numpy: of each row its number, what is unseen, units, draws."""
+    form = [("row", "<i8"), ("unseen", "<f8"), ("units", "<f8"), ("draws", "<f8", (kept.sizes["draw"],))]
     records = np.empty(kept.sizes["row"], form)
-    for name in ("row", "unseen", "draws"):
+    for name in ("row", "unseen", "units", "draws"):
         records[name] = kept[name].values
     buffer = io.BytesIO()
     np.save(buffer, records, allow_pickle=False)
@@ -73,7 +77,7 @@ def from_bytes(content: bytes, rows: int, name: object) -> xr.Dataset:
     """
     try:
         records = np.load(io.BytesIO(content), allow_pickle=False)
-        kept = as_kept(records["row"], records["unseen"], records["draws"])
+        kept = as_kept(records["row"], records["unseen"], records["draws"], records["units"])
         if len(kept["row"]) and not 0 <= kept["row"].min() <= kept["row"].max() < rows:
             raise ValueError("a row that the table has not")
     except (ValueError, IndexError, EOFError, TypeError) as error:
@@ -83,7 +87,7 @@ def from_bytes(content: bytes, rows: int, name: object) -> xr.Dataset:
     return kept
 
 
-def _rows(result: xr.Dataset) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
+def _rows(result: xr.Dataset) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, np.ndarray]:
     dims = ["language", *(str(d) for d in result["value"].dims if d != "language")]
     shown = ["value", "low", "high", "n", *(c for c in COUNTS if c in result)]
     frame = result[shown].to_dataframe(dim_order=dims).reset_index()
@@ -93,8 +97,8 @@ def _rows(result: xr.Dataset) -> tuple[pd.DataFrame, np.ndarray, np.ndarray]:
     draws = np.zeros((len(frame), 0))
     if "draws" in result:
         draws = result["draws"].transpose(*dims, "draw").values.reshape(len(frame), -1)
-    unseen = xr.zeros_like(result["value"], float)
-    if "unseen" in result:
-        unseen = unseen + result["unseen"]
+    nothing = xr.zeros_like(result["value"], float)
+    unseen, units = (nothing + result.get(x, y) for x, y in (("unseen", 0.0), ("units", np.inf)))
     columns = [c for c in [*COLUMNS[:8], *FURTHER, *COUNTS] if c in COLUMNS or c in frame]
-    return frame.reindex(columns=columns), draws, unseen.transpose(*dims).values.ravel()
+    beside = [x.transpose(*dims).values.ravel() for x in (unseen, units)]
+    return frame.reindex(columns=columns), draws, *beside

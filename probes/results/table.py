@@ -179,11 +179,11 @@ class Table:
         language hold at once.
         """
         rows = self.table.loc[self.draws["row"].values]
-        draws, unseen = self.draws["draws"].values, self.draws["unseen"].values
+        draws, unseen, units = (self.draws[name].values for name in ("draws", "unseen", "units"))
         there = np.isfinite(rows["value"].to_numpy(float)) & np.isfinite(draws).any(axis=1)
-        rows, draws, unseen = rows[there], draws[there], unseen[there]
+        rows, draws, unseen, units = rows[there], draws[there], unseen[there], units[there]
         family = rows.groupby(["model", "probe", "language"], sort=False).ngroup().to_numpy()
-        wider = stretch(draws, np.nanmax(np.abs(draws), axis=1), unseen, family)
+        wider = stretch(draws, np.nanmax(np.abs(draws), axis=1), unseen, family, units)
         out = self.table[["low", "high"]].copy()
         for end in out:
             out.loc[rows.index, end] = rows["value"] + wider * (rows[end] - rows["value"])

@@ -206,16 +206,17 @@ def _judged(table: Table, cells: pd.DataFrame) -> pd.DataFrame:
     about = table.provenance["probes"]
     value = table.table["value"].to_numpy(float)
     kept = pd.Series(np.arange(table.draws.sizes["row"]), index=table.draws["row"].values)
-    draws, unseen = table.draws["draws"].values, table.draws["unseen"].values
+    draws, unseen, units = (table.draws[name].values for name in ("draws", "unseen", "units"))
     sign = np.array([{"higher": 1.0, "lower": -1.0}[about[probe]["better"]] for probe in cells["probe"]])
     same = np.array([float(about[probe]["unchanged"] or 0) for probe in cells["probe"]])
 
-    def side(rows: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    def side(rows: np.ndarray) -> tuple[np.ndarray, ...]:
         alone = rows < 0  # what compares with the baseline itself is held against "nothing has changed"
         at = kept.reindex(rows).fillna(-1).to_numpy(int)
         known = (at >= 0) & ~alone
         drawn = np.where(known[:, None], draws[at], np.where(alone, same, np.nan)[:, None])
-        return np.where(alone, same, value[rows]), drawn, np.where(known, unseen[at], 0.0)
+        beside = np.where(known, unseen[at], 0.0), np.where(known, units[at], np.inf)
+        return np.where(alone, same, value[rows]), drawn, *beside
 
     own, base = side(cells["row"].to_numpy()), side(cells["baseline_row"].to_numpy())
     gap, moved = sign * (own[0] - base[0]), sign[:, None] * (own[1] - base[1])
@@ -223,7 +224,8 @@ def _judged(table: Table, cells: pd.DataFrame) -> pd.DataFrame:
     at = np.flatnonzero(np.isfinite(gap) & np.isfinite(moved).any(axis=1))
     if len(at):
         scale = np.nanmax(np.abs(own[1][at]), axis=1) + np.nanmax(np.abs(base[1][at]), axis=1)
-        found = calibrated(gap[at], moved[at], scale, (own[2] + base[2])[at], np.zeros(len(at), int))
+        unseen, units = (own[2] + base[2])[at], np.minimum(own[3], base[3])[at]
+        found = calibrated(gap[at], moved[at], scale, unseen, np.zeros(len(at), int), units)
         low[at], high[at] = found.adjusted_low, found.adjusted_high
     tolerance, n = cells["tolerance"].to_numpy(float), cells["n"].to_numpy(float)
     states = states_of(gap, low, high, tolerance)

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from probes.results.calibration import calibrated, p_text, stretch
+from probes.results.intervals import student_factor
 
 
 def drawn(rng, cells=60, draws=200, shared=0.7, shift=0.0):
@@ -115,6 +116,21 @@ def test_under_the_null_a_family_is_rejected_in_5_percent(shared):
         alone.append(out.p[0] < 0.05)
     assert 0.03 < np.mean(rejected) < 0.075
     assert 0.03 < np.mean(alone) < 0.075
+
+
+def test_few_sentences_are_less_sure_of_a_large_family_than_normal_draws_are():
+    rng = np.random.default_rng(4)
+    n, cells, factor = 20, 60, student_factor(20)
+    rejected = {20.0: [], np.inf: []}
+    for _ in range(300):
+        x = rng.normal(size=(cells, n))
+        spread = x.std(axis=1, keepdims=True) / np.sqrt(n)
+        draws = x.mean(axis=1, keepdims=True) + factor * spread * rng.normal(size=(cells, 1000))
+        for units, seen in rejected.items():
+            found = calibrated(x.mean(axis=1), draws, np.ones(cells), np.zeros(cells), np.zeros(cells, int), units)
+            seen.append((found.p_adjusted < 0.05).any())
+    assert 0.02 < np.mean(rejected[20.0]) < 0.085
+    assert np.mean(rejected[np.inf]) > 0.1
 
 
 def test_bands_stretch_as_far_as_the_family_asks():

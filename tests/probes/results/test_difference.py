@@ -11,6 +11,7 @@ import probes
 from probes.results.difference import FAMILIES, differences, family_in_words
 from probes.results.kept import as_kept
 from probes.results.result import split_measures
+from probes.results.table import Table
 
 
 def pair(noise=0.3, layers=4, change=0.0, seed=0):
@@ -130,7 +131,8 @@ def test_the_table_is_adjusted_over_the_layers_as_results_alone_are(three):
 
 @pytest.mark.parametrize("over", OVER)
 def test_a_family_holds_what_varies_and_nothing_else(three, over):
-    found = three.adjusted(over)
+    plain = three.draws.assign(units=("row", np.full(three.draws.sizes["row"], np.inf)))  # of many sentences
+    found = Table(three.table, three.provenance, plain).adjusted(over)
     table = found[found["p"].notna()]
     varying = [c for name in over for c in FAMILIES[name]]
     apart = [c for c in ("model", "probe", "language", "layer") if c not in varying]

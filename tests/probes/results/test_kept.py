@@ -75,7 +75,9 @@ def test_a_folder_without_draws_or_with_those_of_another_is_refused(both, tmp_pa
 
 
 def test_draws_are_read_without_pickle_and_only_for_rows_that_are_there():
-    kept = as_kept(np.array([0, 3]), np.array([0.0, 0.5]), np.random.default_rng(0).normal(size=(2, 7)))
+    kept = as_kept(
+        np.array([0, 3]), np.array([0.0, 0.5]), np.random.default_rng(0).normal(size=(2, 7)), np.array([60.0, np.inf])
+    )
     content = to_bytes(kept)
     assert from_bytes(content, 4, "draws.npy").equals(kept)
     with pytest.raises(probes.InputError, match=r"draws\.npy: expected the draws .*a row that the table has not"):
