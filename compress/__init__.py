@@ -32,6 +32,7 @@ from compress.retrieval.retrieval_cost import recall, retrieval_cost
 from compress.retrieval.sparse_embeddings import sparse_embeddings
 from compress.retrieval.sparsify_embeddings import sparsify_embeddings
 from compress.saving import save
+from compress.verbs import check
 
 __all__ = [
     "CRD",
@@ -54,6 +55,7 @@ __all__ = [
     "Translations",
     "allocate_bits",
     "bit_damage",
+    "check",
     "distill",
     "drop_layers",
     "factorize",

@@ -8,15 +8,14 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 import probes.__main__ as measuring
-from compress.commands import distillation, factorization, fusion, pruning, quantization, retrieval
+from compress.commands import checking, distillation, factorization, fusion, pruning, quantization, retrieval
 from probes.command import run
 
 # What one wants, and the files whose commands do it.
 _PURPOSES = {
     "take away what matters least": [pruning],
     "give weights fewer bits": [quantization],
-    "do the same with fewer parameters": [fusion, factorization, distillation],
-    "search by sparse vectors": [retrieval],
+    "do the same with fewer parameters, or search by sparse vectors": [fusion, factorization, distillation, retrieval],
 }
 
 
@@ -28,7 +27,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def layerscope(arguments: Sequence[str] | None = None) -> int:
     """Run a command of either package, as `layerscope` does, and return its exit status."""
     about = "See what compression does to the representations of a model, layer by layer."
-    return run(_parser("layerscope", about, {"measure": [measuring], **_PURPOSES}), arguments)
+    return run(_parser("layerscope", about, {"measure": [measuring, checking], **_PURPOSES}), arguments)
 
 
 def _parser(prog: str, about: str, purposes: Mapping[str, Sequence[ModuleType]]) -> argparse.ArgumentParser:

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 import torch
 from transformers import PreTrainedModel
+from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.pytorch_utils import Conv1D
 
 from compress.experts import ExpertMatrix, expert_matrices
@@ -116,6 +117,21 @@ def matrices_in(model: PreTrainedModel, names: Iterable[str]) -> dict[str, Matri
     prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
     wanted = tuple(f"{prefix}{name}." for name in names)
     return {name: weight for name, weight in every_matrix(model).items() if name.startswith(wanted)}
+
+
+def joined_in_files(model: PreTrainedModel) -> list[tuple[str, ...]]:
+    """Return which matrices the files of a model keep as one tensor, by the ends of their names.
+
+    Example:
+        >>> import probes
+        >>> joined_in_files(probes.load_checkpoint("bundled")[0])
+        []
+    """
+    return [
+        tuple(conversion.target_patterns)
+        for conversion in get_model_conversion_mapping(model)
+        if len(conversion.target_patterns) > 1
+    ]
 
 
 def coverage(model: PreTrainedModel, matrices: Mapping[str, Matrix]) -> float:

@@ -25,6 +25,7 @@ from probes.measures.languages.alignment_gap import alignment_gap
 from probes.measures.languages.margin_retrieval import margin_retrieval
 from probes.measures.languages.retrieval import retrieval
 from probes.measures.space.geometry import geometry
+from probes.models.checked import check
 from probes.models.checkpoint import load_checkpoint
 from probes.results.difference import difference
 from probes.states.capture import capture
@@ -40,6 +41,7 @@ __all__ = [
     "best_layer",
     "capture",
     "cautions",
+    "check",
     "class_separability",
     "compare",
     "describe",

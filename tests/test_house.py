@@ -12,10 +12,10 @@ import pytest
 ROOT = Path(__file__).parents[1]
 # From the roof down: a room imports what stands below it, and nothing that stands beside it.
 RANKS = """
-compress compress.__main__ > compress.commands > compress.recipes > compress.distillation compress.fusion
-> compress.pruning compress.quantization compress.retrieval compress.tuning > compress.training compress.factorization
-> compress.objectives compress.inputs compress.costs > compress.rows compress.matrices compress.saving
-> compress.experts
+compress compress.__main__ > compress.commands > compress.verbs > compress.recipes
+> compress.distillation compress.fusion > compress.pruning compress.quantization compress.retrieval compress.tuning
+> compress.training compress.factorization > compress.objectives compress.inputs compress.costs
+> compress.rows compress.matrices compress.saving > compress.experts
 > probes probes.__main__ > probes.comparison > probes.widgets > probes.views > probes.measures.choice
 probes.measures.measuring probes.measures.provenance > probes.measures.catalogue > probes.measures.classes
 probes.measures.languages probes.measures.fidelity probes.measures.space probes.measures.attribution >

@@ -16,13 +16,15 @@ from compress.pruning.structure import prune_channels, prune_heads
 from probes.errors import InputError
 from probes.models.blocks import family_of, head_size_of, sites_of
 from probes.models.facts import name_of
-from probes.models.parts import FAMILIES
+from probes.models.parts import FAMILIES, Parts
 
 INITIALISE = ("truncate", "svd")
 
 
-def check_width(model: PreTrainedModel, hidden_size: int) -> None:
-    """Raise `InputError` where a narrower student cannot be made of a model."""
+def check_narrows(model: PreTrainedModel) -> Parts:
+    """Return the parts of a model that narrower students are made of; raise `InputError` where none
+    are.
+    """
     family = family_of(model)
     if not family.narrows:
         known = ", ".join(kind for kind, row in FAMILIES.items() if row.narrows)
@@ -32,6 +34,12 @@ def check_width(model: PreTrainedModel, hidden_size: int) -> None:
             "as student=..., or leave hidden_size out"
         )
     check_plain(model, "narrow")
+    return family
+
+
+def check_width(model: PreTrainedModel, hidden_size: int) -> None:
+    """Raise `InputError` where a narrower student of this width cannot be made of a model."""
+    family = check_narrows(model)
     whole, size = model.config.hidden_size, head_size_of(sites_of(model, family, "heads")[0])
     fits = is_whole(hidden_size) and 0 < hidden_size <= whole and hidden_size % size == 0
     if not fits:

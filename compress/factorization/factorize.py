@@ -99,12 +99,7 @@ def factorize(
     _check_settings(model, rank, energy, budget, method, calibrate, tokenizer)
     rank = None if rank is None else int(rank)  # what is saved as JSON
     smaller = copy.deepcopy(model)
-    if only is None and (experts := list(expert_matrices(model))):
-        raise InputError(
-            f"{name_of(model)} ({model.config.model_type}): {experts[0]} and {len(experts) - 1} more matrices of "
-            "experts are no modules of their own, so they cannot be in factors. Choose the others with only=, as "
-            "only='attn|shared'; compress.prune and compress.quantize take experts too"
-        )
+    check_experts(model, only)
     matrices = free_matrices(smaller, only, embeddings)
     touched = {name: weight for name, weight in block_matrices(smaller).items() if name in matrices}
     share = covered(smaller, touched, "factorize", asked=only is not None)
@@ -153,6 +148,18 @@ def factorize(
         **({"before": before} if before is not None else {}),
     }
     return record(smaller, what, parent=model)
+
+
+def check_experts(model: PreTrainedModel, only: str | None = None) -> None:
+    """Raise `InputError` where all matrices are asked for, and those of experts cannot be in
+    factors.
+    """
+    if only is None and (experts := list(expert_matrices(model))):
+        raise InputError(
+            f"{name_of(model)} ({model.config.model_type}): {experts[0]} and {len(experts) - 1} more matrices of "
+            "experts are no modules of their own, so they cannot be in factors. Choose the others with only=, as "
+            "only='attn|shared'; compress.prune and compress.quantize take experts too"
+        )
 
 
 def _check_settings(

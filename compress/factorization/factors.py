@@ -41,6 +41,17 @@ class Matrix:
 
 def free_matrices(model: PreTrainedModel, only: str | None, embeddings: bool) -> dict[str, Matrix]:
     """The matrices that are factorised, by the names of their parameters."""
+    out = {}
+    for key, module in free_modules(model, only, embeddings).items():
+        found: Any = model.base_model.get_submodule(module)
+        values = found.weight.detach().cpu()
+        check_finite(values, key)
+        out[key] = Matrix(found, module, values.T if isinstance(found, Conv1D) else values)
+    return out
+
+
+def free_modules(model: PreTrainedModel, only: str | None, embeddings: bool) -> dict[str, str]:
+    """The names of the modules that are factorised, by those of their parameters."""
     prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
     modules = dict(model.base_model.named_modules())
     in_factors = {id(part) for m in modules.values() if isinstance(m, FACTORS) for part in m.modules()}
@@ -64,10 +75,8 @@ def free_matrices(model: PreTrainedModel, only: str | None, embeddings: bool) ->
     uses: dict[int, list[str]] = {}
     for key, parameter in model.named_parameters(remove_duplicate=False):
         uses.setdefault(id(parameter), []).append(key)
-    out = {}
     for key, name in named.items():
-        weight: Any = modules[name].weight
-        others = [other for other in uses[id(weight)] if other != key]
+        others = [other for other in uses[id(modules[name].weight)] if other != key]
         if others:
             raise InputError(
                 f"{key} is one with {others[0]}, which factors would part. "
@@ -77,10 +86,7 @@ def free_matrices(model: PreTrainedModel, only: str | None, embeddings: bool) ->
                     else "Factorise before layers are shared, or choose the others with only="
                 )
             )
-        values = weight.detach().cpu()
-        check_finite(values, key)
-        out[key] = Matrix(modules[name], name, values.T if isinstance(modules[name], Conv1D) else values)
-    return out
+    return named
 
 
 @dataclass

@@ -10,12 +10,11 @@ from typing import Any
 
 import datasets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.conversion_mapping import get_model_conversion_mapping
 
 from compress.fusion.layer_similarity import check_similarity
 from compress.fusion.merging import Fusing
 from compress.fusion.pairs import groups_of, module_name, pairs_of, parts_of
-from compress.matrices import check_plain, covered, matrices_in
+from compress.matrices import check_plain, covered, joined_in_files, matrices_in
 from compress.objectives.base import Objective, is_whole
 from compress.pruning.drop_layers import drop_layers
 from compress.rows import trained_on
@@ -128,7 +127,7 @@ def fuse(
     if similarity == "cka" and corpus is None:
         assert train is not None  # _check_settings has raised
         corpus = train.select(trained_on(train))
-    _check_file(model, unit)
+    check_file(model, unit)
     goals = _goals(model, unit, share)
     parts = [module_name(part, i) for part, numbers in parts_of(model, unit).items() for i in numbers]
     touched = covered(model, matrices_in(model, parts), "fuse", False, "" if unit == "layer" else _WHOLE)
@@ -181,14 +180,13 @@ def fuse(
     return record(fused, what | training.recorded(), parent=model, history=training.history)
 
 
-def _check_file(model: PreTrainedModel, unit: str) -> None:
+def check_file(model: PreTrainedModel, unit: str) -> None:
     """Raise `InputError` where a file keeps several of the matrices as one tensor."""
     prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
     names = [prefix + module_name(part, i) for part, numbers in parts_of(model, unit).items() for i in numbers]
-    for conversion in get_model_conversion_mapping(model) if unit == "matrix" else ():
-        together = conversion.target_patterns
-        inside = [name for name in names if any(name.endswith(pattern) for pattern in together)]
-        if len(together) > 1 and inside:
+    for together in joined_in_files(model) if unit == "matrix" else ():
+        inside = [name for name in names if name.endswith(together)]
+        if inside:
             raise InputError(
                 f"{name_of(model)} ({model.config.model_type}): its file keeps {', '.join(together)} as one tensor, so "
                 f"that {inside[0]} cannot be shared without the others, and what is saved could not be loaded. Fuse "

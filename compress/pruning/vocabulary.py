@@ -75,7 +75,7 @@ def prune_vocabulary(
     See also:
         `prune`, `footprint`.
     """
-    backend, vocabulary = _check(model, tokenizer)
+    backend, vocabulary = check_vocabulary(model, tokenizer)
     corpus = check_corpus(corpus)
     known = tokenizer.get_vocab()
     keep = [keep] if isinstance(keep, str) else list(keep)
@@ -112,7 +112,9 @@ def prune_vocabulary(
     return smaller, smaller_tokenizer
 
 
-def _check(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> tuple[dict[str, Any], dict[str, int]]:
+def check_vocabulary(
+    model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> tuple[dict[str, Any], dict[str, int]]:
     """Return the tokenizer as JSON and its own vocabulary, where they can be pruned."""
     if not isinstance(model, PreTrainedModel):
         raise InputError(f"expected a model of transformers, found {type(model).__name__}")

@@ -18,11 +18,11 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
-from compress.matrices import block_matrices, check_plain, covered
+from compress.matrices import block_matrices, check_plain, covered, joined_in_files
 from compress.rows import random_batch
 from compress.saving import record
 from probes.errors import InputError, check_choice, needed
-from probes.models.facts import embedding_rows, positions_of, types_tokens
+from probes.models.facts import embedding_rows, name_of, positions_of, types_tokens
 from probes.models.fingerprint import plain_parts
 from probes.models.formats.extensions import apply_formats, check_allowed, from_pretrained
 from probes.models.formats.onnx_model import METADATA, OnnxModel
@@ -126,9 +126,7 @@ def deploy(model: PreTrainedModel, backend: str, *, bits: int = 8) -> PreTrained
 
 def check_deployed(model: PreTrainedModel, backend: str, bits: object) -> None:
     """Raise what `deploy` raises, as far as it can be known without looking at the weights."""
-    check_choice("backend", backend, BACKENDS)
-    check_plain(model)
-    check_allowed(model, "onnxruntime" if backend == "onnxruntime" else "torchao")
+    check_backend(model, backend)
     allowed = (8,) if backend == "onnxruntime" else (4, 8)
     if bits not in allowed:
         raise InputError(
@@ -140,8 +138,29 @@ def check_deployed(model: PreTrainedModel, backend: str, bits: object) -> None:
             f"the model is on {str(model.device)!r}, and the int8 kernels of onnxruntime run on the CPU. Move it there "
             "with model.to('cpu'), or take backend='torchao'"
         )
+
+
+def check_backend(model: PreTrainedModel, backend: str) -> None:
+    """Raise `InputError` where a backend has not what a model consists of, or is not installed."""
+    check_choice("backend", backend, BACKENDS)
+    check_plain(model)
+    check_allowed(model, "onnxruntime" if backend == "onnxruntime" else "torchao")
     for package in _PACKAGES[backend]:
         needed(package, f"backend={backend!r}")
+    for name in block_matrices(model) if backend == "torchao" else ():
+        module = model.get_submodule(name.removesuffix(".weight"))
+        if not isinstance(module, torch.nn.Linear) or type(module).forward is not torch.nn.Linear.forward:
+            raise InputError(
+                f"{name.removesuffix('.weight')}: backend='torchao' quantises torch.nn.Linear, found "
+                f"{type(module).__name__}. Take backend='onnxruntime'"
+            )
+        for together in joined_in_files(model):
+            if name.removesuffix(".weight").endswith(together):
+                raise InputError(
+                    f"{name_of(model)} ({model.config.model_type}): its file keeps {', '.join(together)} as one "
+                    "tensor, which backend='torchao', that quantises while weights are loaded, does not take apart. "
+                    "Take backend='onnxruntime', or leave backend= out to simulate"
+                )
 
 
 class _AsCaptured(torch.nn.Module):
@@ -397,13 +416,6 @@ def _with_torchao(model: PreTrainedModel, bits: int) -> PreTrainedModel:
     """Quantise while loading: transformers saves only what it has quantised itself."""
     ao = needed("torchao.quantization", "backend='torchao'")
     linear = {n: m for n, m in model.named_modules() if isinstance(m, torch.nn.Linear)}
-    for name in block_matrices(model):
-        module = name.removesuffix(".weight")
-        if module not in linear:
-            raise InputError(
-                f"{module}: backend='torchao' quantises torch.nn.Linear, found "
-                f"{type(model.get_submodule(module)).__name__}. Take backend='onnxruntime'"
-            )
     if bits == 8:
         how = ao.Int8DynamicActivationInt8WeightConfig()
     else:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import copy
 import re
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -103,6 +104,18 @@ def stored_shapes(folder: Path) -> dict[str, tuple[int, ...]]:
         if file.name == PACKED:
             shapes |= {name: tuple(shape) for name, shape in check_packed(file).items()}
     return shapes
+
+
+def stored_types(source: str | Path) -> tuple[list[str], Counter[str]] | None:
+    """Return the files of weights of a folder, and how many tensors have which type, from their
+    headers; None where there are none.
+    """
+    files = sorted(Path(source).glob("*.safetensors"))
+    types: Counter[str] = Counter()
+    for file in files:
+        with open_safetensors(file) as opened:
+            types.update(opened.get_slice(name).get_dtype() for name in opened.keys())  # noqa: SIM118 - not a dict
+    return ([file.name for file in files], types) if files else None
 
 
 def check_sizes(kind: Any, config: PreTrainedConfig, folder: Path, name: str) -> list[str]:
