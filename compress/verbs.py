@@ -15,7 +15,7 @@ from compress.fusion.fuse import check_file
 from compress.fusion.pairs import module_name, pairs_of, parts_of
 from compress.matrices import block_matrices, check_plain, coverage, matrices_in, matrices_of
 from compress.pruning.vocabulary import check_vocabulary
-from compress.quantization.deploy import BACKENDS, check_backend
+from compress.quantization.backends import BACKENDS, check_backend
 from probes.errors import InputError
 from probes.models.blocks import family_of, sites_of
 from probes.models.checked import outline

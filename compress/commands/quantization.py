@@ -11,9 +11,9 @@ from transformers import PreTrainedModel
 from compress import recipes
 from compress.commands.arguments import load, model_arguments, refuse_corpus, training, training_settings, write
 from compress.quantization.allocate_bits import allocate_bits
+from compress.quantization.backends import BACKENDS
 from compress.quantization.bit_damage import DAMAGES
 from compress.quantization.codebooks import product_quantize
-from compress.quantization.deploy import BACKENDS
 from compress.quantization.quantize import quantize
 from compress.quantization.quantizers import RANGES
 from probes.command import add_command

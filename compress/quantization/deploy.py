@@ -18,13 +18,14 @@ import torch
 import transformers
 from transformers import PreTrainedModel
 
-from compress.matrices import block_matrices, check_plain, covered, joined_in_files
+from compress.matrices import block_matrices, covered
+from compress.quantization.backends import check_backend
 from compress.rows import random_batch
 from compress.saving import record
-from probes.errors import InputError, check_choice, needed
-from probes.models.facts import embedding_rows, name_of, positions_of, types_tokens
+from probes.errors import InputError, needed
+from probes.models.facts import embedding_rows, positions_of, types_tokens
 from probes.models.fingerprint import plain_parts
-from probes.models.formats.extensions import apply_formats, check_allowed, from_pretrained
+from probes.models.formats.extensions import apply_formats, from_pretrained
 from probes.models.formats.onnx_model import METADATA, OnnxModel
 from probes.models.formats.quantized_inputs import apply_quantized_inputs
 from probes.models.formats.shared_layers import unshare
@@ -34,8 +35,6 @@ from probes.states.running import reading
 
 # Of `deploy`: with onnxruntime's own `quantize_dynamic`, which gives all tokens of a batch one step, a text's states
 # depend on its batch by nearly as much as on the quantisation itself.
-_PACKAGES = {"onnxruntime": ("onnxruntime", "onnx"), "torchao": ("torchao",)}
-BACKENDS = tuple(_PACKAGES)
 _OPSET = 20
 _GROUP = 32  # of 4 bits
 # What the nodes of linear maps read beside their weights.
@@ -138,29 +137,6 @@ def check_deployed(model: PreTrainedModel, backend: str, bits: object) -> None:
             f"the model is on {str(model.device)!r}, and the int8 kernels of onnxruntime run on the CPU. Move it there "
             "with model.to('cpu'), or take backend='torchao'"
         )
-
-
-def check_backend(model: PreTrainedModel, backend: str) -> None:
-    """Raise `InputError` where a backend has not what a model consists of, or is not installed."""
-    check_choice("backend", backend, BACKENDS)
-    check_plain(model)
-    check_allowed(model, "onnxruntime" if backend == "onnxruntime" else "torchao")
-    for package in _PACKAGES[backend]:
-        needed(package, f"backend={backend!r}")
-    for name in block_matrices(model) if backend == "torchao" else ():
-        module = model.get_submodule(name.removesuffix(".weight"))
-        if not isinstance(module, torch.nn.Linear) or type(module).forward is not torch.nn.Linear.forward:
-            raise InputError(
-                f"{name.removesuffix('.weight')}: backend='torchao' quantises torch.nn.Linear, found "
-                f"{type(module).__name__}. Take backend='onnxruntime'"
-            )
-        for together in joined_in_files(model):
-            if name.removesuffix(".weight").endswith(together):
-                raise InputError(
-                    f"{name_of(model)} ({model.config.model_type}): its file keeps {', '.join(together)} as one "
-                    "tensor, which backend='torchao', that quantises while weights are loaded, does not take apart. "
-                    "Take backend='onnxruntime', or leave backend= out to simulate"
-                )
 
 
 class _AsCaptured(torch.nn.Module):
