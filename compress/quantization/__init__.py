@@ -1,6 +1,7 @@
 """Fewer bits a weight.
 
-`quantize`, `codebooks` (product quantisation) and `deploy` (other packages' int8, `backends`) are the verbs;
+`quantize`, `codebooks` (product quantisation) and `deploy` (other packages' int8) are the verbs;
+`backends` says which models those packages take;
 `quantizers` rounds a tensor, `weights` and `ranges` are what of a model is rounded, `noise` trains
 with it; `bit_damage`, `allocate_bits` and `quantization_error` say what it costs.
 """

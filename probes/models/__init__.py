@@ -1,6 +1,7 @@
 """What is measured: a checkpoint, its formats and its parts.
 
-`found` finds out what a checkpoint is and `declared` whether its weights bear that out,
+`found` finds out what a checkpoint is and `declared` whether its weights bear that out, `checked`
+says it in a table before they are read,
 `checkpoint` loads it safely, `adapters` merges what belongs onto a model, `heads` says which head
 is not in the weights, `named` what models are called, `fingerprint` gives one hash for one
 function, `facts` says what a model is and whether it fits its tokenizer, `parts` where the parts of
