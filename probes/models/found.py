@@ -113,7 +113,7 @@ def _adapted(source: str | Path, adapter: Adapter, allow_pickle: bool) -> Found:
 
 
 def _plain(source: str | Path, allow_pickle: bool) -> Found:
-    name, declared, source = str(source), read_embedding(source), weights_folder(source)
+    name, given, source = str(source), source, weights_folder(source)
     _check_files(source, allow_pickle)
     folder = Path(source)
     try:
@@ -125,6 +125,7 @@ def _plain(source: str | Path, allow_pickle: bool) -> Found:
         raise
     except Exception as error:  # as above: one kind for the user, many in transformers
         raise unloadable(name, error) from error
+    declared = read_embedding(given)
     if declared and not EMBEDDING.promised(config):
         setattr(config, EMBEDDING.key, declared)
     check_loadable(config, name)
