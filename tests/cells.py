@@ -169,19 +169,20 @@ def alone(case: Case, model: Any, rows: Any = None) -> Alone:
         inputs = {k: v for k, v in inputs.items() if k != "token_type_ids" or (k in parameters and typed)}
         seen.clear()
         count[0] = len(own)
-        whole = case.kind == "head" and not model.config.is_encoder_decoder  # whose head may change what its body does
+        whole = case.kind == "head"  # which may change what its body does
+        named = "encoder_hidden_states" if whole and model.config.is_encoder_decoder else "hidden_states"
         given = (model if whole else body)(**inputs, output_hidden_states=True)
-        states = list(seen) if blocks is not None else list(given.hidden_states)
+        states = list(seen) if blocks is not None else list(getattr(given, named))
         if any(s.numel() % len(own) for s in states):
             states = [s.reshape(-1, s.shape[-1])[: len(own)] for s in states]
         states = [s.reshape(len(own), -1) for s in states]
-        last = given.hidden_states[-1] if whole else given[0]
+        last = getattr(given, named)[-1] if whole else given[0]
         states[-1] = last.reshape(-1, last.shape[-1])[: len(own)]
         tokens.append([s.numpy() for s in states])
         hidden.append([s[own].mean(0).numpy() for s in states])
         if case.kind == "head":
             score = getattr(model, "score", None)
-            out = model(**inputs).logits if score is None else score(states[-1][-1:])
+            out = given.logits if score is None else score.__class__.forward(score, states[-1][-1:])  # no hook sees it
             logits.append(out[0].numpy())
         elif model.config.is_encoder_decoder:
             start = torch.full((1, 1), model.config.decoder_start_token_id)
