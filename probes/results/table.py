@@ -312,7 +312,8 @@ class Table:
             `Comparison.open`, `Comparison.report`.
         """
         folder = path_of(folder, "folder")
-        files = {"table": to_csv(self.table).encode(), "draws": to_bytes(self.draws)}
+        # The table last: where it is, all is.
+        files = {"draws": to_bytes(self.draws), "table": to_csv(self.table).encode()}
         hashes = {f"{name}_sha256": hashlib.sha256(content).hexdigest() for name, content in files.items()}
         about = json.dumps(self.provenance | hashes, indent=2, ensure_ascii=False)
         with locked(folder / "comparison", wait=wait):
