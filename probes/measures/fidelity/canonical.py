@@ -8,6 +8,7 @@ import numpy as np
 
 from probes.measures.fidelity.layer_pairs import Measure, by_pair
 from probes.measures.fidelity.procrustes import unit_scores
+from probes.measures.probe import THIS_SIZE
 
 _VARIANCE = 0.99  # what the directions kept for SVCCA and PWCCA explain
 
@@ -39,6 +40,9 @@ def _canonical(
     return float(rho @ weight), moved
 
 
+# The number of directions that explain the variance jumps from draw to draw, which first-order draws do not follow.
+_INTERVAL = f"{THIS_SIZE}; of layers that are nearly alike (0.95 and above) far too narrow, not to be relied on"
+
 SVCCA = partial(
     Measure,
     name="svcca",
@@ -46,6 +50,7 @@ SVCCA = partial(
     estimator=f"mean canonical correlation of the directions that explain {_VARIANCE:.0%} of the variance",
     paper="Raghu, Gilmer, Yosinski, Sohl-Dickstein 2017, arXiv 1706.05806",
     fewest=3,
+    interval=_INTERVAL,
     between=partial(by_pair, _main_scores, partial(_canonical, weighted=False), True),
 )
 PWCCA = partial(
@@ -57,5 +62,6 @@ PWCCA = partial(
     paper="Morcos, Raghu, Bengio 2018, arXiv 1806.05759",
     symmetric=False,
     fewest=3,
+    interval=_INTERVAL,
     between=partial(by_pair, _main_scores, partial(_canonical, weighted=True), False),
 )
