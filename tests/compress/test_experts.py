@@ -10,7 +10,7 @@ from architectures import inputs, make
 import compress
 import probes
 from compress.experts import expert_matrices, fed_to_experts
-from compress.matrices import coverage, every_matrix, matrices_of, transposed
+from compress.matrices import block_weights, coverage, every_matrix, matrices_of, transposed
 from compress.pruning.criteria import scores
 from compress.saving import save
 from probes.models.formats.extensions import from_pretrained
@@ -228,7 +228,7 @@ def test_what_is_left_out_is_said_unless_less_was_asked_for():
         0.142, abs=1e-3
     )
     assert compress.prune(model, sparsity=0.5, only="attn").config.compression["coverage"] < 0.2
-    assert compress.footprint(model).loc["model", "encoder"] == sum(w.numel() for w in every_matrix(model).values())
+    assert compress.footprint(model).loc["model", "encoder"] == sum(w.numel() for w in block_weights(model).values())
 
 
 def test_weights_of_experts_are_held_to_a_reference():

@@ -80,6 +80,7 @@ def test_what_is_frozen_stays_so_and_random_numbers_are_not_touched(classifier):
     assert {p.dtype for p in half.parameters()} == {torch.bfloat16}
 
 
+@pytest.mark.filterwarnings("ignore:.*touches 93% of the weights")
 def test_bad_models(tiny_models, classifier, corpus, make_tokenizer):
     with pytest.raises(InputError, match="expected a model of transformers, found Linear"):
         factorize(nn.Linear(2, 2), rank=1)
