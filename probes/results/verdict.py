@@ -16,6 +16,7 @@ from probes.results.draws import POOLED
 from probes.results.table import Table
 
 STATES = ("lost", "cannot tell", "kept")  # of a model, the worst first
+SAFE = ("kept", "gained", "not lost")  # of a language that is shown not to lose too much
 CEILING = 0.98  # from where on a share can hardly rise
 _MOST = 1e6  # sentences: nobody has more
 
@@ -236,7 +237,7 @@ def _judged(table: Table, cells: pd.DataFrame) -> pd.DataFrame:
 
 def _of_model(table: Table, model: str, probe: str, rows: pd.DataFrame, judged: pd.DataFrame) -> dict[str, Any]:
     """What a measure says of a model."""
-    safe = rows["state"].isin(["kept", "gained", "not lost"]).all()
+    safe = rows["state"].isin(SAFE).all()
     state = "lost" if (rows["state"] == "lost").any() else "kept" if safe else "cannot tell"
     first = rows.iloc[0]
     pooled = rows[rows["language"] == POOLED]

@@ -11,7 +11,7 @@ import pandas as pd
 from probes.printing import printable
 from probes.results.draws import POOLED
 from probes.results.table import Table
-from probes.results.verdict import STATES, Verdict
+from probes.results.verdict import SAFE, STATES, Verdict
 from probes.views.language_names import language_names
 
 _MOST = 5  # languages that a sentence names
@@ -55,7 +55,7 @@ def in_words(found: Verdict, table: Table) -> str:
     return "\n".join([*lines, *(f"note: {printable(note)}" for note in notes)])
 
 
-def as_change(value: float, share: bool, *, sign: bool = True) -> str:
+def as_change(value: float, share: bool) -> str:
     """Return a difference in the units that it is told in: points of a share, or as it is.
 
     Example:
@@ -63,10 +63,10 @@ def as_change(value: float, share: bool, *, sign: bool = True) -> str:
         ('-31', '+0.4', '-0.314')
     """
     if not share:
-        return f"{value:{'+' if sign else ''}.3g}"
+        return f"{value:+.3g}"
     points = 100 * value
     digits = 0 if abs(points) >= 9.95 else 1
-    return f"{points:{'+' if sign else ''}.{digits}f}"
+    return f"{points:+.{digits}f}"
 
 
 class _Names:
@@ -132,7 +132,7 @@ def _open(row: object, alone: pd.DataFrame, pooled: pd.DataFrame, names: _Names)
     without = alone[alone["state"] == "no value"]
     if len(without) == len(alone):
         return f"{names.title(probe)} has no value in any language"
-    safe = alone["state"].isin(["kept", "gained", "not lost"]).sum()
+    safe = alone["state"].isin(SAFE).sum()
     open_ = alone[alone["state"] == "cannot tell"]
     said = f"no language is shown to lose more than {amount}, and {safe} of {len(alone)} are shown not to"
     if len(without):

@@ -43,7 +43,7 @@ function order(how, rows) {
 function map(probe, model, rows, high, how) {
   const about = probes[probe];
   const layers = [...new Set(rows.map((row) => row.layer))].sort((a, b) => a - b);
-  const places = order(how === "change" && about.better === "lower" ? "change" : how, rows);
+  const places = order(how, rows);
   if (how === "change" && about.better === "lower") places.reverse();
   const box = element("div", { class: "map" });
   const depth = rows.find((row) => row.baseline_layer !== null && row.baseline_layer !== row.layer);
@@ -161,7 +161,7 @@ function ranks(column, down) {
 
 function sorted() {
   const rank = ranks(shown.by, shown.down);
-  shown.rows.sort((a, b) => rank[a] - rank[b] || a - b || 0);
+  shown.rows.sort((a, b) => rank[a] - rank[b] || a - b);
 }
 
 function redrawn() {
