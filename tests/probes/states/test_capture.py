@@ -61,13 +61,14 @@ def test_states_of_a_pretrained_model_do_not_depend_on_batch_padding_or_order(pr
     corpus = probes.load_corpus(frame, languages=["eng_Latn", "arb_Arab", "zho_Hans"])
     n = len(corpus)
     assert n == 30
-    plain = capture(model, tokenizer, corpus)
+    as_tested = {"pooling": "mean", "normalize": False, "max_length": 512}  # the checkpoint declares others
+    plain = capture(model, tokenizer, corpus, **as_tested)
     assert_close(plain, independent(model.base_model, tokenizer, corpus), 1e-4)
-    assert_close(capture(model, tokenizer, corpus, batch_size=1), plain.hidden.values, 1e-4)
+    assert_close(capture(model, tokenizer, corpus, batch_size=1, **as_tested), plain.hidden.values, 1e-4)
     order = np.random.default_rng(0).permutation(n)
-    assert_close(capture(model, tokenizer, corpus.select(order)), plain.hidden.values[:, order], 1e-4)
+    assert_close(capture(model, tokenizer, corpus.select(order), **as_tested), plain.hidden.values[:, order], 1e-4)
     long = make_corpus([*corpus["text"], " ".join(corpus["text"][:6])])
-    padded = capture(model, tokenizer, long, batch_size=64, batch_tokens=10**6)
+    padded = capture(model, tokenizer, long, batch_size=64, batch_tokens=10**6, **as_tested)
     assert_close(padded.hidden.values[:, :n], plain.hidden.values, 1e-4)
     # The control: states that are pooled over padding too are far from these.
     wrong = independent(model.base_model, tokenizer, corpus, "mean_all")

@@ -197,7 +197,7 @@ def padded_pair(pretrained, shared_data):
     model, tokenizer = probes.load_checkpoint(pretrained)
     corpus = probes.load_corpus(shared_data / "sib200.test.parquet", languages=["eng_Latn", "arb_Arab"])
     corpus = corpus.select(range(0, len(corpus), 3))
-    plain = probes.capture(model, tokenizer, corpus, progress=False)
+    plain = probes.capture(model, tokenizer, corpus, max_length=512, progress=False)
     make = Batches.tensors
 
     def padded(self, rows, pooling, device):
@@ -208,4 +208,4 @@ def padded_pair(pretrained, shared_data):
 
     with pytest.MonkeyPatch.context() as patched:
         patched.setattr(Batches, "tensors", padded)
-        return plain, probes.capture(model, tokenizer, corpus, progress=False)
+        return plain, probes.capture(model, tokenizer, corpus, max_length=512, progress=False)
