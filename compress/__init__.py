@@ -2,7 +2,6 @@
 
 import probes.silence  # noqa: F401  # isort: skip
 from compress import recipes
-from compress.costs import footprint
 from compress.distillation.distill import distill
 from compress.distillation.match_layers import match_layers
 from compress.factorization.factorize import factorize
@@ -33,6 +32,7 @@ from compress.retrieval.sparse_embeddings import sparse_embeddings
 from compress.retrieval.sparsify_embeddings import sparsify_embeddings
 from compress.saving import save
 from compress.verbs import check
+from probes.costs import footprint
 
 __all__ = [
     "CRD",

@@ -11,8 +11,8 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.experts import ExpertMatrix, fed_to_experts
-from compress.rows import collate
 from probes.errors import InputError
+from probes.states.batches import collate
 from probes.states.running import evaluating, removed
 from probes.states.tokens import padding_of, reads_padding
 

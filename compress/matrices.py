@@ -19,6 +19,7 @@ from probes.errors import InputError, LayerscopeWarning
 from probes.models.facts import name_of
 from probes.models.formats.extensions import check_allowed
 from probes.models.formats.format import Verb
+from probes.models.weights import block_weights
 
 Matrix = torch.nn.Parameter | ExpertMatrix
 _Value = TypeVar("_Value")
@@ -149,28 +150,6 @@ def coverage(model: PreTrainedModel, matrices: Mapping[str, Matrix]) -> float:
     inside = {id(p) for p in weights.values()}
     touched = sum(m.numel() for m in distinct(matrices).values() if _identity(m)[0] in inside)
     return touched / sum(p.numel() for p in weights.values()) if weights else 0.0
-
-
-def block_weights(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
-    """Return the weights of a model's repeated blocks, by name: parameters of two dimensions or
-    more, but biases and tables of embeddings; one that modules share comes once.
-
-    Example:
-        >>> import probes
-        >>> model, _ = probes.load_checkpoint("bundled")
-        >>> set(block_weights(model)) == set(block_matrices(model))
-        True
-    """
-    lists = [module for module in model.base_model.modules() if isinstance(module, torch.nn.ModuleList)]
-    inside = {
-        id(p)
-        for blocks in lists
-        for m in blocks.modules()
-        if not isinstance(m, torch.nn.Embedding)
-        for name, p in m.named_parameters(recurse=False)
-        if p.ndim > 1 and not name.endswith("bias")
-    }
-    return {name: p for name, p in model.named_parameters() if id(p) in inside}
 
 
 def covered(

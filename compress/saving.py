@@ -12,7 +12,6 @@ from typing import Any
 import pandas as pd
 import torch
 import transformers
-from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.errors import InputError, path_of
@@ -20,7 +19,8 @@ from probes.files import beside, check_space, check_writable, locked, named, rem
 from probes.models.fingerprint import weights_fingerprint
 from probes.models.formats.extensions import check_allowed, check_kept
 from probes.models.formats.onnx_model import OnnxModel
-from probes.models.formats.packed import PACKED, pack
+from probes.models.formats.packed import pack_weights
+from probes.models.weights import stored_bytes
 from probes.silence import quiet
 
 
@@ -153,46 +153,9 @@ def save(
     return Path(folder)
 
 
-def stored_bytes(model: torch.nn.Module) -> int:
-    """Return how many bytes the weights of a model take on disk; shared ones are stored once.
-
-    Example:
-        >>> import probes
-        >>> stored_bytes(probes.load_checkpoint("bundled")[0]) // 10**6
-        6
-    """
-    sizes: dict[int, int] = {}
-    for tensor in model.state_dict().values():
-        for plain in _plain(tensor):
-            storage = plain.untyped_storage()
-            sizes[storage.data_ptr()] = storage.nbytes()
-    return sum(sizes.values())
-
-
-def _plain(tensor: Any) -> list[torch.Tensor]:
-    """A tensor, or those that one of another package consists of."""
-    if not hasattr(tensor, "__tensor_flatten__"):
-        return [tensor]
-    return [plain for name in tensor.__tensor_flatten__()[0] for plain in _plain(getattr(tensor, name))]
-
-
 def check_new(folder: Path) -> None:
     """Raise `InputError` where a folder is not empty or cannot be made; leaves no trace."""
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise InputError(f"{folder} exists and is not an empty folder; it is left as it is. Choose another one")
     check_writable(folder)
     check_writable(Path(os.path.realpath(folder)).parent)  # where it is made, to be moved into place
-
-
-def pack_weights(folder: Path) -> Path:
-    """Pack the weights that `save_pretrained` wrote into a folder, and return their file."""
-    written = sorted(folder.glob("model*.safetensors*"))  # also those in several files, and their index
-    state: dict[str, torch.Tensor] = {}
-    for file in written:
-        if file.suffix == ".safetensors":
-            state |= load_file(file)
-    tensors, metadata = pack(state)
-    save_file(tensors, folder / PACKED, metadata)
-    for file in written:
-        file.unlink()
-    return folder / PACKED

@@ -14,13 +14,14 @@ ROOT = Path(__file__).parents[1]
 RANKS = """
 compress compress.__main__ > compress.commands > compress.verbs > compress.recipes
 > compress.distillation compress.fusion > compress.pruning compress.quantization compress.retrieval compress.tuning
-> compress.training compress.factorization > compress.objectives compress.inputs compress.costs
+> compress.training compress.factorization > compress.objectives compress.inputs
 > compress.rows compress.matrices compress.saving > compress.experts
 > probes probes.__main__ > probes.comparison > probes.widgets > probes.views > probes.measures.choice
 probes.measures.measuring probes.measures.provenance > probes.measures.catalogue > probes.measures.classes
 probes.measures.languages probes.measures.fidelity probes.measures.space probes.measures.attribution >
-probes.measures.probe > probes.results > probes.states > probes.models probes.corpus > probes.tables probes.alike
-probes.order > probes.files probes.command > probes.forms > probes.errors probes.silence probes.printing
+probes.measures.probe > probes.results probes.costs > probes.states > probes.models probes.corpus
+> probes.tables probes.alike probes.order > probes.files probes.command > probes.forms > probes.errors probes.silence
+probes.printing
 """
 RANK = {room: number for number, rooms in enumerate(RANKS.split(">")) for room in rooms.split()}
 ROOF = {"probes", "probes.__main__", "probes.comparison", "probes.widgets", "probes.views"}  # compress sees none of it

@@ -10,12 +10,13 @@ from typing import Any
 import datasets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from compress.saving import check_new, save, stored_bytes
+from compress.saving import check_new, save
 from probes.command import corpus_arguments, corpus_settings, output_argument, seed
 from probes.corpus import load_corpus
 from probes.errors import InputError, LayerscopeWarning
 from probes.files import check_space, locked
 from probes.models.checkpoint import load_checkpoint
+from probes.models.weights import stored_bytes
 from probes.printing import printable
 
 

@@ -43,9 +43,9 @@ from compress.objectives.memory import (
     nearest_rows,
     pools_of,
 )
-from compress.rows import collate
 from probes.errors import InputError
 from probes.models.facts import size_of
+from probes.states.batches import collate
 from probes.states.running import evaluating
 from probes.states.tokens import Padding, pads_left
 

@@ -26,10 +26,10 @@ from compress.objectives.base import (
     pooled,
     wide,
 )
-from compress.rows import collate
 from probes.errors import InputError
 from probes.models.facts import body_of, types_tokens
 from probes.models.formats.sparse_embeddings import sparse_head_of
+from probes.states.batches import collate
 from probes.states.tokens import padding_of
 
 

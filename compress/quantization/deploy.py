@@ -20,7 +20,6 @@ from transformers import PreTrainedModel
 
 from compress.matrices import block_matrices, covered
 from compress.quantization.backends import check_backend
-from compress.rows import random_batch
 from compress.saving import record
 from probes.errors import InputError, needed
 from probes.models.facts import embedding_rows, positions_of, types_tokens
@@ -30,6 +29,7 @@ from probes.models.formats.onnx_model import METADATA, OnnxModel
 from probes.models.formats.quantized_inputs import apply_quantized_inputs
 from probes.models.formats.shared_layers import unshare
 from probes.silence import quiet
+from probes.states.batches import random_batch
 from probes.states.layers import runner_of
 from probes.states.running import reading
 

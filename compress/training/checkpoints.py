@@ -22,10 +22,10 @@ from transformers import TrainerCallback, TrainingArguments
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
-from compress.saving import stored_bytes
 from probes.errors import InputError
 from probes.files import check_space, named, write_whole
 from probes.forms import read_json
+from probes.models.weights import stored_bytes
 
 MARKER = "complete.json"
 _NAME = re.compile(rf"{PREFIX_CHECKPOINT_DIR}-([1-9]\d*)")

@@ -30,7 +30,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 
 from compress.objectives.base import Objective, Pass, check
 from compress.objectives.layers import watching_attention
-from compress.rows import collate, padding_for, training_rows
+from compress.rows import padding_for, training_rows
 from compress.training.checkpoints import (
     Marks,
     check_needed,
@@ -59,6 +59,7 @@ from probes.errors import InputError, LayerscopeWarning, path_of
 from probes.files import check_writable, locked, write_whole
 from probes.models.fingerprint import weights_fingerprint
 from probes.silence import quiet
+from probes.states.batches import collate
 from probes.states.running import evaluating, reading
 
 

@@ -10,10 +10,11 @@ from architectures import inputs, make
 import compress
 import probes
 from compress.experts import expert_matrices, fed_to_experts
-from compress.matrices import block_weights, coverage, every_matrix, matrices_of, transposed
+from compress.matrices import coverage, every_matrix, matrices_of, transposed
 from compress.pruning.criteria import scores
 from compress.saving import save
 from probes.models.formats.extensions import from_pretrained
+from probes.models.weights import block_weights
 
 KINDS = ["mixtral", "qwen2_moe", "qwen3_moe", "gpt_oss", "deepseek_v3"]
 

@@ -5,8 +5,7 @@ import pytest
 import tiny
 
 import probes
-from compress.rows import collate, padding_for, trained_on, training_rows
-from probes.states.tokens import Padding
+from compress.rows import padding_for, trained_on, training_rows
 
 
 @pytest.fixture
@@ -69,26 +68,6 @@ def test_texts_are_cut_at_the_shorter_of_the_models_and_a_foreign_label_is_refus
     assert lengths == [7, 4]
     with pytest.raises(probes.InputError, match="label 'z' is no class of model"):
         training_rows(corpus, with_classes(student, "xyw"), tokenizer)
-
-
-def test_a_batch_is_padded_on_the_side_that_is_asked_for_and_numbered_where_it_is():
-    rows = [
-        {"input_ids": [5, 6, 7], "token_type_ids": [0, 1, 1], "labels": 2, "index": 8},
-        {"input_ids": [9], "token_type_ids": [1], "labels": 0, "index": 3},
-    ]
-    batch = {k: v.tolist() for k, v in collate(Padding(4, left=False), rows).items()}
-    assert batch == {
-        "input_ids": [[5, 6, 7], [9, 4, 4]],
-        "token_type_ids": [[0, 1, 1], [1, 0, 0]],
-        "attention_mask": [[1, 1, 1], [1, 0, 0]],
-        "labels": [2, 0],
-    }
-    numbered = {k: v.tolist() for k, v in collate(Padding(4, left=False), rows, indexed=True).items()}
-    assert numbered == batch | {"index": [8, 3]}
-    left = {k: v.tolist() for k, v in collate(Padding(4, left=True), rows).items()}
-    assert left["input_ids"] == [[5, 6, 7], [4, 4, 9]]
-    assert left["token_type_ids"] == [[0, 1, 1], [0, 0, 1]]
-    assert left["attention_mask"] == [[1, 1, 1], [0, 0, 1]]
 
 
 def test_rows_that_cannot_be_padded_for_a_model_and_its_teacher_are_refused(make_tokenizer):

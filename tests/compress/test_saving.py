@@ -13,10 +13,10 @@ import compress
 import probes
 from compress import prune, save
 from compress.matrices import block_matrices
-from compress.saving import check_new, pack_weights, record
+from compress.saving import check_new, record
 from probes.files import beside
 from probes.models.fingerprint import weights_fingerprint
-from probes.models.formats.packed import unpack
+from probes.models.formats.packed import pack_weights, unpack
 
 
 @pytest.fixture

@@ -13,6 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 
 from probes.errors import InputError
 from probes.forms import check_form, parse_json
@@ -101,6 +102,20 @@ def unpack(file: Path) -> dict[str, torch.Tensor]:
             whole = torch.from_numpy(numbers.view(f"i{bits.itemsize}" if bits.itemsize > 1 else "u1"))
             state[name] = whole.view(values.dtype).reshape(shape)
     return state
+
+
+def pack_weights(folder: Path) -> Path:
+    """Pack the weights that `save_pretrained` wrote into a folder, and return their file."""
+    written = sorted(folder.glob("model*.safetensors*"))  # also those in several files, and their index
+    state: dict[str, torch.Tensor] = {}
+    for file in written:
+        if file.suffix == ".safetensors":
+            state |= load_file(file)
+    tensors, metadata = pack(state)
+    save_file(tensors, folder / PACKED, metadata)
+    for file in written:
+        file.unlink()
+    return folder / PACKED
 
 
 def check_packed(file: Path) -> dict[str, list[int]]:

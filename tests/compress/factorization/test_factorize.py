@@ -11,7 +11,6 @@ from factored import WORDS, module_of, states
 from trained import same, weights
 
 import probes
-from compress.costs import footprint
 from compress.factorization.factorize import factorize
 from compress.matrices import block_matrices
 from compress.objectives.labels import CrossEntropy
@@ -19,6 +18,7 @@ from compress.pruning.prune import prune
 from compress.quantization.quantize import quantize
 from compress.saving import save
 from compress.training.loop import train
+from probes.costs import footprint
 from probes.errors import InputError, LayerscopeWarning
 from probes.models.formats.factorized import LowRankLinear
 

@@ -13,13 +13,13 @@ import torch
 from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
-from compress.matrices import block_weights
-from compress.rows import random_batch
-from compress.saving import pack_weights
 from probes.errors import InputError
 from probes.models.facts import positions_of
 from probes.models.formats.coded import is_coded
+from probes.models.formats.packed import pack_weights
+from probes.models.weights import block_weights
 from probes.silence import quiet
+from probes.states.batches import random_batch
 from probes.states.running import evaluating
 
 _SHAPE = (32, 32)  # texts and tokens of the batch that is timed

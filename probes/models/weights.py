@@ -1,0 +1,46 @@
+"""The weights of a model: those of its repeated blocks, and the bytes that all take."""
+
+from __future__ import annotations
+
+import torch
+from transformers import PreTrainedModel
+
+from probes.models.fingerprint import plain_parts
+
+
+def block_weights(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
+    """Return the weights of a model's repeated blocks, by name: parameters of two dimensions or
+    more, but biases and tables of embeddings; one that modules share comes once.
+
+    Example:
+        >>> import probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> len(block_weights(model))  # 6 blocks of 6
+        36
+    """
+    lists = [module for module in model.base_model.modules() if isinstance(module, torch.nn.ModuleList)]
+    inside = {
+        id(p)
+        for blocks in lists
+        for m in blocks.modules()
+        if not isinstance(m, torch.nn.Embedding)
+        for name, p in m.named_parameters(recurse=False)
+        if p.ndim > 1 and not name.endswith("bias")
+    }
+    return {name: p for name, p in model.named_parameters() if id(p) in inside}
+
+
+def stored_bytes(model: torch.nn.Module) -> int:
+    """Return how many bytes the weights of a model take on disk; shared ones are stored once.
+
+    Example:
+        >>> import probes
+        >>> stored_bytes(probes.load_checkpoint("bundled")[0]) // 10**6
+        6
+    """
+    sizes: dict[int, int] = {}
+    for tensor in model.state_dict().values():
+        for plain in plain_parts(tensor):
+            storage = plain.untyped_storage()
+            sizes[storage.data_ptr()] = storage.nbytes()
+    return sum(sizes.values())
