@@ -2,6 +2,7 @@
 representations.
 """
 
+import probes.installed  # isort: skip
 import probes.silence  # noqa: F401  # isort: skip
 from importlib import import_module
 from types import ModuleType

@@ -20,6 +20,7 @@ from probes.files import locked
 from probes.measures import catalogue
 from probes.printing import printable
 from probes.results.calibration import p_text
+from probes.results.cells import NO_LAYER
 from probes.results.table import Table, check_folder
 from probes.states.pooling import POOLINGS
 from probes.views.report import check_path
@@ -181,7 +182,7 @@ def _text(comparison: Table) -> str:
         return "none of these probes is better or worse when it is higher: see the table and the report"
     table = summary[["probe", "better", "layer", "model"]].copy()
     table["model"] = table["model"].map(printable)
-    table["layer"] = ["output" if pd.isna(layer) else str(layer) for layer in summary["layer"]]
+    table["layer"] = ["output" if layer == NO_LAYER else str(layer) for layer in summary["layer"]]
     table["value [95 %]"] = [cell(*v) for v in summary[["value", "low", "high"]].to_numpy()]
     others = summary[["difference", "difference_low", "difference_high"]].to_numpy()
     if not pd.isna(others).all():

@@ -9,6 +9,7 @@ import numpy.typing as npt
 import pandas as pd
 from scipy.stats import norm
 
+from probes.results.cells import NO_LAYER
 from probes.results.draws import POOLED
 from probes.results.kept import as_kept
 from probes.results.table import Table
@@ -51,7 +52,7 @@ def table_of(
     called = [*(names or [f"language {i}" for i in range(languages)]), POOLED]
     rows = pd.MultiIndex.from_product([[f"m{i}" for i in range(models)], called], names=["model", "language"])
     table = pd.DataFrame(index=rows).reset_index()
-    table["layer"] = pd.array([pd.NA] * len(table), dtype="Int64")
+    table["layer"] = NO_LAYER
     table["probe"], table["value"], table["n"] = probe, every[:, 0].ravel(), n
     missing = ["low", "high", "difference", "difference_low", "difference_high", "p", "p_adjusted"]
     table[[*missing, "adjusted_low", "adjusted_high"]] = np.nan

@@ -21,7 +21,7 @@ probes.measures.measuring probes.measures.provenance > probes.measures.catalogue
 probes.measures.languages probes.measures.fidelity probes.measures.space probes.measures.attribution >
 probes.measures.probe > probes.results probes.costs > probes.states > probes.models probes.corpus
 > probes.tables probes.alike probes.order > probes.files probes.command > probes.forms > probes.errors probes.silence
-probes.printing
+probes.printing probes.installed
 """
 RANK = {room: number for number, rooms in enumerate(RANKS.split(">")) for room in rooms.split()}
 ROOF = {"probes", "probes.__main__", "probes.comparison", "probes.widgets", "probes.views"}  # compress sees none of it

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,7 +19,8 @@ from compress.pruning.criteria import NEED_TEXT, check_criterion, few_threads, s
 from compress.saving import record
 from compress.training.inside import Training
 from compress.training.kept import Keeps
-from probes.errors import InputError, check_choice
+from probes.errors import InputError, LayerscopeWarning, check_choice
+from probes.models.facts import name_of
 
 SCHEDULES = ("one_shot", "uniform", "cubic")
 
@@ -82,8 +84,12 @@ def prune(
 
     Raises:
         InputError: sparsity, criterion, scope or schedule is not known or does not fit what else is
-            given; no matrix is found; more is zero already than is asked for; what
+            given; no matrix is found; more is zero already than is asked for, in all of them; what
             `compress.training.train` raises.
+
+    Warns:
+        LayerscopeWarning: some matrices have more zeros already than is asked for. They stay as
+            they are.
 
     Notes:
         The count of zeros is exact in every matrix (global: in their sum); of equal scores the last
@@ -118,7 +124,7 @@ def prune(
     masks = Masks(pruned, matrices, scope)
     gone = sum(int((~k).sum()) for k in masks.kept.values())
     total = sum(k.numel() for k in masks.kept.values())
-    _check_zeros(masks.kept, sparsity, scope)
+    _check_zeros(masks.kept, sparsity, scope, name_of(model))
     at_once = schedule == "one_shot" and criterion != "movement"
     if at_once:
         found = scores(pruned, matrices, criterion, corpus=train, tokenizer=tokenizer, seed=seed)
@@ -158,17 +164,27 @@ def prune(
     return record(pruned, what | training.recorded(), parent=model, history=training.history)
 
 
-def _check_zeros(kept: Mapping[str, torch.Tensor], sparsity: float, scope: str) -> None:
-    """Raise where more is zero already than is asked for, in all or in one matrix."""
-    parts = {"these weights": list(kept.values())} if scope == "global" else {n: [k] for n, k in kept.items()}
-    for name, masks in parts.items():
-        count = sum(k.numel() for k in masks)
-        gone = sum(int((~k).sum()) for k in masks)
-        if gone > round(sparsity * count):
-            raise InputError(
-                f"sparsity={sparsity}: {gone / count:.1%} of {name} are zero already. Ask for more, or prune the model "
-                "as it was before"
-            )
+def _check_zeros(kept: Mapping[str, torch.Tensor], sparsity: float, scope: str, model: str) -> None:
+    """Raise where more is zero already than is asked for; say which matrices have too many zeros to
+    lose any more, as some of a checkpoint do that was quantised once.
+    """
+    gone = {name: int((~k).sum()) for name, k in kept.items()}
+    size = {name: k.numel() for name, k in kept.items()}
+    beyond = [name for name in kept if gone[name] > round(sparsity * size[name])]
+    every = sum(gone.values()) / sum(size.values())
+    if len(beyond) == len(kept) or (scope == "global" and sum(gone.values()) > round(sparsity * sum(size.values()))):
+        raise InputError(
+            f"sparsity={sparsity}: {every:.1%} of these weights are zero already. Ask for more, or prune the model as "
+            "it was before"
+        )
+    if beyond and scope != "global":
+        listed = ", ".join(f"{name} ({gone[name] / size[name]:.1%})" for name in beyond[:5])
+        warnings.warn(
+            f"{model}: {len(beyond)} of {len(kept)} matrices stay as they are, since more of them is zero already than "
+            f"the {sparsity:.1%} that are asked for: {listed}{', ...' if len(beyond) > 5 else ''}",
+            LayerscopeWarning,
+            stacklevel=3,
+        )
 
 
 _SCOPES = {"matrix": "layer-wise", "global": "global", "unit": "by output unit"}

@@ -71,13 +71,13 @@ def choose(
         LayerscopeWarning: probes are left out, of all models or of some.
     """
     probes, families = catalogue.by_name(), catalogue.families()
-    known = ", ".join([*families, *(name for name in probes if name not in families)])
+    known = ", ".join([*families, *probes])
     if asked is not None and (isinstance(asked, str) or not asked):
         raise InputError(f"probes={asked!r}: expected a list of names, out of {known}")
     unknown = [name for name in asked or () if name not in probes and name not in families]
     if unknown:
         raise InputError(f"unknown probe {', '.join(map(repr, unknown))}; there are {known}")
-    names = chain.from_iterable(families.get(name, (name,)) for name in asked or catalogue.defaults())
+    names = chain.from_iterable((name,) if name in probes else families[name] for name in asked or catalogue.defaults())
     chosen = [probes[name] for name in dict.fromkeys(names)]
     headed = [name for name, model in models.items() if _has_logits(model) and (heads or isinstance(model, xr.Dataset))]
     if (baseline or next(iter(models))) not in headed:

@@ -31,8 +31,12 @@ COLUMNS = [
 COUNTS = ["groups", "design_effect", "replicates", "between"]
 # Which layer of the baseline stands beside one, where that is not the one of the same number.
 BESIDE = "baseline_layer"
+# What stands in a column of layers where there is none, as at the output: a whole number, since seaborn takes no
+# nullable ones, and a missing one makes fractions of all others wherever the file is read.
+NO_LAYER = -1
 # Where a probe needs more than layer and language to say where a number is from.
 FURTHER = ["other_layer", "module", "other_language"]
+LAYERS = ("layer", BESIDE, "other_layer")
 _TEXTS = ("model", "language", "probe", "module", "other_language")
 # What a spreadsheet takes for a formula where a cell begins with it, wide forms included.
 _RUNS = ("=", "+", "-", "@", "\t", "\r", "\n", "\uff1d", "\uff0b", "\uff0d", "\uff20")
@@ -69,9 +73,7 @@ def from_csv(file: Path | IO[bytes], name: object = None) -> pd.DataFrame:
         file: a path, or a file that is open.
         name: what messages call it; by default the path.
     """
-    types: dict[str, Any] = dict.fromkeys(_TEXTS, str) | dict.fromkeys(
-        ("layer", BESIDE, "other_layer", "groups", "replicates"), "Int64"
-    )
+    types: dict[str, Any] = dict.fromkeys(_TEXTS, str) | dict.fromkeys((*LAYERS, "groups", "replicates"), "Int64")
     types |= {c: float for c in (*COLUMNS[4:], "design_effect", "between") if c != "n"}
     try:
         table = pd.read_csv(
@@ -94,4 +96,14 @@ def from_csv(file: Path | IO[bytes], name: object = None) -> pd.DataFrame:
         ) from error
     for column in (c for c in _TEXTS if c in table):
         table[column] = table[column].str.removeprefix("'")
-    return table
+    return plain_layers(table)
+
+
+def plain_layers(table: pd.DataFrame) -> pd.DataFrame:
+    """Return a table whose layers are whole numbers, `NO_LAYER` where there is none.
+
+    Example:
+        >>> plain_layers(pd.DataFrame({"layer": [3, None]}))["layer"].tolist()
+        [3, -1]
+    """
+    return table.assign(**{c: table[c].fillna(NO_LAYER).astype("int64") for c in LAYERS if c in table})

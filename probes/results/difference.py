@@ -10,7 +10,7 @@ import xarray as xr
 
 from probes.errors import InputError, check_choice
 from probes.results.calibration import LEVEL, calibrated
-from probes.results.cells import BESIDE, COLUMNS, FURTHER
+from probes.results.cells import BESIDE, COLUMNS, FURTHER, NO_LAYER
 from probes.results.result import split_measures
 
 # What varies within a family of differences: the columns of the table that say which.
@@ -103,7 +103,7 @@ def differences(table: pd.DataFrame, kept: xr.Dataset, pairs: Mapping[str, str],
     beside = table.assign(layer=table[BESIDE]) if BESIDE in table else table
     number = beside.groupby(place, dropna=False, sort=False).ngroup().to_numpy()
     if BESIDE in table:  # a layer without a partner
-        alone = (table[BESIDE].isna() & table["layer"].notna()).to_numpy()
+        alone = ((table[BESIDE] == NO_LAYER) & (table["layer"] != NO_LAYER)).to_numpy()
         number = np.where(alone, -1 - np.arange(len(number)), number)
     model = table["model"].to_numpy()
     pairs_at: list[np.ndarray] = []  # positions in the table, of a row and of what is subtracted

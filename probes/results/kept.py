@@ -10,7 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from probes.errors import InputError
-from probes.results.cells import BESIDE, COLUMNS, COUNTS, FURTHER
+from probes.results.cells import BESIDE, COLUMNS, COUNTS, FURTHER, NO_LAYER, plain_layers
 from probes.results.draws import POOLED
 
 
@@ -34,16 +34,16 @@ def tabulated(results: Sequence[xr.Dataset], depth: Mapping[str, Mapping[int, in
     frames, draws, unseen, units = zip(*map(_rows, results), strict=True)
     table = pd.concat(frames, ignore_index=True)
     further, counts = ([c for c in names if c in table] for names in (FURTHER, COUNTS))
-    whole = {c: "Int64" for c in ("layer", "other_layer", "groups", "replicates") if c in table}
-    table = table.reindex(columns=[*COLUMNS[:4], *further, *COLUMNS[4:8], *counts]).astype(whole)
+    whole = {c: "Int64" for c in ("groups", "replicates") if c in table}
+    table = plain_layers(table.reindex(columns=[*COLUMNS[:4], *further, *COLUMNS[4:8], *counts]).astype(whole))
     if any(own != there for pairs in depth.values() for own, there in pairs.items()):
-        beside = [depth[m].get(x) if pd.notna(x) else None for m, x in zip(table["model"], table["layer"], strict=True)]
-        table.insert(2, BESIDE, pd.array(beside, dtype="Int64"))
+        beside = [depth[m].get(layer, NO_LAYER) for m, layer in zip(table["model"], table["layer"], strict=True)]
+        table.insert(2, BESIDE, beside)
     count = max(d.shape[1] for d in draws)
     there = np.concatenate([np.full(len(d), d.shape[1] > 0) for d in draws])
     if "other_layer" in table:
-        same = (table["other_layer"] == table[BESIDE if BESIDE in table else "layer"]).fillna(False)
-        there &= (table["other_layer"].isna() | (table["language"] == POOLED) | same).to_numpy(bool)
+        same = table["other_layer"] == table[BESIDE if BESIDE in table else "layer"]
+        there &= ((table["other_layer"] == NO_LAYER) | (table["language"] == POOLED) | same).to_numpy()
     every = np.concatenate([d if d.shape[1] else np.full((len(d), count), np.nan) for d in draws])
     return table, as_kept(
         np.flatnonzero(there), np.concatenate(unseen)[there], every[there], np.concatenate(units)[there]

@@ -19,7 +19,7 @@ from probes.errors import InputError, check_choice, path_of
 from probes.files import beside, check_writable, gone_on_failure, locked, named, write_whole
 from probes.forms import read_json
 from probes.results.calibration import stretch
-from probes.results.cells import BESIDE, COLUMNS, COUNTS, FURTHER, from_csv, to_csv
+from probes.results.cells import BESIDE, COLUMNS, COUNTS, FURTHER, NO_LAYER, from_csv, plain_layers, to_csv
 from probes.results.difference import MARKED, adjustment, check_family, differences, near_the_level, with_more_draws
 from probes.results.draws import POOLED
 from probes.results.kept import from_bytes, to_bytes
@@ -70,7 +70,8 @@ class Table:
             the baseline, `difference, difference_low, difference_high, p` (below 0.05 if and only
             if the interval leaves out 0) and, for all layers at once, `p_adjusted, adjusted_low,
             adjusted_high` (likewise); where a probe has more to a number, also `other_layer,
-            module, other_language`.
+            module, other_language`. `layer` is a whole number, -1 for what is measured at the
+            output, as `other_layer` and `baseline_layer` are where there is none.
 
         Example:
             >>> import probes
@@ -230,7 +231,7 @@ class Table:
         for probe, attributes in self.provenance["probes"].items():
             sign = {"higher": 1, "lower": -1}.get(attributes["better"], 0)
             of_probe = self.table[self.table["probe"] == probe]
-            if "other_layer" in of_probe and of_probe["other_layer"].notna().any():
+            if "other_layer" in of_probe and (of_probe["other_layer"] != NO_LAYER).any():
                 of_probe = of_probe[of_probe[beside] == of_probe["other_layer"]]
             elif self.is_map(probe):
                 continue
@@ -245,13 +246,12 @@ class Table:
                 if judge.empty or (score.empty and not compares):
                     continue
                 if score.empty or (compares and lost_from is not None):
-                    layer = lost_from
+                    layer = NO_LAYER if lost_from is None else lost_from
                 else:
                     layer = judge.loc[score.idxmin() if compares else score.idxmax(), "layer"]
-                if model != self.baseline and not compares and layer is not None and not pd.isna(layer):
+                if model != self.baseline and not compares and layer != NO_LAYER:
                     layer = _nearest(of_probe[of_probe["model"] == model], beside, layer)
-                at = of_probe["layer"].isna() if pd.isna(layer) else of_probe["layer"].eq(layer).fillna(False)
-                here = of_probe[(of_probe["model"] == model) & at]
+                here = of_probe[(of_probe["model"] == model) & (of_probe["layer"] == layer)]
                 pooled = here[here["language"] == POOLED]
                 row = {"probe": probe, "better": attributes["better"], "layer": layer, "model": model}
                 if beside in here and beside == BESIDE and len(pooled):
@@ -273,7 +273,7 @@ class Table:
                 row["its_p"] = np.nan if lost.empty else by_language.loc[lost.idxmin(), "p"]
                 row["no_value"] = lacking
                 rows.append(row)
-        return pd.DataFrame(rows)
+        return plain_layers(pd.DataFrame(rows))
 
     @property
     def baseline(self) -> str:
@@ -384,7 +384,8 @@ class Table:
     def is_map(self, probe: str) -> bool:
         """Whether a probe has more to a number than its layer, so that it is drawn as a map."""
         of_probe = self.table[self.table["probe"] == probe]
-        return bool(of_probe[[c for c in FURTHER if c in of_probe]].notna().any(axis=None))
+        further = of_probe[[c for c in FURTHER if c in of_probe]]
+        return bool((further.notna() & (further != NO_LAYER)).any(axis=None))
 
     def has_difference(self, probe: str) -> bool:
         """Whether a probe has differences to the baseline that a map of languages by layers can
@@ -406,7 +407,8 @@ def _without_value(rows: pd.DataFrame) -> tuple[str, int | None]:
     """The layers at which one model has no value of one probe, in words, and the first of those
     that go on to its last.
     """
-    values = rows[rows["language"] == POOLED].dropna(subset="layer").set_index("layer")["value"].sort_index()
+    rows = rows[(rows["language"] == POOLED) & (rows["layer"] != NO_LAYER)]
+    values = rows.set_index("layer")["value"].sort_index()
     runs: list[list[int]] = []
     previous = False
     for layer, lacks in values.isna().items():
@@ -421,7 +423,7 @@ def _without_value(rows: pd.DataFrame) -> tuple[str, int | None]:
 
 def _nearest(rows: pd.DataFrame, beside: str, layer: int) -> int:
     """The layer of a model that stands beside a layer of the baseline, or nearest to it."""
-    there = rows.drop_duplicates("layer").dropna(subset=[beside])
+    there = rows[rows[beside] != NO_LAYER].drop_duplicates("layer")
     far = (there[beside] - layer).abs()
     return int(there.loc[far.idxmin(), "layer"]) if len(there) else layer
 

@@ -12,6 +12,7 @@ import pandas as pd
 
 from probes.errors import InputError
 from probes.results.calibration import calibrated
+from probes.results.cells import NO_LAYER
 from probes.results.draws import POOLED
 from probes.results.table import Table
 
@@ -153,7 +154,7 @@ def _limits(table: Table, judge: Sequence[str] | None, tolerance: Mapping[str, f
     declared = {name: about[name].get("tolerance") for name in about} | dict(tolerance)
     if judge is None:
         known = [name for name, limit in declared.items() if limit is not None and not table.is_map(name)]
-        heads = [name for name in known if table.table.loc[table.table["probe"] == name, "layer"].isna().all()]
+        heads = [name for name in known if (table.table.loc[table.table["probe"] == name, "layer"] == NO_LAYER).all()]
         judge = [*dict.fromkeys([*(heads or known), *tolerance])]
     if isinstance(judge, str) or not judge:
         raise InputError(
@@ -199,7 +200,7 @@ def _at_the_end(table: Table, model: str, probe: str) -> pd.DataFrame:
     """The rows of what a model is used by: its output, or its last layer."""
     rows = table.table[(table.table["model"] == model) & (table.table["probe"] == probe)]
     rows = rows.assign(row=rows.index)
-    return rows if rows["layer"].isna().all() else rows[(rows["layer"] == rows["layer"].max()).fillna(False)]
+    return rows[rows["layer"] == rows["layer"].max()]
 
 
 def _judged(table: Table, cells: pd.DataFrame) -> pd.DataFrame:
@@ -267,7 +268,7 @@ def _begins(table: Table, model: str, probe: str) -> tuple[str, Any]:
     """
     for name in [probe, *_quality(table, without=probe)]:
         rows = _of_all(table, model, name)
-        rows = rows[rows["layer"].notna()].sort_values("layer", ascending=False)
+        rows = rows[rows["layer"] != NO_LAYER].sort_values("layer", ascending=False)
         found = pd.NA
         for layer, gone in zip(rows["layer"], _loss(table, name, rows), strict=True):
             if not gone:
@@ -284,7 +285,7 @@ def _against(table: Table, model: str, probe: str) -> str:
         rows = _of_all(table, model, name)
         if rows.empty:
             continue
-        last = rows if rows["layer"].isna().all() else rows[rows["layer"] == rows["layer"].max()]
+        last = rows[rows["layer"] == rows["layer"].max()]
         better = {"higher": 1, "lower": -1}[table.provenance["probes"][name]["better"]]
         low, high = last[["adjusted_low", "adjusted_high"]].to_numpy(float).T
         if ((low if better > 0 else -high) > 0).any():

@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Any
 
 import numpy as np
-import pandas as pd
 
 from probes.errors import InputError
+from probes.results.cells import NO_LAYER
 from probes.results.difference import MARKED, family_in_words
 from probes.results.draws import POOLED
 from probes.results.table import Table
@@ -82,7 +82,7 @@ def curves(scene: Scene) -> tuple[list[dict[str, str]], list[str], np.ndarray]:
     for name, about in scene.table.provenance["probes"].items():
         of_probe = table[table["probe"] == name]
         if len(of_probe):
-            by = "output" if of_probe["layer"].isna().all() else "layer"
+            by = "output" if (of_probe["layer"] == NO_LAYER).all() else "layer"
             title = title_of(scene.table, name)
             probes.append({"name": name, "title": title, "better": about["better"], "by": by})
     names = [p["name"] for p in probes]
@@ -93,7 +93,7 @@ def curves(scene: Scene) -> tuple[list[dict[str, str]], list[str], np.ndarray]:
     place = [{layer: at for at, layer in enumerate(layers)} for layers in scene.layers]
     model = table["model"].map({m: i for i, m in enumerate(scene.names)}).to_numpy()
     layer = [
-        0 if pd.isna(value) else place[i].get(value, -1)
+        0 if value == NO_LAYER else place[i].get(value, -1)
         for i, value in zip(model, table["layer"].tolist(), strict=True)
     ]
     at = (

@@ -12,6 +12,7 @@ import seaborn.objects as so
 from matplotlib.figure import Figure
 
 from probes.errors import InputError
+from probes.results.cells import NO_LAYER
 from probes.results.difference import MARKED, family_in_words
 from probes.results.draws import POOLED
 from probes.results.table import FURTHER, Table
@@ -56,7 +57,8 @@ def curves(comparison: Table, probes: list[str], language: str, *, simultaneous:
         for axis, probe in zip(axes, probes, strict=False):
             of_probe = table[table["probe"] == probe].astype({"value": float, "low": float, "high": float})
             of_probe = of_probe.replace([np.inf, -np.inf], np.nan)
-            if of_probe["layer"].isna().all():
+            at_output = (of_probe["layer"] == NO_LAYER).all()
+            if at_output:
                 _by_language(axis, of_probe, [m for m in models if m in set(of_probe["model"])], colours)
             else:
                 of_probe = of_probe[of_probe["language"] == language].astype({"layer": float})
@@ -70,7 +72,9 @@ def curves(comparison: Table, probes: list[str], language: str, *, simultaneous:
                 )
                 axis.set_xticks(sorted(of_probe["layer"].unique()))
             axis.set(
-                title=_title(comparison, probe), ylabel="", xlabel="" if of_probe["layer"].isna().all() else "layer"
+                title=_title(comparison, probe),
+                ylabel="",
+                xlabel="" if at_output else "layer",
             )
             axis.title.set_fontsize(10)
             axis.grid(visible=True, color="0.9")
@@ -108,7 +112,7 @@ def _title(comparison: Table, probe: str) -> str:
 def maps(comparison: Table, probe: str, language: str) -> Figure:
     """Draw a probe that has more to a number than its layer: one map a model, all on one scale."""
     table = comparison.table[comparison.table["probe"] == probe]
-    further = next(c for c in FURTHER if c in table and table[c].notna().any())
+    further = next(c for c in FURTHER if c in table and (table[c].notna() & (table[c] != NO_LAYER)).any())
     if further == "other_language":
         # By the last layer: who is behind the predictions of each language.
         rows, columns, where = "language", "other_language", "last layer of each"
@@ -171,7 +175,7 @@ def damage(comparison: Table, probe: str) -> Figure:
             f"{probe} compares with the baseline itself, or has more to a number than layer and language; "
             f"draw it with plot({probe!r})"
         )
-    if table["layer"].isna().all():  # one column: the output
+    if (table["layer"] == NO_LAYER).all():  # one column: the output
         table = table.assign(layer="output")
     wide = {m: _wide(table[table["model"] == m], "difference") for m in others}
     largest = max(float(np.nanmax(np.abs(w.to_numpy(float)), initial=0.0)) for w in wide.values()) or 1.0

@@ -9,6 +9,7 @@ import markupsafe
 import numpy as np
 import pandas as pd
 
+from probes.results.cells import LAYERS, NO_LAYER
 from probes.results.draws import POOLED
 from probes.results.table import Table
 from probes.views.language_names import language_names, script_name
@@ -24,7 +25,9 @@ def language_maps(comparison: Table) -> dict[str, pd.DataFrame]:
     """
     about = comparison.provenance["probes"]
     table = comparison.adjusted(["layer", "language"])
-    table = table[(table["language"] != POOLED) & table["layer"].notna() & (table["model"] != comparison.baseline)]
+    table = table[
+        (table["language"] != POOLED) & (table["layer"] != NO_LAYER) & (table["model"] != comparison.baseline)
+    ]
     out = {}
     for probe in sorted(about, key=lambda name: about[name].get("tolerance") is None):  # what is judged comes first
         rows = table[table["probe"] == probe]
@@ -60,7 +63,7 @@ def as_json(comparison: Table, maps: dict[str, pd.DataFrame]) -> markupsafe.Mark
                 "model": rows["model"].map({m: i for i, m in enumerate(models)}).tolist(),
                 "language": rows["language"].map({x: i for i, x in enumerate(codes)}).tolist(),
                 "layer": _numbers(rows["layer"]),
-                "baseline_layer": _numbers(rows["baseline_layer"]),
+                "baseline_layer": _column(rows["baseline_layer"])["codes"],
                 **{
                     k: [x if isinstance(x, float | int) else None for x in _numbers(rows[k])]
                     for k in ("shown", "low", "high")
@@ -77,6 +80,8 @@ def as_json(comparison: Table, maps: dict[str, pd.DataFrame]) -> markupsafe.Mark
 
 
 def _column(values: pd.Series) -> dict[str, Any]:
+    if values.name in LAYERS:
+        values = values.where(values != NO_LAYER)
     if values.name not in _TEXTS:
         return {"codes": _numbers(values)}
     codes, names = pd.factorize(values, use_na_sentinel=True)

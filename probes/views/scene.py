@@ -11,6 +11,7 @@ import pandas as pd
 import xarray as xr
 
 from probes.errors import InputError
+from probes.results.cells import NO_LAYER
 from probes.results.table import Table
 from probes.states.predictions import class_names
 from probes.states.representations import aligned, as_strings, check_representations
@@ -230,7 +231,8 @@ def _aligned(given: Mapping[str, xr.Dataset], names: list[str], baseline: int) -
 
 def _layers(table: Table | None, model: str) -> list[Any]:
     assert table is not None  # since there are no Representations
-    return sorted(table.table.loc[table.table["model"] == model, "layer"].dropna().unique().tolist()) or [0]
+    there = set(table.table.loc[table.table["model"] == model, "layer"].tolist()) - {NO_LAYER}
+    return sorted(there) or [0]
 
 
 def _sample(ids: np.ndarray, most: int, seed: int) -> np.ndarray:

@@ -26,7 +26,7 @@ DATA = TOP.parent / "shared" / "data"
 BUNDLED, LANGUAGES = ["en", "zh"], ["eng_Latn", "hin_Deva"]
 # Of a model's modules, and of trained heads, there are none here.
 LEFT_OUT = {"accumulated_error", "local_error", "amplification", "representer_support"}
-TRAINED = catalogue.families()["linear_probe"]
+TRAINED = catalogue.families()["linear_probes"]
 COPIES = {"base": None, "in_4_bits": 4, "in_3_bits": 3}
 TO_TRAIN = "to_train"  # a head, where the model has none
 TRAIN = 120  # ids that linear probes are trained on

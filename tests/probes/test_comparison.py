@@ -166,7 +166,7 @@ def test_another_baseline_is_compared_with_though_it_comes_last(with_heads):
 
 def test_what_has_no_layer_has_none_in_the_table_and_a_difference(with_heads):
     table = probes.compare(with_heads, probes=["accuracy"], draws=20).table
-    assert table["layer"].isna().all()
+    assert (table["layer"] == -1).all()
     worse = table[table["model"] == "worse"].set_index("language")
     assert worse.loc["pooled", "difference"] < 0
     assert worse.loc["pooled", "p_adjusted"] < 0.1
@@ -208,7 +208,7 @@ def test_every_probe_can_be_asked_for_and_drawn_and_reported(with_heads, tmp_pat
         assert text in page
     opened = probes.Comparison.open(comparison.save(tmp_path / "run"))
     pd.testing.assert_frame_equal(opened.table, comparison.table, check_dtype=False)
-    assert opened.table["layer"].dtype == comparison.table["layer"].dtype == "Int64"
+    assert opened.table["layer"].dtype == comparison.table["layer"].dtype == "int64"
 
 
 def test_errors_of_modules_are_in_the_table_with_their_layer(bundled, tmp_path):

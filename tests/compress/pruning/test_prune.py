@@ -1,5 +1,7 @@
 """Pruning: exactly the smallest weights of exactly the matrices of the blocks become zero."""
 
+import copy
+from contextlib import nullcontext
 from itertools import pairwise
 
 import numpy as np
@@ -283,8 +285,30 @@ def test_what_was_gone_before_stays_gone_and_counts(classifier, make_tokenizer, 
         assert bool((after[weight == 0] == 0).all())
         assert int((after == 0).sum()) == round(0.8 * weight.numel())
     assert all(torch.equal(w, first.state_dict()[k]) for k, w in prune(first, sparsity=0.5).state_dict().items())
-    with pytest.raises(probes.InputError, match=r"sparsity=0.3: 50.0% of .*query.weight are zero already. Ask for"):
+    with pytest.raises(probes.InputError, match=r"sparsity=0.3: 50.0% of these weights are zero already. Ask for"):
         prune(first, sparsity=0.3)
+
+
+@pytest.mark.parametrize("scope", ["matrix", "unit", "global"])
+def test_a_matrix_with_more_zeros_than_asked_for_stays_as_it_is_and_is_named(classifier, scope):
+    full = copy.deepcopy(classifier)
+    name, *others = block_matrices(full)
+    generator = torch.Generator().manual_seed(0)
+    with torch.no_grad():
+        for one, share in ((name, 0.56), *((other, 0.12) for other in others)):
+            weight = full.get_parameter(one)
+            weight.mul_(torch.rand(weight.shape, generator=generator) >= share)
+    expected = pytest.warns(probes.LayerscopeWarning, match=rf"1 of \d+ matrices stay .* 50.0% .*{name} \(5\d\.\d%\)")
+    with nullcontext() if scope == "global" else expected:
+        pruned = prune(full, sparsity=0.5, scope=scope)
+    if scope != "global":
+        assert torch.equal(pruned.get_parameter(name), full.get_parameter(name))
+        assert all(
+            int((w == 0).sum()) == round(0.5 * w.numel()) for n, w in block_matrices(pruned).items() if n != name
+        )
+    else:
+        zeros = sum(int((w == 0).sum()) for w in block_matrices(pruned).values())
+        assert zeros == round(0.5 * sum(w.numel() for w in block_matrices(pruned).values()))
 
 
 def test_checkpoints_of_another_training_are_refused_and_a_finished_one_is_not_trained_further(

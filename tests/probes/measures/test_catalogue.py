@@ -344,9 +344,9 @@ def test_by_default_all_but_maps_come_in_the_order_of_the_catalogue():
 def test_families_hold_what_is_asked_for_together():
     families = catalogue.families()
     assert families["labels"] == ("class_separability", "variability", "snr")
-    assert families["linear_probe"][0] == "linear_probe"
+    assert families["linear_probes"][0] == "linear_probe"
     assert set(families) == {
-        *("labels", "alignment", "drift", "loyalty", "similarity", "geometry", "linear_probe", "module_error")
+        *("labels", "alignment", "drift", "loyalty", "similarity", "geometry", "linear_probes", "module_error")
     }
 
 

@@ -5,7 +5,7 @@ from planted import parallel_corpus
 
 import compress
 import probes
-from probes.measures.catalogue import families
+from probes.measures.catalogue import by_name, families
 
 FAMILIES = families()
 SIX = [*FAMILIES["labels"], *FAMILIES["alignment"]]
@@ -134,7 +134,11 @@ def test_a_regression_has_no_predictions_to_compare(tiny_models, make_tokenizer)
 def test_one_language_needs_no_pivot_for_a_linear_probe(models):
     alone = models["base"].isel(example=slice(0, 60))
     table = probes.compare({"base": alone}, probes=["linear_probe"], draws=10, progress=False).table
-    assert set(table["probe"]) == set(FAMILIES["linear_probe"])
+    assert set(table["probe"]) == {"linear_probe"}
+
+
+def test_no_family_hides_a_probe():
+    assert not set(FAMILIES) & set(by_name())
 
 
 def test_modules_that_are_captured_by_name_have_no_head(bundled):

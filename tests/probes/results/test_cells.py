@@ -5,10 +5,13 @@ import io
 
 import numpy as np
 import pandas as pd
+import pyarrow
 import pytest
+import seaborn as sns
+from matplotlib.figure import Figure
 
 from probes.errors import InputError
-from probes.results.cells import COLUMNS, from_csv, to_csv
+from probes.results.cells import COLUMNS, NO_LAYER, from_csv, to_csv
 
 HOSTILE = [
     "=HYPERLINK(1)",
@@ -38,7 +41,7 @@ HOSTILE = [
 
 def table(names, **columns):
     n = len(names)
-    base = {"model": names, "layer": pd.array([0] * n, "Int64"), "language": names, "probe": "snr"}
+    base = {"model": names, "layer": [0] * n, "language": names, "probe": "snr"}
     numbers = np.random.default_rng(0).normal(size=(n, 11)) * 10.0 ** np.arange(-4, 7)
     base |= dict(zip(COLUMNS[4:], numbers.T, strict=True)) | {"n": np.arange(n)}
     return pd.DataFrame(base | columns).astype({"model": object, "language": object})
@@ -55,7 +58,7 @@ def test_what_is_read_is_what_was_written(names):
     assert back["model"].tolist() == back["language"].tolist() == names
     for column in COLUMNS[4:]:
         assert back[column].tolist() == frame[column].tolist()  # to the last bit
-    assert str(back["layer"].dtype) == "Int64"
+    assert str(back["layer"].dtype) == "int64"
 
 
 def test_no_cell_of_text_begins_as_a_formula_and_numbers_are_numbers():
@@ -66,11 +69,28 @@ def test_no_cell_of_text_begins_as_a_formula_and_numbers_are_numbers():
 
 
 def test_gaps_stay_gaps():
-    frame = table(["a", "b"], layer=pd.array([1, None], "Int64"), module=[None, "=x"], value=[np.nan, np.inf])
+    frame = table(["a", "b"], layer=[1, NO_LAYER], module=[None, "=x"], value=[np.nan, np.inf])
     back = again(frame)
-    assert back["layer"].isna().tolist() == [False, True]
+    assert back["layer"].tolist() == [1, NO_LAYER]
     assert (back["module"].isna().tolist(), back["module"][1]) == ([True, False], "=x")
     assert back["value"].tolist()[1] == np.inf
+
+
+def test_layers_are_whole_numbers_wherever_the_file_is_read_and_in_one_that_says_nothing_of_the_output():
+    written = to_csv(table(["a", "b"], layer=[1, NO_LAYER], baseline_layer=[2, NO_LAYER]))
+    plainly = pd.read_csv(io.StringIO(written))
+    assert (plainly["layer"].dtype, plainly["layer"].tolist()) == (np.int64, [1, NO_LAYER])
+    earlier = from_csv(io.BytesIO(written.replace(f",{NO_LAYER},", ",,").encode()), "t.csv")
+    assert earlier[["layer", "baseline_layer"]].to_numpy().tolist() == [[1, 2], [NO_LAYER, NO_LAYER]]
+
+
+def test_layers_are_taken_by_what_draws_and_reads_tables():
+    frame = table(list("abcdefghijklm"), layer=range(13))
+    figure = Figure()
+    sns.lineplot(frame, x="n", y="value", hue="layer", ax=figure.subplots())
+    assert [text.get_text() for text in figure.axes[0].get_legend().get_texts()][:3] == ["0", "2", "4"]
+    as_polars_reads = pyarrow.Table.from_pandas(frame[["layer"]]).schema
+    assert as_polars_reads.field("layer").type == pyarrow.int64()
 
 
 @pytest.mark.parametrize(

@@ -93,4 +93,4 @@ def test_draws_are_read_without_pickle_and_only_for_rows_that_are_there():
 
 def test_columns_further_than_layer_and_language_come_along(both):
     assert [c for c in FURTHER if c in both.table] == ["other_layer"]
-    assert str(both.table["other_layer"].dtype) == "Int64"
+    assert str(both.table["other_layer"].dtype) == "int64"

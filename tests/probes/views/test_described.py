@@ -1,8 +1,8 @@
 import numpy as np
-import pandas as pd
 from shown import Comm, N, bare, every_answer
 
 import probes
+from probes.results.cells import NO_LAYER
 from probes.widgets import Explorer
 
 
@@ -21,7 +21,7 @@ def test_curves_are_the_table(widget, compared):
             names.index(row.probe),
             list(compared.provenance["models"]).index(row.model),
             about["curve_languages"].index(row.language),
-            0 if pd.isna(row.layer) else int(row.layer),
+            0 if row.layer == NO_LAYER else row.layer,
         )
         filled[at] = True
         np.testing.assert_allclose(values[at], np.array([row.value, row.low, row.high, row.mark], float), rtol=1e-6)

@@ -72,7 +72,7 @@ def test_what_rises_while_the_task_fails_is_said() -> None:
     rising.loc[rising["model"] == "m1", ["adjusted_low", "adjusted_high"]] = [0.1, 0.2]
     about = table.provenance["probes"]["accuracy"] | {"title": "retrieval"}
     table.provenance["probes"]["retrieval"] = about
-    table.table = pd.concat([table.table, rising], ignore_index=True).astype({"layer": "Int64"})
+    table.table = pd.concat([table.table, rising], ignore_index=True)
     said = in_words(verdict(table), table)
     assert "retrieval rose while accuracy fell: the languages became more alike, and less useful for the task" in said
 
