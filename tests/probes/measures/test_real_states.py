@@ -16,7 +16,9 @@ def reps(pretrained, shared_data):
     corpus = probes.load_corpus(shared_data / "sib200.test.parquet", languages=LANGUAGES)
     # Sorted by label: every fourth id has all classes.
     keep = set(sorted(set(corpus["id"]))[::4])
-    return probes.capture(model, tokenizer, corpus.filter(lambda row: row["id"] in keep), max_length=512, progress=False)
+    return probes.capture(
+        model, tokenizer, corpus.filter(lambda row: row["id"] in keep), max_length=512, progress=False
+    )
 
 
 @pytest.mark.filterwarnings("ignore:.*more than half of the distance")
