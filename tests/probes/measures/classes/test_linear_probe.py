@@ -11,7 +11,7 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import Pipeline
 
 import probes
-from probes.measures.classes.linear_probe import SHUFFLES, STRENGTHS, linear_probe, weighed
+from probes.measures.classes.linear_probe import linear_probe, weighed
 from probes.results.draws import sample
 from probes.results.intervals import interval
 from probes.results.result import split_measures
@@ -19,6 +19,13 @@ from probes.results.result import split_measures
 MODULE = importlib.import_module(
     "probes.measures.classes.linear_probe"
 )  # by this name the package may hold the function
+
+
+@pytest.fixture
+def few_fits(monkeypatch):
+    """Two strengths and three shuffles, where neither is what is tested: a tenth of the fits."""
+    monkeypatch.setattr(MODULE, "STRENGTHS", (1e-2, 1.0))
+    monkeypatch.setattr(MODULE, "SHUFFLES", 3)
 
 
 def measured(reps, **options):
@@ -46,7 +53,7 @@ def strength_by_hand(x, y, seed=0):
         folds = StratifiedGroupKFold(4, shuffle=True, random_state=seed).split(x, y, np.arange(len(y)))
         return np.mean([log_loss(y[b], by_hand(x, y, a, b, strength)(x)) for a, b in folds])
 
-    return min(STRENGTHS, key=loss)
+    return min(MODULE.STRENGTHS, key=loss)
 
 
 @pytest.mark.parametrize("seed", range(2))
@@ -74,7 +81,7 @@ def test_equals_plain_scikit_learn_on_a_split(seed):
         "linear_probe": (accuracy(one, one), accuracy(one, other)),
         "linear_probe_in_language": (accuracy(one, one), accuracy(other, other)),
         "linear_probe_control": tuple(
-            np.mean([accuracy(one, rows, shuffled(s)) for s in range(SHUFFLES)]) for rows in (one, other)
+            np.mean([accuracy(one, rows, shuffled(s)) for s in range(MODULE.SHUFFLES)]) for rows in (one, other)
         ),
     }
     expected["linear_probe_selectivity"] = tuple(
@@ -85,6 +92,7 @@ def test_equals_plain_scikit_learn_on_a_split(seed):
         assert out[name].n.values.tolist() == [50, 50, 50]
 
 
+@pytest.mark.usefixtures("few_fits")
 def test_equals_plain_scikit_learn_in_folds():
     reps = planted(np.random.default_rng(0), ids=100, distance=1.5, languages=1)
     x, y = reps.hidden[0].values, reps.label.values
@@ -150,6 +158,7 @@ def test_the_control_is_chance_where_labels_are_perfectly_readable():
     assert ((control.low < 0.25) & (control.high > 0.25)).all()
 
 
+@pytest.mark.usefixtures("few_fits")
 @pytest.mark.parametrize("split", [True, False])
 def test_no_probe_is_tested_on_a_sentence_it_was_trained_on(monkeypatch, split):
     reps = planted(np.random.default_rng(0), ids=60, languages=3)
@@ -171,16 +180,18 @@ def test_no_probe_is_tested_on_a_sentence_it_was_trained_on(monkeypatch, split):
     monkeypatch.setattr(Pipeline, "fit", fit_seen)
     monkeypatch.setattr(Pipeline, "predict", predict_seen)
     measured(with_split(reps) if split else reps)
-    assert len(asked) > 3 * SHUFFLES
+    assert len(asked) > 3 * MODULE.SHUFFLES
     assert all(ids.isdisjoint(learned[probe][1]) for probe, ids in asked)
 
 
+@pytest.mark.usefixtures("few_fits")
 def test_every_row_is_tested_once_where_there_is_no_split():
     reps = planted(np.random.default_rng(0), ids=50, languages=2)
     for reps_ in (reps, reps.assign_coords(split=("example", np.full(100, "train", object)))):
         assert measured(reps_)["linear_probe"].n.sel(language=["l0", "l1"]).values.tolist() == [50, 50]
 
 
+@pytest.mark.usefixtures("few_fits")
 def test_rows_of_other_splits_are_left_out():
     reps = with_split(planted(np.random.default_rng(0), ids=120, languages=2), dev=0.2)
     hidden = reps.hidden.values.copy()
@@ -190,6 +201,7 @@ def test_rows_of_other_splits_are_left_out():
     )
 
 
+@pytest.mark.usefixtures("few_fits")
 @pytest.mark.parametrize("split", [True, False])
 def test_repeats_and_does_not_depend_on_the_order_of_rows(split):
     reps = planted(np.random.default_rng(0), ids=60, distance=1.5)
@@ -202,6 +214,7 @@ def test_repeats_and_does_not_depend_on_the_order_of_rows(split):
         np.testing.assert_allclose(out[name], again[name], atol=1e-12)
 
 
+@pytest.mark.usefixtures("few_fits")
 def test_another_seed_draws_others():
     reps = with_split(planted(np.random.default_rng(0), ids=90, distance=1.5))
     a, b = (measured(reps, seed=seed) for seed in (0, 1))
@@ -209,6 +222,7 @@ def test_another_seed_draws_others():
     assert not np.array_equal(a["linear_probe_control"].value, b["linear_probe_control"].value)
 
 
+@pytest.mark.usefixtures("few_fits")
 def test_ignores_shift_and_scale_of_each_feature():
     reps = with_split(planted(np.random.default_rng(0), ids=120, distance=1.5))
     rng = np.random.default_rng(1)
@@ -226,6 +240,7 @@ def test_a_shift_of_one_language_spoils_zero_shot_only():
     np.testing.assert_allclose(a["linear_probe_in_language"].value, b["linear_probe_in_language"].value, atol=0.03)
 
 
+@pytest.mark.usefixtures("few_fits")
 def test_pooled_is_the_mean_of_the_languages_other_than_the_pivot():
     reps = planted(np.random.default_rng(0), ids=60, languages=3, distance=1.5)
     for out in measured(reps).values():
@@ -235,6 +250,7 @@ def test_pooled_is_the_mean_of_the_languages_other_than_the_pivot():
     assert alone.value.sel(language="pooled") == alone.value.sel(language="l0")
 
 
+@pytest.mark.usefixtures("few_fits")
 def test_intervals_hold_the_value_and_narrow_with_more_sentences():
     few, many = (measured(with_split(planted(np.random.default_rng(0), ids=n, distance=1.5))) for n in (90, 600))
     for name in few:
@@ -244,6 +260,7 @@ def test_intervals_hold_the_value_and_narrow_with_more_sentences():
             assert ((many[name].high - many[name].low) < (few[name].high - few[name].low)).all()
 
 
+@pytest.mark.usefixtures("few_fits")
 def test_draws_are_weighted_shares_of_what_is_right():
     reps = planted(np.random.default_rng(0), ids=100, distance=1.5, languages=1)
     draws = measured(reps, draws=500)["linear_probe"].draws.sel(layer=0, language="l0")
@@ -251,6 +268,7 @@ def test_draws_are_weighted_shares_of_what_is_right():
     assert draws.std().item() == pytest.approx(np.sqrt(value * (1 - value) / 100), rel=0.15)
 
 
+@pytest.mark.usefixtures("few_fits")
 def test_where_all_are_right_the_interval_is_the_exact_one():
     out = measured(with_split(planted(np.random.default_rng(0), ids=90, distance=20.0)))["linear_probe"]
     assert (out.value == 1).all()
@@ -270,6 +288,7 @@ def test_the_interval_holds_the_accuracy_as_often_as_it_says(n, accuracy):
     assert 0.92 < inside.mean() <= 1
 
 
+@pytest.mark.usefixtures("few_fits")
 def test_two_models_are_compared_on_the_same_sentences():
     reps = with_split(planted(np.random.default_rng(0), ids=180, distance=1.5))
     worse = with_split(planted(np.random.default_rng(0), ids=180, distance=0.7))
@@ -281,6 +300,7 @@ def test_two_models_are_compared_on_the_same_sentences():
     assert gap.p_adjusted < 0.05
 
 
+@pytest.mark.usefixtures("few_fits")
 def test_says_what_it_measured():
     out = linear_probe(planted(np.random.default_rng(0), ids=40), pivot="l0", progress=False)
     assert out.value.dims == ("measure", "layer", "language")
@@ -294,6 +314,7 @@ def test_says_what_it_measured():
     }
 
 
+@pytest.mark.usefixtures("few_fits")
 def test_arrays_give_the_accuracy_in_folds():
     reps = planted(np.random.default_rng(0), ids=100, distance=1.5, languages=1)
     value = linear_probe(reps.hidden[0].values, reps.label.values)
@@ -301,6 +322,7 @@ def test_arrays_give_the_accuracy_in_folds():
     assert value == measured(reps)["linear_probe"].value.item(0)
 
 
+@pytest.mark.usefixtures("few_fits")
 @pytest.mark.parametrize("scale", [1e-20, 1e20])
 def test_does_not_depend_on_the_scale(scale):
     reps = with_split(planted(np.random.default_rng(0), ids=120))
@@ -314,6 +336,7 @@ def test_a_constant_layer_is_at_chance(constant):
     assert linear_probe(np.full((80, 4), constant), y) == 0.5
 
 
+@pytest.mark.usefixtures("few_fits")
 def test_the_bundled_model_is_read_in_english_and_less_in_hindi():
     model, tokenizer = probes.load_checkpoint("bundled")
     corpus = probes.load_corpus("bundled", languages=["en", "hi"])
@@ -347,6 +370,7 @@ def test_draws_and_seed_are_checked(options):
     refused("expected a whole number", planted(np.random.default_rng(0), ids=40), **options)
 
 
+@pytest.mark.usefixtures("few_fits")
 def test_five_ids_of_each_class_are_enough():
     out = measured(planted(np.random.default_rng(0), ids=20, distance=20.0))["linear_probe"]
     assert (out.value > 0.9).all()
@@ -361,6 +385,7 @@ def spoiled(reps, row):
     return reps.assign(hidden=(reps.hidden.dims, hidden))
 
 
+@pytest.mark.usefixtures("few_fits")
 def test_a_test_row_that_is_not_finite_takes_the_value_of_its_language():
     reps = with_split(planted(np.random.default_rng(0), ids=60, layers=2, languages=3))
     with pytest.warns(
@@ -378,6 +403,7 @@ def test_a_test_row_that_is_not_finite_takes_the_value_of_its_language():
         )
 
 
+@pytest.mark.usefixtures("few_fits")
 def test_a_training_row_that_is_not_finite_takes_the_probes_that_learn_from_it():
     reps = with_split(planted(np.random.default_rng(0), ids=60, layers=2))
     with pytest.warns(probes.LayerscopeWarning, match="1 rows are not finite"):
@@ -392,6 +418,7 @@ def test_a_training_row_that_is_not_finite_takes_the_probes_that_learn_from_it()
     assert np.isfinite(of_other["linear_probe_in_language"].value.sel(layer=1, language="l0"))
 
 
+@pytest.mark.usefixtures("few_fits")
 def test_a_language_without_training_rows_has_no_probe_of_its_own():
     reps = with_split(planted(np.random.default_rng(0), ids=60))
     reps = reps.isel(example=~((reps.language == "l1") & (reps.split == "train")).values)
@@ -405,6 +432,7 @@ def test_a_language_without_training_rows_has_no_probe_of_its_own():
     assert np.isfinite(out["linear_probe_selectivity"].value).all()
 
 
+@pytest.mark.usefixtures("few_fits")
 def test_a_language_without_a_class_to_train_on_has_no_probe_of_its_own():
     reps = with_split(planted(np.random.default_rng(0), ids=60))
     lacking = (reps.language == "l1") & (reps.split == "train") & (reps.label == "3")
