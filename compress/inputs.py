@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Iterable, Iterator, Mapping, Sequence
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any
 
@@ -11,7 +12,8 @@ from torch import nn
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.experts import ExpertMatrix, fed_to_experts
-from probes.errors import InputError
+from probes.errors import InputError, LayerscopeWarning
+from probes.models.facts import name_of
 from probes.states.batches import collate
 from probes.states.running import evaluating, removed
 from probes.states.tokens import padding_of, reads_padding
@@ -64,6 +66,43 @@ def fed(modules: Mapping[str, nn.Module], see: See, first: bool = False) -> Abst
     return removed([m.register_forward_pre_hook(hook_of(name), prepend=first) for name, m in modules.items()])
 
 
+def run_of(model: PreTrainedModel) -> nn.Module:
+    """Return what is run of a model to see what its modules are fed: all of it, since a head may
+    change what its body does, but for one of tokens, whose logits are large.
+
+    Example:
+        >>> import probes
+        >>> type(run_of(probes.load_checkpoint("bundled")[0])).__name__
+        'BertForSequenceClassification'
+    """
+    body: nn.Module = model.base_model
+    return model if model.get_output_embeddings() is None else body
+
+
+def inside_of(model: nn.Module, mask: torch.Tensor) -> Callable[[nn.Module], torch.Tensor]:
+    """Return what gives, of a module, which tokens of a batch are none of padding, in the shape in
+    which it is fed them.
+
+    Longformer pads a batch further by itself, to a multiple of its window; what its attention
+    reads, and all of XLNet, has tokens first.
+
+    Args:
+        model: a model, or what has its body.
+        mask: (batch, token), the attention mask.
+    """
+    config: Any = getattr(model, "config", None)
+    kind = getattr(config, "model_type", None)
+    inside, turned = mask.bool(), set()
+    if kind == "longformer":
+        window = config.attention_window
+        window = window if isinstance(window, int) else max(window)
+        inside = nn.functional.pad(inside, (0, -inside.shape[1] % window))
+        turned = {id(m) for name, m in model.named_modules() if ".attention.self." in name}
+    elif kind == "xlnet":
+        turned = {id(m) for m in model.modules()}
+    return lambda module: inside.T if id(module) in turned else inside
+
+
 def tokens_of(x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     """Return what a module is fed on a batch token by token, without padding.
 
@@ -72,7 +111,11 @@ def tokens_of(x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
             features last.
         mask: (batch, token), true for tokens. What has all its tokens in one row, as experts get
             them, or one head between, as DeepSeek's keys, is cut too; what is of another shape is
-            taken whole.
+            taken whole, as what a pooler is fed.
+
+    Raises:
+        InputError: there is more of it than there are tokens, so that some of it is padding that no
+            mask tells.
 
     Example:
         >>> mask = torch.tensor([[True, True, True], [True, False, False]])
@@ -86,10 +129,13 @@ def tokens_of(x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         return x[mask.flatten()]
     if mask is not None and of_tokens == (len(mask), 1, mask.shape[1]):
         return x[:, 0][mask]
-    if mask is not None and of_tokens == mask.shape[::-1]:  # XLNet has tokens first
+    if mask is not None and of_tokens == mask.shape[::-1]:  # tokens first
         return x[mask.T]
-    if mask is not None and x.ndim == 3 and len(x) == len(mask) and x.shape[1] > mask.shape[1]:
-        return x[:, : mask.shape[1]][mask]  # Longformer pads further by itself
+    if mask is not None and len(of_tokens) > 1 and of_tokens.numel() > mask.numel():
+        raise InputError(
+            f"a module is fed {' x '.join(map(str, x.shape))} where the batch has {' x '.join(map(str, mask.shape))} "
+            "tokens, so which of it is padding is not known. Leave such modules out with only="
+        )
     return x.flatten(0, -2) if x.is_floating_point() else x.flatten()
 
 
@@ -129,26 +175,28 @@ def walk(
         dense 512
     """
     mask: torch.Tensor | None = None
+    inside: Callable[[nn.Module], torch.Tensor] | None = None
     experts = {name: m for name, m in modules.items() if isinstance(m, ExpertMatrix)}
     others = {name: m for name, m in modules.items() if not isinstance(m, ExpertMatrix)}
-    model_type = getattr(getattr(model, "config", None), "model_type", None)
     with (
         fed_to_experts(experts, see, lambda: mask),
-        fed(others, lambda name, x: see(name, tokens_of(x.detach(), mask)), first),
+        fed(others, lambda name, x: see(name, tokens_of(x.detach(), inside and inside(others[name]))), first),
         evaluating(model, device),
         torch.inference_mode(),
     ):
         for batch in batches:
             mask = batch["attention_mask"].bool()
-            mask = mask.T if model_type == "xlnet" else mask  # which has tokens first
+            inside = inside_of(model, mask)
             run(**batch)
 
 
-def check_reached(modules: Collection[str], reached: Collection[str], otherwise: str) -> None:
-    """Raise `InputError` where some modules were fed nothing; `otherwise` says what to do then."""
-    unseen = [name for name in modules if name not in reached]
-    if unseen:
-        raise InputError(
-            f"calibrate: no text reaches {unseen[0]!r} and {len(unseen) - 1} more, as of experts that no token is sent "
-            f"to, or where a model reads weights by itself. {otherwise}"
+def say_unreached(model: nn.Module, names: Sequence[str], so: str) -> None:
+    """Warn of modules that were fed nothing, where there are some; `so` says what follows."""
+    if names:
+        others = f" and {len(names) - 1} more" if len(names) > 1 else ""
+        warnings.warn(
+            f"{name_of(model)}: no text reaches {names[0]!r}{others}, as of experts that no token is sent to, of "
+            f"attention that these texts do not ask for, or where a model reads weights by itself: {so}",
+            LayerscopeWarning,
+            stacklevel=4,
         )

@@ -12,6 +12,8 @@ from typing import Any
 import pandas as pd
 import torch
 import transformers
+from safetensors import safe_open
+from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.errors import InputError, path_of
@@ -132,6 +134,7 @@ def save(
             remove(partial)  # of a saving that was killed
             with quiet():
                 model.save_pretrained(partial)
+            _name_dotted(partial)
             if packed:
                 pack_weights(partial)
             written = set(partial.iterdir())
@@ -159,3 +162,16 @@ def check_new(folder: Path) -> None:
         raise InputError(f"{folder} exists and is not an empty folder; it is left as it is. Choose another one")
     check_writable(folder)
     check_writable(Path(os.path.realpath(folder)).parent)  # where it is made, to be moved into place
+
+
+def _name_dotted(folder: Path) -> None:
+    """Leave the tensors beside a model's modules, as BART's bias of logits, out of torchao's list
+    of those that it reads: it fails on a name without a dot, and transformers reads them anyway.
+    """
+    for file in folder.glob("*.safetensors"):
+        with safe_open(file, "pt") as opened:
+            metadata = opened.metadata() or {}
+        names = json.loads(metadata.get("tensor_names", "[]"))
+        dotted = [name for name in names if "." in name]
+        if dotted != names:
+            save_file(load_file(file), file, metadata | {"tensor_names": json.dumps(dotted)})

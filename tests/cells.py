@@ -151,8 +151,10 @@ def alone(case: Case, model: Any, rows: Any = None) -> Alone:
 
     def of(name: str) -> Callable[..., None]:
         def hook(_module: Any, inputs: Any) -> None:
-            if inputs[0][..., 0].numel() == count[0]:  # of tokens, not of positions
-                fed.setdefault(name, []).append(inputs[0].flatten(0, -2))
+            x = inputs[0].flatten(0, -2)
+            window = getattr(model.config, "attention_window", [1])[0]  # to which Longformer fills a text up
+            if len(x) in (count[0], count[0] + -count[0] % window):  # of tokens, not of positions
+                fed.setdefault(name, []).append(x[: count[0]])
 
         return hook
 
@@ -173,6 +175,8 @@ def alone(case: Case, model: Any, rows: Any = None) -> Alone:
         named = "encoder_hidden_states" if whole and model.config.is_encoder_decoder else "hidden_states"
         given = (model if whole else body)(**inputs, output_hidden_states=True)
         states = list(seen) if blocks is not None else list(getattr(given, named))
+        if len({s.shape[-2] for s in states}) > 1:  # of several lengths, as Funnel's: they are no states of tokens
+            continue
         if any(s.numel() % len(own) for s in states):
             states = [s.reshape(-1, s.shape[-1])[: len(own)] for s in states]
         states = [s.reshape(len(own), -1) for s in states]
@@ -193,7 +197,7 @@ def alone(case: Case, model: Any, rows: Any = None) -> Alone:
     if len(widths) > 1:
         raise Wrong(f"states of several shapes: {widths}")
     fed_once = {k: torch.cat(v) for k, v in fed.items()}
-    return Alone(np.stack(hidden, 1), tokens, np.stack(logits) if logits else None, fed_once)
+    return Alone(np.stack(hidden, 1) if hidden else np.empty(0), tokens, np.stack(logits) if logits else None, fed_once)
 
 
 def _is_map(module: Any) -> bool:
@@ -449,7 +453,7 @@ def op_calibrated(case: Case) -> None:
             continue
         ends = np.array([float(x.min()), float(x.max())])
         found = np.array([settings["low"], settings["high"]])
-        if case.name in ("fnet", "convbert"):  # of several batches the range is a moving average
+        if case.name in ("fnet", "convbert", "funnel"):  # of several batches the range is a moving average
             if not ends[0] <= found[0] < found[1] <= ends[1]:
                 raise Wrong(f"{name}: the range {found} of its inputs goes beyond {ends}")
             ends = found
@@ -532,7 +536,7 @@ def op_footprint(case: Case) -> None:
         raise Wrong("another number of parameters")
     names = {n.rpartition(".")[0] for n in block_weights(case.model)}
     fed, prefix = case.expected.fed, _prefix(case.model)
-    tokens = sum(len(text[0]) for text in case.expected.tokens)
+    tokens = sum(len(case.tokenizer(text)["input_ids"]) for text in TEXTS)
     reached = {n.removeprefix(prefix) for n, x in fed.items() if len(x) == tokens}
     maps = [m for n, m in case.model.base_model.named_modules() if n in names & reached]
     least = 2 * 32 * 32 * sum(m.weight.numel() for m in maps)

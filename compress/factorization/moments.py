@@ -9,7 +9,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.factorization.factors import Matrix
-from compress.inputs import check_reached, walk
+from compress.inputs import run_of, say_unreached, walk
 from probes.corpus import check_corpus
 from probes.errors import InputError
 from probes.models.facts import check_fit, embedding_rows, name_of
@@ -43,8 +43,13 @@ def second_moments(
         counts[key] = counts.get(key, 0) + len(x)
 
     modules = {key: matrix.module for key, matrix in matrices.items()}
-    walk(model, model.base_model, modules, (batch for _, batch in batches()), see, device=where)
-    check_reached(matrices, sums, "Choose the others with only=")
+    walk(model, run_of(model), modules, (batch for _, batch in batches()), see, device=where)
+    unseen = [key for key in matrices if key not in sums]
+    say_unreached(model, unseen, "their factors are those of the weights alone")
+    for key in unseen:
+        width = len(matrices[key].values) if matrices[key].embedding else matrices[key].values.shape[1]
+        sums[key] = torch.ones(width).double() if matrices[key].embedding else torch.eye(width).double()
+        counts[key] = 1
     for key, found in sums.items():
         if not torch.isfinite(found).all():
             raise InputError(

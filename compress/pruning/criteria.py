@@ -11,7 +11,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.experts import ExpertMatrix
-from compress.inputs import check_reached, row_batches, walk
+from compress.inputs import row_batches, run_of, say_unreached, walk
 from compress.matrices import Matrix, transposed
 from compress.rows import training_rows
 from probes.errors import InputError, LayerscopeWarning, check_choice
@@ -294,13 +294,14 @@ def _input_norms(
     }
     rows, _ = training_rows(corpus, model, tokenizer, numbered_by=None)
     rows = [{k: v for k, v in row.items() if k != "labels"} for row in rows]
-    walk(model, model, modules, row_batches(rows, tokenizer, model), see, device=model.device)
-    unseen = [name for name, w in matrices.items() if name not in squares and isinstance(w, ExpertMatrix)]
-    _say_unreached(model, unseen)
+    walk(model, run_of(model), modules, row_batches(rows, tokenizer, model), see, device=model.device)
+    unseen = [name for name in matrices if name not in squares]
+    _say_unreached(model, [name for name in unseen if isinstance(matrices[name], ExpertMatrix)])
+    others = [name for name in unseen if not isinstance(matrices[name], ExpertMatrix)]
+    say_unreached(model, others, "of their weights those of one input count as much as those of another")
     for name in unseen:
         width = matrices[name].shape[0 if transposed(model, [name])[name] else 1]
         squares[name] = torch.ones(width, dtype=torch.float64, device=model.device)
-    check_reached(matrices, squares, "Take another criterion, or choose the others with only=")
     return {name: value.sqrt().float() for name, value in squares.items()}
 
 

@@ -167,7 +167,7 @@ def quantize(
         if calibrate is not None:
             assert tokenizer is not None  # _check_settings has raised
             found = measured_ranges(quantized, inputs, calibrate, tokenizer, seed)
-            running = RunningRanges(quantized, inputs, found)
+            running = RunningRanges(quantized, list(found), found)
         hooks = round_inputs(quantized, inputs, activation_bits, found)
         callback = Noise(matrices, noise, block, seed, running, hooks)
         with callback.watching(quantized):

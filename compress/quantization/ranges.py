@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import Any
 
@@ -11,7 +11,7 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from compress.inputs import check_reached, fed, row_batches, tokens_of, walk
+from compress.inputs import fed, inside_of, row_batches, run_of, say_unreached, tokens_of, walk
 from compress.rows import training_rows
 from probes.errors import InputError
 from probes.models.formats.quantized_inputs import QUANTIZED_INPUTS, QuantizedInput, apply_quantized_inputs
@@ -57,15 +57,16 @@ class RunningRanges:
     def watching(self, model: PreTrainedModel, hooks: Mapping[str, QuantizedInput]) -> Iterator[None]:
         """Take in what the modules of a model get while it trains, and tell those that round it."""
         self.hooks = hooks
-        mask: torch.Tensor | None = None
+        inside: Callable[[torch.nn.Module], torch.Tensor] | None = None
 
         def masked(_module: torch.nn.Module, _inputs: object, settings: dict[str, Any]) -> None:
-            nonlocal mask
+            nonlocal inside
             mask = settings.get("attention_mask")
-            mask = None if mask is None else mask.bool()
+            inside = None if mask is None else inside_of(model, mask)
 
         def see(name: str, x: torch.Tensor) -> None:
             if self.modules[name].training:
+                mask = None if inside is None else inside(self.modules[name])
                 self.see(name, tokens_of(x.detach(), mask), shared=True)
                 if name in self.hooks:
                     self.hooks[name].low, self.hooks[name].high = self.found[name]
@@ -104,8 +105,8 @@ def measured_ranges(
                 running.see(name, span)
             spans.clear()
 
-    walk(model, model.base_model, running.modules, batches(), see, device=model.device, first=True)
-    check_reached(names, running.found, "Leave calibrate out, or choose the others with only=")
+    walk(model, run_of(model), running.modules, batches(), see, device=model.device, first=True)
+    say_unreached(model, [name for name in names if name not in running.found], "what they are fed is not rounded")
     return running.found
 
 
@@ -115,9 +116,13 @@ def round_inputs(
     bits: int | None,
     found: Mapping[str, tuple[float, float]] | None = None,
 ) -> dict[str, QuantizedInput]:
-    """Note in the configuration how the inputs of some modules are rounded, and do so."""
+    """Note in the configuration how the inputs of some modules are rounded, and do so; where ranges
+    are given, of those that have one.
+    """
     wanted = {k: v for k, v in (QUANTIZED_INPUTS.said(model.config) or {}).items() if k not in names}
     for name in names if bits is not None else ():
+        if found is not None and name not in found:
+            continue
         wanted[name] = {"bits": bits}
         if found is not None:
             wanted[name] |= {"low": found[name][0], "high": found[name][1]}

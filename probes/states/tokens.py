@@ -76,9 +76,10 @@ def padding_of(tokenizer: PreTrainedTokenizerBase, model: torch.nn.Module) -> Pa
 def reads_padding(model: torch.nn.Module) -> bool:
     """Whether a model takes padding for text, so that only texts of one length may be in a batch.
 
-    FNet mixes all tokens and has no attention mask, ConvBERT's convolutions do not look at it.
+    FNet mixes all tokens and has no attention mask, ConvBERT's convolutions do not look at it,
+    Funnel makes one token of two, also of the last one and padding.
     """
-    return getattr(getattr(model, "config", None), "model_type", None) in ("fnet", "convbert")
+    return getattr(getattr(model, "config", None), "model_type", None) in ("fnet", "convbert", "funnel")
 
 
 def pads_left(model: torch.nn.Module) -> bool:

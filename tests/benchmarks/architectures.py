@@ -2,7 +2,8 @@
 
 python tests/benchmarks/architectures.py [--only bert,llama] [--classes head] [--operations capture] [--out matrix.json]
 
-One process an architecture, two at a time. What is right was computed a second way (tests/cells.py).
+One process an architecture, two at a time. What is right was computed a second way (tests/cells.py). The cells are
+written after each architecture; --resume leaves those out that the file has all cells of.
 """
 
 from __future__ import annotations
@@ -62,6 +63,16 @@ def in_its_own_process(name: str, kinds: list[str], operations: list[str]) -> li
     return cells
 
 
+def whole_rows(file: Path, kinds: list[str], operations: list[str]) -> list[dict[str, str]]:
+    """Return the cells of those architectures that a file has all cells of."""
+    found = json.loads(file.read_text()) if file.exists() else []
+    asked = {(kind, operation) for kind in kinds for operation in operations}
+    have: dict[str, set[tuple[str, str]]] = {}
+    for c in found:
+        have.setdefault(c["architecture"], set()).add((c["class"], c["operation"]))
+    return [c for c in found if have[c["architecture"]] >= asked]
+
+
 def shares(cells: Iterable[dict[str, str]]) -> str:
     """Say how many of some cells are right, refused, tracebacks and silently wrong."""
     counts = Counter(c["verdict"] for c in cells)
@@ -77,12 +88,15 @@ def main() -> None:
     from tiny import CLASSES, ROWS
     from tqdm import tqdm
 
+    from probes.files import write_whole
+
     parser = argparse.ArgumentParser(prog="python tests/benchmarks/architectures.py", description=__doc__)
     parser.add_argument("--only", help="architectures, with commas; by default all")
     parser.add_argument("--classes", default=",".join(CLASSES), help="with commas; by default all")
     parser.add_argument("--operations", default=",".join(OPERATIONS), help="with commas; by default all")
     parser.add_argument("--out", type=Path, default=Path("architectures.json"), help="where the cells go")
     parser.add_argument("--parallel", type=int, default=2, help="processes at a time")
+    parser.add_argument("--resume", action="store_true", help="go on where the file --out ends")
     parser.add_argument("--row", help=argparse.SUPPRESS)  # what a process of its own is told
     given = parser.parse_args()
     operations, kinds = given.operations.split(","), given.classes.split(",")
@@ -95,12 +109,14 @@ def main() -> None:
         for one in asked:
             if one not in known:
                 parser.error(f"no {what} {one!r}; there are {', '.join(known)}")
-    cells: list[dict[str, str]] = []
-    with ThreadPoolExecutor(given.parallel) as pool, tqdm(total=len(names), unit="architecture") as bar:
-        for future in as_completed([pool.submit(in_its_own_process, name, kinds, operations) for name in names]):
+    cells = whole_rows(given.out, kinds, operations) if given.resume else []
+    done = {c["architecture"] for c in cells}
+    left = [name for name in names if name not in done]
+    with ThreadPoolExecutor(given.parallel) as pool, tqdm(total=len(left), unit="architecture") as bar:
+        for future in as_completed([pool.submit(in_its_own_process, name, kinds, operations) for name in left]):
             cells += future.result()
-            cells.sort(key=lambda c: names.index(c["architecture"]))
-            given.out.write_text(json.dumps(cells, indent=1) + "\n")
+            cells.sort(key=lambda c: list(ROWS).index(c["architecture"]))
+            write_whole(given.out, json.dumps(cells, indent=1) + "\n")
             bar.update()
     for verdict in reversed(VERDICTS[1:]):
         print(f"\n{verdict}")

@@ -6,7 +6,7 @@ import tiny
 import torch
 
 import probes
-from compress.inputs import check_reached, fed, row_batches, tokens_of, walk
+from compress.inputs import fed, row_batches, run_of, say_unreached, tokens_of, walk
 from compress.rows import training_rows
 
 TEXTS = ["a dog sat on the mat", "the cat", "then he sang under a small tree and she ran", "bird"]
@@ -99,10 +99,43 @@ def test_what_has_another_shape_than_tokens_is_taken_whole():
     assert tokens_of(torch.arange(3), mask).tolist() == [0, 1, 2]  # positions
 
 
-def test_modules_that_no_text_reaches_are_named():
-    check_reached(["a", "b"], {"a": 1, "b": 2}, "Do something")
-    with pytest.raises(probes.InputError, match=r"no text reaches 'b' and 1 more, .* weights by itself\. Do something"):
-        check_reached(["a", "b", "c"], ["a"], "Do something")
+def test_modules_that_no_text_reaches_are_named(bert):
+    say_unreached(bert, [], "nothing is said")
+    with pytest.warns(probes.LayerscopeWarning, match=r"no text reaches 'b' and 1 more, .* by itself: so it is$"):
+        say_unreached(bert, ["b", "c"], "so it is")
+
+
+@pytest.mark.parametrize(("name", "count"), [("longformer", 12), ("xlnet", 9)])
+def test_tokens_first_and_padding_of_a_model_s_own_are_told_apart(name, count):
+    """Also where a batch has as many texts as tokens, so that no shape tells which come first."""
+    model, tokenizer = tiny.make(name, "head"), tiny.tokenizer_of(name)
+    maps = {n: m for n, m in model.base_model.named_modules() if isinstance(m, torch.nn.Linear)}
+    texts = [" ".join(["dog", "sat", "on", "a", "mat", "and", "ran"][:n]) for n in range(1, 7)] * 2
+    rows = [{"input_ids": tokenizer(text)["input_ids"]} for text in texts[:count]]
+    assert max(len(row["input_ids"]) for row in rows) == 8
+    seen, alone = {}, {}
+
+    def see(name, x):
+        seen.setdefault(name, []).append(x)
+
+    walk(model, run_of(model), maps, row_batches(rows, tokenizer, model), see, device=model.device)
+    with torch.no_grad(), fed(maps, lambda n, x: alone.setdefault(n, []).append(x.flatten(0, -2))):
+        for row in rows:
+            alone_before = {n: len(found) for n, found in alone.items()}
+            model(torch.tensor([row["input_ids"]]))
+            for n, found in alone.items():
+                found[alone_before.get(n, 0) :] = [x[: len(row["input_ids"])] for x in found[alone_before.get(n, 0) :]]
+    assert set(seen) == set(alone)
+    for n in seen:
+        one, other = torch.cat(seen[n]).sort(0)[0], torch.cat(alone[n]).sort(0)[0]
+        torch.testing.assert_close(one, other, atol=1e-5, rtol=1e-4)
+
+
+def test_a_head_that_changes_its_body_is_run_and_logits_of_tokens_are_not(tiny_models):
+    longformer = tiny.make("longformer", "head")
+    assert run_of(longformer) is longformer  # which attends to the first token from everywhere
+    t5 = tiny_models("T5ForConditionalGeneration")
+    assert run_of(t5) is t5.base_model
 
 
 def test_tokens_in_other_shapes_are_told_from_padding():
@@ -110,14 +143,15 @@ def test_tokens_in_other_shapes_are_told_from_padding():
     x = torch.arange(12.0).reshape(2, 3, 2)
     wanted = x[mask].tolist()
     assert tokens_of(x.flatten(0, 1), mask).tolist() == wanted  # as OPT and experts are fed
-    assert sorted(tokens_of(x.transpose(0, 1), mask).tolist()) == wanted  # as in XLNet
+    assert sorted(tokens_of(x.transpose(0, 1), mask).tolist()) == wanted  # tokens first
     assert tokens_of(x[:, None], mask).tolist() == wanted  # as the latent of DeepSeek's keys
-    further = torch.cat([x, torch.full((2, 1, 2), 9.0)], 1)
-    assert tokens_of(further, mask).tolist() == wanted  # as Longformer pads
+    further = torch.cat([x, torch.full((2, 1, 2), 9.0)], 1)  # as Longformer pads by itself, see `inside_of`
+    with pytest.raises(probes.InputError, match=r"fed 2 x 4 x 2 where the batch has 2 x 3 tokens, .* with only="):
+        tokens_of(further, mask)
 
 
 def test_a_model_that_reads_padding_gets_texts_of_one_length(make_tokenizer):
-    model, rows = tiny.make("fnet"), [{"input_ids": [5] * n} for n in (3, 2, 3, 2, 1)]
+    model, rows = tiny.make("funnel"), [{"input_ids": [5] * n} for n in (3, 2, 3, 2, 1)]
     batches = list(row_batches(rows, make_tokenizer(), model))
     assert [tuple(batch["input_ids"].shape) for batch in batches] == [(2, 3), (2, 2), (1, 1)]
     assert all(batch["attention_mask"].all() for batch in batches)

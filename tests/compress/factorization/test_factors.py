@@ -5,7 +5,6 @@ import math
 import re
 
 import pytest
-import tiny
 import torch
 from factored import DENSE, FAMILIES, QUERY, module_of
 from torch import nn
@@ -104,8 +103,6 @@ def test_bad_models(tiny_models, classifier, corpus, make_tokenizer):
     packed.config.quantization_config = {"quant_method": "torchao"}
     with pytest.raises(InputError, match="weights are quantised already"):
         factorize(packed, rank=2)
-    with pytest.raises(InputError, match=r"calibrate: no text reaches 'layers\.0\.mixer\.dt_proj"):
-        factorize(tiny.make("mamba"), rank=2, method="activation", calibrate=corpus, tokenizer=make_tokenizer())
     loud = copy.deepcopy(classifier)
     with torch.no_grad():
         loud.bert.embeddings.LayerNorm.weight.fill_(math.inf)

@@ -1,11 +1,14 @@
 """Second moments of inputs, by hand, without padding."""
 
 import numpy as np
+import pytest
+import tiny
 from factored import DENSE, QUERY, WORDS, inputs_of
 from trained import same, weights
 
 from compress.factorization.factors import free_matrices
 from compress.factorization.moments import second_moments
+from probes.errors import LayerscopeWarning
 
 
 def test_the_second_moment_is_that_of_all_tokens_but_padding(classifier, corpus, make_tokenizer):
@@ -23,3 +26,12 @@ def test_the_second_moment_is_that_of_all_tokens_but_padding(classifier, corpus,
     tokens = np.concatenate([tokenizer(text)["input_ids"] for text in corpus["text"]])
     counts = np.bincount(tokens, minlength=len(found[WORDS]))
     np.testing.assert_allclose(found[WORDS].numpy(), counts / len(tokens), atol=1e-12)
+
+
+def test_what_no_text_reaches_counts_all_inputs_alike(corpus, make_tokenizer):
+    mamba = tiny.make("mamba")
+    matrices = free_matrices(mamba, None, False)
+    with pytest.warns(LayerscopeWarning, match=r"no text reaches 'layers.0.mixer.dt_proj.* of the weights alone"):
+        found = second_moments(mamba, matrices, corpus, make_tokenizer())
+    for name, moment in found.items():
+        assert np.array_equal(moment, np.eye(len(moment))) == ("dt_proj" in name)

@@ -330,6 +330,17 @@ def test_torchao_is_the_same_when_loaded_again(bits, bundled, tmp_path):
     assert (1 - alone <= 0.5 * (1 - near) + 1e-6).all()
 
 
+def test_torchao_beside_tensors_that_are_in_no_module_is_loaded_again(tmp_path):
+    """BART's bias of logits lies beside its modules, where torchao's reader of files finds no name."""
+    model, tokenizer = tiny.make("bart", "lm"), tiny.tokenizer_of("bart")
+    model.final_logits_bias.normal_()
+    folder = compress.save(deploy(model, "torchao"), tmp_path / "ao", tokenizer)
+    loaded, _ = probes.load_checkpoint(folder)
+    assert torch.equal(loaded.final_logits_bias, model.final_logits_bias)
+    for back in (loaded, transformers.BartForConditionalGeneration.from_pretrained(folder)):
+        assert type(back.model.decoder.layers[3].fc2.weight).__name__ == "Int8Tensor"
+
+
 def test_fingerprint_of_torchao_sees_a_single_weight(bundled):
     other, _ = probes.load_checkpoint("bundled")
     with torch.no_grad():
