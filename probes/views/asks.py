@@ -10,6 +10,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import wait as futures_wait
 from dataclasses import dataclass
 from functools import cache
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -70,6 +71,8 @@ def answer(ask: Ask, numbers: Numbers, asked: Asked) -> Answer:
     Raises:
         InputError: it asks for what there is not.
     """
+    if gone := _gone(numbers.scene):
+        asked.noted(gone)
     what, scene = ask["ask"], numbers.scene
     number = {k: _number(ask, k, scene) for k in ("model", "one", "other", "layer", "row") if k in ask}
     if what == "similarity":
@@ -84,8 +87,8 @@ def answer(ask: Ask, numbers: Numbers, asked: Asked) -> Answer:
         give = {"give": "map", "model": number["model"], "kind": "pca", "explained": maps.explained.tolist()}
         return give, [to_uint16(maps.points, numbers.domain()).tobytes()]
     if what == "drift":
-        high, codes = _drift_codes(numbers.drift(number["model"]))
-        return {"give": "drift", "model": number["model"], "high": high}, [codes.tobytes()]
+        high, most, codes = _drift_codes(numbers.drift(number["model"]))
+        return {"give": "drift", "model": number["model"], "high": high, "most": most}, [codes.tobytes()]
     if what == "alignment":
         if reason := no_alignment(scene):
             return {"give": "missing", "ask": dict(ask), "why": reason}, []
@@ -98,6 +101,17 @@ def answer(ask: Ask, numbers: Numbers, asked: Asked) -> Answer:
             numbers.speakers.fit(asked.explained)
         return _sentence(number["row"], number["layer"], numbers, asked)
     raise InputError(f"the explorer does not know what {what!r} is")
+
+
+def _gone(scene: Scene) -> list[str]:
+    """The stores of states that are not where they were opened, and what to do."""
+    return [
+        f"The states of model {name} are not at {source} any more: what was not read yet cannot be shown. Put them "
+        f"back, or give them anew, comparison.representations[{name!r}] = probes.open_representations(path), and "
+        "explore again."
+        for name, reps in zip(scene.names, scene.reps, strict=False)
+        if (source := reps.encoding.get("source")) and not Path(source).exists()
+    ]
 
 
 def _number(ask: Ask, key: str, scene: Scene) -> int:
@@ -127,14 +141,15 @@ def _umap(ask: Ask, number: Mapping[str, int], numbers: Numbers, asked: Asked) -
     return give, [to_uint16(points, numbers.domain()).tobytes()]
 
 
-def _drift_codes(drift: np.ndarray) -> tuple[float, np.ndarray]:
-    """The drift that has code 254, beyond which is little, and the code of every sentence; 255
-    where there is none.
+def _drift_codes(drift: np.ndarray) -> tuple[float, float, np.ndarray]:
+    """The drift at which colours end, beyond which is little; the most, which has code 65534; and
+    the code of every sentence, 65535 where there is none.
     """
     there = drift[np.isfinite(drift)]
-    high = max(float(np.quantile(there, 0.995)), 0.0) if there.size else 0.0
-    share = np.nan_to_num(drift) / (high or 1.0)
-    return high, np.where(np.isfinite(drift), np.rint(np.clip(share, 0, 1) * 254), 255).astype(np.uint8)
+    high, most = (max(float(np.quantile(there, q)), 0.0) if there.size else 0.0 for q in (0.995, 1.0))
+    share = np.nan_to_num(drift) / (most or 1.0)
+    codes = np.where(np.isfinite(drift), np.rint(np.clip(share, 0, 1) * 65534), 65535)
+    return high, most, codes.astype("<u2")
 
 
 def _sentence(row: int, layer: int, numbers: Numbers, asked: Asked) -> Answer:

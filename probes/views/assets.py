@@ -17,6 +17,8 @@ PIECES = (
     "points",
     "pointer",
     "sentences",
+    "search",
+    "heats",
     "matrices",
     "whole",
 )

@@ -12,11 +12,14 @@ from probes.results.difference import MARKED, family_in_words
 from probes.results.draws import POOLED
 from probes.results.table import Table
 from probes.results.verdict import verdict
+from probes.views.language_names import language_names, script_name
 from probes.views.maps import FEWEST_FOR_UMAP
 from probes.views.numbers import measures, no_alignment
 from probes.views.reading import read
 from probes.views.scene import NOT_THERE, Scene
 from probes.views.speakers import no_representers
+
+_MANY = 10  # languages, from which on they are grouped by script
 
 
 def describe(scene: Scene, probes: list[dict[str, str]], languages: list[str]) -> dict[str, Any]:
@@ -35,11 +38,17 @@ def describe(scene: Scene, probes: list[dict[str, str]], languages: list[str]) -
         "models": models,
         "baseline": scene.baseline,
         "marked": family_in_words(MARKED),
+        "first": _first(scene),
         "languages": scene.languages,
+        "names": language_names(scene.languages),
+        "scripts": [script_name(code) for code in scene.languages],
         "labels": scene.labels,
         "classes": scene.classes,
         "probes": probes,
         "curve_languages": languages,
+        "curve_names": _names_of_curves(languages),
+        "curve_scripts": [script_name(code) if code != POOLED else "" for code in languages],
+        "orders": orders(scene, languages),
         "colours": _colours(scene, missing),
         "kinds": ["pca", "umap"] if scene.reps and "umap" not in missing else ["pca"],
         "missing": missing,
@@ -106,6 +115,42 @@ def curves(scene: Scene) -> tuple[list[dict[str, str]], list[str], np.ndarray]:
     values = table[["value", "low", "high", "mark"]].astype(float).to_numpy()
     out[tuple(a[keep].astype(int) for a in at)] = np.where(np.isfinite(values), values, np.nan)[keep]
     return probes, languages, out
+
+
+def orders(scene: Scene, languages: list[str]) -> list[str]:
+    """Return the orders that languages can be shown in, the one to begin with first.
+
+    Args:
+        scene: what is shown.
+        languages: of the curves.
+    """
+    codes = list(dict.fromkeys([*scene.languages, *(x for x in languages if x != POOLED)]))
+    scripts = {script_name(code) for code in codes} - {""}
+    found = ["corpus"]
+    if len(scripts) > 1:  # where there are many, those of a script are looked for together
+        found.insert(0 if len(codes) > _MANY else 1, "script")
+    return found + ["loss"] * (len(codes) > 1 and len(scene.names) > 1)
+
+
+def _names_of_curves(languages: list[str]) -> list[str]:
+    alone = [code for code in languages if code != POOLED]
+    names = dict(zip(alone, language_names(alone), strict=True))
+    return [names.get(code, "all together") for code in languages]
+
+
+def _first(scene: Scene) -> str:
+    """What layer 0 is: the embeddings only of models that were captured from there on."""
+    if not scene.reps:
+        begins = all(layers[:1] == [0] for layers in scene.layers)
+        captured = scene.table is not None and bool(scene.table.provenance.get("pooling"))
+        return "embeddings" if begins and captured else ""
+    said = {
+        str(r.attrs.get("first_layer", "embeddings" if "pooling" in r.attrs and "module" not in r.coords else ""))
+        if layers[:1] == [0]
+        else ""
+        for r, layers in zip(scene.reps, scene.layers, strict=True)
+    }
+    return said.pop() if len(said) == 1 else ""
 
 
 def _verdict(scene: Scene) -> list[dict[str, Any]]:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import contextlib
+import html
 import uuid
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -19,7 +20,7 @@ from probes.views.assets import script, style
 from probes.views.described import curves, describe, texts
 from probes.views.numbers import Numbers
 from probes.views.page import check_path, contents, write
-from probes.views.picture import Curves, Points, picture
+from probes.views.picture import Curves, Points, picture, why_still
 from probes.views.scene import Source, plain, representations_of, scene_of
 
 needed("anywidget", "The explorer", extra="lab")
@@ -27,7 +28,7 @@ needed("anywidget", "The explorer", extra="lab")
 import anywidget  # noqa: E402
 import traitlets  # noqa: E402
 
-_MOST_MAPS = 4
+_FIRST_MAPS = 4  # models shown at first; more by choice
 _AT_ONCE = 2**28  # bytes of states up to which the picture waits for the maps
 PARTS = ("controls", "curves", "maps", "sentences", "alignment", "similarity")
 
@@ -50,14 +51,16 @@ class Explorer(anywidget.AnyWidget):
         parts: what to show, of "controls", "curves", "maps", "sentences", "alignment" and
             "similarity".
         state: what to begin with: layer, models, probe, language, colour, kind, compared, focus,
-            measure, selection.
+            measure, order, selection.
 
     Attributes:
         layer: the layer that everything shows, 0 for the embeddings.
-        models: names of the models whose maps are shown, 1 to 4.
+        models: names of the models whose maps are shown; at first four at most.
         probe, language: of the curves.
         colour: of the maps, "label", "language", "prediction", "drift" or "representer".
         kind: of the maps, "pca" or "umap".
+        order: of the languages: "corpus", "script" or "loss", the most lost of the model `focus`
+            first.
         selection: a table of the selected sentences. Set it to a table with a column `id` (and
             `language`), to a list of ids, or to None; a table without `id` selects by its index,
             the numbers that a selection has.
@@ -95,6 +98,7 @@ class Explorer(anywidget.AnyWidget):
     compared = traitlets.List(traitlets.Unicode()).tag(sync=True)
     focus = traitlets.Unicode("").tag(sync=True)
     measure = traitlets.Unicode("").tag(sync=True)
+    order = traitlets.Unicode("corpus").tag(sync=True)
     selection = _Choice()
 
     own_parts: ClassVar[tuple[str, ...]] = PARTS
@@ -110,6 +114,7 @@ class Explorer(anywidget.AnyWidget):
         "compared",
         "focus",
         "measure",
+        "order",
     )
 
     def __init__(
@@ -152,7 +157,7 @@ class Explorer(anywidget.AnyWidget):
             curves=self.curve_values.tobytes(),
             parts=list(parts),
             layer=len(scene.layers[scene.baseline]) - 1,
-            models=[base, *others][:_MOST_MAPS],
+            models=[base, *others][:_FIRST_MAPS],
             probe=(by_layer or [p["name"] for p in probes] or [""])[0],
             language=(languages or [""])[0],
             colour=(about["colours"] or [""])[0],
@@ -160,6 +165,7 @@ class Explorer(anywidget.AnyWidget):
             compared=[base, (others or [base])[0]],
             focus=(others or [base])[0],
             measure=(about["measures"] or [""])[0],
+            order=about["orders"][0],
             selection=scene.table_of(np.array([], int)),
         )
         self._ready = True
@@ -186,8 +192,9 @@ class Explorer(anywidget.AnyWidget):
         token = self.about["token"]
         data, metadata = self._repr_mimebundle_() or ({}, {})
         display(data, metadata=metadata, raw=True)
-        source = f'src="data:image/png;base64,{png}" alt="picture of the explorer"'
-        display(HTML(f'<img class="lsc-picture" data-of="{token}" {source}>'))
+        image = f'<img src="data:image/png;base64,{png}" alt="picture of the explorer">'
+        said = f"<figcaption>{html.escape(why_still())}</figcaption>"
+        display(HTML(f'<figure class="lsc-picture" data-of="{token}">{image}{said}</figure>'))
 
     def _picture(self) -> bytes:
         """Curves and maps as they are chosen now; of very many sentences the curves alone."""
@@ -253,11 +260,11 @@ class Explorer(anywidget.AnyWidget):
         self._known(shown, names, self.scene.names)
         if shown == "compared" and len(names) != 2:
             raise InputError(f"compared={names!r}: expected the names of two models")
-        if shown == "models" and not (1 <= len(names) <= _MOST_MAPS and len(set(names)) == len(names)):
-            raise InputError(f"models={names!r}: expected 1 to {_MOST_MAPS} different models, whose maps are shown")
+        if shown == "models" and not (names and len(set(names)) == len(names)):
+            raise InputError(f"models={names!r}: expected one model or more, each once, whose maps are shown")
         return names
 
-    @traitlets.validate("focus", "probe", "language", "colour", "kind", "measure")
+    @traitlets.validate("focus", "probe", "language", "colour", "kind", "measure", "order")
     def _choice(self, proposal: Mapping[str, Any]) -> str:
         name, value = proposal["trait"].name, proposal["value"]
         about = self.about
@@ -268,6 +275,7 @@ class Explorer(anywidget.AnyWidget):
             "colour": about.get("colours", []),
             "kind": about.get("kinds", []),
             "measure": about.get("measures", []),
+            "order": about.get("orders", []),
         }[name]
         if self._ready:
             self._known(name, [value], known)

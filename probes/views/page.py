@@ -74,7 +74,9 @@ def contents(traits: Mapping[str, Any], numbers: Numbers, answer: Callable[[Ask]
     neighbours = None
     asks: list[dict[str, Any]] = []
     if scene.reps:
-        asks = [*_of_maps(about, scene, parts, kept), *_of_alignment(about, scene, parts)]
+        asks = _of_maps(about, scene, parts, kept)
+        aligned = _of_alignment(about, scene, parts, int(traits["layer"]))
+        asks += aligned
         if "sentences" in parts and scene.n > 1:
             neighbours = _neighbours(about, numbers)
     if "similarity" in parts:
@@ -92,6 +94,7 @@ def contents(traits: Mapping[str, Any], numbers: Numbers, answer: Callable[[Ask]
         except InputError as error:
             give, buffers = {"give": "missing", "ask": ask, "why": str(error)}, []
         given.append({"ask": ask, "give": give, "buffers": [_text(b) for b in buffers]})
+    given += [{"ask": ask, "give": give, "buffers": []} for ask, give in _not_aligned(about, scene, asks)]
     about["static"] = True
     said = {n: {"bytes": _text(v)} if isinstance(v, bytes) else v for n, v in traits.items()} | {"about": about}
     if said["kind"] not in about["kinds"]:
@@ -117,14 +120,59 @@ def _of_maps(about: dict[str, Any], scene: Scene, parts: set[str], umaps: list[d
     return asks + umaps + [{"ask": "drift", "model": i} for i in models if "drift" in about["colours"]]
 
 
-def _of_alignment(about: dict[str, Any], scene: Scene, parts: set[str]) -> list[dict[str, Any]]:
+def _of_alignment(about: dict[str, Any], scene: Scene, parts: set[str], shown: int) -> list[dict[str, Any]]:
+    """Asks for the alignment at the last layer of every model, and at as many others as fit: the
+    layer that is shown, then those that halve the depth, and so on.
+    """
     if "alignment" not in parts or "alignment" in about["missing"]:
         return []
     counts = scene.frame["language"].value_counts().to_numpy(float)
-    if (counts.sum() ** 2 - np.square(counts).sum()) / 2 * _states(scene) > MOST_FOR_ALIGNMENT:
-        about["missing"]["alignment"] = f"The alignment of so many sentences at all layers is {_TOO_LONG}"
+    one = (counts.sum() ** 2 - np.square(counts).sum()) / 2
+    left, wanted = float(MOST_FOR_ALIGNMENT), [scene.deepest - 1]
+    asks = []
+    for layer in dict.fromkeys([*wanted, shown, *_spread(scene.deepest)]):
+        new = [
+            {"ask": "alignment", "model": i, "layer": at}
+            for i in range(len(scene.names))
+            for at in [scene.last(i, layer)]
+        ]
+        new = [ask for ask in new if ask not in asks]
+        cost = sum(one * scene.reps[ask["model"]].sizes["feature"] for ask in new)
+        if asks and cost > left:
+            continue
+        asks, left = asks + new, left - cost
+    held = sorted({int(str(ask["layer"])) for ask in asks})
+    if len(asks) < len(_places(scene)):
+        about["notes"].append(_held(held) + " For more, save with fewer sentences: explore(most=2000).")
+    return asks
+
+
+def _spread(layers: int) -> list[int]:
+    """All layers, so that the first few of them lie far apart.
+
+    Example:
+        >>> _spread(7)
+        [6, 0, 3, 2, 4, 1, 5]
+    """
+    found = [layers - 1, 0]
+    for parts in range(2, 2 * layers):
+        found += [round(at * (layers - 1) / parts) for at in range(1, parts)]
+    return list(dict.fromkeys(found))
+
+
+def _held(layers: list[int]) -> str:
+    said = " and ".join(filter(None, [", ".join(map(str, layers[:-1])), str(layers[-1])]))
+    return f"This page holds the alignment of languages at layer{'s' if len(layers) > 1 else ''} {said}."
+
+
+def _not_aligned(about: dict[str, Any], scene: Scene, asks: list[dict[str, Any]]) -> list[tuple[Any, Any]]:
+    """What is said in place of an alignment that the page does not hold."""
+    there = [ask for ask in asks if ask["ask"] == "alignment"]
+    if not there:
         return []
-    return [{"ask": "alignment", "model": i, "layer": layer} for i, layer in _places(scene)]
+    why = _held(sorted({ask["layer"] for ask in there}))
+    every = [{"ask": "alignment", "model": i, "layer": layer} for i, layer in _places(scene)]
+    return [(ask, {"give": "missing", "ask": ask, "why": why}) for ask in every if ask not in there]
 
 
 def _of_similarity(traits: Mapping[str, Any], scene: Scene) -> list[dict[str, Any]]:

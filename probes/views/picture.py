@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import sys
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -76,6 +77,21 @@ def picture(title: str, curves: Curves | None, maps: Sequence[Points] = ()) -> b
         warnings.simplefilter("ignore")  # a name in a script that the font lacks
         figure.savefig(buffer, format="png")
     return buffer.getvalue()
+
+
+def why_still() -> str:
+    """Return why there is a still picture in place of the explorer, and what to do about it."""
+    said = (
+        "A still picture of the explorer, as it was when its cell was run. It stands here because no kernel runs, or "
+        "because this page shows no widgets. Run the cell again to use the explorer; explorer.save('view.html') writes "
+        "a page that works without a kernel."
+    )
+    if "google.colab" in sys.modules:
+        said += (
+            " In Colab, widgets need its custom widget manager: from google.colab import output; "
+            "output.enable_custom_widget_manager(), and run the cell again."
+        )
+    return said
 
 
 def _curves(axis: Axes, curves: Curves) -> None:

@@ -111,6 +111,7 @@ def as_representations(values: RepresenterValues) -> xr.Dataset:
     logits = np.concatenate([values.train_features @ values.theta.T, values.logits])
     chosen = pd.Categorical(values.predicted, values.classes).codes
     logits[n[0] :][np.arange(n[1]), chosen] = logits[n[0] :].max(axis=1) + 1e-9  # as the model that is explained says
+    reps.attrs["first_layer"] = "the head's input"
     return reps.assign_coords(split=("example", as_strings(split))).assign(
         logits=xr.DataArray(logits, dims=("example", "class"), coords={"class": as_strings(values.classes)})
     )

@@ -90,6 +90,34 @@ def empty_texts() -> Explorer:
     return Explorer({"base": arrays(rows=20, text=["", "a text"] * 10)})
 
 
+CODES = """
+    eng_Latn fra_Latn deu_Latn spa_Latn ita_Latn por_Latn nld_Latn rus_Cyrl bul_Cyrl ukr_Cyrl pol_Latn ell_Grek
+    tur_Latn arb_Arab heb_Hebr hin_Deva urd_Arab tha_Thai vie_Latn zho_Hans jpn_Jpan kor_Hang swh_Latn fin_Latn
+    zho_Hant ces_Latn dan_Latn swe_Latn ron_Latn hun_Latn srp_Cyrl mkd_Cyrl pes_Arab ben_Beng tam_Taml tel_Telu
+    kat_Geor hye_Armn amh_Ethi khm_Khmr mya_Mymr lao_Laoo sin_Sinh mal_Mlym kan_Knda guj_Gujr pan_Guru mar_Deva
+    npi_Deva uzn_Latn kaz_Cyrl kir_Cyrl azj_Latn est_Latn lit_Latn lvs_Latn isl_Latn gle_Latn eus_Latn xho_Latn
+"""  # of many languages, in the order in which they are taken
+
+
+def many(languages: int, models: int = 2, sentences: int = 8) -> Explorer:
+    """Many languages, of which each model loses another, with predictions that differ here and there."""
+    rng = np.random.default_rng(0)
+    codes = CODES.split()[:languages]
+    meaning = rng.normal(size=(sentences, 12))
+    reps = {}
+    for m in range(models):
+        noise = np.where(np.arange(languages) == m + 1, 4.0, 0.05 if m else 0.02)
+        hidden = np.concatenate([meaning + level * rng.normal(size=meaning.shape) for level in noise])
+        reps["base" if not m else f"model {m}"] = probes.from_arrays(
+            np.stack([hidden, hidden + 0.1 * rng.normal(size=hidden.shape)]),
+            id=np.tile(np.arange(sentences), languages),
+            language=np.repeat(codes, sentences),
+            label=np.tile([f"topic {i % 3}" for i in range(sentences)], languages),
+            text=[f"sentence {i} of {code}" for code in codes for i in range(sentences)],
+        )
+    return Explorer(reps)
+
+
 def sampled() -> Explorer:
     """More sentences than are shown."""
     return Explorer({"base": arrays(rows=400)}, most=100)

@@ -48,7 +48,8 @@ class Shown:
     def layer(self, layer):
         expect(self("input.lsc-layer")).to_have_value(str(layer))
         expect(self("input.lsc-layer")).to_have_attribute("aria-valuetext", f"layer {layer} of {DEEPEST}")
-        expect(self(".lsc-layer-text")).to_contain_text(f"Layer {layer} of {DEEPEST}")
+        expect(self(".lsc-layer-box")).to_have_value(str(layer))
+        expect(self(".lsc-layer-text")).to_contain_text(f"of {DEEPEST}")
 
     def box(self, model):
         canvas = self(f'.lsc-map[data-model="{model}"] .lsc-over')
@@ -272,7 +273,7 @@ def test_a_probe_a_language_and_colours_are_chosen(kernel, shown):
     expect(shown(".lsc-curve")).to_have_attribute("aria-label", re.compile("cosine"))
     shown(".lsc-language").select_option("ar")
     kernel.until("explorer.language == 'ar'")
-    expect(shown(".lsc-curve")).to_have_attribute("aria-label", re.compile("by layer, ar"))
+    expect(shown(".lsc-curve")).to_have_attribute("aria-label", re.compile("by layer, Arabic"))
     for colour in ("language", "prediction", "drift"):
         shown(".lsc-colour").select_option(colour)
         kernel.until(f"explorer.colour == '{colour}'")
@@ -484,8 +485,8 @@ def test_running_the_cell_again_keeps_the_state(notebook, kernel, shown):
 
 
 def test_the_picture_is_hidden_while_the_kernel_runs(notebook, shown):
-    expect(notebook.page.locator("img.lsc-picture")).to_have_count(2)
-    for picture in notebook.page.locator("img.lsc-picture").all():
+    expect(notebook.page.locator(".lsc-picture")).to_have_count(2)
+    for picture in notebook.page.locator(".lsc-picture").all():
         expect(picture).to_be_hidden()
 
 
@@ -499,7 +500,8 @@ def test_a_notebook_that_is_opened_again_shows_the_picture(server, open_notebook
         # The one complaint is that of the manager of widgets, made of any widget whose kernel is gone.
         manager = "/@jupyter-widgets/jupyterlab-manager/"
         notebook.forgives = lambda error: error.startswith("Error: widget model not found\n") and manager in error
-        picture = notebook.page.locator("img.lsc-picture")
+        expect(notebook.page.locator(".lsc-picture figcaption")).to_contain_text("because no kernel runs")
+        picture = notebook.page.locator(".lsc-picture img")
         picture.scroll_into_view_if_needed()
         expect(picture).to_be_visible()
         assert picture.evaluate("one => one.naturalWidth") > 400
@@ -522,6 +524,26 @@ def test_degenerate_comparisons_and_hostile_texts(server, open_notebook):
         assert notebook.page.evaluate("window.hacked === undefined")
 
 
+def test_a_kernel_that_was_restarted_is_said(server, open_notebook):
+    path = server.write("restarted", "from browser import cases", "explorer = cases.no_labels()\nexplorer")
+    with open_notebook(path) as notebook:
+        notebook.run_all()
+        shown = Shown(notebook.page)
+        shown.ready()
+        expect(shown(".lsc-silent")).to_be_hidden()
+        (session,) = [one for one in server.ask("GET", "/api/sessions") if one["path"] == path]
+        server.ask("POST", f"/api/kernels/{session['kernel']['id']}/restart")
+        # What is asked now nobody hears.
+        shown("input.lsc-layer").focus()
+        notebook.page.keyboard.press("Home")
+        expect(shown(".lsc-silent")).to_be_visible()
+        expect(shown(".lsc-silent")).to_contain_text(re.compile("restarted.* run the cell again", re.I))
+        notebook.run_all()  # and a new explorer takes the place of the silent one
+        again = Shown(notebook.page)
+        again.ready()
+        expect(again(".lsc-silent")).to_be_hidden()
+
+
 # ------------------------------------------------------------------------------------------------ the saved page
 
 
@@ -535,9 +557,11 @@ def saved(explorer, tmp_path_factory):
     return explorer.save(tmp_path_factory.mktemp("saved") / "view.html")
 
 
-def open_page(browser, path, **context):
-    """Open a saved page; nothing is asked for but the page itself."""
+def open_page(browser, path, script=None, **context):
+    """Open a saved page; nothing is asked for but the page itself. The script runs before those of the page."""
     watched = Watched(browser, **{"viewport": {"width": 1280, "height": 1000}} | context)
+    if script:
+        watched.page.add_init_script(f"({script})()")
     watched.page.goto(path.as_uri())
     watched.page.evaluate(LISTEN)
     return opened(watched)

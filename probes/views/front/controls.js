@@ -12,20 +12,27 @@ function controlsPart(view) {
   });
   const span = { type: "range", min: 0, max: Math.max(0, layers - 1), step: 1 };
   const slider = h("input", { class: "lsc-layer", ...span, "aria-label": "layer" });
-  const shown = h("output", { class: "lsc-layer-text" });
+  const box = h("input", { ...span, type: "number", class: "lsc-layer-box", "aria-label": "layer, as a number" });
+  const first = h("small", {});
+  const shown = h("span", { class: "lsc-layer-text" }, h("b", {}, "Layer"), box, ` of ${layers - 1}`, first);
   const sign = s("path", { d: "", fill: "currentColor" });
   const icon = s("svg", { width: 12, height: 12, viewBox: "0 0 12 12", "aria-hidden": "true" }, sign);
   const button = h("button", { class: "lsc-play", type: "button" }, icon);
   const marks = h("div", { class: "lsc-marks", "aria-hidden": "true" });
-  const panel = { view, slider, shown, sign, button, marks, timer: 0 };
+  const panel = { view, slider, box, first, sign, button, marks, timer: 0 };
 
   button.addEventListener("click", () => play(panel, !panel.timer));
   slider.addEventListener("input", () => {
     play(panel, false);
     change(view, "layer", slider.valueAsNumber);
   });
+  box.addEventListener("change", () => {
+    play(panel, false);
+    if (Number.isFinite(box.valueAsNumber)) change(view, "layer", box.valueAsNumber); // brought into its range
+    showLayer(panel);
+  });
   view.endings.push(() => clearInterval(panel.timer));
-  button.disabled = slider.disabled = layers < 2;
+  button.disabled = slider.disabled = box.disabled = layers < 2;
 
   el.append(button, shown, h("div", { class: "lsc-track" }, slider, marks));
   play(panel, false);
@@ -60,12 +67,12 @@ function play(panel, playing) {
   sign.setAttribute("d", playing ? "M2 1h3v10H2zM7 1h3v10H7z" : "M2.5 .8 11 6 2.5 11.2z");
 }
 
-function showLayer({ view, slider, shown }) {
-  const { layers, state } = view;
+function showLayer({ view, slider, box, first }) {
+  const { about, layers, state } = view;
+  box.value = state.layer;
   slider.value = state.layer;
   slider.setAttribute("aria-valuetext", `layer ${state.layer} of ${layers - 1}`);
-  const first = state.layer === 0 ? h("small", {}, "embeddings") : "";
-  shown.replaceChildren(h("b", {}, `Layer ${state.layer}`), ` of ${layers - 1}`, first);
+  first.textContent = state.layer === 0 ? about.first : "";
   slider.style.setProperty("--lsc-share", layers > 1 ? state.layer / (layers - 1) : 0);
 }
 

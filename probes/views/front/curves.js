@@ -6,12 +6,12 @@ const MOST_MARKED = 40; // layers; more of them have no room for a sign each
 function curvesPart(view) {
   const { about, state } = view;
   const probes = about.probes.map((one) => ({ value: one.name, text: one.title || one.name }));
-  const languages = about.curve_languages.map((one) => ({ value: one, text: one }));
+  const languages = languageChoices(view);
   const probe = picker("Probe", "lsc-probe", probes, state.probe, (value) => change(view, "probe", value));
   const language = picker("Language", "lsc-language", languages, state.language, (value) =>
     change(view, "language", value),
   );
-  const el = part("curves", "Curves", probe.field, ...(languages.length > 1 ? [language.field] : []));
+  const el = part("curves", "Curves", probe.field, ...(about.curve_languages.length > 1 ? [language.field] : []));
   const missing = about.missing?.curves ?? (about.probes.length ? null : "This comparison has no probe to draw.");
   if (missing) {
     probe.field.remove();
@@ -46,9 +46,20 @@ function updateCurves(panel, what) {
     probe.select.value = view.state.probe;
     language.select.value = view.state.language;
     drawCurves(panel);
-  } else if (what === "size" && host.clientWidth) {
-    if (!drawn || Number(drawn.svg.getAttribute("width")) !== host.clientWidth) drawCurves(panel);
+  } else if ((what === "order" || what === "focus") && drawn?.output) drawCurves(panel);
+  else if (what === "size" && host.clientWidth) {
+    if (!drawn || panel.wide !== host.clientWidth) drawCurves(panel);
   }
+}
+
+/** The languages of curves, under their scripts where they have several. */
+function languageChoices({ about }) {
+  const item = (i) => ({ value: about.curve_languages[i], text: about.curve_names[i] });
+  const groups = byScript(about.curve_scripts);
+  if (groups.filter(([script]) => script).length < 2) return about.curve_languages.map((_, i) => item(i));
+  const named = groups.filter(([script]) => script);
+  const plain = groups.filter(([script]) => !script).flatMap(([, places]) => places.map(item)); // all together too
+  return [...plain, ...named.map(([text, places]) => ({ text, items: places.map(item) }))];
 }
 
 /** The legend: a button a model, which switches it off and on. */
@@ -84,11 +95,26 @@ function chosenCurves({ about, curves, layers, names, state }) {
   const [M, C] = [names.length, about.curve_languages.length];
   const c = Math.max(0, about.curve_languages.indexOf(state.language));
   const at = (m, language, layer, k) => curves[(((p * M + m) * C + language) * layers + layer) * 4 + k];
-  const value = output ? (m, i, k) => at(m, i, 0, k) : (m, i, k) => (i < about.models[m].layers ? at(m, c, i, k) : NaN);
+  const ofOutput = (m, i, k) => at(m, order[i], 0, k);
+  const value = output ? ofOutput : (m, i, k) => (i < about.models[m].layers ? at(m, c, i, k) : NaN);
   const slots = output ? C : layers;
+  const order = output ? outputOrder({ about, state, names }, (m, i) => at(m, i, 0, 0)) : null;
   const shown = names.map((_, m) => m).filter((m) => !state.muted.has(m));
   const better = { higher: "higher is better", lower: "lower is better" }[probe.better];
-  return { probe, title: probe.title || probe.name, better, output, slots, shown, value };
+  return { probe, title: probe.title || probe.name, better, output, order, slots, shown, value };
+}
+
+/** Languages in the chosen order, all together first. */
+function outputOrder(view, value) {
+  const { about, state, names } = view;
+  const [m, base] = [names.indexOf(state.focus), Math.max(0, about.baseline)];
+  const sign = about.probes.find((one) => one.name === state.probe).better === "lower" ? -1 : 1;
+  const all = about.curve_languages.map((_, i) => i);
+  const alone = all.filter((i) => about.curve_languages[i] !== "pooled");
+  const lost = alone.map((i) => sign * (value(m, i) - (m === base ? 0 : value(base, i))));
+  const of = (list) => alone.map((i) => list[i]);
+  const order = languageOrder(view, of(about.curve_names), of(about.curve_scripts), lost);
+  return [...all.filter((i) => !alone.includes(i)), ...order.map((place) => alone[place])];
 }
 
 /** The lowest and highest of values and intervals, with some room, and whether any value has a ring. */
@@ -114,12 +140,13 @@ function extent({ shown, slots, value }) {
 }
 
 /** Where everything lies in an image so wide. */
-function curveScales({ output, slots }, { low, high }, width) {
-  const height = clamp(Math.round(width * 0.56), 220, 330);
+function curveScales({ output, slots }, { low, high }, width, below) {
+  const named = output ? below : 0; // room for names that stand on their heads
+  const height = clamp(Math.round(width * 0.56), 220, 330) + named;
   const grid = ticks(low, high, 5);
   const marks = grid.values.map((v) => v.toFixed(grid.digits).replace("-", "−"));
   const left = Math.max(30, 10 + 6.8 * Math.max(...marks.map((text) => text.length)));
-  const [right, top, base] = [width - 14, 10, height - 40];
+  const [right, top, base] = [width - 14, 10, height - 40 - named];
   const inner = width - left - 14;
   const middle = (left + right) / 2;
   const gap = output ? inner / slots : (inner - 16) / Math.max(1, slots - 1);
@@ -134,18 +161,18 @@ function curveScales({ output, slots }, { low, high }, width) {
 function drawCurves(panel) {
   const { view, host } = panel;
   const { about, names } = view;
-  const width = host.clientWidth;
-  if (!width) return;
+  if (!host.clientWidth) return;
   const data = chosenCurves(view);
+  const width = Math.max(host.clientWidth, data.output ? 60 + data.slots * Math.max(15, 5 * data.shown.length) : 0);
   labelCurves(panel, data);
   const found = extent(data);
-  const scales = curveScales(data, found, width);
+  const scales = curveScales(data, found, width, roomBelow(view, width / data.slots));
   const { height, middle, top, base } = scales;
   const { output, shown } = data;
 
   const box = { width, height, viewBox: `0 0 ${width} ${height}` };
   const svg = s("svg", { class: "lsc-curve", ...box, tabindex: 0, role: "group" });
-  const by = output ? "by language" : `by layer, ${view.state.language}`;
+  const by = output ? "by language" : `by layer, ${nameOfCurve(view, view.state.language)}`;
   const better = data.better ? `, ${data.better}` : "";
   const keys = `Arrow keys read the values${output ? "" : ", Enter sets the layer"}.`;
   svg.setAttribute("aria-label", `${data.title}, ${by}${better}. ${keys}`);
@@ -167,7 +194,9 @@ function drawCurves(panel) {
     svg.append(textAt(middle, height / 2 - 10, why, "middle", "lsc-axis"));
   }
   host.replaceChildren(svg);
-  host.style.height = `${height}px`;
+  host.classList.toggle("lsc-scrolls", width > host.clientWidth);
+  host.style.height = `${height + (width > host.clientWidth ? 14 : 0)}px`; // a bar to scroll by
+  panel.wide = host.clientWidth;
   panel.ringNote.style.visibility = found.rings ? "visible" : "hidden";
   panel.ringNote.lastChild.textContent =
     about.baseline >= 0
@@ -187,7 +216,8 @@ function labelCurves({ language, label }, { probe, title, better, output }) {
   label.replaceChildren(words("b", "", title), ...direction);
 }
 
-function drawAxes(svg, { about }, { output, slots }, scales) {
+function drawAxes(svg, { about }, { output, order, slots }, scales) {
+  const firstText = firstLayer({ about }).trim().replace("(", "(0: ");
   const { height, values, marks, left, right, inner, middle, base, gap, x, y } = scales;
   values.forEach((v, i) => {
     const level = Math.round(y(v)) + 0.5;
@@ -197,11 +227,11 @@ function drawAxes(svg, { about }, { output, slots }, scales) {
     );
   });
   if (output) {
-    const tight = Math.max(...about.curve_languages.map((name) => name.length)) * 6.6 > gap - 4;
-    about.curve_languages.forEach((name, i) => {
-      const cut = name.length > 9 ? `${name.slice(0, 8)}…` : name;
-      const text = textAt(x(i), base + 17, cut, tight ? "end" : "middle");
-      if (tight) text.setAttribute("transform", `rotate(-35 ${x(i)} ${base + 14})`);
+    const tight = widestName(about) > gap - 4;
+    order.forEach((language, i) => {
+      const [across, down] = tight ? [x(i) + 4, base + 10] : [x(i), base + 17];
+      const text = textAt(across, down, cutName(about.curve_names[language]), tight ? "end" : "middle");
+      if (tight) text.setAttribute("transform", `rotate(-90 ${across} ${down})`);
       svg.append(text);
     });
     if (!tight) svg.append(textAt(middle, height - 5, "language", "middle", "lsc-axis"));
@@ -209,10 +239,14 @@ function drawAxes(svg, { about }, { output, slots }, scales) {
     for (const i of layerTicks(slots, Math.max(2, inner / 26))) {
       svg.append(textAt(x(i), base + 17, String(i), "middle"));
     }
-    svg.append(textAt(middle, height - 5, "layer (0: embeddings)", "middle", "lsc-axis"));
+    svg.append(textAt(middle, height - 5, `layer ${firstText}`.trim(), "middle", "lsc-axis"));
   }
   svg.append(s("line", { class: "lsc-baseline", x1: left, x2: right, y1: base + 0.5, y2: base + 0.5 }));
 }
+
+const widestName = (about) => Math.max(...about.curve_names.map((name) => cutName(name).length)) * 6.2;
+/** How much room names of languages need under an axis, with so much for each to lie in. */
+const roomBelow = ({ about }, gap) => (widestName(about) > gap - 6 ? Math.round(widestName(about)) - 20 : 0);
 
 const textAt = (x, y, text, anchor, name = "lsc-tick") => s("text", { class: name, x, y, "text-anchor": anchor }, text);
 
@@ -293,10 +327,12 @@ function readCurves(panel, { svg, output, slots, slot }) {
   });
 }
 
-function slotName({ about }, { output }, i) {
-  if (output) return about.curve_languages[i];
-  return i === 0 ? "layer 0 (embeddings)" : `layer ${i}`;
+function slotName({ about }, { output, order }, i) {
+  if (output) return about.curve_names[order[i]];
+  return i === 0 ? `layer 0${firstLayer({ about })}` : `layer ${i}`;
 }
+
+const nameOfCurve = ({ about }, code) => about.curve_names[about.curve_languages.indexOf(code)] ?? code;
 
 function slotReading({ view, drawn, pointed }) {
   const values = drawn.shown.map((m) => `${view.names[m]} ${number(drawn.value(m, pointed, 0))}`);

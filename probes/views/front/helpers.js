@@ -120,6 +120,21 @@ function ramp(stops) {
   };
 }
 
+/** A colour by lightness, chroma and hue of OKLab (Ottosson 2020) as [red, green, blue]; what no screen shows is cut. */
+function oklch(lightness, chroma, hue) {
+  const [a, b] = [chroma * Math.cos(hue), chroma * Math.sin(hue)];
+  const l = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3;
+  const m = (lightness - 0.1055613458 * a - 0.0638541728 * b) ** 3;
+  const s = (lightness - 0.0894841775 * a - 1.291485548 * b) ** 3;
+  const linear = [
+    4.0767416621 * l - 3.3077115913 * m + 0.2309699292 * s,
+    -1.2684380046 * l + 2.6097574011 * m - 0.3413193965 * s,
+    -0.0041960863 * l - 0.7034186147 * m + 1.707614701 * s,
+  ];
+  const gamma = (v) => (v <= 0.0031308 ? 12.92 * v : 1.055 * v ** (1 / 2.4) - 0.055);
+  return linear.map((v) => Math.round(255 * gamma(clamp(v, 0, 1))));
+}
+
 const css = ([r, g, b]) => `rgb(${r} ${g} ${b})`;
 const luminance = (colour) => {
   const [r, g, b] = colour.map((v) => (v / 255 <= 0.04045 ? v / 255 / 12.92 : ((v / 255 + 0.055) / 1.055) ** 2.4));

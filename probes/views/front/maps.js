@@ -3,7 +3,7 @@
 
 const MOVE_MS = 160; // how long points travel after a step of the slider
 const AGAIN_EVERY_MS = 10000; // how often maps are asked for again that the notebook dropped or lost
-const MOST_MAPS = 4;
+const FEW = 0.15; // share of the variance below which a map shows little
 const COLOUR_NAMES = {
   label: "label",
   language: "language",
@@ -35,11 +35,7 @@ function mapsPart(view) {
     choices: h("div", { class: "lsc-choices" }),
     grid: h("div", { class: "lsc-mapgrid" }),
     legend: h("div", { class: "lsc-legend lsc-categories", role: "group", "aria-label": "categories" }),
-    repeats: h(
-      "p",
-      { class: "lsc-dim lsc-repeats", hidden: true },
-      `Colours repeat after ${CATEGORIES}, each time with another shape.`,
-    ),
+    repeats: h("p", { class: "lsc-dim lsc-repeats", hidden: true }),
   };
   const tools = [panel.colour.field, panel.kind.field, panel.zooms];
   const el = part("maps", "Maps", ...tools);
@@ -148,14 +144,13 @@ function chooseModels({ view, choices }) {
     ...names.map((name, m) => {
       const box = h("input", { type: "checkbox", class: "lsc-show-model", "aria-label": `show ${name}` });
       box.checked = state.models.includes(name);
-      const full = state.models.length >= MOST_MAPS;
-      box.disabled = box.checked ? state.models.length === 1 : full;
+      box.disabled = box.checked && state.models.length === 1;
       box.addEventListener("change", () => {
         const wanted = (other) => (other === name ? box.checked : state.models.includes(other));
         change(view, "models", names.filter(wanted));
       });
-      const title = box.disabled && !box.checked ? "At most four maps at a time" : fullName(view, m);
-      return h("label", { class: "lsc-check", title }, box, glyph(view, m), words("span", "lsc-name", name));
+      const look = { class: "lsc-check", title: fullName(view, m) };
+      return h("label", look, box, glyph(view, m), words("span", "lsc-name", name));
     }),
   );
   choices.querySelectorAll("input")[focused]?.focus();
@@ -174,6 +169,7 @@ function showMaps(panel) {
   });
   grid.replaceChildren(...panel.maps.map((map) => map.el));
   grid.dataset.count = panel.maps.length;
+  grid.classList.toggle("lsc-many", panel.maps.length > 4);
   for (const map of panel.maps) observer.observe(map.stage);
   sizeMaps(panel);
 }
@@ -318,7 +314,8 @@ function describeMap({ view }, map, pca, umap) {
   if (state.kind === "umap" && umap?.data) parts.push("UMAP");
   else {
     const share = pca?.explained?.[layer];
-    const text = Number.isFinite(share) ? `PCA, ${percent(share)} of the variance` : "PCA";
+    const little = share < FEW ? "the map shows little: " : "";
+    const text = Number.isFinite(share) ? `PCA, ${little}${percent(share)} of the variance` : "PCA";
     if (state.kind !== "umap") parts.push(text);
     else if (umap?.why) parts.push(`${text}. ${umap.why}`);
     else {

@@ -13,25 +13,39 @@ function paletteOf(panel) {
 function driftPalette({ view, maps }) {
   const { n, theme } = view;
   const found = maps.map((map) => answer(view, { ask: "drift", model: map.m }));
-  const high = Math.max(...found.map((one) => one?.high ?? 0)) || 1;
+  const common = Math.max(...found.map((one) => one?.high ?? 0)) || 1;
+  const ends = found.map((one) => (view.state.ownScale ? one?.high || 1 : common));
+  const held = []; // codes of a map at a layer
   const codes = (map, place) => {
     const layer = layerOf(view, map.m);
-    return found[place]?.data ? found[place].data.subarray(n * layer, n * (layer + 1)) : null;
+    const one = found[place];
+    if (!one?.data) return null;
+    if (held[place]?.layer !== layer) held[place] = { layer, codes: driftCodes(one, n * layer, n, ends[place]) };
+    return held[place].codes;
   };
   return {
     bar: true,
+    drift: true,
+    ends,
+    end: view.state.ownScale ? null : common,
     none: NO_VALUE,
-    high,
     why: found.find((one) => one?.why)?.why,
     pending: found.some((one) => !one),
-    tables: found.map((one) => scaleTable(theme, (share) => theme.points((share * (one?.high ?? 0)) / high))),
+    tables: found.map(() => scaleTable(theme, theme.points)),
     codes,
-    most: (map, place, i) => codes(map, place)?.[i] === NO_VALUE - 1,
-    read(map, place, i) {
-      const code = codes(map, place)?.[i] ?? NO_VALUE;
-      return code === NO_VALUE ? NaN : (code / (NO_VALUE - 1)) * found[place].high;
-    },
+    read: (map, place, i) => (found[place]?.data ? driftAt(found[place], n * layerOf(view, map.m) + i) : NaN),
   };
+}
+
+const NO_DRIFT = 65535; // the code of a sentence without a drift; the most has the one before
+const driftAt = ({ data, most }, at) => (data[at] === NO_DRIFT ? NaN : (data[at] / (NO_DRIFT - 1)) * most);
+
+/** The codes of colours, which end at a value. */
+function driftCodes(one, from, n, end) {
+  return Uint8Array.from({ length: n }, (_, i) => {
+    const value = driftAt(one, from + i);
+    return Number.isFinite(value) ? Math.round(clamp(value / end, 0, 1) * (NO_VALUE - 1)) : NO_VALUE;
+  });
 }
 
 function representerPalette(panel) {
@@ -75,10 +89,12 @@ function categoryPalette({ view, maps }, colour) {
     const found = colour === "prediction" ? about.labels.indexOf(naming[code]) : code;
     return found >= 0 ? found : about.labels.length + code;
   };
+  const groups = colour === "language" ? byScript(about.scripts) : [];
+  const families = colour === "language" && none > CATEGORIES ? familyColours(groups, theme) : null;
   const table = makeTable(
     none + 1,
-    (code) => (code === none ? theme.none : theme.categories[place(code) % CATEGORIES]),
-    (code) => (code === none ? 0 : Math.floor(place(code) / CATEGORIES) % SHAPES.length),
+    (code) => (code === none ? theme.none : (families?.colours[code] ?? theme.categories[place(code) % CATEGORIES])),
+    (code) => (code === none ? 0 : (families?.shapes[code] ?? Math.floor(place(code) / CATEGORIES) % SHAPES.length)),
   );
   const read = (from) => {
     const each = new Uint16Array(n);
@@ -89,12 +105,38 @@ function categoryPalette({ view, maps }, colour) {
   const each = maps.map((map) => shared ?? (colour === "prediction" ? read((2 + map.m) * n) : new Uint16Array(n)));
   const noneNames = { label: "no label", language: "no language", prediction: "no prediction" };
   return {
-    naming,
+    naming: colour === "language" ? about.names : naming,
+    groups: none > CATEGORIES && groups.length > 1 ? groups : null,
+    repeats: families ? none > DISTINCT : none > CATEGORIES,
+    near: Boolean(families),
     none,
     noneName: noneNames[colour] ?? "sentences",
     tables: maps.map(() => table),
     codes: (_, i) => each[i],
   };
+}
+
+const DISTINCT = 30; // languages, of which each has a colour that can be told from those beside it
+const GAP = 0.03; // of the circle of hues, between two scripts
+
+/** Colours of many languages: each script has a part of the circle of hues, as large as it has languages. */
+function familyColours(groups, theme) {
+  const [colours, shapes] = [[], []];
+  const n = groups.reduce((sum, [, places]) => sum + places.length, 0);
+  const gap = Math.min(GAP, 0.5 / groups.length);
+  const step = (1 - gap * groups.length) / n;
+  const lightness = theme.dark ? [0.66, 0.8, 0.9] : [0.44, 0.58, 0.7];
+  let at = 0.06;
+  let count = 0;
+  for (const [, places] of groups) {
+    places.forEach((code, i) => {
+      colours[code] = oklch(lightness[count++ % 3], 0.14, 2 * Math.PI * at);
+      shapes[code] = i % SHAPES.length;
+      at += step;
+    });
+    at += gap;
+  }
+  return { colours, shapes };
 }
 
 function makeTable(length, colourOf, shapeOf = () => 0) {
@@ -127,7 +169,8 @@ function showLegend(panel) {
   else showCategories(panel);
 }
 
-function showScale({ view, legend, palette }) {
+function showScale(panel) {
+  const { view, legend, palette } = panel;
   const { theme } = view;
   const { diverging, high, model } = palette;
   const asks =
@@ -142,11 +185,29 @@ function showScale({ view, legend, palette }) {
   }
   legend.replaceChildren(
     h("span", {}, diverging ? "representer value" : "1 − cosine to the baseline"),
-    h("span", { class: "lsc-num" }, number(diverging ? -high : 0)),
-    ribbon(diverging ? theme.diverging : theme.points),
-    h("span", { class: "lsc-num" }, number(high)),
+    ...(palette.drift ? driftScale(panel) : [h("span", { class: "lsc-num" }, number(-high))]),
+    ...(palette.drift ? [] : [ribbon(theme.diverging), h("span", { class: "lsc-num" }, number(high))]),
     words("span", "lsc-dim", diverging ? `orange: against, blue: for${model ? ` · ${model}` : ""}` : ""),
   );
+}
+
+/** The scale of drift: one for all models, or each with its own end. */
+function driftScale(panel) {
+  const { view, palette, maps } = panel;
+  const own = h("input", { type: "checkbox", class: "lsc-own" });
+  own.checked = view.state.ownScale;
+  own.addEventListener("change", () => {
+    view.state.ownScale = own.checked;
+    recolour(panel);
+    panel.legend.querySelector(".lsc-own")?.focus();
+  });
+  const ends = palette.end === null
+    ? maps.flatMap((map, place) => [
+        h("span", { class: "lsc-end lsc-num" }, glyph(view, map.m), number(palette.ends[place])),
+      ])
+    : [h("span", { class: "lsc-num" }, number(palette.end))];
+  const choice = maps.length > 1 ? [h("label", { class: "lsc-check" }, own, "each model its own scale")] : [];
+  return [h("span", { class: "lsc-num" }, "0"), ribbon(view.theme.points), ...ends, ...choice];
 }
 
 /** A button a category, which hides and shows its points. */
@@ -164,10 +225,17 @@ function showCategories(panel) {
   const whole = { class: "lsc-all", type: "button", hidden: !hidden.size, onclick: shownAgain };
   const all = h("button", whole, "Show all");
   const item = (code, name) => categoryItem(panel, code, name, sums.get(code) ?? 0, all);
-  const items = palette.naming.map((name, code) => item(code, name));
+  const groups = palette.groups ?? [["", palette.naming.map((_, code) => code)]];
+  const items = groups.flatMap(([script, codes]) => [
+    ...(palette.groups ? [h("span", { class: "lsc-dim lsc-script" }, script || "no script")] : []),
+    ...codes.map((code) => item(code, palette.naming[code])),
+  ]);
   if (sums.has(palette.none)) items.push(item(palette.none, palette.noneName));
   legend.replaceChildren(...items, all);
-  repeats.hidden = palette.naming.length <= CATEGORIES;
+  repeats.hidden = !palette.repeats;
+  repeats.textContent = palette.near
+    ? `Colours of more than ${DISTINCT} languages lie close together; those of one script differ in shape too.`
+    : `Colours repeat after ${CATEGORIES}, each time with another shape.`;
 }
 
 function categoryItem(panel, code, name, sum, all) {

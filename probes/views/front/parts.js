@@ -12,8 +12,9 @@ function part(name, title, ...tools) {
 
 function picker(label, className, options, value, picked) {
   const select = h("select", { class: className, "aria-label": label, onchange: () => picked(select.value) });
+  const item = (option) => h("option", { value: option.value, disabled: option.disabled }, option.text);
   for (const option of options) {
-    select.append(h("option", { value: option.value, disabled: option.disabled }, option.text));
+    select.append(option.items ? h("optgroup", { label: option.text }, ...option.items.map(item)) : item(option));
   }
   select.value = value;
   const field = h("label", { class: "lsc-field" }, h("span", {}, label), select);
@@ -58,6 +59,27 @@ function glyph(view, i, line = false) {
   );
 }
 
+// ---------------------------------------------------------------------------------------------- languages
+
+/** Places of languages by script, that of most languages first: [script, places]. */
+function byScript(scripts) {
+  const found = new Map();
+  scripts.forEach((script, i) => found.set(script, [...(found.get(script) ?? []), i]));
+  return [...found].sort((a, b) => b[1].length - a[1].length);
+}
+
+/** Places of languages in the chosen order; the lowest number is that of the most lost. */
+function languageOrder({ state }, names, scripts, lost) {
+  const all = names.map((_, i) => i);
+  if (state.order === "script") return byScript(scripts).flatMap(([, places]) => places);
+  if (state.order !== "loss") return all;
+  const worth = (i) => (Number.isFinite(lost[i]) ? lost[i] : Infinity);
+  return all.sort((a, b) => (worth(a) < worth(b) ? -1 : worth(a) > worth(b) ? 1 : a - b));
+}
+
+/** What layer 0 is, in brackets, where that is known. */
+const firstLayer = ({ about }) => (about.first ? ` (${about.first})` : "");
+
 const fullName = ({ names, about }, m) => names[m] + (about.models[m].note ? `: ${about.models[m].note}` : "");
 
 /** The layer that a model is shown at: its last where it ends before. */
@@ -65,7 +87,7 @@ const layerOf = ({ state, about }, m) => Math.min(state.layer, Math.max(1, about
 
 // ---------------------------------------------------------------------------------------------- sentences
 
-const languageOf = ({ about, codes }, i) => about.languages[codes[i]] ?? "";
+const languageOf = ({ about, codes }, i) => about.names[codes[i]] ?? "";
 const labelOf = ({ about, codes, n }, i) => about.labels[codes[n + i]] ?? "";
 const predictedBy = ({ about, codes, n }, m, i) => about.classes[codes[(2 + m) * n + i]] ?? "";
 const textOf = ({ texts, named }, i) =>

@@ -99,8 +99,7 @@ function describeRow({ view, palette, maps }, i) {
     const row = h("tr", {}, h("td", {}, glyph(view, map.m)), words("th", "", names[map.m]));
     if (predicted) row.append(words("td", label && predicted !== label ? "lsc-wrong" : "", predicted));
     if (Number.isFinite(drift)) {
-      const atLeast = palette.most(map, place, i) ? "≥ " : "";
-      row.append(h("td", { class: "lsc-num" }, `drift ${atLeast}${number(drift)}`));
+      row.append(h("td", { class: "lsc-num" }, `drift ${number(drift)}`));
     }
     list.append(row);
   });

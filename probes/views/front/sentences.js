@@ -6,7 +6,10 @@ const TRANSLATIONS = 60;
 
 function sentencesPart(view) {
   const { about, texts, others, state, endings } = view;
-  const cleared = () => change(view, "selected", new Int32Array(0));
+  const cleared = () => {
+    clearSearch(panel.search);
+    change(view, "selected", new Int32Array(0));
+  };
   const clearing = h(
     "button",
     { class: "lsc-clear", type: "button", hidden: true, onclick: cleared },
@@ -18,7 +21,8 @@ function sentencesPart(view) {
   const list = h("ul", { class: "lsc-list" });
   const after = h("div", {});
   const scroller = h("div", { class: "lsc-scroll" }, list, after);
-  el.append(h("div", { class: "lsc-scrollbox" }, scroller));
+  const search = searchBar(view);
+  el.append(search.el, h("div", { class: "lsc-scrollbox" }, scroller));
   const panel = {
     view,
     el,
@@ -27,6 +31,7 @@ function sentencesPart(view) {
     list,
     after,
     scroller,
+    search,
     browse: Boolean(about.missing?.maps), // where there is no map to point at, all are listed
     unfolded: new Set([others[0] ?? 0]), // models whose neighbours are shown
     listed: "", // the rows in the list
@@ -47,6 +52,7 @@ const sentenceAsk = ({ state }, row) => ({ ask: "sentence", row, layer: state.la
 function updateSentences(panel, what, kind) {
   const { view, el } = panel;
   const { state } = view;
+  updateSearch(panel.search, what, kind);
   if (what === "selected" || what === "open" || ((what === "layer" || what === "models") && state.open >= 0)) {
     listSentences(panel);
     panel.ask();
@@ -58,28 +64,30 @@ function updateSentences(panel, what, kind) {
 
 // ---------------------------------------------------------------------------------------------- the list
 
-function rowsNow({ view, browse }) {
+function rowsNow({ view, browse, search }) {
   const { n, state } = view;
   if (state.selected.length) return [...state.selected.subarray(0, LISTED)];
+  if (search.failed) return [];
   if (state.open >= 0) return [state.open];
   if (state.lastHover >= 0) return [state.lastHover];
   return browse ? Array.from({ length: Math.min(n, LISTED) }, (_, i) => i) : [];
 }
 
 function listSentences(panel) {
-  const { view, sum, clearing, after, list, scroller, browse } = panel;
+  const { view, sum, clearing, after, list, scroller, browse, search } = panel;
   const { n, state } = view;
   const rows = rowsNow(panel);
   const selected = state.selected.length;
   const last = rows.length === 1 && state.open < 0 ? "last pointed at" : "";
   sum.textContent = selected ? `${count(selected)} selected` : last;
-  clearing.hidden = !selected;
+  clearing.hidden = !selected && !search.failed;
   const hint =
     "Point at a map to read a sentence. Click one to keep it, or draw around several; with Shift they are added. " +
     "Escape or a double click clears.";
   const more = (sentences) => h("p", { class: "lsc-more" }, `and ${count(sentences - LISTED)} more`);
   after.replaceChildren();
-  if (!rows.length) after.append(h("p", { class: "lsc-hint" }, hint));
+  if (search.failed) after.append(h("p", { class: "lsc-hint lsc-nothing" }, search.why ?? "No sentence is found so."));
+  else if (!rows.length) after.append(h("p", { class: "lsc-hint" }, hint));
   if (selected > LISTED) after.append(more(selected));
   if (browse && !selected && n > LISTED) after.append(more(n));
   const key = rows.join();

@@ -3,6 +3,9 @@
 
 const AGAIN_MS = 3000; // an ask without an answer is repeated when it is needed again: the notebook drops old ones
 const SENTENCES_KEPT = 300; // answers
+const SILENT_MS = 12000; // without an answer, after which it is said
+const LOOK_MS = 1000;
+const FIRST_MAPS = 4; // models shown at first
 const ASKS = {
   map: ["model", "kind", "layer"],
   drift: ["model"],
@@ -36,6 +39,8 @@ function makeView(model, el) {
     endings: [], // what the clean-up has to undo
     answers: new Map(), // key of an ask -> its answer, or {why}
     waiting: new Map(), // key of an ask -> when it was sent
+    heard: 0, // when the notebook said something last
+    broken: false, // the notebook cannot be reached
     progress: new Map(),
     theme: {},
     clock: { id: 0, stepped: null, drawers: [] }, // one frame loop for everything that moves
@@ -44,6 +49,7 @@ function makeView(model, el) {
       hover: -1,
       open: -1,
       lastHover: -1,
+      ownScale: false, // colours of drift end at each model's own end
       hidden: new Set(), // categories switched off in the legend
       muted: new Set(), // models switched off in the curves
       zoom: { k: 1, x: 0, y: 0 },
@@ -69,8 +75,8 @@ function rowsById(ids, n) {
 const KNOWN = {
   layer: ({ layers }, value) => clamp(Math.round(Number(value) || 0), 0, layers - 1),
   models: ({ names }, value) => {
-    const kept = [...new Set(value ?? [])].filter((name) => names.includes(name)).slice(0, 4);
-    return kept.length ? kept : names.slice(0, 4);
+    const kept = [...new Set(value ?? [])].filter((name) => names.includes(name));
+    return kept.length ? kept : names.slice(0, FIRST_MAPS);
   },
   probe: ({ about }, value) => (about.probes.some((one) => one.name === value) ? value : (about.probes[0]?.name ?? "")),
   language: ({ about }, value) => oneOf(about.curve_languages, value, ""),
@@ -86,6 +92,7 @@ const KNOWN = {
   focus: ({ about, names }, value) =>
     names.includes(value) ? value : (names.find((_, i) => i !== about.baseline) ?? names[0]),
   measure: ({ about }, value) => oneOf(about.measures, value, ""),
+  order: ({ about }, value) => oneOf(about.orders, value, "corpus"),
 };
 
 const oneOf = (list, value, otherwise) => (list.includes(value) ? value : (list[0] ?? otherwise));
@@ -103,7 +110,7 @@ function change(view, name, value) {
   if (same(next, state[name])) return;
   take(view, name, next);
   model.set(name, name === "selected" ? new DataView(next.slice().buffer) : next);
-  model.save_changes();
+  toNotebook(view, () => model.save_changes());
 }
 
 function take(view, name, next) {
@@ -150,7 +157,7 @@ function answer(view, ask, send = true) {
   const found = answers.get(key);
   if (!found && send && !(performance.now() - (waiting.get(key) ?? -Infinity) < AGAIN_MS)) {
     waiting.set(key, performance.now());
-    model.send(ask);
+    toNotebook(view, () => model.send(ask));
   }
   return found;
 }
@@ -165,6 +172,7 @@ function hearAnswers(view) {
 function receive(view, content, buffers) {
   const { answers, waiting, progress } = view;
   if (!content || !content.give) return;
+  Object.assign(view, { heard: performance.now(), broken: false });
   const { give, ...rest } = content;
   if (give === "progress") {
     progress.set(`${content.model}/${content.layer}`, content);
@@ -179,12 +187,44 @@ function receive(view, content, buffers) {
   const key = keyOf(ask);
   if (give === "missing") answers.set(key, { why: content.why });
   else {
-    const kind = { map: Uint16Array, drift: Uint8Array }[give] ?? Float32Array;
+    const kind = { map: Uint16Array, drift: Uint16Array }[give] ?? Float32Array;
     answers.set(key, { ...rest, data: buffers?.length ? array(kind, buffers[0]) : null });
     if (give === "sentence") forget(view, "sentence", SENTENCES_KEPT);
   }
   waiting.delete(key);
   notify(view, "answer", what);
+}
+
+/** Say something to the notebook; where that fails, there is none. */
+function toNotebook(view, act) {
+  try {
+    act();
+  } catch {
+    view.broken = true;
+  }
+}
+
+/** A line that says when the notebook does not answer, and what to do. */
+function watchSilence(view) {
+  const { about, endings, waiting, root } = view;
+  const line = h("p", { class: "lsc-silent", role: "alert", hidden: true });
+  if (about.static) return line;
+  const look = () => {
+    const gone = view.broken || root.closest(".jupyter-widgets-disconnected") !== null;
+    // an ask may be dropped for newer ones: only those count after which nothing was heard
+    const since = Math.min(...[...waiting.values()].filter((sent) => sent > view.heard));
+    const silent = performance.now() - since > SILENT_MS;
+    line.hidden = !gone && !silent;
+    const text = gone
+      ? "The kernel behind this view has ended or was restarted. Run the cell again to go on; what is here stays."
+      : silent
+        ? "The notebook does not answer. Its kernel is busy, has ended or was restarted: if it was, run the cell again."
+        : "";
+    if (line.textContent !== text) line.textContent = text;
+  };
+  const timer = setInterval(look, LOOK_MS);
+  endings.push(() => clearInterval(timer));
+  return line;
 }
 
 /** Forget the oldest answers of a kind but so many; if all, what was asked for too. */

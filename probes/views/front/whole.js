@@ -29,7 +29,7 @@ function render({ model, el }) {
   const wanted = (Array.isArray(saved) && saved.length ? saved : Object.keys(REGIONS)).filter(
     (name) => name in REGIONS,
   );
-  root.append(header(view));
+  root.append(header(view), watchSilence(view));
   el.replaceChildren(root);
   readTheme(view);
   addRegions(view, wanted);

@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 from shown import Comm, N
 
+from probes.states.representations import open_representations
 from probes.views import asks, maps
 from probes.widgets import Explorer
 
@@ -82,3 +83,22 @@ def test_the_newest_ask_is_answered_first_and_very_old_ones_not_at_all(widget, m
     last = (30 + asks.MOST_WAITING - 1) % (N * 3 // 4)
     assert rows[:2] == [0, last]
     assert len(rows) == len(set(rows))
+
+
+def test_a_store_that_moved_away_is_said_with_what_to_do(siblings, tmp_path):
+    reps = {}
+    for name in ("base", "near"):
+        siblings[name].to_zarr(tmp_path / f"{name}.zarr", consolidated=False)
+        reps[name] = open_representations(tmp_path / f"{name}.zarr")
+    widget = Explorer(reps)
+    comm = Comm(widget)
+    assert comm.ask(ask="map", model=1, kind="pca")[0]["give"] == "map"
+    assert not [note for note in widget.about["notes"] if "any more" in note]
+    (tmp_path / "near.zarr").rename(tmp_path / "elsewhere.zarr")
+    content, _ = comm.ask(ask="drift", model=1)
+    assert content["give"] == "missing"
+    assert "the store was replaced or removed after it was opened" in content["why"]
+    (note,) = [note for note in widget.about["notes"] if "any more" in note]
+    assert f"The states of model near are not at {tmp_path / 'near.zarr'} any more" in note
+    assert "comparison.representations['near'] = probes.open_representations(path)" in note
+    assert comm.ask(ask="map", model=1, kind="pca")[0]["give"] == "map"  # what was read before is kept

@@ -38,6 +38,16 @@ def test_no_name_is_given_twice_and_nothing_of_an_explorer_lies_outside_it():
     assert {kind for kind, _ in given} == {"const", "function"}  # what can be set anew would be shared by all explorers
 
 
+def test_it_asks_nobody_for_anything():
+    # What VS Code, Colab and others need: no loader, no other module, nothing from a network.
+    code = re.sub(r"^\s*//.*|/\*.*?\*/", "", script(), flags=re.M | re.S)
+    assert not re.findall(
+        r"\brequire\s*\(|\bdefine\s*\(|\bimport\s*[({]|\bfetch\s*\(|XMLHttpRequest|WebSocket|\beval\(", code
+    )
+    assert set(re.findall(r"https?://[^\"'` ]+", script() + style())) == {"http://www.w3.org/2000/svg"}
+    assert not re.findall(r"@import|url\(", style())
+
+
 def test_an_installed_package_carries_them():
     settings = tomllib.loads((Path(__file__).parents[3] / "pyproject.toml").read_text(encoding="utf-8"))
     patterns = settings["tool"]["setuptools"]["package-data"]["probes.views.front"]

@@ -1,7 +1,9 @@
 import numpy as np
+import pytest
 from shown import Comm, N, bare, every_answer
 
 import probes
+from probes.errors import InputError
 from probes.results.cells import NO_LAYER
 from probes.widgets import Explorer
 
@@ -123,3 +125,36 @@ def test_the_head_is_the_verdict(widget, compared):
     assert all(one["state"] == found.state(one["model"]) for one in said)
     assert all(one["sentences"] for one in said)
     assert Explorer(bare(30)).about["verdict"] == []  # one model is not judged
+
+
+def test_languages_have_names_scripts_and_an_order(siblings):
+    widget = Explorer({"base": siblings["base"], "near": siblings["near"]})
+    about = widget.about
+    assert about["names"] == ["English", "Arabic", "French"]
+    assert about["scripts"] == ["Latin", "Arabic", "Latin"]
+    assert about["orders"] == ["corpus", "script", "loss"]
+    assert widget.order == "corpus"
+    widget.order = "loss"
+    with pytest.raises(InputError, match=r"order: 'size' is not known; there are 'corpus', 'script', 'loss'"):
+        widget.order = "size"
+    many = [*"abcdefghij", "ru", "de"]  # more than ten: those of a script are looked for together
+    reps = bare(24, language=np.tile(many, 2), id=np.arange(24))
+    assert Explorer({"a": reps, "b": reps}).order == "script"
+    one = bare(24, language=np.tile(["x", "y"], 12), id=np.arange(24))
+    assert Explorer(one).about["orders"] == ["corpus"]  # no known script, nothing to lose beside
+
+
+def test_names_of_the_curves_are_those_of_their_languages(widget):
+    assert widget.about["curve_languages"] == ["pooled", "en", "ar", "fr"]
+    assert widget.about["curve_names"] == ["all together", "English", "Arabic", "French"]
+    assert widget.about["curve_scripts"] == ["", "Latin", "Arabic", "Latin"]
+
+
+def test_embeddings_are_said_only_of_embeddings():
+    assert Explorer(bare(9)).about["first"] == ""  # arrays may be anything
+    captured = bare(9).assign_attrs(pooling="mean")
+    assert Explorer(captured).about["first"] == "embeddings"
+    assert Explorer(captured.isel(layer=[1])).about["first"] == ""  # what is counted 0 is its layer 1
+    parts = captured.assign_coords(module=("layer", ["encoder.0", "encoder.1"]))
+    assert Explorer(parts).about["first"] == ""
+    assert Explorer({"a": captured, "b": bare(9)}).about["first"] == ""  # not of both

@@ -12,20 +12,20 @@ def test_drift_is_one_minus_the_cosine(widget, siblings):
     content, (buffer,) = comm.ask(ask="drift", model=1)
     x, y = (siblings[m]["hidden"].values.astype(np.float64) for m in ("base", "near"))
     wanted = 1 - (x * y).sum(-1) / np.linalg.norm(x, axis=-1) / np.linalg.norm(y, axis=-1)
-    codes = np.frombuffer(buffer, np.uint8).reshape(3, -1)
-    high = content["high"]
-    assert high == pytest.approx(np.quantile(wanted, 0.995), rel=1e-4)
-    np.testing.assert_allclose(codes / 254 * high, np.clip(wanted, 0, high), atol=high / 250)
-    assert wanted.max() > high  # what is beyond is moved to the end
+    codes = np.frombuffer(buffer, "<u2").reshape(3, -1)
+    assert content["high"] == pytest.approx(np.quantile(wanted, 0.995), rel=1e-4)  # where colours end
+    assert content["most"] == pytest.approx(wanted.max(), rel=1e-4)
+    np.testing.assert_allclose(codes / 65534 * content["most"], np.clip(wanted, 0, None), atol=wanted.max() / 60000)
+    assert np.array_equal(np.argsort(codes[2])[-9:], np.argsort(wanted[2])[-9:])  # which moved most
     # And the mean is what the probe has.
     probe = probes.drift(siblings["base"], siblings["near"], draws=2).value.sel(measure="cosine_to_baseline")
     exact = widget.numbers.drift(1).mean(axis=1)
     np.testing.assert_allclose(1 - exact, probe.sel(language="pooled").values, atol=1e-6)
     content, (buffer,) = comm.ask(ask="drift", model=0)
     assert content["high"] == 0  # so that the scale of the others is theirs
-    codes = np.frombuffer(buffer, np.uint8)
+    codes = np.frombuffer(buffer, "<u2")
     assert not codes.any()
-    assert len(np.frombuffer(comm.ask(ask="drift", model=2)[1][0], np.uint8)) == 2 * 3 * N
+    assert len(np.frombuffer(comm.ask(ask="drift", model=2)[1][0], "<u2")) == 2 * 3 * N
     content, _ = comm.ask(ask="drift", model=3)
     assert content["give"] == "missing"
     assert "has 9 features and the baseline 6" in content["why"]
@@ -159,10 +159,10 @@ def test_constant_and_broken_layers_are_drawn_and_said():
     assert found["map"][0][0]["explained"][1] == 0
     assert any("all its states are equal" in note for note in widget.about["notes"])
     assert any("no finite states" in note for note in widget.about["notes"])
-    codes = np.frombuffer(found["drift"][1][1][0], np.uint8).reshape(3, -1)
-    assert codes[2, 3] == 255
-    assert codes[0, 5] == 255
-    assert (np.delete(codes[2], 3) < 255).all()
+    codes = np.frombuffer(found["drift"][1][1][0], "<u2").reshape(3, -1)
+    assert codes[2, 3] == 65535
+    assert codes[0, 5] == 65535
+    assert (np.delete(codes[2], 3) < 65535).all()
     assert widget.numbers.neighbours(3, 2)[0]["found"] == []
     every = widget.numbers.all_neighbours(0, 2)
     assert (every[3] == 40).all()  # none

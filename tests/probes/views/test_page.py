@@ -71,14 +71,50 @@ def test_a_saved_page_holds_what_the_explorer_answers(saved):
         np.testing.assert_array_equal(rows[1], np.argsort(-c, axis=1, kind="stable")[:, :5])
 
 
+@pytest.mark.parametrize(
+    ("fits", "held"),
+    # 4,800 pairs of sentences in two languages, 27 features in all models.
+    [(1, [1, 2]), (2 * 4800 * 27, [0, 1, 2]), (10**9, [0, 1, 2])],
+)
+def test_the_alignment_of_the_last_layer_is_always_saved_and_of_others_as_fits(
+    siblings, monkeypatch, tmp_path, fits, held
+):
+    monkeypatch.setattr(page, "MOST_FOR_ALIGNMENT", fits)
+    widget = Explorer(siblings, layer=0)
+    data = embedded(widget.save(tmp_path / "v.html"))
+    every = {(a["ask"]["model"], a["ask"]["layer"]): a for a in data["answers"] if a["ask"]["ask"] == "alignment"}
+    assert len(every) == 3 + 3 + 2 + 3  # there is an answer of each, be it why there is none
+    there = {key for key, a in every.items() if a["give"]["give"] == "alignment"}
+    assert {(0, 2), (1, 2), (2, 1), (3, 2)} <= there  # each model's last
+    for key in there:
+        content, buffers = widget.answer(every[key]["ask"])
+        assert every[key]["give"] == content
+        assert [base64.b64decode(b) for b in every[key]["buffers"]] == buffers
+    layers = sorted({layer for _, layer in there})
+    notes = [note for note in data["traits"]["about"]["notes"] if "alignment" in note]
+    assert layers == held  # the last of the short model is its layer 1
+    assert bool(notes) == (len(there) < len(every)) == (fits < 10**9)
+    if not notes:
+        return
+    said = f"alignment of languages at layers {', '.join(map(str, layers[:-1]))} and {layers[-1]}."
+    assert said in notes[0]
+    assert all(said in every[key]["give"]["why"] for key in every.keys() - there)
+    if fits > 1:
+        assert {(0, 0), (1, 0), (2, 0), (3, 0)} <= there  # the layer that was shown comes next
+
+
+def test_layers_are_taken_so_that_the_first_few_lie_far_apart():
+    for deepest in (1, 2, 3, 13, 49):
+        found = page._spread(deepest)
+        assert sorted(found) == list(range(deepest))
+        assert found[:2] == [deepest - 1, 0][: len(found)] or deepest == 1
+
+
 def test_what_would_take_too_long_to_save_is_left_out_and_said(siblings, monkeypatch, tmp_path):
     monkeypatch.setattr(page, "MOST_FOR_NEIGHBOURS", 1)
-    monkeypatch.setattr(page, "MOST_FOR_ALIGNMENT", 1)
     data = embedded(Explorer(siblings).save(tmp_path / "v.html"))
     assert data["neighbours"] is None
-    assert "left out of the saved page" in data["traits"]["about"]["missing"]["alignment"]
     assert any("nearest neighbours" in note for note in data["traits"]["about"]["notes"])
-    assert "alignment" not in {a["ask"]["ask"] for a in data["answers"]}
 
 
 def test_only_an_earlier_page_is_replaced_and_only_when_asked(saved, tmp_path):

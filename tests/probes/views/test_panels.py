@@ -26,5 +26,6 @@ def test_a_panel_of_values_shows_these_values():
     found = content["representers"]
     np.testing.assert_allclose([f["value"] for f in found["excitatory"]], top.query("side == 'excitatory'")["value"])
     np.testing.assert_allclose(np.frombuffer(buffer, "<f4")[:60], values.matrix([7])[0], rtol=1e-5)
+    assert panel.about["first"] == "the head's input"
     predicted = [panel.about["classes"][c] for c in np.frombuffer(panel.codes, "<i2").reshape(3, 90)[2, 60:]]
     assert predicted == values.predicted.tolist()

@@ -1,6 +1,7 @@
 import base64
 import io
 import re
+import sys
 
 import IPython.display
 import numpy as np
@@ -38,6 +39,15 @@ def test_a_picture_stays_where_no_kernel_runs(widget, show):
     assert 0.01 < (pixels[..., :3].min(axis=2) < 0.9).mean() < 0.5  # there are lines and points on white
     widget.layer = 0
     assert show(widget)[1] != html
+
+
+def test_a_picture_says_why_it_is_one(widget, show, monkeypatch):
+    html = show(widget)[1]
+    assert "no kernel runs, or because this page shows no widgets" in html
+    assert "explorer.save(" in html
+    assert "enable_custom_widget_manager" not in html
+    monkeypatch.setitem(sys.modules, "google.colab", object())
+    assert "output.enable_custom_widget_manager()" in show(widget)[1]
 
 
 def test_a_picture_of_little(compared, show):
