@@ -129,9 +129,9 @@ def _of_alignment(about: dict[str, Any], scene: Scene, parts: set[str], shown: i
     counts = scene.frame["language"].value_counts().to_numpy(float)
     one = (counts.sum() ** 2 - np.square(counts).sum()) / 2
     left, wanted = float(MOST_FOR_ALIGNMENT), [scene.deepest - 1]
-    asks = []
+    asks: list[dict[str, Any]] = []
     for layer in dict.fromkeys([*wanted, shown, *_spread(scene.deepest)]):
-        new = [
+        new: list[dict[str, Any]] = [
             {"ask": "alignment", "model": i, "layer": at}
             for i in range(len(scene.names))
             for at in [scene.last(i, layer)]
@@ -141,7 +141,7 @@ def _of_alignment(about: dict[str, Any], scene: Scene, parts: set[str], shown: i
         if asks and cost > left:
             continue
         asks, left = asks + new, left - cost
-    held = sorted({int(str(ask["layer"])) for ask in asks})
+    held = sorted({ask["layer"] for ask in asks})
     if len(asks) < len(_places(scene)):
         about["notes"].append(_held(held) + " For more, save with fewer sentences: explore(most=2000).")
     return asks

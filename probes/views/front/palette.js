@@ -106,7 +106,7 @@ function categoryPalette({ view, maps }, colour) {
   const noneNames = { label: "no label", language: "no language", prediction: "no prediction" };
   return {
     naming: colour === "language" ? about.names : naming,
-    groups: none > CATEGORIES && groups.length > 1 ? groups : null,
+    groups: none > CATEGORIES && groups.length > 1 ? titled(groups) : null,
     repeats: families ? none > DISTINCT : none > CATEGORIES,
     near: Boolean(families),
     none,
@@ -114,6 +114,13 @@ function categoryPalette({ view, maps }, colour) {
     tables: maps.map(() => table),
     codes: (_, i) => each[i],
   };
+}
+
+/** Scripts of one language each stand together: their names would be as many as the languages. */
+function titled(groups) {
+  const several = groups.filter(([script, places]) => script && places.length > 1);
+  const others = groups.filter((one) => !several.includes(one)).flatMap(([, places]) => places);
+  return others.length ? [...several, ["other scripts", others]] : several;
 }
 
 const DISTINCT = 30; // languages, of which each has a colour that can be told from those beside it
@@ -227,7 +234,7 @@ function showCategories(panel) {
   const item = (code, name) => categoryItem(panel, code, name, sums.get(code) ?? 0, all);
   const groups = palette.groups ?? [["", palette.naming.map((_, code) => code)]];
   const items = groups.flatMap(([script, codes]) => [
-    ...(palette.groups ? [h("span", { class: "lsc-dim lsc-script" }, script || "no script")] : []),
+    ...(palette.groups ? [h("span", { class: "lsc-dim lsc-script" }, script)] : []),
     ...codes.map((code) => item(code, palette.naming[code])),
   ]);
   if (sums.has(palette.none)) items.push(item(palette.none, palette.noneName));
