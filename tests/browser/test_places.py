@@ -1,22 +1,17 @@
-"""The explorer where people work: Notebook 7, Voila, marimo, Firefox, and what VS Code and Colab need of it."""
+"""The explorer where people work: in Firefox, and as VS Code and Colab load it."""
 
 import json
-import re
-import subprocess
-import sys
 from contextlib import closing
 
 import numpy as np
 import pytest
 from browser import cases
 from browser import firefox as firefoxes
-from browser.lab import Kernel, Watched, until
+from browser.lab import Watched
 from browser.test_explorer import CORNERS, LISTEN, Shown
 from playwright.sync_api import expect
 
 pytestmark = pytest.mark.browser
-
-CELLS = ("from browser import cases\nexplorer = cases.many(3)", "explorer")
 
 
 def works(page, moved=None):
@@ -35,101 +30,6 @@ def works(page, moved=None):
     expect(shown(".lsc-neighbours")).to_have_count(2)  # which the kernel computes
     expect(shown(".lsc-silent")).to_be_hidden()
     return shown
-
-
-def test_in_notebook_7(browser, server):
-    pytest.importorskip("notebook", reason="Notebook 7 is not installed: pip install notebook")
-    path = server.write("seven", *CELLS)
-    with closing(Watched(browser, viewport={"width": 1400, "height": 1100})) as watched:
-        page = watched.page
-        page.goto(f"{server.url}/notebooks/{path}?token={server.token}")
-        expect(page.locator(".jp-Notebook-ExecutionIndicator[data-status=idle]").first).to_be_attached()
-        page.locator(".jp-CodeCell .cm-content").first.click()
-        for _ in CELLS:
-            page.keyboard.press("Shift+Enter")
-        works(page)
-        kernel = Kernel(server, path)
-        kernel.until("explorer.layer == 0 and len(explorer.selection) == 8")
-        kernel.run("explorer.layer = 1")
-        expect(Shown(page)(".lsc-layer-box")).to_have_value("1")
-        kernel.client.stop_channels()
-        server.shut_down(path)
-        assert watched.errors == []
-        assert [url for url in watched.requests if not url.startswith(server.url)] == []
-
-
-def test_in_voila(browser, server):
-    pytest.importorskip("voila", reason="Voila is not installed: pip install voila")
-    path = server.write("voila", *CELLS)
-    with closing(Watched(browser, viewport={"width": 1400, "height": 1100})) as watched:
-        page = watched.page
-        watched.context.route(lambda url: not url.startswith(server.url), lambda route: route.abort())
-        page.goto(f"{server.url}/voila/render/{path}?token={server.token}")
-        works(page)
-        expect(page.locator(".lsc-picture")).to_be_hidden()
-        assert page.locator(".lsc").count() == 1
-        # What Voila's page asks of others is its own; it goes without, and so do we.
-        outside = [url for url in watched.requests if not url.startswith(server.url)]
-        assert [url for url in outside if re.search("anywidget|layerscope", url)] == []
-        assert [error for error in watched.errors if "layerscope" in error or "lsc" in error] == []
-
-
-APP = """
-import marimo
-
-app = marimo.App()
-
-
-@app.cell
-def _():
-    import sys
-
-    sys.path[:0] = {paths!r}
-    from browser import cases
-
-    explorer = cases.many(3)
-    explorer
-    return (explorer,)
-
-
-@app.cell
-def _(explorer):
-    import marimo as mo
-
-    live = mo.ui.anywidget(explorer)
-    live
-    return (live, mo)
-
-
-@app.cell
-def _(live, mo):
-    mo.md(f"the layer is {{live.value['layer']}}")
-    return ()
-
-
-if __name__ == "__main__":
-    app.run()
-"""
-
-
-def test_in_marimo(browser, tmp_path, server):
-    pytest.importorskip("marimo", reason="marimo is not installed: its pins contradict those of constraints.txt")
-    app = tmp_path / "app.py"
-    app.write_text(APP.format(paths=[path for path in sys.path if path]))
-    log = tmp_path / "marimo.log"
-    command = [sys.executable, "-m", "marimo", "run", str(app), "--headless", "--no-token", "--host=127.0.0.1"]
-    with log.open("w") as said:
-        process = subprocess.Popen([*command, "--port=0"], stdout=said, stderr=said, cwd=tmp_path)
-    try:
-        found = until(lambda: re.search(r"http://127\.0\.0\.1:\d+", log.read_text()), f"marimo runs; see {log}")
-        with closing(Watched(browser, viewport={"width": 1400, "height": 1100})) as watched:
-            watched.context.route(lambda url: not url.startswith(found[0]), lambda route: route.abort())
-            watched.page.goto(found[0])
-            works(watched.page)
-            expect(watched.page.locator("body")).to_contain_text("the layer is 0")
-    finally:
-        process.terminate()
-        process.wait(60)
 
 
 # ------------------------------------------------------------------------------------------------ VS Code and Colab
@@ -242,12 +142,3 @@ def test_a_saved_page_in_firefox(firefox, tmp_path):
     assert firefox.value("document.documentElement.scrollWidth") <= firefox.value("innerWidth")
     assert firefox.errors == []
     assert [url for url in firefox.requests if not url.startswith(("file:", "about:"))] == []
-
-
-def test_voila_in_firefox(firefox, server):
-    pytest.importorskip("voila", reason="Voila is not installed: pip install voila")
-    path = server.write("voila-firefox", *CELLS)
-    firefox.open(f"{server.url}/voila/render/{path}?token={server.token}")
-    firefox.until("document.querySelectorAll('.lsc-map').length === 2")
-    firefox.until("!document.querySelector('.lsc-wait:not([hidden])')")  # the kernel has answered
-    firefox.until("document.querySelectorAll('.lsc-alignment .lsc-heat').length === 3")
