@@ -24,9 +24,8 @@ from probes.models.checkpoint import check_checkpoint, load_checkpoint
 from probes.models.facts import check_fit, check_length, embedding_rows
 from probes.models.named import by_name, check_pairs, tokenizers_of
 from probes.order import caution
-from probes.results.draws import POOLED, check_draws, sample
+from probes.results.draws import check_draws, sample
 from probes.results.kept import tabulated
-from probes.results.table import Table
 from probes.results.verdict import Verdict, verdict
 from probes.states.capture import capture
 from probes.states.depth import baseline_layers
@@ -35,17 +34,16 @@ from probes.states.order import alike_in_order
 from probes.states.representations import check_representations
 from probes.states.running import check_settings
 from probes.states.vectors import compare_vectors
+from probes.views.plots import Plots
 
 if TYPE_CHECKING:
-    from matplotlib.figure import Figure
-
     from probes.widgets import Explorer
 
 Model = torch.nn.Module | str | Path | xr.Dataset
 
 
 @dataclass
-class Comparison(Table):
+class Comparison(Plots):
     """The result of `compare`: a tidy table, where it is from, and the Representations behind it.
 
     Example:
@@ -66,65 +64,6 @@ class Comparison(Table):
 
     representations: dict[str, xr.Dataset] = field(default_factory=dict, repr=False)
     _explorer: Any = field(default=None, init=False, repr=False, compare=False)
-
-    def plot(self, probe: str | None = None, *, language: str = POOLED, simultaneous: bool = False) -> Figure:
-        """Draw layer curves with their bands: one panel a probe, one colour a model.
-
-        A probe that has more to a number than its layer is drawn as maps, one a model: similarities
-        layer by layer, the error of modules by layer, representer values by language.
-
-        Args:
-            probe: the probe; by default all that have curves.
-            language: the language; by default all of them together.
-            simultaneous: draw the bands wider, such that they hold for all layers of a curve at
-                once: 95 % of corpora have none outside.
-
-        Raises:
-            InputError: the probe was not measured; there are no values for the language.
-
-        Example:
-            >>> import numpy as np, probes
-            >>> x, y = np.random.default_rng(0).normal(size=(60, 8)), np.arange(60) % 3
-            >>> near, far = (probes.from_arrays(x + k * np.eye(8)[y], label=y) for k in (1, 3))
-            >>> comparison = probes.compare({"far": far, "near": near}, probes=["snr"])
-            >>> comparison.plot("snr").axes[0].get_title()
-            'signal-to-noise ratio, higher is better'
-
-        See also:
-            `Comparison.plot_damage`, `Comparison.explore`, `Comparison.report`.
-        """
-        from probes.views.figures import curves, maps
-
-        chosen = self.names(probe)
-        flat = [p for p in chosen if not self.is_map(p)]
-        return curves(self, flat, language, simultaneous=simultaneous) if flat else maps(self, chosen[0], language)
-
-    def plot_damage(self, probe: str) -> Figure:
-        """Draw the difference to the baseline, languages by layers; dots mark what is significant.
-
-        That is p < 0.05, adjusted over layers and languages.
-
-        Args:
-            probe: a probe that has differences, at each layer and language.
-
-        Raises:
-            InputError: the probe was not measured, or compares with the baseline itself; there is
-                only one model.
-
-        Example:
-            >>> import numpy as np, probes
-            >>> x = np.random.default_rng(0).normal(size=(2, 60, 8))
-            >>> far, near = (probes.from_arrays(states, label=np.arange(60) % 3) for states in x)
-            >>> compared = probes.compare({"far": far, "near": near}, probes=["snr"])
-            >>> compared.plot_damage("snr").axes[0].get_title()
-            'near minus far'
-
-        See also:
-            `Comparison.plot`, `Comparison.summary`.
-        """
-        from probes.views.figures import damage
-
-        return damage(self, self.names(probe)[0])
 
     def verdict(self, *, judge: Sequence[str] | None = None, tolerance: Mapping[str, float] | None = None) -> Verdict:
         """Read the comparison: which languages did a model lose, which are kept, and what is open.
@@ -166,41 +105,6 @@ class Comparison(Table):
 
         found = verdict(self, judge=judge, tolerance=tolerance)
         return replace(found, words=in_words(found, self))
-
-    def plot_languages(
-        self,
-        probe: str | None = None,
-        *,
-        judge: Sequence[str] | None = None,
-        tolerance: Mapping[str, float] | None = None,
-    ) -> Figure:
-        """Draw what each language lost or gained, most lost first: a panel a model.
-
-        Args:
-            probe: a judged measure; by default the first.
-            judge, tolerance: as in `verdict`.
-
-        Raises:
-            InputError: as `verdict` does; the measure is not among those that are judged.
-
-        Example:
-            >>> import numpy as np, probes
-            >>> rng = np.random.default_rng(0)
-            >>> x, noise = rng.normal(size=(100, 8)), rng.normal(size=(200, 8))
-            >>> about = {"id": np.tile(np.arange(100), 2), "language": np.repeat(["en", "sw"], 100)}
-            >>> both = np.concatenate([x, x])
-            >>> models = {"base": both + 0.01 * noise, "poor": noise}
-            >>> models = {name: probes.from_arrays(states, **about) for name, states in models.items()}
-            >>> comparison = probes.compare(models, pivot="en", probes=["retrieval"])
-            >>> comparison.plot_languages().axes[0].get_title()
-            'poor: lost'
-
-        See also:
-            `Comparison.verdict`, `Comparison.plot_damage`.
-        """
-        from probes.views.ranking import ranking
-
-        return ranking(verdict(self, judge=judge, tolerance=tolerance), self, probe)
 
     def again(self, models: Sequence[str], probes: Sequence[str], draws: int) -> Comparison | None:
         """Return some models and probes measured with other draws, or None of none; raise

@@ -39,7 +39,7 @@ def disk(tmp_path):
 @pytest.fixture
 def at(tmp_path, tiny_folder, monkeypatch):
     """A corpus and two checkpoints on the disk of the system; a report without figures."""
-    for draw in ("curves", "maps", "damage"):
+    for draw in ("curves", "maps"):
         monkeypatch.setattr(f"probes.views.figures.{draw}", lambda *_: Figure())
     corpus().to_csv(tmp_path / "corpus.csv")
     shutil.copytree(tiny_folder, tmp_path / "a")

@@ -27,7 +27,7 @@ def at(tmp_path, corpus, tiny_models, make_tokenizer, monkeypatch):
     monkeypatch.setattr("probes.states.store.BLOCK", 4)
     monkeypatch.setattr("probes.states.capture._WINDOW", 4)
     # Figures take a second, and are one write of the report.
-    for draw in ("curves", "maps", "damage"):
+    for draw in ("curves", "maps"):
         monkeypatch.setattr(f"probes.views.figures.{draw}", lambda *_: Figure())
     corpus.to_csv(tmp_path / "corpus.csv")
     for name in ("a", "b"):

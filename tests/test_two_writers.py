@@ -23,7 +23,7 @@ def small(monkeypatch):
     """Small windows, so that there is much to write; a report without figures."""
     monkeypatch.setattr("probes.states.store.BLOCK", 4)
     monkeypatch.setattr("probes.states.capture._WINDOW", 4)
-    for draw in ("curves", "maps", "damage"):
+    for draw in ("curves", "maps"):
         monkeypatch.setattr(f"probes.views.figures.{draw}", lambda *_: Figure())
 
 

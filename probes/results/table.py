@@ -224,7 +224,7 @@ class Table:
             1   snr  higher      0  near   1.08
 
         See also:
-            `Comparison.to_dataframe`, `Comparison.plot_damage`.
+            `Comparison.to_dataframe`, `Comparison.plot_change`.
         """
         rows, marks = [], self.marks()
         beside = BESIDE if BESIDE in self.table else "layer"

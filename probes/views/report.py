@@ -19,7 +19,6 @@ from probes.errors import InputError
 from probes.files import write_whole
 from probes.results.calibration import p_text
 from probes.results.difference import MARKED, family_in_words
-from probes.results.draws import POOLED
 from probes.results.table import Table
 from probes.results.verdict import Verdict, verdict
 from probes.views.reading import read
@@ -76,8 +75,8 @@ def _page(comparison: Table) -> str:
         notes=notes,
         unjudged=unjudged if len(models) > 1 else "",
         rankings={} if found is None else {p: _image(ranking(found, comparison, p)) for p in judged},
-        curves=_image(curves(comparison, flat, POOLED)) if flat else "",
-        maps={p: _image(maps(comparison, p, POOLED)) for p in probes if p not in flat},
+        curves=_image(curves(comparison, flat, None)) if flat else "",
+        maps={p: _image(maps(comparison, p, None)) for p in probes if p not in flat},
         by_language=by_language,
         data=as_json(comparison, by_language),
         script=markupsafe.Markup(_own("report.js")),  # of this package, as the style

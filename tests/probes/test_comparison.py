@@ -200,7 +200,7 @@ def test_every_probe_can_be_asked_for_and_drawn_and_reported(with_heads, tmp_pat
         assert comparison.plot(probe).axes
         about = comparison.provenance["probes"][probe]
         if about["better"] and not about["compares"]:
-            assert comparison.plot_damage(probe).axes
+            assert comparison.plot_change(probe).axes
     assert {"cka", "procrustes", "rsa"} < set(comparison.summary()["probe"])
     assert not {"norm", "best_layer", "representer_support"} & set(comparison.summary()["probe"])
     page = comparison.report(tmp_path / "report.html").read_text()
@@ -322,7 +322,7 @@ def test_a_table_with_replicates_and_groups_is_saved_opened_drawn_and_reported(t
     assert compared.summary()["replicates"].dropna().unique().tolist() == [2]
     for probe in ("snr", "norm"):
         compared.plot(probe)
-        compared.plot_damage(probe)
+        compared.plot_change(probe)
     assert "design_effect" not in probes.compare(in_seeds(2), probes=["norm"], progress=False).table
 
 

@@ -381,7 +381,7 @@ def test_a_declaration_in_the_catalogue_is_all_that_a_new_probe_needs(monkeypatc
     np.testing.assert_allclose(rows["difference"].iloc[2:], -1)
     assert "first_feature" in set(comparison.summary()["probe"])
     assert comparison.plot("first_feature").axes[0].get_title() == "a toy (first feature), higher is better"
-    assert "a toy" in comparison.plot_damage("first_feature")._suptitle.get_text()
+    assert "a toy" in comparison.plot_change("first_feature")._suptitle.get_text()
     assert "as toys have it" in comparison.report(tmp_path / "report.html").read_text()
     curves = probes.widgets.Explorer(comparison).about["probes"]
     assert {"name": "first_feature", "title": "a toy (first feature)", "better": "higher", "by": "layer"} in curves

@@ -1,0 +1,136 @@
+"""What a comparison can draw of itself: curves, changes, languages."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Unpack
+
+from probes.results.table import Table
+from probes.results.verdict import verdict
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+
+    from probes.views.drawing import Shows
+
+
+class Plots(Table):
+    """A table that draws its figures; matplotlib is imported where one is drawn."""
+
+    def plot(
+        self,
+        probe: str | None = None,
+        *,
+        languages: str | Sequence[str] | None = None,
+        simultaneous: bool = False,
+        **shown: Unpack[Shows],
+    ) -> Figure:
+        """Draw layer curves with their bands, one panel a probe; points by language of what has no
+        layer.
+
+        A probe that has more to a number than its layer is drawn as maps, one a model: similarities
+        layer by layer, the error of modules by layer, representer values by language.
+
+        Args:
+            probe: the probe; by default all that have curves.
+            languages: one or several, a panel each; by default all of them together, and each of
+                what has no layer.
+            simultaneous: draw the bands wider, such that they hold for all layers of a curve at
+                once: 95 % of corpora have none outside.
+            shown: `models`, `layers`: only these; `width`: of the figure in inches, one panel can
+                be read at 3.3; `caption=False`: no sentence below it; `ax`: a matplotlib panel to
+                draw one panel into.
+
+        Raises:
+            InputError: the probe was not measured; there is no such model, layer or language; there
+                are several panels for one `ax`.
+
+        Example:
+            >>> import numpy as np, probes
+            >>> x, y = np.random.default_rng(0).normal(size=(60, 8)), np.arange(60) % 3
+            >>> near, far = (probes.from_arrays(x + k * np.eye(8)[y], label=y) for k in (1, 3))
+            >>> comparison = probes.compare({"far": far, "near": near}, probes=["snr"])
+            >>> comparison.plot("snr").axes[0].get_title()
+            'signal-to-noise ratio, higher is better'
+
+        See also:
+            `Comparison.plot_change`, `Comparison.plot_languages`, `Comparison.report`.
+        """
+        from probes.views.figures import curves, maps
+
+        chosen = self.names(probe)
+        flat = [p for p in chosen if not self.is_map(p)]
+        if flat:
+            return curves(self, flat, languages, simultaneous=simultaneous, **shown)
+        return maps(self, chosen[0], languages, **shown)
+
+    def plot_change(
+        self, probe: str, *, languages: str | Sequence[str] | None = None, **shown: Unpack[Shows]
+    ) -> Figure:
+        """Draw the difference to the baseline, languages by layers; dots mark what is significant.
+
+        That is p < 0.05, adjusted over layers and languages. Red is damage and blue gain where more
+        or less of the probe is better; other colours stand for less and more where it is not.
+
+        Args:
+            probe: a probe that has differences, at each layer and language.
+            languages: only these.
+            shown: as in `plot`.
+
+        Raises:
+            InputError: as `plot` does; the probe compares with the baseline itself; there is only
+                one model.
+
+        Example:
+            >>> import numpy as np, probes
+            >>> x = np.random.default_rng(0).normal(size=(2, 60, 8))
+            >>> far, near = (probes.from_arrays(states, label=np.arange(60) % 3) for states in x)
+            >>> compared = probes.compare({"far": far, "near": near}, probes=["snr"])
+            >>> compared.plot_change("snr").axes[0].get_title()
+            'near minus far'
+
+        See also:
+            `Comparison.plot`, `Comparison.summary`.
+        """
+        from probes.views.figures import change
+
+        return change(self, self.names(probe)[0], languages, **shown)
+
+    def plot_languages(
+        self,
+        probe: str | None = None,
+        *,
+        judge: Sequence[str] | None = None,
+        tolerance: Mapping[str, float] | None = None,
+        languages: str | Sequence[str] | None = None,
+        **shown: Unpack[Shows],
+    ) -> Figure:
+        """Draw what each language lost or gained, most lost first: a panel a model.
+
+        Args:
+            probe: a judged measure; by default the first.
+            judge, tolerance: as in `verdict`.
+            languages: only these.
+            shown: as in `plot`, but for `layers`: a verdict is of the end of a model.
+
+        Raises:
+            InputError: as `verdict` and `plot` do; the measure is not among those that are judged.
+
+        Example:
+            >>> import numpy as np, probes
+            >>> rng = np.random.default_rng(0)
+            >>> x, noise = rng.normal(size=(100, 8)), rng.normal(size=(200, 8))
+            >>> about = {"id": np.tile(np.arange(100), 2), "language": np.repeat(["en", "sw"], 100)}
+            >>> both = np.concatenate([x, x])
+            >>> models = {"base": both + 0.01 * noise, "poor": noise}
+            >>> models = {name: probes.from_arrays(states, **about) for name, states in models.items()}
+            >>> comparison = probes.compare(models, pivot="en", probes=["retrieval"])
+            >>> comparison.plot_languages().axes[0].get_title()
+            'poor: lost'
+
+        See also:
+            `Comparison.verdict`, `Comparison.plot_change`.
+        """
+        from probes.views.ranking import ranking
+
+        return ranking(verdict(self, judge=judge, tolerance=tolerance), self, probe, languages, **shown)
