@@ -4,11 +4,14 @@ can tell it from defects.
 
 from __future__ import annotations
 
+import builtins
 import difflib
 import errno
 import importlib
 import os
 import re
+import sys
+import warnings
 from collections.abc import Iterable
 from contextlib import suppress
 from pathlib import Path
@@ -147,3 +150,27 @@ def needed(package: str, feature: str, extra: str = "deploy") -> Any:
         raise DependencyError(
             f"{feature} needs the package {package}, which is not installed: pip install 'layerscope[{extra}]'"
         ) from error
+
+
+def warn_readably() -> None:
+    """Have our warnings said once each, and in a notebook without the path of a file that nobody
+    made.
+
+    What the user's own filters say goes before it.
+    """
+    warnings.filterwarnings("once", category=LayerscopeWarning, append=True)
+    plainly = warnings.formatwarning
+
+    def formatted(message: Any, category: type[Warning], filename: str, lineno: int, line: str | None = None) -> str:
+        if issubclass(category, LayerscopeWarning) and _in_notebook():
+            return f"{category.__name__}: {message}\n"
+        return plainly(message, category, filename, lineno, line)
+
+    warnings.formatwarning = formatted
+
+
+def _in_notebook() -> bool:
+    return "ipykernel" in sys.modules and hasattr(builtins, "__IPYTHON__")
+
+
+warn_readably()

@@ -5,9 +5,11 @@ from __future__ import annotations
 import warnings
 from collections.abc import Sequence
 from dataclasses import replace
+from typing import Any
 
 import numpy as np
 import xarray as xr
+from tqdm.auto import tqdm
 
 from probes.errors import LayerscopeWarning
 from probes.measures.probe import Probe, Run
@@ -45,7 +47,7 @@ def measured_on(
 
 
 def _over_all(chosen: Sequence[Probe], runs: Sequence[Run], name: str) -> dict[str, xr.Dataset]:
-    by_run = [_of_run(chosen, run) for run in runs]
+    by_run = [_of_run(chosen, run, name) for run in runs]
     if len(runs) == 1:
         return by_run[0]
     return {
@@ -54,11 +56,18 @@ def _over_all(chosen: Sequence[Probe], runs: Sequence[Run], name: str) -> dict[s
     }
 
 
-def _of_run(chosen: Sequence[Probe], run: Run) -> dict[str, xr.Dataset]:
+def _of_run(chosen: Sequence[Probe], run: Run, name: str) -> dict[str, xr.Dataset]:
     """The results of all chosen probes, by name; what gives several is called once."""
     found: dict[str, xr.Dataset] = {}
-    for measure in dict.fromkeys(p.measure for p in chosen):
-        found |= split_measures(measure(run))
+    measures: dict[Any, list[str]] = {}
+    for p in chosen:
+        measures.setdefault(p.measure, []).append(p.name)
+    with tqdm(total=len(chosen), desc=f"measure {name}", unit="probe", disable=not run.progress or not chosen) as bar:
+        for measure, names in measures.items():
+            bar.set_postfix_str(names[0])
+            found |= split_measures(measure(run))
+            bar.update(len(names))
+        bar.set_postfix_str("")
     return {p.name: found[p.name] for p in chosen}
 
 

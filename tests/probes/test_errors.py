@@ -1,8 +1,12 @@
 """Errors: one sentence for a setting that is not known; a package that is missing is named."""
 
+import builtins
+import sys
+import warnings
+
 import pytest
 
-from probes.errors import DependencyError, InputError, check_choice, needed
+from probes.errors import DependencyError, InputError, LayerscopeWarning, check_choice, needed, warn_readably
 
 
 def test_a_setting_that_is_known_passes():
@@ -29,3 +33,23 @@ def test_a_package_that_is_missing_is_named_with_how_to_install_it():
     assert needed("json", "reading") is __import__("json")
     with pytest.raises(DependencyError, match=r"reading needs the package nothing_like_it, .* 'layerscope\[extra\]'"):
         needed("nothing_like_it", "reading", extra="extra")
+
+
+def test_a_warning_of_ours_is_said_once_wherever_it_comes_from(monkeypatch):
+    monkeypatch.setattr(warnings, "formatwarning", warnings.formatwarning)  # as it was, afterwards
+    with warnings.catch_warnings(record=True) as said:
+        warnings.resetwarnings()
+        warn_readably()
+        for _ in range(2):
+            warnings.warn("ours, for a test", LayerscopeWarning, stacklevel=1)
+        warnings.warn("ours, for a test", LayerscopeWarning, stacklevel=1)
+    assert len(said) == 1
+
+
+def test_in_a_notebook_a_warning_of_ours_has_no_path(monkeypatch):
+    given = ("some text", LayerscopeWarning, "/tmp/ipykernel_1/2.py", 3)
+    assert "/tmp/ipykernel_1/2.py:3: LayerscopeWarning: some text" in warnings.formatwarning(*given)
+    monkeypatch.setitem(sys.modules, "ipykernel", object())
+    monkeypatch.setattr(builtins, "__IPYTHON__", True, raising=False)
+    assert warnings.formatwarning(*given) == "LayerscopeWarning: some text\n"
+    assert "2.py:3" in warnings.formatwarning("another's", UserWarning, *given[2:])

@@ -88,3 +88,12 @@ def test_what_counts_is_groups():
         assert counts[name] == {"a": 40, "b": 20, "pooled": 40}
     assert counts["retrieval"] == {"b": 20, "pooled": 20}
     assert counts["linear_probe"] == {"a": 40, "b": 20, "pooled": 20}
+
+
+def test_the_measuring_says_how_far_it_is(capsys):
+    reps = probes.from_arrays(states(0.5, 1), label=LABEL)
+    run = Run(reps, sample(reps, draws=20, seed=0), progress=True)
+    measured_on(named("snr", "norm", "iso_score"), [run], "m")
+    said = capsys.readouterr().err
+    assert "measure m: 100%" in said
+    assert "3/3" in said
