@@ -17,6 +17,7 @@
 # make figures remake the figures of the README
 # make screenshots
 #              remake the pictures of the explorer in notebooks/images/; needs chromium
+# make lab     open the tutorials in JupyterLab
 # make clean   remove the environment, the site and what the demo wrote
 
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
@@ -24,7 +25,7 @@ BIN := .venv/bin
 # Threads that spin while they wait make each other slow where cores are shared.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test test-faults test-browser lint docs bench architectures study-pruning study-quantization study-distillation study-budget calibration data figures screenshots clean
+.PHONY: demo test test-faults test-browser lint docs bench architectures study-pruning study-quantization study-distillation study-budget calibration data figures screenshots lab clean
 
 demo: .venv/installed runs/demo/pruned runs/demo/quantized runs/demo/distilled
 	$(BIN)/python -m probes compare base=bundled pruned=runs/demo/pruned quantized=runs/demo/quantized \
@@ -90,8 +91,11 @@ data: .venv/installed
 
 figures: demo
 	$(BIN)/python -c "import probes; c = probes.Comparison.open('runs/demo'); \
-		c.plot_damage('retrieval').savefig('notebooks/images/demo_damage.png', dpi=90); \
+		c.plot_change('retrieval').savefig('notebooks/images/demo_change.png', dpi=90); \
 		c.plot('cka').savefig('notebooks/images/demo_cka.png', dpi=90)"
+
+lab: .venv/installed-lab
+	$(BIN)/jupyter lab --notebook-dir notebooks
 
 screenshots: .venv/installed-browser demo
 	$(BIN)/python -W ignore tests/browser/screenshots.py
@@ -105,6 +109,10 @@ screenshots: .venv/installed-browser demo
 
 .venv/installed-test: .venv/installed
 	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[test]"
+	touch $@
+
+.venv/installed-lab: .venv/installed
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[lab]"
 	touch $@
 
 .venv/installed-browser: .venv/installed-test

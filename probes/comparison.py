@@ -6,7 +6,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Self
 
 import datasets
 import torch
@@ -19,7 +19,7 @@ from probes.files import check_writable, file_name
 from probes.measures.choice import choose
 from probes.measures.measuring import measured_on
 from probes.measures.probe import Run
-from probes.measures.provenance import provenance_of
+from probes.measures.provenance import provenance_of, states_of
 from probes.models.checkpoint import check_checkpoint, load_checkpoint
 from probes.models.facts import check_fit, check_length, embedding_rows
 from probes.models.named import by_name, check_pairs, tokenizers_of
@@ -105,6 +105,28 @@ class Comparison(Plots):
 
         found = verdict(self, judge=judge, tolerance=tolerance)
         return replace(found, words=in_words(found, self))
+
+    @classmethod
+    def open(cls, folder: str | Path, *, store: str | Path | None = None) -> Self:
+        """Read what `save` wrote.
+
+        Args:
+            folder: of the comparison.
+            store: the folder that `compare` was given as `store`, or "representations" in what
+                `layerscope compare` wrote, for the states too: for the explorer's maps and
+                sentences, and for more draws.
+
+        Raises:
+            InputError: there is no comparison in the folder, or its files do not belong together;
+                the states are not those that it was made of.
+
+        See also:
+            `Comparison.save`.
+        """
+        opened = super().open(folder)
+        if store is not None:
+            opened.representations = states_of(opened.provenance, path_of(store, "store"))
+        return opened
 
     def again(self, models: Sequence[str], probes: Sequence[str], draws: int) -> Comparison | None:
         """Return some models and probes measured with other draws, or None of none; raise

@@ -4,14 +4,19 @@ from __future__ import annotations
 
 import importlib.metadata
 import platform
+from collections.abc import Mapping
+from pathlib import Path
 from typing import Any
 
 import pandas as pd
 import xarray as xr
 
+from probes.errors import InputError
+from probes.files import file_name
 from probes.measures import catalogue
 from probes.measures.probe import Run
 from probes.results.difference import adjustment
+from probes.states.representations import open_representations
 
 
 def provenance_of(
@@ -60,3 +65,27 @@ def provenance_of(
         },
         "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages},
     }
+
+
+def states_of(provenance: Mapping[str, Any], store: Path) -> dict[str, xr.Dataset]:
+    """Return the Representations that a table was made of, from the folder that they were kept in.
+
+    Args:
+        provenance: of the table.
+        store: the folder.
+
+    Raises:
+        InputError: those of a model are not there, or are of other weights, texts or settings.
+    """
+    out = {}
+    for name, about in provenance["models"].items():
+        path = store / f"{file_name(f'{name} (1)' if 'replicates' in about else name)}.zarr"
+        reps = open_representations(path).assign_attrs(model=name)
+        if reps.attrs.get("fingerprint") != about.get("fingerprint"):
+            other = [k for k in ("weights", "corpus", "tokenizer") if reps.attrs.get(k) != about.get(k)]
+            raise InputError(
+                f"{path}: these are not the states that the table is of: other {' and '.join(other) or 'settings'}. "
+                "Give the folder that was store= then, or compare again"
+            )
+        out[name] = reps.assign_attrs({k: about[k] for k in ("replicates", "states_of") if k in about})
+    return out

@@ -145,10 +145,9 @@ def change(
     if ax is None:
         figure.suptitle(wrapped(about["title"], figure.get_figwidth(), matplotlib.rcParams["figure.titlesize"]))
         if caption:
-            red = "red is damage, blue is gain" if about["better"] else "orange is less, purple is more"
-            if colours == "PuOr":
-                red = "orange is less, purple is more, neither is better"
-            captioned(figure, f"{red}; • p < 0.05 adjusted over {family_in_words(MARKED)}")
+            quality = "red is damage, blue is gain"
+            said = quality if about["better"] else "orange is less, purple is more, neither is better"
+            captioned(figure, f"{said}; • p < 0.05 adjusted over {family_in_words(MARKED)}")
     return figure
 
 

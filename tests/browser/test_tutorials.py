@@ -1,10 +1,10 @@
-"""Every tutorial, run top to bottom in JupyterLab."""
+"""Every tutorial, run top to bottom in JupyterLab, then its solutions, and what it says held against the numbers."""
 
-import shutil
 from pathlib import Path
 
 import nbformat
 import pytest
+from claims import checks, solutions
 from playwright.sync_api import expect
 
 pytestmark = pytest.mark.browser
@@ -19,7 +19,10 @@ def test_there_are_tutorials():
 
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_runs_in_jupyterlab(path, server, open_notebook):
-    shutil.copy(path, server.root)
+    told = nbformat.read(path, as_version=4)
+    for source in (solutions(told), checks(path.stem)):
+        told.cells.append(nbformat.v4.new_code_cell(source, id=f"cell-{len(told.cells)}"))
+    nbformat.write(told, server.root / path.name)
     with open_notebook(path.name) as notebook:
         notebook.run_all(timeout=900)
         outputs = [o for cell in notebook.cells() if cell["cell_type"] == "code" for o in cell["outputs"]]

@@ -390,3 +390,19 @@ def test_what_is_drawn_and_whose_states_are_shown_is_said(tmp_path):
         in grouped.explore().about["notes"]
     )
     assert probes.compare(in_seeds(2), probes=["snr"], progress=False).provenance["drawn"] == "sentence ids"
+
+
+def test_a_comparison_is_opened_with_its_states_where_they_are_given(bundled, tmp_path):
+    few = bundled.select(range(24))
+    made = probes.compare({"a": "bundled"}, few, store=tmp_path / "s", probes=["norm"], draws=5, progress=False)
+    folder = made.save(tmp_path / "run")
+    assert probes.Comparison.open(folder).representations == {}
+    opened = probes.Comparison.open(folder, store=tmp_path / "s")
+    np.testing.assert_array_equal(opened.representations["a"].hidden, made.representations["a"].hidden)
+    assert opened.explore().about["missing"].keys() == made.explore().about["missing"].keys()
+    with pytest.raises(probes.InputError, match="expected a zarr store"):
+        probes.Comparison.open(folder, store=tmp_path)
+    model, tokenizer = probes.load_checkpoint("bundled")
+    probes.capture(model, tokenizer, few.select(range(20)), store=tmp_path / "other" / "a.zarr", progress=False)
+    with pytest.raises(probes.InputError, match=r"not the states that the table is of: other corpus. Give the folder"):
+        probes.Comparison.open(folder, store=tmp_path / "other")

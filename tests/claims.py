@@ -1,0 +1,246 @@
+"""What the tutorials say of tables and figures, and the numbers behind it: a text, and what must be true.
+
+Run by tests/browser/test_tutorials.py in the notebook itself, after its cells and those of its solutions.
+"""
+
+from __future__ import annotations
+
+import re
+
+import nbformat
+
+# What the expressions share.
+PRELUDE = """
+def at(comparison, model, probe, layer=-1, language="pooled", column="value"):
+    rows = comparison.table
+    rows = rows[(rows["model"] == model) & (rows["probe"] == probe) & (rows["language"] == language)]
+    return float(rows[rows["layer"] == layer][column].iloc[0])
+
+
+def gaps(comparison, model, probe, layer=-1):
+    rows = comparison.table
+    rows = rows[(rows["model"] == model) & (rows["probe"] == probe) & (rows["layer"] == layer)]
+    return rows[rows["language"] != "pooled"].set_index("language")["difference"].astype(float)
+
+
+def dots(comparison, model, probe):
+    rows = comparison.table.assign(p=comparison.marks())
+    rows = rows[(rows["model"] == model) & (rows["probe"] == probe) & (rows["p"] < 0.05)]
+    return sorted(set(zip(rows["language"], rows["layer"])))
+
+
+def band(comparison, model, probe, layer, language="pooled"):
+    ends = (at(comparison, model, probe, layer, language, x) for x in ("low", "high"))
+    low, high = ends
+    return high - low
+"""
+CLAIMS: dict[str, list[tuple[str, str]]] = {
+    "0_five_minutes": [
+        (
+            "The pruned model lost accuracy in all eight languages: no bar reaches the grey band",
+            "(comparison.verdict(judge=['accuracy']).languages['state'] == 'lost').all()",
+        ),
+        (
+            "Chinese is at the top with about 32 points, Hindi at the bottom with about 13",
+            "(lambda g: (g.idxmin(), g.idxmax(), round(100 * g.min()), round(100 * g.max())))"
+            "(gaps(comparison, 'pruned', 'accuracy')) == ('zh', 'hi', -32, -13)",
+        ),
+        ("for 48 % of the sentences only", "round(at(comparison, 'original', 'accuracy', -1, 'hi'), 2) == 0.48"),
+        (
+            "retrieval *rose*",
+            "at(comparison, 'pruned', 'retrieval', 6, column='difference_low') > 0"
+            " and 'retrieval rose while accuracy fell' in"
+            " ' '.join(str(comparison.verdict(judge=['accuracy'])).split())",
+        ),
+    ],
+    "1_compare_two_checkpoints": [
+        (
+            "the class separability of the original is 0.236 and that of the pruned model 0.163",
+            "[round(at(comparison, m, 'class_separability', 6), 3) for m in ('base', 'pruned')] == [0.236, 0.163]",
+        ),
+        (
+            "from 0.745 to 0.730",
+            "[round(at(comparison, m, 'accuracy'), 3) for m in ('base', 'pruned')] == [0.745, 0.730]",
+        ),
+        (
+            "both curves start at the same point",
+            "at(comparison, 'base', 'retrieval', 0) == at(comparison, 'pruned', 'retrieval', 0)",
+        ),
+        (
+            "it is best at layer 2, at 0.94, and falls to 0.70 at layer 6",
+            "max(range(7), key=lambda layer: at(comparison, 'base', 'retrieval', layer)) == 2"
+            " and [round(at(comparison, 'base', 'retrieval', x), 2) for x in (2, 6)] == [0.94, 0.70]",
+        ),
+        ("finds 0.86 of the translations", "round(at(comparison, 'pruned', 'retrieval', 6), 2) == 0.86"),
+        (
+            "Up to layer 3 there is no dot at all. In layers 5 and 6 every language gains, Hindi most, by 0.19",
+            "min(layer for _, layer in dots(comparison, 'pruned', 'retrieval')) > 3"
+            " and all((gaps(comparison, 'pruned', 'retrieval', x).dropna() > 0).all() for x in (5, 6))"
+            " and gaps(comparison, 'pruned', 'retrieval', 6).idxmax() == 'hi'"
+            " and round(gaps(comparison, 'pruned', 'retrieval', 6).max(), 2) == 0.19",
+        ),
+        (
+            "Red in every language, and more from layer to layer; English, whose labels the model was fine-tuned on, "
+            "loses most, 0.16",
+            "(gaps(comparison, 'pruned', 'class_separability', 6) < 0).all()"
+            " and all(at(comparison, 'pruned', 'class_separability', x, column='difference')"
+            " > at(comparison, 'pruned', 'class_separability', x + 1, column='difference') for x in range(6))"
+            " and gaps(comparison, 'pruned', 'class_separability', 6).idxmin() == 'en'"
+            " and round(gaps(comparison, 'pruned', 'class_separability', 6).min(), 2) == -0.16",
+        ),
+        (
+            "it is right for 17 % of the sentences, which is chance among six topics. Retrieval at layer 6 is 0.94",
+            "[round(at(four, '90%', p, x), 2) for p, x in (('accuracy', -1), ('retrieval', 6))] == [0.17, 0.94]",
+        ),
+        ("It is 1.000 to three digits at every layer", "(abs(by_chance - 1) < 0.0005).all()"),
+        (
+            "makes bands about three times as wide",
+            "2 < band(less, 'base', 'retrieval', 6) / band(comparison, 'base', 'retrieval', 6) < 4",
+        ),
+        (
+            "There are fewer dots",
+            "len(dots(less, 'pruned', 'retrieval')) < len(dots(comparison, 'pruned', 'retrieval'))",
+        ),
+    ],
+    "2_what_compression_breaks": [
+        (
+            "The student is as good as the original in English, and worse in every other language, by 3 points in "
+            "German to 9 in Russian",
+            "(lambda g: g['en'] >= 0 and (g.drop('en') < 0).all() and g.drop('en').idxmax() == 'de'"
+            " and g.idxmin() == 'ru' and -0.05 < g['de'] and -0.11 < g['ru'] < -0.06)"
+            "(gaps(comparison, 'student', 'accuracy'))",
+        ),
+        ("The pruned model is worse everywhere", "(gaps(comparison, 'pruned', 'accuracy') < -0.1).all()"),
+        (
+            "The model of three bits lies on the original",
+            "(abs(gaps(comparison, 'quantised', 'accuracy')) < 0.01).all()",
+        ),
+        (
+            "says what the original says for 98 sentences in a hundred, the student for 83, the pruned model for 55",
+            "[abs(100 * at(comparison, m, 'label_loyalty') - x) < 2 for m, x in"
+            " (('quantised', 98), ('student', 83), ('pruned', 55))] == [True] * 3",
+        ),
+        (
+            "retrieval is best at layer 2 and falls to 0.70 at the last layer",
+            "max(range(7), key=lambda layer: at(comparison, 'original', 'retrieval', layer)) == 2"
+            " and round(at(comparison, 'original', 'retrieval', 6), 2) == 0.70",
+        ),
+        ("The pruned model ends at 0.95", "round(at(comparison, 'pruned', 'retrieval', 6), 2) == 0.95"),
+        (
+            "The student ends below the original, at 0.58",
+            "abs(at(comparison, 'student', 'retrieval', 2) - 0.58) < 0.03",
+        ),
+        (
+            "The student's last layer is most like the last one of its teacher (0.93), and its first most like layer 3",
+            "(lambda t: t.loc[2].idxmax() == 6 and t.loc[1].idxmax() == 3 and abs(t.loc[2, 6] - 0.93) < 0.02)"
+            "(comparison.table.query(\"probe == 'cka' and model == 'student' and language == 'pooled'\")"
+            ".pivot(index='layer', columns='other_layer', values='value'))",
+        ),
+        (
+            "It grows from layer to layer: 1 at the embeddings, which pruning leaves alone, 0.93 at layer 3 and 0.79",
+            "[round(at(comparison, 'pruned', 'cosine_to_baseline', x), 2) for x in (0, 3, 6)] == [1.0, 0.93, 0.79]",
+        ),
+        (
+            "The student loses most in Russian, Chinese and Arabic",
+            "set(lost['student'].nsmallest(3).index) == {'ru', 'zh', 'ar'}",
+        ),
+        (
+            "The pruned model loses most in Chinese and Spanish, and least in Hindi",
+            "lost['pruned'].nsmallest(2).index.tolist() == ['zh', 'es'] and lost['pruned'].idxmax() == 'hi'",
+        ),
+        ("no loss is larger than a point", "lost['quantised'].min() > -0.01"),
+        (
+            "Already at 8 bits",
+            "(lambda r: (r['p_adjusted'] < 0.05).any() and r['difference'].abs().max() < 0.0002)"
+            "(bits.table.query(\"model == '8 bits' and probe == 'class_separability' and language == 'pooled'\"))",
+        ),
+        ("by 0.12, half of it", "round(at(bits, '2 bits', 'class_separability', 6, column='difference'), 2) == -0.12"),
+        ("by 7 points", "round(at(bits, '2 bits', 'accuracy', column='difference'), 2) == -0.07"),
+    ],
+    "3_representer_points": [
+        ("A correlation of 1.0000 with the logits of the model", "values.certificate.correlation_test > 0.99995"),
+        ("the same class for every one of them", "values.certificate.agreement == 1"),
+        (
+            "English training sentences give 0.2 to 0.3 of a mean logit of 5.4 to 7.3",
+            "net['en'].between(0.2, 0.3).all() and net.sum(axis=1).between(5.35, 7.35).all()",
+        ),
+        (
+            "less than a fifth of one in another language",
+            "(lambda a: a['en'] < a.drop('en').min() / 5)"
+            "(pd.Series(np.abs(values.alpha).sum(axis=1)).groupby(values.train['language'].to_numpy()).mean())",
+        ),
+        (
+            "The same class for nine sentences in ten and more, English for all",
+            "compared['same class'].mean() > 0.9 and compared['same class'][(values.test['language'].to_numpy()[rows]"
+            " == 'en')].all()",
+        ),
+        (
+            "a correlation of 0.6 to 0.75, and values about a tenth quieter",
+            "compared.groupby(values.test['language'].to_numpy()[rows])['correlation'].mean().between(0.59, 0.755)"
+            ".all()"
+            " and abs(compared['size'].mean() - 0.9) < 0.03",
+        ),
+        (
+            "the correlation is 0.73 to 0.75 in all four languages",
+            "compared[compared['same class']].groupby(values.test['language'].to_numpy()[rows][compared['same class']])"
+            "['correlation'].mean().between(0.72, 0.755).all()",
+        ),
+        ("Several times as many of the wrong labels in the first fifth", "np.isin(wrong, first_fifth).mean() > 0.4"),
+        ("stays above 0.99", "without.certificate.correlation_test > 0.99"),
+    ],
+    "4_choosing_layers": [
+        (
+            "In English ν falls from layer to layer, to 0.25 at the last",
+            "(lambda x: (np.diff(x) < 0).all() and round(float(x[-1]), 2) == 0.25)(nu.value.sel(language='en').values)",
+        ),
+        (
+            "it is as good as flat from layer 4 on",
+            "float(np.ptp(nu.value.sel(language='pooled', layer=[4, 5, 6]))) < 0.03",
+        ),
+        ("In Chinese it is lowest at the *first* layers", "int(nu.value.sel(language='zh').argmin()) in (0, 1)"),
+        (
+            "English: layer 6 in every draw. All languages pooled: layer 6 in three draws of four",
+            "float(choice.value.sel(layer=6, language='en')) == 1"
+            " and 0.65 < float(choice.value.sel(layer=6, language='pooled')) < 0.85",
+        ),
+        (
+            "Where ν is large, in the first layers, the classifier is worst",
+            "table['linear_probe'].idxmin() in (0, 1) and table['variability'].idxmax() == 0",
+        ),
+        ("Chinese: no layer has half of the draws", "float(choice.value.sel(language='zh').max()) < 0.5"),
+        (
+            "For all languages pooled and for English it is layer 6 again; Chinese now has layer 6 too",
+            "[int(best_of_first[x]) for x in ('pooled', 'en', 'zh')] == [6, 6, 6]",
+        ),
+        (
+            "layer 4 has three draws of four",
+            "0.65 < float(shares.sel(layer=4, language='pooled')) < 0.85"
+            " and float(shares.sel(layer=6, language='en')) > 0.95",
+        ),
+    ],
+    "5_your_own_checkpoint": [
+        ("its interval is several times as wide", "3 * moved < wide"),
+        (
+            "so that the explorer has its maps and sentences",
+            "list(again.representations) == list(comparison.representations)",
+        ),
+    ],
+    "6_reading_error_bars": [
+        (
+            "several times as well",
+            "np.std(unpaired) > 2 * np.std(paired)",
+        ),
+        ("About twice as wide", "1.5 < width['a quarter'] / width['all'] < 2.7"),
+    ],
+}
+
+
+def solutions(notebook: nbformat.NotebookNode) -> str:
+    """The code of the solutions of a tutorial's exercises."""
+    return "\n\n".join(re.findall(r"```python\n(.*?)\n```", notebook.cells[-1].source, flags=re.DOTALL))
+
+
+def checks(stem: str) -> str:
+    """A cell that raises where what a tutorial says is not so."""
+    lines = [f"assert {what}, {text!r}" for text, what in CLAIMS.get(stem, [])]
+    return "\n".join([PRELUDE, *lines])
