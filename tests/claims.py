@@ -148,6 +148,11 @@ CLAIMS: dict[str, list[tuple[str, str]]] = {
             "The pruned model loses most in Chinese and Spanish, and least in Hindi",
             "lost['pruned'].nsmallest(2).index.tolist() == ['zh', 'es'] and lost['pruned'].idxmax() == 'hi'",
         ),
+        (
+            "Russian gains most, by about 9 points, then Chinese and Arabic by about 4",
+            "gained.idxmax() == 'ru' and set(gained.nlargest(3).index) == {'ru', 'zh', 'ar'} and gained['ru'] > 0.05",
+        ),
+        ("English gains nothing", "gained['en'] < 0.01"),
         ("no loss is larger than a point", "lost['quantised'].min() > -0.01"),
         (
             "Already at 8 bits",
