@@ -119,11 +119,12 @@ function heatShape(pen, given, width) {
   const room = width - left - 2;
   const least = named ? LEAST_NAMED : LEAST_CELL;
   const tall = least * rows.length > MOST_HIGH ? BAR : 0; // it will scroll
-  const cell = clamp((room - tall) / columns.length, least, MOST_CELL);
+  const most = Math.max(least, Math.min(MOST_CELL, MOST_HIGH / rows.length)); // no larger than scrolls for it
+  const cell = clamp((room - tall) / columns.length, least, most);
   const upright = named && longest > cell - 3;
   const [top, under] = [18, (upright ? longest + 8 : 18) + 16];
   const whole = [left + cell * columns.length + 2, top + cell * rows.length + under];
-  const high = top + under + Math.min(cell * rows.length, Math.max(MOST_HIGH, 12 * cell));
+  const high = top + under + Math.min(cell * rows.length, MOST_HIGH);
   const down = whole[1] > high + 1;
   const seen = [Math.min(whole[0], width - (down ? BAR : 0)), down ? high : whole[1]];
   return { left, top, cell, under, whole, seen, longest, upright, gap: 1 };
