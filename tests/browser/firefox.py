@@ -1,10 +1,10 @@
 """Firefox as Debian has it, driven by its own remote protocol (WebDriver BiDi): no driver of its own is needed."""
 
+import base64
 import json
 import shutil
 import socket
 import subprocess
-import time
 from pathlib import Path
 from typing import Any
 
@@ -106,8 +106,6 @@ class Firefox:
 
     def picture(self, path: Path) -> None:
         """Write what is seen as a PNG."""
-        import base64
-
         path.write_bytes(base64.b64decode(self.ask("browsingContext.captureScreenshot", context=self.page)["data"]))
 
     def close(self) -> None:
@@ -118,4 +116,3 @@ class Firefox:
         finally:
             self.process.terminate()
             self.process.wait(WAIT)
-        time.sleep(0)

@@ -1,6 +1,7 @@
-"""The explorer where people work: in Firefox, and as VS Code and Colab load it."""
+"""The explorer where people work: in Voila, in Firefox, and as VS Code and Colab load it."""
 
 import json
+import re
 from contextlib import closing
 
 import numpy as np
@@ -13,8 +14,10 @@ from playwright.sync_api import expect
 
 pytestmark = pytest.mark.browser
 
+CELLS = ("from browser import cases\nexplorer = cases.many(3)", "explorer")
 
-def works(page, moved=None):
+
+def works(page):
     """Drive an explorer: the slider to its first layer, a search, an answer that only the kernel has."""
     shown = Shown(page)
     shown.ready()
@@ -30,6 +33,22 @@ def works(page, moved=None):
     expect(shown(".lsc-neighbours")).to_have_count(2)  # which the kernel computes
     expect(shown(".lsc-silent")).to_be_hidden()
     return shown
+
+
+def test_in_voila(browser, server):
+    pytest.importorskip("voila", reason="Voila is not installed: pip install voila")
+    path = server.write("voila", *CELLS)
+    with closing(Watched(browser, viewport={"width": 1400, "height": 1100})) as watched:
+        page = watched.page
+        watched.context.route(lambda url: not url.startswith(server.url), lambda route: route.abort())
+        page.goto(f"{server.url}/voila/render/{path}?token={server.token}", wait_until="commit")  # it runs the cells
+        works(page)
+        expect(page.locator(".lsc-picture")).to_be_hidden()
+        assert page.locator(".lsc").count() == 1
+        # What Voila's page asks of others is its own; it goes without, and so do we.
+        outside = [url for url in watched.requests if not url.startswith(server.url)]
+        assert [url for url in outside if re.search("anywidget|layerscope", url)] == []
+        assert [error for error in watched.errors if "layerscope" in error or "lsc" in error] == []
 
 
 # ------------------------------------------------------------------------------------------------ VS Code and Colab
