@@ -120,7 +120,7 @@ function ramp(stops) {
   };
 }
 
-/** A colour by lightness, chroma and hue of OKLab (Ottosson 2020) as [red, green, blue]; what is out of reach is cut. */
+/** A colour by lightness, chroma and hue of OKLab (Ottosson 2020) as [red, green, blue], cut to what screens show. */
 function oklch(lightness, chroma, hue) {
   const [a, b] = [chroma * Math.cos(hue), chroma * Math.sin(hue)];
   const l = (lightness + 0.3963377774 * a + 0.2158037573 * b) ** 3;
