@@ -132,9 +132,11 @@ def change(
     largest = max(float(np.nanmax(np.abs(w.to_numpy(float)), initial=0.0)) for w in wide.values()) or 1.0
     colours = {"higher": "RdBu", "lower": "RdBu_r"}.get(about["better"], "PuOr")
     figure, axes = _panels(wide, ax, width)
+    dotted = False
     for axis, model in zip(axes, names, strict=True):
         heat = _heat(axis, wide[model], {"cmap": colours, "vmin": -largest, "vmax": largest})
         marks = _wide(table[table["model"] == model], "mark").to_numpy(float)
+        dotted |= bool((marks < 0.05).any())
         for row, column in np.argwhere(marks < 0.05):
             dark = _dark(heat, wide[model].to_numpy(float)[row, column])
             axis.text(column + 0.5, row + 0.5, "•", ha="center", va="center", color="white" if dark else "black")
@@ -147,7 +149,9 @@ def change(
         if caption:
             quality = "red is damage, blue is gain"
             said = quality if about["better"] else "orange is less, purple is more, neither is better"
-            captioned(figure, f"{said}; • p < 0.05 adjusted over {family_in_words(MARKED)}")
+            captioned(
+                figure, f"{said}; {'•' if dotted else 'nowhere'} p < 0.05 adjusted over {family_in_words(MARKED)}"
+            )
     return figure
 
 

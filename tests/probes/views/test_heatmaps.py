@@ -69,4 +69,13 @@ def test_dots_mark_what_differs_adjusted_over_layers_and_languages(comparison):
     figure = comparison.plot_change("snr")
     dots = {axis.get_title(): sum(text.get_text() == "•" for text in axis.texts) for axis in figure.axes[:2]}
     assert dots == {f"{m} minus base": int((marks["model"] == m).sum()) for m in ("worse", "half")}
-    assert figure.get_supxlabel().replace("\n", " ").endswith("p < 0.05 adjusted over layers and languages")
+    assert figure.get_supxlabel().replace("\n", " ").endswith("• p < 0.05 adjusted over layers and languages")
+    same = probes.compare(
+        {"a": comparison.representations["base"], "b": comparison.representations["base"]}, probes=["snr"], draws=10
+    )
+    assert (
+        same.plot_change("snr")
+        .get_supxlabel()
+        .replace("\n", " ")
+        .endswith("; nowhere p < 0.05 adjusted over layers and languages")
+    )
