@@ -11,9 +11,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.corpus import check_corpus
 from probes.errors import InputError
-from probes.models.facts import check_fit, embedding_rows, input_limit, name_of
+from probes.models.facts import check_fit, embedding_rows, name_of
 from probes.states.predictions import label_codes
 from probes.states.tokens import Padding, padding_of, pads_left, reads_padding
+from probes.states.vectors import length_of, prompted, settle
 
 
 def trained_on(corpus: datasets.Dataset) -> list[int]:
@@ -36,11 +37,26 @@ def training_rows(
     tokenizer: PreTrainedTokenizerBase,
     teacher: PreTrainedModel | None = None,
     numbered_by: Literal["student", "teacher"] | None = "student",
+    *,
+    max_length: int | None = None,
+    prompt: str | None = None,
 ) -> tuple[list[dict[str, Any]], bool]:
     """Return token ids, labels and `index` of the texts trained on, and whether there are labels.
 
-    Texts are cut where student or teacher cannot read on. Labels are numbers of the classes of one
-    of them, which must have them all, or of the labels in the order of their names.
+    Texts are read as `probes.capture` reads them: after the prompt and in the small letters that the
+    student's checkpoint declares (`config.text_embedding`), and cut at the length that it declares,
+    or where student or teacher cannot read on. Labels are numbers of the classes of one of them,
+    which must have them all, or of the labels in the order of their names.
+
+    Args:
+        corpus: of split "train", where it has splits.
+        student, tokenizer, teacher: what reads the texts.
+        numbered_by: whose classes the labels are; None for the order of their names.
+        max_length, prompt: in place of what the checkpoint declares; "" for no prompt.
+
+    Raises:
+        InputError: a model and the tokenizer do not fit; a label is no class; there is no row of
+            split "train"; `max_length` is more than a model takes.
 
     Example:
         >>> import probes
@@ -57,7 +73,10 @@ def training_rows(
         check_fit(embedding_rows(model), tokenizer, called)
     corpus = corpus.select(trained_on(corpus))
     labelled = "label" in corpus.column_names
-    limit = min((n for m in models if (n := input_limit(m, tokenizer, None)) is not None), default=None)
+    how, said = settle(student, names[0], pooling="mean", max_length=max_length, prompt=prompt)
+    limits = [length_of(how, m, tokenizer, said) for m in models]
+    limit = min((n for n in limits if n is not None), default=None)
+    corpus = prompted(corpus, how)
     pairs = list(corpus["text_pair"]) if "text_pair" in corpus.column_names else None
     encoded = tokenizer(list(corpus["text"]), pairs, truncation=limit is not None, max_length=limit, verbose=False)
     rows = [{k: v[i] for k, v in encoded.items() if k != "attention_mask"} | {"index": i} for i in range(len(corpus))]

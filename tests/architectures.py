@@ -26,6 +26,10 @@ _BY_TYPE = {
     "deberta-v2": _PLAIN
     | {"relative_attention": True, "pos_att_type": "c2p|p2c", "position_biased_input": False, "share_att_key": True}
     | {"position_buckets": 8, "norm_rel_ebd": "layer_norm", "type_vocab_size": 0},
+    "deberta": _PLAIN | {"relative_attention": True, "pos_att_type": "c2p|p2c", "type_vocab_size": 0},
+    "longformer": _PLAIN | _SPECIAL | {"attention_window": [4, 8, 4, 8], "max_position_embeddings": 70},
+    "big_bird": _PLAIN | {"attention_type": "original_full"},
+    "clip_text_model": _PLAIN | _SPECIAL | {"eos_token_id": 62},
     "modernbert": _PLAIN | _SPECIAL | {"global_attn_every_n_layers": 3, "local_attention": 4},
     "gpt2": _GPT | {"n_embd": 32, "n_layer": 4, "n_head": 4, "n_inner": 48} | _SPECIAL,
     "gpt_neo": _GPT
@@ -54,6 +58,7 @@ _BY_TYPE = {
     ),
     **dict.fromkeys(("nomic_bert", "gte", "jina_embeddings_v3", "gpt_neox"), _PLAIN),
 }
+KEEP_HEADS = ("olmo2", "olmo3", "big_bird", "longformer")
 # The same type made otherwise.
 VARIANTS = {
     "deberta-v2, keys of its own": ("deberta-v2", {"share_att_key": False}),

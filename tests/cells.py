@@ -24,6 +24,7 @@ import compress
 import probes
 from compress.training.loop import train
 from probes.errors import LayerscopeWarning
+from probes.models.facts import check_reads_text
 
 TEXTS = [
     "a dog sat on the mat",
@@ -123,6 +124,15 @@ def body_of(model: Any) -> Any:
     return model.base_model.get_encoder() if model.config.is_encoder_decoder else model.base_model
 
 
+def reads_text(model: Any) -> bool:
+    """Whether a model can be run on text, so that its states can be compared."""
+    try:
+        check_reads_text(model)
+    except probes.InputError:
+        return False
+    return True
+
+
 def blocks_of(model: Any) -> Any:
     """The list of blocks of the part that reads; None where it is no list of so many."""
     body = body_of(model)
@@ -134,6 +144,8 @@ def blocks_of(model: Any) -> Any:
 @torch.no_grad()
 def alone(case: Case, model: Any, rows: Any = None) -> Alone:
     """Run one text at a time in float64; states by hooks on the blocks, not by what the model says they are."""
+    if not reads_text(model):
+        return Alone(np.empty(0), [], None, {})
     model = copy.deepcopy(model).eval()
     # XGLM masks with numbers that are too large then, and experts are multiplied in float32 only.
     if case.name != "xglm" and not any(n.endswith("experts") for n, _ in model.named_modules()):
@@ -180,7 +192,8 @@ def alone(case: Case, model: Any, rows: Any = None) -> Alone:
         if any(s.numel() % len(own) for s in states):
             states = [s.reshape(-1, s.shape[-1])[: len(own)] for s in states]
         states = [s.reshape(len(own), -1) for s in states]
-        last = getattr(given, named)[-1] if whole else given[0]
+        # Of CLIP the norm in the end is no part of the last state.
+        last = getattr(given, named)[-1] if whole or case.name == "clip_text" else given[0]
         states[-1] = last.reshape(-1, last.shape[-1])[: len(own)]
         tokens.append([s.numpy() for s in states])
         hidden.append([s[own].mean(0).numpy() for s in states])
@@ -218,6 +231,8 @@ def same(found: np.ndarray, expected: np.ndarray, what: str, near: float = _NEAR
 
 def same_states(case: Case, model: Any, expected: Alone, near: float = _NEAR, what: str = "states") -> None:
     """What `capture` gives of a model, against texts one at a time; layers by the numbers they are given."""
+    if not reads_text(model):
+        return  # its weights are compared
     _same(case, captured(case, model), expected, near, what)
 
 
@@ -314,6 +329,10 @@ def op_magnitude(case: Case) -> None:
 def op_global(case: Case) -> None:
     pruned = compress.prune(case.model, sparsity=0.5, scope="global")
     pairs = changed(case, pruned)
+    now = dict(pruned.base_model.named_parameters())
+    for name, p in case.model.base_model.named_parameters():  # also gates of one row, which are ranked with the rest
+        if name not in pairs and not torch.equal(p, now[name]):
+            pairs[name] = p.detach(), now[name].detach()
     old, new = (torch.cat([pair[i].flatten() for pair in pairs.values()]) for i in (0, 1))
     gone = new == 0
     if abs(int(gone.sum()) - 0.5 * len(gone)) > 1 or old.abs()[gone].max() > old.abs()[~gone].min():

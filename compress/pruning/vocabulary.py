@@ -19,7 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from compress.saving import record
 from probes.corpus import check_corpus, corpus_fingerprint
 from probes.errors import InputError
-from probes.models.facts import embedding_rows
+from probes.models.facts import check_reads_text, embedding_rows
 from probes.silence import quiet
 
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
@@ -118,6 +118,7 @@ def check_vocabulary(
     """Return the tokenizer as JSON and its own vocabulary, where they can be pruned."""
     if not isinstance(model, PreTrainedModel):
         raise InputError(f"expected a model of transformers, found {type(model).__name__}")
+    check_reads_text(model)
     if not isinstance(model.get_input_embeddings(), nn.Embedding):
         raise InputError(
             f"{type(model).__name__}: expected one plain torch.nn.Embedding of tokens, found "

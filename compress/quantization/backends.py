@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 
 from compress.matrices import block_matrices, check_plain, joined_in_files
 from probes.errors import InputError, check_choice, needed
-from probes.models.facts import name_of
+from probes.models.facts import check_reads_text, name_of
 from probes.models.formats.extensions import check_allowed
 
 _PACKAGES = {"onnxruntime": ("onnxruntime", "onnx"), "torchao": ("torchao",)}
@@ -18,6 +18,7 @@ def check_backend(model: PreTrainedModel, backend: str) -> None:
     """Raise `InputError` where a backend has not what a model consists of, or is not installed."""
     check_choice("backend", backend, BACKENDS)
     check_plain(model)
+    check_reads_text(model)
     check_allowed(model, "onnxruntime" if backend == "onnxruntime" else "torchao")
     for package in _PACKAGES[backend]:
         needed(package, f"backend={backend!r}")

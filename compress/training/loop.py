@@ -82,6 +82,8 @@ def train(
     seed: int = 0,
     progress: bool = True,
     wait: bool = True,
+    max_length: int | None = None,
+    prompt: str | None = None,
     about: Mapping[str, Any] | None = None,
 ) -> pd.DataFrame:
     """Train a model in place by some objectives, and return what was logged.
@@ -110,6 +112,8 @@ def train(
         progress: show a progress bar.
         wait: where another process trains in the folder, wait until it is done, and say so; False
             to be refused.
+        max_length, prompt: of texts, in place of those that the checkpoint declares and `capture`
+            uses too; "" for no prompt.
         about: what else decides what comes out, as settings of callbacks. It is kept in the folder,
             as what is given here is and the settings of the objectives that are numbers, words or
             maps of them, and a training goes on only where all is the same.
@@ -148,7 +152,9 @@ def train(
     """
     needed = any("teacher" in o.needs for o in objective)
     teaches = teacher if needed else None
-    rows, labelled = training_rows(corpus, student, tokenizer, teaches, _numbered_by(objective, student, teaches))
+    as_read: dict[str, Any] = {"max_length": max_length, "prompt": prompt}
+    numbered_by = _numbered_by(objective, student, teaches)
+    rows, labelled = training_rows(corpus, student, tokenizer, teaches, numbered_by, **as_read)
     check(objective, student, teacher, labelled)
     padding = padding_for(rows, tokenizer, student, teaches)
     if not isinstance(steps, int) or steps < 1:
@@ -216,6 +222,7 @@ def train(
                 "learning_rate": learning_rate,
                 "accumulate": accumulate,
                 "seed": seed,
+                **{key: value for key, value in as_read.items() if value is not None},
                 **(about or {}),
                 **{f"{k} of {o.name}": v for o in objective for k, v in settings_of(o).items()},
             }

@@ -310,7 +310,7 @@ def _keep_heads(site: Site, numbers: Sequence[int]) -> None:
         inside, _, last = name.rpartition(".")
         found: Any = getattr(block.get_submodule(inside), last)
         if isinstance(found, nn.Parameter):
-            found.data = found.data[_places([heads], [units], numbers).to(found.device)].contiguous()
+            found.data = found.data[_places([len(found)], [units], numbers).to(found.device)].contiguous()
         elif isinstance(found, nn.Embedding):
             _keep_columns(found, numbers)
         else:

@@ -180,6 +180,35 @@ DEBERTA = replace(
     ),
     after_first="encoder.conv",
 )
+DEBERTA_1 = replace(
+    DEBERTA,
+    types=("deberta",),
+    attention=Attention(
+        "attention.self",
+        ("attention.self.in_proj",),
+        "attention.output.dense",
+        size="attention_head_size",
+        also=_projections("attention.self", "q_bias v_bias pos_proj pos_q_proj"),
+        kept="its heads are mixed (talking_head)",
+        kept_where="talking_head",
+    ),
+    after_first="",
+)
+BIG_BIRD = replace(
+    ELECTRA,
+    types=("big_bird",),
+    attention=replace(BERT.attention, kept="its attention is made anew, with all of them, where texts are long"),
+)
+LONGFORMER = replace(
+    ELECTRA,
+    types=("longformer",),
+    attention=replace(
+        BERT.attention,
+        also=_projections("attention.self", "query_global key_global value_global"),
+        kept="its attention joins them by the width of the states",
+        size="head_dim",
+    ),
+)
 MODERNBERT = Parts(
     types=("modernbert",),
     blocks="layers",
@@ -343,6 +372,13 @@ OPT = Parts(
     feed_forwards=(FeedForward(("fc1",), "fc2", "ffn_dim"),),
     norms=("self_attn_layer_norm", "final_layer_norm"),
 )
+CLIP_TEXT = replace(
+    OPT,
+    types=("clip_text_model",),
+    blocks="encoder.layers",
+    feed_forwards=(FeedForward(("mlp.fc1",), "mlp.fc2"),),
+    norms=("layer_norm1", "layer_norm2"),
+)
 XGLM = replace(OPT, types=("xglm",), blocks="layers")
 
 _BART_DECODER = replace(
@@ -406,8 +442,8 @@ T5 = _t5(("t5", "mt5"), own_tables=False)
 UMT5 = _t5(("umt5",), own_tables=True)
 
 ROWS = (
-    BERT, ELECTRA, DISTILBERT, ALBERT, MPNET, DEBERTA, MODERNBERT, NOMIC, JINA, LLAMA, QWEN3, GEMMA2, GEMMA3, OLMO2,
-    PHI3, PHI, STARCODER2, STABLELM, COHERE, MIXTRAL, QWEN2_MOE, QWEN3_MOE, GPT_OSS, DEEPSEEK, GPT2, GPT_NEO, GPT_NEOX,
-    GPTJ, BLOOM, FALCON, OPT, XGLM, BART, T5, UMT5,
+    BERT, ELECTRA, DISTILBERT, ALBERT, MPNET, DEBERTA, DEBERTA_1, BIG_BIRD, LONGFORMER, MODERNBERT, NOMIC,
+    JINA, LLAMA, QWEN3, GEMMA2, GEMMA3, OLMO2, PHI3, PHI, STARCODER2, STABLELM, COHERE, MIXTRAL, QWEN2_MOE, QWEN3_MOE,
+    GPT_OSS, DEEPSEEK, GPT2, GPT_NEO, GPT_NEOX, GPTJ, BLOOM, FALCON, OPT, CLIP_TEXT, XGLM, BART, T5, UMT5,
 )  # fmt: skip
 FAMILIES: dict[str, Parts] = {kind: row for row in ROWS for kind in row.types}

@@ -1,11 +1,15 @@
 """The texts trained on: of which split, as which numbers, and side by side in a batch."""
 
+import numpy as np
 import pandas as pd
 import pytest
 import tiny
 
 import probes
+from compress.objectives.labels import CrossEntropy
 from compress.rows import padding_for, trained_on, training_rows
+from compress.training.loop import train
+from probes.states.tokens import batches_of
 
 
 @pytest.fixture
@@ -81,3 +85,24 @@ def test_rows_that_cannot_be_padded_for_a_model_and_its_teacher_are_refused(make
         with pytest.raises(probes.InputError, match=r"FNetModel reads padding as text.* Train on texts of one length"):
             padding_for(rows, tokenizer, *pair)
     padding_for(rows[:1], tokenizer, fnet)
+
+
+def test_texts_are_read_as_capture_reads_them(tiny_models, make_tokenizer, corpus):
+    """After the prompt and at the length that the checkpoint declares; each can be given in its place."""
+    model, tokenizer = with_classes(tiny_models("BertForSequenceClassification"), "xyz"), make_tokenizer()
+    plain = [row["input_ids"] for row in training_rows(corpus, model, tokenizer)[0]]
+    model.config.text_embedding = {"prompt": "the dog ", "max_length": 5}
+    read = [row["input_ids"] for row in training_rows(corpus, model, tokenizer)[0]]
+    assert read == [tokenizer("the dog " + t, truncation=True, max_length=5)["input_ids"] for t in corpus["text"]]
+    _, batches = batches_of(model, tokenizer, corpus, "tiny", batch_size=1)
+    captured = {int(at[0]): batch["input_ids"][0].tolist() for at, batch in batches()}
+    assert [captured[i] for i in range(len(corpus))] == read != plain
+    asked = training_rows(corpus, model, tokenizer, prompt="", max_length=4)[0]
+    assert [row["input_ids"] for row in asked] == [
+        tokenizer(t, truncation=True, max_length=4)["input_ids"] for t in corpus["text"]
+    ]
+    with pytest.raises(probes.InputError, match=r"max_length=100000: expected 1 to \d+, the most tokens"):
+        training_rows(corpus, model, tokenizer, max_length=100_000)
+    given = {"objective": [CrossEntropy()], "steps": 1, "progress": False}
+    history = train(model, tokenizer, corpus, prompt="", max_length=4, **given)
+    assert np.isfinite(history["loss"]).all()

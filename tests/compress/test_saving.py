@@ -5,6 +5,7 @@ import os
 
 import pandas as pd
 import pytest
+import tiny
 import torch
 import transformers
 from safetensors.torch import load_file
@@ -222,3 +223,19 @@ def test_what_layers_are_left_of_is_told_by_the_model_that_all_began_with(tmp_pa
     corpus = probes.load_corpus("bundled", split="dev", languages=["en"]).select(range(4))
     assert probes.capture(loaded, tokenizer, corpus, progress=False).attrs["made_of"] == left[1:]
     assert "made_of" not in compress.prune(model, sparsity=0.5).config.compression
+
+
+@pytest.mark.filterwarnings("ignore:.*no configuration of transformers can say")
+def test_layers_that_are_not_as_their_places_say_are_saved_where_plain_transformers_finds_none(tmp_path):
+    """It would load a ModernBERT without its first layer with other numbers, and warn of it only."""
+    model, tokenizer = tiny.make("modernbert"), tiny.tokenizer_of("modernbert")
+    inputs = tokenizer("the dog sat on a mat", return_tensors="pt")
+    for gone, packed in (([1], False), ([0], True)):
+        smaller = compress.drop_layers(model, gone)
+        folder = compress.save(smaller, tmp_path / str(gone), tokenizer)
+        assert (folder / "packed.safetensors").exists() == packed
+        back, _ = probes.load_checkpoint(folder)
+        with torch.no_grad():
+            assert torch.equal(back(**inputs).last_hidden_state, smaller(**inputs).last_hidden_state)
+    with pytest.raises(OSError, match=r"no file named model\.safetensors"):
+        transformers.AutoModel.from_pretrained(folder)

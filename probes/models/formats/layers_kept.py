@@ -20,7 +20,7 @@ from probes.models.formats.format import Format
 from probes.models.parts import FAMILIES
 
 # Keys that say something of each layer.
-_LISTS = ("layer_types", "no_rope_layers", "attention_layers", "mlp_layer_types")
+_LISTS = ("layer_types", "attention_window", "no_rope_layers", "attention_layers", "mlp_layer_types")
 _OTHERS = ("attention_types", "mlp_only_layers", "decoder_sparse_step", "first_k_dense_replace", "max_window_layers")
 _MOST = 1024  # layers: a file that says more is none of ours
 _PLACES = ("layer_idx", "layer_id")

@@ -4,7 +4,7 @@ import copy
 
 import pytest
 import torch
-from architectures import EVERY, inputs, make, states
+from architectures import EVERY, KEEP_HEADS, inputs, make, states
 from torch import nn
 
 import probes
@@ -25,7 +25,7 @@ from probes.models.blocks import (
 )
 from probes.models.parts import FAMILIES, Attention
 
-WITH_HEADS = [kind for kind in EVERY if kind not in ("olmo2", "olmo3")]
+WITH_HEADS = [kind for kind in EVERY if kind not in KEEP_HEADS]
 
 
 def writes(site):
