@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from probes.errors import InputError, path_of
 from probes.files import beside, check_space, check_writable, locked, named, remove
 from probes.models.fingerprint import weights_fingerprint
+from probes.models.formats.coded import CODED
 from probes.models.formats.extensions import check_allowed, check_kept
 from probes.models.formats.layers_kept import LAYERS_KEPT
 from probes.models.formats.onnx_model import OnnxModel
@@ -107,8 +108,8 @@ def save(
         that takes a path, with the same weights bit for bit. To turn them back, load and save:
         `model, tokenizer = probes.load_checkpoint("packed")`, then `compress.save(model, "plain",
         tokenizer)`. A model whose layers are not as their places make them, as a ModernBERT without its
-        first one, is always saved packed: plain transformers would load it with other numbers and
-        say so in a warning only. Zeros are left out on disk only: in memory and in time the model is as it was.
+        first one, is always saved packed, but for one of codes: plain transformers would load it
+        with other numbers and say so in a warning only. Zeros are left out on disk only: in memory and in time the model is as it was.
 
     Example:
         >>> import compress, probes
@@ -122,7 +123,8 @@ def save(
         0.9
     """
     place = Path(os.path.realpath(path_of(folder, "folder")))
-    packed = packed or LAYERS_KEPT.promised(model.config)
+    coded = isinstance(model, OnnxModel) or CODED.promised(model.config)
+    packed = packed or (LAYERS_KEPT.promised(model.config) and not coded)
     if isinstance(model, OnnxModel):
         if packed:
             raise InputError("packed=True leaves out zeros, and an exported model is stored by codes. Save it without")
