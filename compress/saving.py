@@ -107,9 +107,10 @@ def save(
         Plain transformers cannot read packed weights; `probes.load_checkpoint` can, and so all here
         that takes a path, with the same weights bit for bit. To turn them back, load and save:
         `model, tokenizer = probes.load_checkpoint("packed")`, then `compress.save(model, "plain",
-        tokenizer)`. A model whose layers are not as their places make them, as a ModernBERT without its
-        first one, is always saved packed, but for one of codes: plain transformers would load it
-        with other numbers and say so in a warning only. Zeros are left out on disk only: in memory and in time the model is as it was.
+        tokenizer)`. A model whose layers are not as their places make them, as a ModernBERT without
+        its first one, is always saved packed, but for one of codes: plain transformers would load
+        it with other numbers and say so in a warning only. Zeros are left out on disk only: in
+        memory and in time the model is as it was.
 
     Example:
         >>> import compress, probes
