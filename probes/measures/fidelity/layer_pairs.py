@@ -10,10 +10,10 @@ from typing import Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
-from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from probes.measures.probe import Probe
+from probes.measures.threads import one_thread
 from probes.states.representations import states
 
 ENTRIES = 2**25  # numbers that are kept at a time
@@ -217,8 +217,7 @@ def by_pair(
     value = np.empty((n_x, n_y))
     influence: np.ndarray | None = None
     pairs = [(i, j) for i, j in product(range(n_x), range(n_y)) if not (symmetric and y is None and j < i)]
-    # One thread: on matrices of this size several wait for each other longer than they compute.
-    with threadpool_limits(1, user_api="blas"):
+    with one_thread():
         for i, j in tqdm(pairs, desc="pairs of layers", delay=3, leave=False):
             value[i, j], moved = compare(left[i], right[j])
             influence = np.empty((len(moved), n_x, n_y)) if influence is None else influence

@@ -102,13 +102,21 @@ def _row_spread(spread: np.ndarray, spectrum: np.ndarray, size: float) -> tuple[
 
 
 def _balance(c: np.ndarray, of: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Solve mean(c / (b + c y)) = 1 for b in (0, 1], for every y, by bisection of its logarithm."""
-    low, high = np.full(len(y), -60.0), np.zeros(len(y))
-    for _ in range(56):
-        middle = (low + high) / 2
-        above = (c / (np.exp(middle)[:, None] + np.outer(y, c))) @ of > 1
-        low, high = np.where(above, middle, low), np.where(above, high, middle)
-    return np.exp((low + high) / 2)
+    """Solve mean(c / (b + c y)) = 1 for b in (0, 1], for every y.
+
+    By Newton's method from 0 on 1 / mean(...), which is concave in b, so that the steps only rise.
+    """
+    part, least = of * c, np.exp(-60.0)
+    cy = np.outer(y, c)
+    b = np.full(len(y), least)
+    for _ in range(60):
+        each = 1 / (b[:, None] + cy)
+        mean = each @ part
+        step = (1 - 1 / mean) * np.square(mean) / (np.square(each) @ part)
+        b = np.maximum(b + step, least)
+        if (step <= 1e-13 * b).all():
+            break
+    return b
 
 
 def _extrapolated(t: float, f: float, slope: float, most: float) -> float:

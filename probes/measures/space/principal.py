@@ -5,14 +5,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from probes.measures.space.sentences import Sentences
+from probes.measures.threads import one_thread
 
 
 def _eigen(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    # One thread: on matrices of this size several wait for each other longer than they compute.
-    with threadpool_limits(1, user_api="blas"):
+    with one_thread():
         values, vectors = np.linalg.eigh(matrix)
     return values, vectors
 
