@@ -31,7 +31,7 @@ def measured_on(
             interval over what it would be with these is `design_effect` in the results, and how
             many groups count is `groups`.
     """
-    runs = [replace(run, kept={}) for run in runs]
+    runs = [replace(run) for run in runs]  # with nothing computed
     # A model without a head among others: `choose` has said so.
     headless = any("logits" not in run.reps for run in runs)
     chosen = [p for p in chosen if not (headless and "logits" in p.needs)]
@@ -73,7 +73,9 @@ def _of_run(chosen: Sequence[Probe], run: Run, name: str) -> dict[str, xr.Datase
 
 def _without_groups(run: Run, by_id: Sample) -> Run:
     base = None if run.base is None else run.base.drop_vars("group")
-    return replace(run, reps=run.reps.drop_vars("group"), base=base, sample=by_id, progress=False)
+    alone = replace(run, reps=run.reps.drop_vars("group"), base=base, sample=by_id, progress=False)
+    alone.kept.update(run.kept)  # of the same states: what is dear is not computed again
+    return alone
 
 
 def _ratio(result: xr.Dataset, alone: xr.Dataset) -> xr.DataArray:

@@ -34,7 +34,8 @@ class Run:
     # The baseline and the model themselves with the tokenizer of both, where they are at hand.
     models: tuple[Any, Any, Any] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)  # of batches, for what runs the models
-    kept: dict[str, Any] = field(default_factory=dict)  # what `once` has computed
+    # What `once` has computed: of these states, so that another run, made by `replace` or not, begins with nothing.
+    kept: dict[str, Any] = field(default_factory=dict, init=False, compare=False)
 
     @property
     def draws(self) -> int:

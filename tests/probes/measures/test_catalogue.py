@@ -155,7 +155,7 @@ def moved(reps, change):
 
 
 def again(run, reps, base=None):
-    return replace(run, reps=reps, base=base, sample=sample(reps, draws=4, seed=0), kept={})
+    return replace(run, reps=reps, base=base, sample=sample(reps, draws=4, seed=0))
 
 
 def changed(run, kind, change):
@@ -280,9 +280,9 @@ def test_states_that_are_all_equal_are_answered_by_name(probe, material):
     one = run(kind_of(probe))
     if kind_of(probe) in ("one", "pair"):
         flat = lambda reps: reps.assign(hidden=xr.ones_like(reps.hidden))  # noqa: E731
-        one = replace(one, reps=flat(one.reps), base=None if one.base is None else flat(one.base), kept={})
+        one = replace(one, reps=flat(one.reps), base=None if one.base is None else flat(one.base))
     elif kind_of(probe) == "modules":  # nothing has changed
-        one = replace(one, models=(one.models[0], *one.models[::2]), kept={})
+        one = replace(one, models=(one.models[0], *one.models[::2]))
     named_where_missing(probe, one)
 
 
@@ -294,12 +294,12 @@ def test_what_is_not_finite_has_no_value_and_is_named(probe, material):
         broken = copy.deepcopy(one.models[1])
         with torch.no_grad():
             broken.layers[0].weight[0, 0] = np.nan
-        one = replace(one, models=(one.models[0], broken, one.models[2]), kept={})
+        one = replace(one, models=(one.models[0], broken, one.models[2]))
     else:
         what = "logits" if kind_of(probe) == "outputs" else "hidden"
         values = one.reps[what].values.copy()
         values[slice(90, 94) if what == "logits" else (0, slice(90, 94))] = np.nan
-        one = replace(one, reps=one.reps.assign({what: (one.reps[what].dims, values)}), kept={})
+        one = replace(one, reps=one.reps.assign({what: (one.reps[what].dims, values)}))
     assert "not finite" in named_where_missing(probe, one)
 
 

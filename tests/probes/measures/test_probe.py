@@ -43,3 +43,14 @@ def test_a_table_keeps_what_its_readers_have_to_know_as_strict_json():
 def test_a_run_knows_the_number_of_its_draws():
     reps = planted(np.random.default_rng(0), ids=10)
     assert Run(reps, sample(reps, draws=7, seed=0)).draws == 7
+
+
+def test_what_was_computed_once_is_of_these_states_alone():
+    reps = planted(np.random.default_rng(0), ids=20)
+    run = Run(reps, sample(reps, draws=4, seed=0))
+    assert run.once("sum", lambda: 1) == run.once("sum", lambda: 2) == 1
+    other = replace(run, reps=reps.assign(hidden=2 * reps.hidden))
+    assert other.once("sum", lambda: 2) == 2
+    assert run.once("sum", lambda: 3) == 1
+    with pytest.raises(ValueError, match="kept"):
+        replace(run, kept=run.kept)
