@@ -19,9 +19,9 @@ compress compress.__main__ > compress.commands > compress.verbs > compress.recip
 > probes probes.__main__ > probes.comparison > probes.widgets > probes.views > probes.measures.choice
 probes.measures.measuring probes.measures.provenance > probes.measures.catalogue > probes.measures.classes
 probes.measures.languages probes.measures.fidelity probes.measures.space probes.measures.attribution >
-probes.measures.probe > probes.results probes.costs > probes.states > probes.models probes.corpus
-> probes.tables probes.alike probes.order > probes.files probes.command > probes.forms > probes.errors probes.silence
-probes.printing probes.installed
+probes.measures.probe probes.measures.threads > probes.results probes.costs > probes.states > probes.models
+probes.corpus > probes.tables probes.alike probes.order > probes.files probes.command > probes.forms > probes.errors
+probes.silence probes.printing probes.installed
 """
 RANK = {room: number for number, rooms in enumerate(RANKS.split(">")) for room in rooms.split()}
 ROOF = {"probes", "probes.__main__", "probes.comparison", "probes.widgets", "probes.views"}  # compress sees none of it

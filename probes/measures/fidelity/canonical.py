@@ -40,8 +40,10 @@ def _canonical(
     return float(rho @ weight), moved
 
 
-# The number of directions that explain the variance jumps from draw to draw, which first-order draws do not follow.
-_INTERVAL = f"{THIS_SIZE}; of layers that are nearly alike (0.95 and above) far too narrow, not to be relied on"
+# The number of directions that explain the variance jumps from sample to sample, which first-order draws do not follow:
+# of layers that are more alike than this, intervals hold in a tenth to a half of samples.
+_ALIKE = 0.95
+_INTERVAL = f"{THIS_SIZE}; none where layers are nearly alike ({_ALIKE} and above, but not equal)"
 
 SVCCA = partial(
     Measure,
@@ -51,6 +53,7 @@ SVCCA = partial(
     paper="Raghu, Gilmer, Yosinski, Sohl-Dickstein 2017, arXiv 1706.05806",
     fewest=3,
     interval=_INTERVAL,
+    sure_below=_ALIKE,
     between=partial(by_pair, _main_scores, partial(_canonical, weighted=False), True),
 )
 PWCCA = partial(
@@ -63,5 +66,6 @@ PWCCA = partial(
     symmetric=False,
     fewest=3,
     interval=_INTERVAL,
+    sure_below=_ALIKE,
     between=partial(by_pair, _main_scores, partial(_canonical, weighted=True), False),
 )

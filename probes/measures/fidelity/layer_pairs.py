@@ -72,6 +72,8 @@ class Measure(Probe):
         fewest: examples a language.
         most: examples that it can take; of more some are drawn.
         of_directions: whether it sees the directions of states alone, and not their lengths.
+        sure_below: from this value on, up to 1 itself, draws say too little of its spread, so that
+            it has no interval.
     """
 
     between: Callable[[Layers, Layers | None], Values]
@@ -79,6 +81,7 @@ class Measure(Probe):
     fewest: int = 2
     most: int | None = None
     of_directions: bool = False
+    sure_below: float = np.inf
     family: str = "similarity"
     compares: bool = True
     better: Literal["higher", "lower", ""] = "higher"

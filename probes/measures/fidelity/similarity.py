@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable
 from typing import overload
 
@@ -9,7 +10,7 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from probes.errors import InputError, check_choice
+from probes.errors import InputError, LayerscopeWarning, check_choice
 from probes.measures.fidelity.canonical import PWCCA, SVCCA
 from probes.measures.fidelity.cka import CKA, CKA_DEBIASED
 from probes.measures.fidelity.layer_pairs import Measure, layers_between, side_of, side_of_array
@@ -21,6 +22,8 @@ from probes.results.draws import POOLED, sample
 from probes.results.intervals import linearised
 from probes.results.result import result
 from probes.states.representations import aligned, as_numbers, check_enough
+
+_EQUAL = 1e-9  # what a value of 1 is off by, of a layer and itself
 
 
 def similarity_of(measure: str) -> Measure:
@@ -76,7 +79,8 @@ def similarity(
         "cka" and the measures of canonical correlation and Procrustes are above 0 (below pi / 2)
         even for unrelated states where examples are few against features; "cka_debiased" is not,
         and where it comes out below 0 it stays so. SVCCA and PWCCA have no value where the
-        directions to match (99 % of the variance of both) are as many as the examples. RSA ranks
+        directions to match (99 % of the variance of both) are as many as the examples, and no
+        interval, which a warning says, where layers are nearly alike (0.95 and above). RSA ranks
         the pairs of at most 1,000 examples, drawn by the seed. The draws are of first order; the
         intervals are for samples of this size.
 
@@ -133,7 +137,25 @@ def _measured(about: Measure, run: Run) -> xr.Dataset:
             "Take more sentences"
         )
 
-    return result(x, drawn, statistics, attributes, rows=used, bounds=about.bounds, over=over, missing=missing)
+    found = result(x, drawn, statistics, attributes, rows=used, bounds=about.bounds, over=over, missing=missing)
+    return _where_sure(about, found)
+
+
+def _where_sure(about: Measure, found: xr.Dataset) -> xr.Dataset:
+    """The result without the intervals that would be too narrow, and a warning that says so."""
+    unsure = (found["value"] >= about.sure_below) & (found["value"] < 1 - _EQUAL)
+    if not unsure.any():
+        return found
+    layer, other, language = (int(at[0]) for at in np.nonzero(unsure.values))
+    warnings.warn(
+        f"{about.name} of model {found.attrs['model']} has no interval at {int(unsure.sum())} of {unsure.size} places, "
+        f"the first of them layers {found['layer'].values[layer]} and {found['other_layer'].values[other]} "
+        f"({found['language'].values[language]}): of layers that are nearly alike ({about.sure_below} and above) its "
+        "draws spread too little. Take 'cka' there",
+        LayerscopeWarning,
+        stacklevel=4,
+    )
+    return found.assign({name: found[name].where(~unsure) for name in ("low", "high", "draws")})
 
 
 def _of_arrays(about: Measure, x: npt.ArrayLike, y: npt.ArrayLike | xr.Dataset | None) -> float:
