@@ -81,9 +81,11 @@ study-distillation: .venv/installed
 study-budget: .venv/installed
 	$(BIN)/python -W ignore notebooks/studies/budget.py
 
-# make calibration ONLY="snr retrieval" counts these alone, ENCODER=folder also on the states of this encoder.
+# make calibration ONLY="snr retrieval" counts these alone, ENCODER=folder also on the states of this encoder; RESUME=1
+# leaves out what is counted already.
 calibration: .venv/installed-test
-	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m calibration $(if $(ONLY),--only $(ONLY)) $(if $(ENCODER),--encoder $(ENCODER))
+	PYTHONPATH=tests OMP_NUM_THREADS=1 $(BIN)/python -W ignore -m calibration $(if $(ONLY),--only $(ONLY)) $(if $(ENCODER),--encoder $(ENCODER)) \
+		$(if $(RESUME),--resume)
 
 data: .venv/installed
 	$(BIN)/python data/rebuild/corpus.py

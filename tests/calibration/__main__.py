@@ -3,6 +3,7 @@
     make calibration                          # an hour or two of two cores
     make calibration ONLY="snr retrieval"     # these probes, or families, alone
     make calibration ENCODER=folder           # also on the states of this encoder, where ../shared/data is
+    make calibration RESUME=1                 # what an interrupted count has not counted yet
 
 On planted designs, on sentences of the bundled corpus and, where they are there, of real encoders and text. What is
 counted is kept in results.json beside this, from which the tables of the reference pages are written.
@@ -93,6 +94,16 @@ def rows_of(chosen: list[tuple[Case, list[str]]], most: int, processes: int) -> 
         yield rows
 
 
+def lacking(chosen: list[tuple[Case, list[str]]], most: int) -> list[tuple[Case, list[str]]]:
+    """Leave out what is counted with as many samples already."""
+    counted_of = {tuple(row[k] for k in pages.KEY[:4]): row["samples"] for row in pages.read()}
+    kept = []
+    for case, names in chosen:
+        wanted = min(case.population.sets, most or case.population.sets)
+        kept.append((case, [name for name in names if counted_of.get(case.key(name), 0) < wanted]))
+    return [(case, names) for case, names in kept if names]
+
+
 def main() -> None:
     """Count, and write the tables."""
     known = list(catalogue.by_name())
@@ -103,6 +114,7 @@ def main() -> None:
     arguments.add_argument("--states", metavar="WORDS", default="", help="populations alone whose name has these words")
     arguments.add_argument("--encoder", nargs="+", metavar="FOLDER", default=[], help="also these encoders")
     arguments.add_argument("--samples", type=int, default=0, metavar="N", help="so many of each kind at most; rough")
+    arguments.add_argument("--resume", action="store_true", help="leave out what is counted with as many samples")
     arguments.add_argument("--print", action="store_true", help="print, and write nothing")
     arguments.add_argument("--processes", type=int, default=2, metavar="N", help="at once; 2 by default")
     given = arguments.parse_args()
@@ -119,6 +131,8 @@ def main() -> None:
         if given.states in case.population.words
         and (names := [name for name in case.population.names if not only or name in only])
     ]
+    if given.resume:
+        chosen = lacking(chosen, given.samples)
     for model in dict.fromkeys(case.population.model for case, _ in chosen if isinstance(case.population, real.Real)):
         real.prepare(model)
     order = [case.key(name) for name in known for case in every if name in case.population.names]

@@ -38,7 +38,7 @@ class Population:
 
     words: str
     names: tuple[str, ...]
-    sets: int = 400
+    sets: int = 200
     at_once: int = 10
     ids: float = float("inf")
 

@@ -6,7 +6,7 @@ import re
 import pandas as pd
 import pytest
 from calibration import pages, seeds
-from calibration.__main__ import cases
+from calibration.__main__ import cases, lacking
 from calibration.designs import designs
 from calibration.estimates import expected
 from calibration.real import populations
@@ -81,6 +81,16 @@ def test_rows_take_the_place_of_those_of_their_key_in_the_order_that_is_given(mo
     new = [rows[1] | {"samples": 400}]
     found = pages.kept(new, order=[("a", "all", 60, 1), ("b", "all", 60, 1)])
     assert [(row["probe"], row["samples"]) for row in found] == [("a", 400), ("b", 200), ("c", 200)]
+
+
+def test_what_is_counted_with_as_many_samples_is_not_counted_again(monkeypatch):
+    case = next(case for case in cases([*designs()]))
+    rows = [dict(zip(pages.KEY, (*case.key(name), n), strict=True)) for name, n in (("snr", 200), ("variability", 40))]
+    monkeypatch.setattr(pages, "read", lambda: rows)
+    chosen = [(case, ["class_separability", "snr", "variability"])]
+    assert lacking(chosen, 0) == [(case, ["class_separability", "variability"])]
+    assert lacking(chosen, 40) == [(case, ["class_separability"])]
+    assert lacking([(case, ["snr"])], 0) == []
 
 
 def test_no_simulated_number_stands_in_prose():
