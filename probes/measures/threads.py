@@ -25,4 +25,5 @@ def one_thread() -> AbstractContextManager[Any]:
         ...     print(np.eye(2) @ [1.0, 2.0])
         [1. 2.]
     """
-    return _libraries().limit(limits=1)
+    limited: AbstractContextManager[Any] = _libraries().limit(limits=1)
+    return limited
