@@ -43,10 +43,10 @@ def training_rows(
 ) -> tuple[list[dict[str, Any]], bool]:
     """Return token ids, labels and `index` of the texts trained on, and whether there are labels.
 
-    Texts are read as `probes.capture` reads them: after the prompt and in the small letters that the
-    student's checkpoint declares (`config.text_embedding`), and cut at the length that it declares,
-    or where student or teacher cannot read on. Labels are numbers of the classes of one of them,
-    which must have them all, or of the labels in the order of their names.
+    Texts are read as `probes.capture` reads them: after the prompt and in the small letters that
+    the student's checkpoint declares (`config.text_embedding`), and cut at the length that it
+    declares, or where student or teacher cannot read on. Labels are numbers of the classes of one
+    of them, which must have them all, or of the labels in the order of their names.
 
     Args:
         corpus: of split "train", where it has splits.
