@@ -9,37 +9,17 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Self
 
 import datasets
-import torch
 import xarray as xr
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
-from probes.corpus import cautions, check_corpus
+from probes.comparing import Model, measure_models
 from probes.errors import InputError, LayerscopeWarning, path_of
-from probes.files import check_writable, file_name
-from probes.measures.choice import choose
-from probes.measures.measuring import measured_on
-from probes.measures.probe import Run
-from probes.measures.provenance import provenance_of, states_of
-from probes.models.checkpoint import check_checkpoint, load_checkpoint
-from probes.models.facts import check_fit, check_length, embedding_rows
-from probes.models.named import by_name, check_pairs, tokenizers_of
-from probes.order import caution
-from probes.results.draws import check_draws, sample
-from probes.results.kept import tabulated
+from probes.measures.provenance import states_of
 from probes.results.verdict import Verdict, verdict
-from probes.states.capture import capture
-from probes.states.depth import baseline_layers
-from probes.states.examples import examples_of
-from probes.states.order import alike_in_order
-from probes.states.representations import check_representations
-from probes.states.running import check_settings
-from probes.states.vectors import compare_vectors
 from probes.views.plots import Plots
 
 if TYPE_CHECKING:
     from probes.widgets import Explorer
-
-Model = torch.nn.Module | str | Path | xr.Dataset
 
 
 @dataclass
@@ -211,6 +191,7 @@ def compare(
     seed: int = 0,
     store: str | Path | None = None,
     allow_pickle: bool = False,
+    timing: bool = True,
     **settings: Any,
 ) -> Comparison:
     """Measure probes at every layer and language of models, and how far each is from the baseline.
@@ -233,6 +214,9 @@ def compare(
         store: a folder for the Representations, one zarr store a model, which a later run with the
             same weights, corpus and settings opens in place of running the model.
         allow_pickle: as in `load_checkpoint`.
+        timing: run every model on 32 texts of the corpus, in turns with the baseline, to count its
+            operations and measure its time; two models are in memory at once. False leaves these
+            columns of `models` empty, so that two runs give the same to the last bit.
         settings: further settings of `capture`: pooling, max_length, prompt, normalize, dimensions,
             dtype, device, batch_size, batch_tokens, progress, wait.
 
@@ -254,119 +238,20 @@ def compare(
         >>> comparison.to_dataframe().columns.tolist()[:5]
         ['model', 'layer', 'language', 'probe', 'value']
     """
-    replicates = by_name(models)
-    every = {own: model for group in replicates.values() for own, model in group.items()}
-    baseline = next(iter(models)) if baseline is None else baseline
-    if baseline not in models:
-        raise InputError(f"baseline {baseline!r}: no such model; there are {', '.join(map(repr, models))}")
-    captured = {name: check_representations(m) for name, m in every.items() if isinstance(m, xr.Dataset)}
-    if corpus is not None:
-        corpus = check_corpus(corpus)
-    examples = examples_of(corpus, captured, every)
-    if isinstance(tokenizer, Mapping):
-        tokenizer = {own: tokenizer[name] for name in models if name in tokenizer for own in replicates[name]}
-    tokenizers = tokenizers_of(every, tokenizer)
-    check_draws(draws, seed)
-    check_settings(**settings)
-    if store is not None:
-        check_writable(path_of(store, "store"))
-    known: dict[str, Any] = dict(every)
-    for name, model in every.items():
-        if isinstance(model, str | Path):
-            config, its_own = check_checkpoint(model, allow_pickle=allow_pickle)
-            check_length(settings.get("max_length"), getattr(config, "max_position_embeddings", None), its_own)
-            known[name] = config
-        elif isinstance(model, PreTrainedModel):
-            check_fit(embedding_rows(model), tokenizers[name], name)
-    compare_vectors({n: m for n, m in known.items() if not isinstance(m, xr.Dataset)}, settings)
-    # The same examples, and the same draws of them, for all models.
-    shared = Run(
-        examples,
-        sample(examples, draws=draws, seed=seed),
+    measured = measure_models(
+        models,
+        corpus,
+        tokenizer=tokenizer,
         pivot=pivot,
+        baseline=baseline,
+        probes=probes,
+        draws=draws,
         seed=seed,
-        progress=settings.get("progress", True),
-        corpus=corpus,
-        settings={
-            k: settings[k] for k in ("max_length", "prompt", "device", "batch_size", "batch_tokens") if k in settings
-        },
+        store=store,
+        allow_pickle=allow_pickle,
+        timing=timing,
+        settings=settings,
     )
-    if len(models) == 1:
-        known = dict([next(iter(known.items()))])  # replicates of one model are not compared with each other
-    first = next(iter(replicates[baseline]))
-    chosen = choose(
-        probes, shared, known, heads=not settings.get("modules") and settings.get("part") != "decoder", baseline=first
-    )
-    alone, beside = ([p for p in chosen if p.compares is compares] for compares in (False, True))
-    if beside:
-        check_pairs(replicates, baseline)
-    by_id = sample(examples.drop_vars("group"), draws=draws, seed=seed) if "group" in examples.coords else None
-
-    def run_of(name: str) -> tuple[Run, Any, Any]:
-        """What is measured of a model, and itself with its tokenizer, where there is one."""
-        model = every[name]
-        if isinstance(model, xr.Dataset):
-            reps = model.assign_attrs(model=name)
-            if by_id is not None:
-                reps = reps.assign_coords(group=("example", examples["group"].values))
-            return replace(shared, reps=reps), None, None
-        assert corpus is not None  # examples_of has raised
-        loaded, own = (
-            load_checkpoint(model, allow_pickle=allow_pickle)
-            if isinstance(model, str | Path)
-            else (model, tokenizers[name])
-        )
-        target = None if store is None else Path(store) / f"{file_name(name)}.zarr"
-        reps = capture(loaded, own, corpus, store=target, name=name, **settings)
-        return replace(shared, reps=reps), loaded, own
-
-    measured: dict[str, dict[str, xr.Dataset]] = {}
-    representations: dict[str, xr.Dataset] = {}
-    bases: list[tuple[Run, Any]] = []  # of the baseline, with the model itself where probes run it beside the others
-    # The baseline first: others are compared with it.
-    for name in [baseline, *(n for n in models if n != baseline)]:
-        runs, pairs = [], []
-        for number, own_name in enumerate(replicates[name]):
-            run, loaded, own = run_of(own_name)
-            runs.append(run)
-            if name == baseline:
-                bases.append((run, loaded if any("models to run" in p.needs for p in chosen) else None))
-                continue
-            # One replicate with one, or each with the only one of the other.
-            for base, original in bases if len(replicates[name]) == 1 else [bases[number % len(bases)]]:
-                both = None if original is None else (original, loaded, own)
-                pairs.append(replace(run, base=base.reps, models=both))
-        if pairs:
-            measured[name] = measured_on(alone, runs, name, by_id=by_id) | measured_on(beside, pairs, name, by_id=by_id)
-        else:
-            itself = [p for p in chosen if "another model" not in p.needs]
-            measured[name] = measured_on(itself, runs, name, by_id=by_id)
-        representations[name] = _first(runs, name)
-    results = [measured[name][p.name] for name in models for p in chosen if p.name in measured[name]]
-    depth = {name: baseline_layers(representations[baseline], reps) for name, reps in representations.items()}
-    table, kept = tabulated(results, depth)
-    said = [] if corpus is None else cautions(corpus)
-    known_by_labels = any("group=..." in one for one in said)
-    if by_id is None and not known_by_labels and (alike := alike_in_order(representations[baseline])):
-        said.append(caution(alike, "topics (their states are alike)"))
-        warnings.warn(said[-1], LayerscopeWarning, stacklevel=2)
-    about = provenance_of(measured, representations, said, baseline, shared)
-    made = Comparison(table, about, kept, representations)
+    made = Comparison(**measured._asdict())
     made.table = made.adjusted()
     return made
-
-
-def _first(runs: Sequence[Run], name: str) -> xr.Dataset:
-    """The Representations that are kept of a model: of replicates the first's. Warn of copies."""
-    reps = runs[0].reps.assign_attrs(model=name)
-    if len(runs) == 1:
-        return reps
-    weights = [run.reps.attrs.get("weights", number) for number, run in enumerate(runs)]
-    if len(set(weights)) < len(weights):
-        warnings.warn(
-            f"model {name!r}: replicates have the same weights, so that they differ less than trainings with several "
-            "seeds do. Give the checkpoint of each seed",
-            LayerscopeWarning,
-            stacklevel=3,
-        )
-    return reps.assign_attrs(replicates=len(runs), states_of="replicate 1")

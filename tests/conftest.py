@@ -110,3 +110,12 @@ def shared_data():
     if not folder.is_dir():
         pytest.skip(f"needs the real multilingual text in {folder}")
     return folder
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _briefly_timed():
+    """What comparisons of models measure of time is measured once; tests of the time itself say otherwise."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("probes.costs.ROUNDS", 1)
+        patch.setattr("probes.comparing.ROUNDS", 1)
+        yield

@@ -30,6 +30,20 @@ def block_weights(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
     return {name: p for name, p in model.named_parameters() if id(p) in inside}
 
 
+def embedding_parameters(model: PreTrainedModel) -> int:
+    """Return how many parameters of a model are in tables of embeddings: of tokens, positions, ...
+
+    Example:
+        >>> import probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> embedding_parameters(model) == sum(p.numel() for p in model.bert.embeddings.parameters()) - 2 * 80
+        True
+    """
+    tables = [m for m in model.modules() if isinstance(m, torch.nn.Embedding)]
+    found = {id(p): p.numel() for table in [*tables, model.get_input_embeddings()] for p in table.parameters()}
+    return sum(found.values())
+
+
 def stored_bytes(model: torch.nn.Module) -> int:
     """Return how many bytes the weights of a model take on disk; shared ones are stored once.
 

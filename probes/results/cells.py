@@ -107,3 +107,27 @@ def plain_layers(table: pd.DataFrame) -> pd.DataFrame:
         [3, -1]
     """
     return table.assign(**{c: table[c].fillna(NO_LAYER).astype("int64") for c in LAYERS if c in table})
+
+
+def costs_from_csv(file: Path | IO[bytes], name: object = None) -> pd.DataFrame:
+    """Return the table of what models cost that `to_csv` made a text of; raise `InputError` where
+    it is no such table.
+
+    Args:
+        file: a path, or a file that is open.
+        name: what messages call it; by default the path.
+    """
+    try:
+        table = pd.read_csv(file, dtype=str, keep_default_na=False, encoding="utf-8")
+        if "model" not in table:
+            raise ValueError("no column 'model'")
+        for column in table.columns.difference(["model", "stored_as"]):
+            table[column] = table[column].replace("", "nan").astype(float)
+    except ValueError as error:
+        said = (str(error).strip().splitlines() or [""])[0]
+        raise InputError(
+            f"{name or file}: expected the table of models that Comparison.save writes, found another ({said}). Save "
+            "it again"
+        ) from error
+    table["model"] = table["model"].str.removeprefix("'")
+    return table

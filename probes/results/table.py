@@ -5,9 +5,9 @@ from __future__ import annotations
 import hashlib
 import io
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from contextlib import ExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
 
@@ -19,12 +19,22 @@ from probes.errors import InputError, check_choice, path_of
 from probes.files import beside, check_writable, gone_on_failure, locked, named, write_whole
 from probes.forms import read_json
 from probes.results.calibration import stretch
-from probes.results.cells import BESIDE, COLUMNS, COUNTS, FURTHER, NO_LAYER, from_csv, plain_layers, to_csv
+from probes.results.cells import (
+    BESIDE,
+    COLUMNS,
+    COUNTS,
+    FURTHER,
+    NO_LAYER,
+    costs_from_csv,
+    from_csv,
+    plain_layers,
+    to_csv,
+)
 from probes.results.difference import MARKED, adjustment, check_family, differences, near_the_level, with_more_draws
 from probes.results.draws import POOLED
 from probes.results.kept import from_bytes, to_bytes
 
-_FILES = {"table": "comparison.csv", "draws": "draws.npy"}
+_FILES = {"table": "comparison.csv", "draws": "draws.npy", "models": "models.csv"}
 # What a reader of the table asks for.
 _PROBE = {
     **dict.fromkeys(("title", "estimator", "range", "higher_is", "unchanged_by", "paper"), str),
@@ -56,11 +66,21 @@ class Table:
     `unchanged_by`, its `paper`, what its `interval` is, whether it `compares` with the baseline,
     and which value says that nothing is `unchanged`. `draws` holds the bootstrap draws of the rows
     (`probes.results.kept`), which differences of any two models and joint p-values come from.
+    `models` says what each model costs, a row a model (`probes.costs.as_table`).
     """
 
     table: pd.DataFrame
     provenance: dict[str, Any]
     draws: xr.Dataset
+    models: pd.DataFrame = field(default_factory=lambda: pd.DataFrame({"model": []}), repr=False, kw_only=True)
+    _found: dict[str, Any] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def once(self, key: object, compute: Callable[[], Any]) -> Any:
+        """Compute something of this table once, and anew where the table is another by then."""
+        key = (key, id(self.draws), int(pd.util.hash_pandas_object(self.table, index=False).sum()))
+        if self._found.get("key") != key:
+            self._found |= {"key": key, "value": compute()}
+        return self._found["value"]
 
     def to_dataframe(self) -> pd.DataFrame:
         """Return the tidy table: a row a model, probe, language and layer, with its difference.
@@ -281,7 +301,7 @@ class Table:
         return self.provenance["baseline"]
 
     def save(self, folder: str | Path, *, overwrite: bool = False, wait: bool = True) -> Path:
-        """Write `comparison.csv`, `draws.npy` and `provenance.json` into a folder.
+        """Write `comparison.csv`, `models.csv`, `draws.npy` and `provenance.json` into a folder.
 
         Args:
             folder: where to; it is made where it is missing.
@@ -293,7 +313,7 @@ class Table:
             InputError: the folder holds a comparison already, and `overwrite` was not asked for.
 
         Notes:
-            The provenance holds hashes of the table and the draws that it belongs to. A kill leaves
+            The provenance holds hashes of the tables and the draws that it belongs to. A kill leaves
             the old comparison or the new one, never the table of one with the provenance of the
             other. The draws are numbers alone (no pickle), to the last digit.
 
@@ -313,7 +333,11 @@ class Table:
         """
         folder = path_of(folder, "folder")
         # The table last: where it is, all is.
-        files = {"draws": to_bytes(self.draws), "table": to_csv(self.table).encode()}
+        files = {
+            "draws": to_bytes(self.draws),
+            "models": to_csv(self.models).encode(),
+            "table": to_csv(self.table).encode(),
+        }
         hashes = {f"{name}_sha256": hashlib.sha256(content).hexdigest() for name, content in files.items()}
         about = json.dumps(self.provenance | hashes, indent=2, ensure_ascii=False)
         with locked(folder / "comparison", wait=wait):
@@ -363,23 +387,28 @@ class Table:
             )
         provenance = read_json(about, _PROVENANCE)
         wanted = {name: provenance.pop(f"{name}_sha256", None) for name in _FILES}
+        if wanted["models"] is None:  # of an earlier version, which did not measure it
+            del wanted["models"]
         if wanted["draws"] is None or not there["draws"]:
             raise InputError(
                 f"{folder}: expected draws.npy beside comparison.csv, and there is none, as in what an earlier version "
                 "saved. Make the comparison again"
             )
         read = {}
-        for name, file in _FILES.items():
+        for name in wanted:
             contents = (path.read_bytes() for path in there[name])
             found = next((c for c in contents if hashlib.sha256(c).hexdigest() == wanted[name]), None)
             if found is None:
                 raise InputError(
-                    f"{folder}: {file} is not the one that provenance.json belongs to: one of them was changed after "
-                    "it was written. Make the comparison again"
+                    f"{folder}: {_FILES[name]} is not the one that provenance.json belongs to: one of them was changed "
+                    "after it was written. Make the comparison again"
                 )
             read[name] = found
         table = from_csv(io.BytesIO(read["table"]), folder / _FILES["table"])
-        return cls(table, provenance, from_bytes(read["draws"], len(table), folder / _FILES["draws"]))
+        draws = from_bytes(read["draws"], len(table), folder / _FILES["draws"])
+        if "models" not in read:
+            return cls(table, provenance, draws)
+        return cls(table, provenance, draws, models=costs_from_csv(io.BytesIO(read["models"]), folder / "models.csv"))
 
     def is_map(self, probe: str) -> bool:
         """Whether a probe has more to a number than its layer, so that it is drawn as a map."""

@@ -90,6 +90,12 @@ def verdict(
     if not others:
         raise InputError("only one model was measured, so there is nothing to judge. Compare at least two")
     limits = _limits(table, judge, tolerance or {})
+    # Report, explorer and command line ask for the same one.
+    found: Verdict = table.once(("verdict", *limits.items()), lambda: _found(table, others, limits))
+    return found
+
+
+def _found(table: Table, others: Sequence[str], limits: Mapping[str, float]) -> Verdict:
     cells = pd.concat([_cells(table, model, probe) for probe in limits for model in others], ignore_index=True)
     cells["tolerance"] = cells["probe"].map(limits)
     judged = pd.concat([cells, _judged(table, cells)], axis=1)

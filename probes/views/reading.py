@@ -13,6 +13,7 @@ from probes.results.draws import POOLED
 from probes.results.table import Table
 from probes.results.verdict import SAFE, STATES, Verdict
 from probes.views.language_names import language_names
+from probes.views.sizes import Size, sizes
 
 _MOST = 5  # languages that a sentence names
 
@@ -23,15 +24,18 @@ class Reading(NamedTuple):
     model: str
     state: str  # of STATES
     sentences: list[str]
+    size: Size = Size()
 
 
 def read(found: Verdict, table: Table) -> tuple[list[Reading], list[str]]:
     """Return what is said of each model, the worst first, and of the comparison as a whole."""
-    names = _Names(table)
+    names, said = _Names(table), sizes(table)
     readings = [
-        Reading(str(model), found.state(str(model)), _of_model(rows, found, names))
+        Reading(str(model), found.state(str(model)), _of_model(rows, found, names), said.get(str(model), Size()))
         for model, rows in found.models.groupby("model", sort=False)
     ]
+    for one in readings:
+        one.sentences.extend([one.size.embeddings] if one.size.embeddings else [])
     readings.sort(key=lambda one: STATES.index(one.state))  # which keeps the order within a state
     high = found.models[found.models["ceiling"]].drop_duplicates("probe")
     notes = [
@@ -45,13 +49,15 @@ def read(found: Verdict, table: Table) -> tuple[list[Reading], list[str]]:
 def in_words(found: Verdict, table: Table) -> str:
     """Return a verdict as text: a line or more a model."""
     readings, notes = read(found, table)
-    names = [printable(one.model) for one in readings]
-    wide = max(map(len, names))
+    columns = [(printable(one.model), one.size.stored, one.size.speed, one.state.upper()) for one in readings]
+    wide = [max(map(len, column)) for column in zip(*columns, strict=True)]
+    wide[-1] = max(map(len, STATES))
     lines = []
-    for name, one in zip(names, readings, strict=True):
+    for cells, one in zip(columns, readings, strict=True):
         first, *more = map(printable, one.sentences)
-        lines.append(f"{name:{wide}}  {one.state.upper():11}  {first}")
-        lines += [f"{'':{wide}}  {'':11}  {sentence}" for sentence in more]
+        begins = "  ".join(f"{cell:{width}}" for cell, width in zip(cells, wide, strict=True) if width)
+        lines.append(f"{begins}  {first}")
+        lines += [f"{'':{len(begins)}}  {sentence}" for sentence in more]
     return "\n".join([*lines, *(f"note: {printable(note)}" for note in notes)])
 
 

@@ -116,7 +116,7 @@ def test_states_on_disk_are_not_captured_again(bundled, tmp_path, monkeypatch, n
     ],
 )
 def test_bad_input_is_refused_before_a_model_is_run(options, message, monkeypatch):
-    monkeypatch.setattr("probes.comparison.load_checkpoint", lambda *_, **__: pytest.fail("a model was loaded"))
+    monkeypatch.setattr("probes.comparing.load_checkpoint", lambda *_, **__: pytest.fail("a model was loaded"))
     options = {"models": {"a": "bundled"}, "corpus": parallel_corpus(), "pivot": "en"} | options
     with pytest.raises(probes.InputError, match=message):
         probes.compare(options.pop("models"), options.pop("corpus"), **options)

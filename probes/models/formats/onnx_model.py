@@ -3,9 +3,13 @@
 from __future__ import annotations
 
 import copy
+import json
+import math
+import tempfile
 from dataclasses import dataclass
 from pathlib import Path
 
+import numpy as np
 import torch
 import transformers
 from transformers import AutoConfig
@@ -17,6 +21,7 @@ from probes.forms import parse_json
 FILE = "model.onnx"
 # Under this key the file says what its graph does not: how many embeddings and positions the model has.
 METADATA = "layerscope"
+_PRODUCTS = ("MatMul", "Gemm", "MatMulIntegerToFloat")  # of matrices
 _ABOUT = {"embeddings": range(1, 2**31), "positions": (range(1, 2**31), None)}
 
 
@@ -171,7 +176,41 @@ class OnnxModel(torch.nn.Module):
         arrays = self._session.run(None, {k: v.cpu().long().numpy() for k, v in given.items()})
         return {k: torch.from_numpy(a).to(input_ids.device) for k, a in zip(self.outputs, arrays, strict=True)}
 
-    def _start(self) -> None:
+    def weights(self) -> tuple[dict[str, np.ndarray], list[str]]:
+        """Return its weights by name, codes where it has them, and which of them are tables that
+        rows are taken from.
+
+        Raises:
+            DependencyError: the package onnx is not installed.
+        """
+        onnx = needed("onnx", "The weights of a model in ONNX")
+        graph = onnx.load_from_string(self.onnx.numpy().tobytes()).graph
+        found = {w.name: onnx.numpy_helper.to_array(w) for w in graph.initializer}
+        kinds = (np.dtype("int8"), np.dtype("float32"), np.dtype("float16"))
+        kept = {k: w for k, w in found.items() if w.ndim and w.dtype in kinds and not k.endswith(".steps")}
+        tables = {node.input[0] for node in graph.node if node.op_type == "Gather"}
+        return kept, [name for name, weight in kept.items() if name in tables and weight.ndim == 2]
+
+    def operations(self, **inputs: torch.Tensor) -> int:
+        """Return the multiplications and additions in matrix products that some inputs take, as
+        onnxruntime saw their shapes.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            session, self._session = self._session, None
+            try:
+                self._start(profile=f"{folder}/run")
+                self.run(**inputs)
+                seen = json.loads(Path(self._session.end_profiling()).read_bytes())
+            finally:
+                self._session = session
+        count = 0
+        for event in (e.get("args", {}) for e in seen):
+            if event.get("op_name") in _PRODUCTS and event.get("output_type_shape"):
+                (taken,), (given,) = (event[k][0].values() for k in ("input_type_shape", "output_type_shape"))
+                count += 2 * math.prod(given) * taken[-1]
+        return count
+
+    def _start(self, profile: str = "") -> None:
         """Make the session, with as many threads as torch has now."""
         onnxruntime = needed("onnxruntime", "A model in ONNX")
         self._threads = torch.get_num_threads()
@@ -184,6 +223,9 @@ class OnnxModel(torch.nn.Module):
         # On a CPU whose sums of products of bytes overflow, it takes others in place of them.
         options.add_session_config_entry("session.x64quantprecision", "1")
         options.log_severity_level = 4
+        if profile:  # a file of what ran, operator by operator as they were exported
+            options.enable_profiling, options.profile_file_prefix = True, profile
+            options.graph_optimization_level = onnxruntime.GraphOptimizationLevel.ORT_DISABLE_ALL
         try:
             self._session = onnxruntime.InferenceSession(
                 self.onnx.numpy().tobytes(), options, providers=["CPUExecutionProvider"]

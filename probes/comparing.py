@@ -1,0 +1,231 @@
+"""How a comparison is run: every model captured and measured, the baseline first."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import datasets
+import numpy as np
+import pandas as pd
+import torch
+import xarray as xr
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+
+from probes.corpus import cautions, check_corpus
+from probes.costs import ROUNDS, TEXTS, Subject, as_table, counted, on_texts, operations_of, seconds_of
+from probes.errors import InputError, LayerscopeWarning, path_of
+from probes.files import check_writable, file_name
+from probes.measures.choice import choose
+from probes.measures.measuring import measured_on
+from probes.measures.probe import Run
+from probes.measures.provenance import provenance_of
+from probes.models.checkpoint import check_checkpoint, load_checkpoint
+from probes.models.facts import check_fit, check_length, embedding_rows
+from probes.models.formats.onnx_model import OnnxModel
+from probes.models.named import by_name, check_pairs, tokenizers_of
+from probes.order import caution
+from probes.results.draws import check_draws, sample
+from probes.results.kept import tabulated
+from probes.states.capture import capture
+from probes.states.depth import baseline_layers
+from probes.states.examples import examples_of
+from probes.states.order import alike_in_order
+from probes.states.representations import check_representations
+from probes.states.running import check_settings
+from probes.states.vectors import compare_vectors
+
+Model = torch.nn.Module | str | Path | xr.Dataset
+
+
+class Measured(NamedTuple):
+    """What a comparison is made of: its table, where it is from, the draws, what models cost, and
+    the Representations.
+    """
+
+    table: pd.DataFrame
+    provenance: dict[str, Any]
+    draws: xr.Dataset
+    models: pd.DataFrame
+    representations: dict[str, xr.Dataset]
+
+
+def measure_models(
+    models: Mapping[str, Model | Sequence[Model]],
+    corpus: datasets.Dataset | None = None,
+    *,
+    tokenizer: PreTrainedTokenizerBase | Mapping[str, PreTrainedTokenizerBase] | None,
+    pivot: str | None,
+    baseline: str | None,
+    probes: Sequence[str] | None,
+    draws: int,
+    seed: int,
+    store: str | Path | None,
+    allow_pickle: bool,
+    timing: bool,
+    settings: dict[str, Any],
+) -> Measured:
+    """Measure probes at every layer and language of models; the arguments are those of `compare`.
+
+    Raises:
+        InputError: before the first forward pass, where models, corpus, pivot and probes do not fit
+            together.
+    """
+    replicates = by_name(models)
+    every = {own: model for group in replicates.values() for own, model in group.items()}
+    baseline = next(iter(models)) if baseline is None else baseline
+    if baseline not in models:
+        raise InputError(f"baseline {baseline!r}: no such model; there are {', '.join(map(repr, models))}")
+    captured = {name: check_representations(m) for name, m in every.items() if isinstance(m, xr.Dataset)}
+    if corpus is not None:
+        corpus = check_corpus(corpus)
+    examples = examples_of(corpus, captured, every)
+    if isinstance(tokenizer, Mapping):
+        tokenizer = {own: tokenizer[name] for name in models if name in tokenizer for own in replicates[name]}
+    tokenizers = tokenizers_of(every, tokenizer)
+    check_draws(draws, seed)
+    check_settings(**settings)
+    if store is not None:
+        check_writable(path_of(store, "store"))
+    known: dict[str, Any] = dict(every)
+    for name, model in every.items():
+        if isinstance(model, str | Path):
+            config, its_own = check_checkpoint(model, allow_pickle=allow_pickle)
+            check_length(settings.get("max_length"), getattr(config, "max_position_embeddings", None), its_own)
+            known[name] = config
+        elif isinstance(model, PreTrainedModel):
+            check_fit(embedding_rows(model), tokenizers[name], name)
+    compare_vectors({n: m for n, m in known.items() if not isinstance(m, xr.Dataset)}, settings)
+    # The same examples, and the same draws of them, for all models.
+    shared = Run(
+        examples,
+        sample(examples, draws=draws, seed=seed),
+        pivot=pivot,
+        seed=seed,
+        progress=settings.get("progress", True),
+        corpus=corpus,
+        settings={
+            k: settings[k] for k in ("max_length", "prompt", "device", "batch_size", "batch_tokens") if k in settings
+        },
+    )
+    if len(models) == 1:
+        known = dict([next(iter(known.items()))])  # replicates of one model are not compared with each other
+    first = next(iter(replicates[baseline]))
+    chosen = choose(
+        probes, shared, known, heads=not settings.get("modules") and settings.get("part") != "decoder", baseline=first
+    )
+    alone, beside = ([p for p in chosen if p.compares is compares] for compares in (False, True))
+    if beside:
+        check_pairs(replicates, baseline)
+    by_id = sample(examples.drop_vars("group"), draws=draws, seed=seed) if "group" in examples.coords else None
+
+    def run_of(name: str) -> tuple[Run, Any, Any]:
+        """What is measured of a model, and itself with its tokenizer, where there is one."""
+        model = every[name]
+        if isinstance(model, xr.Dataset):
+            reps = model.assign_attrs(model=name)
+            if by_id is not None:
+                reps = reps.assign_coords(group=("example", examples["group"].values))
+            return replace(shared, reps=reps), None, None
+        assert corpus is not None  # examples_of has raised
+        loaded, own = (
+            load_checkpoint(model, allow_pickle=allow_pickle)
+            if isinstance(model, str | Path)
+            else (model, tokenizers[name])
+        )
+        target = None if store is None else Path(store) / f"{file_name(name)}.zarr"
+        reps = capture(loaded, own, corpus, store=target, name=name, **settings)
+        return replace(shared, reps=reps), loaded, own
+
+    spent = Spent(corpus, baseline, seed, timing, settings)
+    measured: dict[str, dict[str, xr.Dataset]] = {}
+    representations: dict[str, xr.Dataset] = {}
+    bases: list[tuple[Run, Any]] = []  # of the baseline, with the model itself where probes run it beside the others
+    # The baseline first: others are compared with it.
+    for name in [baseline, *(n for n in models if n != baseline)]:
+        runs, pairs = [], []
+        for number, own_name in enumerate(replicates[name]):
+            run, loaded, own = run_of(own_name)
+            runs.append(run)
+            if number == 0:  # of replicates the first
+                spent.add(name, loaded, own, every[own_name])
+            if name == baseline:
+                bases.append((run, loaded if any("models to run" in p.needs for p in chosen) else None))
+                continue
+            # One replicate with one, or each with the only one of the other.
+            for base, original in bases if len(replicates[name]) == 1 else [bases[number % len(bases)]]:
+                both = None if original is None else (original, loaded, own)
+                pairs.append(replace(run, base=base.reps, models=both))
+        if pairs:
+            measured[name] = measured_on(alone, runs, name, by_id=by_id) | measured_on(beside, pairs, name, by_id=by_id)
+        else:
+            itself = [p for p in chosen if "another model" not in p.needs]
+            measured[name] = measured_on(itself, runs, name, by_id=by_id)
+        representations[name] = _first(runs, name)
+    results = [measured[name][p.name] for name in models for p in chosen if p.name in measured[name]]
+    depth = {name: baseline_layers(representations[baseline], reps) for name, reps in representations.items()}
+    table, kept = tabulated(results, depth)
+    said = [] if corpus is None else cautions(corpus)
+    known_by_labels = any("group=..." in one for one in said)
+    if by_id is None and not known_by_labels and (alike := alike_in_order(representations[baseline])):
+        said.append(caution(alike, "topics (their states are alike)"))
+        warnings.warn(said[-1], LayerscopeWarning, stacklevel=3)
+    about = provenance_of(measured, representations, said, baseline, shared)
+    return Measured(table, about | spent.about(), kept, spent.table(list(models)), representations)
+
+
+class Spent:
+    """What models cost, each beside the baseline while both are at hand."""
+
+    def __init__(
+        self, corpus: datasets.Dataset | None, baseline: str, seed: int, timing: bool, settings: dict[str, Any]
+    ) -> None:
+        """Begin with none; the arguments are those of `compare`."""
+        self.corpus, self.baseline, self.seed, self.timing, self.settings = corpus, baseline, seed, timing, settings
+        self.base: Subject | None = None
+        self.rows: dict[str, dict[str, Any]] = {}
+        self.seconds: dict[str, np.ndarray] = {}
+
+    def add(self, name: str, model: Any, tokenizer: Any, source: Any) -> None:
+        """Count and measure a model, where it is one of transformers or onnxruntime."""
+        if not isinstance(model, PreTrainedModel | OnnxModel):
+            return
+        subject = on_texts(model, tokenizer, self.corpus, name, self.seed, **self.settings)
+        self.rows[name] = counted(subject, source if isinstance(source, str | Path) else None)
+        if not self.timing:
+            return
+        self.rows[name]["operations"] = operations_of(subject)
+        if name == self.baseline:
+            self.base = subject
+            self.seconds[name] = seconds_of([subject])
+        elif self.base is not None:
+            self.seconds[name] = seconds_of([self.base, subject])
+
+    def table(self, models: Sequence[str]) -> pd.DataFrame:
+        """Return a row a model."""
+        return as_table(self.rows, self.seconds, self.baseline, models)
+
+    def about(self) -> dict[str, Any]:
+        """Return how time was measured, where it was."""
+        if not self.seconds:
+            return {}
+        return {"timed": {"texts": list(TEXTS), "rounds": ROUNDS, "threads": torch.get_num_threads()}}
+
+
+def _first(runs: Sequence[Run], name: str) -> xr.Dataset:
+    """The Representations that are kept of a model: of replicates the first's. Warn of copies."""
+    reps = runs[0].reps.assign_attrs(model=name)
+    if len(runs) == 1:
+        return reps
+    weights = [run.reps.attrs.get("weights", number) for number, run in enumerate(runs)]
+    if len(set(weights)) < len(weights):
+        warnings.warn(
+            f"model {name!r}: replicates have the same weights, so that they differ less than trainings with several "
+            "seeds do. Give the checkpoint of each seed",
+            LayerscopeWarning,
+            stacklevel=4,
+        )
+    return reps.assign_attrs(replicates=len(runs), states_of="replicate 1")
