@@ -8,7 +8,16 @@ from collections.abc import Mapping, Sequence
 from types import ModuleType
 
 import probes.__main__ as measuring
-from compress.commands import checking, distillation, factorization, fusion, pruning, quantization, retrieval
+from compress.commands import (
+    checking,
+    distillation,
+    factorization,
+    footprint,
+    fusion,
+    pruning,
+    quantization,
+    retrieval,
+)
 from probes.command import run
 
 # What one wants, and the files whose commands do it.
@@ -27,7 +36,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
 def layerscope(arguments: Sequence[str] | None = None) -> int:
     """Run a command of either package, as `layerscope` does, and return its exit status."""
     about = "See what compression does to the representations of a model, layer by layer."
-    return run(_parser("layerscope", about, {"measure": [measuring, checking], **_PURPOSES}), arguments)
+    return run(_parser("layerscope", about, {"measure": [measuring, checking, footprint], **_PURPOSES}), arguments)
 
 
 def _parser(prog: str, about: str, purposes: Mapping[str, Sequence[ModuleType]]) -> argparse.ArgumentParser:

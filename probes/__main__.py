@@ -21,7 +21,8 @@ from probes.measures import catalogue
 from probes.printing import printable
 from probes.results.calibration import p_text
 from probes.results.cells import NO_LAYER
-from probes.results.table import Table, check_folder
+from probes.results.saved import check_folder
+from probes.results.table import Table
 from probes.states.pooling import POOLINGS
 from probes.views.report import check_path
 
@@ -89,6 +90,13 @@ def add(commands: Any) -> None:
         "--allow-pickle", action="store_true", help="also open pickled weights, which can run any code"
     )
 
+    measure.add_argument(
+        "--no-timing",
+        dest="timing",
+        action="store_false",
+        help="run no model to count its operations and measure its time, so that two runs give the same files",
+    )
+
     about = "count a corpus and say what in it misleads"
     show = add_command(commands, "describe", about, lambda options: describe(_corpus(options)), corpus_arguments())
     show.add_argument("corpus", help=_CORPUS)
@@ -132,6 +140,7 @@ def _compare(options: argparse.Namespace) -> int:
         seed=options.seed,
         store=options.out / "representations",
         allow_pickle=options.allow_pickle,
+        timing=options.timing,
         pooling=options.pooling,
         max_length=options.max_length,
         prompt=options.prompt,

@@ -102,12 +102,12 @@ def footprint(model: PreTrainedModel | OnnxModel, smaller: PreTrainedModel | Onn
     rows = {name: counted(one) | {"operations": operations_of(one)} for name, one in subjects.items()}
     for i, row in enumerate(rows.values()):
         row |= {name: float(np.median(seconds[:, i, k])) for k, name in enumerate(SECONDS)}
-    out = pd.DataFrame.from_dict(rows, orient="index")
     if smaller is not None:
-        numbers = out.columns[out.columns != "stored_as"]
-        out.loc["share"] = (out.loc["smaller", numbers] / out.loc["model", numbers]).reindex(out.columns)
-        out.loc["share", "stored_as"] = ""
-    return out.astype({name: float for name in out if name != "stored_as"})
+        pairs = ((name, rows["smaller"][name], whole) for name, whole in rows["model"].items())
+        rows["share"] = {
+            k: "" if isinstance(one, str) else one / whole if whole else math.nan for k, one, whole in pairs
+        }
+    return pd.DataFrame.from_dict(rows, orient="index").astype({k: float for k in rows["model"] if k != "stored_as"})
 
 
 def on_random_texts(model: PreTrainedModel | OnnxModel, name: str) -> Subject:

@@ -559,8 +559,8 @@ def op_footprint(case: Case) -> None:
     reached = {n.removeprefix(prefix) for n, x in fed.items() if len(x) == tokens}
     maps = [m for n, m in case.model.base_model.named_modules() if n in names & reached]
     least = 2 * 32 * 32 * sum(m.weight.numel() for m in maps)
-    if not (found["flops"] >= least > 0 and found["seconds"] > 0 and found["bytes"] > 0):
-        raise Wrong(f"{found['flops']:.0f} operations, and its linear maps alone make {least}")
+    if not (found["operations"] >= least > 0 and found["seconds_32"] > 0 and found["bytes"] > 0):
+        raise Wrong(f"{found['operations']:.0f} operations, and its linear maps alone make {least}")
     weights = sum(p.numel() for p in block_weights(case.model).values())
     if found["encoder"] < 0.95 * weights:
         raise Wrong(f"counts {found['encoder'] / weights:.0%} of the block weights without a word")

@@ -90,6 +90,7 @@ def test_two_comparisons_into_one_folder(number, corpus, tiny_models, make_token
     assert sorted(p.name for p in (tmp_path / "out").iterdir()) == [
         "comparison.csv",
         "draws.npy",
+        "models.csv",
         "provenance.json",
         "report.html",
         "representations",

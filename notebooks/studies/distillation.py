@@ -116,7 +116,8 @@ def one_run(method: str, text: str, rate: float, seed: int) -> dict[str, float]:
     reps = common.states_of(small)
     cost = compress.footprint(small).loc["model"]
     found |= common.measures_of(reps) | {"dev accuracy": common.english_accuracy(small)["accuracy"]}
-    found |= {name: float(cost[name]) for name in ("parameters", "encoder", "bytes", "flops")}
+    found |= {name: float(cost[name]) for name in ("parameters", "encoder", "bytes")}
+    found["flops"] = float(cost["operations"])
     return found | _likeness(reps)
 
 
@@ -328,7 +329,7 @@ def main() -> int:
     before = ["accuracy en before training", "accuracy zero-shot before training"]
     whole = compress.footprint(common.bundled()[0]).loc["model"]
     table = table.assign(
-        **{"megabytes": table["bytes"] / 1e6, "flops, share": table["flops"] / whole["flops"]},
+        **{"megabytes": table["bytes"] / 1e6, "flops, share": table["flops"] / whole["operations"]},
         rate=table["rate"].map("{:.0e}".format),
     )
     kinds = {"students": table[~table["method"].isin([*FUSED, *FACTORIZED])]}

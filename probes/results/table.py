@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import hashlib
 import io
-import json
 from collections.abc import Callable, Sequence
-from contextlib import ExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self
@@ -16,8 +13,6 @@ import pandas as pd
 import xarray as xr
 
 from probes.errors import InputError, check_choice, path_of
-from probes.files import beside, check_writable, gone_on_failure, locked, named, write_whole
-from probes.forms import read_json
 from probes.results.calibration import stretch
 from probes.results.cells import (
     BESIDE,
@@ -33,28 +28,7 @@ from probes.results.cells import (
 from probes.results.difference import MARKED, adjustment, check_family, differences, near_the_level, with_more_draws
 from probes.results.draws import POOLED
 from probes.results.kept import from_bytes, to_bytes
-
-_FILES = {"table": "comparison.csv", "draws": "draws.npy", "models": "models.csv"}
-# What a reader of the table asks for.
-_PROBE = {
-    **dict.fromkeys(("title", "estimator", "range", "higher_is", "unchanged_by", "paper"), str),
-    "better": str,
-    "compares": bool,
-    "unchanged?": (float, str, None),
-    "interval?": str,
-    "tolerance?": (float, None),
-    "share?": bool,
-}
-_PROVENANCE = {
-    "baseline": str,
-    "draws": int,
-    "drawn": str,
-    "seed": int,
-    "models": {str: dict},
-    "probes": {str: _PROBE},
-    "corpus": {"languages": {str: dict}, "cautions": [str]},
-    "versions": {str: str},
-}
+from probes.results.saved import FILES, read_files, write_files
 
 
 @dataclass
@@ -338,20 +312,7 @@ class Table:
             "models": to_csv(self.models).encode(),
             "table": to_csv(self.table).encode(),
         }
-        hashes = {f"{name}_sha256": hashlib.sha256(content).hexdigest() for name, content in files.items()}
-        about = json.dumps(self.provenance | hashes, indent=2, ensure_ascii=False)
-        with locked(folder / "comparison", wait=wait):
-            check_folder(folder, overwrite=overwrite)
-            # The new ones are whole beside the old ones until the provenance says which of them count.
-            new = {name: beside(folder / _FILES[name], "new") for name in files}
-            with ExitStack() as until_said:
-                for name, path in new.items():
-                    until_said.enter_context(named(path))
-                    until_said.enter_context(gone_on_failure(path))
-                    path.write_bytes(files[name])
-                write_whole(folder / "provenance.json", about + "\n")
-            for name, path in new.items():
-                path.replace(folder / _FILES[name])
+        write_files(folder, files, self.provenance, overwrite=overwrite, wait=wait)
         return folder
 
     @classmethod
@@ -376,39 +337,14 @@ class Table:
             `Comparison.save`.
         """
         folder = path_of(folder, "folder")
-        about = folder / "provenance.json"
-        # The second one where a saving was killed before it moved them.
-        there = {
-            name: [f for f in (folder / n, beside(folder / n, "new")) if f.is_file()] for name, n in _FILES.items()
-        }
-        if not there["table"] or not about.is_file():
-            raise InputError(
-                f"{folder}: expected comparison.csv and provenance.json in it, as Comparison.save writes them"
-            )
-        provenance = read_json(about, _PROVENANCE)
-        wanted = {name: provenance.pop(f"{name}_sha256", None) for name in _FILES}
-        if wanted["models"] is None:  # of an earlier version, which did not measure it
-            del wanted["models"]
-        if wanted["draws"] is None or not there["draws"]:
-            raise InputError(
-                f"{folder}: expected draws.npy beside comparison.csv, and there is none, as in what an earlier version "
-                "saved. Make the comparison again"
-            )
-        read = {}
-        for name in wanted:
-            contents = (path.read_bytes() for path in there[name])
-            found = next((c for c in contents if hashlib.sha256(c).hexdigest() == wanted[name]), None)
-            if found is None:
-                raise InputError(
-                    f"{folder}: {_FILES[name]} is not the one that provenance.json belongs to: one of them was changed "
-                    "after it was written. Make the comparison again"
-                )
-            read[name] = found
-        table = from_csv(io.BytesIO(read["table"]), folder / _FILES["table"])
-        draws = from_bytes(read["draws"], len(table), folder / _FILES["draws"])
+        provenance, read = read_files(folder)
+        table = from_csv(io.BytesIO(read["table"]), folder / FILES["table"])
+        draws = from_bytes(read["draws"], len(table), folder / FILES["draws"])
         if "models" not in read:
             return cls(table, provenance, draws)
-        return cls(table, provenance, draws, models=costs_from_csv(io.BytesIO(read["models"]), folder / "models.csv"))
+        return cls(
+            table, provenance, draws, models=costs_from_csv(io.BytesIO(read["models"]), folder / FILES["models"])
+        )
 
     def is_map(self, probe: str) -> bool:
         """Whether a probe has more to a number than its layer, so that it is drawn as a map."""
@@ -455,12 +391,3 @@ def _nearest(rows: pd.DataFrame, beside: str, layer: int) -> int:
     there = rows[rows[beside] != NO_LAYER].drop_duplicates("layer")
     far = (there[beside] - layer).abs()
     return int(there.loc[far.idxmin(), "layer"]) if len(there) else layer
-
-
-def check_folder(folder: Path, *, overwrite: bool) -> None:
-    """Raise `InputError` where a folder cannot be written to, or holds a comparison to be kept."""
-    if (folder / "comparison.csv").exists() and not overwrite:
-        raise InputError(
-            f"{folder} already holds a run. Choose another folder, or replace it with overwrite=True (--overwrite)"
-        )
-    check_writable(folder)

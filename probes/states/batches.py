@@ -9,10 +9,11 @@ import torch
 from transformers import PreTrainedModel
 
 from probes.models.facts import embedding_rows
+from probes.models.formats.onnx_model import OnnxModel
 from probes.states.tokens import Padding, pads_left
 
 
-def random_batch(model: PreTrainedModel, lengths: Sequence[int], seed: int = 0) -> dict[str, torch.Tensor]:
+def random_batch(model: PreTrainedModel | OnnxModel, lengths: Sequence[int], seed: int = 0) -> dict[str, torch.Tensor]:
     """Return a batch of texts of random tokens, of these lengths, on the model's device.
 
     Example:

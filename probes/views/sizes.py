@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
@@ -84,7 +85,7 @@ def as_rows(models: pd.DataFrame) -> list[dict[str, str]]:
     """Return a table of what models cost as texts, a row a model: of the columns that have values,
     in the words of its head.
     """
-    names = {
+    names: dict[str, tuple[str, Callable[[Any], str]]] = {
         "stored_bytes": ("stored", bytes_in_words),
         "stored_as": ("stored as", str),
         "bytes": ("file", bytes_in_words),

@@ -67,7 +67,19 @@ def test_help_fits_a_screen_and_lists_every_command_with_its_purpose(capsys):
 
 def test_layerscope_does_what_each_package_does(tmp_path, tiny_folder, capsys):
     models = [f"base={tiny_folder}", f"again={tiny_folder}"]
-    how = ["--corpus", "bundled", "--split", "dev", "--languages", "en,fr", "--pivot", "en", "--probes", "retrieval"]
+    how = [
+        "--corpus",
+        "bundled",
+        "--split",
+        "dev",
+        "--languages",
+        "en,fr",
+        "--pivot",
+        "en",
+        "--probes",
+        "retrieval",
+        "--no-timing",
+    ]
     printed = []
     for name, command in (("one", probes.__main__.main), ("other", layerscope)):
         assert command(["compare", *models, *how, "--out", str(tmp_path / name)]) == 0

@@ -21,6 +21,7 @@ def test_compare_writes_table_report_and_states_and_prints_a_summary(tmp_path, c
     assert sorted(f.name for f in out.iterdir()) == [
         "comparison.csv",
         "draws.npy",
+        "models.csv",
         "provenance.json",
         "report.html",
         "representations",

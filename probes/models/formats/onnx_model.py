@@ -8,6 +8,7 @@ import math
 import tempfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
@@ -61,6 +62,7 @@ class OnnxModel(torch.nn.Module):
     """
 
     onnx: torch.Tensor
+    _session: Any
 
     def __init__(self, serialized: bytes, config: transformers.PreTrainedConfig) -> None:
         """Start onnxruntime on an exported model."""

@@ -125,7 +125,7 @@ def saved_by_packing(state: Mapping[str, torch.Tensor]) -> int:
         >>> saved_by_packing({"weight": torch.eye(100)})  # 100 of 10,000 numbers, and a bit for each
         38350
     """
-    own = {(tensor.data_ptr(), tensor.shape): name for name, tensor in reversed(state.items())}
+    own = {(tensor.data_ptr(), tensor.shape): name for name, tensor in reversed(list(state.items()))}
     saved = 0
     for name in own.values():
         tensor = state[name]

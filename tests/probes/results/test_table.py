@@ -61,7 +61,18 @@ def test_saves_and_opens_to_the_last_digit_and_refuses_to_overwrite(comparison, 
     with pytest.raises(probes.InputError, match="already holds a run"):
         comparison.save(folder)
     comparison.save(folder, overwrite=True)
-    assert sorted(f.name for f in folder.iterdir()) == ["comparison.csv", "draws.npy", "provenance.json"]
+    assert sorted(f.name for f in folder.iterdir()) == ["comparison.csv", "draws.npy", "models.csv", "provenance.json"]
+
+
+def test_what_models_cost_is_saved_and_opened_to_the_last_digit(models, tmp_path):
+    made = probes.compare({"=a": models["base"], "b": models["half"]}, probes=["snr"])
+    assert made.models["model"].tolist() == ["=a", "b"]
+    assert made.models.drop(columns=["model", "stored_as"]).isna().all(axis=None)
+    made.models.loc[0, ["bytes", "seconds_1"]] = 1e6 / 3, 0.1
+    made.models.loc[1, "stored_as"] = "packed"
+    opened = probes.Comparison.open(made.save(tmp_path / "run"))
+    pd.testing.assert_frame_equal(opened.models, made.models)
+    assert (tmp_path / "run" / "models.csv").read_text().splitlines()[1].startswith("'=a,")
 
 
 def test_opening_a_folder_without_a_run_is_refused(tmp_path):

@@ -1,0 +1,110 @@
+"""The files of a comparison: written whole or not at all, and read as they belong together."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
+
+from probes.errors import InputError
+from probes.files import beside, check_writable, gone_on_failure, locked, named, write_whole
+from probes.forms import read_json
+
+FILES = {"table": "comparison.csv", "draws": "draws.npy", "models": "models.csv"}
+# What a reader of the table asks for.
+_PROBE = {
+    **dict.fromkeys(("title", "estimator", "range", "higher_is", "unchanged_by", "paper"), str),
+    "better": str,
+    "compares": bool,
+    "unchanged?": (float, str, None),
+    "interval?": str,
+    "tolerance?": (float, None),
+    "share?": bool,
+}
+_PROVENANCE = {
+    "baseline": str,
+    "draws": int,
+    "drawn": str,
+    "seed": int,
+    "models": {str: dict},
+    "probes": {str: _PROBE},
+    "corpus": {"languages": {str: dict}, "cautions": [str]},
+    "versions": {str: str},
+}
+
+
+def write_files(
+    folder: Path, files: Mapping[str, bytes], provenance: Mapping[str, Any], *, overwrite: bool, wait: bool
+) -> None:
+    """Write the files of a comparison and its provenance, which holds a hash of each.
+
+    A kill leaves the old comparison or the new one, never a file of one beside those of the other.
+
+    Args:
+        folder: where to; it is made where it is missing.
+        files: what is in each of `FILES`, in the order in which they are moved into place.
+        provenance: where the numbers come from.
+        overwrite, wait: as in `Table.save`.
+
+    Raises:
+        InputError: as `Table.save`.
+    """
+    hashes = {f"{name}_sha256": hashlib.sha256(content).hexdigest() for name, content in files.items()}
+    about = json.dumps({**provenance, **hashes}, indent=2, ensure_ascii=False)
+    with locked(folder / "comparison", wait=wait):
+        check_folder(folder, overwrite=overwrite)
+        # The new ones are whole beside the old ones until the provenance says which of them count.
+        new = {name: beside(folder / FILES[name], "new") for name in files}
+        with ExitStack() as until_said:
+            for name, path in new.items():
+                until_said.enter_context(named(path))
+                until_said.enter_context(gone_on_failure(path))
+                path.write_bytes(files[name])
+            write_whole(folder / "provenance.json", about + "\n")
+        for name, path in new.items():
+            path.replace(folder / FILES[name])
+
+
+def read_files(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+    """Return the provenance of a comparison, and what is in those of its files that it names.
+
+    Raises:
+        InputError: as `Table.open`.
+    """
+    about = folder / "provenance.json"
+    # The second one where a saving was killed before it moved them.
+    there = {name: [f for f in (folder / n, beside(folder / n, "new")) if f.is_file()] for name, n in FILES.items()}
+    if not there["table"] or not about.is_file():
+        raise InputError(f"{folder}: expected comparison.csv and provenance.json in it, as Comparison.save writes them")
+    provenance = read_json(about, _PROVENANCE)
+    wanted = {name: provenance.pop(f"{name}_sha256", None) for name in FILES}
+    if wanted["models"] is None:  # of an earlier version, which did not measure it
+        del wanted["models"]
+    if wanted["draws"] is None or not there["draws"]:
+        raise InputError(
+            f"{folder}: expected draws.npy beside comparison.csv, and there is none, as in what an earlier version "
+            "saved. Make the comparison again"
+        )
+    read = {}
+    for name, expected in wanted.items():
+        contents = (path.read_bytes() for path in there[name])
+        found = next((c for c in contents if hashlib.sha256(c).hexdigest() == expected), None)
+        if found is None:
+            raise InputError(
+                f"{folder}: {FILES[name]} is not the one that provenance.json belongs to: one of them was changed "
+                "after it was written. Make the comparison again"
+            )
+        read[name] = found
+    return provenance, read
+
+
+def check_folder(folder: Path, *, overwrite: bool) -> None:
+    """Raise `InputError` where a folder cannot be written to, or holds a comparison to be kept."""
+    if (folder / "comparison.csv").exists() and not overwrite:
+        raise InputError(
+            f"{folder} already holds a run. Choose another folder, or replace it with overwrite=True (--overwrite)"
+        )
+    check_writable(folder)
