@@ -21,6 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from transformers import PreTrainedModel
 
 from probes.errors import DependencyError, InputError
+from probes.files import in_words
 from probes.models.facts import positions_of
 from probes.models.formats.coded import is_coded
 from probes.models.formats.embedding import weights_folder
@@ -247,6 +248,45 @@ def as_table(
                     out.loc[name, f"speed_{count}{end}"] = value
     out["stored_as"] = out["stored_as"].fillna("").astype(str)
     return out.astype({name: float for name in COLUMNS if name != "stored_as"}).reset_index()
+
+
+def seconds_in_words(seconds: float) -> str:
+    """Return a time to two digits.
+
+    Example:
+        >>> seconds_in_words(0.0312), seconds_in_words(2.31)
+        ('31 ms', '2.3 s')
+    """
+    return f"{float(f'{1000 * seconds:.2g}'):g} ms" if seconds < 0.995 else f"{float(f'{seconds:.2g}'):g} s"
+
+
+def as_rows(models: pd.DataFrame) -> list[dict[str, str]]:
+    """Return a table of what models cost as texts, a row a model: of the columns that have values,
+    in the words of its head.
+    """
+    names: dict[str, tuple[str, Callable[[Any], str]]] = {
+        "stored_bytes": ("stored", in_words),
+        "stored_as": ("stored as", str),
+        "bytes": ("file", in_words),
+        "parameters": ("parameters", lambda n: f"{n:,.0f}"),
+        "nonzero": ("not zero", lambda n: f"{n:,.0f}"),
+        "embeddings": ("in embeddings", lambda n: f"{n:,.0f}"),
+        "operations": ("operations, 32 texts", lambda n: f"{n:.3g}"),
+        "seconds_1": ("time, 1 text", seconds_in_words),
+        "seconds_32": ("time, 32 texts", seconds_in_words),
+        "speed_1": ("times as fast, 1 text", lambda x: f"{x:.2g}"),
+        "speed_32": ("times as fast, 32 texts", lambda x: f"{x:.2g}"),
+    }
+    there = [name for name in names if name in models and (models[name].notna() & (models[name] != "")).any()]
+    out = []
+    for row in models.to_dict("records"):
+        cells = {names[n][0]: "" if pd.isna(row[n]) else names[n][1](row[n]) for n in there}
+        for count in (1, 32):
+            if (low := row.get(f"speed_{count}_low")) is not None and not pd.isna(low):
+                ends = f" [{low:.2g}, {row[f'speed_{count}_high']:.2g}]"
+                cells[names[f"speed_{count}"][0]] += ends
+        out.append({"model": str(row["model"]), **cells})
+    return out
 
 
 def weight_files(source: str | Path) -> list[Path] | None:

@@ -9,11 +9,10 @@ from typing import Any
 import pandas as pd
 
 from probes.command import add_command
-from probes.costs import as_table, counted, on_random_texts, operations_of, seconds_of
+from probes.costs import as_rows, as_table, counted, on_random_texts, operations_of, seconds_of
 from probes.errors import InputError
 from probes.models.checkpoint import load_checkpoint
 from probes.printing import printable
-from probes.views.sizes import as_rows
 
 
 def add(commands: Any) -> None:

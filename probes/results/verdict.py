@@ -183,7 +183,7 @@ def _limits(table: Table, judge: Sequence[str] | None, tolerance: Mapping[str, f
 
 def _cells(table: Table, model: str, probe: str) -> pd.DataFrame:
     """Where the differences of a model come from, a row a language: rows of the table."""
-    own, base = (_at_the_end(table, name, probe) for name in (model, table.baseline))
+    own, base = (at_the_end(table, name, probe) for name in (model, table.baseline))
     compares = table.provenance["probes"][probe]["compares"]
     languages = [x for x in own["language"] if compares or x in set(base["language"])]
     own = own.set_index("language").loc[languages]
@@ -202,8 +202,8 @@ def _cells(table: Table, model: str, probe: str) -> pd.DataFrame:
     )
 
 
-def _at_the_end(table: Table, model: str, probe: str) -> pd.DataFrame:
-    """The rows of what a model is used by: its output, or its last layer."""
+def at_the_end(table: Table, model: str, probe: str) -> pd.DataFrame:
+    """Return the rows of what a model is used by: its output, or its last layer."""
     rows = table.table[(table.table["model"] == model) & (table.table["probe"] == probe)]
     rows = rows.assign(row=rows.index)
     return rows[rows["layer"] == rows["layer"].max()]

@@ -134,3 +134,39 @@ class Plots(Table):
         from probes.views.ranking import ranking
 
         return ranking(verdict(self, judge=judge, tolerance=tolerance), self, probe, languages, **shown)
+
+    def plot_tradeoff(
+        self,
+        probe: str | None = None,
+        *,
+        against: str = "bytes",
+        judge: Sequence[str] | None = None,
+        tolerance: Mapping[str, float] | None = None,
+    ) -> Figure:
+        """Draw quality against what it costs, all languages together and the worst one, with their
+        intervals; a line joins the models that no other beats in both.
+
+        Args:
+            probe: a judged measure; by default the first.
+            against: "bytes" (as stored), "operations" or "seconds" (of 32 texts), of `models`.
+            judge, tolerance: as in `verdict`.
+
+        Raises:
+            InputError: as `verdict` does; the measure is not among those that are judged; what it
+                is drawn against was measured of fewer than two models.
+
+        Example:
+            >>> import compress, probes
+            >>> model, tokenizer = probes.load_checkpoint("bundled")
+            >>> models = {"base": model, "pruned": compress.prune(model, sparsity=0.9)}
+            >>> corpus = probes.load_corpus("bundled", split="dev", languages=["en"]).select(range(40))
+            >>> how = {"tokenizer": tokenizer, "probes": ["accuracy"], "progress": False}
+            >>> probes.compare(models, corpus, **how).plot_tradeoff().axes[0].get_xlabel()
+            'megabytes as stored'
+
+        See also:
+            `Comparison.verdict`, `Comparison.plot_languages`.
+        """
+        from probes.views.tradeoff import tradeoff
+
+        return tradeoff(verdict(self, judge=judge, tolerance=tolerance), self, probe, against)

@@ -15,6 +15,7 @@ import matplotlib
 import numpy as np
 import pandas as pd
 
+from probes.costs import as_rows
 from probes.errors import InputError
 from probes.files import write_whole
 from probes.results.calibration import p_text
@@ -75,6 +76,8 @@ def _page(comparison: Table) -> str:
         notes=notes,
         unjudged=unjudged if len(models) > 1 else "",
         rankings={} if found is None else {p: _image(ranking(found, comparison, p)) for p in judged},
+        costs=as_rows(comparison.models),
+        tradeoffs={} if found is None else _tradeoffs(found, comparison),
         curves=_image(curves(comparison, flat, None)) if flat else "",
         maps={p: _image(maps(comparison, p, None)) for p in probes if p not in flat},
         by_language=by_language,
@@ -82,6 +85,15 @@ def _page(comparison: Table) -> str:
         script=markupsafe.Markup(_own("report.js")),  # of this package, as the style
         style=markupsafe.Markup(_own("report.css")),
     )
+
+
+def _tradeoffs(found: Verdict, comparison: Table) -> dict[str, str]:
+    """Quality against bytes and time, as far as they were measured."""
+    from probes.views.tradeoff import AGAINST, points_of, tradeoff
+
+    probe = str(found.models["probe"].iloc[0])
+    there = [a for a in AGAINST if a != "operations" and len(points_of(comparison, probe, a)) > 1]
+    return {against: _image(tradeoff(found, comparison, probe, against)) for against in there}
 
 
 def _verdict(comparison: Table) -> tuple[Verdict | None, str]:

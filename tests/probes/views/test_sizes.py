@@ -3,8 +3,8 @@ import pandas as pd
 import pytest
 from judged import right_answers, table_of
 
-from probes.costs import COLUMNS
-from probes.views.sizes import Size, as_rows, sizes
+from probes.costs import COLUMNS, as_rows
+from probes.views.sizes import Size, sizes
 
 
 @pytest.fixture
@@ -25,9 +25,9 @@ def table():
 
 def test_bytes_and_time_stand_beside_those_of_the_baseline(table):
     assert sizes(table) == {
-        "m0": Size("4 MB", "", "80 % of its parameters are embeddings"),
-        "m1": Size("1 MB (25 %) as integers", ""),  # what was timed is the simulation
-        "m2": Size("2 MB (50 %), packed", "2.1x faster"),
+        "m0": Size("4.0 MB", "", "80 % of its parameters are embeddings"),
+        "m1": Size("1.0 MB (25 %) as integers", ""),  # what was timed is the simulation
+        "m2": Size("2.0 MB (50 %), packed", "2.1x faster"),
         "m3": Size(),
     }
 
@@ -56,9 +56,9 @@ def test_rows_hold_what_was_measured_in_words(table):
     rows = as_rows(table.models)
     assert rows[2] == {
         "model": "m2",
-        "stored": "2 MB",
+        "stored": "2.0 MB",
         "stored as": "packed",
-        "file": "3 MB",
+        "file": "3.0 MB",
         "parameters": "1,000,000",
         "in embeddings": "200,000",
         "times as fast, 32 texts": "2.1 [1.9, 2.4]",
