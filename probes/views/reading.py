@@ -151,7 +151,8 @@ def _open(row: object, alone: pd.DataFrame, pooled: pd.DataFrame, names: _Names)
             if math.isinf(more)
             else f"about {_rounded(more)} more sentences a language would settle {which}, if all stays as seen"
         )
-        said += f"; open: {_named(open_['language'], names)} ({told})"
+        listed = "all of them" if len(open_) == len(alone) > 1 else _named(open_["language"], names)
+        said += f"; open: {listed} ({told})"
     return said
 
 

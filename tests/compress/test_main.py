@@ -48,14 +48,14 @@ def commands_of(add):
 
 
 def test_help_fits_a_screen_and_lists_every_command_with_its_purpose(capsys):
-    files = sorted(
-        f.stem for f in Path(compress.commands.__path__[0]).glob("[!_]*.py") if f.stem not in ("arguments", "checking")
-    )
+    other = ("arguments", "checking", "footprint")
+    files = sorted(f.stem for f in Path(compress.commands.__path__[0]).glob("[!_]*.py") if f.stem not in other)
     verbs = {}
     for file in files:
         verbs |= commands_of(importlib.import_module(f"compress.commands.{file}").add)
     assert len(verbs) == 9
-    measures = commands_of(probes.__main__.add) | commands_of(compress.commands.checking.add)
+    measures = commands_of(probes.__main__.add)
+    measures |= commands_of(compress.commands.checking.add) | commands_of(compress.commands.footprint.add)
     for command, wanted in ((main, verbs), (layerscope, measures | verbs)):
         lines = helped(command, capsys).splitlines()
         assert len(lines) <= 24

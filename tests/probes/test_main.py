@@ -244,7 +244,7 @@ ACCURACY = [*SMALL, "--probes", "accuracy"]
 @pytest.mark.parametrize(
     ("model", "more", "status", "says"),
     [
-        ("lost", [], 0, "m  LOST "),
+        ("lost", [], 0, "  LOST  "),
         ("lost", ["--fail-on", "lost"], 1, "lost more than 1 point of accuracy: "),
         (
             "lost",
@@ -252,18 +252,21 @@ ACCURACY = [*SMALL, "--probes", "accuracy"]
             1,
             "the language lost more than 1 point of accuracy: French",
         ),
-        ("lost", ["--fail-on", "lost", "--tolerance", "accuracy=1"], 0, "m  KEPT "),
-        ("open", ["--fail-on", "lost", "--tolerance", "accuracy=0.001"], 0, "m  CANNOT TELL "),
-        ("open", ["--fail-on", "cannot-tell", "--tolerance", "accuracy=0.001"], 1, "m  CANNOT TELL "),
+        ("lost", ["--fail-on", "lost", "--tolerance", "accuracy=1"], 0, "  KEPT  "),
+        ("open", ["--fail-on", "lost", "--tolerance", "accuracy=0.001"], 0, "  CANNOT TELL  "),
+        ("open", ["--fail-on", "cannot-tell", "--tolerance", "accuracy=0.001"], 1, "  CANNOT TELL  "),
         ("broken", ["--fail-on", "cannot-tell"], 1, "accuracy has no value in any language"),
-        ("bundled", ["--fail-on", "cannot-tell", "--tolerance", "accuracy=0.1"], 0, "m  KEPT "),
+        ("bundled", ["--fail-on", "cannot-tell", "--tolerance", "accuracy=0.1"], 0, "  KEPT  "),
     ],
 )
 @pytest.mark.filterwarnings("ignore::probes.errors.LayerscopeWarning")
 def test_the_verdict_is_printed_and_can_fail_a_run(judged, tmp_path, capsys, model, more, status, says):
     models = ["base=bundled", f"m={judged.get(model, model)}"]
     assert main(["compare", *models, *ACCURACY, *more, "--out", str(tmp_path)]) == status
-    assert says in capsys.readouterr().out
+    printed = capsys.readouterr().out
+    assert says in printed
+    assert printed.startswith("m  ")
+    assert " MB (" in printed.splitlines()[0]
     assert (tmp_path / "report.html").exists()
 
 
