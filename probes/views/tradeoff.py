@@ -16,7 +16,7 @@ from probes.printing import printable
 from probes.results.draws import POOLED
 from probes.results.table import Table
 from probes.results.verdict import Verdict, at_the_end
-from probes.views.figures import Shown
+from probes.views.drawing import Shown
 from probes.views.language_names import language_names
 from probes.views.sizes import SIMULATED
 
