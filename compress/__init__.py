@@ -11,6 +11,7 @@ from compress.fusion.layer_similarity import layer_similarity
 from compress.objectives.contrast import CRD, CoDIR
 from compress.objectives.domains import DomainHead, transferability
 from compress.objectives.labels import CrossEntropy, SoftLabels
+from compress.objectives.language_model import LanguageModel, language_model_loss
 from compress.objectives.layers import AttentionOutputs, Attentions, HiddenStates
 from compress.objectives.sparse import SparseActivations, Translations
 from compress.objectives.texts import CrossCorrelation, Relational, RepresentationCosine, RepresentationMSE
@@ -44,6 +45,7 @@ __all__ = [
     "CrossEntropy",
     "DomainHead",
     "HiddenStates",
+    "LanguageModel",
     "MetaTeacher",
     "Relational",
     "RepresentationCosine",
@@ -62,6 +64,7 @@ __all__ = [
     "footprint",
     "fuse",
     "inverted_index",
+    "language_model_loss",
     "layer_similarity",
     "low_rank_lstm",
     "match_layers",

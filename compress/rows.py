@@ -40,6 +40,7 @@ def training_rows(
     *,
     max_length: int | None = None,
     prompt: str | None = None,
+    words: bool = False,
 ) -> tuple[list[dict[str, Any]], bool]:
     """Return token ids, labels and `index` of the texts trained on, and whether there are labels.
 
@@ -53,6 +54,7 @@ def training_rows(
         student, tokenizer, teacher: what reads the texts.
         numbered_by: whose classes the labels are; None for the order of their names.
         max_length, prompt: in place of what the checkpoint declares; "" for no prompt.
+        words: also give `words`, the number of each token's word in its text, -1 for none.
 
     Raises:
         InputError: a model and the tokenizer do not fit; a label is no class; there is no row of
@@ -80,6 +82,14 @@ def training_rows(
     pairs = list(corpus["text_pair"]) if "text_pair" in corpus.column_names else None
     encoded = tokenizer(list(corpus["text"]), pairs, truncation=limit is not None, max_length=limit, verbose=False)
     rows = [{k: v[i] for k, v in encoded.items() if k != "attention_mask"} | {"index": i} for i in range(len(corpus))]
+    if words:
+        if not tokenizer.is_fast:
+            raise InputError(
+                f"{type(tokenizer).__name__} does not say which tokens are of one word: load a tokenizer with a "
+                "tokenizer.json, or leave whole_words out"
+            )
+        for i, row in enumerate(rows):
+            row["words"] = [-1 if word is None else word for word in encoded.word_ids(i)]
     if labelled:
         labels = np.asarray(corpus["label"], object)
         if numbered_by is None:

@@ -8,6 +8,7 @@ remember.
 from compress.objectives.base import Objective, Pass, check
 from compress.objectives.contrast import CRD, CoDIR
 from compress.objectives.labels import CrossEntropy, SoftLabels
+from compress.objectives.language_model import LanguageModel
 from compress.objectives.layers import AttentionOutputs, Attentions, HiddenStates
 from compress.objectives.sparse import SparseActivations, Translations
 from compress.objectives.texts import CrossCorrelation, Relational, RepresentationCosine, RepresentationMSE
@@ -23,6 +24,7 @@ __all__ = [
     "CrossCorrelation",
     "CrossEntropy",
     "HiddenStates",
+    "LanguageModel",
     "MetaTeacher",
     "Objective",
     "Pass",

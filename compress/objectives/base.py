@@ -23,7 +23,7 @@ from typing import Any, Protocol
 
 import numpy as np
 import torch
-from transformers import PreTrainedModel
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.errors import InputError
 from probes.models.facts import size_of
@@ -95,6 +95,12 @@ class Objective(Protocol):
     At each call `batch["modules"][name]` is that module, and `batch["index"]` (batch,) says which
     of the rows the texts are. The objective itself stays as it is, and can be used again.
 
+    One that changes what the models read has a method `alter(batch, tokenizer)`, which returns the
+    entries of the batch that are other or new, as `input_ids` and `targets`; one at most of those
+    that are trained on together. A method `check_text(student, tokenizer, rows)` of it raises
+    `InputError` where it cannot; where its attribute `words` is true, the batch has `words` (batch,
+    token), the number of each token's word in its text, -1 for none.
+
     Under `torchrun` each process calls it on the whole of every batch, so that what it remembers is
     the same in all of them, as long as it draws from a generator of its own, seeded by `seed` and
     what the module holds.
@@ -162,7 +168,12 @@ class State(torch.nn.Module):
 
 
 def check(
-    objectives: Sequence[Objective], student: PreTrainedModel, teacher: PreTrainedModel | None, labelled: bool
+    objectives: Sequence[Objective],
+    student: PreTrainedModel,
+    teacher: PreTrainedModel | None,
+    labelled: bool,
+    tokenizer: PreTrainedTokenizerBase | None = None,
+    rows: Rows = (),
 ) -> None:
     """Raise where objectives cannot work with two models and the data, before any training.
 
@@ -171,13 +182,14 @@ def check(
         student: the model to be trained.
         teacher: the model it learns from, where there is one.
         labelled: whether the data has labels.
+        tokenizer, rows: for objectives that change what the models read.
 
     Raises:
-        InputError: there are no objectives; two have one name; a weight is negative or not finite;
-            labels or a teacher are needed and there are none; student and teacher differ in
-            classes, or lack layers, where an objective compares them, or are of an architecture
-            whose attention outputs are not known; a reference lacks a matrix or has it in another
-            shape.
+        InputError: there are no objectives; two change what the models read, or one cannot; two
+            have one name; a weight is negative or not finite; labels or a teacher are needed and
+            there are none; student and teacher differ in classes, or lack layers, where an
+            objective compares them, or are of an architecture whose attention outputs are not
+            known; a reference lacks a matrix or has it in another shape.
 
     Example:
         >>> import compress, probes
@@ -192,6 +204,9 @@ def check(
     if not objectives:
         raise InputError("expected at least one objective, found none: without one there is nothing to train on")
     names = [objective.name for objective in objectives]
+    changing = [o.name for o in objectives if hasattr(o, "alter")]
+    if len(changing) > 1:
+        raise InputError(f"the objectives {' and '.join(changing)} each change what the models read: take one of them")
     for objective in objectives:
         name = objective.name
         if names.count(name) > 1:
@@ -205,6 +220,8 @@ def check(
             raise InputError(f"objective {name} needs a teacher, found none: give one, or leave it out")
         if (own_check := getattr(objective, "check", None)) is not None:
             own_check(student, teacher)
+        if rows and (check_text := getattr(objective, "check_text", None)) is not None:
+            check_text(student, tokenizer, rows)
 
 
 def wide(x: torch.Tensor) -> torch.Tensor:

@@ -82,7 +82,8 @@ class SoftLabels:
     """Divergence of the student's class probabilities from the teacher's, at a temperature.
 
     temperature^2 KL(softmax(teacher / temperature) || softmax(student / temperature)), in nats, the
-    mean over texts, or over the tokens that are not padding.
+    mean over texts, or over the tokens that are not padding; beside `LanguageModel` over those that
+    it predicts.
 
     Args:
         weight: what the loss is multiplied by.
@@ -141,9 +142,9 @@ class SoftLabels:
         check_shapes(self.name, "logits", s, t)
         count: float | torch.Tensor = len(s)
         if s.ndim == 3:
-            attended = attended_tokens(batch, s, self.name)
-            s, t = (logits.masked_fill(~attended[..., None], 0) for logits in (s, t))  # no difference there
-            count = attended.sum().clamp_min(1)
+            there = batch["targets"] != IGNORED if "targets" in batch else attended_tokens(batch, s, self.name)
+            s, t = s[there], t[there]
+            count = there.sum().clamp_min(1)
         s, t = (F.log_softmax(logits / self.temperature, dim=-1) for logits in (s, t))
         mean = F.kl_div(s, t, reduction="sum", log_target=True) / count
         return self.weight * self.temperature**2 * mean

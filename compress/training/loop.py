@@ -152,18 +152,16 @@ def train(
     """
     needed = any("teacher" in o.needs for o in objective)
     teaches = teacher if needed else None
-    as_read: dict[str, Any] = {"max_length": max_length, "prompt": prompt}
     numbered_by = _numbered_by(objective, student, teaches)
-    rows, labelled = training_rows(corpus, student, tokenizer, teaches, numbered_by, **as_read)
-    check(objective, student, teacher, labelled)
+    words = any(getattr(o, "words", False) for o in objective)
+    as_read: dict[str, Any] = {"max_length": max_length, "prompt": prompt}
+    rows, labelled = training_rows(corpus, student, tokenizer, teaches, numbered_by, words=words, **as_read)
+    check(objective, student, teacher, labelled, tokenizer, rows)
     padding = padding_for(rows, tokenizer, student, teaches)
-    if not isinstance(steps, int) or steps < 1:
-        raise InputError(f"steps={steps!r}: expected a whole number of at least 1")
     if not (math.isfinite(learning_rate) and learning_rate > 0):
         raise InputError(f"learning_rate={learning_rate!r}: expected a number above 0")
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise InputError(f"batch_size={batch_size!r}: expected a whole number of at least 1")
-    for name, number in (("accumulate", accumulate), ("save_every", save_every)):
+    whole = {"steps": steps, "batch_size": batch_size, "accumulate": accumulate, "save_every": save_every}
+    for name, number in whole.items():
         if not isinstance(number, int) or number < 1:
             raise InputError(f"{name}={number!r}: expected a whole number of at least 1")
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
@@ -383,11 +381,14 @@ class _Trainer(Trainer):
         )
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # type: ignore[no-untyped-def]
-        own = {k: v for k, v in inputs.items() if k not in ("labels", "index")}
+        batch = {**inputs, "modules": self.learned.modules}
+        for o in self.objective:
+            if (alter := getattr(o, "alter", None)) is not None:
+                batch |= alter(batch, self.processing_class)
+        own = {k: batch[k] for k in inputs if k not in ("labels", "index", "words")}
         student, output = self._pass(model, own)
         with torch.no_grad():
             teacher = None if self.teacher is None else self._pass(self.teacher, own)[0]
-        batch = {**inputs, "modules": self.learned.modules}
         parts = {o.name: o(student, teacher, batch) for o in self.objective}
         for name, value in parts.items():
             if not torch.isfinite(value):

@@ -1,0 +1,317 @@
+"""The objective of language models, the next token or masked ones, and their loss on held-out text."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, ClassVar
+
+import datasets
+import numpy as np
+import torch
+import torch.nn.functional as F
+from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
+
+from compress.objectives.base import IGNORED, Pass, Rows, State, check_number, given_entry, given_logits
+from compress.rows import padding_for, training_rows
+from probes.errors import InputError
+from probes.states.batches import collate, random_batch
+from probes.states.running import evaluating
+
+# What becomes of a token that is to be predicted, where tokens are masked: so many become the mask, so many any token.
+MASK, ANY = 0.8, 0.1
+
+
+class _Asking(State):
+    """How many batches there were, and whether the next token is asked for."""
+
+    def __init__(self, seed: int, forward_only: bool) -> None:
+        super().__init__(seed)
+        self.forward_only = forward_only
+
+
+@dataclass(frozen=True)
+class LanguageModel:
+    """Cross-entropy of tokens given their context, in nats, the mean over those that are predicted.
+
+    A model that predicts the next token is asked for each but the first; one with a head for masked
+    tokens for a share of them, drawn anew for every batch. No label is needed: the text is.
+
+    Args:
+        weight: what the loss is multiplied by.
+        masked: the share of tokens that is predicted, above 0 and below 1, where tokens are masked.
+            Each is drawn apart; of those drawn 80 % become the mask, 10 % any token of the
+            vocabulary, and 10 % stay. Special tokens are not drawn.
+        whole_words: mask all tokens of a word or none of them. What a word is the tokenizer says:
+            one that splits at spaces alone takes a clause of a script without spaces for a word.
+        name: what it is logged under.
+
+    Raises:
+        InputError: the weight is negative or not finite, the share not between 0 and 1; before a
+            training: the model predicts no tokens, or is an encoder-decoder, or reads the tokens
+            that it is to predict; the tokenizer has no mask token, or does not say what words are;
+            no text has a token to predict.
+
+    Notes:
+        Which kind a model is is seen in what it gives: whether a token changes with one after it.
+        Masking as in Devlin et al. 2018, arXiv 1810.04805, drawn anew for each batch as in Liu et
+        al. 2019, arXiv 1907.11692. What is drawn depends on the seed and the batch alone, so that a
+        training that goes on draws as it would have, on any number of processes. `SoftLabels`
+        beside it compares student and teacher at the tokens that are predicted, and nowhere else.
+
+    See also:
+        `language_model_loss`, `SoftLabels`
+
+    Example:
+        >>> import torch
+        >>> said = Pass(None, torch.zeros(1, 3, 8))
+        >>> batch = {"targets": torch.tensor([[4, 5, -100]]), "modules": {}}
+        >>> round(float(LanguageModel()(said, None, batch)), 3)  # log 8
+        2.079
+    """
+
+    weight: float = 1.0
+    masked: float = 0.15
+    whole_words: bool = False
+    name: str = "language_model"
+    needs: ClassVar[frozenset[str]] = frozenset()
+
+    def __post_init__(self) -> None:
+        check_number(self.name, "weight", self.weight, least=0)
+        check_number(self.name, "masked", self.masked, above=0)
+        if self.masked >= 1:
+            raise InputError(f"objective {self.name}: masked={self.masked!r}: expected a share above 0 and below 1")
+
+    @property
+    def words(self) -> bool:
+        """Whether rows have to say which word a token is of."""
+        return self.whole_words
+
+    def check_text(self, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Rows) -> None:
+        """Raise `InputError` where the student predicts no tokens, there is nothing to mask by, or
+        nothing to predict.
+        """
+        if predicts_next(student, self.name):
+            if all(len(row["input_ids"]) < 2 for row in rows):
+                raise InputError(
+                    f"objective {self.name}: every text is one token long, and none has a next one: give longer texts"
+                )
+            return
+        if tokenizer.mask_token_id is None:
+            raise InputError(
+                f"objective {self.name}: {type(student).__name__} predicts masked tokens, and the tokenizer has no "
+                "mask token: set tokenizer.mask_token to the one that the model was trained with"
+            )
+        special = set(tokenizer.all_special_ids)
+        if all(special.issuperset(row["input_ids"]) for row in rows):
+            raise InputError(
+                f"objective {self.name}: no text has a token that is not special: there is nothing to mask"
+            )
+
+    def prepare(self, student: PreTrainedModel, teacher: PreTrainedModel | None, rows: Rows, seed: int) -> State:
+        """Return the count of batches, by which tokens are drawn, and which tokens are predicted."""
+        return _Asking(seed, predicts_next(student, self.name))
+
+    def alter(self, batch: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
+        """Return what the models read in place of a batch's `input_ids`, and `targets` (batch,
+        token): which token each place is to predict, -100 where none.
+        """
+        ids, attended = batch["input_ids"], batch["attention_mask"].bool()
+        state = batch["modules"][self.name]
+        if state.forward_only:
+            return {"targets": next_tokens(ids, attended)}
+        words = batch["words"] if self.whole_words else None
+        return masked_tokens(ids, attended, tokenizer, state.generator(), self.masked, words)
+
+    def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, Any]) -> torch.Tensor:
+        """Return the loss of a batch with `targets` (batch, token), times the weight; 0 where none
+        is to be predicted.
+        """
+        logits, targets = given_logits(student, self.name), given_entry(batch, "targets", self.name)
+        if logits.shape[:-1] != targets.shape:
+            raise InputError(
+                f"objective {self.name}: expected logits of shape {tuple(targets.shape)} x vocabulary, found "
+                f"{tuple(logits.shape)}: expected a model that predicts tokens"
+            )
+        if (state := batch["modules"].get(self.name)) is not None:
+            state.batches += 1
+        there = targets != IGNORED
+        total = F.cross_entropy(logits[there], targets[there], reduction="sum")
+        return self.weight * total / there.sum().clamp_min(1)
+
+
+def predicts_next(model: PreTrainedModel, name: str = "language_model") -> bool:
+    """Return whether a model predicts the next token, and not masked ones; raise where neither.
+
+    Example:
+        >>> import probes
+        >>> predicts_next(probes.load_checkpoint("bundled")[0])  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        probes.errors.InputError: objective language_model: BertForSequenceClassification predicts no tokens: ...
+    """
+    of = type(model).__name__
+    if model.config.is_encoder_decoder:
+        raise InputError(
+            f"objective {name}: {of} is an encoder-decoder: expected a decoder, or an encoder with a head for masked "
+            "tokens"
+        )
+    if model.get_output_embeddings() is None:
+        raise InputError(
+            f"objective {name}: {of} predicts no tokens: expected a model with a head for the next token or for masked "
+            "ones"
+        )
+    if not _looks_ahead(model):
+        return True
+    if of in MODEL_FOR_MASKED_LM_MAPPING_NAMES.values():
+        return False
+    raise InputError(
+        f"objective {name}: {of} sees the token that it is to predict, as what it gives for one changes with the next: "
+        "expected a decoder (of a BERT-like model with is_decoder=True), or a head for masked tokens"
+    )
+
+
+def _looks_ahead(model: PreTrainedModel) -> bool:
+    """Whether what a model gives for a token changes with the tokens after it."""
+    ids = random_batch(model, [6])["input_ids"]
+    other = ids.clone()
+    other[:, -1] = ids[:, 0]
+    other[:, -1] += (other[:, -1] == ids[:, -1]).long() * (1 if ids[0, -1] == 0 else -1)
+    with evaluating(model, model.device), torch.no_grad():
+        one, two = (model(input_ids=x).logits[:, :-1].float() for x in (ids, other))
+    return not torch.allclose(one, two, rtol=0, atol=1e-4 * float(one.abs().max()))
+
+
+def next_tokens(ids: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
+    """Return which token each place is to predict, (batch, token), -100 where there is none.
+
+    Example:
+        >>> next_tokens(torch.tensor([[5, 6, 7, 0]]), torch.tensor([[True, True, True, False]])).tolist()
+        [[6, 7, -100, -100]]
+    """
+    targets = torch.full_like(ids, IGNORED)
+    targets[:, :-1] = ids[:, 1:].where(attended[:, 1:] & attended[:, :-1], IGNORED)
+    return targets
+
+
+def masked_tokens(
+    ids: torch.Tensor,
+    attended: torch.Tensor,
+    tokenizer: PreTrainedTokenizerBase,
+    rng: np.random.Generator,
+    share: float,
+    words: torch.Tensor | None = None,
+) -> dict[str, torch.Tensor]:
+    """Return a batch with some tokens masked, `input_ids`, and which they were, `targets`.
+
+    Args:
+        ids, attended: (batch, token), the second False at padding.
+        tokenizer: says which tokens are special and which is the mask.
+        rng: draws.
+        share: of the tokens that are not special.
+        words: (batch, token), the number of each token's word in its text, negative for none; all
+            tokens of a word are drawn together.
+
+    Returns:
+        `input_ids` (batch, token) and `targets` (batch, token), -100 where nothing is predicted.
+    """
+    special = np.asarray(tokenizer.all_special_ids)
+    here = ids.cpu().numpy()
+    may = attended.cpu().numpy() & ~np.isin(here, special)
+    drawn = rng.random(here.shape)
+    if words is not None:
+        of_word = words.cpu().numpy()
+        may &= of_word >= 0
+        drawn = np.take_along_axis(drawn, of_word.clip(0), axis=1)  # a text has no more words than tokens
+    chosen = may & (drawn < share)
+    becomes = rng.random(here.shape)
+    ordinary = np.setdiff1d(np.arange(len(tokenizer)), special)
+    any_token = ordinary[rng.integers(len(ordinary), size=here.shape)]
+    read = np.where(chosen & (becomes < MASK), tokenizer.mask_token_id, here)
+    read = np.where(chosen & (becomes >= MASK) & (becomes < MASK + ANY), any_token, read)
+    return {
+        "input_ids": torch.from_numpy(read).to(ids),
+        "targets": torch.from_numpy(np.where(chosen, here, IGNORED)).to(ids),
+    }
+
+
+def language_model_loss(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: datasets.Dataset,
+    *,
+    batch_size: int = 32,
+    masked: float = 0.15,
+    seed: int = 0,
+) -> dict[str, float]:
+    """Return how well a model predicts the tokens of a text that it was not trained on.
+
+    Args:
+        model: one that predicts the next token or masked ones; it is not changed.
+        tokenizer: the tokenizer that belongs to it.
+        corpus: as `load_corpus` gives it; of one with splits give those that were held out.
+        batch_size: texts of a batch; the result does not depend on it.
+        masked: the share of tokens that is masked and predicted, of a model of masked tokens. The
+            same are drawn for every model of one tokenizer.
+        seed: of what is masked.
+
+    Returns:
+        `nats` a predicted token, lower is better, `perplexity`, its exponential, and `tokens`, how
+        many were predicted; of a model of the next token also `bits_per_byte`, all bits over the
+        bytes of the texts in UTF-8, which may be compared between tokenizers and languages.
+
+    Raises:
+        InputError: what `LanguageModel` raises; the corpus or the batch size is not as expected.
+
+    Notes:
+        A mean over all tokens, not over texts. The first token of a text is never predicted, unless
+        the tokenizer sets one before it, and its bytes count all the same.
+
+    Example:
+        >>> import probes
+        >>> model, tokenizer = probes.load_checkpoint("bundled")
+        >>> corpus = probes.load_corpus("bundled", split="dev", languages=["en"])
+        >>> language_model_loss(model, tokenizer, corpus)  # doctest: +ELLIPSIS
+        Traceback (most recent call last):
+        probes.errors.InputError: objective language_model: BertForSequenceClassification predicts no tokens: ...
+    """
+    objective = LanguageModel(masked=masked)
+    if not isinstance(batch_size, int) or batch_size < 1:
+        raise InputError(f"batch_size={batch_size!r}: expected a whole number of at least 1")
+    whole = corpus.remove_columns("split") if "split" in corpus.column_names else corpus
+    rows, _ = training_rows(whole, model, tokenizer, numbered_by=None)
+    objective.check_text(model, tokenizer, rows)
+    padding = padding_for(rows, tokenizer, model)
+    forward = predicts_next(model)
+    rows = [row | _asked(row, forward, tokenizer, masked, seed) for row in rows]
+    rows.sort(key=lambda row: len(row["input_ids"]))
+    nats, tokens = 0.0, 0
+    with evaluating(model, model.device), torch.no_grad():
+        for start in range(0, len(rows), batch_size):
+            batch = collate(padding, rows[start : start + batch_size])
+            batch = {k: v.to(model.device) for k, v in batch.items() if k != "labels"}
+            targets = batch.pop("targets")
+            logits = model(**batch).logits.float()
+            there = targets != IGNORED
+            nats += float(F.cross_entropy(logits[there], targets[there], reduction="sum").double())
+            tokens += int(there.sum())
+    found = {"nats": nats / tokens if tokens else math.nan, "tokens": tokens}
+    found["perplexity"] = math.exp(min(found["nats"], 700.0))
+    if forward:
+        texts = [*whole["text"], *(whole["text_pair"] if "text_pair" in whole.column_names else [])]
+        found["bits_per_byte"] = nats / math.log(2) / sum(len(text.encode()) for text in texts)
+    return found
+
+
+def _asked(
+    row: Mapping[str, Any], forward: bool, tokenizer: PreTrainedTokenizerBase, masked: float, seed: int
+) -> dict[str, list[int]]:
+    """What a text is read as and asked for: the same in whatever batch it is."""
+    ids = torch.tensor([row["input_ids"]])
+    attended = torch.ones_like(ids).bool()
+    if forward:
+        found = {"targets": next_tokens(ids, attended)}
+    else:
+        found = masked_tokens(ids, attended, tokenizer, np.random.default_rng([seed, row["index"]]), masked)
+    return {k: v[0].tolist() for k, v in found.items()}
