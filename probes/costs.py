@@ -92,7 +92,7 @@ def footprint(model: PreTrainedModel | OnnxModel, smaller: PreTrainedModel | Onn
         [1.0, 0.4]
 
     See also:
-        `retrieval_cost`, `save`.
+        `compress.retrieval_cost`, `compress.save`.
     """
     models = {"model": model} | ({} if smaller is None else {"smaller": smaller})
     for name, one in models.items():
