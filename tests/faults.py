@@ -1,11 +1,16 @@
-"""Work in a child process that is killed at one of its changes of the file system."""
+"""Work in a child process that is killed at one of its changes of the file system, or whose files are kept at each."""
 
 import contextlib
+import gc
+import hashlib
+import importlib
 import json
 import os
 import select
+import shutil
 import signal
 import sys
+import threading
 import time
 import traceback
 import warnings
@@ -20,12 +25,12 @@ _SECONDS = 600  # on a busy machine
 class Child:
     """A fork of this process that does some work and is killed before its change `kill_at`; see `Changes`."""
 
-    def __init__(self, work, kill_at=None, *, cut=False, within="/"):
+    def __init__(self, work, kill_at=None, *, cut=False, within="/", keep=None):
         read, write = os.pipe()
         self.pid = os.fork()
         if self.pid == 0:
             os.close(read)
-            _child(work, write, lambda: Changes(within, kill_at, cut))
+            _child(work, write, lambda: Changes(within, kill_at, cut, keep))
         os.close(write)
         self._answers = read
 
@@ -54,12 +59,14 @@ class Changes:
     """Counts what Python, torch and safetensors change below a folder, and kills the process before one of the changes.
 
     With `cut`, the file that was written last is cut in half before the kill, as where the kill came while it was
-    written; one that was moved to its place is not, as it is never there in part.
+    written; one that was moved to its place is not, as it is never there in part. With `keep`, the folder is copied
+    there before each of the changes, by number, and again with that file cut in half: what a kill would have left.
     """
 
-    def __init__(self, folder, kill_at=None, cut=False):
-        self.folder, self.kill_at, self.cut = os.path.join(os.path.realpath(folder), ""), kill_at, cut
+    def __init__(self, folder, kill_at=None, cut=False, keep=None):
+        self.folder, self.kill_at, self.cut, self.keep = os.path.join(os.path.realpath(folder), ""), kill_at, cut, keep
         self.count, self.last, self.moved = 0, "", set()
+        self._one, self._copies = threading.RLock(), False
         sys.addaudithook(self._hook)
         # These write without Python's knowing.
         for module, name, place in ((safetensors.torch, "serialize_file", 1), (torch, "save", 1)):
@@ -90,17 +97,38 @@ class Changes:
 
     def _change(self, event, *paths):
         paths = tuple(os.path.abspath(path) for path in paths)
-        if not any(f"{path}{os.sep}".startswith(self.folder) and not path.startswith("/dev/") for path in paths):
+        if not any(f"{path}{os.sep}".startswith(self.folder) and path != os.devnull for path in paths):
             return
-        self.count += 1
-        if self.count == self.kill_at:
-            if self.cut and os.path.isfile(self.last) and self.last not in self.moved:
-                os.truncate(self.last, os.path.getsize(self.last) // 2)
-            os.kill(os.getpid(), signal.SIGKILL)
-        if event in ("open", "written"):
-            self.last = paths[0]
-        if event == "os.rename":
-            self.moved.add(paths[1])
+        with self._one:  # of several threads
+            if self._copies:
+                return
+            self.count += 1
+            cuts = os.path.isfile(self.last) and self.last not in self.moved
+            if self.keep is not None:
+                self._copies = True
+                self._copy(cuts)
+                self._copies = False
+            if self.count == self.kill_at:
+                if self.cut and cuts:
+                    os.truncate(self.last, os.path.getsize(self.last) // 2)
+                os.kill(os.getpid(), signal.SIGKILL)
+            if event in ("open", "written"):
+                self.last = paths[0]
+            if event == "os.rename":
+                self.moved.add(paths[1])
+
+    def _copy(self, cuts):
+        whole = os.path.join(self.keep, f"{self.count:05}")
+        while True:
+            try:
+                shutil.copytree(self.folder, whole)
+                break
+            except OSError:  # a change of another thread was under way
+                shutil.rmtree(whole)
+        if cuts and self.last.startswith(self.folder):
+            shutil.copytree(whole, f"{whole}-cut")
+            last = os.path.join(f"{whole}-cut", os.path.relpath(self.last, self.folder))
+            os.truncate(last, os.path.getsize(last) // 2)
 
 
 def _whole(path, inside=-1):
@@ -124,6 +152,40 @@ def changes(work, within="/"):
     status, what = Child(work, within=within).result()
     assert status == "done", what
     return what["changes"]
+
+
+def left(work, folder, into):
+    """Do some work to its end; return how many kills it was open to, and a copy of each state they would have left.
+
+    The folder is copied before each change in it, and again with the file cut that is being written: see `Changes`.
+    Of states that are alike but for who holds a lock the first is returned.
+    """
+    into.mkdir()
+    status, what = Child(work, within=folder, keep=into).result()
+    assert status == "done", what
+    states, points = {}, sorted(into.iterdir())
+    for state in points:
+        text = hashlib.sha256()
+        for name, content in contents(state).items():
+            text.update(repr((name, content if not name.endswith("-lock") else bool(content))).encode())
+        if states.setdefault(text.digest(), state) != state:
+            shutil.rmtree(state)
+    return len(points), list(states.values())
+
+
+def warm(work):
+    """Import here what some work imports late, so that a child need not, nor look for garbage in all of it."""
+
+    def imported():
+        before = set(sys.modules)
+        work()
+        return sorted(set(sys.modules) - before)
+
+    for name in run(imported):
+        with contextlib.suppress(ImportError):  # of those that are made and have no file
+            importlib.import_module(name)
+    gc.collect()
+    gc.freeze()
 
 
 def contents(folder):

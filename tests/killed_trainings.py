@@ -13,12 +13,14 @@ import sklearn.metrics  # noqa: F401
 import torch
 from trained import QUIET, make_corpus
 from transformers import PreTrainedModel
+from transformers.conversion_mapping import get_checkpoint_conversion_mapping
 
 import compress
 from compress.training.checkpoints import MARKER, files_of
 from probes.files import locked
 
 SHORT = {**QUIET, "steps": 6, "save_every": 2}
+get_checkpoint_conversion_mapping("bert")  # is made once, for longer than a training takes here
 _make_tokenizer = conftest.make_tokenizer.__wrapped__
 _tiny_models = conftest.tiny_models.__wrapped__
 

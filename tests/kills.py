@@ -3,9 +3,10 @@
     python tests/kills.py MODULE:FUNCTION FOLDER [--sample N | --rounds N]
 
 FUNCTION takes an empty folder of its own, may be run again on what a kill left there, and returns a text that says
-what came out. At each change the process is killed, once before it and once with the file that was written last cut
-in half, as where it was killed while it wrote; then the same is run to its end, which must say what an uninterrupted
-run said. All runs are children, see `faults`, of one fresh process, which torch has started no threads in.
+what came out. What a kill before each change would have left is kept, once as it is and once with the file that was
+written last cut in half, as where it was killed while it wrote; from each of these states the same is run to its end,
+which must say what an uninterrupted run said. With --sample it is really killed, at some of the changes. All runs are
+children, see `faults`, of one fresh process, which torch has started no threads in.
 
 With --rounds nothing is killed: two processes do the same at once, so many times.
 """
@@ -22,13 +23,13 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from faults import Child
+from faults import Child, left, warm
 
 HERE = Path(__file__).resolve().parent
 
 
 def kills(work: str, folder: Path, sample: int | None = None) -> dict[str, Any]:
-    """Kill `MODULE:FUNCTION` of tests at every change, or at some; return `changes`, `points`, `wrong`, `said`."""
+    """Kill `MODULE:FUNCTION` of tests at every change, or at some; say `points`, `states`, `wrong`, `said`."""
     return _ask(work, folder, *([] if sample is None else ["--sample", str(sample)]))
 
 
@@ -64,6 +65,9 @@ def main() -> None:
         folder.mkdir(parents=True, exist_ok=True)
         return Child(lambda: work(folder), kill_at, cut=cut, within=folder)
 
+    folder.mkdir(parents=True)
+    warm(lambda: work(folder))
+    shutil.rmtree(folder)
     status, expected = child().result()
     assert status == "done", expected
     count, said = expected["changes"], expected["result"]
@@ -73,17 +77,26 @@ def main() -> None:
         for status, found in [c.result() for c in [child(), child()]]:
             if status != "done" or found["result"] != said:
                 wrong.append(found)
-    points = [(k, cut) for k in range(1, count + 1) for cut in (False, True)] if given.rounds is None else []
-    if given.sample is not None and given.sample < len(points):
-        points = [points[round((i + 0.5) * len(points) / given.sample)] for i in range(given.sample)]
-    for k, cut in points:
+    points: list[Any] = []
+    tried = 0
+    if given.sample is not None:
+        points = [round((i + 0.5) * count / given.sample) for i in range(given.sample)]
+    elif given.rounds is None:
         shutil.rmtree(folder)
-        killed = child(k, cut).result()
+        folder.mkdir()
+        tried, points = left(lambda: work(folder), folder, given.folder / "left")
+    for i, point in enumerate(points):
+        shutil.rmtree(folder)
+        if given.sample is None:
+            shutil.copytree(point, folder)
+        else:
+            assert child(point, cut=i % 2 == 1).result() == ("killed", None)
+            tried += 1
         status, found = child().result()
-        if killed != ("killed", None) or status != "done" or found["result"] != said:
-            wrong.append([k, cut, killed, found])
+        if status != "done" or found["result"] != said:
+            wrong.append([str(point), status, found])
             print(wrong[-1], file=sys.stderr, flush=True)
-    print(json.dumps({"changes": count, "points": len(points), "wrong": wrong, "said": said}))
+    print(json.dumps({"changes": count, "points": tried, "states": len(points), "wrong": wrong, "said": said}))
 
 
 if __name__ == "__main__":

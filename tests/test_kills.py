@@ -5,7 +5,6 @@ import shutil
 import faults
 import pytest
 from capturing import LONG, make_corpus
-from matplotlib.figure import Figure
 
 import compress
 import probes
@@ -26,12 +25,19 @@ def at(tmp_path, corpus, tiny_models, make_tokenizer, monkeypatch):
     """What the cases start from: two checkpoints and a corpus on disk, small windows, a report without figures."""
     monkeypatch.setattr("probes.states.store.BLOCK", 4)
     monkeypatch.setattr("probes.states.capture._WINDOW", 4)
-    # Figures take a second, and are one write of the report.
-    for draw in ("curves", "maps"):
-        monkeypatch.setattr(f"probes.views.figures.{draw}", lambda *_: Figure())
+    # What is told takes longer than all else, and is one write: that of the report.
+    page = "<!-- layerscope report -->"
+    monkeypatch.setattr("probes.views.report._page", lambda comparison: page + comparison.table.to_csv())
+    monkeypatch.setattr("probes.__main__._text", lambda _: "")
     corpus.to_csv(tmp_path / "corpus.csv")
     for name in ("a", "b"):
         compress.save(tiny_models("BertForSequenceClassification"), tmp_path / name, make_tokenizer())
+    # Checkpoints are read only, and once.
+    loaded = {str(tmp_path / name): probes.load_checkpoint(tmp_path / name) for name in ("a", "b")}
+    monkeypatch.setattr("probes.comparison.load_checkpoint", lambda path, **_: loaded[str(path)])
+    monkeypatch.setattr(
+        "probes.comparison.check_checkpoint", lambda path, **_: (loaded[str(path)][0].config, loaded[str(path)][1])
+    )
     return tmp_path
 
 
@@ -47,7 +53,7 @@ def captured(at, pooling="mean"):
 def compared(at, *further):
     def work():
         models = [f"{name}={at / name}" for name in ("a", "b")]
-        given = ["--corpus", str(at / "corpus.csv"), "--out", str(at / "work" / "out"), "--probes", "snr,drift"]
+        given = ["--corpus", str(at / "corpus.csv"), "--out", str(at / "work" / "out"), "--probes", "snr"]
         return probes.__main__.main(["compare", *models, *given, "--draws", "5", *further])
 
     return work
@@ -76,13 +82,19 @@ CASES = {
 
 def restore(at, before):
     shutil.rmtree(at / "work", ignore_errors=True)
-    shutil.copytree(before, at / "work")
+    if before is None:
+        (at / "work").mkdir()
+    else:
+        shutil.copytree(before, at / "work")
 
 
 def prepared(at, case):
     """Return the work of a case, the folder it starts from, its changes, and what it ends with."""
     make, begin = CASES[case]
     (at / "work").mkdir()
+    if make is compared:
+        faults.warm(compared(at))  # which imports for a second
+        restore(at, None)
     if begin == "half way":
         whole = faults.changes(captured(at))
         shutil.rmtree(at / "work")
@@ -101,48 +113,56 @@ def differs(found, expected):
     return sorted(k for k in found.keys() | expected.keys() if found.get(k, 0) != expected.get(k, 0))
 
 
-def check_points(at, case, points, cut=False):
-    work, before, count, expected = prepared(at, case)
-    assert not [name for name in expected if "layerscope-" in name]
-    wrong = {}
-    reached = 0
-    for k in points(count):
-        restore(at, before)
-        reached += faults.Child(work, kill_at=k, cut=cut and k % 2).result()[0] == "killed"
-        faults.Child(work).result()  # which may say that all is there
-        left = differs(faults.contents(at / "work"), expected)
-        if left:
-            wrong[k] = left[:4]
-    assert not wrong, f"{case}: of {count} points {len(wrong)} are wrong: {wrong}"
-    assert reached
-    print(f"{case}: {reached} points")
+def goes_on(at, state, work, expected):
+    """Do the work where a kill left a state; return what is otherwise than it would have been."""
+    restore(at, state)
+    faults.Child(work).result()  # which may say that all is there
+    return differs(faults.contents(at / "work"), expected)
 
 
 @pytest.mark.parametrize("case", CASES)
 def test_killed_at_some_changes_the_same_work_ends_alike(at, case):
+    work, before, count, expected = prepared(at, case)
+    assert not [name for name in expected if "layerscope-" in name]
+    reached = 0
     # The last ones are where things are moved into place.
-    check_points(
-        at, case, lambda count: sorted({*range(1, count, max(1, count // _SAMPLE)), count - 2, count - 1}), cut=True
-    )
+    for k in sorted({*range(1, count, max(1, count // _SAMPLE)), count - 2, count - 1}):
+        restore(at, before)
+        reached += faults.Child(work, kill_at=k, cut=bool(k % 2)).result()[0] == "killed"
+        faults.Child(work).result()
+        assert differs(faults.contents(at / "work"), expected) == [], k
+    assert reached
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("case", CASES)
 def test_killed_at_every_change_the_same_work_ends_alike(at, case):
-    check_points(at, case, lambda count: range(1, count + 1))
+    work, before, _, expected = prepared(at, case)
+    restore(at, before)
+    points, states = faults.left(work, at / "work", at / "left")
+    wrong = {state.name: found for state in states if (found := goes_on(at, state, work, expected))}
+    print(f"{case}: {points} points, {len(states)} states, {len(wrong)} wrong")
+    assert wrong == {}
+    assert points > len(states) > 4
 
 
 @pytest.mark.faults
 @pytest.mark.parametrize("case", CASES)
 def test_killed_twice_the_same_work_ends_alike(at, case):
-    work, before, count, expected = prepared(at, case)
-    for k in range(3, count + 1, max(1, count // 12)):
-        for j in (2, 5, 9, count // 2):
-            restore(at, before)
-            faults.Child(work, kill_at=k, cut=True).result()
-            faults.Child(work, kill_at=j).result()
-            faults.Child(work).result()
-            assert differs(faults.contents(at / "work"), expected) == [], (k, j)
+    work, before, _, expected = prepared(at, case)
+    restore(at, before)
+    _, states = faults.left(work, at / "work", at / "left")
+    wrong, tried = {}, 0
+    for state in states[2 :: max(1, len(states) // 12)]:
+        restore(at, state)
+        _, again = faults.left(work, at / "work", at / "again")
+        for twice in {*again[1:10:4], again[len(again) // 2]}:
+            tried += 1
+            if found := goes_on(at, twice, work, expected):
+                wrong[state.name, twice.name] = found
+        shutil.rmtree(at / "again")
+    print(f"{case}, twice: {tried} states, {len(wrong)} wrong")
+    assert wrong == {}
 
 
 def test_a_comparison_killed_as_it_is_replaced_opens_as_the_old_or_the_new(at):

@@ -18,7 +18,7 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
-from transformers import TrainerCallback, TrainingArguments
+from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
 
@@ -141,6 +141,36 @@ def files_of(checkpoint: Path) -> dict[str, tuple[int, str]]:
     return {name: (entry["bytes"], entry["sha256"]) for name, entry in files.items()}
 
 
+@contextmanager
+def readable(checkpoint: str | Path | None) -> Iterator[None]:
+    """Raise `InputError` where a checkpoint whose marker is right holds what no training wrote."""
+    try:
+        yield
+    except (InputError, MemoryError, torch.OutOfMemoryError):
+        raise
+    except Exception as error:  # of torch, safetensors, json and transformers, several kinds each
+        said = " ".join(str(error).split())[:200]
+        raise InputError(
+            f"{checkpoint}: a training cannot go on from what lies there ({type(error).__name__}: {said}). {AGAIN}"
+        ) from error
+
+
+class GoesOn(Trainer):
+    """Transformers' Trainer, which says in one sentence what of a checkpoint it cannot read."""
+
+    def _load_from_checkpoint(self, resume_from_checkpoint: str, model: Any = None) -> None:
+        with readable(resume_from_checkpoint):
+            super()._load_from_checkpoint(resume_from_checkpoint, model)
+
+    def _load_optimizer_and_scheduler(self, checkpoint: str | None) -> None:
+        with readable(checkpoint):
+            super()._load_optimizer_and_scheduler(checkpoint)
+
+    def _load_rng_state(self, checkpoint: str | None) -> None:
+        with readable(checkpoint):
+            super()._load_rng_state(checkpoint)
+
+
 def check_needed(checkpoint: Path, files: Mapping[str, Any], arguments: TrainingArguments) -> None:
     """Raise where a checkpoint has not what the Trainer would go on without, and not as it was.
 
@@ -207,7 +237,8 @@ def remove_older(folder: str | Path, step: int, newer: bool = False) -> None:
 
 def remove(checkpoint: Path) -> None:
     """Remove a checkpoint, its marker first: it counts for nothing from then on."""
-    (checkpoint / MARKER).unlink(missing_ok=True)
+    with suppress(IsADirectoryError):  # not one of ours
+        (checkpoint / MARKER).unlink(missing_ok=True)
     shutil.rmtree(checkpoint)
 
 

@@ -19,7 +19,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import TrainerState
 
 from compress.objectives.base import Objective
-from compress.training.checkpoints import AGAIN, checkpoint_of
+from compress.training.checkpoints import AGAIN, checkpoint_of, readable
 from probes.errors import InputError
 from probes.files import write_whole
 from probes.forms import read_json
@@ -86,8 +86,16 @@ def check_same(folder: Path, begun: bool, stamp: Mapping[str, Any]) -> None:
 
 
 def steps_of(checkpoint: Path) -> int:
-    """Return after how many updates a checkpoint was written."""
-    return TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME)).global_step
+    """Return after how many updates a checkpoint was written.
+
+    Raises:
+        InputError: its state cannot be read, or is that of another step than its name says.
+    """
+    with readable(checkpoint):
+        steps = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME)).global_step
+        if checkpoint != checkpoint_of(checkpoint.parent, steps):
+            raise ValueError(f"{TRAINER_STATE_NAME} is that of step {steps!r}")
+    return steps
 
 
 class Keeps(TrainerCallback):

@@ -32,6 +32,7 @@ from compress.objectives.base import Objective, Pass, check
 from compress.objectives.layers import watching_attention
 from compress.rows import padding_for, training_rows
 from compress.training.checkpoints import (
+    GoesOn,
     Marks,
     check_needed,
     check_room,
@@ -39,6 +40,7 @@ from compress.training.checkpoints import (
     checkpoints_in,
     files_of,
     newest_whole,
+    readable,
     remove,
     remove_older,
     written_whole,
@@ -270,7 +272,8 @@ def _go_on(trainer: Trainer, student: PreTrainedModel, last: Path, callbacks: Se
         trainer.train(resume_from_checkpoint=str(last))
         return
     # The Trainer would add a step to it.
-    student.load_state_dict(load_file(last / SAFE_WEIGHTS_NAME), strict=False)  # tied weights are there once
+    with readable(last):
+        student.load_state_dict(load_file(last / SAFE_WEIGHTS_NAME), strict=False)  # tied weights are there once
     trainer.state = TrainerState.load_from_json(str(last / TRAINER_STATE_NAME))
     for callback in callbacks:
         callback.on_train_begin(trainer.args, trainer.state, trainer.control, model=student)
@@ -303,7 +306,7 @@ def check_settings(
         raise InputError(f"{name}={settings[name]!r} is of a training, and steps=0 trains nothing: give steps=...")
 
 
-class _Trainer(Trainer):
+class _Trainer(GoesOn):
     """Transformers' Trainer with our objectives in place of the model's own loss."""
 
     # Objectives are means over their batch: the Trainer divides by the batches of one update.

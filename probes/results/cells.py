@@ -89,8 +89,8 @@ def from_csv(file: Path | IO[bytes], name: object = None) -> pd.DataFrame:
             raise ValueError(f"no column {missing[0]!r}")
         if not pd.api.types.is_numeric_dtype(table["n"]):
             raise ValueError("column 'n' holds what is no number")
-    except ValueError as error:
-        said = (str(error).strip().splitlines() or [""])[0]
+    except (ValueError, OverflowError) as error:
+        said = (str(error).strip().splitlines() or [""])[0][:200]
         raise InputError(
             f"{name or file}: expected the table that Comparison.save writes, found another ({said}). Save it again"
         ) from error

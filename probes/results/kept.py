@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import io
 from collections.abc import Mapping, Sequence
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -58,8 +59,7 @@ def as_kept(row: np.ndarray, unseen: np.ndarray, draws: np.ndarray, units: np.nd
 
 def to_bytes(kept: xr.Dataset) -> bytes:
     """Return draws as an array file of numpy: of each row its number, what is unseen, units, draws."""
-    form = [("row", "<i8"), ("unseen", "<f8"), ("units", "<f8"), ("draws", "<f8", (kept.sizes["draw"],))]
-    records = np.empty(kept.sizes["row"], form)
+    records = np.empty(kept.sizes["row"], _form(kept.sizes["draw"]))
     for name in ("row", "unseen", "units", "draws"):
         records[name] = kept[name].values
     buffer = io.BytesIO()
@@ -76,15 +76,37 @@ def from_bytes(content: bytes, rows: int, name: object) -> xr.Dataset:
         name: what messages call the file.
     """
     try:
-        records = np.load(io.BytesIO(content), allow_pickle=False)
+        records = _records(content)
         kept = as_kept(records["row"], records["unseen"], records["draws"], records["units"])
-        if len(kept["row"]) and not 0 <= kept["row"].min() <= kept["row"].max() < rows:
+        row = np.sort(records["row"])
+        if len(row) and not 0 <= row[0] <= row[-1] < rows:
             raise ValueError("a row that the table has not")
-    except (ValueError, IndexError, EOFError, TypeError) as error:
+        if (np.diff(row) == 0).any():
+            raise ValueError("a row that comes twice")
+    except ValueError as error:
+        said = " ".join(str(error).split())[:200]
         raise InputError(
-            f"{name}: expected the draws that Comparison.save writes, found another file ({error}). Save it again"
+            f"{name}: expected the draws that Comparison.save writes, found another file ({said}). Save it again"
         ) from error
     return kept
+
+
+def _records(content: bytes) -> np.ndarray:
+    """What a file holds, whose header is held against its length before anything of that size is made."""
+    file = io.BytesIO(content)
+    if np.lib.format.read_magic(file) != (1, 0):
+        raise ValueError("of another version")
+    shape, _, kind = np.lib.format.read_array_header_1_0(file)
+    draws = kind["draws"].shape if kind.names and "draws" in kind.names else ()
+    if len(draws) != 1 or len(shape) != 1 or kind != np.dtype(_form(*draws)):
+        raise ValueError(f"an array of {kind}")
+    if shape[0] * kind.itemsize != len(content) - file.tell():
+        raise ValueError(f"{len(content):,} bytes for {shape[0]:,} rows of {kind.itemsize:,}")
+    return np.frombuffer(content, kind, offset=file.tell()).copy()
+
+
+def _form(draws: int) -> list[Any]:
+    return [("row", "<i8"), ("unseen", "<f8"), ("units", "<f8"), ("draws", "<f8", (draws,))]
 
 
 def _rows(result: xr.Dataset) -> tuple[pd.DataFrame, np.ndarray, np.ndarray, np.ndarray]:

@@ -339,6 +339,14 @@ class Table:
         folder = path_of(folder, "folder")
         provenance, read = read_files(folder)
         table = from_csv(io.BytesIO(read["table"]), folder / FILES["table"])
+        for column, place in {"model": "models", "probe": "probes"}.items():
+            other = set(table[column]).difference(provenance[place])
+            if other or (column == "model" and provenance["baseline"] not in provenance[place]):
+                name = ascii(min(other or {provenance["baseline"]}))
+                raise InputError(
+                    f"{folder}: provenance.json does not know the {column} {name[:80]}: it is that of another "
+                    "comparison. Make the comparison again"
+                )
         draws = from_bytes(read["draws"], len(table), folder / FILES["draws"])
         if "models" not in read:
             return cls(table, provenance, draws)

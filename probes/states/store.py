@@ -163,6 +163,7 @@ class Store:
                 chunks=(*(1 for _ in size[:-2]), min(BLOCK, examples), size[-1]),
                 dimension_names=DIMS[k],
                 compressors=None,  # floats of a network do not shrink
+                config={"write_empty_chunks": True},  # also those of a layer without values: a missing one is lost
             )
             for k, size in sizes.items()
         }

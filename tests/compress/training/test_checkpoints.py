@@ -217,6 +217,31 @@ def test_without_what_the_trainer_needs_it_does_not_go_on(trained, tmp_path, nam
     assert sorted(tmp_path.rglob("*")) == before
 
 
+@pytest.mark.parametrize("name", ["model.safetensors", "optimizer.pt", "rng_state.pth", "trainer_state.json"])
+def test_what_no_training_wrote_is_said_in_one_sentence_whatever_the_marker_says(trained, tmp_path, name):
+    run, left, _ = trained
+    shutil.copytree(left, tmp_path / "run")
+    checkpoint = tmp_path / "run" / "checkpoint-4"
+    (checkpoint / name).write_bytes(b"none of ours")
+    mark(checkpoint)
+    said = r"checkpoint-4: a training cannot go on from what lies there \(.+\)\. Give"
+    with pytest.raises(probes.InputError, match=said):
+        probes.InputError, match=r"checkpoint-4: a training cannot go on from what lies there \(.+\)\. Give"
+    ):
+        run(tmp_path / "run")
+
+
+def test_a_checkpoint_whose_state_is_that_of_another_step_is_refused(trained, tmp_path):
+    run, left, _ = trained
+    shutil.copytree(left, tmp_path / "run")
+    checkpoint = tmp_path / "run" / "checkpoint-4"
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    (checkpoint / "trainer_state.json").write_text(json.dumps(state | {"global_step": 10**12}))
+    mark(checkpoint)
+    with pytest.raises(probes.InputError, match=r"trainer_state\.json is that of step 1000000000000"):
+        run(tmp_path / "run")
+
+
 def test_random_states_of_as_many_processes_are_needed(trained, tmp_path):
     run, left, _ = trained
     shutil.copytree(left, tmp_path / "run")
@@ -319,11 +344,11 @@ def test_killed_at_some_changes_of_the_file_system_a_training_ends_as_it_would_h
 )
 def test_killed_at_every_change_of_the_file_system_a_training_ends_as_it_would_have(work, tmp_path):
     found = kills(f"killed_trainings:{work}", tmp_path)
-    print(f"{work}: {found['points']} points")
-    assert found["points"] == 2 * found["changes"] > 120
+    print(f"{work}: {found['points']} points, {found['states']} states, {len(found['wrong'])} wrong")
+    assert found["points"] > found["states"] > found["changes"] > 60
     assert found["wrong"] == []
 
 
 @pytest.mark.faults
 def test_two_processes_at_once_train_as_one_does(tmp_path):
-    assert meetings("killed_trainings:by_movement", tmp_path, rounds=20)["wrong"] == []
+    assert meetings("killed_trainings:by_movement", tmp_path, rounds=50)["wrong"] == []

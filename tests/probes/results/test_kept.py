@@ -91,6 +91,31 @@ def test_draws_are_read_without_pickle_and_only_for_rows_that_are_there():
     assert from_bytes(to_bytes(empty), 0, "draws.npy").sizes["row"] == 0
 
 
+@pytest.mark.parametrize(
+    ("shape", "draws", "message"),
+    [
+        ((10**12,), 7, r"64 bytes for 1,000,000,000,000 rows of 80"),
+        ((2,), 10**9, r"bytes for 2 rows of 8,000,000,024"),
+        ((2, 1), 7, r"an array of"),
+        ((-1,), 7, r"bytes for -1 rows"),
+    ],
+)
+def test_draws_that_declare_more_than_there_is_take_no_memory(shape, draws, message):
+    form = [("row", "<i8"), ("unseen", "<f8"), ("units", "<f8"), ("draws", "<f8", (draws,))]
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": form, "fortran_order": False, "shape": shape})
+    with pytest.raises(probes.InputError, match=message):
+        from_bytes(header.getvalue() + bytes(64), 4, "draws.npy")
+
+
+def test_a_row_of_draws_stands_once():
+    twice = to_bytes(as_kept(np.array([1, 1]), np.zeros(2), np.zeros((2, 5))))
+    with pytest.raises(probes.InputError, match=r"draws\.npy: .*a row that comes twice"):
+        from_bytes(twice, 4, "draws.npy")
+    with pytest.raises(probes.InputError, match=r"draws\.npy: .*bytes for 2 rows of 64"):
+        from_bytes(twice + b"x", 4, "draws.npy")
+
+
 def test_columns_further_than_layer_and_language_come_along(both):
     assert [c for c in FURTHER if c in both.table] == ["other_layer"]
     assert str(both.table["other_layer"].dtype) == "int64"

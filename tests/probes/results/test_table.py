@@ -142,6 +142,22 @@ def test_a_provenance_of_another_form_is_refused(models, tmp_path, change, messa
         probes.Comparison.open(folder)
 
 
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"baseline": "gone"}, r"c: provenance\.json does not know the model 'gone': it is that of another comparison"),
+        ({"models": {}}, r"c: provenance\.json does not know the model 'base'"),
+        ({"probes": {}}, r"c: provenance\.json does not know the probe 'snr'"),
+    ],
+)
+def test_a_provenance_of_another_comparison_is_refused(models, tmp_path, change, message):
+    folder = probes.compare({"base": models["base"]}, probes=["snr"]).save(tmp_path / "c")
+    path = folder / "provenance.json"
+    path.write_text(json.dumps(json.loads(path.read_text()) | change))
+    with pytest.raises(probes.InputError, match=message):
+        probes.Comparison.open(folder)
+
+
 @pytest.mark.parametrize("name", ["", " ", "a\0b", "half \ud83d", 3])
 def test_models_are_called_by_a_text(models, name):
     with pytest.raises(ValueError, match=r"a model is called .* expected a text of at least one letter"):

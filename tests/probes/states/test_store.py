@@ -1,5 +1,6 @@
 """The store: it holds what memory holds, is reused and resumed, and leaves alone what is not its own."""
 
+import copy
 import shutil
 
 import numpy as np
@@ -32,11 +33,23 @@ def test_a_store_holds_what_memory_holds(bert, tokenizer, tmp_path):
 
 def test_a_file_of_a_store_that_gets_lost_is_not_read_as_zeros(bert, tokenizer, corpus, tmp_path):
     store = tmp_path / "s.zarr"
-    whole = capture(bert, tokenizer, corpus, store=store, progress=False).load()
-    next(p for p in (store / "hidden" / "c" / "1").rglob("*") if p.is_file()).unlink()
-    found = probes.open_representations(store).load()
-    assert found.hidden.sel(layer=1).isnull().all()
-    xr.testing.assert_identical(found.drop_sel(layer=1), whole.drop_sel(layer=1))
+    opened = capture(bert, tokenizer, corpus, store=store, progress=False)
+    whole = opened.load().copy()
+    lost = next(p for p in (store / "hidden" / "c" / "1").rglob("*") if p.is_file())
+    opened = probes.open_representations(store)
+    lost.unlink()
+    assert opened.hidden.sel(layer=1).isnull().all()
+    xr.testing.assert_identical(opened.load().drop_sel(layer=1), whole.drop_sel(layer=1))
+    with pytest.raises(probes.InputError, match=rf"{lost}: a chunk of states is missing\. Copy the store again, or"):
+        probes.open_representations(store)
+
+
+def test_a_layer_without_any_value_is_whole_on_disk(bert, tokenizer, corpus, tmp_path, monkeypatch):
+    broken = copy.deepcopy(bert)
+    broken.bert.encoder.layer[1].output.dense.bias.data += float("inf")
+    stored = capture(broken, tokenizer, corpus, store=tmp_path / "s.zarr", progress=False)
+    assert stored.hidden.sel(layer=2).isnull().all()
+    assert probes.open_representations(tmp_path / "s.zarr").hidden.sel(layer=2).isnull().all()
 
 
 def test_no_pickle_lies_in_a_store(bert, tokenizer, corpus, tmp_path):
