@@ -226,8 +226,6 @@ def test_what_no_training_wrote_is_said_in_one_sentence_whatever_the_marker_says
     mark(checkpoint)
     said = r"checkpoint-4: a training cannot go on from what lies there \(.+\)\. Give"
     with pytest.raises(probes.InputError, match=said):
-        probes.InputError, match=r"checkpoint-4: a training cannot go on from what lies there \(.+\)\. Give"
-    ):
         run(tmp_path / "run")
 
 
