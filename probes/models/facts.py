@@ -43,11 +43,25 @@ def check_fit(rows: int, tokenizer: PreTrainedTokenizerBase, name: str) -> None:
 def layers_made_of(model: torch.nn.Module | OnnxModel) -> list[int] | None:
     """Return the layers, from 0, that a compression left of the model that all began with; None
     where none was taken out.
+
+    Warns:
+        LayerscopeWarning: they are not as many as the model has, so that they are not its own.
     """
-    done = getattr(getattr(model, "config", None), "compression", None)
+    config = getattr(model, "config", None)
+    done = getattr(config, "compression", None)
     made_of = done.get("made_of") if isinstance(done, dict) else None
     if made_of is not None:
         check_form(made_of, [range(10**6)], "config.json: compression: made_of")
+        depth = getattr(config, "num_hidden_layers", None)
+        if isinstance(depth, int) and depth != len(made_of):
+            name = getattr(config, "_name_or_path", "") or type(model).__name__
+            warnings.warn(
+                f"{name}: its configuration says which {len(made_of)} layers were left "
+                f"(compression: made_of), and it has {depth}: they are compared by their share of the depth",
+                LayerscopeWarning,
+                stacklevel=3,
+            )
+            return None
     return made_of
 
 

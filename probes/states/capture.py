@@ -203,7 +203,8 @@ def capture(
     target = None if store is None else Store(path_of(store, "store"), attributes["fingerprint"])
     with nullcontext() if target is None else target.writing(wait=wait) as ready:
         if ready is not None:
-            return ready.assign_attrs(model=name)
+            ready.attrs.pop("made_of", None)  # of this model, whose weights another folder may have as well
+            return ready.assign_attrs({k: attributes[k] for k in ("model", "made_of") if k in attributes})
         if target is not None and modules is None:
             target.check_space(_expected(model, len(corpus)))
         batches = Batches(tokens, batch_size, batch_tokens)

@@ -14,6 +14,12 @@ from probes.errors import InputError
 from probes.forms import check_form, read_json
 
 _SIZE = range(2**40)
+_GROUP = {
+    "attributes?": (
+        {"fingerprint?": str, "model?": str, "weights?": str, "corpus?": str, "made_of?": ([range(10**6)], None)},
+        None,
+    )
+}
 _ARRAY = {"node_type": str, "shape": [_SIZE], "data_type": (str, dict), "chunk_grid": dict, "attributes?": dict}
 # So many numbers an array may count beyond what lies on disk: chunks of nothing but the fill value are not written.
 _FREE = 10**7
@@ -32,7 +38,7 @@ def check_chunks(store: Path) -> None:
         store: the folder of the store. Where `capture` has not written it, chunks of nothing but
             the fill value may be missing.
     """
-    about = read_json(store / "zarr.json", {"attributes?": (dict, None)})
+    about = read_json(store / "zarr.json", _GROUP)
     captured = "fingerprint" in (about.get("attributes") or {}) and not (store / "done").exists()
     for folder, folders, files in os.walk(store):
         for name in (*folders, *files):

@@ -12,6 +12,7 @@ from probes.models.facts import (
     classifies,
     embedding_rows,
     input_limit,
+    layers_made_of,
     name_of,
     positions_of,
     size_of,
@@ -105,3 +106,16 @@ def test_the_longest_input_is_the_smallest_of_what_there_is(make_tokenizer, want
 def test_a_length_above_it_is_refused(make_tokenizer):
     with pytest.raises(probes.InputError, match="max_length=17: expected 1 to 16, the most tokens"):
         check_length(17, 16, make_tokenizer(limit=20))
+
+
+def test_the_layers_that_were_left_are_those_of_a_model_of_as_many(tiny_models):
+    model = tiny_models("BertModel")
+    assert layers_made_of(model) is None
+    model.config.compression = {"method": "drop_layers", "made_of": [0, 2, 5]}
+    assert layers_made_of(model) == [0, 2, 5]
+    model.config.compression["made_of"] = [0, 2]
+    with pytest.warns(probes.LayerscopeWarning, match=r"BertModel: its configuration says which 2 layers .* has 3"):
+        assert layers_made_of(model) is None
+    model.config.compression["made_of"] = [0, -2, 5]
+    with pytest.raises(probes.InputError, match=r"made_of\[1\]: expected a whole number"):
+        layers_made_of(model)

@@ -52,6 +52,13 @@ def test_a_layer_without_any_value_is_whole_on_disk(bert, tokenizer, corpus, tmp
     assert probes.open_representations(tmp_path / "s.zarr").hidden.sel(layer=2).isnull().all()
 
 
+def test_a_store_that_is_opened_says_which_layers_the_model_that_asks_was_made_of(bert, tokenizer, corpus, tmp_path):
+    model = copy.deepcopy(bert)
+    for made_of in (None, [0, 2, 5], [1, 2, 5], None):
+        model.config.compression = {} if made_of is None else {"made_of": made_of}
+        assert capture(model, tokenizer, corpus, store=tmp_path / "s.zarr").attrs.get("made_of") == made_of
+
+
 def test_no_pickle_lies_in_a_store(bert, tokenizer, corpus, tmp_path):
     capture(bert, tokenizer, corpus, store=tmp_path / "s.zarr", modules=["bert.embeddings"])
     metadata = [v.decode() for k, v in contents(tmp_path / "s.zarr").items() if k.endswith("zarr.json")]
