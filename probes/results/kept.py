@@ -100,8 +100,9 @@ def _records(content: bytes) -> np.ndarray:
     draws = kind["draws"].shape if kind.names and "draws" in kind.names else ()
     if len(draws) != 1 or len(shape) != 1 or kind != np.dtype(_form(*draws)):
         raise ValueError(f"an array of {kind}")
-    if shape[0] * kind.itemsize != len(content) - file.tell():
-        raise ValueError(f"{len(content):,} bytes for {shape[0]:,} rows of {kind.itemsize:,}")
+    there = len(content) - file.tell()
+    if shape[0] * kind.itemsize != there:
+        raise ValueError(f"{there:,} bytes for {shape[0]:,} rows of {kind.itemsize:,}")
     return np.frombuffer(content, kind, offset=file.tell()).copy()
 
 
