@@ -3,6 +3,7 @@
 import shutil
 
 import faults
+import numpy as np
 import pytest
 from capturing import LONG, make_corpus
 
@@ -10,6 +11,7 @@ import compress
 import probes
 import probes.__main__
 from compress.__main__ import main as compress_main
+from probes.costs import ROUNDS, TEXTS
 
 _SAMPLE = 6  # points of a case in `make test`; all of them in `make test-faults`
 
@@ -29,6 +31,8 @@ def at(tmp_path, corpus, tiny_models, make_tokenizer, monkeypatch):
     page = "<!-- layerscope report -->"
     monkeypatch.setattr("probes.views.report._page", lambda comparison: page + comparison.table.to_csv())
     monkeypatch.setattr("probes.__main__._text", lambda _: "")
+    # Time is never the same.
+    monkeypatch.setattr("probes.comparing.seconds_of", lambda subjects: np.ones((ROUNDS, len(subjects), len(TEXTS))))
     corpus.to_csv(tmp_path / "corpus.csv")
     for name in ("a", "b"):
         compress.save(tiny_models("BertForSequenceClassification"), tmp_path / name, make_tokenizer())
