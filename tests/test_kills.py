@@ -3,7 +3,6 @@
 import shutil
 
 import faults
-import numpy as np
 import pytest
 from capturing import LONG, make_corpus
 
@@ -11,7 +10,6 @@ import compress
 import probes
 import probes.__main__
 from compress.__main__ import main as compress_main
-from probes.costs import ROUNDS, TEXTS
 
 _SAMPLE = 6  # points of a case in `make test`; all of them in `make test-faults`
 
@@ -31,16 +29,14 @@ def at(tmp_path, corpus, tiny_models, make_tokenizer, monkeypatch):
     page = "<!-- layerscope report -->"
     monkeypatch.setattr("probes.views.report._page", lambda comparison: page + comparison.table.to_csv())
     monkeypatch.setattr("probes.__main__._text", lambda _: "")
-    # Time is never the same.
-    monkeypatch.setattr("probes.comparing.seconds_of", lambda subjects: np.ones((ROUNDS, len(subjects), len(TEXTS))))
     corpus.to_csv(tmp_path / "corpus.csv")
     for name in ("a", "b"):
         compress.save(tiny_models("BertForSequenceClassification"), tmp_path / name, make_tokenizer())
     # Checkpoints are read only, and once.
     loaded = {str(tmp_path / name): probes.load_checkpoint(tmp_path / name) for name in ("a", "b")}
-    monkeypatch.setattr("probes.comparison.load_checkpoint", lambda path, **_: loaded[str(path)])
+    monkeypatch.setattr("probes.comparing.load_checkpoint", lambda path, **_: loaded[str(path)])
     monkeypatch.setattr(
-        "probes.comparison.check_checkpoint", lambda path, **_: (loaded[str(path)][0].config, loaded[str(path)][1])
+        "probes.comparing.check_checkpoint", lambda path, **_: (loaded[str(path)][0].config, loaded[str(path)][1])
     )
     return tmp_path
 
@@ -58,7 +54,7 @@ def compared(at, *further):
     def work():
         models = [f"{name}={at / name}" for name in ("a", "b")]
         given = ["--corpus", str(at / "corpus.csv"), "--out", str(at / "work" / "out"), "--probes", "snr"]
-        return probes.__main__.main(["compare", *models, *given, "--draws", "5", *further])
+        return probes.__main__.main(["compare", *models, *given, "--draws", "5", "--no-timing", *further])
 
     return work
 
