@@ -18,9 +18,11 @@ from typing import Any
 
 import torch
 from accelerate import Accelerator
+from safetensors.torch import load_file
 from transformers import Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer import OPTIMIZER_NAME, SCHEDULER_NAME, TRAINER_STATE_NAME
 from transformers.trainer_utils import PREFIX_CHECKPOINT_DIR
+from transformers.utils import SAFE_WEIGHTS_NAME
 
 from probes.errors import InputError
 from probes.files import check_space, named, write_whole
@@ -153,6 +155,12 @@ def readable(checkpoint: str | Path | None) -> Iterator[None]:
         raise InputError(
             f"{checkpoint}: a training cannot go on from what lies there ({type(error).__name__}: {said}). {AGAIN}"
         ) from error
+
+
+def weights_of(checkpoint: Path) -> dict[str, torch.Tensor]:
+    """Return the weights of a checkpoint; raise `InputError` where they cannot be read."""
+    with readable(checkpoint):
+        return load_file(checkpoint / SAFE_WEIGHTS_NAME)
 
 
 class GoesOn(Trainer):

@@ -21,12 +21,10 @@ import datasets
 import pandas as pd
 import torch
 from accelerate.data_loader import prepare_data_loader
-from safetensors.torch import load_file
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, Trainer, TrainerCallback, TrainingArguments
 from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
-from transformers.utils import SAFE_WEIGHTS_NAME
 
 from compress.objectives.base import Objective, Pass, check
 from compress.objectives.layers import watching_attention
@@ -40,9 +38,9 @@ from compress.training.checkpoints import (
     checkpoints_in,
     files_of,
     newest_whole,
-    readable,
     remove,
     remove_older,
+    weights_of,
     written_whole,
 )
 from compress.training.kept import (
@@ -272,8 +270,7 @@ def _go_on(trainer: Trainer, student: PreTrainedModel, last: Path, callbacks: Se
         trainer.train(resume_from_checkpoint=str(last))
         return
     # The Trainer would add a step to it.
-    with readable(last):
-        student.load_state_dict(load_file(last / SAFE_WEIGHTS_NAME), strict=False)  # tied weights are there once
+    student.load_state_dict(weights_of(last), strict=False)  # tied weights are there once
     trainer.state = TrainerState.load_from_json(str(last / TRAINER_STATE_NAME))
     for callback in callbacks:
         callback.on_train_begin(trainer.args, trainer.state, trainer.control, model=student)
