@@ -271,7 +271,7 @@ def as_rows(models: pd.DataFrame) -> list[dict[str, str]]:
         "parameters": ("parameters", lambda n: f"{n:,.0f}"),
         "nonzero": ("not zero", lambda n: f"{n:,.0f}"),
         "embeddings": ("in embeddings", lambda n: f"{n:,.0f}"),
-        "operations": ("operations, 32 texts", lambda n: f"{n:.3g}"),
+        "operations": ("operations, 32 texts", lambda n: f"{n / 1e9:.3g} billion"),
         "seconds_1": ("time, 1 text", seconds_in_words),
         "seconds_32": ("time, 32 texts", seconds_in_words),
         "speed_1": ("times as fast, 1 text", lambda x: f"{x:.2g}"),

@@ -37,8 +37,9 @@ def _of_model(row: dict[str, float | str], base: float, itself: bool) -> Size:
     size, how = float(row["stored_bytes"]), str(row["stored_as"])
     if np.isnan(size):
         return Size()
-    share = "" if itself or np.isnan(base) else f" ({100 * size / base:.3g} %)"
-    heavy = float(row["embeddings"]) / float(row["parameters"])
+    share = "" if itself or np.isnan(base) else f" ({100 * size / base:.2g} %)"
+    # Said where it explains why a model did not get much smaller.
+    heavy = float(row["embeddings"]) / float(row["parameters"]) if not itself and size > _MOST * base else 0.0
     return Size(
         f"{in_words(size)}{share}{_HOW.get(how, '')}",
         "" if itself or how in SIMULATED else _speed(*(float(row[f"speed_32{end}"]) for end in ("", "_low", "_high"))),

@@ -25,7 +25,7 @@ def table():
 
 def test_bytes_and_time_stand_beside_those_of_the_baseline(table):
     assert sizes(table) == {
-        "m0": Size("4.0 MB", "", "80 % of its parameters are embeddings"),
+        "m0": Size("4.0 MB"),
         "m1": Size("1.0 MB (25 %) as integers", ""),  # what was timed is the simulation
         "m2": Size("2.0 MB (50 %), packed", "2.1x faster"),
         "m3": Size(),
@@ -44,6 +44,13 @@ def test_bytes_and_time_stand_beside_those_of_the_baseline(table):
 def test_faster_is_only_said_where_every_round_was(table, speed, low, high, said):
     table.models.loc[2, ["speed_32", "speed_32_low", "speed_32_high"]] = speed, low, high
     assert sizes(table)["m2"].speed == said
+
+
+def test_embeddings_are_said_to_be_most_of_a_model_that_stays_large(table):
+    table.models.loc[2, ["stored_bytes", "embeddings"]] = 3e6, 8e5
+    assert sizes(table)["m2"].embeddings == "80 % of its parameters are embeddings"
+    table.models.loc[2, "stored_bytes"] = 1e6
+    assert sizes(table)["m2"].embeddings == ""
 
 
 def test_nothing_is_said_where_nothing_was_measured(table):
