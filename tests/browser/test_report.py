@@ -83,7 +83,9 @@ def test_the_verdict_is_on_the_first_screen(page, comparison):
     for model in ("int8", "int4", "pruned", "student"):
         place = page.locator(".verdict b", has_text=model)
         assert place.bounding_box()["y"] < 700
-        assert page.locator(f".verdict b:text-is('{model}') + .size + .state").inner_text().lower() == verdict.state(model)
+        assert page.locator(f".verdict b:text-is('{model}') + .size + .state").inner_text().lower() == verdict.state(
+            model
+        )
 
 
 def test_maps_show_the_table_and_can_be_zoomed_and_ordered(page, comparison):
