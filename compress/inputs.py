@@ -110,8 +110,9 @@ def tokens_of(x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
         x: (batch, token, feature), of an embedding (batch, token), or of any other shape with
             features last.
         mask: (batch, token), true for tokens. What has all its tokens in one row, as experts get
-            them, or one head between, as DeepSeek's keys, is cut too; what is of another shape is
-            taken whole, as what a pooler is fed.
+            them, further axes after them, as cores of a tensor train, or one head between, as
+            DeepSeek's keys, is cut too; what is of another shape is taken whole, as what a pooler
+            is fed.
 
     Raises:
         InputError: there is more of it than there are tokens, so that some of it is padding that no
@@ -125,6 +126,8 @@ def tokens_of(x: torch.Tensor, mask: torch.Tensor | None) -> torch.Tensor:
     of_tokens = x.shape[:-1] if x.is_floating_point() else x.shape
     if mask is not None and of_tokens == mask.shape:
         return x[mask]
+    if mask is not None and x.is_floating_point() and of_tokens[:2] == mask.shape:  # as cores of a tensor train are fed
+        return x[mask].flatten(0, -2)
     if mask is not None and of_tokens == (mask.numel(),):
         return x[mask.flatten()]
     if mask is not None and of_tokens == (len(mask), 1, mask.shape[1]):

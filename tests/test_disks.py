@@ -89,11 +89,15 @@ def trained(at, disk, **how):
     return compress.prune(model, sparsity=0.5, schedule="cubic", prunings=2, **how)
 
 
+# What may be said before an error: lines of their kind, and bars of progress.
+TOLD = ("warning: ", "caution: ", "capture ", "measure ", "\r")
+
+
 def refused(capsys, status, *said):
     """Hold that a command has ended with one sentence that says so, and status 2."""
     assert status == 2
     *before, last = capsys.readouterr().err.splitlines()
-    assert all(line.startswith(("warning: ", "caution: ", "capture ", "\r")) or not line.strip() for line in before)
+    assert all(not line.strip() or line.startswith(TOLD) for line in before), before
     assert last.startswith("error: ")
     for part in said:
         assert part in last

@@ -36,7 +36,7 @@ def embedding_parameters(model: PreTrainedModel) -> int:
     Example:
         >>> import probes
         >>> model, _ = probes.load_checkpoint("bundled")
-        >>> embedding_parameters(model) == sum(p.numel() for p in model.bert.embeddings.parameters()) - 2 * 80
+        >>> embedding_parameters(model) == sum(p.numel() for p in model.bert.embeddings.parameters()) - 2 * 128
         True
     """
     tables = [m for m in model.modules() if isinstance(m, torch.nn.Embedding)]
