@@ -202,7 +202,7 @@ CLAIMS: dict[str, list[tuple[str, str]]] = {
             "it is as good as flat from layer 4 on",
             "float(np.ptp(nu.value.sel(language='pooled', layer=[4, 5, 6]).values)) < 0.03",
         ),
-        ("In Chinese it is lowest at the *first* layers", "int(nu.value.sel(language='zh').argmin()) in (0, 1)"),
+        ("In Chinese it is lowest at the *first* layers", "int(nu.value.sel(language='zh').values.argmin()) in (0, 1)"),
         (
             "English: layer 6 in every draw. All languages pooled: layer 6 in three draws of four",
             "float(choice.value.sel(layer=6, language='en')) == 1"
