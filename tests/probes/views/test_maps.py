@@ -237,7 +237,8 @@ def test_umap_of_too_little_is_refused():
 
 
 def test_umap_maps_are_kept_beside_the_store_under_what_they_depend_on(reps, tmp_path):
-    reps.assign_attrs(fingerprint="f").to_zarr(tmp_path / "a.zarr", consolidated=False)
+    plain = {name: {"compressors": None} for name in reps.data_vars}  # as capture writes them
+    reps.assign_attrs(fingerprint="f").to_zarr(tmp_path / "a.zarr", consolidated=False, encoding=plain)
     stored = probes.open_representations(tmp_path / "a.zarr")
     rows = np.arange(90)
     place = maps.umap_place(stored, 1, rows, 0)
