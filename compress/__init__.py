@@ -32,6 +32,7 @@ from compress.retrieval.retrieval_cost import recall, retrieval_cost
 from compress.retrieval.sparse_embeddings import sparse_embeddings
 from compress.retrieval.sparsify_embeddings import sparsify_embeddings
 from compress.saving import save
+from compress.training.settings import TrainingSettings
 from compress.verbs import check
 from probes.costs import footprint
 
@@ -53,6 +54,7 @@ __all__ = [
     "SoftLabels",
     "SparseActivations",
     "TensorTrainLSTM",
+    "TrainingSettings",
     "Transferable",
     "Translations",
     "allocate_bits",

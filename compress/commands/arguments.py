@@ -11,6 +11,7 @@ import datasets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.saving import check_new, save
+from compress.training.settings import SCHEDULERS
 from probes.command import corpus_arguments, corpus_settings, output_argument, seed
 from probes.corpus import load_corpus
 from probes.errors import InputError, LayerscopeWarning
@@ -41,12 +42,18 @@ def training(steps: int | None = 0, *, required: bool = False, learning_rate: fl
     out.add_argument("--steps", type=int, default=steps, required=required, help=f"updates of the weights{none}")
     out.add_argument("--batch-size", type=int, default=32, help="(%(default)s)")
     out.add_argument("--learning-rate", type=float, default=learning_rate, help="(%(default)s)")
+    out.add_argument("--scheduler", choices=list(SCHEDULERS), help="of the learning rate (linear)")
+    out.add_argument("--warmup", type=float, help="share of the updates in which the learning rate rises (0)")
+    out.add_argument("--weight-decay", type=float, help="(0)")
+    out.add_argument("--max-length", type=int, help="of texts in tokens (as the checkpoint declares)")
     return out
 
 
 def training_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return how a training goes, as the verbs take it."""
-    return {"batch_size": options.batch_size, "learning_rate": options.learning_rate}
+    named = {name: getattr(options, name) for name in ("scheduler", "warmup", "weight_decay", "max_length")}
+    given = {name: value for name, value in named.items() if value is not None}
+    return {"batch_size": options.batch_size, "learning_rate": options.learning_rate, **given}
 
 
 def load(options: argparse.Namespace) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Any]:

@@ -81,8 +81,9 @@ def distill(
         seed: of the training.
         folder: for checkpoints, as in `compress.training.train`; a training that was interrupted
             goes on.
-        settings: further settings of `compress.training.train`: batch_size, learning_rate,
-            accumulate, evaluate, evaluate_at, callbacks, save_every, progress.
+        settings: how the training goes, of `compress.TrainingSettings` (batch_size, learning_rate,
+            weight_decay, warmup, max_length, ...), and further ones of `compress.training.train`
+            (evaluate, evaluate_at, callbacks, save_every, progress).
 
     Returns:
         A new model. `model.config.compression` says how it was made and is saved with it; after

@@ -360,6 +360,11 @@ def is_whole(value: object) -> bool:
     return isinstance(value, numbers.Integral) and not isinstance(value, bool)
 
 
+def is_number(value: object) -> bool:
+    """Say whether something is a finite real number, of Python or NumPy; True and False are none."""
+    return isinstance(value, numbers.Real) and not isinstance(value, bool) and math.isfinite(value)
+
+
 def pooled(states: torch.Tensor, attended: torch.Tensor, pooling: str) -> torch.Tensor:
     """Return one representation a text: its first token's, or the mean over all but padding."""
     states = wide(states)

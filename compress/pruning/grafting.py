@@ -29,7 +29,8 @@ class Grafting(TrainerCallback):
         seed: of the draws.
 
     Raises:
-        InputError: a number is outside its range; the teacher has other blocks than the model.
+        InputError: a number is outside its range; the teacher has other blocks than the model; the
+            training has a schedule or a warm-up of its own.
 
     Notes:
         Huang et al. 2022 (sparse progressive distillation), arXiv 2110.08190: its three stages and
@@ -85,6 +86,11 @@ class Grafting(TrainerCallback):
 
     def on_init_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """Freeze what is not trained, before the optimiser looks for what is."""
+        if args.lr_scheduler_type != "linear" or args.warmup_steps:
+            raise InputError(
+                "grafting lets the learning rate fall twice by itself: found "
+                f"scheduler={args.lr_scheduler_type.value!r}, warmup={args.warmup_steps}. Leave both out"
+            )
         found = {n: p for n, p in model.named_parameters() if n in _block_parameters(model)}
         theirs = dict(self.teacher.named_parameters())
         for name, parameter in found.items():

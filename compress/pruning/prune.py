@@ -74,8 +74,9 @@ def prune(
         seed: of the random criterion and of the training.
         folder: for checkpoints, as in `compress.training.train`; a training that was interrupted
             goes on.
-        settings: further settings of `compress.training.train`: batch_size, learning_rate,
-            accumulate, evaluate, evaluate_at, callbacks, save_every, progress.
+        settings: how the training goes, of `compress.TrainingSettings` (batch_size, learning_rate,
+            weight_decay, warmup, max_length, ...), and further ones of `compress.training.train`
+            (evaluate, evaluate_at, callbacks, save_every, progress).
 
     Returns:
         A new model of the same class. `model.config.compression` says what was done to it, over the

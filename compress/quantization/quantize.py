@@ -90,10 +90,10 @@ def quantize(
         backend: "onnxruntime" or "torchao": not simulated, but run by that package, see
             `compress.quantization.deploy`; how weights and inputs are rounded is then its own, and
             training only prepares for it.
-        settings: further settings of `compress.training.train`: batch_size, learning_rate,
-            accumulate, evaluate, evaluate_at, callbacks, save_every, progress. `evaluate` sees
-            "before" the weights as they are trained and "after" all of them quantised, inputs
-            quantised in both.
+        settings: how the training goes, of `compress.TrainingSettings` (batch_size, learning_rate,
+            weight_decay, warmup, max_length, ...), and further ones of `compress.training.train`
+            (evaluate, evaluate_at, callbacks, save_every, progress). `evaluate` sees "before" the
+            weights as they are trained and "after" all of them quantised, inputs quantised in both.
 
     Returns:
         A new model of the same class, or what the backend makes of it. `model.config.compression`

@@ -17,8 +17,9 @@ from compress.objectives.domains import DomainHead, transferability
 from compress.objectives.labels import CrossEntropy, SoftLabels
 from compress.objectives.texts import Relational
 from compress.objectives.transferability import MetaTeacher, Transferable
-from compress.training.loop import check_settings
+from compress.training.inside import check_settings
 from compress.training.loop import train as run_training
+from compress.training.settings import FIELDS
 from probes.errors import InputError
 from probes.models.facts import size_of
 
@@ -56,7 +57,8 @@ def codir(
 
     Notes:
         Sun, Gan, Cheng, Fang, Wang and Liu 2020, arXiv 2009.14167, with the published loss and mean
-        pooling; the weight of the contrast is a choice made here.
+        pooling; the weight of the contrast is a choice made here. Their code trains by
+        betas=(0.9, 0.98), epsilon=1e-6, weight_decay=0.1 and, for most tasks, warmup=0.06.
 
     Example:
         >>> import probes
@@ -217,8 +219,8 @@ def meta_distillation(
         domain: the column that names the domain of a text: "language", "label" or any other.
         domain_weight: what the corrupted domains count, for teacher and student.
         temperature: of the soft labels.
-        settings: of `compress.distill`; those of a training hold for all three, but for what
-            changes or measures the student. In a `folder` each training has its own.
+        settings: of `compress.distill`; those of `compress.TrainingSettings` hold for all three,
+            what changes or measures the student for its own two. In a `folder` each training has its own.
 
     Returns:
         The student. Its `history` has the steps of both its trainings, `config.compression` what
@@ -230,7 +232,8 @@ def meta_distillation(
 
     Notes:
         Pan et al. 2021 (Meta-KD), arXiv 2012.01266. Choices made here: one student for all domains,
-        made of layers of `model`, and two trainings of the same length.
+        made of layers of `model`, and two trainings of the same length. Their settings:
+        learning_rate=3e-5, batch_size=16, max_length=128.
 
     Example:
         >>> import probes
@@ -258,7 +261,7 @@ def meta_distillation(
     soft_labels = SoftLabels(temperature=temperature)
     folder = settings.pop("folder", None)
     folders = {name: Path(folder) / name if folder else None for name in ("teacher", "layers", "probabilities")}
-    shared = ("batch_size", "learning_rate", "accumulate", "save_every", "seed", "progress")
+    shared = (*FIELDS, "save_every", "seed", "progress")
     common = {name: settings[name] for name in shared if name in settings}
     transfer = transferability(model, tokenizer, train, domain=domain, progress=settings.get("progress", True))
     head = DomainHead(sorted(set(transfer["domain"])), size_of(model, "hidden_size"), seed=settings.get("seed", 0))

@@ -38,7 +38,8 @@ def magnitude_pruning(
         A new model, as `compress.prune` gives it.
 
     Notes:
-        Han, Pool, Tran and Dally 2015, arXiv 1506.02626, with one training over all prunings.
+        Han, Pool, Tran and Dally 2015, arXiv 1506.02626, with one training over all prunings. They
+        train image classifiers by SGD, so that no setting of theirs is one here.
 
     Example:
         >>> import probes
@@ -88,7 +89,8 @@ def self_distilled_pruning(
         InputError: the variant is not known; what `compress.prune` raises.
 
     Notes:
-        O' Neill, Dutta and Assem 2021, arXiv 2109.15014; the weights are a choice made here.
+        O' Neill, Dutta and Assem 2021, arXiv 2109.15014; the weights are a choice made here, and
+        their settings of the training are not known here.
 
     Example:
         >>> import probes
@@ -141,7 +143,7 @@ def aligned_weights(
 
     Notes:
         O' Neill, Dutta and Assem 2022, arXiv 2204.01385; the formulas are a choice made here, see
-        `compress.objectives.AlignedWeights`.
+        `compress.objectives.AlignedWeights`. Their settings of the training are not known here.
 
     Example:
         >>> import probes

@@ -1,9 +1,10 @@
 """The one loop: a student, its objectives and, where they need one, its teacher.
 
-`loop` trains, `checkpoints` says from where it goes on, `kept` is what lies beside a checkpoint,
-`inside` is a training inside a verb.
+`loop` trains, `settings` says how, `checkpoints` from where it goes on, `kept` is what lies beside
+a checkpoint, `inside` is a training inside a verb.
 """
 
 from compress.training.loop import train
+from compress.training.settings import TrainingSettings
 
-__all__ = ["train"]
+__all__ = ["TrainingSettings", "train"]

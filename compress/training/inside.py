@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import inspect
+import json
 from collections.abc import Callable, Collection, Mapping, Sequence
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +15,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 
 from compress.objectives.base import Objective
 from compress.objectives.labels import CrossEntropy
-from compress.training.loop import check_settings, train
+from compress.training.loop import train
+from compress.training.settings import DEFAULTS, FIELDS, check_names, settings_by
 from probes.errors import InputError
 
 Evaluate = Callable[[PreTrainedModel], Mapping[str, float]]
@@ -29,7 +33,7 @@ class Training:
         objective: one or several objects of `compress.objectives`; without any, cross-entropy.
         teacher: for the objectives that need one; by default the model.
         folder, seed: as in `compress.training.train`.
-        settings: further ones of `compress.training.train`.
+        settings: further ones of `compress.training.train` and `TrainingSettings`.
         used: whether the verb has a use of its own for the corpus, so that it may be there without
             steps.
 
@@ -122,9 +126,38 @@ class Training:
         self.history.attrs |= steps_of_verb
 
     def recorded(self) -> dict[str, Any]:
-        """Return what a model's record says of its training; nothing without one."""
+        """Return what a model's record says of its training, of its settings those that are not the
+        defaults; nothing without one.
+        """
         if not self.steps:
             return {}
         assert self.history is not None, "recorded before it was run"
         names = [o.name for o in self.objective]
-        return {"seed": self.seed, "steps": self.steps, "objective": names, **self.history.attrs}
+        given = asdict(settings_by({name: value for name, value in self.settings.items() if name in FIELDS}))
+        other = {name: value for name, value in given.items() if value != DEFAULTS[name]}
+        how = {"training": json.loads(json.dumps(other))} if other else {}  # as the file will have it
+        return {"seed": self.seed, "steps": self.steps, "objective": names, **how, **self.history.attrs}
+
+
+def check_settings(
+    settings: Mapping[str, Any], corpus: datasets.Dataset | None, tokenizer: PreTrainedTokenizerBase | None, steps: int
+) -> None:
+    """Raise where what a compression was given for a training cannot be meant, before any work.
+
+    Raises:
+        InputError: a setting that `train` does not know, or out of its range; settings or a corpus
+            without steps; steps without a corpus and a tokenizer.
+    """
+    check_names(settings, {*inspect.signature(train).parameters, *FIELDS} - _OF_VERBS)
+    if not isinstance(steps, int) or steps < 0:
+        raise InputError(f"steps={steps!r}: expected a whole number, 0 for no training")
+    if steps and (corpus is None or tokenizer is None):
+        raise InputError("training needs text: give train=..., a corpus, and tokenizer=...")
+    if settings and not steps:
+        name = next(iter(settings))
+        raise InputError(f"{name}={settings[name]!r} is of a training, and steps=0 trains nothing: give steps=...")
+    settings_by({name: value for name, value in settings.items() if name in FIELDS})
+
+
+# What `train` takes that a verb gives itself.
+_OF_VERBS = {"student", "tokenizer", "corpus", "objective", "steps", "about", "settings"}

@@ -33,7 +33,12 @@ _SETTINGS = {
     "teacher?": (str, None),
     "objective?": [str],
     **dict.fromkeys(("steps?", "batch_size?", "accumulate?", "seed?"), int),
-    "learning_rate?": float,
+    **dict.fromkeys(("learning_rate?", "warmup?", "weight_decay?", "epsilon?"), float),
+    **dict.fromkeys(("scheduler?", "precision?"), str),
+    "betas?": [float],
+    "max_grad_norm?": (float, None),
+    "max_length?": (int, None),
+    "prompt?": (str, None),
 }
 _CHANGED = ("pad_token_id", "bos_token_id", "eos_token_id", "use_cache")  # of a configuration, by the Trainer
 
@@ -66,8 +71,15 @@ def configuration_kept(model: PreTrainedModel) -> Iterator[None]:
             config.update(kept)
 
 
-def check_same(folder: Path, begun: bool, stamp: Mapping[str, Any]) -> None:
-    """Raise where a folder holds checkpoints of a training by other settings."""
+def check_same(folder: Path, begun: bool, stamp: Mapping[str, Any], unsaid: Mapping[str, Any]) -> None:
+    """Raise where a folder holds checkpoints of a training by other settings.
+
+    Args:
+        folder: that of the training.
+        begun: whether there are any.
+        stamp: all that decides what comes out.
+        unsaid: what holds where a folder does not say.
+    """
     if not begun:
         return
     file = folder / STAMP
@@ -77,11 +89,12 @@ def check_same(folder: Path, begun: bool, stamp: Mapping[str, Any]) -> None:
         raise InputError(
             f"{error}. What training the checkpoints beside it are of is not known: give another folder"
         ) from error
-    for name, value in json.loads(json.dumps(stamp)).items():
-        if was.get(name) != value:
+    here, there = json.loads(json.dumps(stamp)), {**json.loads(json.dumps(unsaid)), **was}
+    for name in [*here, *(name for name in there if name not in here)]:
+        if there.get(name) != here.get(name):
             raise InputError(
-                f"{folder} holds checkpoints of another training: {name} is {value!r} here and was {was.get(name)!r} "
-                "there. Give the same to go on with it, or another folder"
+                f"{folder} holds checkpoints of another training: {name} is {here.get(name)!r} here and was "
+                f"{there.get(name)!r} there. Give the same to go on with it, or another folder"
             )
 
 

@@ -6,14 +6,12 @@ steps, or put it right after each.
 
 from __future__ import annotations
 
-import difflib
-import inspect
 import json
-import math
 import tempfile
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, ExitStack, contextmanager, nullcontext
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
@@ -54,6 +52,7 @@ from compress.training.kept import (
     settings_of,
     steps_of,
 )
+from compress.training.settings import DEFAULTS, settings_by
 from probes.corpus import check_corpus, corpus_fingerprint
 from probes.errors import InputError, LayerscopeWarning, path_of
 from probes.files import check_writable, locked, write_whole
@@ -71,9 +70,6 @@ def train(
     objective: Sequence[Objective],
     steps: int,
     teacher: PreTrainedModel | None = None,
-    batch_size: int = 32,
-    learning_rate: float = 5e-5,
-    accumulate: int = 1,
     evaluate: Callable[[PreTrainedModel], Mapping[str, float]] | None = None,
     evaluate_at: Collection[int] = (),
     callbacks: Sequence[TrainerCallback] = (),
@@ -82,9 +78,8 @@ def train(
     seed: int = 0,
     progress: bool = True,
     wait: bool = True,
-    max_length: int | None = None,
-    prompt: str | None = None,
     about: Mapping[str, Any] | None = None,
+    **settings: Any,
 ) -> pd.DataFrame:
     """Train a model in place by some objectives, and return what was logged.
 
@@ -98,9 +93,6 @@ def train(
             its name.
         steps: updates of the weights.
         teacher: a model of the same tokenizer for the objectives that need one; it is not changed.
-        batch_size: texts of a batch, over all processes.
-        learning_rate: of AdamW with linear decay.
-        accumulate: batches whose gradients make up one update.
         evaluate: what to measure of the student, name -> number.
         evaluate_at: the steps at which it is measured, once before the callbacks of that step and
             once after.
@@ -112,11 +104,11 @@ def train(
         progress: show a progress bar.
         wait: where another process trains in the folder, wait until it is done, and say so; False
             to be refused.
-        max_length, prompt: of texts, in place of those that the checkpoint declares and `capture`
-            uses too; "" for no prompt.
         about: what else decides what comes out, as settings of callbacks. It is kept in the folder,
             as what is given here is and the settings of the objectives that are numbers, words or
             maps of them, and a training goes on only where all is the same.
+        settings: how it goes, of `TrainingSettings`: batch_size, learning_rate, scheduler, warmup,
+            weight_decay, max_length, ...
 
     Returns:
         One row an update: `step`, a column an objective and their sum as `loss`; where the student
@@ -133,11 +125,10 @@ def train(
         What objectives learn or remember (`prepare` of `compress.objectives.Objective`) is trained
         beside the student by the same AdamW, kept beside every checkpoint as
         `objectives.safetensors`, and gone after the training. Under `torchrun`, weights and what is
-        logged are, up to rounding, those of one process, but for dropout. The norm of the student's
-        gradient is kept at 1 at most; that of what objectives learn plays no part in it.
+        logged are, up to rounding, those of one process, but for dropout.
 
     See also:
-        `distill`, `prune`, `objectives.Objective`
+        `TrainingSettings`, `finetune`, `distill`, `prune`, `objectives.Objective`
 
     Example:
         >>> import probes
@@ -154,14 +145,11 @@ def train(
     teaches = teacher if needed else None
     numbered_by = _numbered_by(objective, student, teaches)
     words = any(getattr(o, "words", False) for o in objective)
-    as_read: dict[str, Any] = {"max_length": max_length, "prompt": prompt}
-    rows, labelled = training_rows(corpus, student, tokenizer, teaches, numbered_by, words=words, **as_read)
+    how = settings_by(settings)
+    rows, labelled = training_rows(corpus, student, tokenizer, teaches, numbered_by, words=words, **how.reading)
     check(objective, student, teacher, labelled, tokenizer, rows)
     padding = padding_for(rows, tokenizer, student, teaches)
-    if not (math.isfinite(learning_rate) and learning_rate > 0):
-        raise InputError(f"learning_rate={learning_rate!r}: expected a number above 0")
-    whole = {"steps": steps, "batch_size": batch_size, "accumulate": accumulate, "save_every": save_every}
-    for name, number in whole.items():
+    for name, number in {"steps": steps, "save_every": save_every}.items():
         if not isinstance(number, int) or number < 1:
             raise InputError(f"{name}={number!r}: expected a whole number of at least 1")
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
@@ -171,10 +159,7 @@ def train(
         arguments = TrainingArguments(
             output_dir=str(folder or scratch),
             max_steps=steps,
-            per_device_train_batch_size=batch_size,
-            gradient_accumulation_steps=accumulate,
-            learning_rate=learning_rate,
-            lr_scheduler_type="linear",
+            **how.of_trainer(),
             save_strategy="no" if folder is None else "steps",
             save_steps=save_every,
             save_total_limit=None,  # `Marks` removes older ones, once the newest is whole
@@ -216,15 +201,12 @@ def train(
                 "corpus": corpus_fingerprint(check_corpus(corpus)),
                 "objective": [o.name for o in objective],
                 "steps": steps,
-                "batch_size": batch_size,
-                "learning_rate": learning_rate,
-                "accumulate": accumulate,
                 "seed": seed,
-                **{key: value for key, value in as_read.items() if value is not None},
+                **asdict(how),
                 **(about or {}),
                 **{f"{k} of {o.name}": v for o in objective for k, v in settings_of(o).items()},
             }
-            check_same(folder, bool(checkpoints_in(folder)), stamp)
+            check_same(folder, bool(checkpoints_in(folder)), stamp, DEFAULTS)
             last, passed_over = newest_whole(folder)
             trainer.accelerator.wait_for_everyone()  # until all have looked
             if arguments.should_save:
@@ -234,7 +216,7 @@ def train(
                 write_whole(folder / STAMP, json.dumps(stamp, indent=2) + "\n")
         was_training = student.training
         try:
-            with trainer.prepared(objective, teacher, log, learned):
+            with trainer.prepared(objective, teacher, log, learned, how.precision):
                 if last is None:
                     trainer.train()
                 else:
@@ -277,32 +259,6 @@ def _go_on(trainer: Trainer, student: PreTrainedModel, last: Path, callbacks: Se
         callback.on_train_end(trainer.args, trainer.state, trainer.control, model=student)
 
 
-def check_settings(
-    settings: Mapping[str, Any], corpus: datasets.Dataset | None, tokenizer: PreTrainedTokenizerBase | None, steps: int
-) -> None:
-    """Raise where what a compression was given for a training cannot be meant, before any work.
-
-    Raises:
-        InputError: a setting that `train` does not know; settings or a corpus without steps; steps
-            without a corpus and a tokenizer.
-    """
-    known = set(inspect.signature(train).parameters) - {"student", "tokenizer", "corpus", "objective", "steps", "about"}
-    for name in settings:
-        if name not in known:
-            near = difflib.get_close_matches(name, known, n=1)
-            raise InputError(
-                f"{name}={settings[name]!r}: no such setting. "
-                + (f"Did you mean {near[0]}?" if near else f"Those of a training are {', '.join(sorted(known))}")
-            )
-    if not isinstance(steps, int) or steps < 0:
-        raise InputError(f"steps={steps!r}: expected a whole number, 0 for no training")
-    if steps and (corpus is None or tokenizer is None):
-        raise InputError("training needs text: give train=..., a corpus, and tokenizer=...")
-    if settings and not steps:
-        name = next(iter(settings))
-        raise InputError(f"{name}={settings[name]!r} is of a training, and steps=0 trains nothing: give steps=...")
-
-
 class _Trainer(GoesOn):
     """Transformers' Trainer with our objectives in place of the model's own loss."""
 
@@ -313,6 +269,7 @@ class _Trainer(GoesOn):
     log_of: Log
     learned: Learned
     needs: set[str]
+    precision: str
 
     @contextmanager
     def prepared(
@@ -321,11 +278,12 @@ class _Trainer(GoesOn):
         teacher: PreTrainedModel | None,
         log: Log,
         learned: Learned,
+        precision: str,
     ) -> Iterator[None]:
         """Make both models read texts and give what the objectives need; leave the teacher as it
         was found.
         """
-        self.objective, self.log_of, self.learned = objective, log, learned
+        self.objective, self.log_of, self.learned, self.precision = objective, log, learned, precision
         student: Any = self.model
         self.needs = {need for o in objective for need in o.needs}
         self.teacher = teacher if "teacher" in self.needs else None
@@ -414,7 +372,10 @@ class _Trainer(GoesOn):
         watching: AbstractContextManager[list[torch.Tensor]] = nullcontext([])
         if "attention_outputs" in self.needs:
             watching = watching_attention(bare)
-        with watching as seen:
+        computing: AbstractContextManager[Any] = nullcontext()
+        if self.precision != "float32":  # not the Trainer's own, which would hold for what is measured, and after it
+            computing = torch.autocast(self.args.device.type, getattr(torch, self.precision))
+        with watching as seen, computing:
             outputs = model(
                 **inputs,
                 output_hidden_states="hidden_states" in self.needs,

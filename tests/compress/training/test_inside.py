@@ -115,7 +115,8 @@ def test_the_callbacks_of_the_verb_stand_before_those_given_and_the_model_is_mea
     assert (rows["of_verb"] == 1).all()
     assert measured == ["verb", "given"] * 4
     assert history.attrs == {"pruned_at": [2]}
-    expected = {"seed": 7, "steps": 3, "objective": ["cross_entropy"], "pruned_at": [2]}
+    how = {"batch_size": 8, "learning_rate": 1e-3}  # those that are not the defaults
+    expected = {"seed": 7, "steps": 3, "objective": ["cross_entropy"], "training": how, "pruned_at": [2]}
     assert training.recorded() == expected
 
 
@@ -125,7 +126,9 @@ def test_what_is_not_noted_is_not_recorded_and_the_settings_stay_as_they_were(ma
     for _ in range(2):
         training.run(make())
         assert training.history.attrs == {}
-        assert training.recorded() == {"seed": 0, "steps": 1, "objective": ["cross_entropy", "soft_labels"]}
+        how = {"batch_size": 8, "learning_rate": 1e-3}
+        expected = {"seed": 0, "steps": 1, "objective": ["cross_entropy", "soft_labels"], "training": how}
+        assert training.recorded() == expected
     assert training.settings == settings
 
 
