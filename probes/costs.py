@@ -79,10 +79,11 @@ def footprint(model: PreTrainedModel | OnnxModel, smaller: PreTrainedModel | Onn
 
     Notes:
         What is run is what `capture` runs: a model with its head where that puts texts into
-        classes, else without it. Weights that are zero take as many bytes and as long as others,
-        unless a format or a kernel makes something of them: what is saved and what is fast is told
-        by `bytes`, `stored_bytes` and `seconds_32`, what could be by `nonzero`. Packed weights are
-        small on disk only; loaded, they take the memory of any others.
+        classes, else without it, and without its decoder where it has an encoder. Weights that are
+        zero take as many bytes and as long as others, unless a format or a kernel makes something
+        of them: what is saved and what is fast is told by `bytes`, `stored_bytes` and `seconds_32`,
+        what could be by `nonzero`. Packed weights are small on disk only; loaded, they take the
+        memory of any others.
 
     Example:
         >>> import compress, probes

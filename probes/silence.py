@@ -7,6 +7,8 @@ other machines.
 from __future__ import annotations
 
 import logging
+from collections.abc import Iterator
+from contextlib import contextmanager
 
 for name in ("bitsandbytes", "torchao", "torch.utils._pytree"):
     logging.getLogger(name).setLevel(logging.ERROR)
@@ -31,3 +33,16 @@ class quiet:
         transformers.logging.set_verbosity(self.level)
         if self.bars:
             transformers.utils.logging.enable_progress_bar()
+
+
+@contextmanager
+def no_graphs_printed() -> Iterator[None]:
+    """Keep torch's export to ONNX from printing the whole graph of a model where it fails."""
+    import torch
+
+    said = torch._C._jit_onnx_log  # its own switch is turned on in every export
+    torch._C._jit_onnx_log = lambda *_: None
+    try:
+        yield
+    finally:
+        torch._C._jit_onnx_log = said

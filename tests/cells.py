@@ -37,10 +37,13 @@ TEXTS = [
     "it sat over a cat the",
 ]
 LABELS = [0, 1, 2, 0, 1, 2, 0, 1]
-_NEAR, _ROUNDED = (
-    1e-4,
-    3e-2,
-)  # of the largest value: of float32, and where values next to a half may be rounded up or down
+# Of the largest value: of float32, and where values next to a half may be rounded up or down.
+_NEAR, _ROUNDED = 1e-4, 3e-2
+_ROUTED = 0.75  # of the tokens at least go to the same experts after rounding
+
+
+# Which experts each token of a text is sent to, and with what weights, by module.
+Routed = dict[str, list[tuple[torch.Tensor, torch.Tensor]]]
 
 
 class Wrong(Exception):
@@ -72,12 +75,16 @@ class Case:
 
 @dataclass
 class Alone:
-    """One text at a time in float64: the mean state of each layer, its tokens, logits, what each map was fed."""
+    """One text at a time in float64: the mean state of each layer, its tokens, logits, what each map was fed.
+
+    `routed` has the experts of each token, and their weights, by module and text.
+    """
 
     hidden: np.ndarray
     tokens: list[list[np.ndarray]]
     logits: np.ndarray | None
     fed: dict[str, torch.Tensor]
+    routed: Routed = field(default_factory=dict)
 
 
 def verdict(name: str, kind: str, operation: str) -> dict[str, str]:
@@ -142,8 +149,11 @@ def blocks_of(model: Any) -> Any:
 
 
 @torch.no_grad()
-def alone(case: Case, model: Any, rows: Any = None) -> Alone:
-    """Run one text at a time in float64; states by hooks on the blocks, not by what the model says they are."""
+def alone(case: Case, model: Any, rows: Any = None, routed: Routed | None = None) -> Alone:
+    """Run one text at a time in float64; states by hooks on the blocks, not by what the model says they are.
+
+    `routed`: to which experts tokens are sent, whatever the router says.
+    """
     if not reads_text(model):
         return Alone(np.empty(0), [], None, {})
     model = copy.deepcopy(model).eval()
@@ -170,7 +180,18 @@ def alone(case: Case, model: Any, rows: Any = None) -> Alone:
 
         return hook
 
+    sent: Routed = {}
+
+    def route(name: str) -> Callable[..., Any]:
+        def hook(_module: Any, args: Any) -> Any:
+            given = args[1:3] if routed is None else routed[name][len(sent.get(name, []))]
+            sent.setdefault(name, []).append(given)
+            return (args[0], *given)
+
+        return hook
+
     handles = [m.register_forward_pre_hook(of(n)) for n, m in model.named_modules() if _is_map(m)]
+    handles += [m.register_forward_pre_hook(route(n)) for n, m in model.named_modules() if n.endswith(".experts")]
     if blocks is not None:
         handles.append(blocks[0].register_forward_pre_hook(before, with_kwargs=True))
         handles += [b.register_forward_hook(after) for b in blocks]
@@ -203,14 +224,16 @@ def alone(case: Case, model: Any, rows: Any = None) -> Alone:
             logits.append(out[0].numpy())
         elif model.config.is_encoder_decoder:
             start = torch.full((1, 1), model.config.decoder_start_token_id)
-            model(**inputs, decoder_input_ids=torch.cat([start, inputs["input_ids"][:, :-1]], 1))
+            ids = torch.cat([start, inputs["input_ids"][:, :-1]], 1)
+            model(encoder_outputs=given, attention_mask=inputs["attention_mask"], decoder_input_ids=ids)
     for handle in handles:
         handle.remove()
     widths = {np.shape(h) for h in hidden}
     if len(widths) > 1:
         raise Wrong(f"states of several shapes: {widths}")
     fed_once = {k: torch.cat(v) for k, v in fed.items()}
-    return Alone(np.stack(hidden, 1) if hidden else np.empty(0), tokens, np.stack(logits) if logits else None, fed_once)
+    states = np.stack(hidden, 1) if hidden else np.empty(0)
+    return Alone(states, tokens, np.stack(logits) if logits else None, fed_once, sent)
 
 
 def _is_map(module: Any) -> bool:
@@ -283,7 +306,12 @@ def changed(case: Case, model: Any) -> dict[str, tuple[torch.Tensor, torch.Tenso
     if share < 0.95:
         passed = sorted({re.sub(r"\.\d+\.", ".*.", n) for n in every if n not in others})
         raise Wrong(f"passes over {1 - share:.0%} of the block weights without a word: {', '.join(passed[:4])}")
-    return {n: (every[n], now[n].detach()) for n in others if n in now and now[n].shape == every[n].shape}
+    # What differs beside them: a gate of one row is a matrix too, if none that must be reached.
+    rest = {n: p.detach() for n, p in case.model.base_model.named_parameters() if n not in every}
+    others |= {n for n, p in rest.items() if n in now and p.ndim > 1 and not torch.equal(p, now[n])}
+    return {
+        n: (p, now[n].detach()) for n, p in (every | rest).items() if n in others & set(now) and now[n].shape == p.shape
+    }
 
 
 def with_weights(model: Any, weights: dict[str, torch.Tensor]) -> Any:
@@ -329,10 +357,6 @@ def op_magnitude(case: Case) -> None:
 def op_global(case: Case) -> None:
     pruned = compress.prune(case.model, sparsity=0.5, scope="global")
     pairs = changed(case, pruned)
-    now = dict(pruned.base_model.named_parameters())
-    for name, p in case.model.base_model.named_parameters():  # also gates of one row, which are ranked with the rest
-        if name not in pairs and not torch.equal(p, now[name]):
-            pairs[name] = p.detach(), now[name].detach()
     old, new = (torch.cat([pair[i].flatten() for pair in pairs.values()]) for i in (0, 1))
     gone = new == 0
     if abs(int(gone.sum()) - 0.5 * len(gone)) > 1 or old.abs()[gone].max() > old.abs()[~gone].min():
@@ -367,7 +391,9 @@ def _structure(case: Case, what: str) -> None:
     now = dict(pruned.base_model.named_parameters())
     for name, p in zeroed.base_model.named_parameters():
         q = now.get(name)
-        if q is None or q.ndim < 2 or q.shape == p.shape:
+        # Of each channel that is gone, what reads it is silenced; the biases of experts, in which each lets others go,
+        # are seen in the states.
+        if q is None or q.ndim < 2 or q.shape == p.shape or name.endswith("_bias"):
             continue
         transposed = isinstance(zeroed.base_model.get_submodule(name.rpartition(".")[0]), Conv1D)
         for d in range(p.ndim):
@@ -442,13 +468,30 @@ def _coded(case: Case, quantized: Any) -> Any:
     """Check that weights are rounded to steps of the largest over 127, and return the model with them."""
     now = {}
     for name, (old, new) in changed(case, quantized).items():
-        d = 0 if isinstance(case.model.base_model.get_submodule(name.rpartition(".")[0]), Conv1D) else -1
-        if old.ndim == 2:
-            step = old.abs().amax(d, keepdim=True) / 127
-            if ((new - old).abs() > 0.51 * step).any():
-                raise Wrong(f"{name}: a weight has moved by more than half a step")
+        module = case.model.base_model.get_submodule(name.rpartition(".")[0])
+        d = -2 if isinstance(module, Conv1D) or getattr(module, "is_transposed", False) else -1
+        step = old.abs().amax(d, keepdim=True) / 127
+        if ((new - old).abs() > 0.51 * step).any():
+            raise Wrong(f"{name}: a weight has moved by more than half a step")
         now[name] = new
     return with_weights(case.model, now)
+
+
+def as_routed(case: Case, rounded: Any, coded: Any) -> Alone:
+    """Run the reference of a rounded model, its tokens sent to the experts that they go to there.
+
+    A value next to a half is rounded up here and down there, which moves states by a step; where two experts are nearly
+    alike to a router, another one is taken, and all states after it are others. Both are right.
+    """
+    free = alone(case, coded)
+    if not free.routed:
+        return free
+    sent = alone(case, rounded).routed
+    pairs = [(a[0], b[0]) for name in sent for a, b in zip(sent[name], free.routed[name], strict=True)]
+    kept = torch.cat([(a.sort(-1)[0] == b.sort(-1)[0]).all(-1).flatten() for a, b in pairs]).float().mean()
+    if kept < _ROUTED:
+        raise Wrong(f"{1 - kept:.0%} of the tokens go to other experts")
+    return alone(case, coded, routed=sent)
 
 
 def op_quantize(case: Case) -> None:
@@ -456,7 +499,7 @@ def op_quantize(case: Case) -> None:
     coded = _coded(case, quantized)
     for name in quantized.config.quantized_inputs:
         coded.base_model.get_submodule(name).register_forward_pre_hook(_rounds(None))
-    same_states(case, quantized, alone(case, coded), _ROUNDED)
+    same_states(case, quantized, as_routed(case, quantized, coded), _ROUNDED)
     survives(case, quantized)
 
 
@@ -477,8 +520,8 @@ def op_calibrated(case: Case) -> None:
                 raise Wrong(f"{name}: the range {found} of its inputs goes beyond {ends}")
             ends = found
         same(found, ends, f"{name}: the range of its inputs", 1e-3)
-        coded.base_model.get_submodule(name).register_forward_pre_hook(_rounds(ends))
-    same_states(case, quantized, alone(case, coded), _ROUNDED)
+        coded.base_model.get_submodule(name).register_forward_pre_hook(_rounds(found))
+    same_states(case, quantized, as_routed(case, quantized, coded), _ROUNDED)
 
 
 def _rounds(ends: np.ndarray | None) -> Callable[..., Any]:
@@ -487,9 +530,11 @@ def _rounds(ends: np.ndarray | None) -> Callable[..., Any]:
     def hook(_module: Any, inputs: Any) -> Any:
         x = inputs[0]
         low, high = x.aminmax(dim=-1, keepdim=True) if ends is None else (x.new_tensor(ends[0]), x.new_tensor(ends[1]))
-        low, high = low.clamp_max(0), high.clamp_min(0)
-        step = ((high - low) / 255).clamp_min(1e-30)
-        return ((x.clamp(low, high) / step).round() * step, *inputs[1:])
+        low, high = low.clamp_max(0).double(), high.clamp_min(0).double()
+        fraction, exponent = torch.frexp(((high - low) / 255).clamp_min(1e-30))
+        step = torch.ldexp((fraction * 2**16).round() / 2**16, exponent)  # of 16 bits, as is documented
+        first = (low / step + 0.5).floor()  # the first of 256 whole numbers of steps, among them zero
+        return ((x / step + 0.5).floor().clamp(first, first + 255).mul(step).to(x.dtype), *inputs[1:])
 
     return hook
 
@@ -558,6 +603,9 @@ def op_footprint(case: Case) -> None:
     tokens = sum(len(case.tokenizer(text)["input_ids"]) for text in TEXTS)
     reached = {n.removeprefix(prefix) for n, x in fed.items() if len(x) == tokens}
     maps = [m for n, m in case.model.base_model.named_modules() if n in names & reached]
+    if case.kind != "head":  # of an encoder-decoder that puts no texts into classes the encoder runs
+        run = {id(m) for m in body_of(case.model).modules()}
+        maps = [m for m in maps if id(m) in run]
     least = 2 * 32 * 32 * sum(m.weight.numel() for m in maps)
     if not (found["operations"] >= least > 0 and found["seconds_32"] > 0 and found["bytes"] > 0):
         raise Wrong(f"{found['operations']:.0f} operations, and its linear maps alone make {least}")
@@ -569,6 +617,8 @@ def op_footprint(case: Case) -> None:
 def _backend(case: Case, backend: str) -> None:
     deployed = compress.quantize(case.model, backend=backend)
     reps, expected = captured(case, deployed), case.expected
+    if backend == "torchao" and expected.routed:
+        expected = _as_torchao(case, deployed)
     found = reps["hidden"].values.astype(np.float64)
     wanted = expected.hidden[reps["layer"].values]
     if found.shape != wanted.shape:
@@ -579,6 +629,25 @@ def _backend(case: Case, backend: str) -> None:
     if case.kind == "head":
         same(reps["logits"].values, expected.logits, "logits", 0.1)  # type: ignore[arg-type]
     survives(case, deployed)
+
+
+def _as_torchao(case: Case, deployed: Any) -> Alone:
+    """What a mixture gives with the weights that torchao has, and inputs rounded to 8 bits by token."""
+
+    def rounds(_module: Any, inputs: Any) -> Any:
+        step = (inputs[0].abs().amax(-1, keepdim=True) / 127.5).clamp_min(1e-30)
+        return ((inputs[0] / step).round().clamp(-128, 127) * step, *inputs[1:])
+
+    coded = copy.deepcopy(case.model)
+    for name, codes in deployed.named_parameters():
+        if hasattr(codes, "__tensor_flatten__"):
+            module = coded.get_submodule(name.removesuffix(".weight"))
+            new, old = codes.dequantize(), module.weight.detach()
+            if ((new - old).abs() > 0.51 * old.abs().amax(1, keepdim=True) / 127).any():
+                raise Wrong(f"{name}: a weight has moved by more than half a step")
+            module.weight.data.copy_(new)
+            module.register_forward_pre_hook(rounds)
+    return as_routed(case, deployed, coded)
 
 
 def op_torchao(case: Case) -> None:

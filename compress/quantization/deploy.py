@@ -28,7 +28,7 @@ from probes.models.formats.extensions import apply_formats, from_pretrained
 from probes.models.formats.onnx_model import METADATA, OnnxModel
 from probes.models.formats.quantized_inputs import apply_quantized_inputs
 from probes.models.formats.shared_layers import unshare
-from probes.silence import quiet
+from probes.silence import no_graphs_printed, quiet
 from probes.states.batches import random_batch
 from probes.states.layers import runner_of
 from probes.states.running import reading
@@ -77,7 +77,8 @@ def deploy(model: PreTrainedModel, backend: str, *, bits: int = 8) -> PreTrained
     Notes:
         onnxruntime: a step for each output unit, each row of embeddings and each token that a map
             is fed, so that a text's states do not depend on its batch. Matrices of fewer than 1,024
-            weights, products within attention and norms stay in float32.
+            weights, products within attention, norms and experts stay in float32; of a mixture each
+        token's experts are copied, so that long batches take much memory.
         torchao: 8 bits are its Int8DynamicActivationInt8WeightConfig (weights by output unit,
             inputs by token), 4 its IntxWeightOnlyConfig in groups of 32, inputs as they are.
             Embeddings stay as they are; a sparse head is quantised like the other maps.
@@ -175,6 +176,7 @@ def export(model: PreTrainedModel) -> Any:
     onnx = needed("onnx", "backend='onnxruntime'")
     name = model.config.name_or_path or type(model).__name__
     model = copy.deepcopy(model).float().eval()
+    model.set_experts_implementation("batched_mm")  # others have operators that cannot be exported
     traced = _AsCaptured(model, name).eval()
     batches = [_batch(model, traced.inputs, rows, tokens) for rows, tokens in ((2, 5), (3, 4), (1, 7))]
     with torch.inference_mode():
@@ -184,7 +186,7 @@ def export(model: PreTrainedModel) -> Any:
     file = io.BytesIO()
     try:
         # It warns of conditions that are traced one way only: whether that is right is seen below.
-        with warnings.catch_warnings(), torch.no_grad():
+        with warnings.catch_warnings(), torch.no_grad(), no_graphs_printed():
             warnings.simplefilter("ignore")
             torch.onnx.export(
                 traced,

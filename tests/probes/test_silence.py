@@ -5,10 +5,11 @@ import subprocess
 import sys
 
 import pytest
+import torch
 import transformers
 
 from probes import silence
-from probes.silence import quiet
+from probes.silence import no_graphs_printed, quiet
 
 
 def spoken():
@@ -55,3 +56,15 @@ def test_packages_that_chatter_when_imported_are_silenced_without_importing_them
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, timeout=60)
     assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+
+
+def test_graphs_are_not_printed_within_and_are_afterwards(capfd):
+    enabled = torch._C._jit_is_onnx_log_enabled()
+    torch._C._jit_set_onnx_log_enabled(True)
+    with no_graphs_printed():
+        torch._C._jit_onnx_log("within")
+    torch._C._jit_onnx_log("afterwards")
+    torch._C._jit_set_onnx_log_enabled(enabled)
+    said = "".join(capfd.readouterr())
+    assert "within" not in said
+    assert "afterwards" in said

@@ -379,11 +379,12 @@ def odd():
     return lambda how: Odd(config, how).eval()
 
 
-def test_an_operator_that_cannot_be_exported_is_named(odd):
+def test_an_operator_that_cannot_be_exported_is_named_and_no_graph_printed(odd, capfd):
     with pytest.raises(
         InputError, match=r"Odd: it cannot be exported to ONNX \(.*special_bessel_j0.*backend='torchao'"
     ):
         deploy(odd(torch.special.bessel_j0), "onnxruntime")
+    assert "graph" not in "".join(capfd.readouterr())
 
 
 def test_an_export_that_computes_something_else_is_refused(odd):
@@ -501,6 +502,20 @@ def test_experts_that_a_backend_passes_over_are_said():
     with pytest.warns(probes.LayerscopeWarning, match=r"backend='torchao' touches \d+% of the weights of its blocks"):
         quantized = compress.quantize(tiny.make("qwen3_moe"), backend="torchao")
     assert quantized.config.compression["coverage"] < 0.95
+
+
+@pytest.mark.filterwarnings("ignore:.*qwen3_moe.* touches 25% of the weights:probes.errors.LayerscopeWarning")
+def test_a_mixture_is_exported_with_its_experts():
+    model, tokenizer = tiny.make("qwen3_moe"), tiny.tokenizer_of("qwen3_moe")
+    model.layers = model.layers[:1]
+    model.config.num_hidden_layers = 1
+    corpus = rows(["a dog sat on the mat", "the cat", "bird"])
+    exported = OnnxModel(export(model).SerializeToString(), model.config)
+    for batch_size in (1, 3):
+        found = probes.capture(exported, tokenizer, corpus, progress=False, batch_size=batch_size)
+        whole = probes.capture(model, tokenizer, corpus, progress=False)
+        np.testing.assert_allclose(found.hidden.values, whole.hidden.values, atol=1e-5)
+    assert model.config._experts_implementation != "batched_mm"
 
 
 @pytest.mark.filterwarnings("ignore:.*xlnet.* touches 37% of the weights:probes.errors.LayerscopeWarning")
