@@ -14,6 +14,7 @@ from compress.objectives.labels import CrossEntropy, SoftLabels
 from compress.objectives.language_model import LanguageModel, language_model_loss
 from compress.objectives.layers import AttentionOutputs, Attentions, HiddenStates
 from compress.objectives.sparse import SparseActivations, Translations
+from compress.objectives.supervised import SupervisedContrast
 from compress.objectives.texts import CrossCorrelation, Relational, RepresentationCosine, RepresentationMSE
 from compress.objectives.transferability import MetaTeacher, Transferable
 from compress.objectives.weights import AlignedWeights
@@ -53,6 +54,7 @@ __all__ = [
     "RepresentationMSE",
     "SoftLabels",
     "SparseActivations",
+    "SupervisedContrast",
     "TensorTrainLSTM",
     "TrainingSettings",
     "Transferable",

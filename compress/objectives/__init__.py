@@ -1,8 +1,8 @@
 """What a model should come close to: its labels, a teacher, or its former weights.
 
 `base` says what an objective is; `labels`, `texts`, `layers`, `weights`, `contrast`, `domains`,
-`transferability` and `sparse` hold them by what they compare; `memory` is what contrastive ones
-remember.
+`transferability`, `supervised` and `sparse` hold them by what they compare; `memory` is what
+contrastive ones remember, `likeness` which texts and classes are similar to them.
 """
 
 from compress.objectives.base import Objective, Pass, check
@@ -10,7 +10,9 @@ from compress.objectives.contrast import CRD, CoDIR
 from compress.objectives.labels import CrossEntropy, SoftLabels
 from compress.objectives.language_model import LanguageModel
 from compress.objectives.layers import AttentionOutputs, Attentions, HiddenStates
+from compress.objectives.likeness import embedded_names, name_vectors
 from compress.objectives.sparse import SparseActivations, Translations
+from compress.objectives.supervised import SupervisedContrast
 from compress.objectives.texts import CrossCorrelation, Relational, RepresentationCosine, RepresentationMSE
 from compress.objectives.transferability import MetaTeacher, Transferable
 from compress.objectives.weights import AlignedWeights
@@ -33,7 +35,10 @@ __all__ = [
     "RepresentationMSE",
     "SoftLabels",
     "SparseActivations",
+    "SupervisedContrast",
     "Transferable",
     "Translations",
     "check",
+    "embedded_names",
+    "name_vectors",
 ]

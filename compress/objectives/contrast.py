@@ -9,13 +9,14 @@ in `batch["modules"][name]`, together with the numbers of the training rows in `
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from typing import Any, ClassVar, Literal
 
 import numpy as np
 import torch
 import torch.nn.functional as F
+from numpy.typing import ArrayLike
 from transformers import PreTrainedModel
 
 from compress.objectives.base import (
@@ -24,33 +25,17 @@ from compress.objectives.base import (
     attended_tokens,
     check_choice,
     check_classes,
-    check_count,
     check_number,
-    check_softened,
     given_layers,
     given_module,
     given_teacher,
     layer_pairs,
     pooled,
-    wide,
 )
-from compress.objectives.memory import (
-    Draw,
-    Memory,
-    confused_classes,
-    draw_of_classes,
-    draw_of_instances,
-    nearest_rows,
-    pools_of,
-)
+from compress.objectives.likeness import Similar, check_similar
+from compress.objectives.memory import Memory, check_banked, pools_of
 from probes.errors import InputError
 from probes.models.facts import size_of
-from probes.states.batches import collate
-from probes.states.running import evaluating
-from probes.states.tokens import Padding, pads_left
-
-_TEXTS = 64  # of one forward pass of the teacher before training
-_NEAR = {"classes": 5, "instances": 100}  # top_k without one given
 
 
 @dataclass(frozen=True)
@@ -66,12 +51,7 @@ class _Contrast:
     needs: ClassVar[frozenset[str]] = frozenset({"teacher", "hidden_states"})
 
     def __post_init__(self) -> None:
-        check_softened(self.name, self.weight, self.temperature)
-        check_number(self.name, "momentum", self.momentum, least=0)
-        if self.momentum >= 1:
-            raise InputError(f"objective {self.name}: momentum={self.momentum!r}: expected below 1, or nothing is kept")
-        for setting in ("k", "size"):
-            check_count(self.name, setting, getattr(self, setting))
+        check_banked(self.name, self.weight, self.temperature, self.momentum, self.k, self.size)
 
     def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, Any]) -> torch.Tensor:
         """Return the loss of a batch that has `index` and `modules`, times the weight."""
@@ -275,10 +255,10 @@ class CRD(_Contrast):
     "uniform" draws all alike. "instances" draws from the `top_k` rows most similar to the text, by
     the cosine of the teacher's representations before training, with P(j | i) proportional to
     exp(cosine / sharpness), each at most once, and, where top_k < k, the rest alike from all.
-    "classes" draws one of the `top_k` labels that the teacher most takes the text's label for, with
-    P(c' | c) proportional to exp(S_cc' / sharpness), and any row of it; S_cc' is the mean
-    probability the teacher gives c' over the rows of c, divided by that of all labels of the data
-    but c.
+    "classes" draws one of the `top_k` labels most alike to the text's, with P(c' | c) proportional
+    to exp(S_cc' / sharpness), and any row of it; S_cc' is the mean probability the teacher gives c'
+    over the rows of c, divided by that of all labels of the data but c, or, with `vectors`, the
+    cosine of those of the names of c and c'.
 
     With `mixup`, each negative v_k drawn from the top_k, or by "uniform", also gives a
     pseudo-negative normalise(m v_0 + (1 - m) v_k) with m drawn from Beta(mixup, mixup), at most
@@ -298,9 +278,13 @@ class CRD(_Contrast):
             padding.
         negatives: "uniform", "classes" or "instances".
         top_k: labels, at most all but one, or rows, at most those that every text has as negatives;
-            without it 5 labels or 100 rows, or all where there are fewer.
+            without it 5 labels or 5 k rows, or all where there are fewer. Of as many rows as k or
+            fewer each batch draws all, whatever `sharpness` is.
         sharpness: temperature of the similarities, above 0: the smaller, the more the most similar
             are drawn.
+        vectors: a vector for the name of each label, for negatives="classes"; see `name_vectors`
+            and `embedded_names` of `compress.objectives`. Without it labels are compared by what
+            the teacher takes them for.
         mixup: the parameter of the Beta distribution, above 0, or None.
 
     Raises:
@@ -310,14 +294,13 @@ class CRD(_Contrast):
             numbers or the prepared module are missing.
 
     Notes:
-        Contrastive representation distillation after the code of RepDistiller, with the negatives
-        of semantically conditioned negative sampling (SCNS), of the most similar classes or samples
-        of a pretrained network, and with interpolated latents as pseudo-negatives. No gradient
-        passes through the banks. k=100 suits some thousand texts; RepDistiller's default is 16384,
-        as recalled. The reference page says which choices were made here.
+        Tian, Krishnan and Isola 2019 (CRD), arXiv 1910.10699, after the code of RepDistiller, whose
+        k is 16384 as recalled; k=100 suits some thousand texts. Negatives of similar classes or
+        samples, and latents interpolated: O' Neill and Bollegala 2021, arXiv 2102.06603. No
+        gradient passes through the banks. The reference page says which choices were made here.
 
     See also:
-        `CoDIR`
+        `CoDIR`, `SupervisedContrast`
 
     Example:
         >>> import torch, probes
@@ -338,6 +321,7 @@ class CRD(_Contrast):
     top_k: int | None = None
     sharpness: float = 0.1
     mixup: float | None = None
+    vectors: Mapping[str, ArrayLike] | None = field(default=None, repr=False)
 
     @property
     def labels_of(self) -> str | None:
@@ -348,13 +332,9 @@ class CRD(_Contrast):
         super().__post_init__()
         check_choice(self.name, "pooling", self.pooling, ("first", "mean"))
         check_choice(self.name, "negatives", self.negatives, ("uniform", "classes", "instances"))
-        check_number(self.name, "sharpness", self.sharpness, above=0)
         if self.mixup is not None:
             check_number(self.name, "mixup", self.mixup, above=0)
-        if self.top_k is not None:
-            check_count(self.name, "top_k", self.top_k)
-            if self.negatives == "uniform":
-                raise InputError(f'objective {self.name}: top_k is of negatives="classes" or "instances": leave it out')
+        check_similar(self.name, self.negatives, self.top_k, self.sharpness, self.vectors)
 
     def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
         """Raise `InputError` where a teacher without classes is to compare labels."""
@@ -365,30 +345,11 @@ class CRD(_Contrast):
         """Return projections and banks of these rows; the teacher may run on them once."""
         self.check(student, teacher)
         pools = pools_of(rows, self.name)
-        draw: Draw = pools.draw
-        if self.negatives == "classes":
-            if not pools.labelled:
-                raise InputError(
-                    f'objective {self.name}: negatives="classes" needs labels, the rows have none: add a label column, '
-                    'or take negatives="instances"'
-                )
-            near = self._near(len(pools.classes) - 1, "labels other than a text's own")
-            _, probabilities = _run(teacher, rows, self.name, self.pooling)
-            draw = draw_of_classes(pools, *confused_classes(pools, probabilities, near, self.sharpness, self.name))
-        elif self.negatives == "instances":
-            near = self._near(len(rows) - int(pools.counts.max()), "rows that may be negatives of every text")
-            z, _ = _run(teacher, rows, self.name, self.pooling)
-            draw = draw_of_instances(pools, *nearest_rows(z, pools.of, near, self.sharpness))
+        similar = Similar(self.negatives, self.k, self.top_k, self.sharpness, self.vectors, self.name)
+        draw = similar.draw(pools, teacher, rows, self.pooling)
         widths = [size_of(model, "hidden_size") for model in (student, teacher)]
         memory = Memory(widths, self.size, len(rows), ("student", "teacher"), draw, seed)
         return memory.to(student.device)
-
-    def _near(self, most: int, what: str) -> int:
-        if self.top_k is None:
-            return min(most, _NEAR[self.negatives])
-        if self.top_k > most:
-            raise InputError(f"objective {self.name}: top_k={self.top_k}: expected at most {most}, the {what}")
-        return self.top_k
 
     def _summary(self, given: Pass, batch: Mapping[str, Any], side: int) -> torch.Tensor:
         last = given_layers(given, "hidden_states", self.name)[-1]
@@ -401,30 +362,6 @@ class CRD(_Contrast):
         if self.mixup is not None:
             shares = generator.beta(self.mixup, self.mixup, (len(rows), near)).clip(max=0.5)
         return self._two_sided(memory, s, t, rows, drawn, shares)
-
-
-def _run(
-    teacher: PreTrainedModel, rows: Sequence[Mapping[str, Any]], name: str, pooling: str
-) -> tuple[torch.Tensor, torch.Tensor]:
-    """Return the teacher's representation (row, feature) and class probabilities of each row."""
-    device = teacher.device
-    order = sorted(range(len(rows)), key=lambda i: len(rows[i]["input_ids"]))
-    padding = Padding(teacher.config.get_text_config().pad_token_id or 0, pads_left(teacher))
-    states, probabilities = [], []
-    with evaluating(teacher, device), torch.inference_mode():
-        for start in range(0, len(rows), _TEXTS):
-            some = [rows[i] for i in order[start : start + _TEXTS]]
-            inputs = {k: v.to(device) for k, v in collate(padding, some).items() if k != "labels"}
-            mask = inputs["attention_mask"]
-            outputs = teacher(**inputs, output_hidden_states=True, return_dict=True)
-            states_of_all = outputs.get("hidden_states", outputs.get("encoder_hidden_states"))
-            given = Pass(teacher, outputs.get("logits"), states_of_all)
-            states.append(pooled(given_layers(given, "hidden_states", name)[-1], mask.bool(), pooling))
-            if given.logits is not None and given.logits.ndim == 2:
-                probabilities.append(wide(given.logits).softmax(1))
-    back = torch.tensor(np.argsort(order), device=device)
-    z = torch.cat(states)[back]
-    return z, torch.cat(probabilities)[back] if probabilities else z.new_empty(len(rows), 0)
 
 
 def _scores(anchors: torch.Tensor, latents: torch.Tensor, temperature: float) -> torch.Tensor:

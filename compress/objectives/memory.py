@@ -11,10 +11,9 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from compress.objectives.base import State, given_entry
+from compress.objectives.base import State, check_count, check_number, check_softened, given_entry
 from probes.errors import InputError
 
-_BLOCK = 2**24  # most similarities in memory at once
 # Draws k negatives of each row, (row, k), and says how many of them, the first ones, are of the most similar.
 Draw = Callable[[np.random.Generator, np.ndarray, int], tuple[np.ndarray, int]]
 
@@ -23,7 +22,7 @@ class Memory(State):
     """What a contrastive objective learns and remembers; a training loop optimises and saves it.
 
     Args:
-        widths: features of what is projected, of student and teacher.
+        widths: features of what is projected, of student and teacher, or of the student alone.
         size: features of a latent.
         rows: rows of the banks, those that are trained on.
         sides: which banks there are, of "student" and "teacher".
@@ -42,16 +41,18 @@ class Memory(State):
     student_bank: torch.Tensor
     teacher_bank: torch.Tensor
     log_z: torch.Tensor
+    like: Callable[[np.random.Generator, np.ndarray], np.ndarray]  # another row of each row's class, where it is asked
 
     def __init__(
         self, widths: Sequence[int], size: int, rows: int, sides: Sequence[str], draw: Draw, seed: int
     ) -> None:
         """Make projections and banks; the random numbers of PyTorch are left as they were."""
         super().__init__(seed)
-        self.draw = draw
+        self.draw, self.count = draw, rows
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.student, self.teacher = (torch.nn.Linear(width, size) for width in widths)
+            for side, width in zip(("student", "teacher"), widths, strict=False):
+                self.add_module(side, torch.nn.Linear(width, size))
             spread = math.sqrt(3 / size)
             for side in sides:
                 self.register_buffer(f"{side}_bank", torch.empty(rows, size).uniform_(-spread, spread))
@@ -75,13 +76,23 @@ class Memory(State):
 
     def rows(self, batch: Mapping[str, Any], name: str) -> np.ndarray:
         """Return the numbers of the rows of a batch."""
-        index, count = given_entry(batch, "index", name).cpu().numpy(), len(self.teacher_bank)
+        index, count = given_entry(batch, "index", name).cpu().numpy(), self.count
         if (beyond := index[(index < 0) | (index >= count)]).size:
             raise InputError(
                 f"objective {name}: the batch has row {beyond[0]}, the memory bank holds {count}: prepare the "
                 "objective with the rows that are trained on"
             )
         return index
+
+
+def check_banked(name: str, weight: float, temperature: float, momentum: float, k: int, size: int) -> None:
+    """Raise where a setting that contrastive objectives share is outside its range."""
+    check_softened(name, weight, temperature)
+    check_number(name, "momentum", momentum, least=0)
+    if momentum >= 1:
+        raise InputError(f"objective {name}: momentum={momentum!r}: expected below 1, or nothing is kept")
+    check_count(name, "k", k)
+    check_count(name, "size", size)
 
 
 @dataclass(frozen=True)
@@ -107,6 +118,15 @@ class Pools:
     def draw(self, generator: np.random.Generator, rows: np.ndarray, k: int) -> tuple[np.ndarray, int]:
         """Draw k rows of other classes for each row, all alike."""
         return self.others(generator, rows, k), k
+
+    def like(self, generator: np.random.Generator, rows: np.ndarray) -> np.ndarray:
+        """Draw another row of each row's class; itself, where it is the only one."""
+        of = self.of[rows]
+        sizes, places = self.counts[of], np.empty(len(self.of), np.int64)
+        places[self.order] = np.arange(len(self.of)) - self.starts[self.of[self.order]]
+        drawn = generator.integers(np.maximum(sizes - 1, 1))
+        drawn = np.where(sizes > 1, drawn + (drawn >= places[rows]), 0)
+        return self.order[self.starts[of] + drawn]
 
 
 def pools_of(rows: Sequence[Mapping[str, Any]], name: str) -> Pools:
@@ -161,40 +181,3 @@ def draw_of_classes(pools: Pools, nearest: np.ndarray, chances: np.ndarray) -> D
         return pools.order[pools.starts[classes] + generator.integers(pools.counts[classes])], k
 
     return draw
-
-
-def nearest_rows(z: torch.Tensor, of: np.ndarray, near: int, sharpness: float) -> tuple[np.ndarray, np.ndarray]:
-    """Return each row's most similar rows of other classes (row, near), and log probabilities."""
-    z = F.normalize(z, dim=1)
-    classes = torch.from_numpy(of).to(z.device)
-    block = max(1, _BLOCK // len(z))
-    found = []
-    for own, own_classes in zip(z.split(block), classes.split(block), strict=True):
-        cosines = (own @ z.T).masked_fill(own_classes[:, None] == classes, -math.inf)
-        values, rows = cosines.topk(near, dim=1)
-        found.append(((values / sharpness).log_softmax(1).cpu(), rows.cpu()))
-    logs, rows = (torch.cat(parts).numpy() for parts in zip(*found, strict=True))
-    return rows, logs
-
-
-def confused_classes(
-    pools: Pools, probabilities: torch.Tensor, near: int, sharpness: float, name: str
-) -> tuple[np.ndarray, np.ndarray]:
-    """Return the classes a class is most taken for, and the probability of each: (class, near)."""
-    given = probabilities.double().cpu().numpy()
-    if pools.classes.min() < 0 or pools.classes.max() >= given.shape[1]:
-        raise InputError(
-            f"objective {name}: rows have labels from {pools.classes.min()} to {pools.classes.max()}, the teacher has "
-            f"{given.shape[1]} classes: expected labels of the teacher's classes"
-        )
-    count = len(pools.classes)
-    means = np.stack([given[pools.of == c].mean(0) for c in range(count)])[:, pools.classes]
-    means[np.eye(count, dtype=bool)] = 0
-    total = means.sum(1, keepdims=True)
-    similar = np.divide(means, total, out=np.zeros_like(means), where=total > 0)
-    similar[np.eye(count, dtype=bool)] = -1  # never one of the nearest
-    nearest = np.argsort(-similar, axis=1, kind="stable")[:, :near]
-    taken = np.take_along_axis(similar, nearest, 1)
-    # Less the largest, so that however sharp one chance is not 0.
-    chances = np.exp((taken - taken.max(1, keepdims=True)) / sharpness)
-    return nearest, chances / chances.sum(1, keepdims=True)

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import copy
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any, Literal
 
 import datasets
 import pandas as pd
+from numpy.typing import ArrayLike
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.distillation.distill import distill
@@ -90,6 +92,10 @@ def contrastive_distillation(
     steps: int,
     negatives: Literal["uniform", "classes", "instances"] = "instances",
     mixup: float | None = None,
+    k: int = 100,
+    top_k: int | None = None,
+    sharpness: float = 0.1,
+    vectors: Mapping[str, ArrayLike] | None = None,
     contrast: float = 0.8,
     temperature: float = 4.0,
     **settings: Any,
@@ -105,6 +111,9 @@ def contrastive_distillation(
         negatives: of similar "classes", similar "instances", or drawn alike ("uniform").
         mixup: interpolate latents into further negatives, with this parameter of the Beta
             distribution.
+        k: negatives of a text.
+        top_k, sharpness, vectors: among which they are drawn and how sharply, and whose names are
+            alike, as in `compress.CRD`.
         contrast: what the contrast counts.
         temperature: of the soft labels.
         settings: of `compress.distill`.
@@ -116,7 +125,9 @@ def contrastive_distillation(
         InputError: what `compress.CRD` and `compress.distill` raise.
 
     Notes:
-        The papers, and what is a choice made here, are named by `compress.CRD`.
+        Tian, Krishnan and Isola 2019, arXiv 1910.10699, with the negatives of O' Neill and
+        Bollegala 2021, arXiv 2102.06603. The weights are those of RepDistiller as recalled; what is
+        a choice made here is said by `compress.CRD`.
 
     Example:
         >>> import probes
@@ -134,7 +145,15 @@ def contrastive_distillation(
     parts: list[Objective] = [
         CrossEntropy(),
         SoftLabels(temperature=temperature),
-        CRD(weight=contrast, negatives=negatives, mixup=mixup),
+        CRD(
+            weight=contrast,
+            negatives=negatives,
+            mixup=mixup,
+            k=k,
+            top_k=top_k,
+            sharpness=sharpness,
+            vectors=vectors,
+        ),
     ]
     return _distill(model, tokenizer, train, parts, layers, steps, settings)
 

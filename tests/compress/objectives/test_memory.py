@@ -1,6 +1,5 @@
 """Whom contrastive objectives draw as negatives, by label, similarity or confusion, and what they remember."""
 
-import copy
 import math
 
 import numpy as np
@@ -10,7 +9,6 @@ from banked import LABELS, ROWS, SIZE, a_batch, a_pass, some_rows
 
 from compress.objectives.base import check
 from compress.objectives.contrast import CRD, CoDIR
-from compress.objectives.memory import confused_classes, pools_of
 from probes.errors import InputError
 
 SAMPLERS = [
@@ -62,70 +60,6 @@ def test_uniform_negatives_are_different_while_there_are_enough_and_all_as_frequ
     assert set(more[0]) <= set(pool)
 
 
-def z_alone(teacher, rows, pooling):
-    """The teacher's representation of each row and its probabilities, one unpadded text at a time."""
-    z, p = [], []
-    with torch.no_grad():
-        for row in rows:
-            out = teacher(torch.tensor([row["input_ids"]]), output_hidden_states=True)
-            states = out.hidden_states[-1][0].double()
-            z.append((states[0] if pooling == "first" else states.mean(0)).numpy())
-            p.append(out.logits[0].double().softmax(0).numpy())
-    return np.array(z), np.array(p)
-
-
-@pytest.mark.parametrize("pooling", ["first", "mean"])
-@pytest.mark.parametrize("labels", [LABELS, None], ids=["labelled", "unlabelled"])
-def test_instances_are_drawn_by_the_similarity_the_teacher_sees(student, teacher, pooling, labels, monkeypatch):
-    rows = some_rows(labels, ROWS)
-    z, _ = z_alone(teacher, rows, pooling)
-    z /= np.linalg.norm(z, axis=1, keepdims=True)
-    objective = CRD(k=1, negatives="instances", top_k=4, pooling=pooling)
-    monkeypatch.setattr("compress.objectives.memory._BLOCK", 5 * ROWS)  # in blocks of 5, 5 and 2 rows
-    monkeypatch.setattr("compress.objectives.contrast._TEXTS", 5)
-    memory = objective.prepare(student, teacher, rows, seed=0)
-    for own in (0, 5, 11):
-        may = [j for j in range(ROWS) if (labels[j] != labels[own] if labels else j != own)]
-        nearest = sorted(may, key=lambda j: -(z[j] @ z[own]))[:4]
-        chance = np.exp([z[j] @ z[own] / 0.1 for j in nearest])
-        chance /= chance.sum()
-        drawn, near = memory.draw(np.random.default_rng(1), np.full(4000, own), 1)
-        assert near == 1
-        assert set(drawn[:, 0]) <= set(nearest)
-        shares = np.array([(drawn[:, 0] == j).mean() for j in nearest])
-        assert (abs(shares - chance) < 5 * np.sqrt(chance * (1 - chance) / 4000) + 1e-6).all()
-        # All four first where more are drawn, and the rest from everything that may be.
-        drawn, near = memory.draw(np.random.default_rng(1), np.full(500, own), 6)
-        assert near == 4
-        assert (np.sort(drawn[:, :4], 1) == sorted(nearest)).all()
-        assert set(drawn[:, 4:].ravel()) == set(may)
-
-
-def test_classes_are_drawn_by_what_the_teacher_takes_them_for(student, teacher):
-    rows = some_rows()
-    _, p = z_alone(teacher, rows, "first")
-    y = np.array(LABELS)
-    for top_k, sharpness in ((2, 0.1), (2, 0.5), (1, 0.1)):
-        objective = CRD(k=1, negatives="classes", top_k=top_k, sharpness=sharpness)
-        memory = objective.prepare(student, teacher, rows, seed=0)
-        for c in range(3):
-            others = [o for o in range(3) if o != c]
-            s = np.array([p[y == c, o].mean() for o in others])
-            s /= s.sum()
-            chance = np.exp(s / sharpness) / np.exp(s / sharpness).sum()
-            if top_k == 1:
-                chance = (s == s.max()).astype(float)
-            drawn, near = memory.draw(np.random.default_rng(1), np.full(4000, LABELS.index(c)), 1)
-            assert near == 1
-            for other, expected in zip(others, chance, strict=True):
-                share = (y[drawn[:, 0]] == other).mean()
-                assert abs(share - expected) <= 5 * math.sqrt(expected * (1 - expected) / 4000)
-                if expected > 0.2:  # all rows of it alike
-                    counts = np.bincount(drawn[:, 0], minlength=ROWS)[y == other]
-                    q = expected / len(counts)
-                    assert abs(counts - 4000 * q).max() < 5 * math.sqrt(4000 * q)
-
-
 def test_numbers_of_numpy_are_whole_numbers(student, teacher):
     objectives = CRD(k=2, size=4, negatives="instances", top_k=2), CRD(np.int64(1), np.int64(2), np.int32(4))
     memory = objectives[1].prepare(student, teacher, some_rows(), seed=0)
@@ -134,29 +68,6 @@ def test_numbers_of_numpy_are_whole_numbers(student, teacher):
     drawn = near.draw(np.random.default_rng(0), np.arange(4), 2)[0]
     plain = objectives[0].prepare(student, teacher, some_rows(), seed=0)
     assert (drawn == plain.draw(np.random.default_rng(0), np.arange(4), 2)[0]).all()
-
-
-def test_a_class_the_teacher_confuses_is_drawn_most(student, teacher):
-    """Planted: labels 0 and 1 are what the teacher cannot tell apart; one that takes nothing for anything has none."""
-    confused = copy.deepcopy(teacher)
-    with torch.no_grad():
-        confused.classifier.weight.zero_()
-        confused.classifier.bias.copy_(torch.tensor([3.0, 3.0, -3.0]))
-    drawn = {}
-    for name, sharpness in (("sharp", 0.1), ("flat", 1e6)):
-        memory = CRD(negatives="classes", sharpness=sharpness).prepare(student, confused, some_rows(), seed=0)
-        drawn[name] = np.array(LABELS)[memory.draw(np.random.default_rng(0), np.zeros(20, int), 100)[0]]
-    assert (drawn["sharp"] == 1).mean() > 0.99
-    pools = pools_of(some_rows(), "crd")
-    means = torch.tensor([[0.1, 0.4, 0.5], [0.3, 0.4, 0.3], [0.6, 0.2, 0.2]])[pools.of]
-    nearest, chances = confused_classes(pools, means, 2, 5e-4, "crd")  # exp(-1 / 5e-4) is 0
-    assert nearest[[0, 2]].tolist() == [[2, 1], [0, 1]]
-    assert chances == pytest.approx(np.array([[1, 0], [0.5, 0.5], [1, 0]]), abs=1e-6)
-    assert (drawn["flat"] == 1).mean() == pytest.approx(0.5, abs=0.06)
-    with torch.no_grad():
-        confused.classifier.bias.copy_(torch.tensor([1e4, -1e4, -1e4]))  # probabilities of exactly 0
-    memory = CRD(negatives="classes").prepare(student, confused, some_rows(), seed=0)
-    assert (np.array(LABELS)[memory.draw(np.random.default_rng(0), np.zeros(20, int), 100)[0]] == 1).mean() < 0.6
 
 
 def test_a_saved_module_goes_on_as_it_would_have(student, teacher, tmp_path):
