@@ -28,7 +28,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from probes.errors import InputError
 from probes.models.facts import size_of
 
-NEEDS = frozenset({"labels", "teacher", "hidden_states", "attentions", "attention_outputs"})
+NEEDS = frozenset({"labels", "teacher", "hidden_states", "attentions", "attention_scores", "attention_outputs"})
 IGNORED = -100  # the label of a token that has none
 # What layers have to compare, in words, and how a model is made to give it.
 HOW = {
@@ -38,6 +38,7 @@ HOW = {
         'call it with output_attentions=True after model.set_attn_implementation("eager"); no other implementation '
         "returns them",
     ),
+    "attention_scores": ("attention scores", "call it within watching_scores(model)"),
     "attention_outputs": ("attention outputs", "call it within watching_attention(model)"),
 }
 
@@ -56,6 +57,8 @@ class Pass:
             were asked for.
         attentions: (batch, head, token, token), probabilities of each block, where they were asked
             for.
+        attention_scores: the same before the softmax, -inf where a pair is masked, where they were
+            asked for; `watching_scores` collects them.
         attention_outputs: (batch, token, heads * size) of each block, what its heads give, side by
             side, before the output projection, where they were asked for; `watching_attention`
             collects them.
@@ -73,6 +76,7 @@ class Pass:
     logits: torch.Tensor | None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
+    attention_scores: tuple[torch.Tensor, ...] | None = None
     attention_outputs: tuple[torch.Tensor, ...] | None = None
 
 
@@ -253,7 +257,7 @@ def given_logits(given: Pass, name: str) -> torch.Tensor:
 
 
 def given_layers(given: Pass, what: str, name: str) -> tuple[torch.Tensor, ...]:
-    """Return what a model gave by layer: `hidden_states`, `attentions` or `attention_outputs`."""
+    """Return what a model gave by layer: `hidden_states`, `attentions` and so on."""
     found: tuple[torch.Tensor, ...] | None = getattr(given, what)
     if not found or any(layer is None for layer in found):
         words, how = HOW[what]

@@ -2,10 +2,10 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from collections.abc import Collection, Iterator, Mapping, Sequence
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Literal
 
 import torch
 from transformers import PreTrainedModel
@@ -16,6 +16,7 @@ from compress.objectives.base import (
     Pass,
     Rows,
     attended_tokens,
+    check_choice,
     check_number,
     check_shapes,
     given_layers,
@@ -23,6 +24,7 @@ from compress.objectives.base import (
     layer_pairs,
     wide,
 )
+from compress.objectives.scores import check_scores, watching_scores
 from probes.errors import InputError
 from probes.models.blocks import attention_outputs
 from probes.models.facts import size_of
@@ -37,8 +39,12 @@ class _ByLayer:
     weight: float = 1.0
     layers: Mapping[int, int] | None = None
     name: str = ""
-    what: ClassVar[str]  # the attribute of `Pass` that is compared
     first: ClassVar[int] = 0  # how many layers stand before that of the first block
+
+    @property
+    def what(self) -> str:
+        """The attribute of `Pass` that is compared."""
+        raise NotImplementedError
 
     @property
     def needs(self) -> frozenset[str]:
@@ -58,16 +64,18 @@ class _ByLayer:
     def prepare(self, student: PreTrainedModel, teacher: PreTrainedModel, rows: Rows, seed: int) -> torch.nn.Module:
         """Return the maps from the student's sizes to the teacher's, where they differ."""
         s, t = self._sizes(student), self._sizes(teacher)
-        return projections_of(s, t, self._pairs(len(s), len(t)), bias=self.what != "attentions")
+        return projections_of(
+            s, t, self._pairs(len(s), len(t)), bias=self.what not in ("attentions", "attention_scores")
+        )
 
     def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, Any]) -> torch.Tensor:
         """Return the loss of a batch with `attention_mask` (batch, token), times the weight."""
         s, t = (given_layers(p, self.what, self.name) for p in (student, given_teacher(teacher, self.name)))
         each = []
         for i, j in self._pairs(len(s), len(t)):
+            there = self._there(batch, s[i], t[j])
             mine = self._mapped(wide(s[i]), i, batch)
             check_shapes(self.name, HOW[self.what][0], mine, t[j])
-            there = self._there(batch, mine)
             squares = (mine - wide(t[j]).detach()).masked_fill(~there, 0).square()
             each.append(squares.sum() / (there.sum().clamp_min(1) * (squares.numel() // there.numel())))
         return self.weight * torch.stack(each).mean()
@@ -84,7 +92,7 @@ class _ByLayer:
         """Map what a layer of the student gives to the size of the teacher's."""
         return projected(x, layer, self.name, batch)
 
-    def _there(self, batch: Mapping[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    def _there(self, batch: Mapping[str, torch.Tensor], x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """Mark what is not padding in a layer's (batch, token, feature)."""
         return attended_tokens(batch, x, self.name)[..., None]
 
@@ -127,8 +135,12 @@ class HiddenStates(_ByLayer):
     """
 
     name: str = "hidden_states"
-    what: ClassVar[str] = "hidden_states"
     first: ClassVar[int] = 1
+
+    @property
+    def what(self) -> str:
+        """Hidden states."""
+        return "hidden_states"
 
     def _sizes(self, model: PreTrainedModel) -> list[int]:
         return [size_of(model, "hidden_size")] * (1 + size_of(model, "num_hidden_layers"))
@@ -139,8 +151,9 @@ class Attentions(_ByLayer):
     """Mean squared difference of the student's and the teacher's attention maps, layer by layer.
 
     The mean over blocks of the mean over heads and over pairs of tokens, of which neither is
-    padding, of (student - teacher)^2; the maps are probabilities, so the loss has no unit and lies
-    between 0 and 1.
+    padding, of (student - teacher)^2. Probabilities, after the softmax, lie between 0 and 1, and so
+    does the loss. Scores, before it, are Q K^T / sqrt(d) with what the model adds for positions;
+    pairs that are masked are left out, and the loss has no bound.
 
     Args:
         weight: what the loss is multiplied by.
@@ -148,22 +161,25 @@ class Attentions(_ByLayer):
             block: 0, the embeddings, has no attention. Without it all blocks of the student,
             uniformly: with s blocks, i to the teacher's i t / s of t, rounded.
         name: what it is logged under.
+        form: "probabilities" or "scores".
 
     Raises:
-        InputError: the weight is negative or not finite, or `layers` is empty; at the check and the
-            call, blocks are compared that student or teacher do not have, or the student has more
-            than the teacher and no `layers`; at the call, the teacher or attention maps are
+        InputError: the weight is negative or not finite, `layers` is empty, or the form is not
+            known; at the check and the call, blocks are compared that student or teacher do not
+            have, or the student has more than the teacher and no `layers`; at the check, the scores
+            of an architecture cannot be collected; at the call, the teacher or attention maps are
             missing, or they differ in heads and there is no learned map.
 
     Notes:
-        After sparse progressive distillation (Huang et al. 2022, arXiv 2110.08190) and SparseBERT
-        (Xu, Yen, Zhao, Xiao 2021, arXiv 2104.08682), whose code compares scores before the softmax,
-        those of padding (-100 and less) set to 0, and sums over the blocks. Here probabilities are
-        compared, so a weight of those papers does not carry over. The pairs that a decoder masks,
-        which are 0 in both, count. Where heads differ, a learned mixture of the student's does.
+        Scores are what the code of sparse progressive distillation (Huang et al. 2022, arXiv
+        2110.08190) and SparseBERT (Xu, Yen, Zhao, Xiao 2021, arXiv 2104.08682) compares, summed
+        over blocks, those of padding (-100 and less) set to 0 and counted. Probabilities differ so
+        much less that a weight of theirs does not carry over. The pairs that a decoder masks count
+        as probabilities, which are 0 in both. Where heads differ, a learned mixture of the
+        student's does.
 
     See also:
-        `AttentionOutputs`, `HiddenStates`
+        `AttentionOutputs`, `HiddenStates`, `compress.recipes.sparse_bert`
 
     Example:
         >>> import torch, probes
@@ -176,18 +192,37 @@ class Attentions(_ByLayer):
     """
 
     name: str = "attentions"
-    what: ClassVar[str] = "attentions"
+    form: Literal["probabilities", "scores"] = "probabilities"
+
+    @property
+    def what(self) -> str:
+        """Maps or scores."""
+        return "attention_scores" if self.form == "scores" else "attentions"
+
+    def __post_init__(self) -> None:
+        super().__post_init__()
+        check_choice(self.name, "form", self.form, ("probabilities", "scores"))
+
+    def check(self, student: PreTrainedModel, teacher: PreTrainedModel) -> None:
+        """Raise `InputError` where a block is not there, or scores cannot be collected."""
+        super().check(student, teacher)
+        for model in (student, teacher) if self.form == "scores" else ():
+            check_scores(self.name, model)
 
     def _sizes(self, model: PreTrainedModel) -> list[int]:
         return heads_of(model)
 
     def _mapped(self, x: torch.Tensor, layer: int, batch: Mapping[str, Any]) -> torch.Tensor:
+        x = x.masked_fill(x == -torch.inf, 0)  # which a mixture of heads would make NaN of
         return projected(x.movedim(1, -1), layer, self.name, batch).movedim(-1, 1)
 
-    def _there(self, batch: Mapping[str, torch.Tensor], x: torch.Tensor) -> torch.Tensor:
+    def _there(self, batch: Mapping[str, torch.Tensor], x: torch.Tensor, other: torch.Tensor) -> torch.Tensor:
         """Mark pairs of tokens without padding, in a block's (batch, head, token, token)."""
         attended = attended_tokens(batch, x[:, 0], self.name)
-        return (attended[:, :, None] & attended[:, None, :])[:, None]
+        there = (attended[:, :, None] & attended[:, None, :])[:, None]
+        for scores in (x, other):  # heads of a block mask the same pairs
+            there = there & (scores[:, :1] > -torch.inf)
+        return there
 
 
 @dataclass(frozen=True)
@@ -226,10 +261,31 @@ class AttentionOutputs(_ByLayer):
     """
 
     name: str = "attention_outputs"
-    what: ClassVar[str] = "attention_outputs"
+
+    @property
+    def what(self) -> str:
+        """What heads give."""
+        return "attention_outputs"
 
     def _sizes(self, model: PreTrainedModel) -> list[int]:
         return [_width(module) for module in _projections(model)]
+
+
+@contextmanager
+def watching(model: PreTrainedModel, needs: Collection[str]) -> Iterator[dict[str, list[torch.Tensor]]]:
+    """Collect what objectives need of a model and it does not return: attention outputs, scores.
+
+    Example:
+        >>> import torch, probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> with watching(model, {"attention_scores", "labels"}) as seen:
+        ...     _ = model(torch.tensor([[1, 2, 3]]))
+        >>> {what: len(layers) for what, layers in seen.items()}
+        {'attention_scores': 6}
+    """
+    ways = {"attention_scores": watching_scores, "attention_outputs": watching_attention}
+    with ExitStack() as stack:
+        yield {what: stack.enter_context(ways[what](model)) for what in ways if what in needs}
 
 
 @contextmanager

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
 from transformers import PreTrainedModel, TrainerCallback
 
 from compress.matrices import block_matrices, block_of
-from probes.errors import InputError
+from probes.errors import InputError, check_choice
 
 
 class Grafting(TrainerCallback):
@@ -26,15 +26,18 @@ class Grafting(TrainerCallback):
         prune_until: share of the training in which the probability stays.
         alone_from: share of the training from which on the model stands alone; in between the
             probability rises linearly to 1.
+        schedule: "mixed", as said; "linear": the probability rises from the start until
+            `alone_from`; "constant": it stays until `alone_from`.
         seed: of the draws.
 
     Raises:
-        InputError: a number is outside its range; the teacher has other blocks than the model; the
-            training has a schedule or a warm-up of its own.
+        InputError: a number is outside its range; the schedule is not known; the teacher has other
+            blocks than the model; the training has a schedule or a warm-up of its own.
 
     Notes:
         Huang et al. 2022 (sparse progressive distillation), arXiv 2110.08190: its three stages and
-        its two decays of the learning rate. That a draw without any block of the model is drawn
+        its two decays of the learning rate; "linear" and "constant" are schedulers of its code too.
+        That a draw without any block of the model is drawn
         again is a choice made here.
 
     Example:
@@ -55,9 +58,11 @@ class Grafting(TrainerCallback):
         probability: float = 0.8,
         prune_until: float = 1 / 2,
         alone_from: float = 2 / 3,
+        schedule: Literal["mixed", "linear", "constant"] = "mixed",
         seed: int = 0,
     ) -> None:
         """Check what was given."""
+        check_choice("schedule", schedule, ("mixed", "linear", "constant"))
         if not 0 < probability <= 1:
             raise InputError(f"probability={probability}: expected above 0 and at most 1")
         if not 0 < prune_until <= alone_from <= 1:
@@ -65,17 +70,18 @@ class Grafting(TrainerCallback):
                 f"prune_until={prune_until}, alone_from={alone_from}: expected shares of the training, the first above "
                 "0 and at most the second, the second at most 1"
             )
-        self.teacher, self.seed = teacher, seed
+        self.teacher, self.seed, self.schedule = teacher, seed, schedule
         self.probability, self.prune_until, self.alone_from = probability, prune_until, alone_from
         self.step = self.passes = 0
 
     def at(self, done: float) -> float:
         """Return the probability of the model's own block at this share of the training."""
-        if done < self.prune_until:
-            return self.probability
+        rises_at = {"mixed": self.prune_until, "linear": 0.0, "constant": self.alone_from}[self.schedule]
         if done >= self.alone_from:
             return 1.0
-        risen = (done - self.prune_until) / (self.alone_from - self.prune_until)
+        if done < rises_at:
+            return self.probability
+        risen = (done - rises_at) / (self.alone_from - rises_at)
         return self.probability + (1 - self.probability) * risen
 
     def learning_rate(self, done: float) -> float:

@@ -7,6 +7,7 @@ from typing import Any, Literal
 import datasets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from compress.distillation.augmented import augmented
 from compress.objectives.base import Objective
 from compress.objectives.labels import CrossEntropy, SoftLabels
 from compress.objectives.layers import Attentions, HiddenStates
@@ -170,6 +171,8 @@ def sparse_bert(
     teacher: PreTrainedModel,
     sparsity: float = 0.95,
     steps: int,
+    attention: Literal["scores", "probabilities"] = "scores",
+    copies: int = 0,
     **settings: Any,
 ) -> PreTrainedModel:
     """Prune a pretrained model while it learns a task from a model that was fine-tuned on it.
@@ -181,13 +184,19 @@ def sparse_bert(
         teacher: the fine-tuned model, of the same depth and width.
         sparsity, steps, settings: as in `compress.prune`; pruned is by a cubic schedule, 100 times
             or fewer.
+        attention: whether attention is compared before the softmax ("scores") or after it.
+        copies: of each text, with words replaced by near ones, that are trained on beside it, as
+            `compress.distillation.augmented` makes them; about 20 in the paper.
 
     Returns:
         A new model, as `compress.prune` gives it.
 
     Notes:
-        Xu, Yen, Zhao and Xiao 2021, arXiv 2104.08682: attention maps, hidden states and soft labels
-        at once, no hard labels. Attention is compared as probabilities, not as scores.
+        Xu, Yen, Zhao and Xiao 2021, arXiv 2104.08682: attention, hidden states and soft labels at
+        once, no hard labels, as in its authors' code: scores, sums over the layers, and the soft
+        labels' mean over classes, which is a weight of one over the classes. Probabilities differ
+        so little that with them attention hardly counts. Other than there, padding is left out, and
+        near words are those of the model's embeddings.
 
     Example:
         >>> import probes
@@ -202,8 +211,9 @@ def sparse_bert(
     See also:
         `prune`, `Attentions`, `HiddenStates`.
     """
-    layers = pretrained.config.num_hidden_layers
-    parts: list[Objective] = [Attentions(weight=layers), HiddenStates(weight=layers + 1), SoftLabels()]
+    if copies:
+        train = augmented(train, pretrained, tokenizer, copies=copies, seed=settings.get("seed", 0))
+    parts = _layers_and_labels(teacher, attention)
     settings = {"teacher": teacher, "schedule": "cubic", "prunings": min(100, max(1, steps // 2))} | settings
     return _prune(pretrained, tokenizer, train, parts, sparsity, steps, settings)
 
@@ -218,6 +228,8 @@ def sparse_progressive_distillation(
     probability: float = 0.8,
     prune_until: float = 1 / 2,
     alone_from: float = 2 / 3,
+    schedule_of_blocks: Literal["mixed", "linear", "constant"] = "mixed",
+    attention: Literal["scores", "probabilities"] = "scores",
     **settings: Any,
 ) -> PreTrainedModel:
     """Prune a model block by block inside itself, so that it learns without overfitting.
@@ -234,6 +246,8 @@ def sparse_progressive_distillation(
         sparsity, steps, settings: as in `compress.prune`; pruned is by a cubic schedule, 12 times
             or fewer.
         probability, prune_until, alone_from: as in `compress.pruning.grafting.Grafting`.
+        schedule_of_blocks: its `schedule`: how the probability rises.
+        attention: whether attention is compared before the softmax ("scores") or after it.
 
     Returns:
         A new model, as `compress.prune` gives it.
@@ -244,8 +258,8 @@ def sparse_progressive_distillation(
     Notes:
         Huang et al. 2022, arXiv 2110.08190: blocks only are trained, and the learning rate decays
         once until the pruning ends and once after it. The authors' learning rates (1.6e-4 and
-        above) are higher than the default here. Attention is compared as probabilities, and padding
-        is left out, see `compress.objectives`.
+        above) are higher than the default here. Scores of attention, sums over the layers and the
+        weight of soft labels, one over the classes, are those of their code; padding is left out.
 
     Example:
         >>> import probes
@@ -260,23 +274,29 @@ def sparse_progressive_distillation(
     See also:
         `prune`, `Attentions`, `HiddenStates`.
     """
-    layers, classes = model.config.num_hidden_layers, max(1, len(model.config.id2label or {}))
-    parts: list[Objective] = [
-        Attentions(weight=layers),
-        HiddenStates(weight=layers + 1),
-        SoftLabels(weight=1 / classes),
-    ]
     teacher = settings.pop("teacher", model)
+    parts = _layers_and_labels(teacher, attention)
     grafting = Grafting(
         teacher,
         probability=probability,
         prune_until=prune_until,
         alone_from=alone_from,
+        schedule=schedule_of_blocks,
         seed=settings.get("seed", 0),
     )
     how = {"teacher": teacher, "schedule": "cubic", "prunings": min(12, max(1, int(steps * prune_until)))} | settings
     how["callbacks"] = [grafting, *how.get("callbacks", ())]
     return _prune(model, tokenizer, train, parts, sparsity, steps, {"prune_until": prune_until} | how)
+
+
+def _layers_and_labels(teacher: PreTrainedModel, attention: Literal["scores", "probabilities"]) -> list[Objective]:
+    """Attention, hidden states and soft labels, weighted as the authors' code sums them."""
+    layers, classes = teacher.config.num_hidden_layers, max(1, len(teacher.config.id2label or {}))
+    return [
+        Attentions(weight=layers, form=attention),
+        HiddenStates(weight=layers + 1),
+        SoftLabels(weight=1 / classes),
+    ]
 
 
 def _prune(

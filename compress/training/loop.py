@@ -25,7 +25,7 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 
 from compress.objectives.base import Objective, Pass, check
-from compress.objectives.layers import watching_attention
+from compress.objectives.layers import watching
 from compress.rows import padding_for, training_rows
 from compress.training.checkpoints import (
     GoesOn,
@@ -369,13 +369,10 @@ class _Trainer(GoesOn):
             size = -(-count // processes)
             rows = torch.arange(size, device=self.args.device) + size * self.accelerator.process_index
             inputs = {k: v[rows.clamp_max(count - 1)] for k, v in inputs.items()}
-        watching: AbstractContextManager[list[torch.Tensor]] = nullcontext([])
-        if "attention_outputs" in self.needs:
-            watching = watching_attention(bare)
         computing: AbstractContextManager[Any] = nullcontext()
         if self.precision != "float32":  # not the Trainer's own, which would hold for what is measured, and after it
             computing = torch.autocast(self.args.device.type, getattr(torch, self.precision))
-        with watching as seen, computing:
+        with watching(bare, self.needs) as seen, computing:
             outputs = model(
                 **inputs,
                 output_hidden_states="hidden_states" in self.needs,
@@ -385,7 +382,7 @@ class _Trainer(GoesOn):
         found = {"logits": outputs.get("logits")}
         for what in ("hidden_states", "attentions"):  # of an encoder-decoder those of its encoder, as captured
             found[what] = outputs.get(what, outputs.get(f"encoder_{what}"))
-        found["attention_outputs"] = tuple(seen) or None
+        found |= {what: tuple(layers) or None for what, layers in seen.items()}
         if processes > 1:
             found = {k: self._whole(v, count) for k, v in found.items()}
         return Pass(bare, **found), outputs[0]

@@ -168,3 +168,17 @@ def test_bad_input(classifier, tiny_models, make_tokenizer, corpus):
             callbacks=[Grafting(tiny_models("DistilBertForSequenceClassification"))],
             **QUIET,
         )
+
+
+@pytest.mark.parametrize(
+    ("schedule", "expected"),
+    [("mixed", [0.2, 0.2, 0.2, 0.6, 1]), ("linear", [0.2, 0.4, 0.6, 0.8, 1]), ("constant", [0.2, 0.2, 0.2, 0.2, 1])],
+)
+def test_the_probability_rises_as_its_schedule_says(classifier, schedule, expected):
+    grafting = Grafting(classifier(), probability=0.2, prune_until=0.4, alone_from=0.8, schedule=schedule)
+    assert [grafting.at(done) for done in (0, 0.2, 0.4, 0.6, 0.8)] == pytest.approx(expected)
+
+
+def test_an_unknown_schedule_is_refused(classifier):
+    with pytest.raises(probes.InputError, match=r"schedule='gap' is not known; choose one of 'mixed', 'linear'"):
+        Grafting(classifier(), schedule="gap")

@@ -63,3 +63,28 @@ def test_settings_go_through_and_recovery_reads_the_history(classifier, make_tok
 def test_an_unknown_variant_is_refused(classifier, make_tokenizer, corpus):
     with pytest.raises(probes.InputError, match=r"variant='kl' is not known; choose one of 'cross_corr"):
         recipes.self_distilled_pruning(classifier, make_tokenizer(), corpus, sparsity=0.5, steps=2, variant="kl")
+
+
+@pytest.mark.parametrize("name", ["sparse_bert", "sparse_progressive_distillation"])
+def test_attention_is_compared_before_the_softmax_and_weighted_as_the_authors_sum(
+    classifier, make_tokenizer, corpus, name, monkeypatch
+):
+    seen = {}
+    monkeypatch.setattr("compress.recipes.pruning.prune", lambda *_, **given: seen.update(given))
+    settings = {"teacher": classifier} if name == "sparse_bert" else {}
+    for attention in (None, "probabilities"):
+        how = {} if attention is None else {"attention": attention}
+        getattr(recipes, name)(classifier, make_tokenizer(), corpus, sparsity=0.7, steps=8, **settings, **how)
+        maps, states, labels = seen["objective"]
+        layers = classifier.config.num_hidden_layers
+        assert (maps.form, maps.weight, states.weight) == (attention or "scores", layers, layers + 1)
+        assert labels.weight == pytest.approx(1 / 3)  # classes
+
+
+def test_copies_are_trained_on_beside_the_texts(classifier, make_tokenizer, corpus, monkeypatch):
+    seen = {}
+    monkeypatch.setattr("compress.recipes.pruning.prune", lambda *_, **given: seen.update(given))
+    how = {"teacher": classifier, "sparsity": 0.7, "steps": 8}
+    recipes.sparse_bert(classifier, make_tokenizer(), corpus, copies=2, **how)
+    assert len(corpus) < len(seen["train"]) <= 3 * len(corpus)
+    assert seen["train"]["text"][: len(corpus)] == corpus["text"][:]
