@@ -122,6 +122,9 @@ def product_quantize(
         )
     share = covered(quantized, matrices, "product_quantize", asked=only is not None)
     books = _Codebooks(quantized, matrices, codes, block, seed)
+    for one in training.objective:
+        if (follow := getattr(one, "follow", None)) is not None:
+            follow(books.codes.keys())  # those that are quantised by then
     if steps:
         times = [round(k * steps / (len(layers) + 1)) for k in range(1, len(layers) + 1)]
         training.run(

@@ -77,7 +77,9 @@ def _make(method: str, bits: int, seed: int) -> PreTrainedModel:
         how: dict[str, Any] = {"host": "product", "codes": codes, "block": block}
         return recipes.self_distilled_quantization(model, **how, **trained)
     variant = method.removeprefix("SDQ ").replace(" ", "_")
-    return recipes.self_distilled_quantization(model, variant=variant, bits=bits, **trained)  # type: ignore[arg-type]
+    # On the grid of plain Quant-Noise, so that what is distilled is the only difference.
+    grid: dict[str, Any] = {"bits": bits, "group": "channel", "symmetric": True}
+    return recipes.self_distilled_quantization(model, variant=variant, **grid, **trained)  # type: ignore[arg-type]
 
 
 def _damage(kind: str) -> pd.DataFrame:

@@ -227,3 +227,19 @@ def test_the_bytes_of_what_cannot_be_are_refused():
         packed_bytes((2, 2), 16)
     with pytest.raises(probes.InputError, match="group=3 does not divide its 4 inputs"):
         packed_bytes((2, 4), 8, group=3)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_affine_per_tensor_is_the_formula_of_self_distilled_quantisation(bits):
+    """s = (max - min) / (2^N - 1), z = round(min / s), Q = (clip(round(W / s) - z, 0, 2^N - 1) + z) s."""
+    weight = torch.randn(12, 20, generator=torch.Generator().manual_seed(bits)).double()
+    low, high, top = weight.min().item(), weight.max().item(), 2**bits - 1
+    s = (high - low) / top
+    z = round(low / s)
+    expected = (np.clip(np.round(weight.numpy() / s) - z, 0, top) + z) * s
+    codes = quantize_tensor(weight, bits, group="tensor", symmetric=False)
+    assert len(codes.scale) == 1
+    found = dequantize(codes).double().numpy()
+    moved = np.abs(found - expected) > 1e-4  # the step has 16 digits: what lies between two values may go either way
+    assert moved.mean() < 0.01
+    assert np.abs(found - expected)[moved].max(initial=0) < 1.01 * s
