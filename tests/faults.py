@@ -110,7 +110,8 @@ class Changes:
                 self._copies = False
             if self.count == self.kill_at:
                 if self.cut and cuts:
-                    os.truncate(self.last, os.path.getsize(self.last) // 2)
+                    with contextlib.suppress(FileNotFoundError):  # which another thread has just moved
+                        os.truncate(self.last, os.path.getsize(self.last) // 2)
                 os.kill(os.getpid(), signal.SIGKILL)
             if event in ("open", "written"):
                 self.last = paths[0]
@@ -125,10 +126,10 @@ class Changes:
                 break
             except OSError:  # a change of another thread was under way
                 shutil.rmtree(whole)
-        if cuts and self.last.startswith(self.folder):
+        last = os.path.relpath(self.last, self.folder) if cuts and self.last.startswith(self.folder) else ""
+        if last and os.path.isfile(os.path.join(whole, last)):  # else another thread has just moved it
             shutil.copytree(whole, f"{whole}-cut")
-            last = os.path.join(f"{whole}-cut", os.path.relpath(self.last, self.folder))
-            os.truncate(last, os.path.getsize(last) // 2)
+            os.truncate(os.path.join(f"{whole}-cut", last), os.path.getsize(os.path.join(whole, last)) // 2)
 
 
 def _whole(path, inside=-1):

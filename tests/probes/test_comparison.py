@@ -264,7 +264,7 @@ def test_groups_of_a_corpus_are_kept_with_the_states_and_count_in_every_interval
     reps = probes.capture(*probes.load_checkpoint("bundled"), grouped, progress=False)
     assert reps.group.values.tolist() == list(grouped["group"])
     found, alone = (
-        probes.compare({"base": "bundled"}, c, probes=["norm"], progress=False).table for c in (grouped, bundled)
+        probes.compare({"base": "bundled"}, c, probes=["accuracy"], progress=False).table for c in (grouped, bundled)
     )
     assert found["value"].to_numpy() == pytest.approx(alone["value"].to_numpy(), rel=1e-9)
     assert found["low"].tolist() != alone["low"].tolist()

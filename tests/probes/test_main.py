@@ -36,7 +36,7 @@ def test_compare_writes_table_report_and_states_and_prints_a_summary(tmp_path, c
 
 
 def test_probes_that_are_neither_better_nor_worse_leave_the_summary_empty(tmp_path, capsys):
-    arguments = ["compare", "a=bundled", "b=bundled", *SMALL, "--probes", "geometry", "--out", str(tmp_path)]
+    arguments = ["compare", "a=bundled", "b=bundled", *SMALL, "--probes", "norm_ratio", "--out", str(tmp_path)]
     assert main(arguments) == 0
     assert "none of these probes is better or worse" in capsys.readouterr().out
     assert (tmp_path / "report.html").exists()
@@ -211,7 +211,7 @@ def test_a_row_that_quotation_marks_swallow_is_said_once(tmp_path, capsys):
     assert main(["describe", str(file)]) == 0
     said = capsys.readouterr()
     assert (said.out + said.err).count("did two quotation marks swallow") == 1
-    main(["compare", "a=bundled", "--corpus", str(file), "--probes", "geometry", "--out", str(tmp_path / "out")])
+    main(["compare", "a=bundled", "--corpus", str(file), "--probes", "class_separability", "--out", str(tmp_path / "out")])
     assert capsys.readouterr().err.count("did two quotation marks swallow") == 1
 
 
@@ -271,7 +271,7 @@ def test_the_verdict_is_printed_and_can_fail_a_run(judged, tmp_path, capsys, mod
 
 
 def test_where_nothing_can_be_judged_by_only_a_gate_fails(tmp_path, capsys):
-    arguments = ["compare", "base=bundled", "m=bundled", *SMALL, "--probes", "norm"]
+    arguments = ["compare", "base=bundled", "m=bundled", *SMALL, "--probes", "norm_ratio"]
     assert main([*arguments, "--out", str(tmp_path / "a")]) == 0
     assert "no verdict: there is nothing to judge by" in capsys.readouterr().out
     assert main([*arguments, "--fail-on", "lost", "--out", str(tmp_path / "b")]) == 2

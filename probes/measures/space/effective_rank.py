@@ -7,7 +7,7 @@ from functools import partial
 import numpy as np
 
 from probes.measures.probe import THIS_SIZE
-from probes.measures.space.principal import Within, principal, within_sentences
+from probes.measures.space.principal import Within, spectrum_of, within_sentences
 from probes.measures.space.sentences import ROUNDING, Sentences, of_geometry
 from probes.results.resampled import without_parts
 
@@ -20,6 +20,8 @@ def entropy_of_covariance(
     scores: np.ndarray, spectrum: np.ndarray, within: Within, sentences: Sentences, features: int
 ) -> tuple[float, float]:
     """Return the entropy of the eigenvalues of the covariance, and the part of it that is guessed.
+
+    Of the scores it is read how many there are; any turned copy of them will do.
 
     What is guessed is how much more it is than it would be, were there no more dimensions than
     sentences can tell. With eigenvalues p that sum to 1, the entropy is the integral over t from 0
@@ -71,9 +73,8 @@ def entropy_draws(x: np.ndarray, ids: np.ndarray, entropy: float, weights: np.nd
         sentences, centred = Sentences.of(ids[rows]), x[rows] - x[rows].mean(axis=0)
         if np.abs(centred).max() <= ROUNDING * np.abs(x).max():
             return np.nan
-        scores, spectrum = principal(centred)
-        within = within_sentences(scores, sentences)
-        return entropy_of_covariance(scores, spectrum, within, sentences, x.shape[1])[0]
+        rows_left, spectrum = spectrum_of(centred)
+        return entropy_of_covariance(rows_left, spectrum, within_sentences(rows_left, sentences), sentences, x.shape[1])[0]
 
     return without_parts(entropy, left, weights, (0.0, np.inf))
 

@@ -10,27 +10,37 @@ from probes.measures.space.sentences import Sentences
 from probes.measures.threads import one_thread
 
 
-def _eigen(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    with one_thread():
-        values, vectors = np.linalg.eigh(matrix)
-    return values, vectors
-
-
 def principal(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Return the scores (row, component) of centred states along their principal axes, and the mean
     square of each.
     """
-    n, features = x.shape
-    scale = np.abs(x).max()  # so that nothing overflows
-    x = x / scale
-    if n < features:
-        squares, axes = _eigen(x @ x.T)
-    else:
-        squares, axes = _eigen(x.T @ x)
-    real = squares > 4 * max(n, features) * np.finfo(np.float64).eps * squares[-1]
+    x, matrix = _product(x)
+    with one_thread():
+        squares, axes = np.linalg.eigh(matrix)
+    real = _real(squares, x.shape)
     squares, axes = squares[real], axes[:, real]
-    scores = axes * np.sqrt(squares) if n < features else x @ axes
-    return scores, squares / n
+    scores = axes * np.sqrt(squares) if len(matrix) == len(x) else x @ axes
+    return scores, squares / len(x)
+
+
+def spectrum_of(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return centred states on the scale of the scores of `principal`, and the mean square along
+    each principal axis: several times faster, where the axes are not asked for.
+    """
+    x, matrix = _product(x)
+    with one_thread():
+        squares = np.linalg.eigvalsh(matrix)
+    return x, squares[_real(squares, x.shape)] / len(x)
+
+
+def _product(x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Return states, scaled so that nothing overflows, and the smaller product of them."""
+    x = x / np.abs(x).max()
+    return x, x @ x.T if len(x) <= x.shape[1] else x.T @ x
+
+
+def _real(squares: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:
+    return squares > 4 * max(shape) * np.finfo(np.float64).eps * squares[-1]
 
 
 @dataclass(frozen=True)
