@@ -9,6 +9,7 @@ from __future__ import annotations
 import hashlib
 import json
 import math
+import os
 import re
 import shutil
 from collections.abc import Iterator, Mapping
@@ -115,7 +116,7 @@ def damage_of(checkpoint: Path) -> str:
         return str(error)
     for name, (size, digest) in files.items():
         file = checkpoint / name
-        if not file.is_file():
+        if not os.path.isfile(file):  # also of a name that no file can have
             return f"{name} is missing"
         if (found := file.stat().st_size) != size:
             return f"{name} has {found:,} bytes and was written with {size:,}"

@@ -40,6 +40,8 @@ _SETTINGS = {
     "max_length?": (int, None),
     "prompt?": (str, None),
 }
+# Of the Trainer's state, what it takes as it is.
+_STATE = {"log_history": [dict], "stateful_callbacks": {"TrainerControl": dict, str: (dict, [dict])}}
 _CHANGED = ("pad_token_id", "bos_token_id", "eos_token_id", "use_cache")  # of a configuration, by the Trainer
 
 
@@ -106,6 +108,7 @@ def steps_of(checkpoint: Path) -> int:
     """
     with readable(checkpoint):
         steps = TrainerState.load_from_json(str(checkpoint / TRAINER_STATE_NAME)).global_step
+        read_json(checkpoint / TRAINER_STATE_NAME, _STATE)
         if checkpoint != checkpoint_of(checkpoint.parent, steps):
             raise ValueError(f"{TRAINER_STATE_NAME} is that of step {steps!r}")
     return steps

@@ -9,6 +9,7 @@ says is checked.
 from __future__ import annotations
 
 import copy
+import os
 import re
 from collections import Counter
 from collections.abc import Mapping
@@ -53,7 +54,7 @@ def check_index(folder: Path) -> None:
                 f"{path} names the file {name!r}: expected names of *.safetensors files of its own folder only. "
                 "Convert the model with model.save_pretrained(...)"
             )
-        if not (folder / name).is_file():
+        if not os.path.isfile(folder / name):  # also of a name that no file can have
             raise InputError(f"{path} names the file {name!r}, which is not there. Copy the folder again")
 
 

@@ -211,7 +211,8 @@ def test_a_row_that_quotation_marks_swallow_is_said_once(tmp_path, capsys):
     assert main(["describe", str(file)]) == 0
     said = capsys.readouterr()
     assert (said.out + said.err).count("did two quotation marks swallow") == 1
-    main(["compare", "a=bundled", "--corpus", str(file), "--probes", "class_separability", "--out", str(tmp_path / "out")])
+    given = ["--corpus", str(file), "--probes", "class_separability", "--out", str(tmp_path / "out")]
+    main(["compare", "a=bundled", *given])
     assert capsys.readouterr().err.count("did two quotation marks swallow") == 1
 
 

@@ -73,8 +73,9 @@ def entropy_draws(x: np.ndarray, ids: np.ndarray, entropy: float, weights: np.nd
         sentences, centred = Sentences.of(ids[rows]), x[rows] - x[rows].mean(axis=0)
         if np.abs(centred).max() <= ROUNDING * np.abs(x).max():
             return np.nan
-        rows_left, spectrum = spectrum_of(centred)
-        return entropy_of_covariance(rows_left, spectrum, within_sentences(rows_left, sentences), sentences, x.shape[1])[0]
+        centred, spectrum = spectrum_of(centred)
+        within = within_sentences(centred, sentences)
+        return entropy_of_covariance(centred, spectrum, within, sentences, x.shape[1])[0]
 
     return without_parts(entropy, left, weights, (0.0, np.inf))
 

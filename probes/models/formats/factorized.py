@@ -346,7 +346,8 @@ def _in_factors(name: str, module: nn.Module, settings: Any) -> nn.Module:
 
 def _shape(name: str, module: nn.Module) -> tuple[int, int]:
     """Outputs and inputs of a linear map, tokens and features of an embedding."""
-    if type(module) not in (nn.Linear, nn.Embedding, Conv1D):
+    own = isinstance(module, nn.Linear) and type(module).__module__.startswith("transformers.models.")  # as Falcon's
+    if not own and type(module) not in (nn.Linear, nn.Embedding, Conv1D):
         raise InputError(
             f"config.factorized names the module {name!r}: expected a plain linear map or embedding, found "
             f"{type(module).__name__}"

@@ -116,6 +116,10 @@ def test_what_is_wrong_with_a_checkpoint_is_said_by_name(folder, harm, message):
             "names the file '/a', which is none",
         ),
         ('{"checkpoint": "checkpoint-10", "files": {}}', "complete.json is that of 'checkpoint-10'"),
+        (
+            json.dumps({"checkpoint": "checkpoint-20", "files": {"x" * 300: {"bytes": 1, "sha256": ""}}}),
+            f"{'x' * 300} is missing",
+        ),
     ],
 )
 def test_without_its_marker_a_checkpoint_is_not_whole(folder, marker, message):
@@ -237,6 +241,24 @@ def test_a_checkpoint_whose_state_is_that_of_another_step_is_refused(trained, tm
     (checkpoint / "trainer_state.json").write_text(json.dumps(state | {"global_step": 10**12}))
     mark(checkpoint)
     with pytest.raises(probes.InputError, match=r"trainer_state\.json is that of step 1000000000000"):
+        run(tmp_path / "run")
+
+
+@pytest.mark.parametrize(
+    ("key", "value", "said"),
+    [
+        ("log_history", "x", "expected a list, found 'x'"),
+        ("stateful_callbacks", {}, r"expected the key 'TrainerControl', found \[\]"),
+    ],
+)
+def test_a_state_of_another_form_is_refused(trained, tmp_path, key, value, said):
+    run, left, _ = trained
+    shutil.copytree(left, tmp_path / "run")
+    checkpoint = tmp_path / "run" / "checkpoint-4"
+    state = json.loads((checkpoint / "trainer_state.json").read_text())
+    (checkpoint / "trainer_state.json").write_text(json.dumps(state | {key: value}))
+    mark(checkpoint)
+    with pytest.raises(probes.InputError, match=rf"trainer_state\.json\['{key}'\]: {said}"):
         run(tmp_path / "run")
 
 

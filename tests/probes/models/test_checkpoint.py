@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import struct
 
 import pytest
 import torch
@@ -118,6 +119,10 @@ SPOILT = {
     "a weight lacks": (drop_weight, "missing in the checkpoint: bert.encoder.layer.1.output.dense.weight. Its config"),
     "other shape": (resize, "of another shape in the checkpoint: bert.encoder.layer.0.intermediate.dense"),
     "truncated": (lambda f: (f / "model.safetensors").write_bytes(b"\x10"), "not readable as safetensors"),
+    "a list of tensors without end": (
+        lambda f: (f / "model.safetensors").write_bytes(struct.pack("<Q", 3 * 10**7) + b" " * (3 * 10**7 + 1)),
+        "its list of tensors alone takes 30,000,000 bytes, and that of a model at most 25,000,000",
+    ),
     "no json": (lambda f: (f / "config.json").write_text("{"), "the model could not be loaded"),
 }
 

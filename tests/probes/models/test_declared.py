@@ -42,6 +42,7 @@ def test_an_index_that_names_anything_else_is_refused(folder, name):
     ("index", "message"),
     [
         ({"weight_map": {"a": "gone.safetensors"}}, "names the file 'gone.safetensors', which is not there"),
+        ({"weight_map": {"a": "x" * 300 + ".safetensors"}}, "x.safetensors', which is not there"),
         ({"weight_map": {"a": 3}}, r"\['weight_map'\]\['a'\]: expected a text, found 3"),
         ({}, "expected the key 'weight_map'"),
         ([], "expected an object, found"),
