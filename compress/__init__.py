@@ -10,8 +10,9 @@ from compress.fusion.fuse import fuse
 from compress.fusion.layer_similarity import layer_similarity
 from compress.objectives.contrast import CRD, CoDIR
 from compress.objectives.domains import DomainHead, transferability
+from compress.objectives.held_out import held_out_loss, language_model_loss, text_losses
 from compress.objectives.labels import CrossEntropy, SoftLabels
-from compress.objectives.language_model import LanguageModel, language_model_loss
+from compress.objectives.language_model import LanguageModel
 from compress.objectives.layers import AttentionOutputs, Attentions, HiddenStates
 from compress.objectives.sparse import SparseActivations, Translations
 from compress.objectives.supervised import SupervisedContrast
@@ -34,6 +35,7 @@ from compress.retrieval.sparse_embeddings import sparse_embeddings
 from compress.retrieval.sparsify_embeddings import sparsify_embeddings
 from compress.saving import save
 from compress.training.settings import TrainingSettings
+from compress.tuning.finetune import finetune
 from compress.verbs import check
 from probes.costs import footprint
 
@@ -65,8 +67,10 @@ __all__ = [
     "distill",
     "drop_layers",
     "factorize",
+    "finetune",
     "footprint",
     "fuse",
+    "held_out_loss",
     "inverted_index",
     "language_model_loss",
     "layer_similarity",
@@ -88,5 +92,6 @@ __all__ = [
     "sparse_embeddings",
     "sparsify_embeddings",
     "tensor_train_lstm",
+    "text_losses",
     "transferability",
 ]

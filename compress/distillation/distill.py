@@ -16,7 +16,8 @@ from compress.distillation.kept_layers import kept_layers
 from compress.distillation.width import INITIALISE, check_width, narrow
 from compress.matrices import check_plain
 from compress.objectives.base import Objective, is_whole
-from compress.objectives.labels import CrossEntropy, SoftLabels
+from compress.objectives.kinds import supervised
+from compress.objectives.labels import SoftLabels
 from compress.objectives.layers import HiddenStates
 from compress.pruning.drop_layers import drop_layers
 from compress.rows import trained_on
@@ -25,7 +26,7 @@ from compress.training.inside import Training
 from probes.corpus import check_corpus
 from probes.errors import InputError, check_choice
 from probes.models.blocks import depth_of, family_of
-from probes.models.facts import classifies, embedding_rows, name_of
+from probes.models.facts import embedding_rows, head_of, name_of
 from probes.models.fingerprint import weights_fingerprint
 
 _EPOCHS = 3
@@ -73,9 +74,9 @@ def distill(
         tokenizer: of the model, where there is text.
         steps: updates of the weights; by default three times through the rows of `train`, none
             without it.
-        objective: what is trained for, of `compress.objectives`. By default the sum of the
-            cross-entropy with the labels, where there are some; of soft labels of temperature 2;
-            and of the squared difference of the hidden states, each of the student's layers from
+        objective: what is trained for, of `compress.objectives`. By default the sum of what the
+            head is for (of labels, where there are some; of tokens, of the text); of soft labels of
+            temperature 2; and of the squared difference of the hidden states, each of the student's layers from
             the model's that it was copied from (of a `student`: uniformly).
         teacher: what the student learns from; by default the model.
         seed: of the training.
@@ -186,8 +187,8 @@ def _objectives(
 ) -> list[Objective]:
     """Return what a student is trained for where nothing is said."""
     out: list[Objective] = []
-    if classifies(student):
-        out += [CrossEntropy()] if "label" in train.column_names else []
+    if (head := head_of(student)) is not None:
+        out += [supervised(student)] if head == "tokens" or "label" in train.column_names else []
         out.append(SoftLabels(temperature=2))
     return [*out, HiddenStates(layers=matched)]
 

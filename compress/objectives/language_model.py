@@ -1,13 +1,11 @@
-"""The objective of language models, the next token or masked ones, and their loss on held-out text."""
+"""The objective of language models: the next token, or masked ones."""
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
-import datasets
 import numpy as np
 import torch
 import torch.nn.functional as F
@@ -15,9 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from compress.objectives.base import IGNORED, Pass, Rows, State, check_number, given_entry, given_logits
-from compress.rows import padding_for, training_rows
 from probes.errors import InputError
-from probes.states.batches import collate, random_batch
+from probes.states.batches import random_batch
 from probes.states.running import evaluating
 
 # What becomes of a token that is to be predicted, where tokens are masked: so many become the mask, so many any token.
@@ -62,7 +59,7 @@ class LanguageModel:
         beside it compares student and teacher at the tokens that are predicted, and nowhere else.
 
     See also:
-        `language_model_loss`, `SoftLabels`
+        `language_model_loss`, `text_losses`, `SoftLabels`
 
     Example:
         >>> import torch
@@ -234,84 +231,3 @@ def masked_tokens(
         "input_ids": torch.from_numpy(read).to(ids),
         "targets": torch.from_numpy(np.where(chosen, here, IGNORED)).to(ids),
     }
-
-
-def language_model_loss(
-    model: PreTrainedModel,
-    tokenizer: PreTrainedTokenizerBase,
-    corpus: datasets.Dataset,
-    *,
-    batch_size: int = 32,
-    masked: float = 0.15,
-    seed: int = 0,
-) -> dict[str, float]:
-    """Return how well a model predicts the tokens of a text that it was not trained on.
-
-    Args:
-        model: one that predicts the next token or masked ones; it is not changed.
-        tokenizer: the tokenizer that belongs to it.
-        corpus: as `load_corpus` gives it; of one with splits give those that were held out.
-        batch_size: texts of a batch; the result does not depend on it.
-        masked: the share of tokens that is masked and predicted, of a model of masked tokens. The
-            same are drawn for every model of one tokenizer.
-        seed: of what is masked.
-
-    Returns:
-        `nats` a predicted token, lower is better, `perplexity`, its exponential, and `tokens`, how
-        many were predicted; of a model of the next token also `bits_per_byte`, all bits over the
-        bytes of the texts in UTF-8, which may be compared between tokenizers and languages.
-
-    Raises:
-        InputError: what `LanguageModel` raises; the corpus or the batch size is not as expected.
-
-    Notes:
-        A mean over all tokens, not over texts. The first token of a text is never predicted, unless
-        the tokenizer sets one before it, and its bytes count all the same.
-
-    Example:
-        >>> import probes
-        >>> model, tokenizer = probes.load_checkpoint("bundled")
-        >>> corpus = probes.load_corpus("bundled", split="dev", languages=["en"])
-        >>> language_model_loss(model, tokenizer, corpus)  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        probes.errors.InputError: objective language_model: BertForSequenceClassification predicts no tokens: ...
-    """
-    objective = LanguageModel(masked=masked)
-    if not isinstance(batch_size, int) or batch_size < 1:
-        raise InputError(f"batch_size={batch_size!r}: expected a whole number of at least 1")
-    whole = corpus.remove_columns("split") if "split" in corpus.column_names else corpus
-    rows, _ = training_rows(whole, model, tokenizer, numbered_by=None)
-    objective.check_text(model, tokenizer, rows)
-    padding = padding_for(rows, tokenizer, model)
-    forward = predicts_next(model)
-    rows = [row | _asked(row, forward, tokenizer, masked, seed) for row in rows]
-    rows.sort(key=lambda row: len(row["input_ids"]))
-    nats, tokens = 0.0, 0
-    with evaluating(model, model.device), torch.no_grad():
-        for start in range(0, len(rows), batch_size):
-            batch = collate(padding, rows[start : start + batch_size])
-            batch = {k: v.to(model.device) for k, v in batch.items() if k != "labels"}
-            targets = batch.pop("targets")
-            logits = model(**batch).logits.float()
-            there = targets != IGNORED
-            nats += float(F.cross_entropy(logits[there], targets[there], reduction="sum").double())
-            tokens += int(there.sum())
-    found = {"nats": nats / tokens if tokens else math.nan, "tokens": tokens}
-    found["perplexity"] = math.exp(min(found["nats"], 700.0))
-    if forward:
-        texts = [*whole["text"], *(whole["text_pair"] if "text_pair" in whole.column_names else [])]
-        found["bits_per_byte"] = nats / math.log(2) / sum(len(text.encode()) for text in texts)
-    return found
-
-
-def _asked(
-    row: Mapping[str, Any], forward: bool, tokenizer: PreTrainedTokenizerBase, masked: float, seed: int
-) -> dict[str, list[int]]:
-    """What a text is read as and asked for: the same in whatever batch it is."""
-    ids = torch.tensor([row["input_ids"]])
-    attended = torch.ones_like(ids).bool()
-    if forward:
-        found = {"targets": next_tokens(ids, attended)}
-    else:
-        found = masked_tokens(ids, attended, tokenizer, np.random.default_rng([seed, row["index"]]), masked)
-    return {k: v[0].tolist() for k, v in found.items()}

@@ -68,8 +68,8 @@ def prune(
         train: a corpus to train on, and to look at where the criterion does.
         tokenizer: of the model, where there is text.
         steps: updates of the weights; 0 for no training.
-        objective: what is trained for, of `compress.objectives`; by default the cross-entropy with
-            the labels.
+        objective: what is trained for, of `compress.objectives`; by default what the model's
+            head is for: its labels, or the tokens of the text.
         teacher: for the objectives that need one; by default the model itself, before any pruning.
         seed: of the random criterion and of the training.
         folder: for checkpoints, as in `compress.training.train`; a training that was interrupted

@@ -65,8 +65,8 @@ def product_quantize(
         train: a corpus to train on.
         tokenizer: of the model, where there is training.
         steps: updates of the weights, more than there are layers to quantise; 0 for no training.
-        objective: what is trained for, of `compress.objectives`; by default the cross-entropy with
-            the labels.
+        objective: what is trained for, of `compress.objectives`; by default what the model's
+            head is for: its labels, or the tokens of the text.
         teacher: for the objectives that need one; by default the model itself, as it is given.
         seed: of k-means and of the training.
         folder: for checkpoints, as in `compress.training.train`; a training that was interrupted

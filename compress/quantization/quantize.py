@@ -80,8 +80,8 @@ def quantize(
         noise: share of the blocks that are quantised in each forward pass of the training, 0 to 1;
             1 is classical quantisation-aware training.
         block: how many inputs of a unit, side by side, are quantised together or not.
-        objective: what is trained for, of `compress.objectives`; by default the cross-entropy with
-            the labels.
+        objective: what is trained for, of `compress.objectives`; by default what the model's
+            head is for: its labels, or the tokens of the text.
         teacher: for the objectives that need one; by default the model itself, before any
             quantisation.
         seed: of the training, the noise, and the order of the texts that ranges are measured on.

@@ -16,6 +16,7 @@ from compress.distillation.distill import distill
 from compress.objectives.base import Objective
 from compress.objectives.contrast import CRD, CoDIR
 from compress.objectives.domains import DomainHead, transferability
+from compress.objectives.kinds import supervised
 from compress.objectives.labels import CrossEntropy, SoftLabels
 from compress.objectives.texts import Relational
 from compress.objectives.transferability import MetaTeacher, Transferable
@@ -76,7 +77,7 @@ def codir(
         `CoDIR`, `distill`.
     """
     parts: list[Objective] = [
-        CrossEntropy(weight=1 - beta),
+        supervised(model, 1 - beta),
         SoftLabels(weight=beta, temperature=temperature),
         CoDIR(weight=contrast),
     ]
@@ -204,7 +205,7 @@ def relational_distillation(
     See also:
         `Relational`, `distill`.
     """
-    parts: list[Objective] = [CrossEntropy(), SoftLabels(temperature=temperature), Relational(weight=relations)]
+    parts: list[Objective] = [supervised(model), SoftLabels(temperature=temperature), Relational(weight=relations)]
     return _distill(model, tokenizer, train, parts, layers, steps, settings)
 
 

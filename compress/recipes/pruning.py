@@ -9,7 +9,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.distillation.augmented import augmented
 from compress.objectives.base import Objective
-from compress.objectives.labels import CrossEntropy, SoftLabels
+from compress.objectives.kinds import supervised
+from compress.objectives.labels import SoftLabels
 from compress.objectives.layers import Attentions, HiddenStates
 from compress.objectives.texts import CrossCorrelation, RepresentationCosine, RepresentationMSE
 from compress.objectives.weights import AlignedWeights
@@ -55,7 +56,7 @@ def magnitude_pruning(
     See also:
         `prune`, `compress.recipes.self_distilled_pruning`.
     """
-    return _prune(model, tokenizer, train, [CrossEntropy()], sparsity, steps, settings)
+    return _prune(model, tokenizer, train, [supervised(model)], sparsity, steps, settings)
 
 
 def self_distilled_pruning(
@@ -106,11 +107,12 @@ def self_distilled_pruning(
     See also:
         `prune`, `CrossCorrelation`, `compress.recipes.magnitude_pruning`.
     """
+    labels = supervised(model)
     distilled: dict[str, list[Objective]] = {
-        "cross_correlation": [CrossEntropy(), CrossCorrelation(weight=alpha)],
-        "soft_labels": [CrossEntropy(weight=1 - alpha), SoftLabels(weight=alpha, temperature=temperature)],
-        "mse": [CrossEntropy(), RepresentationMSE(weight=alpha)],
-        "cosine": [CrossEntropy(), RepresentationCosine(weight=alpha)],
+        "cross_correlation": [labels, CrossCorrelation(weight=alpha)],
+        "soft_labels": [supervised(model, 1 - alpha), SoftLabels(weight=alpha, temperature=temperature)],
+        "mse": [labels, RepresentationMSE(weight=alpha)],
+        "cosine": [labels, RepresentationCosine(weight=alpha)],
     }
     check_choice("variant", variant, distilled)
     return _prune(model, tokenizer, train, distilled[variant], sparsity, steps, settings)
@@ -160,7 +162,7 @@ def aligned_weights(
         `prune`, `AlignedWeights`, `compress.recipes.magnitude_pruning`.
     """
     aligned = AlignedWeights(model if reference is None else reference, form=form, weight=weight)
-    return _prune(model, tokenizer, train, [CrossEntropy(), aligned], sparsity, steps, settings)
+    return _prune(model, tokenizer, train, [supervised(model), aligned], sparsity, steps, settings)
 
 
 def sparse_bert(

@@ -14,7 +14,7 @@ import pandas as pd
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from compress.objectives.base import Objective
-from compress.objectives.labels import CrossEntropy
+from compress.objectives.kinds import supervised
 from compress.training.loop import train
 from compress.training.settings import DEFAULTS, FIELDS, check_names, settings_by
 from probes.errors import InputError
@@ -30,7 +30,8 @@ class Training:
         corpus: what is trained on, as `load_corpus` gives it.
         tokenizer: the tokenizer that belongs to the model.
         steps: updates of the weights; 0 for no training.
-        objective: one or several objects of `compress.objectives`; without any, cross-entropy.
+        objective: one or several objects of `compress.objectives`; without any, what the head of the
+            model is for, as `compress.objectives.kinds.supervised` says.
         teacher: for the objectives that need one; by default the model.
         folder, seed: as in `compress.training.train`.
         settings: further ones of `compress.training.train` and `TrainingSettings`.
@@ -74,7 +75,7 @@ class Training:
         self.teacher = model if teacher is None else teacher
         self.folder, self.seed, self.settings = folder, seed, settings
         given = list(objective) if isinstance(objective, Sequence) else [objective]
-        self.objective: list[Objective] = given or [CrossEntropy()]
+        self.objective: list[Objective] = given or [supervised(model)]
         self.history: pd.DataFrame | None = None
 
     def run(

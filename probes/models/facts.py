@@ -133,6 +133,28 @@ def classifies(model: Any) -> bool:
     )
 
 
+def head_of(model: torch.nn.Module) -> str | None:
+    """Return what the head of a model says of a text: "classes" (one of them), "several" classes, a
+    number ("numbers"), a class for each of its "words", or its "tokens"; None without such a head.
+
+    Example:
+        >>> import probes
+        >>> head_of(probes.load_checkpoint("bundled")[0])
+        'classes'
+    """
+    config = getattr(model, "config", None)
+    kinds = [c.__name__ for c in type(model).__mro__]
+    if any(k.endswith("ForTokenClassification") for k in kinds):
+        return "words"
+    if any(k.endswith("ForSequenceClassification") for k in kinds):
+        problem = getattr(config, "problem_type", None)
+        if problem == "multi_label_classification":
+            return "several"
+        return "numbers" if problem == "regression" or getattr(config, "num_labels", 0) == 1 else "classes"
+    head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
+    return None if head is None else "tokens"
+
+
 def classes_of(model: Any, count: int) -> list[str]:
     """Return the names of so many classes of a model, their numbers where they have none."""
     names = getattr(model.config, "id2label", None) or {}

@@ -8,57 +8,29 @@ import pytest
 import torch
 import transformers
 from scipy.stats import binomtest
+from speaking import masking, of_masked_tokens, of_the_next_token, spoken
 from trained import QUIET, same, weights
 
 import compress
 import probes
 from compress.objectives.base import IGNORED, Pass
+from compress.objectives.held_out import language_model_loss
 from compress.objectives.labels import SoftLabels
-from compress.objectives.language_model import (
-    LanguageModel,
-    language_model_loss,
-    masked_tokens,
-    next_tokens,
-    predicts_next,
-)
+from compress.objectives.language_model import LanguageModel, masked_tokens, next_tokens, predicts_next
 from compress.training.loop import train
 from probes.errors import InputError
 from probes.states.batches import collate
 from probes.states.tokens import Padding
 
-TEXT = "the red dog cat sat ran on under mat tree and a big small house"
-BERT = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
-
 
 @pytest.fixture
 def tokenizer(make_tokenizer):
-    made = make_tokenizer(words=f"[MASK] {TEXT}".split())
-    made.add_special_tokens({"mask_token": "[MASK]"})
-    return made
+    return masking(make_tokenizer)
 
 
 @pytest.fixture
 def corpus():
-    rng = np.random.default_rng(0)
-    halves = ["the red dog", "the big cat"], ["sat on a mat", "ran under the tree and the house"]
-    texts = [" ".join(half[rng.integers(2)] for half in halves) for _ in range(40)]
-    return probes.load_corpus(pd.DataFrame({"id": range(40), "language": "en", "text": texts}))
-
-
-def of_masked_tokens(tokenizer, **options):
-    torch.manual_seed(0)
-    config = transformers.BertConfig(
-        vocab_size=len(tokenizer), max_position_embeddings=32, pad_token_id=0, **BERT, **options
-    )
-    return transformers.BertForMaskedLM(config).eval()
-
-
-def of_the_next_token(tokenizer):
-    torch.manual_seed(0)
-    config = transformers.LlamaConfig(
-        vocab_size=len(tokenizer), max_position_embeddings=32, num_key_value_heads=2, pad_token_id=0, **BERT
-    )
-    return transformers.LlamaForCausalLM(config).eval()
+    return spoken()
 
 
 MODELS = [of_masked_tokens, of_the_next_token]
@@ -165,32 +137,6 @@ def test_the_teacher_helps_a_student_to_the_same_text(make, tokenizer, corpus):
     train(student, tokenizer, corpus, objective=objective, teacher=teacher, steps=40, **QUIET | {"learning_rate": 1e-2})
     assert language_model_loss(student, tokenizer, corpus)["nats"] < 0.7 * before
     assert same(weights(teacher), kept)
-
-
-def test_held_out_loss_is_that_of_one_text_at_a_time(tokenizer, corpus):
-    model = of_the_next_token(tokenizer)
-    nats, tokens = 0.0, 0
-    for text in corpus["text"]:
-        ids = tokenizer(text, return_tensors="pt")["input_ids"]
-        with torch.no_grad():
-            said = model.double()(ids).logits[0, :-1].log_softmax(-1)
-        nats -= float(said[range(ids.shape[1] - 1), ids[0, 1:]].sum())
-        tokens += ids.shape[1] - 1
-    found = language_model_loss(model.float(), tokenizer, corpus, batch_size=7)
-    assert found["tokens"] == tokens
-    assert found["nats"] == pytest.approx(nats / tokens, rel=1e-5)
-    assert found["perplexity"] == pytest.approx(np.exp(nats / tokens), rel=1e-4)
-    assert found["bits_per_byte"] == pytest.approx(nats / np.log(2) / sum(len(t.encode()) for t in corpus["text"]))
-
-
-def test_held_out_loss_masks_the_same_tokens_whatever_the_batch_and_the_order(tokenizer, corpus):
-    model = of_masked_tokens(tokenizer)
-    found = language_model_loss(model, tokenizer, corpus)
-    assert set(found) == {"nats", "tokens", "perplexity"}
-    again = language_model_loss(model, tokenizer, corpus, batch_size=3)
-    assert again["tokens"] == found["tokens"]
-    assert again["nats"] == pytest.approx(found["nats"], rel=1e-5)
-    assert language_model_loss(model, tokenizer, corpus, seed=1)["nats"] != found["nats"]
 
 
 @pytest.mark.parametrize("make", MODELS)

@@ -1,0 +1,1 @@
+"""How weights are trained further without being made fewer: `finetune`."""
