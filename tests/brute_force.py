@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import defaultdict
 from collections.abc import Callable
+from functools import cache
 
 import numpy as np
 
@@ -82,3 +83,29 @@ def alignment_gap(x: np.ndarray, y: np.ndarray) -> float:
     cosine = _cosines(x, y)
     same = np.eye(len(cosine), dtype=bool)
     return float(cosine[same].mean() - cosine[~same].mean())
+
+
+def retrieval_all_languages(
+    x: np.ndarray, ids: np.ndarray, languages: np.ndarray, language: str, pivot: str, by_margin: bool = False
+) -> float:
+    """Of a language and the pivot: how often the right one lies closer than every sentence of another id."""
+    cosine = _cosines(x, x)
+
+    @cache
+    def near(i: int, of: str) -> float:
+        return float(np.sort(cosine[i, (languages == of) & np.isin(ids, ids[languages == pivot])])[-4:].mean())
+
+    def score(i: int, j: int) -> float:
+        if not by_margin:
+            return float(cosine[i, j])
+        scale = (near(i, languages[j]) + near(j, languages[i])) / 2
+        return float(cosine[i, j] / scale) if scale > 0 else -np.inf
+
+    shared = set(ids[languages == language]) & set(ids[languages == pivot])
+    right = []
+    for looking, other in ((language, pivot), (pivot, language)):
+        for i in np.flatnonzero((languages == looking) & np.isin(ids, list(shared))):
+            (own,) = (score(i, j) for j in np.flatnonzero((languages == other) & (ids == ids[i])))
+            rivals = [score(i, j) for j in np.flatnonzero(np.isin(ids, list(shared)) & (ids != ids[i]))]
+            right.append(np.isfinite(own) and own >= max(rivals))
+    return float(np.mean(right))

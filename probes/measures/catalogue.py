@@ -18,8 +18,8 @@ from probes.measures.fidelity.loyalty import LOYALTY
 from probes.measures.fidelity.module_error import MODULE_ERROR
 from probes.measures.fidelity.similarity import MEASURES
 from probes.measures.languages.alignment_gap import ALIGNMENT_GAP
-from probes.measures.languages.margin_retrieval import MARGIN_RETRIEVAL
-from probes.measures.languages.retrieval import RETRIEVAL
+from probes.measures.languages.margin_retrieval import MARGIN_RETRIEVAL, MARGIN_RETRIEVAL_ALL_LANGUAGES
+from probes.measures.languages.retrieval import RETRIEVAL, RETRIEVAL_ALL_LANGUAGES
 from probes.measures.probe import Probe
 from probes.measures.space.geometry import GEOMETRY
 
@@ -39,6 +39,8 @@ PROBES: tuple[Probe, ...] = (
     ACCURACY,
     BEST_LAYER,
     WITH_SELF_PAIRS,
+    RETRIEVAL_ALL_LANGUAGES,
+    MARGIN_RETRIEVAL_ALL_LANGUAGES,
     REPRESENTER_SUPPORT,
 )
 

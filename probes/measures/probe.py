@@ -71,6 +71,7 @@ class Probe:
         unchanged: where it compares, the value that says "nothing has changed".
         default: whether it is measured where nothing is asked for.
         tolerance: where models are judged by it, the largest loss that does not matter.
+        harder: the name of one that asks the same of more, for where this one finds nearly all.
         interval: what the interval is for; "" where the value has none.
         check: raises `InputError` where ids, languages, labels and splits do not allow it.
     """
@@ -91,6 +92,7 @@ class Probe:
     unchanged: float = 1.0
     default: bool = False
     tolerance: float | None = None
+    harder: str = ""
     interval: str = THIS_SIZE
     check: Callable[[Run], object] | None = None
 
@@ -120,5 +122,6 @@ class Probe:
             "compares": self.compares,
             "unchanged": unchanged if self.compares else None,
             "tolerance": self.tolerance,
+            "harder": self.harder,
             "share": self.bounds == (0, 1),
         }

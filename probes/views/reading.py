@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from probes.measures.catalogue import by_name
 from probes.printing import printable
 from probes.results.draws import POOLED
 from probes.results.table import Table
@@ -38,12 +39,7 @@ def read(found: Verdict, table: Table) -> tuple[list[Reading], list[str]]:
         one.sentences.extend([one.size.embeddings] if one.size.embeddings else [])
     readings.sort(key=lambda one: STATES.index(one.state))  # which keeps the order within a state
     high = found.models[found.models["ceiling"]].drop_duplicates("probe")
-    notes = [
-        f"the {names.title(row.probe)} of {found.baseline} is {row.baseline_value:.3f}: this corpus cannot show a "
-        "gain, and hardly a small loss. More sentences, or harder ones, can"
-        for row in high.itertuples()
-    ]
-    return readings, notes
+    return readings, [_of_ceiling(row, found.baseline, names) for row in high.itertuples()]
 
 
 def in_words(found: Verdict, table: Table) -> str:
@@ -95,6 +91,19 @@ class _Names:
             return f"{value:g} of {self.title(probe)}"
         points = f"{100 * value:g}"
         return f"{points} point{'' if points == '1' else 's'} of {self.title(probe)}"
+
+
+def _of_ceiling(row: object, baseline: str, names: _Names) -> str:
+    """That hardly a change can be seen, and what would show one."""
+    probe, base = str(row.probe), float(row.baseline_value)  # type: ignore[attr-defined]
+    harder = names.about[probe].get("harder")
+    more = (
+        f", or {by_name()[harder].title} (--probes {harder}), can" if harder in by_name() else ", or harder ones, can"
+    )
+    return (
+        f"the {names.title(probe)} of {baseline} is {base:.3f}: this corpus cannot show a gain, and hardly a small "
+        f"loss. More sentences{more}"
+    )
 
 
 def _of_model(rows: pd.DataFrame, found: Verdict, names: _Names) -> list[str]:

@@ -82,10 +82,7 @@ def of_arrays(statistic: Statistic, probe: str, fewest: int, x: npt.ArrayLike, y
 
 def of_languages(statistic: Statistic, probe: Probe, run: Run, fewest: int) -> xr.Dataset:
     """Return a statistic of every language against the pivot at every layer, and their mean."""
-    reps, drawn, pivot = run.reps, run.sample, run.pivot
-    if pivot is None:
-        raise InputError("expected pivot=..., the language that every other one is compared with")
-    check_pivot(reps["id"].values, reps["language"].values, pivot, probe.name, fewest)
+    reps, drawn, pivot = run.reps, run.sample, pivot_of(run, probe.name, fewest)
     at_pivot = drawn.group(pivot)
     out: dict[str, np.ndarray] = {}
     used: dict[str, np.ndarray] = {}
@@ -115,6 +112,14 @@ def _pairs(reps: xr.Dataset, layer: int, here: np.ndarray, there: np.ndarray, gr
         group,
         reps.sizes["feature"],
     )
+
+
+def pivot_of(run: Run, probe: str, fewest: int) -> str:
+    """Return the pivot; raise `InputError` where there is none, or it does not fit the examples."""
+    if run.pivot is None:
+        raise InputError("expected pivot=..., the language that every other one is compared with")
+    check_pivot(run.reps["id"].values, run.reps["language"].values, run.pivot, probe, fewest)
+    return run.pivot
 
 
 def checked(probe: str, fewest: int) -> Callable[[Run], None]:

@@ -64,6 +64,10 @@ def test_a_baseline_near_the_ceiling_is_a_note() -> None:
     _, notes = read(verdict(table), table)
     assert len(notes) == 1
     assert notes[0].startswith("the accuracy of m0 is 0.99")
+    assert notes[0].endswith("More sentences, or harder ones, can")
+    table.provenance["probes"]["accuracy"]["harder"] = "retrieval_all_languages"
+    _, notes = read(verdict(table), table)
+    assert notes[0].endswith("or retrieval among all languages (--probes retrieval_all_languages), can")
 
 
 def test_what_rises_while_the_task_fails_is_said() -> None:
