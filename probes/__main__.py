@@ -201,7 +201,7 @@ def _text(comparison: Table) -> str:
         worst = summary[["probe", "worst_language", "its_difference", "its_p"]].itertuples(index=False)
         # A comparison with the baseline is no difference, so it has no sign.
         signs = {p: "" if about[p]["compares"] else "+" for p in about}
-        table["most damaged"] = [f"{printable(k)} {v:{signs[x]}.3f}" if k else "" for x, k, v, _ in worst]
+        table["lost or moved most"] = [f"{printable(k)} {v:{signs[x]}.3f}" if k else "" for x, k, v, _ in worst]
         if summary["its_p"].notna().any():
             table["its p"] = summary["its_p"].map(chance)
     if summary["no_value"].any():
@@ -209,7 +209,8 @@ def _text(comparison: Table) -> str:
     title = (
         "all languages pooled, at the layer where the baseline is best (layer 0 = embeddings);\n"
         "what compares with the baseline: at the layer farthest from it;\n"
-        "p is adjusted over layers, that of the most damaged language over layers and languages"
+        "beside it the language that lost most there, or moved farthest from the baseline;\n"
+        "p is adjusted over layers, that of this language over layers and languages"
     )
     return f"{title}\n\n{table.to_string(index=False)}"
 

@@ -20,7 +20,7 @@ FAMILIES = {
     "model": ["model"],
     "probe": ["probe"],
 }
-# What p is adjusted over where differences are marked: rings, dots, the language that is most damaged.
+# What p is adjusted over where differences are marked: rings, dots, the language that lost most.
 MARKED = ("layer", "language")
 _DIFFERENCES = COLUMNS[8:]
 _Side = tuple[np.ndarray, ...]  # value (cell,), draws (cell, draw), unseen (cell,), units (cell,)

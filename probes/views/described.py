@@ -32,6 +32,7 @@ def describe(scene: Scene, probes: list[dict[str, str]], languages: list[str]) -
     """
     missing = _missing(scene, probes)
     models, notes = _models(scene)
+    said, of_verdict = _verdict(scene)
     return {
         "n": scene.n,
         "total": scene.total,
@@ -52,8 +53,8 @@ def describe(scene: Scene, probes: list[dict[str, str]], languages: list[str]) -
         "colours": _colours(scene, missing),
         "kinds": ["pca", "umap"] if scene.reps and "umap" not in missing else ["pca"],
         "missing": missing,
-        "notes": [*_of_sample(scene), *notes],
-        "verdict": _verdict(scene),
+        "notes": [*_of_sample(scene), *notes, *of_verdict],
+        "verdict": said,
         "measures": measures(scene),
         "pivot": None if scene.table is None else scene.table.provenance.get("pivot"),
         "static": False,
@@ -153,15 +154,16 @@ def _first(scene: Scene) -> str:
     return said.pop() if len(said) == 1 else ""
 
 
-def _verdict(scene: Scene) -> list[dict[str, Any]]:
-    """What is said of each model, where there is anything to judge it by."""
+def _verdict(scene: Scene) -> tuple[list[dict[str, Any]], list[str]]:
+    """What is said of each model, where there is anything to judge it by, and of all of them."""
     if scene.table is None:
-        return []
+        return [], []
     try:
-        readings, _ = read(verdict(scene.table), scene.table)
+        readings, notes = read(verdict(scene.table), scene.table)
     except InputError:
-        return []
-    return [one._asdict() for one in readings if one.model in scene.names]
+        return [], []
+    said = [one._asdict() | {"size": [one.size.stored, one.size.speed]} for one in readings if one.model in scene.names]
+    return said, [f"{note[0].upper()}{note[1:]}." for note in notes]
 
 
 def _missing(scene: Scene, probes: list[dict[str, str]]) -> dict[str, str]:

@@ -99,12 +99,17 @@ def chosen(
 
 
 def look(comparison: Table, model: str) -> dict[str, Any]:
+    """How the line of a model looks, whichever others are drawn: see `look_among`."""
+    return look_among(list(comparison.provenance["models"]), comparison.baseline, model)
+
+
+def look_among(models: Sequence[str], baseline: str, model: str) -> dict[str, Any]:
     """How the line of a model looks: the baseline in the colour of text, solid and above the others;
-    each of the others with a colour, dashes and a marker of its own, whichever of them are drawn.
+    each of the others with a colour, dashes and a marker of its own.
     """
-    if model == comparison.baseline:
+    if model == baseline:
         return {"color": matplotlib.rcParams["text.color"], "linestyle": "-", "marker": "o", "zorder": 4}
-    place = [m for m in comparison.provenance["models"] if m != comparison.baseline].index(model)
+    place = [m for m in models if m != baseline].index(model)
     dashes, marker = _DASHES[place % len(_DASHES)], _MARKERS[place % len(_MARKERS)]
     return {"color": _COLOURS[place % len(_COLOURS)], "linestyle": (0, dashes), "marker": marker, "zorder": 3}
 

@@ -213,7 +213,8 @@ class Explorer(anywidget.AnyWidget):
         language = self.about["curve_languages"].index(self.language)
         values = self.curve_values[which, :, language, :, :3]
         title = f"{probes[which]['title']} ({self.language})"
-        return Curves(title, dict(zip(self.scene.names, values, strict=True)), self.layer)
+        names = self.scene.names
+        return Curves(title, dict(zip(names, values, strict=True)), self.layer, names[self.scene.baseline])
 
     def _drawn_map(self, name: str) -> Points:
         model = self.scene.names.index(name)

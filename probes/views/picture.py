@@ -14,10 +14,11 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
+from probes.views.drawing import look_among
+
 # Okabe and Ito: colours that colour-blind readers can tell apart.
 COLOURS = ("#0072B2", "#E69F00", "#009E73", "#CC79A7", "#D55E00", "#56B4E9", "#F0E442", "#000000")
-_OF_MODELS = ("#000000", *COLOURS[:1], COLOURS[4], COLOURS[2], COLOURS[3], COLOURS[1], COLOURS[5], COLOURS[6])
-_DASHES = ("-", "--", ":", "-.")
+_SHAPES = "osD^vPX*"  # of a code beyond the colours, which come again with another shape
 _MOST = 2000  # points of a map
 
 
@@ -29,11 +30,13 @@ class Curves:
         title: what stands over them.
         values: of every model by name (layer, 3): value and the ends of its interval.
         layer: where the slider is.
+        baseline: the model whose curve is black.
     """
 
     title: str
     values: dict[str, np.ndarray]
     layer: int
+    baseline: str = ""
 
 
 @dataclass(frozen=True)
@@ -95,11 +98,11 @@ def why_still() -> str:
 
 
 def _curves(axis: Axes, curves: Curves) -> None:
-    for i, (name, values) in enumerate(curves.values.items()):
+    for name, values in curves.values.items():
         value, low, high = values.T
-        layers, colour = np.arange(len(value)), _OF_MODELS[i % len(_OF_MODELS)]
-        axis.plot(layers, value, _DASHES[i % 4], marker="o", markersize=3, color=colour, label=name)
-        axis.fill_between(layers, low, high, color=colour, alpha=0.15, linewidth=0)
+        layers, look = np.arange(len(value)), look_among(list(curves.values), curves.baseline, name)
+        axis.plot(layers, value, **look, markersize=3, label=name)
+        axis.fill_between(layers, low, high, color=look["color"], alpha=0.15, linewidth=0)
     axis.axvline(curves.layer, color="0.6", linewidth=1)
     axis.set_title(curves.title, fontsize=9)
     axis.set_xlabel("layer", fontsize=8)
@@ -110,7 +113,10 @@ def _curves(axis: Axes, curves: Curves) -> None:
 
 def _map(axis: Axes, one: Points) -> None:
     some = slice(None, None, -(-len(one.points) // _MOST))
-    colours = np.array(COLOURS)[one.codes[some] % len(COLOURS)]
-    axis.scatter(one.points[some, 0], one.points[some, 1], s=3, c=colours, linewidths=0)
+    points, codes = one.points[some], one.codes[some]
+    for shape, marker in enumerate(_SHAPES):
+        own = codes // len(COLOURS) % len(_SHAPES) == shape
+        colours = np.array(COLOURS)[codes[own] % len(COLOURS)]
+        axis.scatter(*points[own].T, s=4, marker=marker, c=np.where(codes[own] < 0, "#999999", colours), linewidths=0)
     axis.set(xlim=(-one.bound, one.bound), ylim=(-one.bound, one.bound), xticks=[], yticks=[], aspect="equal")
     axis.set_title(one.title, fontsize=8)

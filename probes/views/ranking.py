@@ -18,6 +18,7 @@ from probes.results.table import Table
 from probes.results.verdict import Verdict
 from probes.views.drawing import Names, captioned, chosen, models_of, panels, titled
 from probes.views.language_names import language_names
+from probes.views.sizes import Size, sizes
 
 # Okabe and Ito's colours; the marks differ too, so that none is needed to read them.
 STATE_MARKS: dict[str, tuple[str, str, Literal["full", "none"]]] = {
@@ -66,13 +67,22 @@ def ranking(
     names_of_models = list(dict.fromkeys(of_probe["model"]))
     codes = [str(x) for x in dict.fromkeys(of_probe["language"]) if x != POOLED]
     names = dict(zip(codes, language_names(codes), strict=True)) | {POOLED: "all together"}
-    height = 0.19 * (len(codes) + 1) + 0.9
-    figure, axes = panels([height] * len(names_of_models), ax, width, each=2.9, most=4)
+    height = 0.16 * (len(codes) + 1) + 0.8
+    side_by_side = len(names_of_models) if len(names_of_models) in (5, 6) else 4  # a row, as far as names can be read
+    each = min(2.9, 12.2 / side_by_side)
+    figure, axes = panels([height] * len(names_of_models), ax, width, each=each, most=side_by_side)
     about = table.provenance["probes"][probe]
     unit = 100 if about.get("share") else 1
+    said = sizes(table)
     for axis, model in zip(axes, names_of_models, strict=True):
         _panel(axis, of_probe[of_probe["model"] == model], names, unit)
+        stored = said.get(str(model), Size()).stored
         titled(axis, f"{printable(model)}: {found.state(str(model))}")
+        if stored:
+            axis.set_title(axis.get_title(), pad=18)
+            axis.text(
+                1, 1.01, stored, transform=axis.transAxes, ha="right", va="bottom", fontsize="small", color="0.35"
+            )
     there = [state for state in STATE_MARKS if state in set(of_probe["state"])]
     marks = (STATE_MARKS[state] for state in there)
     handles = [Line2D([], [], linestyle="", color=c, marker=m, fillstyle=f) for c, m, f in marks]

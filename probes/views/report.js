@@ -58,6 +58,7 @@ function map(probe, model, rows, high, how) {
     svg.replaceChildren();
     svg.setAttribute("width", left + wide * layers.length + 8);
     svg.setAttribute("height", tall * places.length + 30);
+    svg.setAttribute("viewBox", `0 0 ${svg.getAttribute("width")} ${svg.getAttribute("height")}`); // for paper
     svg.classList.toggle("zoomed", zoomed);
     places.forEach((l, y) => {
       const name = how === "script" && languages[l].script ? `${languages[l].name} · ${languages[l].script}` : languages[l].name;
@@ -123,7 +124,7 @@ function drawMaps() {
 
 // ---- the table
 
-const STEP = 200; // rows that are drawn at once
+const STEP = 100; // rows that are drawn at once
 const columns = Object.keys(table);
 const count = table[columns[0]].codes.length;
 for (const { codes } of Object.values(table)) codes.forEach((code, i) => typeof code === "string" && (codes[i] = Number(code)));
@@ -159,9 +160,13 @@ function ranks(column, down) {
   return Float64Array.from(codes, (code) => (names[code] === "" ? Infinity : sign * place[code]));
 }
 
+/** Rows by rank, and those of one rank as in the table: the ranks are sorted as numbers, and the rows dealt out. */
 function sorted() {
   const rank = ranks(shown.by, shown.down);
-  shown.rows.sort((a, b) => rank[a] - rank[b] || a - b);
+  const at = new Map();
+  for (const one of Float64Array.from(new Set(rank)).sort()) at.set(one, []);
+  for (const row of shown.rows.sort((a, b) => a - b)) at.get(rank[row]).push(row);
+  shown.rows = [...at.values()].flat();
 }
 
 function redrawn() {
@@ -229,4 +234,5 @@ function start() {
   drawMaps();
 }
 
+addEventListener("beforeprint", () => document.querySelectorAll("details").forEach((one) => (one.open = true)));
 start();

@@ -162,7 +162,7 @@ def scene_of(source: Source, *, most: int = 5000, seed: int = 0) -> Scene:
     table: Table | None = None
     if isinstance(source, Table):
         # Of its own, so that it can be told whether that of the source has been replaced since.
-        table = Table(source.table, source.provenance, source.draws)
+        table = Table(source.table, source.provenance, source.draws, models=source.models)
         given = dict(representations_of(source))
         names = [str(m) for m in table.provenance["models"]]
         baseline = names.index(table.baseline)

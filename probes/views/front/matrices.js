@@ -33,8 +33,8 @@ function alignmentPart(view) {
     return heat;
   };
   const heats = {
+    base: heatOf("base", "alignment of the baseline"), // the original first, as everywhere
     one: heatOf("one", "alignment of the chosen model"),
-    base: heatOf("base", "alignment of the baseline"),
     gap: heatOf("gap", "difference to the baseline"),
   };
   const panel = { view, measured, body, message, heats, drawn: false };

@@ -84,13 +84,15 @@ function header(view) {
   return head;
 }
 
-/** A line or more a model: lost, kept or cannot tell, and why. */
+/** A line or more a model: what it costs, lost, kept or cannot tell, and why. */
 function verdictOf(readings) {
   const list = h("div", { class: "lsc-verdict" });
-  for (const { model, state, sentences } of readings) {
+  for (const { model, size, state, sentences } of readings) {
     const said = h("ul", {});
+    const costs = h("span", { class: "lsc-size" });
+    costs.append(...size.map((text) => words("span", "", text)));
     said.append(...sentences.map((sentence) => words("li", "", sentence)));
-    list.append(words("b", "", model), words("span", `lsc-state lsc-${state.replace(" ", "-")}`, state), said);
+    list.append(words("b", "", model), costs, words("span", `lsc-state lsc-${state.replace(" ", "-")}`, state), said);
   }
   return list;
 }

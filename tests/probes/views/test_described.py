@@ -1,10 +1,13 @@
 import numpy as np
+import pandas as pd
 import pytest
 from shown import Comm, N, bare, every_answer
 
 import probes
+from probes.costs import COLUMNS
 from probes.errors import InputError
 from probes.results.cells import NO_LAYER
+from probes.views.reading import read
 from probes.widgets import Explorer
 
 
@@ -125,6 +128,22 @@ def test_the_head_is_the_verdict(widget, compared):
     assert all(one["state"] == found.state(one["model"]) for one in said)
     assert all(one["sentences"] for one in said)
     assert Explorer(bare(30)).about["verdict"] == []  # one model is not judged
+
+
+def test_the_head_says_what_models_cost_and_what_a_corpus_cannot_show(compared):
+    costs = pd.DataFrame({"model": ["base", "near"]}).reindex(columns=["model", *COLUMNS])
+    costs[["stored_bytes", "stored_as"]] = [[4e6, "as it is"], [1e6, "packed"]]
+    costs[["parameters", "embeddings"]] = [[1e6, 2e5], [1e6, 2e5]]
+    costs[["speed_32", "speed_32_low", "speed_32_high"]] = [[1.0] * 3, [2.0, 1.9, 2.1]]
+    priced = probes.Comparison(
+        compared.table, compared.provenance, compared.draws, compared.representations, models=costs
+    )
+    about = Explorer(priced).about
+    sizes = {one["model"]: one["size"] for one in about["verdict"]}
+    assert sizes["near"] == ["1.0 MB (25 %), packed", "2x faster"]
+    _, notes = read(priced.verdict(), priced)
+    assert notes
+    assert all(any(note[1:] in said for said in about["notes"]) for note in notes)
 
 
 def test_languages_have_names_scripts_and_an_order(siblings):

@@ -72,3 +72,20 @@ def test_a_picture_is_of_what_it_is_given():
     assert heights == [int(2 * 2.6 * 80), int(2.6 * 80)]
     low = picture("t", Curves("a probe", {"base": values}, 1))
     assert low != picture("t", Curves("a probe", {"base": values}, 2))  # the line at the layer
+
+
+def test_no_two_of_sixty_codes_look_alike(monkeypatch):
+    drawn = []
+    monkeypatch.setattr(Axes, "scatter", lambda self, x, y, marker, c, **_: drawn.extend((marker, one) for one in c))
+    codes = np.arange(-1, 60)
+    picture("t", None, [Points("a map", np.zeros((61, 2)), codes, 1.0)])
+    assert len(drawn) == len(set(drawn)) == 61
+    assert [one for _, one in drawn].count("#999999") == 1  # of what has no code
+
+
+def test_the_curve_of_the_baseline_is_black(monkeypatch):
+    drawn = {}
+    monkeypatch.setattr(Axes, "plot", lambda self, *_, color, label, **__: drawn.update({label: color}))
+    picture("t", Curves("a probe", {name: np.zeros((2, 3)) for name in ("small", "base", "other")}, 0, "base"))
+    assert drawn["base"] == "black"
+    assert len(set(drawn.values())) == 3

@@ -3,10 +3,16 @@ import re
 from html.parser import HTMLParser
 
 import numpy as np
+import pandas as pd
 import pytest
+from judged import right_answers, table_of
 
 import probes
+from probes.costs import COLUMNS
 from probes.results.cells import LAYERS, NO_LAYER
+from probes.results.verdict import verdict
+from probes.views.language_names import language_names
+from probes.views.report import write
 
 HOSTILE = "<script>alert('x')</script>"
 
@@ -151,3 +157,50 @@ def test_one_model_has_a_report_without_differences(comparison, tmp_path):
 def test_the_same_comparison_gives_the_same_bytes(models, tmp_path):
     reports = [probes.compare(models, probes=["snr"]).report(tmp_path / f"{i}.html").read_bytes() for i in range(2)]
     assert reports[0] == reports[1]
+
+
+def test_every_number_on_the_first_screen_is_that_of_the_table(tmp_path):
+    rng = np.random.default_rng(0)
+    codes = ["fra_Latn", "swh_Latn", "arb_Arab", "fin_Latn"]
+    losses = [([0.0, 0.3, 0.1, 0.0], 0.01), (0.0, 0.02), ([-0.15, 0.2, -0.15, 0.0], 0.16)]
+    table = table_of(right_answers(rng, 400, 4, 0.8, losses), rng, names=codes)
+    about = {"p_adjusted": "", "seed": 0, "pivot": None, "drawn": "", "versions": {}}
+    table.provenance |= about | {"corpus": {"cautions": [], "languages": {}}}
+    table.models = pd.DataFrame({"model": [f"m{i}" for i in range(4)]}).reindex(columns=["model", *COLUMNS])
+    table.models[["bytes", "stored_bytes", "stored_as"]] = [[4e8, b, "packed"] for b in (4e8, 1e8, 2e8, 3.5e8)]
+    table.models[["parameters", "embeddings", "speed_32"]] = [[100, 80, s] for s in (1, 2, 0.5, 1.2)]
+    table.models["speed_32_low"], table.models["speed_32_high"] = (table.models["speed_32"] * f for f in (0.9, 1.1))
+    (tmp_path / "x").mkdir()
+    page = write(table, tmp_path / "x" / "report.html").read_text(encoding="utf-8")
+    values = table.table.set_index(["model", "language"])["value"]
+    found = table.once("none", lambda: verdict(table)).languages.set_index(["model", "language"])
+    names = dict(zip(language_names(codes), codes, strict=True)) | {"all languages together": "pooled"}
+    said = dict(re.findall(r"<b>(m\d)</b>(.*?)</ul>", page, re.DOTALL))
+    assert len(said) == 3
+    number, checked = r"[+-][\d.]+", 0
+    for model, text in said.items():
+        for name, change, low, high in re.findall(
+            rf"({'|'.join(names)}) ({number})(?: \[({number}), ({number})\])?", text
+        ):
+            gap = 100 * (values[model, names[name]] - values["m0", names[name]])
+            ends = 100 * found.loc[(model, names[name]), ["low", "high"]].to_numpy(float)
+            wanted = [gap, *ends] if low else [gap]
+            for shown, exact in zip([change, low, high], wanted, strict=False):
+                assert float(shown) == pytest.approx(exact, abs=0.051 if "." in shown else 0.51)
+            checked += 1
+        for count, of, state in re.findall(r"(\d+) of (\d+) languages (lost|gained)", text):
+            alone = found.loc[model].drop("pooled")
+            assert (int(count), int(of)) == ((alone["state"] == state).sum(), len(alone))
+        row = table.models.set_index("model").loc[model]
+        assert f"{row['stored_bytes'] / 1e6:.1f} MB ({row['stored_bytes'] / 4e6:.2g} %), packed" in text
+        faster, slower = f"{row['speed_32']:.2g}x faster", f"{1 / row['speed_32']:.2g}x slower"
+        assert (faster if row["speed_32"] > 1 else slower) in text
+    assert checked >= 5
+
+
+def test_the_summary_tells_layer_0_from_the_output(page, comparison):
+    summary = comparison.summary()
+    rows = re.findall(r'<tr[^>]*><td class="text">(\w+)</td><td class="text">(?:higher|lower)</td><td>(\w+)</td>', page)
+    wanted = [(r.probe, "output" if r.layer == NO_LAYER else str(r.layer)) for r in summary.itertuples()]
+    assert rows == wanted
+    assert "0" in {layer for _, layer in rows}
