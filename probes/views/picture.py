@@ -117,6 +117,13 @@ def _map(axis: Axes, one: Points) -> None:
     for shape, marker in enumerate(_SHAPES):
         own = codes // len(COLOURS) % len(_SHAPES) == shape
         colours = np.array(COLOURS)[codes[own] % len(COLOURS)]
-        axis.scatter(*points[own].T, s=4, marker=marker, c=np.where(codes[own] < 0, "#999999", colours), linewidths=0)
+        axis.scatter(
+            points[own, 0],
+            points[own, 1],
+            s=4,
+            marker=marker,
+            c=np.where(codes[own] < 0, "#999999", colours),
+            linewidths=0,
+        )
     axis.set(xlim=(-one.bound, one.bound), ylim=(-one.bound, one.bound), xticks=[], yticks=[], aspect="equal")
     axis.set_title(one.title, fontsize=8)
