@@ -16,7 +16,7 @@ import joblib
 import numpy as np
 import pandas as pd
 from calibration import real
-from calibration.sampled import DRAWS, Models, Population, swapped
+from calibration.sampled import DRAWS, NEAREST, Models, Population, swapped
 
 import probes
 from probes.results.difference import FAMILIES
@@ -77,8 +77,9 @@ def main(model: str) -> None:
     real.prepare(model)
     (population,) = (p for p in real.populations([model]) if p.model == model and not p.trained)
     for ids in (60, 150):
-        found = over_samples(population, list(population.names), ids, SETS, processes=2)
-        print(f"{population.words}, {ids} sentences, {len(population.names)} probes\n{found.round(3).to_string()}\n")
+        names = [name for name in population.names if name not in NEAREST]  # see there
+        found = over_samples(population, names, ids, SETS, processes=2)
+        print(f"{population.words}, {ids} sentences, {len(names)} probes\n{found.round(3).to_string()}\n")
 
 
 if __name__ == "__main__":

@@ -21,6 +21,9 @@ from probes.results.result import split_measures
 Models = tuple[xr.Dataset, xr.Dataset, xr.Dataset]  # a baseline and two compressed copies of it
 DRAWS = 200
 NORMAL = 2 * float(normal.ppf(0.975))  # width of the interval of a normal value of standard deviation 1
+# Where neighbours of one sentence are of the one model and of the other, what tells these apart depends on pairs of
+# coins, which is of no first order in sentences, as nothing is that two models differ by.
+NEAREST = ("neighbour_overlap",)
 DIMS = ("set", "layer", "language")
 
 
@@ -58,14 +61,13 @@ def outcomes(population: Population, names: Iterable[str], ids: int, alike: int,
     """Draw samples that share a seed, and measure: probe -> all that `counted` needs, over `DIMS`.
 
     `value, low, high` of the baseline, or of a copy against it; `difference` (with its ends) from one to the next of
-    the models; `rejected`, and `rejected_any` at some layer, where nothing differs: there the copies have changed
-    places by a coin for each sentence, or group.
+    the models; `rejected`, and `rejected_any` at some layer, where nothing differs: see `swapped` and `noisy`.
     """
     rng = np.random.default_rng(1000 + seed)
     models, more = population.draw(rng, ids, alike)
     names = list(names)
     one, two = _both(models, names, seed)
-    first, second = _both((models[0], *swapped(models[1], models[2], rng)), names, seed, copies=True)
+    first, second = _alike(models, names, seed, rng)
     truths = None if more is None else _both(more, names, seed)
     out = {}
     for name in names:
@@ -119,6 +121,22 @@ def _diagonal(measure: Any, run: Run) -> xr.Dataset:
     at = [{"layer": [k]} for k in range(run.reps.sizes["layer"])]
     each = [measure(Run(run.reps.isel(k), run.sample, base=run.base.isel(k), seed=run.seed)) for k in at]
     return xr.concat([one.isel(other_layer=0, drop=True) for one in each], "layer", combine_attrs="override")
+
+
+def _alike(models: Models, names: list[str], seed: int, rng: np.random.Generator) -> list[dict[str, xr.Dataset]]:
+    """What is measured of two models that do not differ."""
+    near = [name for name in names if name in NEAREST]
+    copies = {"far": swapped(models[1], models[2], rng), "near": noisy(models[0], models[2], rng)}
+    parts = [(copies["far"], [name for name in names if name not in near]), (copies["near"], near)]
+    found = [_both((models[0], *pair), which, seed, copies=True) for pair, which in parts if which]
+    return [{k: v for part in found for k, v in part[i].items()} for i in range(2)]
+
+
+def noisy(base: xr.Dataset, other: xr.Dataset, rng: np.random.Generator) -> tuple[xr.Dataset, xr.Dataset]:
+    """Two copies of a model with noise of their own, as large as what sets another model apart, layer by layer."""
+    size = np.sqrt(np.square(other.hidden - base.hidden).mean(["example", "feature"]))
+    noise = [rng.normal(size=base.hidden.shape).astype(np.float32) for _ in range(2)]
+    return tuple(base.assign(hidden=base.hidden + size * x) for x in noise)  # type: ignore[return-value]
 
 
 def swapped(one: xr.Dataset, other: xr.Dataset, rng: np.random.Generator) -> tuple[xr.Dataset, xr.Dataset]:

@@ -9,7 +9,6 @@ import numpy as np
 from scipy.sparse import csr_array
 
 from probes.measures.fidelity.layer_pairs import ENTRIES, Layers, Measure, Values, by_pair, coarser
-from probes.measures.probe import THIS_SIZE
 
 NEIGHBOURS = 10
 # How much of a shared neighbour is the neighbour's doing, for the spread of the value. All of it, as in a jackknife,
@@ -78,9 +77,6 @@ def _overlap(x: _Near, y: _Near) -> tuple[float, np.ndarray]:
     return value, (shared + _AS_NEIGHBOUR * as_neighbour) / NEIGHBOURS
 
 
-# Which neighbours change places also depends on pairs of examples, which first-order draws do not know.
-_INTERVAL = f"{THIS_SIZE}; p of a difference of two models is too small, the more so the fewer the sentences"
-
 NEIGHBOUR_OVERLAP = partial(
     Measure,
     name="neighbour_overlap",
@@ -90,6 +86,5 @@ NEIGHBOUR_OVERLAP = partial(
     unchanged_by=("rotation of either", "common scale of either", "length of each vector of either", "order"),
     fewest=NEIGHBOURS + 1,
     of_directions=True,
-    interval=_INTERVAL,
     between=_between,
 )
