@@ -135,8 +135,8 @@ def _alike(models: Models, names: list[str], seed: int, rng: np.random.Generator
 def noisy(base: xr.Dataset, other: xr.Dataset, rng: np.random.Generator) -> tuple[xr.Dataset, xr.Dataset]:
     """Two copies of a model with noise of their own, as large as what sets another model apart, layer by layer."""
     size = np.sqrt(np.square(other.hidden - base.hidden).mean(["example", "feature"]))
-    noise = [rng.normal(size=base.hidden.shape).astype(np.float32) for _ in range(2)]
-    return tuple(base.assign(hidden=base.hidden + size * x) for x in noise)  # type: ignore[return-value]
+    noise = [base.hidden.copy(data=rng.normal(size=base.hidden.shape).astype(np.float32)) for _ in range(2)]
+    return tuple(base.assign(hidden=base.hidden + x * size) for x in noise)  # type: ignore[return-value]
 
 
 def swapped(one: xr.Dataset, other: xr.Dataset, rng: np.random.Generator) -> tuple[xr.Dataset, xr.Dataset]:
