@@ -13,7 +13,9 @@ from probes.errors import DependencyError, InputError, LayerscopeWarning
 from probes.measures.attribution.representer_support import representer_support
 from probes.measures.attribution.representers import representers
 from probes.measures.classes.best_layer import best_layer
+from probes.measures.classes.class_distance import class_distance
 from probes.measures.classes.class_separability import class_separability
+from probes.measures.classes.fisher_ratio import fisher_ratio
 from probes.measures.classes.linear_probe import linear_probe
 from probes.measures.classes.snr import snr
 from probes.measures.classes.variability import variability
@@ -21,13 +23,16 @@ from probes.measures.fidelity.accuracy import accuracy
 from probes.measures.fidelity.drift import drift
 from probes.measures.fidelity.loyalty import loyalty
 from probes.measures.fidelity.module_error import module_error
+from probes.measures.fidelity.off_diagonal_correlation import off_diagonal_correlation
 from probes.measures.fidelity.similarity import similarity
+from probes.measures.fidelity.zero_shot_gap import zero_shot_gap
 from probes.measures.languages.alignment_gap import alignment_gap
 from probes.measures.languages.margin_retrieval import margin_retrieval
 from probes.measures.languages.retrieval import retrieval
 from probes.measures.space.geometry import geometry
 from probes.models.checked import check
 from probes.models.checkpoint import load_checkpoint
+from probes.results.by_size import loss_by_size, pretraining_sizes
 from probes.results.difference import difference
 from probes.states.capture import capture
 from probes.states.representations import from_arrays, open_representations
@@ -43,26 +48,32 @@ __all__ = [
     "capture",
     "cautions",
     "check",
+    "class_distance",
     "class_separability",
     "compare",
     "describe",
     "difference",
     "drift",
+    "fisher_ratio",
     "from_arrays",
     "geometry",
     "linear_probe",
     "load_checkpoint",
     "load_corpus",
+    "loss_by_size",
     "loyalty",
     "margin_retrieval",
     "module_error",
+    "off_diagonal_correlation",
     "open_representations",
+    "pretraining_sizes",
     "representer_support",
     "representers",
     "retrieval",
     "similarity",
     "snr",
     "variability",
+    "zero_shot_gap",
 ]
 
 

@@ -27,7 +27,7 @@ from probes.models.formats.coded import is_coded
 from probes.models.formats.embedding import weights_folder
 from probes.models.formats.onnx_model import FILE, OnnxModel
 from probes.models.formats.packed import saved_by_packing
-from probes.models.weights import block_weights, embedding_parameters, stored_bytes
+from probes.models.weights import block_weights, embedding_parameters, hoyer_sparsity, stored_bytes
 from probes.silence import quiet
 from probes.states.batches import random_batch
 from probes.states.layers import runner_of
@@ -72,7 +72,8 @@ def footprint(model: PreTrainedModel | OnnxModel, smaller: PreTrainedModel | Onn
         (multiplications and additions in matrix products of one forward pass over 32 texts of 32
         tokens, zeros counted like any number), and `seconds_1` and `seconds_32` (of a pass over 1
         and over 32 such texts, the median of 7, both models in turns, on the device that the model
-        is on).
+        is on), `hoyer` (Hoyer's sparsity of the weight matrices in its blocks, the mean: 0 where all
+        weights of a matrix are of one size, 1 where one alone is not zero).
 
     Raises:
         InputError: the model is none of transformers or onnxruntime.
@@ -102,8 +103,10 @@ def footprint(model: PreTrainedModel | OnnxModel, smaller: PreTrainedModel | Onn
     subjects = {name: on_random_texts(one, name) for name, one in models.items()}
     seconds = seconds_of(list(subjects.values()))
     rows = {name: counted(one) | {"operations": operations_of(one)} for name, one in subjects.items()}
-    for i, row in enumerate(rows.values()):
+    for i, (row, one) in enumerate(zip(rows.values(), models.values(), strict=True)):
         row |= {name: float(np.median(seconds[:, i, k])) for k, name in enumerate(SECONDS)}
+        weights = [] if isinstance(one, OnnxModel) else list(block_weights(one).values())
+        row["hoyer"] = math.nan if is_coded(one) else hoyer_sparsity(weights)
     if smaller is not None:
         pairs = ((name, rows["smaller"][name], whole) for name, whole in rows["model"].items())
         rows["share"] = {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import math
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
@@ -17,10 +18,11 @@ from compress.matrices import Matrix, check_plain, covered, matrices_of, transpo
 from compress.objectives.base import Objective
 from compress.pruning.criteria import NEED_TEXT, check_criterion, few_threads, scores, smallest, sparsity_at
 from compress.saving import record
-from compress.training.inside import Training
+from compress.training.inside import Evaluate, Training
 from compress.training.kept import Keeps
 from probes.errors import InputError, LayerscopeWarning, check_choice
 from probes.models.facts import name_of
+from probes.models.weights import hoyer_sparsity
 
 SCHEDULES = ("one_shot", "uniform", "cubic")
 
@@ -147,6 +149,7 @@ def prune(
             callbacks=[_Prunes(masks, targets, criterion, train, tokenizer, seed)],
             at=times,
             noted="pruned_at",
+            measuring=masks.measured,
             about={"sparsity": sparsity, "criterion": criterion, "scope": scope, "only": only},
         )
     zeros = sum(int((w.detach() == 0).sum()) for w in matrices.values())
@@ -203,6 +206,16 @@ class Masks:
     def restore(self) -> None:
         """Take as gone what is zero, also of weights that a checkpoint brought back."""
         self.kept = {name: w.detach() != 0 for name, w in self.matrices.items()}
+
+    def measured(self, evaluate: Evaluate) -> Evaluate:
+        """Return what measures a model and says how large and how sparse its matrices are."""
+
+        def with_weights(model: PreTrainedModel) -> dict[str, float]:
+            every = [w.detach() for w in self.matrices.values()]
+            length = math.sqrt(sum(float(w.double().square().sum()) for w in every))
+            return {**evaluate(model), "weight_norm": length, "hoyer": hoyer_sparsity(every)}
+
+        return with_weights
 
     def grow(self, found: Mapping[str, torch.Tensor], sparsity: float) -> None:
         """Prune the lowest scores until this share of the weights is gone; give none back."""

@@ -23,7 +23,9 @@ def recovery(history: pd.DataFrame, metric: str = "accuracy", at: Sequence[int] 
         One row a pruning: `step`; `before` and `after`, the metric on both sides of it; `drop`,
         their difference; `t90`, after how many updates nine tenths of the drop were regained
         (infinite where that does not come before the next pruning, 0 where nothing was lost);
-        `gap`, the mean distance below `before` until the next pruning.
+        `gap`, the mean distance below `before` until the next pruning; and of the matrices that are
+        pruned, where `compress.prune` logged them, `distortion`, the length of what was set to zero
+        over that of the weights (0 to 1), and `hoyer`, their mean sparsity just before.
 
     Raises:
         InputError: the history holds no such metric, or no measure around a pruning.
@@ -65,5 +67,16 @@ def recovery(history: pd.DataFrame, metric: str = "accuracy", at: Sequence[int] 
         back = t[value >= after + 0.9 * drop]
         gap = np.trapezoid(np.maximum(before - value, 0), t) / t[-1] if t[-1] > 0 else max(drop, 0.0)
         t90 = 0.0 if drop <= 0 else float(back[0]) if len(back) else np.inf
-        rows.append({"step": step, "before": before, "after": after, "drop": drop, "t90": t90, "gap": float(gap)})
+        row = {"step": step, "before": before, "after": after, "drop": drop, "t90": t90, "gap": float(gap)}
+        if {"weight_norm", "hoyer"} <= set(history):
+            row |= _of_weights(history, step)
+        rows.append(row)
     return pd.DataFrame(rows)
+
+
+def _of_weights(history: pd.DataFrame, step: int) -> dict[str, float]:
+    """Return what a pruning did to the weights, and how sparse they were."""
+    here = history[history["step"] == step].dropna(subset=["when"]).set_index("when")
+    before, after = (float(here.loc[when, "weight_norm"]) for when in ("before", "after"))
+    share = (after / before) ** 2 if before else np.nan
+    return {"distortion": float(np.sqrt(max(1 - share, 0.0))), "hoyer": float(here.loc["before", "hoyer"])}

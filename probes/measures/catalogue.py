@@ -8,7 +8,9 @@ from __future__ import annotations
 
 from probes.measures.attribution.representer_support import REPRESENTER_SUPPORT
 from probes.measures.classes.best_layer import BEST_LAYER
+from probes.measures.classes.class_distance import CLASS_DISTANCE
 from probes.measures.classes.class_separability import CLASS_SEPARABILITY, WITH_SELF_PAIRS
+from probes.measures.classes.fisher_ratio import FISHER_RATIO
 from probes.measures.classes.linear_probe import LINEAR_PROBE
 from probes.measures.classes.snr import SNR
 from probes.measures.classes.variability import VARIABILITY
@@ -16,7 +18,9 @@ from probes.measures.fidelity.accuracy import ACCURACY
 from probes.measures.fidelity.drift import DRIFT
 from probes.measures.fidelity.loyalty import LOYALTY
 from probes.measures.fidelity.module_error import MODULE_ERROR
+from probes.measures.fidelity.off_diagonal_correlation import OFF_DIAGONAL_CORRELATION
 from probes.measures.fidelity.similarity import MEASURES
+from probes.measures.fidelity.zero_shot_gap import ZERO_SHOT_GAP
 from probes.measures.languages.alignment_gap import ALIGNMENT_GAP
 from probes.measures.languages.margin_retrieval import MARGIN_RETRIEVAL, MARGIN_RETRIEVAL_ALL_LANGUAGES
 from probes.measures.languages.retrieval import RETRIEVAL, RETRIEVAL_ALL_LANGUAGES
@@ -27,6 +31,8 @@ PROBES: tuple[Probe, ...] = (
     CLASS_SEPARABILITY,
     VARIABILITY,
     SNR,
+    FISHER_RATIO,
+    CLASS_DISTANCE,
     RETRIEVAL,
     MARGIN_RETRIEVAL,
     ALIGNMENT_GAP,
@@ -36,7 +42,9 @@ PROBES: tuple[Probe, ...] = (
     *GEOMETRY.values(),
     *LINEAR_PROBE,
     *MODULE_ERROR,
+    OFF_DIAGONAL_CORRELATION,
     ACCURACY,
+    ZERO_SHOT_GAP,
     BEST_LAYER,
     WITH_SELF_PAIRS,
     RETRIEVAL_ALL_LANGUAGES,

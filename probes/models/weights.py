@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import math
+from collections.abc import Iterable
+
 import torch
 from transformers import PreTrainedModel
 
@@ -28,6 +31,28 @@ def block_weights(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
         if p.ndim > 1 and not name.endswith("bias")
     }
     return {name: p for name, p in model.named_parameters() if id(p) in inside}
+
+
+def hoyer_sparsity(weights: Iterable[torch.Tensor]) -> float:
+    """Return the mean over matrices of Hoyer's sparsity: 0 where all weights are of one size, 1 where
+    one alone is not zero. NaN without a matrix, or where one is all zero.
+
+    With n weights w of a matrix: (sqrt(n) - ||w||_1 / ||w||_2) / (sqrt(n) - 1).
+
+    Notes:
+        Hoyer 2004, Journal of Machine Learning Research 5.
+
+    Example:
+        >>> hoyer_sparsity([torch.ones(2, 2)]), hoyer_sparsity([torch.eye(4)[:1]])
+        (0.0, 1.0)
+    """
+    found = []
+    for weight in weights:
+        w = weight.detach().double()
+        root = math.sqrt(w.numel())
+        length = float(w.norm())
+        found.append((root - float(w.abs().sum()) / length) / (root - 1) if length and root > 1 else math.nan)
+    return sum(found) / len(found) if found else math.nan
 
 
 def embedding_parameters(model: PreTrainedModel) -> int:

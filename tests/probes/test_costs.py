@@ -8,6 +8,7 @@ import probes
 from compress import footprint
 from compress.quantization.deploy import deploy
 from probes.costs import COLUMNS, ROUNDS, as_table, counted, on_random_texts, on_texts, seconds_of, weight_files
+from probes.models.weights import block_weights, hoyer_sparsity
 
 
 def test_counts_are_those_of_the_weights(tiny_models, tmp_path):
@@ -163,3 +164,15 @@ def test_a_table_holds_each_beside_the_baseline(monkeypatch):
     assert table.loc["small", ["seconds_1", "speed_1", "speed_1_low", "speed_1_high"]].tolist() == [0.5, 2, 2, 2.5]
     assert np.isnan(table.loc["base", "speed_32"])
     assert table.loc["stored"].drop("stored_as").isna().all()
+
+
+def test_sparsity_by_hoyer_is_the_formula_and_rises_with_zeros(tiny_models):
+    model = tiny_models("BertForSequenceClassification")
+    cost = footprint(model, compress.prune(model, sparsity=0.8))
+    each = [w.detach().double().numpy() for w in block_weights(model).values()]
+    by_hand = [(w.size**0.5 - np.abs(w).sum() / np.linalg.norm(w)) / (w.size**0.5 - 1) for w in each]
+    assert cost.loc["model", "hoyer"] == pytest.approx(np.mean(by_hand), rel=1e-9)
+    assert cost.loc["smaller", "hoyer"] > cost.loc["model", "hoyer"] + 0.2
+    assert hoyer_sparsity([torch.full((3, 3), -2.0)]) == pytest.approx(0, abs=1e-12)
+    assert hoyer_sparsity([torch.eye(3)[:1]]) == pytest.approx(1)
+    assert all(np.isnan(hoyer_sparsity(w)) for w in ([], [torch.zeros(2, 2)], [torch.ones(1)]))

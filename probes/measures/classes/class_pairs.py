@@ -13,6 +13,7 @@ import numpy as np
 from probes.results.draws import Sample
 from probes.results.intervals import t_factor
 
+_ENTRIES = 2**19  # of one block of distances
 _MOST = 256  # parts that are compared with each other where only a variance is asked for
 
 
@@ -189,3 +190,55 @@ def _effects(off: np.ndarray, label: np.ndarray, scale: np.ndarray) -> np.ndarra
     others = np.broadcast_to(n, (len(n), len(n))).copy()
     np.fill_diagonal(others, np.maximum(n - 2, 1))
     return off * (scale / others)[label]
+
+
+def sums_of_distances(
+    x: np.ndarray, squares: np.ndarray, parts: Parts, *, squared: bool = False
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return what `PairMeans` takes of distances: by part and class, and among some parts.
+
+    Args:
+        x: (row, feature) in the order of the parts, centred.
+        squares: (row,) their squared lengths.
+        parts: what the rows are.
+        squared: of squared distances.
+    """
+    n, n_parts = len(x), len(parts.starts)
+    first, last = parts.firsts, np.r_[parts.firsts[1:], n_parts]
+    sums = np.zeros((n_parts, len(first)))
+    some = parts.some()
+    among = np.zeros((len(some), len(some)))
+    step = max(1, _ENTRIES * n_parts // n**2)
+    for lo in range(0, n_parts, step):
+        hi = min(lo + step, n_parts)
+        rows = slice(parts.starts[lo], parts.starts[hi] if hi < n_parts else n)
+        # Only the pairs with later parts: the others are the same.
+        d = x[rows] @ x[rows.start :].T
+        d *= -2
+        d += squares[rows, None]
+        d += squares[rows.start :]
+        np.maximum(d, 0, out=d)
+        if not squared:
+            np.sqrt(d, out=d)
+        if n_parts < n:
+            here = parts.starts[lo:] - rows.start
+            d = np.add.reduceat(np.add.reduceat(d, here, axis=1), here[: hi - lo], axis=0)
+        d[parts.unit[lo:hi, None] == parts.unit[lo:]] = 0
+        at, all_later = np.flatnonzero((some >= lo) & (some < hi)), some >= lo
+        among[np.ix_(at, all_later)] = d[np.ix_(some[at] - lo, some[all_later] - lo)]
+        d[:, : hi - lo] = np.triu(d[:, : hi - lo])
+        there = np.flatnonzero(last > lo)
+        sums[lo:hi, there] += np.add.reduceat(d, np.maximum(first[there] - lo, 0), axis=1)
+        there = np.flatnonzero((first < hi) & (last > lo))  # classes that have parts in this block
+        sums[lo:, there] += np.add.reduceat(d, np.maximum(first[there] - lo, 0), axis=0).T
+    return sums, np.maximum(among, among.T)
+
+
+def spread_out(x: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
+    """Return states (row, feature) centred and their squared lengths; None for these where all
+    states are equal but for rounding, or not finite.
+    """
+    largest = np.abs(x).max()
+    x = x - x.mean(axis=0)
+    squares = np.einsum("ij,ij->i", x, x)
+    return x, squares if squares.max() > (1e-12 * largest) ** 2 else None

@@ -9,13 +9,11 @@ import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from probes.measures.classes.class_pairs import PairMeans, Parts, parts_of
+from probes.measures.classes.class_pairs import PairMeans, Parts, parts_of, spread_out, sums_of_distances
 from probes.measures.classes.labels import FEWEST, labelled, measured, of_labels
 from probes.measures.probe import LARGE, Probe, Run
 from probes.results.draws import Sample, sample
 from probes.states.representations import states
-
-_ENTRIES = 2**19  # of one block of distances
 
 
 @overload
@@ -91,13 +89,11 @@ def _statistics(reps: xr.Dataset, drawn: Sample, kept: Mapping[str, np.ndarray])
 def _snr(x: np.ndarray, parts: Parts, drawn: Sample) -> np.ndarray:
     """Return the ratio of states (example, feature) for every row of weights."""
     x = x[parts.rows]
-    largest = np.abs(x).max()
     with np.errstate(invalid="ignore", divide="ignore"):  # what has no value is said by name
-        x = x - x.mean(axis=0)
-        squares = np.einsum("ij,ij->i", x, x)
-        if not squares.max() > (1e-12 * largest) ** 2:  # all equal but for rounding, or not finite
+        x, squares = spread_out(x)
+        if squares is None:
             return np.full(len(drawn.weights), np.nan)
-        distances = PairMeans(parts, *_sums(x, squares, parts))
+        distances = PairMeans(parts, *sums_of_distances(x, squares, parts))
         means = distances.means()
         c = len(means)
         within = np.trace(means) / c
@@ -105,37 +101,6 @@ def _snr(x: np.ndarray, parts: Parts, drawn: Sample) -> np.ndarray:
         slope = np.full(means.shape, 1 / (within * c * (c - 1)))
         np.fill_diagonal(slope, -value / (within * c))
         return distances.draws(float(value), slope, drawn)
-
-
-def _sums(x: np.ndarray, squares: np.ndarray, parts: Parts) -> tuple[np.ndarray, np.ndarray]:
-    """Return what `PairMeans` takes of distances: by part and class, and among some parts."""
-    n, n_parts = len(x), len(parts.starts)
-    first, last = parts.firsts, np.r_[parts.firsts[1:], n_parts]
-    sums = np.zeros((n_parts, len(first)))
-    some = parts.some()
-    among = np.zeros((len(some), len(some)))
-    step = max(1, _ENTRIES * n_parts // n**2)
-    for lo in range(0, n_parts, step):
-        hi = min(lo + step, n_parts)
-        rows = slice(parts.starts[lo], parts.starts[hi] if hi < n_parts else n)
-        # Only the pairs with later parts: the others are the same.
-        d = x[rows] @ x[rows.start :].T
-        d *= -2
-        d += squares[rows, None]
-        d += squares[rows.start :]
-        np.sqrt(np.maximum(d, 0, out=d), out=d)
-        if n_parts < n:
-            here = parts.starts[lo:] - rows.start
-            d = np.add.reduceat(np.add.reduceat(d, here, axis=1), here[: hi - lo], axis=0)
-        d[parts.unit[lo:hi, None] == parts.unit[lo:]] = 0
-        at, all_later = np.flatnonzero((some >= lo) & (some < hi)), some >= lo
-        among[np.ix_(at, all_later)] = d[np.ix_(some[at] - lo, some[all_later] - lo)]
-        d[:, : hi - lo] = np.triu(d[:, : hi - lo])
-        there = np.flatnonzero(last > lo)
-        sums[lo:hi, there] += np.add.reduceat(d, np.maximum(first[there] - lo, 0), axis=1)
-        there = np.flatnonzero((first < hi) & (last > lo))  # classes that have parts in this block
-        sums[lo:, there] += np.add.reduceat(d, np.maximum(first[there] - lo, 0), axis=0).T
-    return sums, np.maximum(among, among.T)
 
 
 SNR: Probe = of_labels(

@@ -40,14 +40,21 @@ def accuracy(reps: xr.Dataset, *, draws: int = 200, seed: int = 0) -> xr.Dataset
     return _measured(reps, sample(reps, draws=draws, seed=seed))
 
 
-def _measured(reps: xr.Dataset, drawn: Sample) -> xr.Dataset:
+def rights(reps: xr.Dataset) -> np.ndarray:
+    """Return 1 where the predicted class is the label, 0 where not, NaN where logits are not finite
+    (example,).
+    """
     logits = check_logits(reps, "accuracy")
     if "label" not in reps.coords:
         raise InputError("accuracy needs labels, and the Representations have none. Capture a corpus with a label")
     wanted = label_codes(reps["label"].values, class_names(reps), str(reps.attrs.get("model", "?")))
     right = (logits.argmax(axis=1) == wanted).astype(float)
     right[~np.isfinite(logits).all(axis=1)] = np.nan
-    return of_shares(at_output(reps, drawn, right, ACCURACY))
+    return right
+
+
+def _measured(reps: xr.Dataset, drawn: Sample) -> xr.Dataset:
+    return of_shares(at_output(reps, drawn, rights(reps), ACCURACY))
 
 
 ACCURACY = of_predictions(

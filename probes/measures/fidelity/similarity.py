@@ -14,6 +14,7 @@ from probes.errors import InputError, LayerscopeWarning, check_choice
 from probes.measures.fidelity.canonical import PWCCA, SVCCA
 from probes.measures.fidelity.cka import CKA, CKA_DEBIASED
 from probes.measures.fidelity.layer_pairs import Measure, layers_between, side_of, side_of_array
+from probes.measures.fidelity.mutual_information import MUTUAL_INFORMATION
 from probes.measures.fidelity.neighbour_overlap import NEIGHBOUR_OVERLAP
 from probes.measures.fidelity.procrustes import PROCRUSTES
 from probes.measures.fidelity.rsa import RSA
@@ -63,7 +64,7 @@ def similarity(
         y: of another model on the same sentences, aligned by id and language; by default the layers
             of one model are compared with each other.
         measure: "cka" (biased), "cka_debiased", "procrustes" (a distance), "svcca", "pwcca", "rsa",
-            or "neighbour_overlap".
+            "neighbour_overlap" or "mutual_information" (a share of the most that is seen).
         draws, seed: of the bootstrap by sentence id.
 
     Returns:
@@ -195,5 +196,7 @@ def _declared(about: Callable[..., Measure]) -> Measure:
 
 MEASURES = {
     measure.name: measure
-    for measure in map(_declared, (CKA, CKA_DEBIASED, PROCRUSTES, SVCCA, PWCCA, RSA, NEIGHBOUR_OVERLAP))
+    for measure in map(
+        _declared, (CKA, CKA_DEBIASED, PROCRUSTES, SVCCA, PWCCA, RSA, NEIGHBOUR_OVERLAP, MUTUAL_INFORMATION)
+    )
 }

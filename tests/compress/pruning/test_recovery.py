@@ -1,9 +1,11 @@
 import numpy as np
 import pandas as pd
 import pytest
+from trained import QUIET, make_corpus
 
 import probes
-from compress import recovery
+from compress import prune, recovery
+from compress.matrices import block_matrices
 
 
 def history(rows):
@@ -47,3 +49,25 @@ def test_what_is_missing_is_said():
         recovery(curve())
     with pytest.raises(probes.InputError, match=r"step 12: the metric was not measured before and after it"):
         recovery(curve(), at=[12])
+
+
+def test_distortion_and_sparsity_are_those_of_the_weights(tiny_models, make_tokenizer):
+    """Against the matrices themselves, looked at just before and after each pruning."""
+    seen = []
+
+    def look(model):
+        seen.append({n: w.detach().double().numpy().copy() for n, w in block_matrices(model).items()})
+        return {"accuracy": 0.5}
+
+    model = tiny_models("BertForSequenceClassification", id2label=dict(enumerate("xyz")))
+    how = {"train": make_corpus(), "tokenizer": make_tokenizer(), "steps": 6, "schedule": "uniform", "prunings": 2}
+    pruned = prune(model, sparsity=0.6, evaluate=look, **how, **QUIET)
+    found = recovery(pruned.history)
+    for i, row in found.iterrows():
+        before, after = seen[2 * i : 2 * i + 2]
+        w, m = (np.concatenate([x.ravel() for x in side.values()]) for side in (before, after))
+        assert row["distortion"] == pytest.approx(np.linalg.norm(w - m) / np.linalg.norm(w), rel=1e-6)
+        each = [(np.sqrt(x.size) - abs(x).sum() / np.linalg.norm(x)) / (np.sqrt(x.size) - 1) for x in before.values()]
+        assert row["hoyer"] == pytest.approx(np.mean(each), rel=1e-9)
+    assert found["hoyer"].is_monotonic_increasing
+    assert "distortion" not in recovery(curve(), at=[10])

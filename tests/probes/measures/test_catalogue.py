@@ -55,7 +55,9 @@ def states(kind, good=True):
     if kind == "outputs":
         classes = {"class": sorted(set(reps.label.values))}
         truth = 2.0 * (reps.label.values[:, None] == np.array(classes["class"]))
-        logits = [truth + (1.0 if good else 9.0) * rng.normal(size=truth.shape) for _ in range(2)]
+        # Bad is worse away from the pivot.
+        scale = 1.0 if good else np.where(reps.language.values == "l0", 4.0, 9.0)[:, None]
+        logits = [truth + scale * rng.normal(size=truth.shape) for _ in range(2)]
         reps, base = (
             r.assign(logits=(("example", "class"), z)).assign_coords(classes)
             for r, z in zip((reps, base), logits, strict=True)
