@@ -50,7 +50,9 @@ def test_without_a_truth_it_is_the_mean_over_the_samples_and_of_each_sample_wher
 def test_copies_with_noise_of_their_own_are_as_far_from_the_model_as_the_other_one_is():
     base = planted(np.random.default_rng(2), ids=100, layers=2)
     far = xr.DataArray([0.1, 2.0], dims="layer")
-    other = base.assign(hidden=base.hidden + far * np.random.default_rng(3).normal(size=base.hidden.shape))
+    other = base.assign(
+        hidden=base.hidden + far.values[:, None, None] * np.random.default_rng(3).normal(size=base.hidden.shape)
+    )
     off = [copy.hidden - base.hidden for copy in noisy(base, other, np.random.default_rng(4))]
     for one in off:
         assert np.sqrt(np.square(one).mean(["example", "feature"])).values == pytest.approx(far.values, rel=0.05)
