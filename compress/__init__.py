@@ -14,11 +14,13 @@ from compress.objectives.held_out import held_out_loss, language_model_loss, tex
 from compress.objectives.labels import CrossEntropy, SoftLabels
 from compress.objectives.language_model import LanguageModel
 from compress.objectives.layers import AttentionOutputs, Attentions, HiddenStates
+from compress.objectives.numbers import SquaredError
 from compress.objectives.sparse import SparseActivations, Translations
 from compress.objectives.supervised import SupervisedContrast
 from compress.objectives.texts import CrossCorrelation, Relational, RepresentationCosine, RepresentationMSE
 from compress.objectives.transferability import MetaTeacher, Transferable
 from compress.objectives.weights import AlignedWeights
+from compress.outcomes import quality
 from compress.pruning.drop_layers import drop_layers
 from compress.pruning.prune import prune
 from compress.pruning.recovery import recovery
@@ -56,6 +58,7 @@ __all__ = [
     "RepresentationMSE",
     "SoftLabels",
     "SparseActivations",
+    "SquaredError",
     "SupervisedContrast",
     "TensorTrainLSTM",
     "TrainingSettings",
@@ -82,6 +85,7 @@ __all__ = [
     "prune_channels",
     "prune_heads",
     "prune_vocabulary",
+    "quality",
     "quantization_error",
     "quantize",
     "recall",

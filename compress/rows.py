@@ -9,10 +9,10 @@ import datasets
 import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from compress.kinds import labels_for
 from probes.corpus import check_corpus
 from probes.errors import InputError
 from probes.models.facts import check_fit, embedding_rows, name_of
-from probes.states.predictions import label_codes
 from probes.states.tokens import Padding, padding_of, pads_left, reads_padding
 from probes.states.vectors import length_of, prompted, settle
 
@@ -46,8 +46,11 @@ def training_rows(
 
     Texts are read as `probes.capture` reads them: after the prompt and in the small letters that
     the student's checkpoint declares (`config.text_embedding`), and cut at the length that it
-    declares, or where student or teacher cannot read on. Labels are numbers of the classes of one
-    of them, which must have them all, or of the labels in the order of their names.
+    declares, or where student or teacher cannot read on. Labels are what the head of one of them
+    says (`probes.models.facts.head_of`): the number of a class, which it must have; a number; for
+    each class of `labels` 1, for the others 0; or for each word of `tags` the number of its class
+    at its first token, -100 at all others. Of nobody they are numbers of the labels in the order of
+    their names.
 
     Args:
         corpus: of split "train", where it has splits.
@@ -57,8 +60,8 @@ def training_rows(
         words: also give `words`, the number of each token's word in its text, -1 for none.
 
     Raises:
-        InputError: a model and the tokenizer do not fit; a label is no class; there is no row of
-            split "train"; `max_length` is more than a model takes.
+        InputError: a model and the tokenizer do not fit; a label is no class, or no number; there
+            is no row of split "train"; `max_length` is more than a model takes.
 
     Example:
         >>> import probes
@@ -74,13 +77,13 @@ def training_rows(
     for model, called in zip(models, names, strict=True):
         check_fit(embedding_rows(model), tokenizer, called)
     corpus = corpus.select(trained_on(corpus))
-    labelled = "label" in corpus.column_names
     how, said = settle(student, names[0], pooling="mean", max_length=max_length, prompt=prompt)
     limits = [length_of(how, m, tokenizer, said) for m in models]
     limit = min((n for n in limits if n is not None), default=None)
     corpus = prompted(corpus, how)
+    texts = list(corpus["text"])
     pairs = list(corpus["text_pair"]) if "text_pair" in corpus.column_names else None
-    encoded = tokenizer(list(corpus["text"]), pairs, truncation=limit is not None, max_length=limit, verbose=False)
+    encoded = tokenizer(texts, pairs, truncation=limit is not None, max_length=limit, verbose=False)
     rows = [{k: v[i] for k, v in encoded.items() if k != "attention_mask"} | {"index": i} for i in range(len(corpus))]
     if words:
         if not tokenizer.is_fast:
@@ -90,16 +93,15 @@ def training_rows(
             )
         for i, row in enumerate(rows):
             row["words"] = [-1 if word is None else word for word in encoded.word_ids(i)]
-    if labelled:
-        labels = np.asarray(corpus["label"], object)
-        if numbered_by is None:
-            codes = np.unique(labels, return_inverse=True)[1]
-        else:
-            at = 0 if numbered_by == "student" else -1
-            codes = label_codes(labels, [str(c) for c in (models[at].config.id2label or {}).values()], names[at])
-        for row, code in zip(rows, codes, strict=True):
-            row["labels"] = int(code)
-    return rows, labelled
+    if numbered_by is None:
+        named = np.asarray(corpus["label"], object) if "label" in corpus.column_names else None
+        told = None if named is None else [{"labels": int(code)} for code in np.unique(named, return_inverse=True)[1]]
+    else:
+        at = 0 if numbered_by == "student" else -1
+        told = labels_for(models[at], corpus, names[at], (texts, len(how.prompt or ""), encoded))
+    if told is not None:
+        rows = [row | label for row, label in zip(rows, told, strict=True)]
+    return rows, told is not None
 
 
 def padding_for(

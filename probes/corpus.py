@@ -1,8 +1,9 @@
 """Labelled, parallel text: load it, check it, describe it.
 
 A corpus is a `datasets.Dataset` with the text columns `id` (the same id = translations of one
-sentence), `language`, `text` and, where the task has them, `label`, `text_pair`, `split` and
-`group` (sentences that are not independent: one article, document, template).
+sentence), `language`, `text` and, where the task has them, `label`, `text_pair`, `split`, `group`
+(sentences that are not independent: one article, document, template), `labels` (several of a text)
+and `tags` (one of each of its words), both separated by spaces.
 """
 
 from __future__ import annotations
@@ -54,14 +55,17 @@ def load_corpus(
 
     Returns:
         A `datasets.Dataset` with the string columns `id, language, text` and, where the source has
-        them, `label`, `text_pair`, `group` and `split`. Other columns are dropped. A column of
-        labels or groups that are all empty strings counts as none.
+        them, `label`, `text_pair`, `group`, `split`, `labels` and `tags`. Other columns are dropped.
+        A column of labels or groups that are all empty strings counts as none. `labels`, none or
+        several of a text, and `tags`, one of each word, where words are what spaces separate, are
+        names with spaces between; a list of names is joined so.
 
     Raises:
         InputError: a column is missing; an id, language, text, label or group is null or empty; the
             same (id, language) comes twice; an id lies in two groups; the table is empty; a
-            language or split is unknown; the file is not what its name says; a value is no text (a
-            list, bytes, half of a surrogate pair) or a number too large to be exact.
+            language or split is unknown; there are not as many tags as words; the file is not what its
+            name says; a value is no text (a list, bytes, half of a surrogate pair) or a number too
+            large to be exact.
 
     Warns:
         LayerscopeWarning: quotation marks seem to have swallowed rows of a file; cells are
@@ -90,7 +94,7 @@ def load_corpus(
                 f"{name}: no column {given!r} for {meant!r}; the columns are {', '.join(map(repr, frame))}. "
                 f"Name the right one with {meant}=..., or add it"
             )
-    frame = frame[[c for c in (*columns, "split") if c in frame]].rename(columns=columns)
+    frame = frame[[c for c in (*columns, "split", *SEVERAL) if c in frame]].rename(columns=columns)
     if split is not None and "split" in frame:
         frame = _keep(frame, "split", [split], name)
     elif split is not None and not is_hub_name(source):
@@ -108,6 +112,10 @@ def load_corpus(
     out = datasets.Dataset.from_pandas(frame.reset_index(drop=True), preserve_index=False)
     _CHECKED.add(out)
     return out
+
+
+# Columns of several names in one cell, with spaces between: of a text, and of its words.
+SEVERAL = ("labels", "tags")
 
 
 def describe(corpus: datasets.Dataset) -> None:
@@ -227,6 +235,16 @@ def check_corpus(corpus: datasets.Dataset) -> datasets.Dataset:
     return load_corpus(corpus)
 
 
+def _joined(cell: Any, column: str, name: str) -> Any:
+    """A list of names as one text; other cells as they are."""
+    if not isinstance(cell, list | tuple | np.ndarray):
+        return cell
+    names = [str(part) for part in cell]
+    if bad := [part for part in names if len(part.split()) != 1]:
+        raise InputError(f"{name}: {column} has the name {bad[0]!r}: expected one without spaces. Write it in one word")
+    return " ".join(names)
+
+
 def _keep(frame: pd.DataFrame, column: str, wanted: list[str], name: str) -> pd.DataFrame:
     texts = [str(v) for v in frame[column]]
     there = dict.fromkeys(texts)
@@ -246,15 +264,17 @@ def _checked(frame: pd.DataFrame, name: str) -> pd.DataFrame:
             frame = frame.drop(columns=column)
     frame = frame.copy()
     for column in frame:
+        if column in SEVERAL:
+            frame[column] = frame[column].map(lambda cell: _joined(cell, column, name))  # noqa: B023
         null = frame[column].isna()
-        if null.any() and column in (*REQUIRED, "label", "text_pair", "group"):
+        if null.any() and column in (*REQUIRED, "label", "text_pair", "group", *SEVERAL):
             raise InputError(
                 f"{name}: {column} is null in {_rows(null)}. Every row needs one: fill it, or drop the row"
                 + _WITHOUT.get(column, "")
             )
         frame[column] = _as_text(frame[column], name)
         empty = frame[column].str.strip() == ""
-        if empty.any() and column != "split":
+        if empty.any() and column not in ("split", "labels"):  # a text may have none of the labels
             raise InputError(f"{name}: {column} is empty in {_rows(empty)}. Fill it, or drop the row")
     if (frame["language"] == "pooled").any():
         raise InputError(f"{name}: the language code 'pooled' is kept for all languages together. Rename it")
@@ -265,6 +285,16 @@ def _checked(frame: pd.DataFrame, name: str) -> pd.DataFrame:
             f"{name}: id {first['id']!r} occurs more than once in language {first['language']!r} ({_rows(twice)}). "
             "An id stands for one sentence: give each its own, and the same id to its translations only"
         )
+    if "tags" in frame:
+        cells = zip(frame["text"], frame["tags"], strict=True)
+        counts = [(len(text.split()), len(tags.split())) for text, tags in cells]
+        wrong = pd.Series([words != tags for words, tags in counts], frame.index)
+        if wrong.any():
+            words, tags = counts[int(wrong.to_numpy().argmax())]
+            raise InputError(
+                f"{name}: there are not as many tags as words in {_rows(wrong)}: found {words} words and {tags} tags. "
+                "Words are what spaces separate: give each one tag, and text without spaces between words with spaces"
+            )
     if "group" in frame:
         check_groups(frame["id"], frame["group"], name)
     return frame

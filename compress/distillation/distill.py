@@ -14,10 +14,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.distillation.kept_layers import kept_layers
 from compress.distillation.width import INITIALISE, check_width, narrow
+from compress.kinds import COLUMNS
 from compress.matrices import check_plain
 from compress.objectives.base import Objective, is_whole
-from compress.objectives.kinds import supervised
-from compress.objectives.labels import SoftLabels
+from compress.objectives.kinds import supervised, taught
 from compress.objectives.layers import HiddenStates
 from compress.pruning.drop_layers import drop_layers
 from compress.rows import trained_on
@@ -76,8 +76,9 @@ def distill(
             without it.
         objective: what is trained for, of `compress.objectives`. By default the sum of what the
             head is for (of labels, where there are some; of tokens, of the text); of soft labels of
-            temperature 2; and of the squared difference of the hidden states, each of the student's layers from
-            the model's that it was copied from (of a `student`: uniformly).
+            temperature 2, or of numbers the squared error; and of the squared difference of the
+            hidden states, each of the student's layers from the model's that it was copied from (of
+            a `student`: uniformly).
         teacher: what the student learns from; by default the model.
         seed: of the training.
         folder: for checkpoints, as in `compress.training.train`; a training that was interrupted
@@ -188,8 +189,8 @@ def _objectives(
     """Return what a student is trained for where nothing is said."""
     out: list[Objective] = []
     if (head := head_of(student)) is not None:
-        out += [supervised(student)] if head == "tokens" or "label" in train.column_names else []
-        out.append(SoftLabels(temperature=2))
+        out += [supervised(student)] if head == "tokens" or COLUMNS[head][0] in train.column_names else []
+        out.append(taught(student, temperature=2))
     return [*out, HiddenStates(layers=matched)]
 
 

@@ -1,6 +1,7 @@
 """What a model should come close to: its labels, a teacher, or its former weights.
 
-`base` says what an objective is; `labels`, `texts`, `layers`, `weights`, `contrast`, `domains`,
+`base` says what an objective is, `kinds` which one a head is for, `held_out` how a language model
+does on other text; `labels`, `numbers`, `language_model`, `texts`, `layers`, `weights`, `contrast`, `domains`,
 `transferability`, `supervised` and `sparse` hold them by what they compare; `memory` is what
 contrastive ones remember, `likeness` which texts and classes are similar to them.
 """
@@ -11,6 +12,7 @@ from compress.objectives.labels import CrossEntropy, SoftLabels
 from compress.objectives.language_model import LanguageModel
 from compress.objectives.layers import AttentionOutputs, Attentions, HiddenStates
 from compress.objectives.likeness import embedded_names, name_vectors
+from compress.objectives.numbers import SquaredError
 from compress.objectives.sparse import SparseActivations, Translations
 from compress.objectives.supervised import SupervisedContrast
 from compress.objectives.texts import CrossCorrelation, Relational, RepresentationCosine, RepresentationMSE
@@ -35,6 +37,7 @@ __all__ = [
     "RepresentationMSE",
     "SoftLabels",
     "SparseActivations",
+    "SquaredError",
     "SupervisedContrast",
     "Transferable",
     "Translations",

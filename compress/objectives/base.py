@@ -25,8 +25,9 @@ import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from compress.kinds import COLUMNS
 from probes.errors import InputError
-from probes.models.facts import size_of
+from probes.models.facts import head_of, size_of
 
 NEEDS = frozenset({"labels", "teacher", "hidden_states", "attentions", "attention_scores", "attention_outputs"})
 IGNORED = -100  # the label of a token that has none
@@ -86,6 +87,9 @@ class Objective(Protocol):
     It may also have a method `check(student, teacher)` of two models, the teacher None where there
     is none, that raises `InputError` where it cannot work with them; `check` of this module calls
     it.
+
+    One that takes labels of some kinds alone has the attribute `kinds`, of what
+    `probes.models.facts.head_of` says, or an empty one that takes none; `check` refuses others.
 
     One that does not need labels, and takes those there are for the teacher's classes, has the
     attribute `labels_of`, "teacher".
@@ -219,13 +223,37 @@ def check(
         if unknown := sorted(objective.needs - NEEDS):
             raise InputError(f"objective {name} needs {unknown}: expected any of {sorted(NEEDS)}")
         if "labels" in objective.needs and not labelled:
-            raise InputError(f"objective {name} needs labels, the data has none: add a label column, or leave it out")
+            raise InputError(f"objective {name} needs labels, the data has none: {_to_add(student)}, or leave it out")
+        if labelled or "labels" in objective.needs:
+            _check_kind(objective, student)
         if "teacher" in objective.needs and teacher is None:
             raise InputError(f"objective {name} needs a teacher, found none: give one, or leave it out")
         if (own_check := getattr(objective, "check", None)) is not None:
             own_check(student, teacher)
         if rows and (check_text := getattr(objective, "check_text", None)) is not None:
             check_text(student, tokenizer, rows)
+
+
+def _to_add(model: PreTrainedModel) -> str:
+    """What there is to add where labels are missing, by the head that they are for."""
+    head = head_of(model)
+    if head not in COLUMNS or head in ("classes", "numbers"):
+        return "add a label column"
+    column, holds = COLUMNS[head]
+    return f"add a column {column!r}, {holds}"
+
+
+def _check_kind(objective: Objective, model: PreTrainedModel) -> None:
+    """Raise where an objective cannot take the labels of a head."""
+    kinds, head = getattr(objective, "kinds", None), head_of(model)
+    if kinds is None or head is None or head in kinds:
+        return
+    taken = " or ".join(COLUMNS[kind][1] for kind in COLUMNS if kind in kinds)
+    found = COLUMNS[head][1] if head in COLUMNS else "the tokens of a text"
+    raise InputError(
+        f"objective {objective.name} takes labels of {taken}, and the head of {type(model).__name__} is for {found}: "
+        "take another objective, or another head"
+    )
 
 
 def wide(x: torch.Tensor) -> torch.Tensor:

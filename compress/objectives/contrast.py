@@ -49,6 +49,7 @@ class _Contrast:
     momentum: float = 0.5
     name: str = ""
     needs: ClassVar[frozenset[str]] = frozenset({"teacher", "hidden_states"})
+    kinds: ClassVar[frozenset[str]] = frozenset({"classes", "tokens"})
 
     def __post_init__(self) -> None:
         check_banked(self.name, self.weight, self.temperature, self.momentum, self.k, self.size)

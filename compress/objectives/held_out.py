@@ -18,6 +18,7 @@ from compress.objectives.language_model import LanguageModel, masked_tokens, nex
 from compress.rows import padding_for, training_rows
 from probes.corpus import check_corpus
 from probes.errors import InputError
+from probes.results.draws import balanced_weights
 from probes.results.intervals import interval
 from probes.states.batches import collate
 from probes.states.running import evaluating
@@ -93,7 +94,8 @@ def text_losses(
 
     Returns:
         A row a text, in the order of the corpus: `id`, `language`, `nats`, the sum over `tokens`,
-        those that are predicted, and `bytes`, of the whole text in UTF-8.
+        those that are predicted, and `bytes`, of the whole text in UTF-8; `group` where there are
+        groups.
 
     Raises:
         InputError: what `LanguageModel` raises; the corpus or the batch size is not as expected.
@@ -135,10 +137,10 @@ def text_losses(
     texts: Sequence[str] = list(whole["text"])
     if "text_pair" in whole.column_names:
         texts = [one + two for one, two in zip(texts, whole["text_pair"], strict=True)]
+    named = {c: list(whole[c]) for c in ("id", "language", "group") if c in whole.column_names}
     return pd.DataFrame(
         {
-            "id": list(whole["id"]),
-            "language": list(whole["language"]),
+            **named,
             "nats": nats,
             "tokens": tokens,
             "bytes": [len(text.encode()) for text in texts],
@@ -154,7 +156,7 @@ def held_out_loss(
     Args:
         losses: of the texts, as `text_losses` gives them.
         other: those of another model on the same texts: what is told is `losses` minus these.
-        draws, seed: of the bootstrap by id, so that translations are drawn together.
+        draws, seed: of the bootstrap by id, so that translations are drawn together, or by group.
 
     Returns:
         A row a language, and last "pooled": `language`, `nats` a predicted token with `low` and
@@ -187,15 +189,12 @@ def held_out_loss(
                     f"the losses are not of the same texts and tokens: {column} differs. Measure both models on one "
                     "corpus, with one tokenizer, seed and share of masked tokens"
                 )
-    ids, names = pd.factorize(losses["id"], sort=True)
-    rng = np.random.default_rng(seed)
-    weights = np.vstack(
-        [np.ones(len(names), int), rng.multinomial(len(names), np.full(len(names), 1 / len(names)), draws)]
-    )
+    unit, names = pd.factorize(losses["group" if "group" in losses else "id"], sort=True)
+    weights = balanced_weights(len(names), draws, seed).astype(np.int64)
     rows = []
     for language in [*dict.fromkeys(losses["language"]), "pooled"]:
         here = np.flatnonzero((losses["language"] == language).to_numpy() | (language == "pooled"))
-        drawn, part = weights[:, ids[here]], losses.iloc[here]
+        drawn, part = weights[:, unit[here]], losses.iloc[here]
         tokens = drawn @ part["tokens"].to_numpy()
         with np.errstate(invalid="ignore", divide="ignore"):
             found = drawn @ part["nats"].to_numpy() / tokens

@@ -24,15 +24,18 @@ from compress.objectives.base import (
     given_teacher,
 )
 from probes.errors import InputError
+from probes.models.facts import head_of
 
 
 @dataclass(frozen=True)
 class CrossEntropy:
     """Cross-entropy of the logits with the labels, the mean over texts or tokens.
 
-    -log softmax(logits)[label], in nats. Tokens with the label -100 are left out; a batch without
-    any other gives 0. A model that predicts the next token is compared to its labels one further,
-    as transformers does itself.
+    -log softmax(logits)[label], in nats. Tokens with the label -100 are left out, as all but the
+    first of a word (`tags`); a batch without any other gives 0. A model that predicts the next
+    token is compared to its labels one further, as transformers does itself. Of a head that gives
+    none or several classes a text (`labels`) it is that of each class apart, -log sigmoid(logit) or
+    -log(1 - sigmoid(logit)), the mean over texts and classes.
 
     Args:
         weight: what the loss is multiplied by.
@@ -42,6 +45,9 @@ class CrossEntropy:
         InputError: the weight is negative or not finite; at the call, logits or labels are missing,
             or the labels are not whole numbers, one to each text or token. A label that is no class
             of the head is PyTorch's to refuse.
+
+    See also:
+        `SquaredError`, of numbers
 
     Example:
         >>> import torch, probes
@@ -55,6 +61,7 @@ class CrossEntropy:
     weight: float = 1.0
     name: str = "cross_entropy"
     needs: ClassVar[frozenset[str]] = frozenset({"labels"})
+    kinds: ClassVar[frozenset[str]] = frozenset({"classes", "several", "words", "tokens"})
 
     def __post_init__(self) -> None:
         check_number(self.name, "weight", self.weight, least=0)
@@ -64,8 +71,12 @@ class CrossEntropy:
         check_classes(self.name, student)
 
     def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return the loss of a batch with `labels` (batch,) or (batch, token), times the weight."""
+        """Return the loss of a batch with `labels` (batch,) or (batch, token), or (batch, class) of
+        0 and 1, times the weight.
+        """
         logits, labels = given_logits(student, self.name), given_entry(batch, "labels", self.name)
+        if labels.is_floating_point() and labels.shape == logits.shape and head_of(student.model) == "several":
+            return self.weight * F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
         if labels.shape != logits.shape[:-1] or labels.is_floating_point():
             raise InputError(
                 f"objective {self.name}: expected labels of whole numbers of shape {tuple(logits.shape[:-1])}, found "
@@ -83,7 +94,8 @@ class SoftLabels:
 
     temperature^2 KL(softmax(teacher / temperature) || softmax(student / temperature)), in nats, the
     mean over texts, or over the tokens that are not padding; beside `LanguageModel` over those that
-    it predicts.
+    it predicts. Of a head that gives none or several classes a text the divergence is that of each
+    class apart, and the mean is over texts and classes.
 
     Args:
         weight: what the loss is multiplied by.
@@ -103,7 +115,7 @@ class SoftLabels:
         reference page says which weights give the losses of other papers.
 
     See also:
-        `CrossEntropy`
+        `CrossEntropy`; `SquaredError(of="teacher")`, of numbers
 
     Example:
         >>> import torch, probes
@@ -140,6 +152,8 @@ class SoftLabels:
         """Return the loss of a batch, times the weight; padding counts where tokens have logits."""
         s, t = given_logits(student, self.name), given_logits(given_teacher(teacher, self.name), self.name).detach()
         check_shapes(self.name, "logits", s, t)
+        if student.model is not None and head_of(student.model) == "several":  # each class against its absence
+            s, t = (torch.stack([x.flatten(), torch.zeros_like(x).flatten()], -1) for x in (s, t))
         count: float | torch.Tensor = len(s)
         if s.ndim == 3:
             there = batch["targets"] != IGNORED if "targets" in batch else attended_tokens(batch, s, self.name)

@@ -86,6 +86,7 @@ class SupervisedContrast:
     sharpness: float = 0.1
     vectors: Mapping[str, ArrayLike] | None = field(default=None, repr=False)
     needs: ClassVar[frozenset[str]] = frozenset({"labels", "hidden_states"})
+    kinds: ClassVar[frozenset[str]] = frozenset({"classes"})
 
     def __post_init__(self) -> None:
         check_banked(self.name, self.weight, self.temperature, self.momentum, self.k, self.size)

@@ -137,6 +137,7 @@ class MetaTeacher(_OfDomains):
 
     name: str = "meta_teacher"
     needs: ClassVar[frozenset[str]] = frozenset({"labels", "hidden_states"})
+    kinds: ClassVar[frozenset[str]] = frozenset({"classes"})
 
     def __post_init__(self) -> None:
         super().__post_init__()
@@ -227,6 +228,7 @@ class Transferable(_OfDomains):
     name: str = "transferable"
     layers: Mapping[int, int] | None = None
     needs: ClassVar[frozenset[str]] = frozenset({"labels", "teacher", "hidden_states", "attentions"})
+    kinds: ClassVar[frozenset[str]] = frozenset({"classes"})
 
     def __post_init__(self) -> None:
         super().__post_init__()

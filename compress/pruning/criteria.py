@@ -16,7 +16,7 @@ from compress.matrices import Matrix, transposed
 from compress.rows import training_rows
 from probes.errors import InputError, LayerscopeWarning, check_choice
 from probes.models.blocks import read_next
-from probes.models.facts import name_of
+from probes.models.facts import head_of, name_of
 from probes.states.running import evaluating
 
 # What each compares: the weights of one matrix, of all matrices together, or of one output unit.
@@ -243,6 +243,11 @@ def _gradients(
     model: PreTrainedModel, matrices: _Matrices, corpus: datasets.Dataset, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, torch.Tensor]:
     """Gradient of the mean cross-entropy over the corpus, without dropout or a trace."""
+    if (head := head_of(model)) not in ("classes", None):
+        raise InputError(
+            f"criterion='gradient' is of the loss of one class a text, and the head of {name_of(model)} is for {head}: "
+            "choose 'movement', which is gathered in training by any objective, or 'magnitude'"
+        )
     rows, labelled = training_rows(corpus, model, tokenizer)
     if not labelled:
         raise InputError("criterion='gradient' needs labels, and the corpus has none. Give a column 'label'")

@@ -16,7 +16,7 @@ from compress.distillation.distill import distill
 from compress.objectives.base import Objective
 from compress.objectives.contrast import CRD, CoDIR
 from compress.objectives.domains import DomainHead, transferability
-from compress.objectives.kinds import supervised
+from compress.objectives.kinds import supervised, taught
 from compress.objectives.labels import CrossEntropy, SoftLabels
 from compress.objectives.texts import Relational
 from compress.objectives.transferability import MetaTeacher, Transferable
@@ -44,7 +44,9 @@ def codir(
     Args:
         model: the fine-tuned model, also the teacher; it is not changed.
         tokenizer: of the model.
-        train: a corpus with labels.
+        train: a corpus with labels, one class a text: they choose the negatives. Of a model of
+            masked tokens it is text, and the loss of its tokens stands for that of labels, as in
+            the pre-training of the paper. Other kinds of labels are refused.
         layers: of the student.
         steps: updates of the weights.
         beta: what the soft labels count; the labels count 1 - beta.
@@ -78,7 +80,7 @@ def codir(
     """
     parts: list[Objective] = [
         supervised(model, 1 - beta),
-        SoftLabels(weight=beta, temperature=temperature),
+        taught(model, beta, temperature),
         CoDIR(weight=contrast),
     ]
     return _distill(model, tokenizer, train, parts, layers, steps, settings)
@@ -106,7 +108,7 @@ def contrastive_distillation(
     Args:
         model: the fine-tuned model, also the teacher; it is not changed.
         tokenizer: of the model.
-        train: a corpus with labels.
+        train: a corpus with labels, one class a text; other kinds are refused.
         layers: of the student.
         steps: updates of the weights.
         negatives: of similar "classes", similar "instances", or drawn alike ("uniform").
@@ -175,7 +177,8 @@ def relational_distillation(
     Args:
         model: the fine-tuned model, also the teacher; it is not changed.
         tokenizer: of the model.
-        train: a corpus with labels.
+        train: a corpus with labels of any kind that `compress.objectives.kinds` lists, or, for a
+            language model, text.
         layers: of the student.
         steps: updates of the weights.
         relations: what the distances and angles count.
@@ -205,7 +208,7 @@ def relational_distillation(
     See also:
         `Relational`, `distill`.
     """
-    parts: list[Objective] = [supervised(model), SoftLabels(temperature=temperature), Relational(weight=relations)]
+    parts: list[Objective] = [supervised(model), taught(model, temperature=temperature), Relational(weight=relations)]
     return _distill(model, tokenizer, train, parts, layers, steps, settings)
 
 
@@ -232,7 +235,7 @@ def meta_distillation(
     Args:
         model: the model, fine-tuned or not, with a head for the task; it is not changed.
         tokenizer: of the model.
-        train: a corpus with labels, of two domains at least.
+        train: a corpus with labels, one class a text, of two domains at least.
         layers: of the student.
         steps: updates of the student, at least 2.
         teacher_steps: updates of the teacher; by default once through the rows of `train`.

@@ -9,8 +9,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.distillation.augmented import augmented
 from compress.objectives.base import Objective
-from compress.objectives.kinds import supervised
-from compress.objectives.labels import SoftLabels
+from compress.objectives.kinds import supervised, taught
 from compress.objectives.layers import Attentions, HiddenStates
 from compress.objectives.texts import CrossCorrelation, RepresentationCosine, RepresentationMSE
 from compress.objectives.weights import AlignedWeights
@@ -33,7 +32,8 @@ def magnitude_pruning(
     Args:
         model: the fine-tuned model; it is not changed.
         tokenizer: of the model.
-        train: a corpus with labels.
+        train: a corpus with labels of any kind that `compress.objectives.kinds` lists, or, for a
+            language model, text.
         sparsity, steps, settings: as in `compress.prune`.
 
     Returns:
@@ -76,7 +76,8 @@ def self_distilled_pruning(
     Args:
         model: the fine-tuned model, also the teacher; it is not changed.
         tokenizer: of the model.
-        train: a corpus with labels.
+        train: a corpus with labels of any kind that `compress.objectives.kinds` lists, or, for a
+            language model, text.
         sparsity, steps, settings: as in `compress.prune`.
         variant: what is distilled: the cross-correlation of the representations with those of the
             teacher, its class probabilities, or the representations by squared difference or by
@@ -110,7 +111,7 @@ def self_distilled_pruning(
     labels = supervised(model)
     distilled: dict[str, list[Objective]] = {
         "cross_correlation": [labels, CrossCorrelation(weight=alpha)],
-        "soft_labels": [supervised(model, 1 - alpha), SoftLabels(weight=alpha, temperature=temperature)],
+        "soft_labels": [supervised(model, 1 - alpha), taught(model, alpha, temperature)],
         "mse": [labels, RepresentationMSE(weight=alpha)],
         "cosine": [labels, RepresentationCosine(weight=alpha)],
     }
@@ -135,7 +136,8 @@ def aligned_weights(
     Args:
         model: the fine-tuned model; it is not changed.
         tokenizer: of the model.
-        train: a corpus with labels.
+        train: a corpus with labels of any kind that `compress.objectives.kinds` lists, or, for a
+            language model, text.
         sparsity, steps, settings: as in `compress.prune`.
         form: "cosine" ignores the length of a unit, "frobenius" does not.
         weight: what the alignment counts.
@@ -182,7 +184,7 @@ def sparse_bert(
     Args:
         pretrained: the model before fine-tuning, with a head for the task; it is not changed.
         tokenizer: of both.
-        train: a corpus; labels are not used.
+        train: a corpus; labels are not used, and the head may be of any kind.
         teacher: the fine-tuned model, of the same depth and width.
         sparsity, steps, settings: as in `compress.prune`; pruned is by a cubic schedule, 100 times
             or fewer.
@@ -244,7 +246,7 @@ def sparse_progressive_distillation(
     Args:
         model: the fine-tuned model, also the teacher; it is not changed.
         tokenizer: of the model.
-        train: a corpus; labels are not used.
+        train: a corpus; labels are not used, and the head may be of any kind.
         sparsity, steps, settings: as in `compress.prune`; pruned is by a cubic schedule, 12 times
             or fewer.
         probability, prune_until, alone_from: as in `compress.pruning.grafting.Grafting`.
@@ -297,7 +299,7 @@ def _layers_and_labels(teacher: PreTrainedModel, attention: Literal["scores", "p
     return [
         Attentions(weight=layers, form=attention),
         HiddenStates(weight=layers + 1),
-        SoftLabels(weight=1 / classes),
+        taught(teacher, 1 / classes),
     ]
 
 

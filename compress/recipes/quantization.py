@@ -8,7 +8,7 @@ import datasets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.objectives.base import Objective
-from compress.objectives.labels import CrossEntropy, SoftLabels
+from compress.objectives.kinds import supervised, taught
 from compress.objectives.layers import AttentionOutputs, HiddenStates
 from compress.quantization.codebooks import product_quantize
 from compress.quantization.quantize import quantize
@@ -36,7 +36,8 @@ def self_distilled_quantization(
     Args:
         model: the fine-tuned model, also the teacher; it is not changed.
         tokenizer: of the model.
-        train: a corpus with labels.
+        train: a corpus with labels of any kind that `compress.objectives.kinds` lists, or, for a
+            language model, text.
         steps: updates of the weights.
         variant: what is distilled beside the labels: what each attention head gives, the class
             probabilities, both, or the hidden states after each block, not the embeddings.
@@ -77,7 +78,7 @@ def self_distilled_quantization(
         `quantize`, `product_quantize`, `AttentionOutputs`.
     """
     layers = {i: i for i in range(1, 1 + size_of(model, "num_hidden_layers"))}
-    logits = SoftLabels(weight=alpha, temperature=temperature)
+    logits = taught(model, alpha, temperature)
     attention: Objective = AttentionOutputs(weight=beta)
     if host == "product":
         attention = QuantizedLayers(weights=weights, attention=beta)
@@ -95,6 +96,6 @@ def self_distilled_quantization(
         "tokenizer": tokenizer,
         "train": train,
         "steps": steps,
-        "objective": [CrossEntropy(), *distilled[variant]],
+        "objective": [supervised(model), *distilled[variant]],
     }
     return hosts[host](model, **how, **grid | settings)

@@ -76,7 +76,7 @@ def sample(reps: xr.Dataset, *, draws: int, seed: int) -> Sample:
     if len(units) > units.max() + 1:  # groups of one id each are none
         parts += map(str, units)
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-    weights = _weights(int(units.max()) + 1, draws, seed)[:, units]
+    weights = balanced_weights(int(units.max()) + 1, draws, seed)[:, units]
     return Sample(ids, list(languages), language, list(classes), label, weights, units, key)
 
 
@@ -114,9 +114,16 @@ def _units(reps: xr.Dataset, ids: np.ndarray, count: int) -> np.ndarray:
     return units
 
 
-def _weights(n: int, draws: int, seed: int) -> np.ndarray:
-    """Balanced bootstrap: over all draws every id, or group, is drawn equally often, so their mean
-    has no noise of its own.
+def balanced_weights(n: int, draws: int, seed: int) -> np.ndarray:
+    """Return how often each of n ids, or groups, is there in the sample itself, once, and in each
+    draw, (1 + draws, n).
+
+    A balanced bootstrap: over all draws every id is drawn equally often, so that their mean has no
+    noise of its own.
+
+    Example:
+        >>> balanced_weights(2, 4, seed=0).sum(axis=1).tolist()
+        [2, 2, 2, 2, 2]
     """
     pool = np.tile(np.arange(n, dtype=np.int32), draws)
     np.random.default_rng(seed).shuffle(pool)
