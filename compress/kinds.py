@@ -85,7 +85,7 @@ def _several(model: PreTrainedModel, corpus: datasets.Dataset, name: str, read: 
 
 def several_of(model: PreTrainedModel, corpus: datasets.Dataset, name: str) -> np.ndarray:
     """Return (text, class) 1 for each of the `labels` of a text, 0 for the others."""
-    classes = classes_of(model, int(model.config.num_labels))
+    classes = classes_of(model, model.config.num_labels or 0)
     cells = [cell.split() for cell in corpus["labels"]]
     flat = np.asarray([label for cell in cells for label in cell], object)
     codes = label_codes(flat, classes, name) if len(flat) else np.zeros(0, int)
@@ -95,7 +95,7 @@ def several_of(model: PreTrainedModel, corpus: datasets.Dataset, name: str) -> n
 
 
 def _words(model: PreTrainedModel, corpus: datasets.Dataset, name: str, read: Read) -> Told:
-    classes = classes_of(model, int(model.config.num_labels))
+    classes = classes_of(model, model.config.num_labels or 0)
     cells = [cell.split() for cell in corpus["tags"]]
     codes = iter(label_codes(np.asarray([tag for cell in cells for tag in cell], object), classes, name))
     firsts = first_tokens(*read)

@@ -10,6 +10,7 @@ import numpy as np
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.kinds import labels_for
+from compress.packing import packed_rows
 from probes.corpus import check_corpus
 from probes.errors import InputError
 from probes.models.facts import check_fit, embedding_rows, name_of
@@ -41,6 +42,7 @@ def training_rows(
     max_length: int | None = None,
     prompt: str | None = None,
     words: bool = False,
+    packed: bool = False,
 ) -> tuple[list[dict[str, Any]], bool]:
     """Return token ids, labels and `index` of the texts trained on, and whether there are labels.
 
@@ -58,6 +60,7 @@ def training_rows(
         numbered_by: whose classes the labels are; None for the order of their names.
         max_length, prompt: in place of what the checkpoint declares; "" for no prompt.
         words: also give `words`, the number of each token's word in its text, -1 for none.
+        packed: several texts a row, as `compress.packing.packed_rows` makes them, without labels.
 
     Raises:
         InputError: a model and the tokenizer do not fit; a label is no class, or no number; there
@@ -93,6 +96,8 @@ def training_rows(
             )
         for i, row in enumerate(rows):
             row["words"] = [-1 if word is None else word for word in encoded.word_ids(i)]
+    if packed:
+        return list(packed_rows(rows, limit)), False
     if numbered_by is None:
         named = np.asarray(corpus["label"], object) if "label" in corpus.column_names else None
         told = None if named is None else [{"labels": int(code)} for code in np.unique(named, return_inverse=True)[1]]

@@ -109,6 +109,9 @@ class Objective(Protocol):
     `InputError` where it cannot; where its attribute `words` is true, the batch has `words` (batch,
     token), the number of each token's word in its text, -1 for none.
 
+    One with the attribute `packed` true has several texts in each row; beside it are only those
+    whose attribute `by_token` is true: they compare tokens, each by itself.
+
     Under `torchrun` each process calls it on the whole of every batch, so that what it remembers is
     the same in all of them, as long as it draws from a generator of its own, seeded by `seed` and
     what the module holds.
@@ -215,8 +218,14 @@ def check(
     changing = [o.name for o in objectives if hasattr(o, "alter")]
     if len(changing) > 1:
         raise InputError(f"the objectives {' and '.join(changing)} each change what the models read: take one of them")
+    packing = [o.name for o in objectives if getattr(o, "packed", False)]
     for objective in objectives:
         name = objective.name
+        if packing and not getattr(objective, "by_token", False):
+            raise InputError(
+                f"objective {name} compares texts, and {packing[0]} packs several of them into a row (packed=True): "
+                "leave one of the two out"
+            )
         if names.count(name) > 1:
             raise InputError(f"{names.count(name)} objectives are named {name}: give each its own name, with name=...")
         check_number(name, "weight", objective.weight, least=0)

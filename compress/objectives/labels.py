@@ -129,6 +129,7 @@ class SoftLabels:
     temperature: float = 1.0
     name: str = "soft_labels"
     needs: ClassVar[frozenset[str]] = frozenset({"teacher"})
+    by_token: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_softened(self.name, self.weight, self.temperature)

@@ -43,13 +43,17 @@ class LanguageModel:
             vocabulary, and 10 % stay. Special tokens are not drawn.
         whole_words: mask all tokens of a word or none of them. What a word is the tokenizer says:
             one that splits at spaces alone takes a clause of a script without spaces for a word.
+        packed: several texts a row, as many as the length takes, so that there is little padding. They
+            do not attend to each other, and positions begin anew with each: the loss is that of
+            each alone. A batch is so many rows then, of more texts.
         name: what it is logged under.
 
     Raises:
         InputError: the weight is negative or not finite, the share not between 0 and 1; before a
             training: the model predicts no tokens, or is an encoder-decoder, or reads the tokens
             that it is to predict; the tokenizer has no mask token, or does not say what words are;
-            no text has a token to predict.
+            no text has a token to predict; rows are packed, and the model computes something else
+            for texts that share one, or another objective compares whole texts.
 
     Notes:
         Which kind a model is is seen in what it gives: whether a token changes with one after it.
@@ -72,8 +76,10 @@ class LanguageModel:
     weight: float = 1.0
     masked: float = 0.15
     whole_words: bool = False
+    packed: bool = False
     name: str = "language_model"
     needs: ClassVar[frozenset[str]] = frozenset()
+    by_token: ClassVar[bool] = True
 
     def __post_init__(self) -> None:
         check_number(self.name, "weight", self.weight, least=0)
@@ -118,7 +124,11 @@ class LanguageModel:
         ids, attended = batch["input_ids"], batch["attention_mask"].bool()
         state = batch["modules"][self.name]
         if state.forward_only:
-            return {"targets": next_tokens(ids, attended)}
+            targets = next_tokens(ids, attended)
+            if "segments" in batch:  # the last of a text has no next one
+                own = batch["segments"]
+                targets[:, :-1] = targets[:, :-1].where(own[:, 1:] == own[:, :-1], IGNORED)
+            return {"targets": targets}
         words = batch["words"] if self.whole_words else None
         return masked_tokens(ids, attended, tokenizer, state.generator(), self.masked, words)
 

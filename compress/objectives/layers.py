@@ -135,6 +135,7 @@ class HiddenStates(_ByLayer):
     """
 
     name: str = "hidden_states"
+    by_token: ClassVar[bool] = True
     first: ClassVar[int] = 1
 
     @property
@@ -261,6 +262,7 @@ class AttentionOutputs(_ByLayer):
     """
 
     name: str = "attention_outputs"
+    by_token: ClassVar[bool] = True
 
     @property
     def what(self) -> str:

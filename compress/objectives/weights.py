@@ -69,6 +69,7 @@ class AlignedWeights:
     matrices: Sequence[str] | None = None
     name: str = ""
     needs: ClassVar[frozenset[str]] = frozenset()
+    by_token: ClassVar[bool] = True  # it reads no text
     _kept: dict[str, torch.Tensor] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self, reference: PreTrainedModel | Mapping[str, torch.Tensor]) -> None:

@@ -25,7 +25,9 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 
 from compress.objectives.base import Objective, Pass, check
+from compress.objectives.language_model import predicts_next
 from compress.objectives.layers import watching
+from compress.packing import Apart
 from compress.rows import padding_for, training_rows
 from compress.training.checkpoints import (
     GoesOn,
@@ -146,7 +148,9 @@ def train(
     numbered_by = _numbered_by(objective, student, teaches)
     words = any(getattr(o, "words", False) for o in objective)
     how = settings_by(settings)
-    rows, labelled = training_rows(corpus, student, tokenizer, teaches, numbered_by, words=words, **how.reading)
+    packed = any(getattr(o, "packed", False) for o in objective)
+    given = {"words": words, "packed": packed, **how.reading}
+    rows, labelled = training_rows(corpus, student, tokenizer, teaches, numbered_by, **given)
     check(objective, student, teacher, labelled, tokenizer, rows)
     padding = padding_for(rows, tokenizer, student, teaches)
     for name, number in {"steps": steps, "save_every": save_every}.items():
@@ -270,6 +274,7 @@ class _Trainer(GoesOn):
     learned: Learned
     needs: set[str]
     precision: str
+    apart: dict[int, Apart]
 
     @contextmanager
     def prepared(
@@ -297,6 +302,9 @@ class _Trainer(GoesOn):
                     model.set_attn_implementation("eager")
                 rows: Any = self.train_dataset
                 learned.prepare(self.accelerator, objective, student, teacher, rows, self.args.seed)
+                if "segments" in rows[0]:
+                    forward = predicts_next(student)
+                    self.apart = {id(m): Apart(m, forward) for m in models}
                 yield
             finally:
                 for model, implementation in attention:
@@ -369,6 +377,9 @@ class _Trainer(GoesOn):
             size = -(-count // processes)
             rows = torch.arange(size, device=self.args.device) + size * self.accelerator.process_index
             inputs = {k: v[rows.clamp_max(count - 1)] for k, v in inputs.items()}
+        if "segments" in inputs:
+            rest = {k: v for k, v in inputs.items() if k != "segments"}
+            inputs = self.apart[id(bare)](bare, rest, inputs["segments"])
         computing: AbstractContextManager[Any] = nullcontext()
         if self.precision != "float32":  # not the Trainer's own, which would hold for what is measured, and after it
             computing = torch.autocast(self.args.device.type, getattr(torch, self.precision))

@@ -46,7 +46,8 @@ def collate(padding: Padding, batch: Sequence[Mapping[str, Any]], indexed: bool 
         rest = [fill] * (width - len(values))
         return [*rest, *values] if padding.left else [*values, *rest]
 
-    fill = {"input_ids": padding.token, "targets": -100, "tags": -100, "words": -1}  # of no token, of no word
+    fill = {"input_ids": padding.token, "targets": -100, "tags": -100}  # of no token
+    fill |= {"words": -1, "segments": -1}  # of no word, of no text
     keys = [key for key in batch[0] if key not in ("labels", "index")]
     out = {key: torch.tensor([filled(row[key], fill.get(key, 0)) for row in batch]) for key in keys}
     out["attention_mask"] = torch.tensor([filled([1] * len(row["input_ids"]), 0) for row in batch])

@@ -278,7 +278,7 @@ def test_check_passes_what_fits(tiny_models, model):
         ([SoftLabels()], {}, {"num_labels": 4}, "the student has 3 classes, the teacher 4"),
         ([SoftLabels()], {}, {"id2label": {0: "LABEL_1", 1: "LABEL_0", 2: "LABEL_2"}}, "in different orders"),
         ([SoftLabels()], {"num_labels": 1}, {"num_labels": 1}, "at least two classes"),
-        ([CrossEntropy()], {"num_labels": 1}, None, "at least two classes"),
+        ([CrossEntropy()], {"num_labels": 1}, None, "takes labels of .* is for one number a text"),
         ([HiddenStates()], {}, {"num_hidden_layers": 2}, "student has 4 layers to compare, the teacher 3.*layers="),
         ([Attentions()], {}, {"num_hidden_layers": 2}, "student has 3 layers to compare, the teacher 2"),
         ([AttentionOutputs()], {}, {"num_hidden_layers": 2}, "student has 3 layers to compare, the teacher 2"),
