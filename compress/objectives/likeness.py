@@ -192,7 +192,7 @@ def name_vectors(names: Iterable[str], words: Mapping[str, ArrayLike]) -> dict[s
         [0.5, 0.5]
 
     See also:
-        `CRD`, `SupervisedContrast`, `embedded_names`.
+        `CRD`, `SupervisedContrast`, `objectives.embedded_names`.
     """
     out = {}
     for name in names:
@@ -230,7 +230,7 @@ def embedded_names(
         (128,)
 
     See also:
-        `name_vectors`
+        `objectives.name_vectors`
     """
     embedding = model.get_input_embeddings()
     out = {}
