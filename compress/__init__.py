@@ -5,6 +5,7 @@ from compress import recipes
 from compress.distillation.distill import distill
 from compress.distillation.match_layers import match_layers
 from compress.factorization.factorize import factorize
+from compress.factorization.lstm_model import LSTMConfig, LSTMLanguageModel, low_rank_model, tensor_train_model
 from compress.factorization.recurrent import TensorTrainLSTM, low_rank_lstm, tensor_train_lstm
 from compress.fusion.fuse import fuse
 from compress.fusion.layer_similarity import layer_similarity
@@ -51,6 +52,8 @@ __all__ = [
     "CrossEntropy",
     "DomainHead",
     "HiddenStates",
+    "LSTMConfig",
+    "LSTMLanguageModel",
     "LanguageModel",
     "MetaTeacher",
     "Relational",
@@ -78,6 +81,7 @@ __all__ = [
     "language_model_loss",
     "layer_similarity",
     "low_rank_lstm",
+    "low_rank_model",
     "match_layers",
     "nearest",
     "product_quantize",
@@ -96,6 +100,7 @@ __all__ = [
     "sparse_embeddings",
     "sparsify_embeddings",
     "tensor_train_lstm",
+    "tensor_train_model",
     "text_losses",
     "transferability",
 ]

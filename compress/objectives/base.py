@@ -359,7 +359,7 @@ def class_count(model: PreTrainedModel) -> int:
 
 def check_classes(name: str, model: PreTrainedModel) -> None:
     """Raise where a model does not tell classes apart."""
-    if model.base_model is model:
+    if model.base_model is model and model.get_output_embeddings() is None:
         raise InputError(f"objective {name}: {type(model).__name__} has no head: expected a model that gives classes")
     if class_count(model) < 2:
         raise InputError(
