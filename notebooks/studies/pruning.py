@@ -23,6 +23,7 @@ from transformers import PreTrainedModel
 import compress
 from compress import recipes
 from compress.matrices import block_matrices
+from probes.models.weights import hoyer_sparsity
 
 FOLDER = common.ROOT / "runs" / "study-pruning"
 SPARSITIES = (0.5, 0.8, 0.95)
@@ -56,7 +57,7 @@ def one_run(recipe: str, sparsity: float, seed: int) -> dict[str, float]:
     settings = {"steps": STEPS, "learning_rate": LEARNING_RATE, "seed": seed, "progress": False, **settings}
     if recipe in EQUAL_STEPS:
         at = [round(k * STEPS / (PRUNINGS + 1)) + after for k in range(1, PRUNINGS + 1) for after in LOOKED_AT]
-        settings |= {"prunings": PRUNINGS, "evaluate": _look, "evaluate_at": at}
+        settings |= {"prunings": PRUNINGS, "evaluate": common.english_accuracy, "evaluate_at": at}
     before = model
     if recipe == "aligned to pretrained":
         settings["reference"] = common.pretrained(FOLDER)
@@ -73,31 +74,21 @@ def one_run(recipe: str, sparsity: float, seed: int) -> dict[str, float]:
             "prunings that cost": float(len(lost)),
             "recovered": float(np.isfinite(lost["t90"]).mean()) if len(lost) else float("nan"),
         }
-        rows = pruned.history.dropna(subset=["when"]).set_index(["when", "step"])["squares"]
-        share = [rows["after", step] / rows["before", step] for step in pruned.history.attrs["pruned_at"]]
-        found["distortion"] = float(np.sqrt(1 - np.array(share)).mean())
+        found["distortion"] = float(steps["distortion"].mean())
     return found
-
-
-def _look(model: PreTrainedModel) -> dict[str, float]:
-    squares = sum(float(w.detach().double().square().sum()) for w in block_matrices(model).values())
-    return common.english_accuracy(model) | {"squares": squares}
 
 
 @torch.inference_mode()
 def _weights(model: PreTrainedModel) -> dict[str, float]:
     """Hoyer sparsity of the matrices, and the mean correlation between different units of the representation."""
-    hoyer = []
-    for w in block_matrices(model).values():
-        root = w.numel() ** 0.5
-        hoyer.append((root - float(w.abs().sum() / w.norm())) / (root - 1))
+    hoyer = hoyer_sparsity(block_matrices(model).values())
     _, tokenizer = common.bundled()
     inputs = tokenizer(list(common.corpus("dev", "en")["text"]), padding=True, return_tensors="pt")
     first = [m.base_model(**inputs).last_hidden_state[:, 0] for m in (model, common.bundled()[0])]
     s, t = (torch.nn.functional.normalize(z - z.mean(0), dim=0) for z in first)
     crossed = (s.T @ t).abs()
     off = float(crossed.sum() - crossed.trace()) / (crossed.numel() - len(crossed))
-    return {"hoyer": float(np.mean(hoyer)), "off-diagonal correlation": off}
+    return {"hoyer": hoyer, "off-diagonal correlation": off}
 
 
 def claims(table: pd.DataFrame) -> pd.DataFrame:
