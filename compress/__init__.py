@@ -16,6 +16,7 @@ from compress.objectives.labels import CrossEntropy, SoftLabels
 from compress.objectives.language_model import LanguageModel
 from compress.objectives.layers import AttentionOutputs, Attentions, HiddenStates
 from compress.objectives.numbers import SquaredError
+from compress.objectives.patient import PatientStates
 from compress.objectives.sparse import SparseActivations, Translations
 from compress.objectives.supervised import SupervisedContrast
 from compress.objectives.texts import CrossCorrelation, Relational, RepresentationCosine, RepresentationMSE
@@ -56,6 +57,7 @@ __all__ = [
     "LSTMLanguageModel",
     "LanguageModel",
     "MetaTeacher",
+    "PatientStates",
     "Relational",
     "RepresentationCosine",
     "RepresentationMSE",

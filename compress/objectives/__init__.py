@@ -2,7 +2,7 @@
 
 `base` says what an objective is, `kinds` which one a head is for, `held_out` how a language model
 does on other text; `labels`, `numbers`, `language_model`, `texts`, `layers`, `weights`, `contrast`, `domains`,
-`transferability`, `supervised` and `sparse` hold them by what they compare; `memory` is what
+`transferability`, `patient`, `supervised` and `sparse` hold them by what they compare; `memory` is what
 contrastive ones remember, `likeness` which texts and classes are similar to them.
 """
 
@@ -13,6 +13,7 @@ from compress.objectives.language_model import LanguageModel
 from compress.objectives.layers import AttentionOutputs, Attentions, HiddenStates
 from compress.objectives.likeness import embedded_names, name_vectors
 from compress.objectives.numbers import SquaredError
+from compress.objectives.patient import PatientStates
 from compress.objectives.sparse import SparseActivations, Translations
 from compress.objectives.supervised import SupervisedContrast
 from compress.objectives.texts import CrossCorrelation, Relational, RepresentationCosine, RepresentationMSE
@@ -32,6 +33,7 @@ __all__ = [
     "MetaTeacher",
     "Objective",
     "Pass",
+    "PatientStates",
     "Relational",
     "RepresentationCosine",
     "RepresentationMSE",

@@ -4,6 +4,7 @@ from compress.recipes.distillation import (
     codir,
     contrastive_distillation,
     meta_distillation,
+    patient_distillation,
     relational_distillation,
 )
 from compress.recipes.pruning import (
@@ -21,6 +22,7 @@ __all__ = [
     "contrastive_distillation",
     "magnitude_pruning",
     "meta_distillation",
+    "patient_distillation",
     "relational_distillation",
     "self_distilled_pruning",
     "self_distilled_quantization",

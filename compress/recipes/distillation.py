@@ -18,6 +18,7 @@ from compress.objectives.contrast import CRD, CoDIR
 from compress.objectives.domains import DomainHead, transferability
 from compress.objectives.kinds import supervised, taught
 from compress.objectives.labels import CrossEntropy, SoftLabels
+from compress.objectives.patient import PatientStates
 from compress.objectives.texts import Relational
 from compress.objectives.transferability import MetaTeacher, Transferable
 from compress.training.inside import check_settings
@@ -82,6 +83,67 @@ def codir(
         supervised(model, 1 - beta),
         taught(model, beta, temperature),
         CoDIR(weight=contrast),
+    ]
+    return _distill(model, tokenizer, train, parts, layers, steps, settings)
+
+
+def patient_distillation(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: datasets.Dataset,
+    *,
+    layers: int,
+    steps: int,
+    alpha: float = 0.5,
+    beta: float = 100.0,
+    temperature: float = 10.0,
+    strategy: Literal["skip", "last"] = "skip",
+    **settings: Any,
+) -> PreTrainedModel:
+    """Distil a model into fewer layers, the directions of its states layer by layer.
+
+    What CoDIR is held to.
+
+    Args:
+        model: the fine-tuned model, also the teacher; it is not changed.
+        tokenizer: of the model.
+        train: a corpus with labels, classes.
+        layers: of the student, at least 2.
+        steps: updates of the weights.
+        alpha: what the soft labels count; the labels count 1 - alpha.
+        beta: what the directions of states count.
+        temperature: of the soft labels.
+        strategy: which of the teacher's layers: spread over them ("skip") or its "last" ones.
+        settings: of `compress.distill`, and how the training goes, of `compress.TrainingSettings`.
+
+    Returns:
+        A student, as `compress.distill` gives it.
+
+    Raises:
+        InputError: what `compress.PatientStates` and `compress.distill` raise.
+
+    Notes:
+        Sun, Cheng, Gan and Liu 2019, arXiv 1908.09355, as recalled: they search alpha in 0.2 to
+        0.7, beta in 10 to 1000 and the temperature in 5, 10 and 20; the values here are choices
+        from these.
+
+    Example:
+        >>> import probes
+        >>> model, tokenizer = probes.load_checkpoint("bundled")
+        >>> train = probes.load_corpus("bundled", split="train", languages=["en"])
+        >>> made = patient_distillation(
+        ...     model, tokenizer, train, layers=2, steps=2, batch_size=8, progress=False
+        ... )
+        >>> made.config.compression["objective"]
+        ['cross_entropy', 'soft_labels', 'patient_states']
+
+    See also:
+        `PatientStates`, `compress.recipes.codir`, `distill`.
+    """
+    parts: list[Objective] = [
+        CrossEntropy(weight=1 - alpha),
+        SoftLabels(weight=alpha, temperature=temperature),
+        PatientStates(weight=beta, strategy=strategy),
     ]
     return _distill(model, tokenizer, train, parts, layers, steps, settings)
 

@@ -18,6 +18,7 @@ from compress.training.loop import train
     ("recipe", "settings", "objectives"),
     [
         (recipes.codir, {}, ["cross_entropy", "soft_labels", "codir"]),
+        (recipes.patient_distillation, {"keep": "bottom"}, ["cross_entropy", "soft_labels", "patient_states"]),
         (recipes.contrastive_distillation, {"negatives": "classes"}, ["cross_entropy", "soft_labels", "crd"]),
         (recipes.contrastive_distillation, {"mixup": 0.2}, ["cross_entropy", "soft_labels", "crd"]),
         (recipes.relational_distillation, {}, ["cross_entropy", "soft_labels", "relational"]),
@@ -25,8 +26,9 @@ from compress.training.loop import train
 )
 def test_distils_into_fewer_layers_on_its_objectives(classifier, make_tokenizer, corpus, recipe, settings, objectives):
     before = {k: v.clone() for k, v in classifier.state_dict().items()}
-    student = recipe(classifier, make_tokenizer(), corpus, layers=1, steps=4, **settings, **QUIET)
-    assert student.config.num_hidden_layers == 1
+    layers = 2 if recipe is recipes.patient_distillation else 1  # which leaves out the last
+    student = recipe(classifier, make_tokenizer(), corpus, layers=layers, steps=4, **settings, **QUIET)
+    assert student.config.num_hidden_layers == layers
     assert student.config.compression["objective"] == objectives
     assert set(objectives) < set(student.history)
     assert all(torch.equal(v, before[k]) for k, v in classifier.state_dict().items())
@@ -115,3 +117,13 @@ def test_meta_distillation_trains_no_teacher_by_a_bad_setting(
     with pytest.raises(probes.InputError, match=message):
         recipes.meta_distillation(classifier, make_tokenizer(), corpus, **options)
     assert not steps
+
+
+def test_the_recipe_passes_on_what_says_which_negatives_are_drawn(classifier, make_tokenizer, corpus, monkeypatch):
+    seen = {}
+    monkeypatch.setattr("compress.recipes.distillation.distill", lambda *_, **given: seen.update(given))
+    vectors = {"x": [1.0]}
+    how = {"negatives": "classes", "k": 7, "top_k": 2, "sharpness": 0.5, "vectors": vectors}
+    recipes.contrastive_distillation(classifier, make_tokenizer(), corpus, layers=1, steps=4, **how)
+    crd = seen["objective"][-1]
+    assert (crd.k, crd.top_k, crd.sharpness, crd.vectors) == (7, 2, 0.5, vectors)
