@@ -10,6 +10,7 @@ from types import ModuleType
 from probes.comparison import Comparison, compare
 from probes.corpus import cautions, describe, load_corpus
 from probes.errors import DependencyError, InputError, LayerscopeWarning
+from probes.measures.attribution.influence import influence
 from probes.measures.attribution.representer_support import representer_support
 from probes.measures.attribution.representers import representers
 from probes.measures.classes.best_layer import best_layer
@@ -57,6 +58,7 @@ __all__ = [
     "fisher_ratio",
     "from_arrays",
     "geometry",
+    "influence",
     "linear_probe",
     "load_checkpoint",
     "load_corpus",
