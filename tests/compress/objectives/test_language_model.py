@@ -183,3 +183,33 @@ def test_what_predicts_no_tokens_is_refused(tokenizer, corpus, tiny_models):
 def test_settings_are_checked(options, message):
     with pytest.raises(InputError, match=message):
         LanguageModel(**options)
+
+
+@pytest.mark.parametrize(
+    "verb",
+    [
+        lambda model, **given: compress.fuse(model, share=0.5, schedule="uniform", fusions=2, **given),
+        lambda model, **given: compress.quantize(model, bits=4, **given),
+        lambda model, **given: compress.prune(model, sparsity=0.5, schedule="uniform", prunings=2, **given),
+        lambda model, **given: compress.finetune(compress.factorize(model, rank=4), **given),
+    ],
+    ids=["fuse", "quantize", "prune", "factorize"],
+)
+def test_a_decoder_made_smaller_goes_on_as_it_would_have(tokenizer, corpus, tmp_path, verb):
+    torch.manual_seed(0)
+    size = {"n_embd": 16, "n_layer": 4, "n_head": 2, "n_positions": 32, "pad_token_id": 0}
+    model = transformers.GPT2LMHeadModel(transformers.GPT2Config(vocab_size=len(tokenizer), **size)).eval()
+    given = {"train": corpus, "tokenizer": tokenizer, "steps": 6, **QUIET}
+    whole = verb(model, **given)
+
+    class Stop(transformers.TrainerCallback):
+        def on_step_end(self, args, state, control, **_):
+            if state.global_step == 5:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        verb(model, folder=tmp_path, save_every=2, callbacks=[Stop()], **given)
+    again = verb(model, folder=tmp_path, save_every=2, **given)
+    assert same(weights(again), weights(whole))
+    assert again.config.compression["objective"] == ["language_model"]
+    pd.testing.assert_frame_equal(again.history, whole.history)
