@@ -15,7 +15,7 @@ DECODERS = ["gpt2", "qwen2", "qwen3", "gemma2", "gemma3", "phi3"]
 CELLS = [(name, operation) for name in [*ENCODERS, *DECODERS] for operation in ("predictions", "save", "magnitude")]
 CELLS += [(name, "training") for name in ("deberta-v2", "qwen2")]
 CELLS += [("gpt_oss", "channels"), ("gpt_oss", "torchao"), ("deepseek_v3", "quantize"), ("qwen3_next", "calibrated")]
-CELLS += [("t5", "footprint")]
+CELLS += [("t5", "footprint"), ("albert", "footprint"), ("albert", "drop_layers"), ("albert", "distill")]
 
 
 @pytest.mark.parametrize(("name", "operation"), CELLS)
