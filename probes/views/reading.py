@@ -36,7 +36,8 @@ def read(found: Verdict, table: Table) -> tuple[list[Reading], list[str]]:
         for model, rows in found.models.groupby("model", sort=False)
     ]
     for one in readings:
-        one.sentences.extend([one.size.embeddings] if one.size.embeddings else [])
+        if one.size.embeddings:
+            one.sentences[-1] += f"; {one.size.embeddings}"
     readings.sort(key=lambda one: STATES.index(one.state))  # which keeps the order within a state
     high = found.models[found.models["ceiling"]].drop_duplicates("probe")
     return readings, [_of_ceiling(row, found.baseline, names) for row in high.itertuples()]
@@ -162,6 +163,8 @@ def _open(row: object, alone: pd.DataFrame, pooled: pd.DataFrame, names: _Names)
         )
         listed = "all of them" if len(open_) == len(alone) > 1 else _named(open_["language"], names)
         said += f"; open: {listed} ({told})"
+    if len(pooled) and pooled["state"].iloc[0] in SAFE:
+        said += f"; shown not to for {_listed(pooled.assign(language='all languages together'), probe, names)}"
     return said
 
 

@@ -87,3 +87,12 @@ def test_what_rises_while_the_task_fails_is_said() -> None:
 )
 def test_changes_of_shares_are_told_in_points(value: float, share: bool, text: str) -> None:
     assert as_change(value, share) == text
+
+
+def test_what_all_languages_together_show_is_said_where_none_alone_does() -> None:
+    said, found, _ = words([(0.0, 0.02)], n=1500, names=[f"l{i}" for i in range(12)], tolerance={"accuracy": 0.015})
+    assert found.state("m1") == "cannot tell"
+    row = found.languages[found.languages["language"] == "pooled"].iloc[0]
+    assert row["state"] == "kept"
+    change, low, high = (f"{100 * row[k]:+.1f}" for k in ("difference", "low", "high"))
+    assert f"; shown not to for all languages together {change} [{low}, {high}]" in said
