@@ -1,14 +1,19 @@
-"""The explorer where people work: in Voila, in Firefox, and as VS Code and Colab load it."""
+"""The explorer where people work: in Notebook 7, Voila, marimo, Firefox, and as VS Code and Colab load it."""
 
 import json
+import os
 import re
+import socket
+import subprocess
+import sys
+import urllib.request
 from contextlib import closing
 
 import numpy as np
 import pytest
 from browser import cases
 from browser import firefox as firefoxes
-from browser.lab import Watched
+from browser.lab import TESTS, WAIT, Watched, until
 from browser.test_explorer import CORNERS, LISTEN, Shown
 from playwright.sync_api import expect
 
@@ -17,13 +22,20 @@ pytestmark = pytest.mark.browser
 CELLS = ("from browser import cases\nexplorer = cases.many(3)", "explorer")
 
 
-def works(page):
-    """Drive an explorer: the slider to its first layer, a search, an answer that only the kernel has."""
+def works(page, heard=True):
+    """Drive an explorer: the slider to its first layer, a search, an answer that only the kernel has.
+
+    Args:
+        heard: whether what happens in it can be heard on the page; not where it lies in a shadow tree.
+    """
     shown = Shown(page)
     shown.ready()
     page.evaluate(LISTEN)
     shown("input.lsc-layer").focus()
-    shown.step(lambda: page.keyboard.press("Home"), 0)
+    if heard:
+        shown.step(lambda: page.keyboard.press("Home"), 0)
+    else:
+        page.keyboard.press("Home")
     expect(shown(".lsc-layer-box")).to_have_value("0")
     expect(shown(".lsc-alignment .lsc-heatbox:visible")).to_have_count(3)
     expect(shown(".lsc-alignment .lsc-heat-one .lsc-heat-title")).to_contain_text("layer 0")
@@ -33,6 +45,79 @@ def works(page):
     expect(shown(".lsc-neighbours")).to_have_count(2)  # which the kernel computes
     expect(shown(".lsc-silent")).to_be_hidden()
     return shown
+
+
+def test_in_notebook_7(browser, server):
+    pytest.importorskip("notebook", reason="Notebook is not installed: pip install notebook")
+    path = server.write("notebook", *CELLS)
+    with closing(Watched(browser, viewport={"width": 1400, "height": 1100})) as watched:
+        page = watched.page
+        page.goto(f"{server.url}/notebooks/{path}?token={server.token}", wait_until="commit")
+        expect(page.locator(".jp-CodeCell")).to_have_count(len(CELLS))
+        expect(page.locator(".jp-NotebookKernelStatus, .jp-Notebook-ExecutionIndicator").first).to_be_attached()
+        page.get_by_role("menuitem", name="Run").click()
+        page.get_by_text("Run All Cells", exact=True).click()
+        works(page)
+        expect(page.locator(".lsc-picture")).to_be_hidden()
+        assert page.locator(".lsc").count() == 1
+        assert [url for url in watched.requests if not url.startswith(server.url)] == []
+        assert [error for error in watched.errors if "layerscope" in error or "lsc" in error] == []
+
+
+MARIMO = """
+import marimo
+
+app = marimo.App()
+
+
+@app.cell
+def _():
+    import marimo as mo
+    from browser import cases
+
+    mo.ui.anywidget(cases.many(3))
+    return
+"""
+
+
+@pytest.fixture
+def marimo(tmp_path):
+    """The address of a marimo that shows an explorer."""
+    pytest.importorskip("marimo", reason="marimo is not installed: pip install marimo")
+    (tmp_path / "shown.py").write_text(MARIMO)
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    command = [sys.executable, "-m", "marimo", "run", "shown.py", "--headless", "--no-token", f"--port={port}"]
+    places = {"PYTHONPATH": f"{TESTS.parent}{os.pathsep}{TESTS}", "HF_HUB_OFFLINE": "1", "OMP_WAIT_POLICY": "passive"}
+    with (tmp_path / "marimo.log").open("w") as log:
+        process = subprocess.Popen(command, env=os.environ | places, cwd=tmp_path, stdout=log, stderr=log)
+    address = f"http://127.0.0.1:{port}"
+    try:
+        until(lambda: _answers(address), f"marimo answers; see {tmp_path / 'marimo.log'}")
+        yield address
+    finally:
+        process.terminate()
+        process.wait(WAIT)
+
+
+def _answers(address):
+    try:
+        with urllib.request.urlopen(f"{address}/health", timeout=WAIT) as answer:
+            return answer.status == 200
+    except OSError:
+        return False
+
+
+def test_in_marimo(browser, marimo):
+    with closing(Watched(browser, viewport={"width": 1400, "height": 1100})) as watched:
+        watched.context.route(lambda url: not url.startswith(marimo), lambda route: route.abort())
+        watched.page.goto(marimo, wait_until="commit")
+        works(watched.page, heard=False)
+        assert watched.page.locator(".lsc").count() == 1
+        outside = [url for url in watched.requests if not url.startswith((marimo, marimo.replace("http", "ws")))]
+        assert [url for url in outside if re.search("anywidget|layerscope", url)] == []
+        assert [error for error in watched.errors if "layerscope" in error or "lsc" in error] == []
 
 
 def test_in_voila(browser, server):
