@@ -147,6 +147,16 @@ class _Pairs(State):
         return found
 
 
+class _Average(State):
+    """A count of batches, and a moving average over them."""
+
+    average: torch.Tensor
+
+    def __init__(self, seed: int) -> None:
+        super().__init__(seed)
+        self.register_buffer("average", torch.zeros(()))
+
+
 @dataclass(frozen=True)
 class SparseActivations(_OfVectors):
     """How active the features of sparse vectors are: what retrieval costs, or the L1 norm.
@@ -165,15 +175,19 @@ class SparseActivations(_OfVectors):
             sign(f) / n, and so spreads the non-zeros over the features; "l1" pushes all alike.
         ramp: batches until the weight is whole; 0 for the whole weight from the start.
         name: what it is logged under, by default the form.
+        moving: the weight is divided by a moving average of sum_j a_j, of which this share stays at
+            each batch, from 0 to below 1; 0 for no division. Where texts are sparse already the
+            weight grows.
 
     Raises:
-        InputError: the weight is negative or not finite, the form not known, or the ramp no whole
-            number; at the check, the model has no sparse head.
+        InputError: the weight is negative or not finite, the form not known, the ramp no whole
+            number, or `moving` out of range; at the check, the model has no sparse head.
 
     Notes:
         Paria, Yeh, Yen, Xu, Ravikumar and Poczos 2020, arXiv 2004.05665, with the ramp of their
-        code. With so many non-zeros a text, that is the relaxation of the expected operations for
-        each pair of query and text; see `retrieval_cost`.
+        code and, as `moving`, its division by an average of the L1 norm, as recalled. With so many
+        non-zeros a text, that is the relaxation of the expected operations for each pair of query
+        and text; see `retrieval_cost`.
 
     Example:
         >>> import torch
@@ -187,27 +201,37 @@ class SparseActivations(_OfVectors):
     form: Literal["flops", "l1"] = "flops"
     ramp: int = 0
     name: str = ""
+    moving: float = 0.0
 
     def __post_init__(self) -> None:
         if not self.name:
             object.__setattr__(self, "name", str(self.form))
         check_number(self.name, "weight", self.weight, least=0)
         check_choice(self.name, "form", self.form, ("flops", "l1"))
+        check_number(self.name, "moving", self.moving, least=0)
+        if self.moving >= 1:
+            raise InputError(f"objective {self.name}: moving={self.moving!r}: expected below 1, or nothing new counts")
         if not is_whole(self.ramp) or self.ramp < 0:
             raise InputError(f"objective {self.name}: ramp={self.ramp!r}: expected a whole number of at least 0")
 
     def prepare(
         self, student: PreTrainedModel, teacher: PreTrainedModel | None, rows: Rows, seed: int
     ) -> torch.nn.Module:
-        """Return what counts the batches."""
-        return State(seed)
+        """Return what counts the batches, and the average so far."""
+        return _Average(seed) if self.moving else State(seed)
 
     def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, Any]) -> torch.Tensor:
         """Return the loss of a batch that has `modules`, times the weight of this step."""
         count = given_module(batch, self.name)
         count.batches += 1
         share = min(1.0, (int(count.batches) / self.ramp) ** 2) if self.ramp else 1.0
-        return self.weight * share * self.of(_vectors(student, batch, self.name))
+        vectors = _vectors(student, batch, self.name)
+        if self.moving:
+            own = vectors.detach().abs().mean(0).sum()
+            first = int(count.batches) == 1
+            count.average.copy_(own if first else self.moving * count.average + (1 - self.moving) * own)
+            share = share / max(float(count.average), torch.finfo(torch.float32).eps)
+        return self.weight * share * self.of(vectors)
 
     def of(self, vectors: torch.Tensor) -> torch.Tensor:
         """Return the loss of some vectors (text, feature), without the weight."""

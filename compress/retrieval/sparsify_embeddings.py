@@ -40,6 +40,8 @@ def sparsify_embeddings(
     l1: float = 0.0,
     ramp: int | None = None,
     temperature: float = 0.05,
+    threshold: float = 0.0,
+    moving: float = 0.0,
     learning_rate: float = 1e-3,
     seed: int = 0,
     folder: str | Path | None = None,
@@ -64,6 +66,8 @@ def sparsify_embeddings(
         l1: weight of the L1 norm of the vectors in its place, to compare with.
         ramp: steps until these weights are whole; by default half of all.
         temperature: of the contrastive loss, above 0.
+        threshold: of a soft threshold in place of ReLU, above 0; then features can be negative.
+        moving: as in `SparseActivations`.
         learning_rate: of the head and the model.
         seed: of the head and the training.
         folder: for checkpoints, as in `compress.training.train`; a training that was interrupted
@@ -115,6 +119,8 @@ def sparsify_embeddings(
     for name, weight in (("flops", flops), ("l1", l1)):
         if not isinstance(weight, int | float) or not math.isfinite(weight) or weight < 0:
             raise InputError(f"{name}={weight!r}: expected a finite number of at least 0")
+    if not isinstance(threshold, int | float) or not 0 <= threshold < math.inf:
+        raise InputError(f"threshold={threshold!r}: expected a finite number of at least 0, 0 for ReLU")
     if not is_whole(steps) or steps < 1:
         raise InputError(f"steps={steps!r}: expected a whole number of at least 1: the head is nothing untrained")
     if ramp is not None and (not is_whole(ramp) or ramp < 0):
@@ -127,17 +133,17 @@ def sparsify_embeddings(
     training.corpus = rows
     ramp = max(1, steps // 2) if ramp is None else int(ramp)
     sparse = copy.deepcopy(model)
-    sparse.config.sparse_embeddings = {"features": features}
+    sparse.config.sparse_embeddings = {"features": features} | ({"threshold": float(threshold)} if threshold else {})
     apply_sparse_head(sparse)
     _begin(sparse, tokenizer, _some(rows, seed), seed)
     batches = settings.get("accumulate", 1)
     objective: list[Any] = [Translations(rows["id"][:], tokenizer, temperature)]
     for form, weight in (("flops", flops), ("l1", l1)):
         if weight:
-            objective.append(SparseActivations(weight, form, ramp * batches))  # type: ignore[arg-type]
+            objective.append(SparseActivations(weight, form, ramp * batches, moving=moving))  # type: ignore[arg-type]
     training.objective = objective
     with removed([sparse.register_forward_hook(_keep_head)]):
-        training.run(sparse, about={"ramp": ramp, "temperature": temperature})
+        training.run(sparse, about={"ramp": ramp, "temperature": temperature, "threshold": threshold, "moving": moving})
     home: Any = next(model.parameters()).device
     sparse.to(home).train(model.training)
     some = _some(rows, seed)
@@ -148,6 +154,8 @@ def sparsify_embeddings(
         "l1": l1,
         "ramp": ramp,
         "temperature": temperature,
+        "threshold": float(threshold),
+        "moving": moving,
         "learning_rate": learning_rate,
         "texts": len(rows),
         "texts_left_out": left_out,

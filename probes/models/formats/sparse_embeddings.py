@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
@@ -17,8 +18,11 @@ from probes.models.formats.format import Format, Verb
 class SparseHead(nn.Module):
     """A linear map of a text's mean state to many features, ReLU, and division by the length.
 
+    With a threshold above 0, in place of ReLU the soft threshold sign(x) max(|x| - threshold, 0).
+
     Attributes:
         linear: Linear, features of the states -> sparse features.
+        threshold: 0 for ReLU.
 
     Example:
         >>> import torch
@@ -28,17 +32,24 @@ class SparseHead(nn.Module):
     """
 
     def __init__(
-        self, in_features: int, out_features: int, device: Any = None, dtype: torch.dtype | None = None
+        self,
+        in_features: int,
+        out_features: int,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        threshold: float = 0.0,
     ) -> None:
         """Make a head of random weights."""
         super().__init__()
+        self.threshold = threshold
         self.linear = nn.Linear(in_features, out_features, device=device, dtype=dtype)
 
     def forward(self, pooled: torch.Tensor) -> torch.Tensor:
-        """Map (text, feature) to (text, sparse feature): not negative, of length 1, or 0 where no
-        feature is active.
+        """Map (text, feature) to (text, sparse feature), of length 1, or 0 where no feature is
+        active; not negative without a threshold.
         """
-        active = torch.relu(self.linear(pooled.to(self.linear.weight.dtype)))
+        given = self.linear(pooled.to(self.linear.weight.dtype))
+        active = F.softshrink(given, self.threshold) if self.threshold else torch.relu(given)
         return F.normalize(active.to(torch.promote_types(active.dtype, torch.float32)), dim=-1)
 
 
@@ -46,7 +57,8 @@ def apply_sparse_head(model: PreTrainedModel) -> None:
     """Give a model, in place, the head `model.sparse_head` that its configuration names; its
     weights come after.
 
-    `config.sparse_embeddings` has its size, {"features": 512}. A head that is there already stays.
+    `config.sparse_embeddings` has its size, {"features": 512}, and its "threshold" where it has
+    one. A head that is there already stays.
 
     Args:
         model: a model of transformers; it is changed.
@@ -66,14 +78,18 @@ def apply_sparse_head(model: PreTrainedModel) -> None:
     if wanted is None:
         return
     features = wanted.get("features") if isinstance(wanted, dict) else None
-    if type(features) is not int or features < 1:
-        raise InputError(f'config.sparse_embeddings is {wanted!r}: expected {{"features": a whole number, at least 1}}')
+    threshold = wanted.get("threshold", 0.0) if isinstance(wanted, dict) else None
+    if type(features) is not int or features < 1 or type(threshold) is not float or not 0 <= threshold < math.inf:
+        raise InputError(
+            f'config.sparse_embeddings is {wanted!r}: expected {{"features": a whole number, at least 1}}, and '
+            '"threshold", where it is there, a number with a point of at least 0'
+        )
     head = getattr(model, "sparse_head", None)
     if head is None:
         weight: Any = next(p for p in model.parameters() if p.is_floating_point())
         inputs = int(model.config.get_text_config().hidden_size)
         # Without a trace in the caller's random numbers.
-        head = SparseHead(inputs, features, device="meta", dtype=weight.dtype).train(model.training)
+        head = SparseHead(inputs, features, "meta", weight.dtype, threshold).train(model.training)
         model.sparse_head = head if weight.is_meta else head.to_empty(device=weight.device)
     elif head.linear.out_features != features:
         raise InputError(
@@ -118,7 +134,7 @@ def _forbidden(model: PreTrainedModel, verb: Verb) -> str | None:
 SPARSE_EMBEDDINGS = Format(
     "sparse_embeddings",
     "a sparse head",
-    {"features": range(1, 2**31)},
+    {"features": range(1, 2**31), "threshold?": float},
     make=apply_sparse_head,
     lacks=_lacks,
     forbids=_forbidden,

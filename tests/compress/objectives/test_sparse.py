@@ -69,6 +69,28 @@ def test_the_objective_reads_the_head_without_padding_and_its_weight_rises_by_th
     assert steady(student, None, batch).item() == pytest.approx(whole)
 
 
+def test_a_moving_average_divides_the_weight():
+    student, batch, vectors = head_and_batch()
+    objective = SparseActivations(3.0, moving=0.9)
+    state = objective.prepare(student.model, None, [], 0).double()
+    batch["modules"] = {"flops": state}
+    active = np.abs(vectors).mean(0)
+    assert objective(student, None, batch).item() == pytest.approx(3 * (active**2).sum() / active.sum(), rel=1e-9)
+    before = state.average.item()
+    with torch.no_grad():
+        student.model.sparse_head.linear.bias.add_(0.5)
+    once = SparseActivations(1.0, form="l1")
+    batch["modules"] = {"flops": state, "l1": once.prepare(student.model, None, [], 0)}
+    now = once(student, None, batch).item()
+    plain = SparseActivations(3.0, name="plain")
+    batch["modules"]["plain"] = plain.prepare(student.model, None, [], 0)
+    expected = plain(student, None, batch).item() / (0.9 * before + 0.1 * now)
+    assert objective(student, None, batch).item() == pytest.approx(expected, rel=1e-9)
+    for moving, message in ((1.0, "moving=1.0: expected below 1"), (-0.1, "moving=-0.1: expected a finite number")):
+        with pytest.raises(InputError, match=message):
+            SparseActivations(moving=moving)
+
+
 def test_the_contrastive_loss_is_its_formula(tiny_models, make_tokenizer):
     model, tokenizer, corpus = tiny_models("BertModel"), make_tokenizer(), a_corpus()
     model.sparse_head = SparseHead(12, 24)

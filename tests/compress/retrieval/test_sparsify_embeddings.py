@@ -56,6 +56,20 @@ def test_it_is_saved_and_loaded_with_the_same_vectors(trained, tmp_path, packed)
     )
 
 
+def test_a_soft_threshold_is_trained_saved_and_loaded(tiny_models, make_tokenizer, tmp_path):
+    model, tokenizer = tiny_models("BertModel"), make_tokenizer()
+    how = {"train": a_corpus(), "tokenizer": tokenizer, "features": 32, "batch_size": 16, "progress": False}
+    made = sparsify_embeddings(model, steps=3, threshold=0.05, moving=0.9, flops=0.1, **how)
+    assert made.config.sparse_embeddings == {"features": 32, "threshold": 0.05}
+    assert made.config.compression["threshold"] == 0.05
+    vectors = sparse_embeddings(made, tokenizer, a_corpus(), progress=False)
+    assert (vectors.data < 0).any()
+    back, _ = probes.load_checkpoint(save(made, tmp_path / "sparse", tokenizer))
+    assert (sparse_embeddings(back, tokenizer, a_corpus(), progress=False) != vectors).nnz == 0
+    with pytest.raises(InputError, match="threshold=-1: expected a finite number of at least 0, 0 for ReLU"):
+        sparsify_embeddings(model, steps=3, threshold=-1, **how)
+
+
 def test_rows_without_a_translation_are_left_out_and_rows_of_other_splits(tiny_models, make_tokenizer):
     frame = a_corpus(split="train").to_pandas()
     frame.loc[4:5, "split"] = "test"
