@@ -30,7 +30,10 @@ def page_of(probe: str) -> Path:
     about = catalogue.by_name()[probe]
     places = (TOP / "notebooks" / "reference" / "probes" / "measures").rglob("*.md")
     by_name = {place.stem: place for place in places}
-    return by_name[about.family if about.family in by_name else probe]
+    if about.family in by_name:
+        return by_name[about.family]
+    # What differs by a setting stands on the page of what it begins like.
+    return by_name[max((name for name in by_name if probe.startswith(name)), key=len)]
 
 
 def pages() -> dict[Path, list[str]]:

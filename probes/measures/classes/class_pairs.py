@@ -74,7 +74,7 @@ class PairMeans:
         """Return how many pairs two classes have: (class, class)."""
         return self._total(self._counts())
 
-    def draws(self, value: float, slope: np.ndarray, drawn: Sample) -> np.ndarray:
+    def draws(self, value: float, slope: np.ndarray, drawn: Sample, by_size: np.ndarray | None = None) -> np.ndarray:
         """Return a function of the means for every row of weights, to first order: (1 + draws,).
 
         The value varies by what each unit does to it (first order), and by how single pairs differ
@@ -86,6 +86,8 @@ class PairMeans:
             value: of the function.
             slope: (class, class) its derivatives by the entries of the matrix of means.
             drawn: the sample.
+            by_size: (class,) its derivatives by the numbers of texts, which vary from sample to
+                sample; none where the means are all that it depends on.
         """
         out = np.full(len(drawn.weights), value)
         if len(out) == 1 or not np.isfinite(value):
@@ -94,6 +96,9 @@ class PairMeans:
         moved = 2 * (slope[parts.label] * self._moved() / n[parts.label, None]).sum(axis=1)
         moved *= np.sqrt(n / (n - 1))[parts.label]
         of_unit = np.bincount(parts.unit, moved)
+        if by_size is not None:
+            more = np.bincount(parts.unit, by_size[parts.label] * parts.size)
+            of_unit += more - more.mean()
         variance = of_unit @ of_unit
         if not variance > 0:
             return out

@@ -122,17 +122,20 @@ def _separability(
     with np.errstate(invalid="ignore", divide="ignore"):  # what has no value is said by name
         cosines, centres, texts = _cosines(read, parts)
         means = 1 - cosines.means()
-        share = np.ones_like(means)
+        share, alone = np.ones_like(means), np.zeros(len(means))
         if self_pairs:
             # Of all pairs of two texts, those of different units are the ones that vary.
             share = cosines.totals() / np.outer(texts, texts)
+            # The fewer texts a class has, the more of its pairs are none of two.
+            alone = np.diag((1 - share) * means) / texts
             means = 1 - centres @ centres.T
         c = len(means)
         within, total = np.trace(means) / c, means.mean()
         if not total > 1e-12:  # all vectors along one line: what is left of both is rounding; or not finite
             return np.full(len(drawn.weights), np.nan)
         slope = within / total**2 / c**2 - np.eye(c) / total / c
-        return cosines.draws(1 - within / total, -slope * share, drawn)
+        by_size = np.diag(slope) * alone if self_pairs else None
+        return cosines.draws(1 - within / total, -slope * share, drawn, by_size)
 
 
 def _cosines(read: Callable[[np.ndarray], np.ndarray], parts: Parts) -> tuple[PairMeans, np.ndarray, np.ndarray]:

@@ -42,3 +42,15 @@ def test_pieces_of_a_corpus_give_the_same_as_all_at_once(monkeypatch):
     pieces = probes.class_separability(reps)
     for name in ("value", "low", "high"):
         np.testing.assert_allclose(pieces[name], whole[name], rtol=1e-9)
+
+
+def test_with_self_pairs_the_interval_knows_that_classes_have_another_size_in_another_sample():
+    values, widths = [], []
+    for seed in range(100):
+        rng = np.random.default_rng(seed)
+        y = np.concatenate([np.arange(4).repeat(5), rng.choice(4, p=[0.1, 0.1, 0.4, 0.4], size=60)])
+        reps = probes.from_arrays(rng.normal(size=(80, 64)), label=y)
+        out = probes.class_separability(reps, self_pairs=True, seed=seed).isel(layer=0, language=-1)
+        values.append(float(out.value))
+        widths.append(float(out.high - out.low))
+    assert 0.9 < np.mean(widths) / (3.92 * np.std(values, ddof=1)) < 1.25
