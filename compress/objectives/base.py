@@ -58,11 +58,11 @@ class Pass:
             were asked for.
         attentions: (batch, head, token, token), probabilities of each block, where they were asked
             for.
-        attention_scores: the same before the softmax, -inf where a pair is masked, where they were
-            asked for; `watching_scores` collects them.
         attention_outputs: (batch, token, heads * size) of each block, what its heads give, side by
             side, before the output projection, where they were asked for; `watching_attention`
             collects them.
+        attention_scores: what the softmax makes attentions of, -inf where a pair is masked, where
+            they were asked for; `watching_scores` collects them.
 
     Example:
         >>> import probes, torch
@@ -77,8 +77,8 @@ class Pass:
     logits: torch.Tensor | None
     hidden_states: tuple[torch.Tensor, ...] | None = None
     attentions: tuple[torch.Tensor, ...] | None = None
-    attention_scores: tuple[torch.Tensor, ...] | None = None
     attention_outputs: tuple[torch.Tensor, ...] | None = None
+    attention_scores: tuple[torch.Tensor, ...] | None = None
 
 
 class Objective(Protocol):
