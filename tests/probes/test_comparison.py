@@ -235,7 +235,7 @@ def test_errors_of_modules_are_in_the_table_with_their_layer(bundled, tmp_path):
 
 
 def test_a_run_checks_its_corpus_once_and_draws_once(tiny_models, make_tokenizer, monkeypatch):
-    calls = {"probes.corpus._checked": 0, "probes.results.draws._weights": 0}
+    calls = {"probes.corpus._checked": 0, "probes.results.draws.balanced_weights": 0}
     for name in calls:
         counted(name, calls, monkeypatch)
     pair = {name: tiny_models("BertModel") for name in ("a", "b")}
