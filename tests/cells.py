@@ -626,7 +626,7 @@ def op_footprint(case: Case) -> None:
 def _backend(case: Case, backend: str) -> None:
     deployed = compress.quantize(case.model, backend=backend)
     reps, expected = captured(case, deployed), case.expected
-    if backend == "torchao" and expected.routed:
+    if backend == "torchao" and (expected.routed or case.kind == "head"):
         expected = _as_torchao(case, deployed)
     found = reps["hidden"].values.astype(np.float64)
     wanted = expected.hidden[reps["layer"].values]
@@ -641,7 +641,7 @@ def _backend(case: Case, backend: str) -> None:
 
 
 def _as_torchao(case: Case, deployed: Any) -> Alone:
-    """What a mixture gives with the weights that torchao has, and inputs rounded to 8 bits by token."""
+    """What a model gives with the weights that torchao has, and inputs rounded to 8 bits by token."""
 
     def rounds(_module: Any, inputs: Any) -> Any:
         step = (inputs[0].abs().amax(-1, keepdim=True) / 127.5).clamp_min(1e-30)
