@@ -40,7 +40,8 @@ def rows(quick: bool) -> Iterator[Row]:
         kept["usual"] = torch.cat(found, dim=1)
 
     def ours() -> None:
-        kept["ours"] = probes.capture(model, tokenizer, corpus, pooling="mean_all", device="cpu", progress=False)
+        plain = {"pooling": "mean_all", "normalize": False}  # whatever the checkpoint declares
+        kept["ours"] = probes.capture(model, tokenizer, corpus, **plain, device="cpu", progress=False)
 
     ours()
     seconds = interleaved({"bare": bare, "ours": ours, "usual": usual}, rounds)
