@@ -6,12 +6,15 @@ one unit are left out, of the value and of the draws: in a large corpus their sh
 
 from __future__ import annotations
 
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 
 import numpy as np
+import xarray as xr
 
 from probes.results.draws import Sample
 from probes.results.intervals import t_factor
+from probes.states.representations import states
 
 _ENTRIES = 2**19  # of one block of distances
 _MOST = 256  # parts that are compared with each other where only a variance is asked for
@@ -49,6 +52,24 @@ def parts_of(drawn: Sample, rows: np.ndarray) -> Parts:
     starts = np.flatnonzero(np.r_[True, (np.diff(label) != 0) | (np.diff(unit) != 0)])
     size = np.diff(np.r_[starts, len(rows)])
     return Parts(rows[order], starts, size, label[starts], unit[starts], units)
+
+
+def by_layer(
+    of: Callable[[np.ndarray, Parts, Sample], np.ndarray],
+    reps: xr.Dataset,
+    drawn: Sample,
+    kept: Mapping[str, np.ndarray],
+) -> dict[str, np.ndarray]:
+    """Return what is measured of states (example, feature) and their parts, layer after layer:
+    group -> (1 + draws, layer). One layer is in memory at a time.
+    """
+    parts = {group: parts_of(drawn, rows) for group, rows in kept.items()}
+    out = {group: np.empty((len(drawn.weights), reps.sizes["layer"])) for group in kept}
+    for layer in range(reps.sizes["layer"]):
+        x = states(reps, layer, slice(None))
+        for group, found in parts.items():
+            out[group][:, layer] = of(x, found, drawn)
+    return out
 
 
 @dataclass(frozen=True)

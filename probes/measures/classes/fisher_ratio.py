@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from probes.measures.classes.class_pairs import PairMeans, Parts, parts_of, spread_out, sums_of_distances
+from probes.measures.classes.class_pairs import PairMeans, Parts, by_layer, parts_of, spread_out, sums_of_distances
 from probes.measures.classes.labels import FEWEST, labelled, measured, of_labels
 from probes.measures.probe import LARGE, Probe, Run
 from probes.results.draws import Sample, sample
-from probes.states.representations import states
 
 
 @overload
@@ -73,17 +72,11 @@ def fisher_ratio(
     """
     if not isinstance(x, xr.Dataset):
         return _of_array(*labelled(x, labels, "fisher_ratio", fewest))
-    return measured(FISHER_RATIO, Run(x, sample(x, draws=draws, seed=seed)), _statistics, fewest=fewest)
+    return measured(FISHER_RATIO, Run(x, sample(x, draws=draws, seed=seed)), partial(by_layer, _ratio), fewest=fewest)
 
 
 def _of_array(x: np.ndarray, drawn: Sample) -> float:
     return float(_ratio(x, parts_of(drawn, np.arange(len(x))), drawn)[0])
-
-
-def _statistics(reps: xr.Dataset, drawn: Sample, kept: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    parts = {group: parts_of(drawn, rows) for group, rows in kept.items()}
-    read = [states(reps, layer, slice(None)) for layer in range(reps.sizes["layer"])]
-    return {group: np.stack([_ratio(x, found, drawn) for x in read], axis=-1) for group, found in parts.items()}
 
 
 def _ratio(x: np.ndarray, parts: Parts, drawn: Sample) -> np.ndarray:
@@ -115,5 +108,5 @@ FISHER_RATIO: Probe = of_labels(
     interval=LARGE,
     family="",
     default=False,
-    measure=lambda run: measured(FISHER_RATIO, run, _statistics),
+    measure=lambda run: measured(FISHER_RATIO, run, partial(by_layer, _ratio)),
 )

@@ -2,18 +2,17 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from functools import partial
 from typing import overload
 
 import numpy as np
 import numpy.typing as npt
 import xarray as xr
 
-from probes.measures.classes.class_pairs import PairMeans, Parts, parts_of, spread_out, sums_of_distances
+from probes.measures.classes.class_pairs import PairMeans, Parts, by_layer, parts_of, spread_out, sums_of_distances
 from probes.measures.classes.labels import FEWEST, labelled, measured, of_labels
 from probes.measures.probe import LARGE, Probe, Run
 from probes.results.draws import Sample, sample
-from probes.states.representations import states
 
 
 @overload
@@ -69,21 +68,11 @@ def snr(
     """
     if not isinstance(x, xr.Dataset):
         return _of_array(*labelled(x, labels, "snr", fewest))
-    return measured(SNR, Run(x, sample(x, draws=draws, seed=seed)), _statistics, fewest=fewest)
+    return measured(SNR, Run(x, sample(x, draws=draws, seed=seed)), partial(by_layer, _snr), fewest=fewest)
 
 
 def _of_array(x: np.ndarray, drawn: Sample) -> float:
     return float(_snr(x, parts_of(drawn, np.arange(len(x))), drawn)[0])
-
-
-def _statistics(reps: xr.Dataset, drawn: Sample, kept: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-    parts = {group: parts_of(drawn, rows) for group, rows in kept.items()}
-    out = {group: np.empty((len(drawn.weights), reps.sizes["layer"])) for group in kept}
-    for layer in range(reps.sizes["layer"]):
-        x = states(reps, layer, slice(None))
-        for group, found in parts.items():
-            out[group][:, layer] = _snr(x, found, drawn)
-    return out
 
 
 def _snr(x: np.ndarray, parts: Parts, drawn: Sample) -> np.ndarray:
@@ -111,5 +100,5 @@ SNR: Probe = of_labels(
     unchanged_by=("rotation", "shift", "common scale", "order"),
     paper="O' Neill, Dutta, Assem 2021, arXiv 2109.15014",
     interval=LARGE,
-    measure=lambda run: measured(SNR, run, _statistics),
+    measure=lambda run: measured(SNR, run, partial(by_layer, _snr)),
 )
