@@ -24,6 +24,8 @@ from probes.measures.fidelity.accuracy import accuracy
 from probes.measures.fidelity.drift import drift
 from probes.measures.fidelity.loyalty import loyalty
 from probes.measures.fidelity.module_error import module_error
+from probes.measures.fidelity.number_loyalty import number_loyalty
+from probes.measures.fidelity.number_quality import number_quality
 from probes.measures.fidelity.off_diagonal_correlation import off_diagonal_correlation
 from probes.measures.fidelity.similarity import similarity
 from probes.measures.fidelity.zero_shot_gap import zero_shot_gap
@@ -66,6 +68,8 @@ __all__ = [
     "loyalty",
     "margin_retrieval",
     "module_error",
+    "number_loyalty",
+    "number_quality",
     "off_diagonal_correlation",
     "open_representations",
     "pretraining_sizes",

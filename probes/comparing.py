@@ -34,6 +34,7 @@ from probes.states.capture import capture
 from probes.states.depth import baseline_layers
 from probes.states.examples import examples_of
 from probes.states.order import alike_in_order
+from probes.states.predictions import predicts
 from probes.states.representations import check_representations
 from probes.states.running import check_settings
 from probes.states.vectors import compare_vectors
@@ -159,11 +160,12 @@ def measure_models(
             for base, original in bases if len(replicates[name]) == 1 else [bases[number % len(bases)]]:
                 both = None if original is None else (original, loaded, own)
                 pairs.append(replace(run, base=base.reps, models=both))
+        how: dict[str, Any] = {"head": predicts(bases[0][0].reps), "by_id": by_id}
         if pairs:
-            measured[name] = measured_on(alone, runs, name, by_id=by_id) | measured_on(beside, pairs, name, by_id=by_id)
+            measured[name] = measured_on(alone, runs, name, **how) | measured_on(beside, pairs, name, **how)
         else:
             itself = [p for p in chosen if "another model" not in p.needs]
-            measured[name] = measured_on(itself, runs, name, by_id=by_id)
+            measured[name] = measured_on(itself, runs, name, **how)
         representations[name] = _first(runs, name)
     results = [measured[name][p.name] for name in models for p in chosen if p.name in measured[name]]
     depth = {name: baseline_layers(representations[baseline], reps) for name, reps in representations.items()}

@@ -18,6 +18,8 @@ from probes.measures.fidelity.accuracy import ACCURACY
 from probes.measures.fidelity.drift import DRIFT
 from probes.measures.fidelity.loyalty import LOYALTY
 from probes.measures.fidelity.module_error import MODULE_ERROR
+from probes.measures.fidelity.number_loyalty import NUMBER_LOYALTY
+from probes.measures.fidelity.number_quality import NUMBER_QUALITY
 from probes.measures.fidelity.off_diagonal_correlation import OFF_DIAGONAL_CORRELATION
 from probes.measures.fidelity.similarity import MEASURES
 from probes.measures.fidelity.zero_shot_gap import ZERO_SHOT_GAP
@@ -43,6 +45,8 @@ PROBES: tuple[Probe, ...] = (
     *LINEAR_PROBE,
     *MODULE_ERROR,
     OFF_DIAGONAL_CORRELATION,
+    *NUMBER_QUALITY,
+    *NUMBER_LOYALTY,
     ACCURACY,
     ZERO_SHOT_GAP,
     BEST_LAYER,

@@ -14,8 +14,8 @@ import xarray as xr
 from probes.errors import InputError, LayerscopeWarning
 from probes.measures import catalogue
 from probes.measures.probe import Probe, Run
-from probes.models.facts import classifies
-from probes.states.predictions import class_names
+from probes.models.facts import kept_head
+from probes.states.predictions import DECIDES, KEPT, are_numbers, class_names, predicts
 
 
 @dataclass(frozen=True)
@@ -28,7 +28,13 @@ class Need:
 
 NEEDS = {
     "logits": Need("models for sequence classification, with their heads"),
+    "predicted numbers": Need("models whose head gives one number a text (num_labels=1)"),
     "labels": Need("a corpus with a column 'label'", said=True),
+    "labels of the head": Need(
+        "a corpus with a column 'label' (numbers for a regression), or where heads are of several classes 'labels', of "
+        "words 'tags'",
+        said=True,
+    ),
     "labels or logits": Need("a corpus with a column 'label', or models for sequence classification"),
     "pivot": Need("pivot=... (--pivot), a language of the corpus", said=True),
     "pivot or one language": Need("pivot=... (--pivot), a language of the corpus", said=True),
@@ -79,22 +85,22 @@ def choose(
         raise InputError(f"unknown probe {', '.join(map(repr, unknown))}; there are {known}")
     names = chain.from_iterable((name,) if name in probes else families[name] for name in asked or catalogue.defaults())
     chosen = [probes[name] for name in dict.fromkeys(names)]
-    headed = [name for name, model in models.items() if _has_logits(model) and (heads or isinstance(model, xr.Dataset))]
-    if (baseline or next(iter(models))) not in headed:
-        headed = []
-    there = _there(run, models, headed, heads)
+    kinds = {name: _kind(model) for name, model in models.items() if heads or isinstance(model, xr.Dataset)}
+    kind = kinds.get(baseline or next(iter(models)))  # others are compared with it where theirs is the same
+    headed = [name for name, own in kinds.items() if kind is not None and own == kind]
+    there = _there(run, models, headed, heads, kind)
     said: list[str] = []
     for what, need in NEEDS.items():
         left_out = [p for p in chosen if what in p.needs and not there[what]]
         listed = ", ".join(p.name for p in left_out)
         if left_out and asked:
-            raise InputError(f"{listed} cannot be measured without {what}. Give {need.fix}")
+            raise InputError(f"{listed} cannot be measured without {what}. {_why(what, run, kind)}Give {need.fix}")
         if left_out and need.said:
-            said.append(f"no {what}: {listed} left out")
+            said.append(f"no {what}: {listed} left out{_why(what, run, kind, ': {}').rstrip('. ')}")
         chosen = [p for p in chosen if p not in left_out]
     if not chosen:
         raise InputError("no probe is left to measure: give labels, or a pivot, or both")
-    needing = [p.name for p in chosen if "logits" in p.needs]
+    needing = [p.name for p in chosen if {"logits", "predicted numbers"} & set(p.needs)]
     if needing and len(headed) < len(models):
         lacking = ", ".join(repr(name) for name in models if name not in headed)
         said.append(
@@ -107,21 +113,37 @@ def choose(
     return chosen
 
 
-def _there(run: Run, given: Mapping[str, Any], headed: list[str], heads: bool) -> dict[str, bool]:
+def _why(what: str, run: Run, kind: str | None, form: str = "{}") -> str:
+    """Why labels that are there are none of classes of texts, where that is so."""
+    if what != "labels":
+        return ""
+    if kind == "numbers" and len(run.sample.label):
+        return form.format("These labels are numbers, as the head of the model says. ")
+    for column, of in (("tags", "of words, and states are kept of texts"), ("labels", "several of a text")):
+        if column in run.reps.coords:
+            return form.format(f"Its {column} are {of}: accuracy and loyalty read them. ")
+    return ""
+
+
+def _there(run: Run, given: Mapping[str, Any], headed: list[str], heads: bool, kind: str | None) -> dict[str, bool]:
     """Which needs are met."""
     models = list(given.values())
     with_heads = [given[name] for name in headed]
-    logits = bool(headed)
-    labelled = bool(len(run.sample.label))
-    labels = {str(c) for c in run.sample.classes}
+    own = KEPT[kind or "classes"][2]  # the column that the heads are held against
+    named = own in run.reps.coords
+    labels = _named_in(run, own) if named else set()
+    numbers = kind == "numbers" and are_numbers(labels)  # labels of a regression, none of classes
+    labelled = bool(len(run.sample.label)) and not numbers
     splits = set(run.reps["split"].values) if "split" in run.reps.coords else set()
     return {
-        "logits": logits,
+        "logits": kind in DECIDES,
+        "predicted numbers": kind == "numbers",
         "labels": labelled,
-        "labels or logits": len(headed) == len(given) or labelled,
+        "labels of the head": named and (kind != "numbers" or numbers),
+        "labels or logits": (kind == "classes" and len(headed) == len(given)) or labelled,
         "pivot": run.pivot is not None,
         "pivot or one language": run.pivot is not None or len(run.sample.languages) == 1,
-        "classes named as the labels are": not labelled or all(_knows(m, labels) for m in with_heads),
+        "classes named as the labels are": not named or kind == "numbers" or all(_knows(m, labels) for m in with_heads),
         "another model": len(models) > 1,
         "models of one width": not heads or _one([_width(m) for m in models]),
         "models of the same classes": _one([tuple(_classes(m)) for m in with_heads]),
@@ -130,6 +152,13 @@ def _there(run: Run, given: Mapping[str, Any], headed: list[str], heads: bool) -
         "splits": {"train", "test"} <= splits,
         "two texts in every language": int(np.bincount(run.sample.language).min()) > 1,
     }
+
+
+def _named_in(run: Run, column: str) -> set[str]:
+    """The names of classes that a column of labels has."""
+    if column == "label":
+        return {str(c) for c in run.sample.classes}
+    return {name for cell in set(run.reps[column].values) for name in cell.split()}
 
 
 def _knows(model: Any, labels: set[str]) -> bool:
@@ -144,8 +173,9 @@ def _classes(model: Any) -> list[str]:
     return [str(c) for c in getattr(model, "config", model).id2label.values()]
 
 
-def _has_logits(model: Any) -> bool:
-    return "logits" in model if isinstance(model, xr.Dataset) else classifies(model)
+def _kind(model: Any) -> str | None:
+    """The kind of the predictions of a model, or of Representations."""
+    return predicts(model) if isinstance(model, xr.Dataset) else kept_head(model)
 
 
 def _width(model: Any) -> int | None:

@@ -16,25 +16,33 @@ from probes.measures.probe import Probe, Run
 from probes.results.draws import Sample
 from probes.results.replicates import over_replicates
 from probes.results.result import split_measures
+from probes.states.predictions import DECIDES, predicts
 
 
 def measured_on(
-    chosen: Sequence[Probe], runs: Sequence[Run], name: str, *, by_id: Sample | None = None
+    chosen: Sequence[Probe],
+    runs: Sequence[Run],
+    name: str,
+    *,
+    head: str | None = None,
+    by_id: Sample | None = None,
 ) -> dict[str, xr.Dataset]:
     """Return the results of probes on a model, or on all replicates of one, by name.
 
     Args:
-        chosen: the probes; those that need logits are left out where there are none.
+        chosen: the probes; those of predictions are left out where there are none of the head.
         runs: one, or one a replicate.
         name: of the model.
+        head: the kind of the head whose predictions are measured (`predicts`), None for none.
         by_id: of a corpus with groups, the sample with ids drawn one by one: the width of an
             interval over what it would be with these is `design_effect` in the results, and how
             many groups count is `groups`.
     """
     runs = [replace(run) for run in runs]  # with nothing computed
-    # A model without a head among others: `choose` has said so.
-    headless = any("logits" not in run.reps for run in runs)
-    chosen = [p for p in chosen if not (headless and "logits" in p.needs)]
+    # A model without a head, or with another, among others: `choose` has said so.
+    same = {predicts(run.reps) for run in runs} == {head}
+    there = {"logits": same and head in DECIDES, "predicted numbers": same and head == "numbers"}
+    chosen = [p for p in chosen if all(there.get(need, True) for need in p.needs)]
     found = _over_all(chosen, runs, name)
     if by_id is None:
         return found

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import inspect
 import warnings
+from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -142,17 +143,43 @@ def head_of(model: torch.nn.Module) -> str | None:
         >>> head_of(probes.load_checkpoint("bundled")[0])
         'classes'
     """
-    config = getattr(model, "config", None)
-    kinds = [c.__name__ for c in type(model).__mro__]
-    if any(k.endswith("ForTokenClassification") for k in kinds):
-        return "words"
-    if any(k.endswith("ForSequenceClassification") for k in kinds):
-        problem = getattr(config, "problem_type", None)
-        if problem == "multi_label_classification":
-            return "several"
-        return "numbers" if problem == "regression" or getattr(config, "num_labels", 0) == 1 else "classes"
+    said = _head([c.__name__ for c in type(model).__mro__], getattr(model, "config", None))
+    if said is not None:
+        return said
     head = model.get_output_embeddings() if isinstance(model, PreTrainedModel) else None
     return None if head is None else "tokens"
+
+
+def kept_head(model: Any) -> str | None:
+    """Return the kind of the head of a model, or of the model of a configuration, that is run when
+    its states are captured, as `head_of` names it; None without one that says something of texts
+    or words.
+
+    Example:
+        >>> import probes
+        >>> kept_head(probes.load_checkpoint("bundled")[0].config)
+        'classes'
+    """
+    if classifies(model):
+        return "classes"
+    if isinstance(model, OnnxModel):
+        return None
+    config = getattr(model, "config", model)
+    kinds = [c.__name__ for c in type(model).__mro__] if isinstance(model, torch.nn.Module) else None
+    head = _head(kinds or getattr(config, "architectures", None) or [], config)
+    return head if head in ("numbers", "several", "words") else None
+
+
+def _head(kinds: Sequence[str], config: Any) -> str | None:
+    """What a head of texts or words says, by the names of its class and its bases."""
+    if any(k.endswith("ForTokenClassification") for k in kinds):
+        return "words"
+    if not any(k.endswith("ForSequenceClassification") for k in kinds):
+        return None
+    problem = getattr(config, "problem_type", None)
+    if problem == "multi_label_classification":
+        return "several"
+    return "numbers" if problem == "regression" or getattr(config, "num_labels", 0) == 1 else "classes"
 
 
 def classes_of(model: Any, count: int) -> list[str]:

@@ -11,7 +11,7 @@ paired. A statistic for all rows of weights is one matrix product.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 import pandas as pd
@@ -47,6 +47,13 @@ class Sample:
     def what(self) -> str:
         """What is drawn, in words."""
         return "groups of sentences" if self.grouped else "sentence ids"
+
+    def over(self, example: np.ndarray) -> Sample:
+        """Return the sample of what examples hold several of, as words: as many rows as there are
+        numbers (row,) of the examples that they are of, drawn with these; without labels.
+        """
+        none = np.zeros(0, int)
+        return replace(self, ids=self.ids[example], language=self.language[example], label=none, classes=[])
 
     def group(self, language: str) -> np.ndarray:
         """Return the rows of a language, or of all of them."""

@@ -25,8 +25,8 @@ from probes.errors import LayerscopeWarning, path_of
 from probes.models.facts import (
     check_fit,
     classes_of,
-    classifies,
     embedding_rows,
+    kept_head,
     layers_made_of,
     name_of,
     weights_dtype,
@@ -35,11 +35,13 @@ from probes.models.fingerprint import tokenizer_fingerprint, weights_fingerprint
 from probes.models.formats.onnx_model import OnnxModel
 from probes.states.layers import check_part, runner_of
 from probes.states.pooling import POOLINGS, pool, sinks, sinks_in_words
+from probes.states.predictions import KEPT
 from probes.states.representations import BLOCK, as_strings
 from probes.states.running import check_settings, decoder_inputs, evaluating, precision
 from probes.states.store import DIMS, Store
 from probes.states.tokens import Batches, tokenise
 from probes.states.vectors import counted, finished, leading, length_of, prompted, settle
+from probes.states.words import scores_of_words, word_places
 
 _WINDOW = 2 * BLOCK  # rows that are kept before they are written
 
@@ -68,8 +70,9 @@ def capture(
     """Run a corpus through a model once and keep one vector a layer and text.
 
     Layer 0 is the embeddings, layer l the output of block l; in a decoder the last one is after the
-    final norm. An encoder-decoder gives the layers of one part. A head that classifies texts is
-    run too and its outputs are kept; any other head is left out.
+    final norm. An encoder-decoder gives the layers of one part. A head that says something of texts
+    or words (classes, several of a text, a number, a class a word) is run too and what it says is
+    kept; any other head is left out.
 
     Args:
         model: an encoder or decoder of transformers, an `OnnxModel` made of one, or any module
@@ -108,7 +111,10 @@ def capture(
         Representations: `hidden (layer, example, feature)` in float32, rows in the order of the
         corpus, with the settings, versions and fingerprints as attributes. Of a model for sequence
         classification also `logits (example, class)`, with the names of the classes, and
-        `head_input (example, head_feature)`, what its last linear layer gets, where that is known.
+        `head_input (example, head_feature)`, what its last linear layer gets, where that is known;
+        of one of several classes a text `several (example, choice)`; of a regression `numbers
+        (example, number)`; of token classification `words (word, example, tag)`, the logits at the
+        first token of each word, -inf where a text has no such word or is cut before it.
 
     Raises:
         InputError: before the first forward pass, where corpus, tokenizer, model and settings do
@@ -148,6 +154,9 @@ def capture(
         pairs = texts.remove_columns("text").add_column("text", list(corpus["text_pair"]))
         told = tokenise(tokenizer, pairs, limit, model, name)
     tokens = tokenise(tokenizer, prompted(texts, how), limit, model, name)
+    head = kept_head(model) if modules is None and part == "encoder" else None
+    kept = "" if head is None else KEPT[head][0]
+    places = word_places(tokenizer, prompted(texts, how), len(how.prompt or ""), limit) if kept == "words" else None
     pooling = how.pooling
     unpooled = leading(tokenizer, how)
     if unpooled:
@@ -171,7 +180,7 @@ def capture(
         "texts_cut": tokens.cut,
         "modules": list(modules or []),
         "part": part,
-        "logits": modules is None and part == "encoder" and classifies(model),
+        "logits": kept if kept not in ("", "logits") else bool(kept),
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
@@ -224,6 +233,8 @@ def capture(
                 layers, outputs = states_of(runner, inputs)
                 if next(watched, False):
                     found.update(sinks(layers, mask))
+                if places is not None:
+                    outputs["words"] = scores_of_words(outputs["words"], places[rows], tokens.before(rows))
                 hidden = finished(torch.stack([pool(h, mask, name, i) for i, h in enumerate(layers)]), how)
                 return {k: v.float().cpu().numpy() for k, v in ({"hidden": hidden} | outputs).items()}
 
@@ -236,8 +247,9 @@ def capture(
             )
             if modules:
                 dataset = dataset.assign_coords(module=("layer", as_strings(list(modules))))
-            if "logits" in sizes:
-                dataset = dataset.assign_coords({"class": as_strings(classes_of(model, sizes["logits"][1]))})
+            if kept and kept != "numbers":
+                classes = as_strings(classes_of(model, sizes[kept][-1]))
+                dataset = dataset.assign_coords({KEPT[str(head)][1]: classes})
             dataset.attrs = attributes
             # What is kept before it is written: enough rows to sort by length, whatever the size of the corpus.
             window = len(corpus) if target is None else _WINDOW

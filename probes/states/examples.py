@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from probes.corpus import SEVERAL
 from probes.errors import InputError
 from probes.states.representations import from_arrays
 
@@ -25,7 +26,7 @@ def examples_of(corpus: datasets.Dataset | None, captured: dict[str, xr.Dataset]
         InputError: a model is to be run and there is no corpus; Representations hold other
             examples.
     """
-    columns = ["id", "language", "label", "split", "group"]
+    columns = ["id", "language", "label", "split", "group", *SEVERAL]
     if corpus is None:
         if any(name not in captured for name in models):
             name = next(n for n in models if n not in captured)
@@ -50,5 +51,5 @@ def examples_of(corpus: datasets.Dataset | None, captured: dict[str, xr.Dataset]
                 "others, or the same in another order. Capture all models on one corpus"
             )
     named = {c: frame[c].to_numpy() for c in ("id", "language", "label", "group") if c in frame}
-    examples = from_arrays(np.zeros((len(frame), 1)), **named)
-    return examples.assign_coords(split=("example", frame["split"].to_numpy())) if "split" in frame else examples
+    others = {c: ("example", frame[c].to_numpy()) for c in ("split", *SEVERAL) if c in frame}
+    return from_arrays(np.zeros((len(frame), 1)), **named).assign_coords(others)

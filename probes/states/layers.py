@@ -11,8 +11,9 @@ import torch
 from transformers import PreTrainedModel
 
 from probes.errors import InputError, check_choice
-from probes.models.facts import body_of, classifies, encoder_of
+from probes.models.facts import body_of, encoder_of, kept_head
 from probes.models.formats.onnx_model import OnnxModel
+from probes.states.predictions import KEPT
 from probes.states.running import last_token_map, last_tokens, removed
 
 # The states of every layer (batch, token, feature), and what the head gives for every text.
@@ -60,7 +61,7 @@ def runner_of(
         whole: Any = model.base_model
         return whole, _layers(whole, whole.get_decoder(), name, part)
     body = body_of(model)
-    return (model if classifies(model) else body), _layers(model, body, name)
+    return (model if kept_head(model) else body), _layers(model, body, name)
 
 
 def _exported(
@@ -73,13 +74,14 @@ def _exported(
 
 @contextmanager
 def _layers(model: PreTrainedModel, body: Any, name: str, part: str = "encoder") -> Iterator[States]:
-    """Collect all hidden states, and of a model that classifies the logits and what its last linear
-    layer gets.
+    """Collect all hidden states, what a head says, and of one that puts texts into classes what its
+    last linear layer gets.
     """
     expected = getattr(body.config, "num_hidden_layers", None)
     if part == "decoder":  # BART's has the same configuration as its encoder
         expected = getattr(body.config, "decoder_layers", expected)
-    has_head = classifies(model)
+    head = kept_head(model)
+    has_head = head == "classes"  # whose last linear layer is looked for
     kinds = ("decoder_hidden_states",) if part == "decoder" else ("hidden_states", "encoder_hidden_states")
     by_last = last_token_map(model) if has_head else None
     within = set(body.modules()) if by_last is None else set(model.modules()) - {by_last}
@@ -113,8 +115,10 @@ def _layers(model: PreTrainedModel, body: Any, name: str, part: str = "encoder")
                 f"{name}: its hidden states differ in width ({widths}), so they are no one space. Capture the layers "
                 "of one width by name, with modules=[...], from model.named_modules()"
             )
-        if not has_head:
+        if head is None:
             return states, {}
+        if not has_head:
+            return states, {KEPT[head][0]: given.logits}
         logits: torch.Tensor = given.logits
         if by_last is not None:  # fed all tokens
             last = last_tokens(inputs["attention_mask"])

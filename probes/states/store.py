@@ -33,6 +33,9 @@ DIMS = {
     "hidden": ("layer", "example", "feature"),
     "logits": ("example", "class"),
     "head_input": ("example", "head_feature"),
+    "several": ("example", "choice"),
+    "words": ("word", "example", "tag"),
+    "numbers": ("example", "number"),
 }
 
 

@@ -9,7 +9,7 @@ from labelled import CLASSES, HEADS, corpus_of, model_of
 from transformers import PreTrainedTokenizerFast
 
 import probes
-from compress.kinds import IGNORED, first_tokens
+from compress.kinds import IGNORED
 from compress.rows import training_rows
 from probes.errors import InputError
 from probes.states.batches import collate
@@ -64,21 +64,6 @@ def test_the_first_piece_of_a_word_has_its_label_and_no_other(pieces, tiny_model
     batch = collate(Padding(0, left=True), found[:2])
     assert batch["labels"].tolist() == [by_hand[0], [IGNORED, *by_hand[1]]]
     assert "tags" not in batch
-
-
-def test_words_are_found_where_tokens_begin_with_the_space():
-    backend = tokenizers.Tokenizer(
-        tokenizers.models.BPE({"a": 0, "b": 1, "Ġ": 2, "Ġa": 3, "ab": 4}, [("Ġ", "a"), ("a", "b")])
-    )
-    backend.pre_tokenizer = tokenizers.pre_tokenizers.ByteLevel(add_prefix_space=False)
-    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend)
-    texts = ["ab a b", "b  a"]
-    encoded = tokenizer(texts)
-    assert [tokenizer.convert_ids_to_tokens(ids) for ids in encoded["input_ids"]] == [
-        ["ab", "Ġa", "Ġ", "b"],
-        ["b", "Ġ", "Ġa"],
-    ]
-    assert first_tokens(texts, 0, encoded) == [[0, 1, 3], [0, 2]]
 
 
 def test_of_a_pair_the_words_of_the_first_text_are_labelled(pieces, tiny_models):

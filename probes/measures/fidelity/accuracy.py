@@ -5,29 +5,34 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from probes.errors import InputError
 from probes.measures.fidelity.loyalty import at_output, of_predictions
 from probes.results.draws import Sample, sample
 from probes.results.intervals import of_shares
-from probes.states.predictions import check_logits, class_names, label_codes
+from probes.states.predictions import decisions, right_classes
 
 
 def accuracy(reps: xr.Dataset, *, draws: int = 200, seed: int = 0) -> xr.Dataset:
-    """Measure how often a model predicts the label of a sentence.
+    """Measure how often a model predicts what the labels say.
+
+    Of a head of one class a text the share of texts, of one of a class a word the share of words
+    (by the first token of each), and of one of several classes a text the share of all decisions,
+    class by class.
 
     Args:
-        reps: Representations with labels, captured with a head whose classes are named as the
-            labels are (`model.config.id2label`), or whose labels are their numbers.
+        reps: Representations captured with such a head, and of a corpus with its labels: `label`,
+            `tags` or `labels`. Classes are named as the labels are (`model.config.id2label`), or
+            the labels are their numbers.
         draws, seed: of the bootstrap by sentence id.
 
     Returns:
         `value, low, high (language)`, all languages together as `pooled`; 0 to 1, higher is better.
+        `n` counts texts, words or decisions.
 
     Raises:
-        InputError: there are no logits or no labels, or a label that is no class of the model.
+        InputError: there are no predictions or no labels, or a label that is no class of the model.
 
     See also:
-        `loyalty`.
+        `loyalty`, `number_quality`.
 
     Example:
         >>> import probes
@@ -40,28 +45,26 @@ def accuracy(reps: xr.Dataset, *, draws: int = 200, seed: int = 0) -> xr.Dataset
     return _measured(reps, sample(reps, draws=draws, seed=seed))
 
 
-def rights(reps: xr.Dataset) -> np.ndarray:
-    """Return 1 where the predicted class is the label, 0 where not, NaN where logits are not finite
-    (example,).
+def rights(reps: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
+    """Return 1 where what is predicted is right, 0 where not, NaN where logits are not finite
+    (decision,), and the number of the example that each decision is of.
     """
-    logits = check_logits(reps, "accuracy")
-    if "label" not in reps.coords:
-        raise InputError("accuracy needs labels, and the Representations have none. Capture a corpus with a label")
-    wanted = label_codes(reps["label"].values, class_names(reps), str(reps.attrs.get("model", "?")))
-    right = (logits.argmax(axis=1) == wanted).astype(float)
-    right[~np.isfinite(logits).all(axis=1)] = np.nan
-    return right
+    made = decisions(reps, "accuracy")
+    right = (made.scores.argmax(axis=1) == right_classes(reps, made, "accuracy")).astype(float)
+    right[~np.isfinite(made.scores).all(axis=1)] = np.nan
+    return right, made.example
 
 
 def _measured(reps: xr.Dataset, drawn: Sample) -> xr.Dataset:
-    return of_shares(at_output(reps, drawn, rights(reps), ACCURACY))
+    right, of = rights(reps)
+    return of_shares(at_output(reps, drawn.over(of), right, ACCURACY))
 
 
 ACCURACY = of_predictions(
     name="accuracy",
-    estimator="share of sentences whose predicted class is their label",
+    estimator="share of sentences whose predicted class is their label, or of words, or of several labels each",
     higher_is="better classified",
     tolerance=0.01,
-    needs=("logits", "labels", "classes named as the labels are"),
+    needs=("logits", "labels of the head", "classes named as the labels are"),
     measure=lambda run: _measured(run.reps, run.sample),
 )

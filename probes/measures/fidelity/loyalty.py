@@ -15,7 +15,7 @@ from probes.measures.probe import LARGE, Probe, Run
 from probes.results.draws import Sample, sample, weighted_means
 from probes.results.intervals import of_shares
 from probes.results.result import result, stack_measures
-from probes.states.predictions import check_logits, class_names, classes_in_words
+from probes.states.predictions import class_names, classes_in_words, decisions, predicts
 from probes.states.representations import aligned
 
 # A declaration of a share of sentences, by the class that is predicted for them.
@@ -54,7 +54,7 @@ def loyalty(base: xr.Dataset, other: xr.Dataset, *, draws: int = 200, seed: int 
         independent sentences as the spread of the draws speaks of.
 
     See also:
-        `accuracy`, `drift`.
+        `accuracy`, `drift`, `number_loyalty`.
 
     Example:
         >>> import probes
@@ -70,19 +70,25 @@ def loyalty(base: xr.Dataset, other: xr.Dataset, *, draws: int = 200, seed: int 
 
 def _measured(base: xr.Dataset, other: xr.Dataset, drawn: Sample) -> xr.Dataset:
     other = aligned(base, other)
-    one, two = check_logits(base, "loyalty"), check_logits(other, "loyalty")
-    if one.shape != two.shape or list(class_names(base)) != list(class_names(other)):
+    one, two = (decisions(reps, "loyalty") for reps in (base, other))
+    heads = predicts(base), predicts(other)
+    if len(set(heads)) > 1 or class_names(base) != class_names(other):
         raise InputError(
             f"loyalty compares predictions class by class: model {base.attrs.get('model', '?')!r} has the classes "
             f"{classes_in_words(base)} and model {other.attrs.get('model', '?')!r} {classes_in_words(other)}"
+            + (f" (heads of {heads[0]} and {heads[1]})" if len(set(heads)) > 1 else "")
         )
-    same = (one.argmax(axis=1) == two.argmax(axis=1)).astype(float)
-    same[~(np.isfinite(one) & np.isfinite(two)).all(axis=1)] = np.nan
+    _, here, there = np.intersect1d(
+        one.there, two.there, assume_unique=True, return_indices=True
+    )  # words that both read
+    p, q, drawn = one.scores[here], two.scores[there], drawn.over(one.example[here])
+    same = (p.argmax(axis=1) == q.argmax(axis=1)).astype(float)
+    same[~(np.isfinite(p) & np.isfinite(q)).all(axis=1)] = np.nan
     of = {"other_model": base.attrs.get("model", "?")}
     return stack_measures(
         [
             of_shares(at_output(other, drawn, same, _LABEL, of)),
-            at_output(other, drawn, 1 - np.sqrt(divergence(one, two)), _PROBABILITY, of),
+            at_output(other, drawn, 1 - np.sqrt(divergence(p, q)), _PROBABILITY, of),
         ]
     )
 

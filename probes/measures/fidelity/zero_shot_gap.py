@@ -61,7 +61,8 @@ def _check_pivot(drawn: Sample, pivot: str | None) -> None:
 def _measured(reps: xr.Dataset, drawn: Sample, pivot: str | None) -> xr.Dataset:
     _check_pivot(drawn, pivot)
     assert pivot is not None
-    right = rights(reps)
+    right, of = rights(reps)
+    drawn = drawn.over(of)
     means = weighted_means(drawn, right)
     gaps = {language: means[pivot] - means[language] for language in drawn.languages if language != pivot}
     gaps[POOLED] = np.mean(list(gaps.values()), axis=0)
@@ -89,7 +90,7 @@ ZERO_SHOT_GAP = of_predictions(
     better="lower",
     higher_is="worse classified than the pivot",
     paper="Hu, Ruder, Siddhant, Neubig, Firat, Johnson 2020, arXiv 2003.11080",
-    needs=("logits", "labels", "classes named as the labels are", "pivot"),
+    needs=("logits", "labels of the head", "classes named as the labels are", "pivot"),
     default=False,
     measure=lambda run: _measured(run.reps, run.sample, run.pivot),
     check=_check,

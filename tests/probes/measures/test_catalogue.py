@@ -37,6 +37,8 @@ def kind_of(probe):
         return "modules"
     if "logits" in probe.needs:
         return "outputs"
+    if "predicted numbers" in probe.needs:
+        return "numbers"
     return "pair" if probe.compares else "one"
 
 
@@ -61,6 +63,13 @@ def states(kind, good=True):
         reps, base = (
             r.assign(logits=(("example", "class"), z)).assign_coords(classes)
             for r, z in zip((reps, base), logits, strict=True)
+        )
+    if kind == "numbers":
+        truth = rng.normal(size=reps.sizes["example"])
+        reps, base = (r.assign_coords(label=("example", truth.astype(str))) for r in (reps, base))
+        said = [truth + (0.3 if good else 3.0) * rng.normal(size=truth.shape) for _ in range(2)]
+        reps, base = (
+            r.assign(numbers=(("example", "number"), z[:, None])) for r, z in zip((reps, base), said, strict=True)
         )
     return Run(reps, sample(reps, draws=4, seed=0), base=base, pivot="l0", progress=False)
 
@@ -137,7 +146,9 @@ def linear(name):
 
 LINEAR = ("rotation", "shift", "common scale", "scale of each feature")
 LOGITS = ("a constant added to all logits of a sentence", "what keeps the predicted class", "rotation")
+NUMBERS = ("a constant added to all numbers", "a common factor", "what keeps the order of the numbers")
 CHANGES = {
+    "numbers": (*NUMBERS, "order"),
     "one": (*LINEAR, "length of each vector", "order", "size of the classes"),
     "pair": (
         *(f"{c}{of}" for c in (*LINEAR, "length of each vector") for of in ("", " of either", " of the second")),
@@ -180,6 +191,10 @@ def changed(run, kind, change):
             LOGITS[2]: np.roll(logits, 1, axis=1),
         }[change]
         return [again(run, reps.assign(logits=(reps["logits"].dims, other)), base)]
+    if kind == "numbers":
+        said = reps["numbers"].values
+        other = dict(zip(NUMBERS, (said + 3, 2 * said, np.exp(said)), strict=True))[change]
+        return [again(run, reps.assign(numbers=(reps["numbers"].dims, other)), base)]
     if change == "size of the classes":
         twice = reps.isel(example=reps.label.values == reps.label.values[0])
         twice = twice.assign_coords(id=("example", [f"{i} again" for i in twice.id.values]))
@@ -298,9 +313,9 @@ def test_what_is_not_finite_has_no_value_and_is_named(probe, material):
             broken.layers[0].weight[0, 0] = np.nan
         one = replace(one, models=(one.models[0], broken, one.models[2]))
     else:
-        what = "logits" if kind_of(probe) == "outputs" else "hidden"
+        what = {"outputs": "logits", "numbers": "numbers"}.get(kind_of(probe), "hidden")
         values = one.reps[what].values.copy()
-        values[slice(90, 94) if what == "logits" else (0, slice(90, 94))] = np.nan
+        values[(0, slice(90, 94)) if what == "hidden" else slice(90, 94)] = np.nan
         one = replace(one, reps=one.reps.assign({what: (one.reps[what].dims, values)}))
     assert "not finite" in named_where_missing(probe, one)
 
@@ -348,7 +363,8 @@ def test_families_hold_what_is_asked_for_together():
     assert families["labels"] == ("class_separability", "variability", "snr")
     assert families["linear_probes"][0] == "linear_probe"
     assert set(families) == {
-        *("labels", "alignment", "drift", "loyalty", "similarity", "geometry", "linear_probes", "module_error")
+        *("labels", "alignment", "drift", "loyalty", "similarity", "geometry", "linear_probes", "module_error"),
+        *("number_quality", "number_loyalty"),
     }
 
 

@@ -1,10 +1,12 @@
 """What models and corpus allow: chosen, left out and said, or refused before a model has run."""
 
 import pytest
+from labelled import corpus_of, model_of
 from planted import parallel_corpus
 
 import compress
 import probes
+from compress import quality
 from probes.measures.catalogue import by_name, families
 
 FAMILIES = families()
@@ -122,13 +124,64 @@ def test_what_the_examples_do_not_allow_is_said_before_a_model_is_run(
         probes.compare({"a": model}, parallel_corpus(**columns), tokenizer=make_tokenizer(), probes=[asked], pivot="en")
 
 
-def test_a_regression_has_no_predictions_to_compare(tiny_models, make_tokenizer):
-    model = tiny_models("BertForSequenceClassification", num_labels=1)
-    with pytest.raises(probes.InputError, match="cannot be measured without logits"):
-        probes.compare({"a": model, "b": model}, parallel_corpus(), tokenizer=make_tokenizer(), probes=["loyalty"])
-    assert "logits" not in probes.capture(
-        model, make_tokenizer(), probes.load_corpus(parallel_corpus()), progress=False
-    )
+def compared(kind, tiny_models, make_tokenizer, **asked):
+    """A model of a kind of head beside a pruned copy, on a corpus with labels of the kind."""
+    model = model_of(kind, tiny_models)
+    pair = {"base": model, "pruned": compress.prune(model, sparsity=0.5)}
+    given = {"tokenizer": make_tokenizer(), "draws": 20, "progress": False, "timing": False}
+    return probes.compare(pair, corpus_of(kind), **given | asked)
+
+
+@pytest.mark.parametrize(
+    ("kind", "measured", "said"),
+    [
+        ("numbers", ("number_quality", "number_loyalty"), "These labels are numbers"),
+        ("several", ("accuracy", "loyalty"), "Its labels are several of a text: accuracy and loyalty read them"),
+        ("words", ("accuracy", "loyalty"), "Its tags are of words, and states are kept of texts"),
+    ],
+)
+def test_each_kind_of_head_has_its_probes_and_those_of_classes_of_texts_are_left_out(
+    kind, measured, said, tiny_models, make_tokenizer
+):
+    with pytest.warns(probes.LayerscopeWarning) as warned:
+        found = compared(kind, tiny_models, make_tokenizer)
+    assert any(f"snr left out: {said}" in str(w.message) for w in warned)
+    measured = {probe for name in measured for probe in FAMILIES.get(name, [name])}
+    assert set(found.table["probe"]) == {*measured, *FAMILIES["drift"], "cka"}
+    own = quality(model_of(kind, tiny_models), make_tokenizer(), corpus_of(kind)).set_index(["measure", "language"])
+    rows = found.table.query("model == 'base' and language == 'pooled'").set_index("probe")
+    for name in {"accuracy", *FAMILIES["number_quality"]} & measured:
+        assert rows.loc[name, "value"] == pytest.approx(own.loc[(name, "pooled"), "value"], abs=1e-6)
+    judged = {"pearson", "pearson_to_baseline"} if kind == "numbers" else {"accuracy", "label_loyalty"}
+    assert set(found.verdict().models["probe"]) == judged
+
+
+@pytest.mark.parametrize(
+    ("kind", "probe", "message"),
+    [
+        ("words", "snr", "without labels. Its tags are of words, and states are kept of texts: accuracy and loyalty"),
+        ("several", "snr", "snr cannot be measured without labels. Its labels are several of a text"),
+        ("numbers", "snr", "snr cannot be measured without labels. These labels are numbers, as the head of the model"),
+        ("numbers", "loyalty", "cannot be measured without logits"),
+        ("classes", "pearson", "without predicted numbers. Give models whose head gives one number a text"),
+    ],
+)
+def test_a_kind_that_a_probe_cannot_take_is_refused_by_name_before_a_model_is_run(
+    kind, probe, message, tiny_models, make_tokenizer, monkeypatch
+):
+    monkeypatch.setattr("transformers.BertModel.forward", lambda *_, **__: pytest.fail("a model was run"))
+    with pytest.raises(probes.InputError, match=message):
+        compared(kind, tiny_models, make_tokenizer, probes=[probe])
+
+
+def test_a_model_of_another_head_is_measured_without_its_predictions(tiny_models, make_tokenizer):
+    pair = {kind: model_of(kind, tiny_models) for kind in ("classes", "words")}
+    given = {"tokenizer": make_tokenizer(), "draws": 20, "progress": False, "timing": False}
+    with pytest.warns(probes.LayerscopeWarning) as warned:
+        table = probes.compare(pair, corpus_of("classes"), **given).table
+    assert any(str(w.message).startswith("no logits of 'words', without a head") for w in warned)
+    assert set(table.query("probe == 'accuracy'")["model"]) == {"classes"}
+    assert {"classes", "words"} == set(table.query("probe == 'snr'")["model"])
 
 
 def test_one_language_needs_no_pivot_for_a_linear_probe(models):

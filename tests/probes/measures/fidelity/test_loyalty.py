@@ -87,3 +87,23 @@ def test_the_bundled_model_is_as_accurate_as_its_card_says_and_pruning_costs_loy
     assert (error[0][1:] > error[1][1:]).all()
     assert (error[1][1:] > error[2][1:]).all()
     assert isinstance(error[0], xr.DataArray)
+
+
+def test_of_several_classes_and_of_words_both_are_over_decisions_that_both_models_made(rng):
+    base = probes.from_arrays(np.ones((30, 2)))
+    z = rng.normal(size=(2, 30, 3))
+    one, two = (base.assign(several=(("example", "choice"), x)) for x in z)
+    found = loyalty(one, two).value.sel(language="pooled")
+    p = 1 / (1 + np.exp(-z))
+    by_hand = [jensenshannon([a, 1 - a], [b, 1 - b], base=2) for a, b in zip(p[0].ravel(), p[1].ravel(), strict=True)]
+    np.testing.assert_allclose(found, [((z[0] > 0) == (z[1] > 0)).mean(), 1 - np.mean(by_hand)])
+    words = rng.normal(size=(2, 2, 30, 4))  # model, word, example, tag
+    words[1, 1, 20:] = -np.inf  # the second model reads one word less of these
+    one, two = (base.assign(words=(("word", "example", "tag"), x)) for x in words)
+    found = loyalty(one, two)
+    same = (words[0].argmax(-1) == words[1].argmax(-1)).T
+    both = np.arange(2)[None] < np.where(np.arange(30) < 20, 2, 1)[:, None]
+    assert float(found.value.sel(language="pooled", measure="label_loyalty")) == pytest.approx(same[both].mean())
+    assert int(found.n.sel(language="pooled").values.ravel()[0]) == 50
+    with pytest.raises(probes.InputError, match=r"compares predictions class by class.*\(heads of words and several\)"):
+        loyalty(one, base.assign(several=(("example", "choice"), z[0])))
