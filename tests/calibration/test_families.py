@@ -16,7 +16,7 @@ class Copies(Population):
 
 
 def test_families_without_differences_are_rejected_as_often_as_they_say():
-    people = Copies("planted", ("norm", "alignment_gap", "cosine_to_baseline", "mean_cosine_of_pairs"))
+    people = Copies("planted", ("variability", "alignment_gap", "cosine_to_baseline", "norm_ratio"))
     found = xr.DataArray(over_samples(people, list(people.names), 60, 24), dims=("over", "what"))
     share, any_at_all = found.sel(what="share"), found.sel(what="any")
     # Of single differences and of families of one kind 5 %; 24 samples know it to 2 %.
