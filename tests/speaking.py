@@ -2,6 +2,7 @@
 
 import numpy as np
 import pandas as pd
+import pytest
 import torch
 import transformers
 
@@ -22,6 +23,16 @@ def spoken():
     halves = ["the red dog", "the big cat"], ["sat on a mat", "ran under the tree and the house"]
     texts = [" ".join(half[rng.integers(2)] for half in halves) for _ in range(40)]
     return probes.load_corpus(pd.DataFrame({"id": range(40), "language": "en", "text": texts}))
+
+
+@pytest.fixture
+def masking_tokenizer(make_tokenizer):
+    return masking(make_tokenizer)
+
+
+@pytest.fixture
+def spoken_corpus():
+    return spoken()
 
 
 def of_masked_tokens(tokenizer, **options):

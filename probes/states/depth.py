@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import xarray as xr
 
+from probes.errors import InputError
+from probes.states.representations import aligned
+
 
 def baseline_layers(base: xr.Dataset, other: xr.Dataset) -> dict[int, int]:
     """Return the layer of the baseline that each layer of another model is compared with.
@@ -41,3 +44,24 @@ def beside(base: xr.Dataset, other: xr.Dataset) -> tuple[xr.Dataset, xr.Dataset]
     pairs = baseline_layers(base, other)
     own = list(pairs)
     return base.sel(layer=list(pairs.values())).assign_coords(layer=own), other.sel(layer=own)
+
+
+def side_by_side(base: xr.Dataset, other: xr.Dataset, probe: str) -> tuple[xr.Dataset, xr.Dataset]:
+    """Return two models of one width with the same examples in the same order, and the layers that
+    are compared, for a probe that goes feature by feature.
+
+    Raises:
+        InputError: the two hold different sentences, are of different width, or have no layers that
+            stand beside each other.
+    """
+    other = aligned(base, other)
+    if base.sizes["feature"] != other.sizes["feature"]:
+        raise InputError(
+            f"{probe} compares feature with feature: model {base.attrs.get('model', '?')!r} has "
+            f"{base.sizes['feature']} and model {other.attrs.get('model', '?')!r} {other.sizes['feature']}; expected "
+            "as many. Models of different width can be compared by probes.similarity"
+        )
+    base, other = beside(base, other)
+    if not other.sizes["layer"]:
+        raise InputError(f"{probe} compares layer with layer, and the two have none that stand beside each other")
+    return base, other

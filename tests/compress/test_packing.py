@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 import torch
 import transformers
-from speaking import BERT, masking, of_masked_tokens, of_the_next_token, spoken
+from speaking import BERT, masking_tokenizer, of_masked_tokens, of_the_next_token, spoken_corpus
 from trained import QUIET, same, weights
 
 import compress
@@ -18,14 +18,7 @@ from probes.states.tokens import Padding
 MODELS = [of_masked_tokens, of_the_next_token]
 
 
-@pytest.fixture
-def tokenizer(make_tokenizer):
-    return masking(make_tokenizer)
-
-
-@pytest.fixture
-def corpus():
-    return spoken()
+tokenizer, corpus = masking_tokenizer, spoken_corpus
 
 
 def roberta(tokenizer):

@@ -8,12 +8,11 @@ from functools import partial
 import numpy as np
 import xarray as xr
 
-from probes.errors import InputError
 from probes.measures.probe import LARGE, Probe, Run
 from probes.results.draws import Sample, sample, weighted_means
 from probes.results.result import result, stack_measures
-from probes.states.depth import beside
-from probes.states.representations import BLOCK, aligned, states
+from probes.states.depth import side_by_side
+from probes.states.representations import BLOCK, states
 
 # What all of them say: how much of the original is left, the more the better.
 _preserved = partial(
@@ -70,17 +69,8 @@ def drift(base: xr.Dataset, other: xr.Dataset, *, draws: int = 200, seed: int = 
 
 
 def _measured(base: xr.Dataset, other: xr.Dataset, drawn: Sample) -> xr.Dataset:
-    other = aligned(base, other)
-    if base.sizes["feature"] != other.sizes["feature"]:
-        raise InputError(
-            f"drift compares feature with feature: model {base.attrs.get('model', '?')!r} has "
-            f"{base.sizes['feature']} and model {other.attrs.get('model', '?')!r} {other.sizes['feature']}. "
-            "Models of different width can be compared by probes.similarity"
-        )
-    base, moved = beside(base, other)
+    base, moved = side_by_side(base, other, "drift")
     layers = moved["layer"].values.tolist()
-    if not layers:
-        raise InputError("drift compares layer with layer, and the two have none that stand beside each other")
     sums = _sums(base, moved)
     means = {name: weighted_means(drawn, values) for name, values in sums.items()}
     with np.errstate(invalid="ignore", divide="ignore"):

@@ -5,13 +5,12 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from probes.errors import InputError
 from probes.measures.probe import THIS_SIZE, Probe, Run
 from probes.results.draws import POOLED, Sample, sample
 from probes.results.intervals import linearised
 from probes.results.result import result
-from probes.states.depth import beside
-from probes.states.representations import aligned, states
+from probes.states.depth import side_by_side
+from probes.states.representations import states
 
 
 def off_diagonal_correlation(base: xr.Dataset, other: xr.Dataset, *, draws: int = 200, seed: int = 0) -> xr.Dataset:
@@ -57,19 +56,8 @@ def off_diagonal_correlation(base: xr.Dataset, other: xr.Dataset, *, draws: int 
 
 
 def _measured(base: xr.Dataset, other: xr.Dataset, drawn: Sample) -> xr.Dataset:
-    other = aligned(base, other)
-    if base.sizes["feature"] != other.sizes["feature"]:
-        raise InputError(
-            f"off_diagonal_correlation compares feature with feature: model {base.attrs.get('model', '?')!r} has "
-            f"{base.sizes['feature']} and model {other.attrs.get('model', '?')!r} {other.sizes['feature']}: expected "
-            "as many. Models of different width can be compared by probes.similarity"
-        )
-    base, moved = beside(base, other)
+    base, moved = side_by_side(base, other, "off_diagonal_correlation")
     layers = moved["layer"].values.tolist()
-    if not layers:
-        raise InputError(
-            "off_diagonal_correlation compares layer with layer, and the two have none that stand beside each other"
-        )
     why: dict[tuple[int, str], str] = {}
     statistics = {}
     for group in [*drawn.languages, POOLED]:

@@ -4,7 +4,7 @@ import pandas as pd
 import pytest
 import torch
 import transformers
-from speaking import masking, spoken
+from speaking import masking_tokenizer, spoken_corpus
 from trained import QUIET, same, weights
 
 import compress
@@ -12,15 +12,7 @@ from compress.factorization.lstm_model import LSTMConfig, LSTMLanguageModel, low
 from compress.training.loop import train
 from probes.errors import InputError
 
-
-@pytest.fixture
-def tokenizer(make_tokenizer):
-    return masking(make_tokenizer)
-
-
-@pytest.fixture
-def corpus():
-    return spoken()
+tokenizer, corpus = masking_tokenizer, spoken_corpus
 
 
 @pytest.fixture

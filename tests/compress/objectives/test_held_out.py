@@ -4,20 +4,12 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from speaking import masking, of_masked_tokens, of_the_next_token, spoken
+from speaking import masking_tokenizer, of_masked_tokens, of_the_next_token, spoken_corpus
 
 from compress.objectives.held_out import held_out_loss, language_model_loss, text_losses
 from probes.errors import InputError
 
-
-@pytest.fixture
-def tokenizer(make_tokenizer):
-    return masking(make_tokenizer)
-
-
-@pytest.fixture
-def corpus():
-    return spoken()
+tokenizer, corpus = masking_tokenizer, spoken_corpus
 
 
 def test_held_out_loss_is_that_of_one_text_at_a_time(tokenizer, corpus):

@@ -8,7 +8,7 @@ import pytest
 import torch
 import transformers
 from scipy.stats import binomtest
-from speaking import masking, of_masked_tokens, of_the_next_token, spoken
+from speaking import masking_tokenizer, of_masked_tokens, of_the_next_token, spoken_corpus
 from trained import QUIET, same, weights
 
 import compress
@@ -22,15 +22,7 @@ from probes.errors import InputError
 from probes.states.batches import collate
 from probes.states.tokens import Padding
 
-
-@pytest.fixture
-def tokenizer(make_tokenizer):
-    return masking(make_tokenizer)
-
-
-@pytest.fixture
-def corpus():
-    return spoken()
+tokenizer, corpus = masking_tokenizer, spoken_corpus
 
 
 MODELS = [of_masked_tokens, of_the_next_token]

@@ -71,7 +71,7 @@ def test_layers_that_stand_beside_each_other_are_compared(pair):
 
 def test_another_width_is_refused_with_the_probe_that_takes_it(pair):
     with pytest.raises(
-        probes.InputError, match=r"'base' has 16 and model 'small' 9. Models of different width can be comp"
+        probes.InputError, match=r"'base' has 16 and model 'small' 9; expected as many. Models of different width"
     ):
         drift(pair[0], pair[1].isel(feature=slice(0, 9)))
 

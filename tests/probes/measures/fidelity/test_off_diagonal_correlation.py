@@ -59,5 +59,5 @@ def test_what_has_no_value_is_said(recwarn):
     constant[:, 2] = 1  # left out of both
     keep = [0, 1, 3, 4]
     assert float(measured(x, constant).value) == pytest.approx(by_hand(x[:, keep], y[:, keep]), rel=1e-9)
-    with pytest.raises(probes.InputError, match="has 5 and model 'arrays' 4: expected as many"):
+    with pytest.raises(probes.InputError, match="has 5 and model 'arrays' 4; expected as many"):
         off_diagonal_correlation(probes.from_arrays(x), probes.from_arrays(y[:, :4]))
