@@ -12,63 +12,29 @@ from typing import Any
 import torch
 from torch import nn
 
+from compress.views import MatrixView
 from probes.states.running import removed
 
 # Gets the name of a matrix and what it is fed: (token, feature).
 See = Callable[[str, torch.Tensor], None]
 
 
-class ExpertMatrix:
-    """The matrix of one expert, in a parameter that holds those of all.
-
-    It is read and written through `detach`, as a parameter is, and knows its part of the gradient.
-    """
+class ExpertMatrix(MatrixView):
+    """The matrix of one expert, in a parameter that holds those of all."""
 
     def __init__(self, experts: nn.Module, parameter: str, number: int) -> None:
         """Args: the module, its parameter (expert, ...) and which expert."""
         self.experts, self.parameter, self.number = experts, parameter, number
+        self.inputs_first = bool(getattr(experts, "is_transposed", False))
 
     @property
     def stack(self) -> nn.Parameter:
         """The parameter that holds the matrices of all experts."""
         return self.experts.get_parameter(self.parameter)
 
-    @property
-    def inputs_first(self) -> bool:
-        """Whether it holds its inputs along the first dimension."""
-        return bool(getattr(self.experts, "is_transposed", False))
-
-    @property
-    def grad(self) -> torch.Tensor | None:
-        """Its part of the gradient."""
-        return None if self.stack.grad is None else self.stack.grad[self.number]
-
-    def detach(self) -> torch.Tensor:
-        """Return its values, which share memory with the model's."""
-        return self.stack.detach()[self.number]
-
-    @property
-    def shape(self) -> torch.Size:
-        """Of the matrix."""
-        return self.stack.shape[1:]
-
-    @property
-    def dtype(self) -> torch.dtype:
-        """Of the matrix."""
-        return self.stack.dtype
-
-    @property
-    def device(self) -> torch.device:
-        """Where it is."""
-        return self.stack.device
-
-    def numel(self) -> int:
-        """Return how many weights it has."""
-        return self.shape.numel()
-
-    def element_size(self) -> int:
-        """Return how many bytes a weight takes."""
-        return self.stack.element_size()
+    def part(self, whole: torch.Tensor) -> torch.Tensor:
+        """Return of something in the shape of the parameter what is of this expert."""
+        return whole[self.number]
 
 
 def experts_of(model: nn.Module) -> Iterator[tuple[str, nn.Module, str]]:

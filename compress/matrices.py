@@ -1,5 +1,5 @@
-"""The weight matrices that are compressed: those of linear maps, and of experts, in a model's
-repeated blocks.
+"""The weight matrices that are compressed: those of linear maps, of experts, of convolutions and of
+LSTM layers, in a model's repeated blocks.
 """
 
 from __future__ import annotations
@@ -14,14 +14,17 @@ from transformers import PreTrainedModel
 from transformers.conversion_mapping import get_model_conversion_mapping
 from transformers.pytorch_utils import Conv1D
 
-from compress.experts import ExpertMatrix, expert_matrices
+from compress.experts import expert_matrices
+from compress.kernels import kernel_matrices
+from compress.views import MatrixView
 from probes.errors import InputError, LayerscopeWarning
 from probes.models.facts import name_of
 from probes.models.formats.extensions import check_allowed
 from probes.models.formats.format import Verb
-from probes.models.weights import block_weights
+from probes.models.formats.shared_layers import layer_parameters
+from probes.models.weights import block_weights, repeated_modules
 
-Matrix = torch.nn.Parameter | ExpertMatrix
+Matrix = torch.nn.Parameter | MatrixView
 _Value = TypeVar("_Value")
 _Weight = TypeVar("_Weight", bound=Matrix)
 _LEAST = 0.95  # of the weights of blocks: where less is touched, it is said
@@ -39,9 +42,8 @@ def block_matrices(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
     """
     found: dict[str, torch.nn.Parameter] = {}
     prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
-    lists = [name for name, module in model.base_model.named_modules() if isinstance(module, torch.nn.ModuleList)]
-    for name, module in model.base_model.named_modules():
-        if isinstance(module, torch.nn.Linear | Conv1D) and any(name.startswith(f"{block}.") for block in lists):
+    for name, module in repeated_modules(model):
+        if isinstance(module, torch.nn.Linear | Conv1D):
             assert isinstance(module.weight, torch.nn.Parameter)
             found[f"{prefix}{name}.weight"] = module.weight
     return found
@@ -56,7 +58,8 @@ def block_of(name: str) -> str | None:
 def matrices_of(model: PreTrainedModel, only: str | None = None, embeddings: bool = False) -> dict[str, Matrix]:
     """Return the matrices that are compressed, by name; one that several modules share comes once.
 
-    Those of experts (`compress.experts.ExpertMatrix`) come after the others, one by one.
+    After those of linear maps come those of convolutions and LSTM layers
+    (`compress.kernels.kernel_matrices`), then those of experts, one by one.
 
     Args:
         model: a model of transformers.
@@ -97,17 +100,19 @@ def distinct(matrices: Mapping[str, _Weight]) -> dict[str, _Weight]:
 
 
 def _identity(weight: Matrix) -> tuple[int, int]:
-    return (id(weight.stack), weight.number) if isinstance(weight, ExpertMatrix) else (id(weight), -1)
+    return (id(weight.stack), weight.number) if isinstance(weight, MatrixView) else (id(weight), -1)
 
 
 def every_matrix(model: PreTrainedModel) -> dict[str, Matrix]:
-    """Return the weight matrices in the repeated blocks of a model, those of experts too."""
-    return {**block_matrices(model), **expert_matrices(model)}
+    """Return the weight matrices in the repeated blocks of a model, those of convolutions, LSTM
+    layers and experts too.
+    """
+    return {**block_matrices(model), **kernel_matrices(model), **expert_matrices(model)}
 
 
 def matrices_in(model: PreTrainedModel, names: Iterable[str]) -> dict[str, Matrix]:
-    """Return the matrices that some modules have in them, or parameters of experts are, by the
-    names of these in the model without its head.
+    """Return the matrices that some modules have in them, or parameters of experts are, or layers
+    of an LSTM have (as "lstm.0"), by the names of these in the model without its head.
 
     Example:
         >>> import probes
@@ -116,8 +121,14 @@ def matrices_in(model: PreTrainedModel, names: Iterable[str]) -> dict[str, Matri
         7
     """
     prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
-    wanted = tuple(f"{prefix}{name}." for name in names)
-    return {name: weight for name, weight in every_matrix(model).items() if name.startswith(wanted)}
+    known = dict(model.base_model.named_modules())
+    listed = list(names)
+    wanted = tuple(f"{prefix}{name}." for name in listed)
+    layers = [name for name in listed if isinstance(known.get(name.rpartition(".")[0]), torch.nn.LSTM)]
+    of_layers = {f"{prefix}{path}" for name in layers for path in layer_parameters(known, name).values()}
+    return {
+        name: weight for name, weight in every_matrix(model).items() if name.startswith(wanted) or name in of_layers
+    }
 
 
 def joined_in_files(model: PreTrainedModel) -> list[tuple[str, ...]]:

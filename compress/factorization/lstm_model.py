@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -12,6 +13,9 @@ from transformers.modeling_outputs import CausalLMOutput
 from compress.factorization.recurrent import TensorTrainLSTM, low_rank_lstm, tensor_train_lstm
 from compress.saving import record
 from probes.errors import InputError
+from probes.models.formats.extensions import apply_formats, shaped_class
+from probes.models.formats.packed import PACKED, unpack
+from probes.silence import quiet
 
 
 class LSTMConfig(PreTrainedConfig):
@@ -71,7 +75,9 @@ class LSTMLanguageModel(PreTrainedModel):
     Notes:
         Of the architecture of Zaremba, Sutskever and Vinyals 2014, arXiv 1409.2329, a text at a
         time. In factors it is that of Grachev, Ignatov and Savchenko 2019, arXiv 1902.02380.
-        Transformers does not know it: load it by `LSTMLanguageModel.from_pretrained(folder)`.
+        Transformers does not know it: load it by `LSTMLanguageModel.from_pretrained(folder)`. Its
+        LSTM and its output layer are pruned, quantised and, layer with layer, fused by the verbs of
+        any other model.
 
     Example:
         >>> model = LSTMLanguageModel(LSTMConfig(vocab_size=50, hidden_size=16))
@@ -104,6 +110,20 @@ class LSTMLanguageModel(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         """Leave all as PyTorch draws it."""
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *args: Any, **settings: Any) -> Any:  # type: ignore[override]
+        """Load what `compress.save` wrote, packed or not, with all that was done to it."""
+        config = cls.config_class.from_pretrained(folder)
+        packed = Path(folder) / PACKED
+        if packed.is_file():
+            settings |= {"state_dict": unpack(packed)}
+        kind: Any = super(LSTMLanguageModel, shaped_class(cls, config))
+        with quiet():  # of weights that are not in the file, since layers share them
+            model = kind.from_pretrained(None if packed.is_file() else folder, *args, config=config, **settings)
+        model.__class__ = cls
+        apply_formats(model)
+        return model
 
     def get_input_embeddings(self) -> nn.Module:
         """Return the table of embeddings."""

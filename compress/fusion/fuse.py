@@ -11,7 +11,7 @@ from typing import Any
 import datasets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from compress.fusion.layer_similarity import check_similarity
+from compress.fusion.layer_similarity import check_compared, check_similarity
 from compress.fusion.merging import Fusing
 from compress.fusion.pairs import groups_of, module_name, pairs_of, parts_of
 from compress.matrices import check_plain, covered, joined_in_files, matrices_in
@@ -70,7 +70,8 @@ def fuse(
             "drop": that of the first of them; with unit="layer" the later layer is taken out of the
             model and nothing is shared.
         unit: what is fused: every "matrix" with its bias, only with those of the same part, or a
-            "layer" with all that is in it.
+            "layer" with all that is in it. Convolutions are fused as matrices are, of one shape;
+            the layers of an LSTM whole, either way.
         corpus: what "cka" is measured over, and no other similarity; by default the rows of `train`
             that are trained on. Some hundred texts are enough.
         schedule: "one_shot" (before any training) or "uniform": while it trains, step by step, by
@@ -130,6 +131,7 @@ def fuse(
         corpus = train.select(trained_on(train))
     check_file(model, unit)
     goals = _goals(model, unit, share)
+    check_compared(model, pairs_of(model, unit), similarity)
     parts = [module_name(part, i) for part, numbers in parts_of(model, unit).items() for i in numbers]
     touched = covered(model, matrices_in(model, parts), "fuse", False, "" if unit == "layer" else _WHOLE)
     if unit == "layer" and merge == "drop":

@@ -19,6 +19,7 @@ from compress.fusion.pairs import UNITS, module_name, pairs_of
 from probes.errors import InputError, check_choice
 from probes.measures.fidelity.similarity import similarity as states_similarity
 from probes.models.blocks import weight_of
+from probes.models.formats.shared_layers import layer_parameters
 from probes.states.capture import capture
 from probes.states.representations import from_arrays
 
@@ -36,7 +37,7 @@ def layer_similarity(
 ) -> pd.DataFrame:
     """Measure how alike the layers of a model are, pair by pair within one part of them.
 
-    With W a matrix (output, input), in float64:
+    With W a matrix (output, input), of a convolution (unit, channels and places), in float64:
 
     - "euclidean": |W_i - W_j|, Frobenius; a distance.
     - "cosine": the mean over the rows of the cosine of row with row; of a row of zeros it is 0.
@@ -57,7 +58,7 @@ def layer_similarity(
         model: a model of transformers.
         similarity: one of these.
         unit: "matrix", or "layer": of the weights, the mean over its matrices; for "cka" what the
-            whole layer gives.
+            whole layer gives. The layers of an LSTM are compared as layers either way.
         corpus, tokenizer: for "cka", some hundred texts and the model's tokenizer.
         seed: of the draws of "emd".
 
@@ -70,7 +71,8 @@ def layer_similarity(
 
     Raises:
         InputError: the similarity or unit is not known; no two layers are of one shape; weights are
-            not finite; "cka" without corpus and tokenizer, or a corpus for another similarity.
+            not finite; "cka" without corpus and tokenizer, or of convolutions or an LSTM's layers, or
+            a corpus for another similarity.
 
     Notes:
         After the released code of O' Neill, Ver Steeg and Galstyan 2020, arXiv 2007.14917. What it
@@ -89,6 +91,7 @@ def layer_similarity(
     """
     check_similarity(similarity, unit, corpus is None or tokenizer is None, corpus is not None)
     pairs = pairs_of(model, unit)
+    check_compared(model, pairs, similarity)
     if similarity == "cka":
         assert corpus is not None  # _check_similarity has raised
         assert tokenizer is not None
@@ -168,13 +171,12 @@ def _by_weights(
 ) -> dict[tuple[str, str], float]:
     """The value of every pair of modules: of a layer the mean over its matrices."""
     prepare, compare = _similarities(seed)[similarity]
-    base: Any = model.base_model
+    known = dict(model.base_model.named_modules())
     values: dict[tuple[str, str], float] = {}
     with torch.no_grad():
         for part, between in pairs.items():
             numbers = sorted({i for pair in between for i in pair})
-            modules = {i: base.get_submodule(module_name(part, i)) for i in numbers}
-            inside = {i: _matrices_in(m) for i, m in modules.items()}
+            inside = {i: _matrices_in(known, module_name(part, i)) for i in numbers}
             found = {pair: [] for pair in between}  # type: dict[tuple[int, int], list[float]]
             for name in dict.fromkeys(name for matrices in inside.values() for name in matrices):
                 ready = {
@@ -189,13 +191,46 @@ def _by_weights(
     return values
 
 
-def _matrices_in(module: nn.Module) -> dict[str, Callable[[], torch.Tensor]]:
-    """What gives the matrices of a module, (output, input), by their names in it."""
-    linear = {name: m for name, m in module.named_modules() if isinstance(m, nn.Linear | Conv1D)}
-    out: dict[str, Callable[[], torch.Tensor]] = {name: partial(weight_of, m) for name, m in linear.items()}
-    for name, matrix in expert_matrices(module).items():
-        out[name] = partial(lambda m: m.detach().T if m.inputs_first else m.detach(), matrix)
+def _matrices_in(known: Mapping[str, nn.Module], name: str) -> dict[str, Callable[[], torch.Tensor]]:
+    """What gives the matrices of a module, or of a layer of an LSTM, (output, input), by their names
+    in it.
+    """
+    if name not in known:
+        lstm = known[name.rpartition(".")[0]]
+        own = {n: path.rpartition(".")[2] for n, path in layer_parameters(known, name).items()}
+        return {n: partial(_of_unit, lstm, last) for n, last in own.items() if n.startswith("weight")}
+    module = known[name]
+    out: dict[str, Callable[[], torch.Tensor]] = {}
+    for inside, m in module.named_modules():
+        if isinstance(m, nn.Linear | Conv1D):
+            out[inside] = partial(weight_of, m)
+        elif isinstance(m, nn.Conv1d | nn.Conv2d):
+            out[inside] = partial(_of_unit, m, "weight")
+        elif isinstance(m, nn.LSTM):
+            out |= {f"{inside}.{n}": partial(_of_unit, m, n) for n, _ in m.named_parameters() if n.startswith("weight")}
+    for inside, matrix in expert_matrices(module).items():
+        out[inside] = partial(lambda m: m.detach().T if m.inputs_first else m.detach(), matrix)
     return out
+
+
+def _of_unit(module: nn.Module, name: str) -> torch.Tensor:
+    """The weights of a convolution or an LSTM layer, a row a unit."""
+    return module.get_parameter(name).detach().flatten(1)
+
+
+def check_compared(model: PreTrainedModel, pairs: Mapping[str, Sequence[tuple[int, int]]], similarity: str) -> None:
+    """Raise `InputError` where layers give no states of tokens to be compared by."""
+    if similarity != "cka":
+        return
+    known = dict(model.base_model.named_modules())
+    for name in (module_name(part, i) for part, between in pairs.items() for i, _ in between):
+        module = known.get(name)
+        if module is None or isinstance(module, nn.Conv1d | nn.Conv2d | nn.LSTM):
+            what = "a layer of an LSTM" if module is None else f"a torch.nn.{type(module).__name__}"
+            raise InputError(
+                f"similarity='cka' compares what layers make of each token, and {name} is {what}, of which that is not "
+                "known. Choose a similarity of the weights, as 'euclidean'"
+            )
 
 
 def _finite(weight: torch.Tensor, name: str) -> torch.Tensor:

@@ -17,7 +17,7 @@ from compress.fusion.pairs import module_name
 from compress.training.kept import Keeps
 from probes.files import write_whole
 from probes.forms import read_json
-from probes.models.formats.shared_layers import apply_sharing, shared_of
+from probes.models.formats.shared_layers import apply_sharing, layer_parameters, shared_of
 
 
 class Fusing(Keeps):
@@ -76,10 +76,12 @@ class Fusing(Keeps):
         shared = shared_of(self.model)
         sizes = [1 + sum(source == name for source in shared.values()) for name in (first, second)]
         of_second = sizes[1] / sum(sizes)
-        modules = [base.get_submodule(name) for name in (first, second)]
+        known = dict(base.named_modules())
+        own = ([base.get_parameter(p) for p in layer_parameters(known, name).values()] for name in (first, second))
+        pairs = {id(p): (p, q) for p, q in zip(*own, strict=True)}  # one that the modules have twice comes once
         taken = torch.rand((), generator=generator) < of_second
         with torch.no_grad():
-            for p, q in zip(*(m.parameters() for m in modules), strict=True):
+            for p, q in pairs.values():
                 if self.merge == "mean":
                     p.copy_((sizes[0] * p.double() + sizes[1] * q.double()) / sum(sizes))
                 elif self.merge == "mix":
@@ -96,13 +98,14 @@ class Fusing(Keeps):
         shared = {t: first if s == second else s for t, s in shared.items()} | {second: first}
         config.shared_layers = dict(sorted(shared.items()))
         base: Any = self.model.base_model
-        for parameter in base.get_submodule(second).parameters():
-            parameter.grad = None
+        known = dict(base.named_modules())
+        for path in layer_parameters(known, second).values():
+            base.get_parameter(path).grad = None
         apply_sharing(self.model)
-        if self.merge == "freeze":
-            for parameter in base.get_submodule(first).parameters():
-                parameter.requires_grad_(False)
-                parameter.grad = None
+        for path in layer_parameters(known, first).values() if self.merge == "freeze" else ():
+            parameter = base.get_parameter(path)
+            parameter.requires_grad_(False)
+            parameter.grad = None
 
     def write(self, path: Path) -> None:
         """Write what was fused."""

@@ -8,9 +8,10 @@ from typing import Any
 
 from transformers import PreTrainedModel
 
+from compress.kernels import kernel_matrices
 from compress.matrices import block_matrices
 from probes.errors import InputError
-from probes.models.formats.shared_layers import shared_of
+from probes.models.formats.shared_layers import layer_parameters, shared_of
 
 UNITS = ("matrix", "layer")
 _NUMBERED = re.compile(r"^(.*?\.)(\d+)(\..+)?$")
@@ -37,11 +38,21 @@ def groups_of(model: PreTrainedModel) -> dict[str, list[list[int]]]:
 
 
 def parts_of(model: PreTrainedModel, unit: str) -> dict[str, list[int]]:
-    """The layers of each part of a model, by number."""
+    """The layers of each part of a model, by number: of linear maps, convolutions and LSTMs, whose
+    layers are parts too. What has no number is of no layer.
+    """
     prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
+    modules = [name.removesuffix(".weight") for name in block_matrices(model)]
+    for name in kernel_matrices(model):
+        owner, _, last = name.rpartition(".")
+        layer = re.search(r"_l(\d+)(_reverse)?$", last)
+        modules.append(owner if layer is None else f"{owner}.{layer[1]}")
     parts: dict[str, list[int]] = {}
-    for name in block_matrices(model):
-        part, number = _split(name.removeprefix(prefix).removesuffix(".weight"))
+    for name in modules:
+        place = _NUMBERED.match(name.removeprefix(prefix))
+        if place is None:
+            continue
+        part, number = _split(place[0])
         part = part if unit == "matrix" else part[: part.index("*") + 1]
         if number not in parts.setdefault(part, []):
             parts[part].append(number)
@@ -51,7 +62,7 @@ def parts_of(model: PreTrainedModel, unit: str) -> dict[str, list[int]]:
 def _split(name: str) -> tuple[str, int]:
     """The part that a module is of, and the number of its layer: the first number in its name."""
     place = _NUMBERED.match(name)
-    assert place is not None  # what stands in a list of modules has a number
+    assert place is not None  # what is fused stands in a list
     return f"{place[1]}*{place[3] or ''}", int(place[2])
 
 
@@ -65,7 +76,7 @@ def pairs_of(model: PreTrainedModel, unit: str) -> dict[str, list[tuple[int, int
     if not isinstance(model, PreTrainedModel):
         raise InputError(f"expected a model of transformers, found {type(model).__name__}")
     base: Any = model.base_model
-    shared = shared_of(model)
+    shared, modules = shared_of(model), dict(base.named_modules())
     parts = parts_of(model, unit)
     for name in (*shared, *shared.values()):
         if _split(name)[0] not in parts:
@@ -77,7 +88,10 @@ def pairs_of(model: PreTrainedModel, unit: str) -> dict[str, list[tuple[int, int
     pairs: dict[str, list[tuple[int, int]]] = {}
     for part, numbers in parts.items():
         shapes = {
-            i: {n: tuple(p.shape) for n, p in base.get_submodule(module_name(part, i)).named_parameters()}
+            i: {
+                n: tuple(base.get_parameter(p).shape)
+                for n, p in layer_parameters(modules, module_name(part, i)).items()
+            }
             for i in sorted(numbers)
             if module_name(part, i) not in shared
         }

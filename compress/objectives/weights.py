@@ -10,9 +10,9 @@ from typing import ClassVar, Literal
 import torch
 from transformers import PreTrainedModel
 
-from compress.experts import ExpertMatrix
 from compress.matrices import Matrix, every_matrix, transposed
 from compress.objectives.base import Pass, check_choice, check_number, cosines, wide
+from compress.views import MatrixView
 from probes.errors import InputError
 
 
@@ -124,7 +124,7 @@ class AlignedWeights:
                     f"parameters of two dimensions, such as {next(iter(inside), 'none')}"
                 )
             found = parameters[name]
-            weight: torch.Tensor = found.stack[found.number] if isinstance(found, ExpertMatrix) else found
+            weight: torch.Tensor = found.part(found.stack) if isinstance(found, MatrixView) else found
             known = _known_as(name, model.base_model_prefix, self._kept)
             if known is None:
                 raise InputError(

@@ -12,8 +12,10 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.experts import ExpertMatrix
 from compress.inputs import row_batches, run_of, say_unreached, walk
+from compress.kernels import check_linear
 from compress.matrices import Matrix, transposed
 from compress.rows import training_rows
+from compress.views import MatrixView
 from probes.errors import InputError, LayerscopeWarning, check_choice
 from probes.models.blocks import read_next
 from probes.models.facts import head_of, name_of
@@ -32,6 +34,14 @@ SCOPES = {
 NEED_TEXT = {"gradient", "wanda"}
 _LITTLE = 4_000_000  # weights
 _Matrices = Mapping[str, Matrix]
+
+
+def check_fed(model: PreTrainedModel, matrices: _Matrices, criterion: str) -> None:
+    """Raise `InputError` where a criterion looks at what matrices are fed, and some are of no
+    linear map.
+    """
+    if criterion == "wanda":
+        check_linear(model, list(matrices), "criterion='wanda' weighs weights by what they are fed")
 
 
 def check_criterion(criterion: str, scope: str | None) -> str:
@@ -100,6 +110,7 @@ def scores(
     if criterion == "gradient":
         return {n: (sizes[n] * g.abs()) for n, g in _gradients(model, matrices, corpus, tokenizer).items()}
     if criterion == "wanda":
+        check_fed(model, matrices, criterion)
         norms = _input_norms(model, matrices, corpus, tokenizer)
         across = transposed(model, sizes)
         return {n: sizes[n] * (norms[n][:, None] if across[n] else norms[n]) for n in sizes}
@@ -262,13 +273,13 @@ def _gradients(
                 total[key] += gradient
             count += len(labels)
     means = {name: total[id(_parameter(w))] / count for name, w in matrices.items()}
-    out = {n: means[n][w.number] if isinstance(w, ExpertMatrix) else means[n] for n, w in matrices.items()}
+    out = {n: w.part(means[n]) if isinstance(w, MatrixView) else means[n] for n, w in matrices.items()}
     _say_unreached(model, [n for n, w in matrices.items() if isinstance(w, ExpertMatrix) and not out[n].any()])
     return out
 
 
 def _parameter(weight: Matrix) -> torch.nn.Parameter:
-    return weight.stack if isinstance(weight, ExpertMatrix) else weight
+    return weight.stack if isinstance(weight, MatrixView) else weight
 
 
 def _say_unreached(model: PreTrainedModel, names: Sequence[str]) -> None:

@@ -16,7 +16,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.matrices import Matrix, check_plain, covered, matrices_of, transposed
 from compress.objectives.base import Objective
-from compress.pruning.criteria import NEED_TEXT, check_criterion, few_threads, scores, smallest, sparsity_at
+from compress.pruning.criteria import NEED_TEXT, check_criterion, check_fed, few_threads, scores, smallest, sparsity_at
 from compress.saving import record
 from compress.training.inside import Evaluate, Training
 from compress.training.kept import Keeps
@@ -49,8 +49,9 @@ def prune(
     """Return a copy of a model with the weights that matter least set to zero.
 
     Pruned are the weight matrices of the transformer blocks (query, key, value, attention output,
-    feed-forward, of every expert its own); embeddings, norms, biases, pooler and head stay as they
-    are.
+    feed-forward, of every expert its own), and of convolutions and LSTM layers; embeddings, norms,
+    biases, pooler and head stay as they are. Of a model without blocks, as `LSTMLanguageModel`, all
+    such matrices are, that of its output layer too.
 
     Args:
         model: a model of transformers; it is not changed.
@@ -87,8 +88,8 @@ def prune(
 
     Raises:
         InputError: sparsity, criterion, scope or schedule is not known or does not fit what else is
-            given; no matrix is found; more is zero already than is asked for, in all of them; what
-            `compress.training.train` raises.
+            given; "wanda" for convolutions or LSTM layers; no matrix is found; more is zero already
+            than is asked for, in all of them; what `compress.training.train` raises.
 
     Warns:
         LayerscopeWarning: some matrices have more zeros already than is asked for. They stay as
@@ -123,6 +124,7 @@ def prune(
     )
     pruned = copy.deepcopy(model)
     matrices = matrices_of(pruned, only)
+    check_fed(pruned, matrices, criterion)
     share = covered(pruned, matrices, "prune", asked=only is not None)
     masks = Masks(pruned, matrices, scope)
     gone = sum(int((~k).sum()) for k in masks.kept.values())

@@ -277,7 +277,7 @@ def _write(weight: Matrix, values: torch.Tensor) -> None:
 def _module_of(model: PreTrainedModel, name: str) -> torch.nn.Module:
     """The module that has a matrix, of an expert that of all experts."""
     experts = expert_matrices(model)
-    return experts[name].experts if name in experts else model.get_submodule(name.removesuffix(".weight"))
+    return experts[name].experts if name in experts else model.get_submodule(name.rpartition(".")[0])
 
 
 def check_choices(choices: Collection[int]) -> list[int]:

@@ -17,12 +17,12 @@ from safetensors.torch import load_file, save_file
 from threadpoolctl import threadpool_limits
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from compress.experts import ExpertMatrix
 from compress.matrices import Matrix, block_of, check_plain, covered, distinct, matrices_of, transposed
 from compress.objectives.base import Objective
 from compress.saving import record
 from compress.training.inside import Training
 from compress.training.kept import Keeps
+from compress.views import MatrixView
 from probes.errors import InputError
 
 _MOST = 65536  # codes: an index of two bytes
@@ -309,10 +309,10 @@ class _Quantizes(Keeps):
         for name in self.layers.get(state.global_step, ()):
             weight = self.books.matrices[name]
             self.books.quantize(name)
-            parameter = weight.stack if isinstance(weight, ExpertMatrix) else weight
+            parameter = weight.stack if isinstance(weight, MatrixView) else weight
             for moment in optimizer.state.get(parameter, {}).values():
                 if isinstance(moment, torch.Tensor) and moment.shape == parameter.shape:
-                    self.books.average(name, moment[weight.number] if isinstance(weight, ExpertMatrix) else moment)
+                    self.books.average(name, weight.part(moment) if isinstance(weight, MatrixView) else moment)
 
 
 def _check_finite(name: str, weight: torch.Tensor) -> None:

@@ -11,7 +11,8 @@ from typing import Any, cast
 import datasets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from compress.experts import ExpertMatrix
+from compress.experts import expert_matrices
+from compress.kernels import kernel_matrices
 from compress.matrices import block_matrices, check_plain, covered, distinct
 from compress.objectives.base import Objective
 from compress.quantization.deploy import check_deployed, deploy
@@ -57,8 +58,10 @@ def quantize(
 
     It is simulated: the model computes in float32 with the values that the codes stand for, and
     takes as much memory and time as before. Quantised are the weight matrices of the transformer
-    blocks (query, key, value, attention output, feed-forward), and what they are multiplied with;
-    norms, biases, pooler and head stay as they are, and what experts of a mixture are fed.
+    blocks (query, key, value, attention output, feed-forward), of convolutions and LSTM layers, and
+    what linear maps are fed; norms, biases, pooler and head stay as they are, and what experts of a
+    mixture, convolutions and LSTM layers are fed. Of a model without blocks, as
+    `LSTMLanguageModel`, all such matrices are, that of its output layer too.
 
     Args:
         model: a model of transformers, in float32; it is not changed.
@@ -151,11 +154,17 @@ def quantize(
     inside = {id(w) for w in matrices.parameters.values()}
     names = [n for n, w in block_matrices(quantized).items() if id(w) in inside]  # all modules that share one, too
     share = covered(quantized, matrices.parameters, "quantize", asked=only is not None or isinstance(bits, Mapping))
-    experts = sorted(n for n, w in matrices.parameters.items() if isinstance(w, ExpertMatrix))
-    if experts and activation_bits is not None:
+    others: dict[str, set[str]] = {
+        "experts": set(expert_matrices(quantized)),
+        "convolutions and LSTM layers": set(kernel_matrices(quantized)),
+    }
+    for kind, known in others.items() if activation_bits is not None else ():
+        unfed = sorted(known & set(matrices.parameters))
+        if not unfed:
+            continue
         warnings.warn(
-            f"{name_of(model)}: activation_bits={activation_bits}: what its experts are fed ({experts[0]} and "
-            f"{len(experts) - 1} more) is not rounded, their weights are. Give activation_bits=None to round no inputs",
+            f"{name_of(model)}: activation_bits={activation_bits}: what its {kind} are fed ({unfed[0]} and "
+            f"{len(unfed) - 1} more) is not rounded, their weights are. Give activation_bits=None to round no inputs",
             LayerscopeWarning,
             stacklevel=2,
         )

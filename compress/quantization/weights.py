@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from transformers import PreTrainedModel
 
-from compress.experts import expert_matrices
-from compress.matrices import Matrix, found_by, matrices_of, transposed
+from compress.matrices import Matrix, every_matrix, found_by, matrices_of, transposed
 from compress.quantization.quantizers import (
     check_matrix,
     dequantize,
     packed_bytes,
     quantize_tensor,
 )
+from compress.views import MatrixView
 from probes.errors import InputError
 
 
@@ -26,7 +26,7 @@ class QuantizedMatrices:
         """Args: a model, the bits of each matrix, and how `quantize_tensor` rounds."""
         self.bits, self.how = dict(chosen), how
         known: dict[str, Matrix] = dict(model.named_parameters(remove_duplicate=False))
-        known |= expert_matrices(model)
+        known |= {name: w for name, w in every_matrix(model).items() if isinstance(w, MatrixView)}
         self.parameters = {name: known[name] for name in chosen}
         self.transposed = transposed(model, chosen)
         for name, weight in self.parameters.items():

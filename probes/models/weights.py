@@ -3,12 +3,29 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 
 import torch
 from transformers import PreTrainedModel
 
 from probes.models.fingerprint import plain_parts
+
+
+def repeated_modules(model: PreTrainedModel) -> Iterator[tuple[str, torch.nn.Module]]:
+    """Yield the modules of a model's repeated blocks, by their names in the model without its head:
+    those inside lists of modules, or all of a model that has no such lists, as recurrent ones.
+
+    Example:
+        >>> import probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> next(repeated_modules(model))[0]
+        'encoder.layer.0'
+    """
+    every = dict(model.base_model.named_modules())
+    lists = tuple(f"{name}." for name, module in every.items() if isinstance(module, torch.nn.ModuleList))
+    for name, module in every.items():
+        if name.startswith(lists) if lists else name:
+            yield name, module
 
 
 def block_weights(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
@@ -21,14 +38,12 @@ def block_weights(model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
         >>> len(block_weights(model))  # 6 blocks of 6
         36
     """
-    lists = [module for module in model.base_model.modules() if isinstance(module, torch.nn.ModuleList)]
     inside = {
         id(p)
-        for blocks in lists
-        for m in blocks.modules()
-        if not isinstance(m, torch.nn.Embedding)
-        for name, p in m.named_parameters(recurse=False)
-        if p.ndim > 1 and not name.endswith("bias")
+        for _, module in repeated_modules(model)
+        if not isinstance(module, torch.nn.Embedding)
+        for name, p in module.named_parameters(recurse=False)
+        if p.ndim > 1 and not name.startswith("bias") and not name.endswith("bias")
     }
     return {name: p for name, p in model.named_parameters() if id(p) in inside}
 

@@ -5,7 +5,7 @@ are saved once.
 from __future__ import annotations
 
 import re
-from collections.abc import Collection, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -20,7 +20,8 @@ def apply_sharing(model: PreTrainedModel, missing: Collection[str] | None = None
 
     `config.shared_layers` has for each module that has none of its own the one whose it takes, both
     by their names in `model.base_model`: {"encoder.layer.2.output.dense":
-    "encoder.layer.1.output.dense"}. To call it again changes nothing. `save_pretrained` then writes
+    "encoder.layer.1.output.dense"}; a layer of an LSTM has the number of it in its name: {"lstm.1":
+    "lstm.0"}. To call it again changes nothing. `save_pretrained` then writes
     each tensor once. `probes.load_checkpoint` calls it; a model that transformers itself has loaded
     holds random numbers in the modules that are not in the file (it warns of missing keys) until it
     was called.
@@ -50,30 +51,27 @@ def apply_sharing(model: PreTrainedModel, missing: Collection[str] | None = None
     """
     shared = shared_of(model)
     base: Any = model.base_model
-    known = dict(base.named_modules())
-    own = {name: _parameters(known.get(name), name, model) for name in {*shared, *shared.values()}}
+    own = {name: _parameters(name, model) for name in {*shared, *shared.values()}}
     prefix = "" if base is model else f"{model.base_model_prefix}."
     tied: dict[str, str] = {}
     for target, source in shared.items():
-        shapes = [{n: tuple(p.shape) for n, p in own[name].items()} for name in (target, source)]
+        shapes = [{n: tuple(base.get_parameter(p).shape) for n, p in own[name].items()} for name in (target, source)]
         if source in shared or shapes[0] != shapes[1]:
             raise InputError(
                 f"config.shared_layers gives {target!r} the parameters of {source!r}, which "
                 + ("shares those of another module" if source in shared else "are of other names or shapes")
                 + ": configuration and weights do not belong together"
             )
-        for name, parameter in own[target].items():
-            key = f"{prefix}{target}.{name}"
-            if missing is not None and key not in missing and not torch.equal(parameter, own[source][name]):
+        for name, path in own[target].items():
+            key, other = f"{prefix}{path}", base.get_parameter(own[source][name])
+            if missing is not None and key not in missing and not torch.equal(base.get_parameter(path), other):
                 raise InputError(
                     f"config.shared_layers says that {target!r} shares the parameters of {source!r}, and the file has "
                     "others for it: configuration and weights do not belong together"
                 )
-            tied[f"{target}.{name}"] = f"{source}.{name}"
-    for target, source in shared.items():
-        for name, parameter in own[source].items():
-            inside, _, last = name.rpartition(".")
-            setattr(known[target].get_submodule(inside), last, parameter)
+            tied[path] = own[source][name]
+    for path, other in tied.items():
+        _put(base, path, base.get_parameter(other))
     if hasattr(model.config, "shared_layers"):
         # What transformers goes by where it saves: these names are left out.
         own_keys = vars(base).setdefault("_tied_before", base._tied_weights_keys)  # of some models their own
@@ -159,30 +157,62 @@ def unshare(model: PreTrainedModel) -> None:
         return
     base: Any = model.base_model
     for target in model.config.shared_layers or {}:
-        for name, parameter in _parameters(base.get_submodule(target), target, model).items():
-            inside, _, last = name.rpartition(".")
+        for path in _parameters(target, model).values():
+            parameter = base.get_parameter(path)
             own = torch.nn.Parameter(parameter.detach().clone(), requires_grad=parameter.requires_grad)
-            setattr(base.get_submodule(target).get_submodule(inside), last, own)
+            _put(base, path, own)
     del model.config.shared_layers
     if "_tied_before" in vars(base):
         base._tied_weights_keys = vars(base).pop("_tied_before")
 
 
-def _parameters(module: torch.nn.Module | None, name: str, model: PreTrainedModel) -> dict[str, torch.nn.Parameter]:
-    if module is None:
+def layer_parameters(modules: Mapping[str, torch.nn.Module], name: str) -> dict[str, str]:
+    """Return the parameters of a module, or of a layer of an LSTM, as "lstm.0": the name that each
+    has in any such layer, and its own in the model.
+
+    Args:
+        modules: those of a model without its head, by name.
+        name: of one of them, or of a `torch.nn.LSTM` and the number of its layer.
+
+    Raises:
+        KeyError: there is no such module or layer.
+
+    Example:
+        >>> list(layer_parameters({"lstm": torch.nn.LSTM(3, 4, num_layers=2, bias=False)}, "lstm.1").items())
+        [('weight_ih', 'lstm.weight_ih_l1'), ('weight_hh', 'lstm.weight_hh_l1')]
+    """
+    if name in modules:
+        return {n: f"{name}.{n}" for n, _ in modules[name].named_parameters(remove_duplicate=False)}
+    owner, _, number = name.rpartition(".")
+    lstm = modules.get(owner)
+    if not isinstance(lstm, torch.nn.LSTM) or not number.isdigit() or int(number) >= lstm.num_layers:
+        raise KeyError(name)
+    own = re.compile(rf"(.+)_l{int(number)}(_reverse)?")
+    found = ((own.fullmatch(n), n) for n, _ in lstm.named_parameters(remove_duplicate=False))
+    return {match[1] + (match[2] or ""): f"{owner}.{n}" for match, n in found if match}
+
+
+def _parameters(name: str, model: PreTrainedModel) -> dict[str, str]:
+    try:
+        return layer_parameters(dict(model.base_model.named_modules()), name)
+    except KeyError:
         raise InputError(
             f"config.shared_layers names the module {name!r}, which {type(model).__name__} does not have: "
             "configuration and weights do not belong together"
-        )
-    return dict(module.named_parameters(remove_duplicate=False))
+        ) from None
+
+
+def _put(base: Any, path: str, parameter: torch.nn.Parameter) -> None:
+    inside, _, last = path.rpartition(".")
+    setattr(base.get_submodule(inside), last, parameter)
 
 
 def _lacks(model: PreTrainedModel) -> str | None:
     base: Any = model.base_model
     for target, source in shared_of(model).items():
-        other = _parameters(base.get_submodule(source), source, model)
-        for name, parameter in _parameters(base.get_submodule(target), target, model).items():
-            if parameter is not other.get(name):
+        other = _parameters(source, model)
+        for name, path in _parameters(target, model).items():
+            if name not in other or base.get_parameter(path) is not base.get_parameter(other[name]):
                 return f"{target} has a {name} of its own"
     return None
 
