@@ -12,6 +12,12 @@ from probes.__main__ import main
 SMALL = ["--corpus", "bundled", "--split", "dev", "--languages", "en,fr,zh", "--pivot", "en", "--draws", "20"]
 
 
+@pytest.fixture
+def without_figures(monkeypatch):
+    """Reports whose figures are not drawn, which takes longer than all else."""
+    monkeypatch.setattr("probes.views.report._image", lambda figure: "data:,")
+
+
 def test_compare_writes_table_report_and_states_and_prints_a_summary(tmp_path, capsys):
     out = tmp_path / "run"
     assert main(["compare", "a=bundled", "b=bundled", *SMALL, "--out", str(out)]) == 0
@@ -35,15 +41,27 @@ def test_compare_writes_table_report_and_states_and_prints_a_summary(tmp_path, c
     assert (other.loc[other["probe"].isin(["label_loyalty", "norm_ratio"]), "value"] == 1).all()
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_probes_that_are_neither_better_nor_worse_leave_the_summary_empty(tmp_path, capsys):
-    arguments = ["compare", "a=bundled", "b=bundled", *SMALL, "--probes", "norm_ratio", "--out", str(tmp_path)]
+    arguments = [
+        "compare",
+        "a=bundled",
+        "b=bundled",
+        *SMALL,
+        "--no-timing",
+        "--probes",
+        "norm_ratio",
+        "--out",
+        str(tmp_path),
+    ]
     assert main(arguments) == 0
     assert "none of these probes is better or worse" in capsys.readouterr().out
     assert (tmp_path / "report.html").exists()
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_run_is_not_overwritten_unasked(tmp_path, capsys):
-    arguments = ["compare", "a=bundled", *SMALL, "--probes", "retrieval", "--out", str(tmp_path)]
+    arguments = ["compare", "a=bundled", *SMALL, "--probes", "retrieval", "--no-timing", "--out", str(tmp_path)]
     assert main(arguments) == 0
     before = (tmp_path / "comparison.csv").stat().st_mtime_ns
     assert main(arguments) == 2
@@ -167,6 +185,7 @@ def test_an_interruption_is_said_without_a_traceback(files, tmp_path, capsys, mo
     assert "interrupted; what was captured is kept" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_several_checkpoints_of_one_name_are_replicates_and_one_twice_is_refused(tmp_path, capsys):
     assert main(["compare", "a=bundled", "a=bundled", *SMALL, "--out", str(tmp_path / "out")]) == 2
     assert "model 'a': replicates 1 and 2 are the same" in capsys.readouterr().err
@@ -178,13 +197,15 @@ def test_several_checkpoints_of_one_name_are_replicates_and_one_twice_is_refused
                 p.add_(0.01 * torch.randn_like(p))
         for part in (model, tokenizer):
             part.save_pretrained(tmp_path / str(seed))
-    given = ["base=bundled", *(f"noisy={tmp_path / str(seed)}" for seed in (1, 2))]
+    given = ["--probes", "accuracy,retrieval", "--no-timing"]
+    given += ["base=bundled", *(f"noisy={tmp_path / str(seed)}" for seed in (1, 2))]
     assert main(["compare", *given, *SMALL, "--out", str(tmp_path / "out")]) == 0
     table = probes.Comparison.open(tmp_path / "out").table
     assert (table[table["model"] == "noisy"]["replicates"] == 2).all()
     assert len(list((tmp_path / "out" / "representations").glob("*.zarr"))) == 3
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_column_can_be_named_as_the_group(tmp_path, capsys):
     rows = "".join(f"{i},{k},word {i} {k},a{i // 4}\n" for i in range(24) for k in ("en", "fr"))
     (tmp_path / "plain.csv").write_text("id,language,text,article\n" + rows)
@@ -197,14 +218,16 @@ def test_a_column_can_be_named_as_the_group(tmp_path, capsys):
     assert "no column 'book' for 'group'" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_columns_can_be_mapped_and_missing_labels_are_said(tmp_path, capsys):
     rows = "".join(f"{i},{k},word {i} {k}\n" for i in range(8) for k in ("en", "fr"))
     (tmp_path / "plain.csv").write_text("key,language,sentence\n" + rows)
     corpus = ["--corpus", str(tmp_path / "plain.csv"), "--id", "key", "--text", "sentence", "--pivot", "en"]
     assert main(["compare", "a=bundled", *corpus, "--draws", "5", "--out", str(tmp_path / "out")]) == 0
-    assert "warning: no labels: class_separability, variability, snr, accuracy left out" in capsys.readouterr().err
+    assert "warning: no labels: class_separability, variability, snr left out" in capsys.readouterr().err
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_a_row_that_quotation_marks_swallow_is_said_once(tmp_path, capsys):
     file = tmp_path / "c.csv"
     file.write_text('id,language,text,label\n1,en,"a dog,x\n2,en,a cat,y\n3,en,"a bird,x\n4,en,he sat,y\n')
@@ -239,7 +262,7 @@ def judged(tmp_path_factory):
     return {name: str(compress.save(one, folder / name, tokenizer)) for name, one in made.items()}
 
 
-ACCURACY = [*SMALL, "--probes", "accuracy"]
+ACCURACY = [*SMALL, "--probes", "accuracy", "--no-timing"]
 
 
 @pytest.mark.parametrize(
@@ -261,6 +284,7 @@ ACCURACY = [*SMALL, "--probes", "accuracy"]
     ],
 )
 @pytest.mark.filterwarnings("ignore::probes.errors.LayerscopeWarning")
+@pytest.mark.usefixtures("without_figures")
 def test_the_verdict_is_printed_and_can_fail_a_run(judged, tmp_path, capsys, model, more, status, says):
     models = ["base=bundled", f"m={judged.get(model, model)}"]
     assert main(["compare", *models, *ACCURACY, *more, "--out", str(tmp_path)]) == status
@@ -271,8 +295,9 @@ def test_the_verdict_is_printed_and_can_fail_a_run(judged, tmp_path, capsys, mod
     assert (tmp_path / "report.html").exists()
 
 
+@pytest.mark.usefixtures("without_figures")
 def test_where_nothing_can_be_judged_by_only_a_gate_fails(tmp_path, capsys):
-    arguments = ["compare", "base=bundled", "m=bundled", *SMALL, "--probes", "norm_ratio"]
+    arguments = ["compare", "base=bundled", "m=bundled", *SMALL, "--no-timing", "--probes", "norm_ratio"]
     assert main([*arguments, "--out", str(tmp_path / "a")]) == 0
     assert "no verdict: there is nothing to judge by" in capsys.readouterr().out
     assert main([*arguments, "--fail-on", "lost", "--out", str(tmp_path / "b")]) == 2
