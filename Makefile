@@ -13,7 +13,7 @@
 #              make the studies in notebooks/studies/ again (up to an hour each)
 # make calibration
 #              count again what the reference pages say of intervals and estimates (an hour or two)
-# make data    rebuild the bundled corpus and the bundled model (about ten minutes)
+# make data    rebuild the bundled corpus and the bundled models (about twenty minutes)
 # make figures remake the figures of the README
 # make screenshots
 #              remake the pictures of the explorer in notebooks/images/; needs chromium
@@ -93,6 +93,7 @@ calibration: .venv/installed-test
 data: .venv/installed
 	$(BIN)/python data/rebuild/corpus.py
 	$(BIN)/python data/rebuild/model.py
+	$(BIN)/python data/rebuild/decoder.py
 
 figures: demo
 	$(BIN)/python -c "import probes; c = probes.Comparison.open('runs/demo'); \

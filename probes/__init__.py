@@ -24,6 +24,7 @@ from probes.measures.fidelity.accuracy import accuracy
 from probes.measures.fidelity.drift import drift
 from probes.measures.fidelity.loyalty import loyalty
 from probes.measures.fidelity.module_error import module_error
+from probes.measures.fidelity.next_token import next_token
 from probes.measures.fidelity.number_loyalty import number_loyalty
 from probes.measures.fidelity.number_quality import number_quality
 from probes.measures.fidelity.off_diagonal_correlation import off_diagonal_correlation
@@ -68,6 +69,7 @@ __all__ = [
     "loyalty",
     "margin_retrieval",
     "module_error",
+    "next_token",
     "number_loyalty",
     "number_quality",
     "off_diagonal_correlation",

@@ -28,7 +28,8 @@ from probes.views.report import check_path
 
 _CORPUS = "CSV, TSV, Parquet, JSON, Excel, a pattern of files, a hub name, or 'bundled'"
 _MODELS = (
-    "a folder, a hub name or 'bundled'; one NAME for several, as trained with several seeds, makes them replicates of "
+    "a folder, a hub name, 'bundled' or 'bundled-decoder'; one NAME for several, as trained with several seeds, makes "
+    "them replicates of "
     "one model"
 )
 # What --fail-on asks for, and the states that fail by it.

@@ -25,6 +25,7 @@ from probes.measures.probe import Run
 from probes.measures.provenance import provenance_of
 from probes.models.checkpoint import check_checkpoint, load_checkpoint
 from probes.models.facts import check_fit, check_length, embedding_rows
+from probes.models.fingerprint import tokenizer_fingerprint
 from probes.models.formats.onnx_model import OnnxModel
 from probes.models.named import by_name, check_pairs, tokenizers_of
 from probes.order import caution
@@ -92,12 +93,14 @@ def measure_models(
     if store is not None:
         check_writable(path_of(store, "store"))
     known: dict[str, Any] = dict(every)
+    read_by: dict[str, str] = {}  # the fingerprints of tokenizers
     for name, model in every.items():
         if isinstance(model, str | Path):
             config, its_own = check_checkpoint(model, allow_pickle=allow_pickle)
             check_length(settings.get("max_length"), getattr(config, "max_position_embeddings", None), its_own)
-            known[name] = config
+            known[name], read_by[name] = config, tokenizer_fingerprint(its_own)
         elif isinstance(model, PreTrainedModel):
+            read_by[name] = tokenizer_fingerprint(tokenizers[name])
             check_fit(embedding_rows(model), tokenizers[name], name)
     compare_vectors({n: m for n, m in known.items() if not isinstance(m, xr.Dataset)}, settings)
     # The same examples, and the same draws of them, for all models.
@@ -115,10 +118,10 @@ def measure_models(
     if len(models) == 1:
         known = dict([next(iter(known.items()))])  # replicates of one model are not compared with each other
     first = next(iter(replicates[baseline]))
-    chosen = choose(
-        probes, shared, known, heads=not settings.get("modules") and settings.get("part") != "decoder", baseline=first
-    )
+    heads = not settings.get("modules") and settings.get("part") != "decoder"
+    chosen = choose(probes, shared, known, heads=heads, baseline=first, tokenizers=read_by)
     alone, beside = ([p for p in chosen if p.compares is compares] for compares in (False, True))
+    running = any("models to run" in p.needs for p in chosen)
     if beside:
         check_pairs(replicates, baseline)
     by_id = sample(examples.drop_vars("group"), draws=draws, seed=seed) if "group" in examples.coords else None
@@ -139,7 +142,7 @@ def measure_models(
         )
         target = None if store is None else Path(store) / f"{file_name(name)}.zarr"
         reps = capture(loaded, own, corpus, store=target, name=name, **settings)
-        return replace(shared, reps=reps), loaded, own
+        return replace(shared, reps=reps, models=(None, loaded, own) if running else None), loaded, own
 
     spent = Spent(corpus, baseline, seed, timing, settings)
     measured: dict[str, dict[str, xr.Dataset]] = {}
@@ -154,14 +157,16 @@ def measure_models(
             if number == 0:  # of replicates the first
                 spent.add(name, loaded, own, every[own_name])
             if name == baseline:
-                bases.append((run, loaded if any("models to run" in p.needs for p in chosen) else None))
+                bases.append((run, loaded if running else None))
                 continue
             # One replicate with one, or each with the only one of the other.
             for base, original in bases if len(replicates[name]) == 1 else [bases[number % len(bases)]]:
                 both = None if original is None else (original, loaded, own)
                 pairs.append(replace(run, base=base.reps, models=both))
         how: dict[str, Any] = {"head": predicts(bases[0][0].reps), "by_id": by_id}
-        if pairs:
+        if len(pairs) == len(runs) == 1:  # what runs both models says of one what it says of the pair
+            measured[name] = measured_on(chosen, pairs, name, **how)
+        elif pairs:
             measured[name] = measured_on(alone, runs, name, **how) | measured_on(beside, pairs, name, **how)
         else:
             itself = [p for p in chosen if "another model" not in p.needs]

@@ -8,7 +8,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import ExitStack
 from dataclasses import dataclass
-from importlib import resources
 from pathlib import Path
 from statistics import median
 from typing import Any
@@ -22,6 +21,7 @@ from transformers import PreTrainedModel
 
 from probes.errors import DependencyError, InputError
 from probes.files import in_words
+from probes.models.bundled import BUNDLED, bundled_folder
 from probes.models.facts import positions_of
 from probes.models.formats.coded import is_coded
 from probes.models.formats.embedding import weights_folder
@@ -301,8 +301,8 @@ def weight_files(source: str | Path) -> list[Path] | None:
         >>> [file.name for file in weight_files("bundled")]
         ['model.safetensors']
     """
-    if source == "bundled":
-        with resources.as_file(resources.files("probes.data") / "model") as folder:
+    if source in BUNDLED:
+        with bundled_folder(source) as folder:
             return weight_files(folder)
     if Path(source).is_file():  # of GGUF
         return [Path(source)]

@@ -63,7 +63,8 @@ def test_it_carries_no_script_that_needs_the_repository(wheel: Path) -> None:
     names = zipfile.ZipFile(wheel).namelist()
     assert {n.split("/")[0] for n in names if ".dist-info" not in n} == {"probes", "compress"}
     assert [n for n in names if n.startswith("probes/data/") and n.endswith(".py")] == ["probes/data/__init__.py"]
-    assert {"probes/data/corpus.tsv", "probes/data/model/model.safetensors", "probes/py.typed"} <= set(names)
+    assert {"probes/data/corpus.tsv", "probes/py.typed"} <= set(names)
+    assert {f"probes/data/{folder}/model.safetensors" for folder in ("model", "decoder")} <= set(names)
 
 
 @pytest.fixture(scope="module")

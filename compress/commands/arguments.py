@@ -24,7 +24,7 @@ from probes.printing import printable
 def model_arguments() -> argparse.ArgumentParser:
     """Return the arguments that say which model is made smaller, where to, and on which text."""
     common = argparse.ArgumentParser(add_help=False, parents=[corpus_arguments()])
-    common.add_argument("model", metavar="MODEL", help="a folder, a hub name or 'bundled'")
+    common.add_argument("model", metavar="MODEL", help="a folder, a hub name, 'bundled' or 'bundled-decoder'")
     output_argument(common, "a new folder for the smaller model and its tokenizer")
     common.add_argument("--allow-pickle", action="store_true", help="also open pickled weights, which can run any code")
     common.add_argument("--corpus", help="where text is needed: a file, a hub name, or 'bundled'")

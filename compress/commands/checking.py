@@ -18,7 +18,7 @@ def add(commands: Any) -> None:
     """Give this command to a parser."""
     about = "say what a checkpoint is and what can be done with it"
     show = add_command(commands, "check", about, _check)
-    show.add_argument("model", metavar="MODEL", help="a folder, a hub name or 'bundled'")
+    show.add_argument("model", metavar="MODEL", help="a folder, a hub name, 'bundled' or 'bundled-decoder'")
     show.add_argument("--json", action="store_true", help="as JSON, for programs")
     show.add_argument("--allow-pickle", action="store_true", help="also open pickled weights, which can run any code")
 

@@ -23,7 +23,8 @@ def add(commands: Any) -> None:
         "models",
         nargs="+",
         metavar="MODEL",
-        help="a folder, a hub name or 'bundled', or NAME= and one of these; the others are held against the first",
+        help="a folder, a hub name, 'bundled' or 'bundled-decoder', or NAME= and one of these; the others are held "
+        "against the first",
     )
     show.add_argument("--json", action="store_true", help="as JSON, for programs")
     show.add_argument("--allow-pickle", action="store_true", help="also open pickled weights, which can run any code")

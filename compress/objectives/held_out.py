@@ -14,13 +14,14 @@ import torch.nn.functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.objectives.base import IGNORED, is_whole
-from compress.objectives.language_model import LanguageModel, masked_tokens, next_tokens, predicts_next
+from compress.objectives.language_model import LanguageModel, masked_tokens
 from compress.rows import padding_for, training_rows
 from probes.corpus import check_corpus
 from probes.errors import InputError
 from probes.results.draws import balanced_weights
 from probes.results.intervals import interval
 from probes.states.batches import collate
+from probes.states.by_token import next_tokens, predicts_next
 from probes.states.running import evaluating
 
 _MOST = 700.0  # nats whose exponential is a number
@@ -67,7 +68,7 @@ def language_model_loss(
     nats, tokens = float(losses["nats"].sum()), int(losses["tokens"].sum())
     found = {"nats": nats / tokens if tokens else math.nan, "tokens": tokens}
     found["perplexity"] = math.exp(min(found["nats"], _MOST))
-    if predicts_next(model):
+    if predicts_next(model, f"objective {LanguageModel.name}"):
         found["bits_per_byte"] = nats / math.log(2) / int(losses["bytes"].sum())
     return found
 
@@ -120,7 +121,7 @@ def text_losses(
     rows, _ = training_rows(whole, model, tokenizer, numbered_by=None)
     objective.check_text(model, tokenizer, rows)
     padding = padding_for(rows, tokenizer, model)
-    forward = predicts_next(model)
+    forward = predicts_next(model, f"objective {LanguageModel.name}")
     rows = [row | _asked(row, forward, tokenizer, masked, seed) for row in rows]
     rows.sort(key=lambda row: len(row["input_ids"]))
     nats, tokens = np.zeros(len(rows)), np.zeros(len(rows), int)

@@ -10,12 +10,10 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
-from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_NAMES
 
 from compress.objectives.base import IGNORED, Pass, Rows, State, check_number, given_entry, given_logits
 from probes.errors import InputError
-from probes.states.batches import random_batch
-from probes.states.running import evaluating
+from probes.states.by_token import next_tokens, predicts_next
 
 # What becomes of a token that is to be predicted, where tokens are masked: so many become the mask, so many any token.
 MASK, ANY = 0.8, 0.1
@@ -96,7 +94,7 @@ class LanguageModel:
         """Raise `InputError` where the student predicts no tokens, there is nothing to mask by, or
         nothing to predict.
         """
-        if predicts_next(student, self.name):
+        if predicts_next(student, f"objective {self.name}"):
             if all(len(row["input_ids"]) < 2 for row in rows):
                 raise InputError(
                     f"objective {self.name}: every text is one token long, and none has a next one: give longer texts"
@@ -115,7 +113,7 @@ class LanguageModel:
 
     def prepare(self, student: PreTrainedModel, teacher: PreTrainedModel | None, rows: Rows, seed: int) -> State:
         """Return the count of batches, by which tokens are drawn, and which tokens are predicted."""
-        return _Asking(seed, predicts_next(student, self.name))
+        return _Asking(seed, predicts_next(student, f"objective {self.name}"))
 
     def alter(self, batch: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase) -> dict[str, torch.Tensor]:
         """Return what the models read in place of a batch's `input_ids`, and `targets` (batch,
@@ -147,59 +145,6 @@ class LanguageModel:
         there = targets != IGNORED
         total = F.cross_entropy(logits[there], targets[there], reduction="sum")
         return self.weight * total / there.sum().clamp_min(1)
-
-
-def predicts_next(model: PreTrainedModel, name: str = "language_model") -> bool:
-    """Return whether a model predicts the next token, and not masked ones; raise where neither.
-
-    Example:
-        >>> import probes
-        >>> predicts_next(probes.load_checkpoint("bundled")[0])  # doctest: +ELLIPSIS
-        Traceback (most recent call last):
-        probes.errors.InputError: objective language_model: BertForSequenceClassification predicts no tokens: ...
-    """
-    of = type(model).__name__
-    if model.config.is_encoder_decoder:
-        raise InputError(
-            f"objective {name}: {of} is an encoder-decoder: expected a decoder, or an encoder with a head for masked "
-            "tokens"
-        )
-    if model.get_output_embeddings() is None:
-        raise InputError(
-            f"objective {name}: {of} predicts no tokens: expected a model with a head for the next token or for masked "
-            "ones"
-        )
-    if not _looks_ahead(model):
-        return True
-    if of in MODEL_FOR_MASKED_LM_MAPPING_NAMES.values():
-        return False
-    raise InputError(
-        f"objective {name}: {of} sees the token that it is to predict, as what it gives for one changes with the next: "
-        "expected a decoder (of a BERT-like model with is_decoder=True), or a head for masked tokens"
-    )
-
-
-def _looks_ahead(model: PreTrainedModel) -> bool:
-    """Whether what a model gives for a token changes with the tokens after it."""
-    ids = random_batch(model, [6])["input_ids"]
-    other = ids.clone()
-    other[:, -1] = ids[:, 0]
-    other[:, -1] += (other[:, -1] == ids[:, -1]).long() * (1 if ids[0, -1] == 0 else -1)
-    with evaluating(model, model.device), torch.no_grad():
-        one, two = (model(input_ids=x).logits[:, :-1].float() for x in (ids, other))
-    return not torch.allclose(one, two, rtol=0, atol=1e-4 * float(one.abs().max()))
-
-
-def next_tokens(ids: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
-    """Return which token each place is to predict, (batch, token), -100 where there is none.
-
-    Example:
-        >>> next_tokens(torch.tensor([[5, 6, 7, 0]]), torch.tensor([[True, True, True, False]])).tolist()
-        [[6, 7, -100, -100]]
-    """
-    targets = torch.full_like(ids, IGNORED)
-    targets[:, :-1] = ids[:, 1:].where(attended[:, 1:] & attended[:, :-1], IGNORED)
-    return targets
 
 
 def masked_tokens(

@@ -25,7 +25,6 @@ from transformers.trainer import TRAINER_STATE_NAME
 from transformers.trainer_callback import PrinterCallback, ProgressCallback, TrainerState
 
 from compress.objectives.base import Objective, Pass, check
-from compress.objectives.language_model import predicts_next
 from compress.objectives.layers import watching
 from compress.packing import Apart
 from compress.rows import padding_for, training_rows
@@ -61,6 +60,7 @@ from probes.files import check_writable, locked, write_whole
 from probes.models.fingerprint import weights_fingerprint
 from probes.silence import quiet
 from probes.states.batches import collate
+from probes.states.by_token import predicts_next
 from probes.states.running import evaluating, reading
 
 
@@ -303,7 +303,7 @@ class _Trainer(GoesOn):
                 rows: Any = self.train_dataset
                 learned.prepare(self.accelerator, objective, student, teacher, rows, self.args.seed)
                 if "segments" in rows[0]:
-                    forward = predicts_next(student)
+                    forward = predicts_next(student, "packed rows")
                     self.apart = {id(m): Apart(m, forward) for m in models}
                 yield
             finally:

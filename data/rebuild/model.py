@@ -41,32 +41,34 @@ EMBEDDING_STEPS, EMBEDDING_IDS = 60, 256
 STEPS, SEEDS, NEAR = 1000, 8, 5
 FINE_TUNE_STEPS, FINE_TUNE_BATCH = 250, 32
 TEMPERATURE = 0.05
+NAMES = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
+PAIR = "[CLS] $A [SEP] $B:1 [SEP]:1"
 
 
-def build_tokenizer(texts: list[str]) -> PreTrainedTokenizerFast:
+def build_tokenizer(
+    texts: list[str], names: dict[str, str] = NAMES, single: str = "[CLS] $A [SEP]", pair: str | None = PAIR
+) -> PreTrainedTokenizerFast:
     """Train byte-level BPE: no text of any script is unknown to it."""
-    special = ["[PAD]", "[UNK]", "[CLS]", "[SEP]", "[MASK]"]
     tokenizer = Tokenizer(models.BPE())
     tokenizer.normalizer = normalizers.NFC()
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=True)
     tokenizer.decoder = decoders.ByteLevel()
     trainer = trainers.BpeTrainer(
         vocab_size=VOCABULARY,
-        special_tokens=special,
+        special_tokens=list(names.values()),
         initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         show_progress=False,
     )
     tokenizer.train_from_iterator(texts, trainer)
     tokenizer.post_processor = processors.TemplateProcessing(
-        single="[CLS] $A [SEP]",
-        pair="[CLS] $A [SEP] $B:1 [SEP]:1",
-        special_tokens=[(t, tokenizer.token_to_id(t)) for t in ("[CLS]", "[SEP]")],
+        single=single,
+        pair=pair,
+        special_tokens=[(t, tokenizer.token_to_id(t)) for t in names.values() if t in single],
     )
-    names = {"pad": "[PAD]", "unk": "[UNK]", "cls": "[CLS]", "sep": "[SEP]", "mask": "[MASK]"}
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         model_max_length=64,
-        model_input_names=["input_ids", "token_type_ids", "attention_mask"],
+        model_input_names=["input_ids", *(["token_type_ids"] if pair == PAIR else []), "attention_mask"],
         **{f"{k}_token": v for k, v in names.items()},
     )
 

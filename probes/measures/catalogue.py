@@ -18,6 +18,7 @@ from probes.measures.fidelity.accuracy import ACCURACY
 from probes.measures.fidelity.drift import DRIFT
 from probes.measures.fidelity.loyalty import LOYALTY
 from probes.measures.fidelity.module_error import MODULE_ERROR
+from probes.measures.fidelity.next_token import NEXT_TOKEN
 from probes.measures.fidelity.number_loyalty import NUMBER_LOYALTY
 from probes.measures.fidelity.number_quality import NUMBER_QUALITY
 from probes.measures.fidelity.off_diagonal_correlation import OFF_DIAGONAL_CORRELATION
@@ -42,6 +43,7 @@ PROBES: tuple[Probe, ...] = (
     *LOYALTY,
     *MEASURES.values(),
     *GEOMETRY.values(),
+    *NEXT_TOKEN,
     *LINEAR_PROBE,
     *MODULE_ERROR,
     OFF_DIAGONAL_CORRELATION,

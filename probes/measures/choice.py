@@ -14,7 +14,7 @@ import xarray as xr
 from probes.errors import InputError, LayerscopeWarning
 from probes.measures import catalogue
 from probes.measures.probe import Probe, Run
-from probes.models.facts import kept_head
+from probes.models.facts import kept_head, predicted_tokens
 from probes.states.predictions import DECIDES, KEPT, are_numbers, class_names, predicts
 
 
@@ -48,6 +48,10 @@ NEEDS = {
     "models of the same classes": Need(
         "models whose config.id2label names the same classes in the same order", said=True
     ),
+    "predicted tokens": Need("language models with their output layers, all of the next token or all of masked ones"),
+    "models of one tokenizer": Need(
+        "models of one tokenizer, or measure bits_per_byte, which may be compared between tokenizers", said=True
+    ),
     "models to run": Need("models or checkpoints in place of Representations"),
     "models of one architecture": Need("models of one type, depth and width"),
     "splits": Need("a corpus with a column 'split' that holds 'train' and 'test'"),
@@ -56,7 +60,13 @@ NEEDS = {
 
 
 def choose(
-    asked: Sequence[str] | None, run: Run, models: Mapping[str, Any], *, heads: bool, baseline: str | None = None
+    asked: Sequence[str] | None,
+    run: Run,
+    models: Mapping[str, Any],
+    *,
+    heads: bool,
+    baseline: str | None = None,
+    tokenizers: Mapping[str, str] | None = None,
 ) -> list[Probe]:
     """Return the probes to measure: those that models and examples allow.
 
@@ -68,6 +78,7 @@ def choose(
         heads: whether the heads of models run; where modules are captured by name, they do not.
         baseline: the model that others are compared with; by default the first. Where it has a
             head, what needs heads is measured of the models that have one.
+        tokenizers: name -> the fingerprint of a model's tokenizer, where it is known.
 
     Raises:
         InputError: a name is unknown; what was asked for cannot be measured; the examples do not
@@ -89,6 +100,10 @@ def choose(
     kind = kinds.get(baseline or next(iter(models)))  # others are compared with it where theirs is the same
     headed = [name for name, own in kinds.items() if kind is not None and own == kind]
     there = _there(run, models, headed, heads, kind)
+    tokens = {predicted_tokens(model) for model in models.values()}
+    # Each masked token takes a pass of its own: that is asked for by name.
+    there["predicted tokens"] = heads and (tokens == {"next"} or (tokens == {"masked"} and asked is not None))
+    there["models of one tokenizer"] = len(set((tokenizers or {}).values())) < 2
     said: list[str] = []
     for what, need in NEEDS.items():
         left_out = [p for p in chosen if what in p.needs and not there[what]]

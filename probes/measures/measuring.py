@@ -13,6 +13,7 @@ from tqdm.auto import tqdm
 
 from probes.errors import LayerscopeWarning
 from probes.measures.probe import Probe, Run
+from probes.models.facts import predicted_tokens
 from probes.results.draws import Sample
 from probes.results.replicates import over_replicates
 from probes.results.result import split_measures
@@ -43,6 +44,9 @@ def measured_on(
     same = {predicts(run.reps) for run in runs} == {head}
     there = {"logits": same and head in DECIDES, "predicted numbers": same and head == "numbers"}
     chosen = [p for p in chosen if all(there.get(need, True) for need in p.needs)]
+    # One whose head was not in its weights: that was said as it was loaded.
+    silent = any(run.models is not None and not predicted_tokens(run.models[1]) for run in runs)
+    chosen = [p for p in chosen if not (silent and "predicted tokens" in p.needs)]
     found = _over_all(chosen, runs, name)
     if by_id is None:
         return found

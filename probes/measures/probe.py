@@ -31,7 +31,8 @@ class Run:
     seed: int = 0
     progress: bool = True
     corpus: Any = None
-    # The baseline and the model themselves with the tokenizer of both, where they are at hand.
+    # The baseline (None where this is the baseline) and the model themselves, and the tokenizer of both, where they are
+    # at hand and probes run them.
     models: tuple[Any, Any, Any] | None = None
     settings: Mapping[str, Any] = field(default_factory=dict)  # of batches, for what runs the models
     # What `once` has computed: of these states, so that another run, made by `replace` or not, begins with nothing.

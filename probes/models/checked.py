@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections import Counter
 from collections.abc import Iterator
-from importlib import resources
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from probes.errors import InputError
 from probes.files import in_words
 from probes.models.blocks import KINDS, count_of, depth_of, family_of, heads_of_site, sites_of
+from probes.models.bundled import BUNDLED, bundled_folder
 from probes.models.declared import stored_types
 from probes.models.facts import classes_of, classifies, embedding_rows, input_limit, name_of
 from probes.models.formats.coded import CODED, PLAIN, say_plain
@@ -80,10 +80,10 @@ def outline(source: str | Path, *, allow_pickle: bool = False) -> tuple[PreTrain
         >>> str(model.device), model.name_or_path
         ('meta', 'bundled')
     """
-    if source == "bundled":
-        with resources.as_file(resources.files("probes.data") / "model") as folder:
+    if source in BUNDLED:
+        with bundled_folder(source) as folder:
             model, found = outline(folder)
-        model.name_or_path = model.config.name_or_path = source  # not a path on this computer
+        model.name_or_path = model.config.name_or_path = str(source)  # not a path on this computer
         return model, found
     found = find(source, allow_pickle=allow_pickle)
     if is_onnx(Path(found.source)):

@@ -4,7 +4,6 @@ code, checked to fit.
 
 from __future__ import annotations
 
-from importlib import resources
 from pathlib import Path
 from typing import cast
 
@@ -20,6 +19,7 @@ from transformers import (
 
 from probes.errors import InputError
 from probes.models.adapters import merged
+from probes.models.bundled import BUNDLED, bundled_folder
 from probes.models.facts import check_fit, embedding_rows
 from probes.models.formats.coded import read_plain, say_plain
 from probes.models.formats.extensions import apply_formats, from_pretrained
@@ -36,12 +36,13 @@ def load_checkpoint(
     """Load a checkpoint of transformers with the head it was saved with, in float32 on the CPU.
 
     Args:
-        source: "bundled", a folder (also one of packed weights, as `compress.save(...,
-            packed=True)` writes it, or of sentence-transformers, whose pooling, prompt, length and
-            norm `capture` then uses), of an adapter of peft, which is merged into the model that it
-            names), a file of GGUF, or a name on the Hugging Face hub. What other packages have
-            quantised runs as it is (bitsandbytes, torchao) or is made plain numbers while it is
-            loaded (GPTQ, AWQ, compressed-tensors, fp8, GGUF), as `model.config.dequantized` says.
+        source: "bundled" (a small encoder) or "bundled-decoder", a folder (also one of packed
+            weights, as `compress.save(..., packed=True)` writes it, or of sentence-transformers,
+            whose pooling, prompt, length and norm `capture` then uses), of an adapter of peft,
+            which is merged into the model that it names), a file of GGUF, or a name on the Hugging
+            Face hub. What other packages have quantised runs as it is (bitsandbytes, torchao) or is
+            made plain numbers while it is loaded (GPTQ, AWQ, compressed-tensors, fp8, GGUF), as
+            `model.config.dequantized` says.
         allow_pickle: also read weights from pickle files (`pytorch_model.bin`). A pickle can run
             any code when it is opened: ask for it only where you trust who made it.
 
@@ -63,10 +64,10 @@ def load_checkpoint(
         >>> type(model).__name__
         'BertForSequenceClassification'
     """
-    if source == "bundled":
-        with resources.as_file(resources.files("probes.data") / "model") as folder:
+    if source in BUNDLED:
+        with bundled_folder(source) as folder:
             model, tokenizer = load_checkpoint(folder)
-        model.name_or_path = model.config.name_or_path = source  # not a path on this computer
+        model.name_or_path = model.config.name_or_path = str(source)  # not a path on this computer
         return model, tokenizer
     found = find(source, allow_pickle=allow_pickle)
     name, folder = found.name, Path(found.source)
@@ -130,8 +131,8 @@ def check_checkpoint(
     Raises:
         InputError: as `load_checkpoint`, but for weights that are missing inside their file.
     """
-    if source == "bundled":
-        with resources.as_file(resources.files("probes.data") / "model") as folder:
+    if source in BUNDLED:
+        with bundled_folder(source) as folder:
             return check_checkpoint(folder)
     found = find(source, allow_pickle=allow_pickle)
     return found.config, found.tokenizer

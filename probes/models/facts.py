@@ -12,6 +12,10 @@ from transformers import (
     PreTrainedModel,
     PreTrainedTokenizerBase,
 )
+from transformers.models.auto.modeling_auto import (
+    MODEL_FOR_CAUSAL_LM_MAPPING_NAMES,
+    MODEL_FOR_MASKED_LM_MAPPING_NAMES,
+)
 
 from probes.errors import InputError, LayerscopeWarning
 from probes.forms import check_form
@@ -132,6 +136,30 @@ def classifies(model: Any) -> bool:
         and getattr(config, "num_labels", 0) > 1  # one is a regression
         and getattr(config, "problem_type", None) in (None, "single_label_classification")
     )
+
+
+def predicted_tokens(model: Any) -> str:
+    """Return which tokens a model, or the model of a configuration, predicts: the "next" one,
+    "masked" ones, or "" for none.
+
+    Example:
+        >>> import probes
+        >>> predicted_tokens(probes.load_checkpoint("bundled-decoder")[0])
+        'next'
+    """
+    config = getattr(model, "config", model)
+    if isinstance(model, OnnxModel) or getattr(config, "is_encoder_decoder", False):
+        return ""
+    kinds = (
+        {type(model).__name__}
+        if isinstance(model, torch.nn.Module)
+        else {*(getattr(config, "architectures", None) or [])}
+    )
+    if kinds & {*MODEL_FOR_MASKED_LM_MAPPING_NAMES.values()}:
+        return "masked"
+    # An encoder may be loaded with the head of a decoder, and still looks ahead.
+    looks_ahead = getattr(config, "is_decoder", None) is False
+    return "next" if kinds & {*MODEL_FOR_CAUSAL_LM_MAPPING_NAMES.values()} and not looks_ahead else ""
 
 
 def head_of(model: torch.nn.Module) -> str | None:

@@ -141,18 +141,34 @@ def balanced_weights(n: int, draws: int, seed: int) -> np.ndarray:
 
 
 def weighted_means(drawn: Sample, values: np.ndarray) -> dict[str, np.ndarray]:
-    """Weighted means of values (example, ...) in every language and pooled: (1 + draws, ...).
+    """Weighted means of values (example, ...) in every language and pooled: (1 + draws, ...)."""
+    return weighted_ratios(drawn, values, np.ones(len(values)))
 
-    Groups are often few, and spread as widely as their number warrants (Student's t).
+
+def weighted_ratios(drawn: Sample, above: np.ndarray, below: np.ndarray) -> dict[str, np.ndarray]:
+    """Ratios of two weighted sums over examples, in every language and pooled: (1 + draws, ...).
+
+    Means of what examples have several of, as tokens.
+
+    Args:
+        drawn: the sample.
+        above: (example, ...) what is summed.
+        below: (example,) of how many it is the sum.
     """
     out = {}
     for group in [*drawn.languages, POOLED]:
         rows = drawn.group(group)
         w = drawn.weights[:, drawn.ids[rows]].astype(np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
-            out[group] = (w @ values[rows].reshape(len(rows), -1) / w.sum(axis=1, keepdims=True)).reshape(
-                len(w), *values.shape[1:]
-            )
-        if drawn.grouped:
-            out[group] = widened(out[group], np.array([len(np.unique(drawn.units[drawn.ids[rows]]))]))
+            summed = w @ above[rows].reshape(len(rows), -1) / (w @ below[rows])[:, None]
+        out[group] = spread(drawn, summed.reshape(len(w), *above.shape[1:]), rows)
     return out
+
+
+def spread(drawn: Sample, statistics: np.ndarray, rows: np.ndarray) -> np.ndarray:
+    """Spread the draws (1 + draws, ...) of a statistic of some rows as widely as the number of
+    their groups warrants, which are often few (Student's t); without groups they stay.
+    """
+    if not drawn.grouped:
+        return statistics
+    return widened(statistics, np.array([len(np.unique(drawn.units[drawn.ids[rows]]))]))

@@ -16,10 +16,11 @@ import probes
 from compress.objectives.base import IGNORED, Pass
 from compress.objectives.held_out import language_model_loss
 from compress.objectives.labels import SoftLabels
-from compress.objectives.language_model import LanguageModel, masked_tokens, next_tokens, predicts_next
+from compress.objectives.language_model import LanguageModel, masked_tokens
 from compress.training.loop import train
 from probes.errors import InputError
 from probes.states.batches import collate
+from probes.states.by_token import next_tokens, predicts_next
 from probes.states.tokens import Padding
 
 tokenizer, corpus = masking_tokenizer, spoken_corpus
@@ -155,7 +156,7 @@ def test_what_predicts_no_tokens_is_refused(tokenizer, corpus, tiny_models):
     refused(both_ways, "BertLMHeadModel sees the token that it is to predict, .* with is_decoder=True")
     t5 = tiny_models("T5ForConditionalGeneration", decoder_start_token_id=0)
     with pytest.raises(InputError, match="T5ForConditionalGeneration is an encoder-decoder: expected a decoder"):
-        predicts_next(t5)
+        predicts_next(t5, "one")
     plain.mask_token = None
     refused(masked, "predicts masked tokens, and the tokenizer has no mask token: set tokenizer.mask_token", plain)
     two = [LanguageModel(), LanguageModel(name="again")]

@@ -14,7 +14,7 @@ from declared import WORDS as NEEDED
 from planted import planted
 from scipy.stats import ortho_group
 from transformers import PretrainedConfig, PreTrainedModel
-from transformers.modeling_outputs import BaseModelOutput
+from transformers.modeling_outputs import BaseModelOutput, CausalLMOutput
 
 import probes
 from probes.__main__ import main
@@ -33,6 +33,8 @@ WORDS = [f"w{i}" for i in range(40)]
 
 def kind_of(probe):
     """What a probe reads: the modules of models, their outputs, the states of two models, or of one."""
+    if "predicted tokens" in probe.needs:
+        return "tokens"
     if "models to run" in probe.needs:
         return "modules"
     if "logits" in probe.needs:
@@ -107,9 +109,33 @@ class Straight(PreTrainedModel):
         return other
 
 
-def modules(make_tokenizer, good=True):
+class Speaking(Straight):
+    """The same with an output layer over tokens, whose logits can be shifted and scaled by its weights."""
+
+    def __init__(self, config, seed=0):
+        super().__init__(config, seed)
+        self.head = torch.nn.Linear(FEATURES, len(WORDS) + 4)
+
+    def get_output_embeddings(self):
+        return self.head
+
+    def forward(self, input_ids, attention_mask=None, **_):
+        return CausalLMOutput(logits=self.head(super().forward(input_ids).last_hidden_state))
+
+    def said(self, change):
+        other = copy.deepcopy(self)
+        with torch.no_grad():
+            if change == TOKENS[0]:
+                other.head.bias.add_(3.0)
+            else:  # one that is as likely as all others stays so
+                other.head.weight.mul_(3)
+                other.head.bias.mul_(3)
+        return other
+
+
+def modules(make_tokenizer, good=True, kind=Straight):
     config = PretrainedConfig(vocab_size=len(WORDS) + 4, hidden_size=FEATURES, num_hidden_layers=2)
-    base = Straight(config).eval()
+    base = kind(config).eval()
     rng = np.random.default_rng(0)
     other = copy.deepcopy(base)
     with torch.no_grad():
@@ -145,6 +171,7 @@ def linear(name):
 
 
 LINEAR = ("rotation", "shift", "common scale", "scale of each feature")
+TOKENS = ("a constant added to all logits of a token", "what keeps the top token of either")
 LOGITS = ("a constant added to all logits of a sentence", "what keeps the predicted class", "rotation")
 NUMBERS = ("a constant added to all numbers", "a common factor", "what keeps the order of the numbers")
 CHANGES = {
@@ -156,6 +183,7 @@ CHANGES = {
     ),
     "outputs": (*LOGITS, "order"),
     "modules": (*LINEAR, "order"),
+    "tokens": (*TOKENS, "order"),
 }
 
 
@@ -174,11 +202,13 @@ def again(run, reps, base=None):
 def changed(run, kind, change):
     """The runs in which a change has happened: one, or one a model."""
     reps, base = run.reps, run.base
-    if kind == "modules":
+    if kind in ("modules", "tokens"):
         one, other, tokenizer = run.models
         if change == "order":
             order = np.random.default_rng(7).permutation(len(run.corpus))
             return [run_of_modules(one, other, tokenizer, run.corpus.select(order))]
+        if kind == "tokens":
+            return [run_of_modules(one.said(change), other.said(change), tokenizer, run.corpus)]
         return [run_of_modules(*(m.mapped(*linear(change)) for m in (one, other)), tokenizer, run.corpus)]
     if change == "order":
         order = np.random.default_rng(7).permutation(reps.sizes["example"])
@@ -227,7 +257,8 @@ def material(make_tokenizer):
 
     @cache
     def run(kind, good=True):
-        return modules(make_tokenizer, good) if kind == "modules" else states(kind, good)
+        kinds = {"modules": Straight, "tokens": Speaking}
+        return modules(make_tokenizer, good, kinds[kind]) if kind in kinds else states(kind, good)
 
     @cache
     def measured(measure, kind, change=None, good=True):
@@ -258,7 +289,7 @@ def test_is_unchanged_by_what_it_says_and_by_nothing_else(probe, change, materia
     _, numbers = material
     before, after = numbers(probe)[0]["value"], [out["value"] for out in numbers(probe, change)]
     assert np.isfinite(before).any()
-    close = {"rtol": 1e-4, "atol": 1e-5} if kind == "modules" else {"rtol": 1e-6, "atol": 1e-6}
+    close = {"rtol": 1e-4, "atol": 1e-5} if kind in ("modules", "tokens") else {"rtol": 1e-6, "atol": 1e-6}
     same = [np.allclose(before, value, **close, equal_nan=True) for value in after]
     assert all(same) == says(probe, change)
 
@@ -298,7 +329,7 @@ def test_states_that_are_all_equal_are_answered_by_name(probe, material):
     if kind_of(probe) in ("one", "pair"):
         flat = lambda reps: reps.assign(hidden=xr.ones_like(reps.hidden))  # noqa: E731
         one = replace(one, reps=flat(one.reps), base=None if one.base is None else flat(one.base))
-    elif kind_of(probe) == "modules":  # nothing has changed
+    elif kind_of(probe) in ("modules", "tokens"):  # nothing has changed
         one = replace(one, models=(one.models[0], *one.models[::2]))
     named_where_missing(probe, one)
 
@@ -307,7 +338,7 @@ def test_states_that_are_all_equal_are_answered_by_name(probe, material):
 def test_what_is_not_finite_has_no_value_and_is_named(probe, material):
     run, _ = material
     one = run(kind_of(probe))
-    if kind_of(probe) == "modules":
+    if kind_of(probe) in ("modules", "tokens"):
         broken = copy.deepcopy(one.models[1])
         with torch.no_grad():
             broken.layers[0].weight[0, 0] = np.nan
@@ -365,6 +396,7 @@ def test_families_hold_what_is_asked_for_together():
     assert set(families) == {
         *("labels", "alignment", "drift", "loyalty", "similarity", "geometry", "linear_probes", "module_error"),
         *("number_quality", "number_loyalty"),
+        "next_token",
     }
 
 
