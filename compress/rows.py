@@ -109,6 +109,22 @@ def training_rows(
     return rows, told is not None
 
 
+def every_row(
+    corpus: datasets.Dataset, model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase
+) -> list[dict[str, Any]]:
+    """Return the token ids of all texts of a corpus, as `training_rows` gives them, whatever their
+    split, and without their labels.
+
+    Example:
+        >>> import probes
+        >>> model, tokenizer = probes.load_checkpoint("bundled")
+        >>> len(every_row(probes.load_corpus("bundled", languages=["en"]), model, tokenizer))
+        560
+    """
+    corpus = corpus.remove_columns([c for c in ("split", "label") if c in corpus.column_names])
+    return training_rows(corpus, model, tokenizer, numbered_by=None)[0]
+
+
 def padding_for(
     rows: Sequence[Mapping[str, Any]],
     tokenizer: PreTrainedTokenizerBase,

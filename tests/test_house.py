@@ -14,9 +14,9 @@ ROOT = Path(__file__).parents[1]
 RANKS = """
 compress compress.__main__ > compress.commands > compress.verbs > compress.recipes
 > compress.distillation compress.fusion > compress.pruning compress.quantization compress.retrieval compress.tuning
-> compress.training compress.factorization compress.outcomes > compress.objectives compress.inputs
+> compress.training compress.factorization compress.outcomes compress.blocks > compress.objectives compress.inputs
 > compress.rows compress.matrices compress.saving > compress.experts compress.kernels compress.kinds compress.packing
-> compress.views
+> compress.views compress.moments
 > probes probes.__main__ > probes.comparison > probes.comparing > probes.widgets > probes.views > probes.measures.choice
 probes.measures.measuring probes.measures.provenance > probes.measures.catalogue > probes.measures.classes
 probes.measures.languages probes.measures.fidelity probes.measures.space probes.measures.attribution >

@@ -14,6 +14,7 @@ from compress.quantization.allocate_bits import allocate_bits
 from compress.quantization.backends import BACKENDS
 from compress.quantization.bit_damage import DAMAGES
 from compress.quantization.codebooks import product_quantize
+from compress.quantization.fitted import METHODS
 from compress.quantization.quantize import quantize
 from compress.quantization.quantizers import RANGES
 from probes.command import add_command
@@ -40,6 +41,11 @@ def add(commands: Any) -> None:
     )
     rounded.add_argument("--backend", choices=BACKENDS, help="make a model that runs in int8, in place of a simulation")
     rounded.add_argument(
+        "--method", choices=METHODS, default="rtn", help="to nearest, or by what is fed on --corpus (%(default)s)"
+    )
+    rounded.add_argument("--act-order", action="store_true", help="of gptq: inputs of the largest mean square first")
+    rounded.add_argument("--damping", type=float, default=0.01, help="of gptq and awq (%(default)s)")
+    rounded.add_argument(
         "--grid", default="channel", help="weights of one grid: tensor, channel or so many inputs (%(default)s)"
     )
     rounded.add_argument("--affine", action="store_true", help="with a zero point, for weights that lean to one side")
@@ -64,6 +70,8 @@ def add(commands: Any) -> None:
 def _quantize(options: argparse.Namespace) -> None:
     if options.calibrate and options.corpus is None:
         raise InputError("--calibrate measures ranges on text: give --corpus")
+    if options.method != "rtn" and options.corpus is None:
+        raise InputError(f"--method {options.method} looks at text: give --corpus")
     if options.average_bits is not None and options.corpus is None and options.damage != ["weights"]:
         raise InputError("--average-bits measures damage on text: give --corpus")
     if options.packed and options.backend is not None:
@@ -81,7 +89,10 @@ def _quantize(options: argparse.Namespace) -> None:
     if options.average_bits is not None:
         bits = allocate_bits(model, corpus, tokenizer, average_bits=options.average_bits, damage=options.damage, **grid)
     how |= {"bits": bits, "activation_bits": options.activation_bits, "backend": options.backend, **grid}
-    how |= {"calibrate": corpus if options.calibrate else None} | ({"noise": options.noise} if options.steps else {})
+    how |= {"method": options.method, "act_order": options.act_order, "damping": options.damping}
+    how |= {"calibrate": corpus if options.calibrate or options.method != "rtn" else None} | (
+        {"noise": options.noise} if options.steps else {}
+    )
     make = recipes.self_distilled_quantization if options.distilled else quantize
     _write(make(model, **how), options, tokenizer)
 
@@ -101,6 +112,7 @@ def _before(options: argparse.Namespace) -> tuple[Any, Any, datasets.Dataset | N
     if options.steps and options.corpus is None:
         raise InputError("--steps trains on text: give --corpus")
     read = options.steps or getattr(options, "calibrate", False) or getattr(options, "average_bits", None) is not None
+    read = read or getattr(options, "method", "rtn") != "rtn"
     if not read:
         refuse_corpus(options, "--steps to train on it")
     if options.distilled and not options.steps:

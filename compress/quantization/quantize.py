@@ -16,11 +16,9 @@ from compress.kernels import kernel_matrices
 from compress.matrices import block_matrices, check_plain, covered, distinct
 from compress.objectives.base import Objective
 from compress.quantization.deploy import check_deployed, deploy
+from compress.quantization.fitted import check_method, fit
 from compress.quantization.noise import Noise
-from compress.quantization.quantizers import (
-    check_bits,
-    check_quantizer,
-)
+from compress.quantization.quantizers import check_bits, check_quantizer
 from compress.quantization.ranges import RunningRanges, measured_ranges, module_names, round_inputs
 from compress.quantization.weights import QuantizedMatrices, chosen_bits
 from compress.saving import record
@@ -38,6 +36,9 @@ def quantize(
     symmetric: bool = True,
     ranges: str = "minmax",
     percentile: float = 99.9,
+    method: str = "rtn",
+    act_order: bool = False,
+    damping: float = 0.01,
     activation_bits: int | None = 8,
     calibrate: datasets.Dataset | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
@@ -69,10 +70,16 @@ def quantize(
             `compress.matrices.every_matrix` has it: those without stay as they are.
         group, symmetric, ranges, percentile: as in
             `compress.quantization.quantizers.quantize_tensor`.
+        method: how weights are rounded: "rtn", each to the nearest value of its grid; "gptq", so that
+            those after it make good for what is lost (`compress.quantization.gptq.gptq`). All but
+            "rtn" look at `calibrate`, block by block, each fed by what those before it give when
+            they are rounded.
+        act_order, damping: of "gptq", see there.
         activation_bits: of the inputs of the quantised matrices, 2 to 8; None leaves them as they
             are.
-        calibrate: a corpus that the range of each matrix's inputs is measured on, all of its rows,
-            and fixed; by default each token has its own, from its least to its largest value.
+        calibrate: a corpus, of which all rows are looked at: by `method`, and to measure the range
+            of each matrix's inputs, which is then fixed; by default each token has its own, from
+            its least to its largest value.
         tokenizer: of the model, where there is text.
         embeddings: also round the word embeddings, where "channel" means each token's row. An
             output layer that shares them is rounded with them.
@@ -130,7 +137,9 @@ def quantize(
         `allocate_bits`, `product_quantize`, `quantization_error`.
     """
     check_plain(model)
-    _check_settings(activation_bits, calibrate, tokenizer, noise, block)
+    check_method(method, calibrate, tokenizer, steps, backend, act_order, damping)
+    _check_settings(activation_bits, calibrate, tokenizer, noise, block, method)
+    progress = settings.pop("progress", True) if method != "rtn" else True
     training = Training(model, train, tokenizer, steps, objective, teacher, folder=folder, seed=seed, **settings)
     if backend is not None:
         check_deployed(model, backend, bits)
@@ -197,8 +206,15 @@ def quantize(
     if backend is not None:
         round_inputs(quantized, inputs, None)
         return cast(PreTrainedModel, deploy(quantized, backend, bits=cast(int, bits)))
-    matrices.write(matrices.rounded())
-    if calibrate is not None and not steps:
+    fitted: dict[str, Any] = {}
+    if method == "rtn":
+        matrices.write(matrices.rounded())
+    else:
+        assert calibrate is not None  # check_method has raised
+        assert tokenizer is not None
+        how_fitted: dict[str, Any] = {"act_order": act_order, "damping": damping, "progress": progress}
+        fitted = fit(quantized, matrices, method, calibrate, tokenizer, **how_fitted)
+    if calibrate is not None and activation_bits is not None and not steps:
         assert tokenizer is not None
         found = measured_ranges(quantized, inputs, calibrate, tokenizer, seed)
     round_inputs(quantized, inputs, activation_bits, found)
@@ -220,7 +236,7 @@ def quantize(
         "coverage": share,
         "bytes_of_quantized": packed,
         "bytes_of_model": packed + rest,
-    }
+    } | fitted
     if calibrate is not None:
         what["seed"] = seed
     if steps:
@@ -234,6 +250,7 @@ def _check_settings(
     tokenizer: PreTrainedTokenizerBase | None,
     noise: float,
     block: int,
+    method: str,
 ) -> None:
     if activation_bits is not None:
         check_bits("activation_bits", activation_bits)
@@ -245,7 +262,7 @@ def _check_settings(
         raise InputError(f"block={block!r}: expected a whole number of inputs of at least 1")
     if calibrate is None:
         return
-    if activation_bits is None:
+    if activation_bits is None and method == "rtn":
         raise InputError("calibrate=... measures the inputs, which activation_bits=None leaves as they are: give one")
     if tokenizer is None:
         raise InputError("calibrate=... looks at text: give tokenizer=... too")

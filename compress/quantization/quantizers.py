@@ -89,23 +89,54 @@ def quantize_tensor(
     check_matrix(weight, group, name)
     units, width = weight.shape
     rows = weight.reshape(_rows(units, width, group), -1)
-    low, high = _range(rows, symmetric, ranges, percentile)
-    scale, zero = _grid(low, high, bits, symmetric)
-    if ranges == "least_squares":
-        size = torch.maximum(-low, high).clamp_min(torch.finfo(torch.float32).tiny)
-        least = torch.full_like(scale, torch.inf)
-        best = scale, zero
-        for share in _SHRINK:
-            scale, zero = _grid(share * low, share * high, bits, symmetric)
-            # In units of the row, so that no square overflows or vanishes.
-            error = ((_steps(rows, scale, zero, bits, symmetric) * scale - rows) / size).square().sum(1, keepdim=True)
-            less = error < least  # of equal ones the widest
-            least = torch.where(less, error, least)
-            best = torch.where(less, scale, best[0]), torch.where(less, zero, best[1])
-        scale, zero = best
-    codes = _steps(rows, scale, zero, bits, symmetric) + zero
+    scale, zero = grid_of(rows, bits, symmetric=symmetric, ranges=ranges, percentile=percentile)
+    codes = steps_of(rows, scale, zero, bits, symmetric) + zero
     kind = torch.int8 if symmetric else torch.uint8
     return Codes(codes.reshape(weight.shape).to(kind), scale.flatten(), zero.flatten().to(kind))
+
+
+def grid_of(
+    rows: torch.Tensor, bits: int, *, symmetric: bool = True, ranges: str = "minmax", percentile: float = 99.9
+) -> tuple[torch.Tensor, torch.Tensor]:
+    """Return the grid of each row of float32 numbers: its step and the code of 0, (row, 1) each.
+
+    Args:
+        rows: (row, number).
+        bits, symmetric, ranges, percentile: as in `quantize_tensor`.
+
+    Example:
+        >>> grid_of(torch.tensor([[-1.0, 0.2, 3.0]]), 3)
+        (tensor([[1.]]), tensor([[0.]]))
+    """
+    low, high = _range(rows, symmetric, ranges, percentile)
+    scale, zero = _grid(low, high, bits, symmetric)
+    if ranges != "least_squares":
+        return scale, zero
+    size = torch.maximum(-low, high).clamp_min(torch.finfo(torch.float32).tiny)
+    least = torch.full_like(scale, torch.inf)
+    best = scale, zero
+    for share in _SHRINK:
+        scale, zero = _grid(share * low, share * high, bits, symmetric)
+        # In units of the row, so that no square overflows or vanishes.
+        error = ((steps_of(rows, scale, zero, bits, symmetric) * scale - rows) / size).square().sum(1, keepdim=True)
+        less = error < least  # of equal ones the widest
+        least = torch.where(less, error, least)
+        best = torch.where(less, scale, best[0]), torch.where(less, zero, best[1])
+    return best
+
+
+def steps_of(values: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, bits: int, symmetric: bool) -> torch.Tensor:
+    """Return how many steps from 0 each value comes to lie on its grid, `scale` and `zero` of a
+    shape that fits.
+
+    Example:
+        >>> steps_of(torch.tensor([-0.6, 9.0]), torch.tensor(0.5), torch.tensor(0.0), 3, True)
+        tensor([-1.,  3.])
+    """
+    if not symmetric:
+        return nearest_step(values, scale, zero, bits)
+    most = 2 ** (bits - 1) - 1
+    return (values / scale).round().clamp(-most, most)
 
 
 def dequantize(codes: Codes) -> torch.Tensor:
@@ -206,11 +237,3 @@ def _grid(low: torch.Tensor, high: torch.Tensor, bits: int, symmetric: bool) -> 
     if not symmetric:
         return affine_grid(low, high, bits)
     return exact_step(high / torch.full_like(high, 2 ** (bits - 1) - 1)), torch.zeros_like(high)
-
-
-def _steps(rows: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, bits: int, symmetric: bool) -> torch.Tensor:
-    """How many steps from 0 each value comes to lie."""
-    if not symmetric:
-        return nearest_step(rows, scale, zero, bits)
-    most = 2 ** (bits - 1) - 1
-    return (rows / scale).round().clamp(-most, most)

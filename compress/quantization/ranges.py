@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.inputs import fed, inside_of, row_batches, run_of, say_unreached, tokens_of, walk
-from compress.rows import training_rows
+from compress.rows import every_row
 from probes.errors import InputError
 from probes.models.formats.quantized_inputs import QUANTIZED_INPUTS, QuantizedInput, apply_quantized_inputs
 from probes.states.running import removed
@@ -86,9 +86,7 @@ def measured_ranges(
     seed: int,
 ) -> dict[str, tuple[float, float]]:
     """The range of some modules' inputs over a corpus, in an order drawn by the seed."""
-    # Neither its split nor its labels count.
-    corpus = corpus.remove_columns([c for c in ("split", "label") if c in corpus.column_names])
-    rows, _ = training_rows(corpus, model, tokenizer)
+    rows = every_row(corpus, model, tokenizer)
     order = np.random.default_rng(seed).permutation(len(rows))
     running = RunningRanges(model, names)
     spans: dict[str, torch.Tensor] = {}

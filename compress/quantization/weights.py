@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import torch
@@ -41,10 +41,13 @@ class QuantizedMatrices:
         """Return a matrix as (unit, input), or one of that shape as the model has it."""
         return weight.T if self.transposed[name] else weight
 
-    def rounded(self) -> dict[str, torch.Tensor]:
-        """Return what the matrices are when they are quantised, as the model has them."""
+    def rounded(self, names: Iterable[str] | None = None) -> dict[str, torch.Tensor]:
+        """Return what the matrices, or those of some names, are when each value is rounded to the
+        nearest one of its grid, as the model has them.
+        """
         out = {}
-        for name, weight in self.parameters.items():
+        for name in self.parameters if names is None else names:
+            weight = self.parameters[name]
             codes = quantize_tensor(self.by_unit(name, weight.detach()), self.bits[name], name=name, **self.how)
             out[name] = self.by_unit(name, dequantize(codes))
         return out
@@ -52,8 +55,8 @@ class QuantizedMatrices:
     def write(self, values: Mapping[str, torch.Tensor]) -> None:
         """Put values into the model."""
         with torch.no_grad():
-            for name, weight in self.parameters.items():
-                weight.detach().copy_(values[name])
+            for name, value in values.items():
+                self.parameters[name].detach().copy_(value)
 
     def read(self) -> dict[str, torch.Tensor]:
         """Return a copy of the values in the model."""

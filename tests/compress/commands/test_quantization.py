@@ -36,6 +36,22 @@ def test_quantize_with_bits_by_damage(tiny_folder, tmp_path, capsys):
     assert f"{done['average_bits']:.2f} bits a weight" in capsys.readouterr().out
 
 
+def test_quantize_by_what_is_fed(tiny_folder, tmp_path, capsys):
+    (tmp_path / "few.csv").write_text("id,language,text\n" + "\n".join(f"{i},en,red dog sat" for i in range(9)))
+    given = ["--corpus", str(tmp_path / "few.csv"), "--activation-bits", "none", "--bits", "3"]
+    out, how = tmp_path / "out", ["--method", "gptq", "--act-order", "--damping", "0.1"]
+    assert main(["quantize", str(tiny_folder), *how, *given, "--out", str(out)]) == 0
+    original, tokenizer = probes.load_checkpoint(tiny_folder)
+    corpus = probes.load_corpus(tmp_path / "few.csv")
+    settings = {"act_order": True, "damping": 0.1, "calibrate": corpus, "tokenizer": tokenizer, "progress": False}
+    expected = quantize(original, bits=3, method="gptq", activation_bits=None, **settings)
+    model, _ = probes.load_checkpoint(out)
+    assert all(torch.equal(v, expected.state_dict()[k]) for k, v in model.state_dict().items())
+    assert "bits a weight" in capsys.readouterr().out
+    assert main(["quantize", str(tiny_folder), "--method", "gptq", "--out", str(tmp_path / "no")]) == 2
+    assert "--method gptq looks at text: give --corpus" in capsys.readouterr().err
+
+
 def test_quantize_for_a_backend(tmp_path, capsys):
     out = tmp_path / "out"
     assert main(["quantize", "bundled", "--backend", "onnxruntime", "--out", str(out)]) == 0
