@@ -62,7 +62,7 @@ class Comparison(Plots):
                 cannot be judged or has no tolerance.
 
         Notes:
-            All intervals hold at once, over models, measures and languages; see
+            Each end of the intervals holds over models, measures and languages at once; see
             `probes.results.verdict`.
 
         Example:

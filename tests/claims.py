@@ -224,6 +224,18 @@ CLAIMS: dict[str, list[tuple[str, str]]] = {
         ),
     ],
     "5_your_own_checkpoint": [
+        (
+            "rows sorted by label, labels that can be read off the length of a text, sentences twice, ids that a "
+            "language lacks. Here each is done to the sentences above, and found",
+            "[text in warned[name] for name, text in (('sorted', 'rows sorted by label'), ('length', 'label readable"
+            " from text length'), ('twice', 'duplicated texts'), ('lacking', 'ids missing in a language'))]"
+            " == [True] * 4",
+        ),
+        (
+            "each layer moved farther than the one before it",
+            "all(at(moved_on, 'later', 'cosine_to_baseline', x) > at(moved_on, 'later', 'cosine_to_baseline', x + 1)"
+            " for x in range(6)) and at(moved_on, 'later', 'cosine_to_baseline', 0) > 0.9999",
+        ),
         ("its interval is several times as wide", "3 * moved < wide"),
         (
             "so that the explorer has its maps and sentences",
@@ -236,6 +248,46 @@ CLAIMS: dict[str, list[tuple[str, str]]] = {
             "np.std(unpaired) > 2 * np.std(paired)",
         ),
         ("About twice as wide", "1.5 < width['a quarter'] / width['all'] < 2.7"),
+        (
+            "`between` is the standard deviation over the trainings",
+            "(lambda found: abs(found.std(ddof=1) - of_three['between'][6]) < 1e-6)(np.array([float(probes.snr("
+            "probes.capture(one, tokenizer, test, progress=False)).value.sel(layer=6, language='pooled'))"
+            " for one in replicates]))",
+        ),
+        (
+            "it grows from layer to layer, and is small beside the bars of the value, which are more than ten times as",
+            "of_three['between'].is_monotonic_increasing"
+            " and (of_three['high'] - of_three['low'] > 10 * of_three['between']).all()",
+        ),
+    ],
+    # Of the encoder that it names, where that is installed.
+    "7_a_real_encoder": [
+        (
+            "both were lost in French, by 12 and 13 points",
+            "not checkpoint or [round(100 * gaps(comparison, m, 'retrieval', 6)['fr']) for m in"
+            " ('three bits', 'pruned')] == [-12, -13] and {comparison.verdict(tolerance={'retrieval': 0.03}).state(m)"
+            " for m in ('three bits', 'pruned')} == {'lost'}",
+        ),
+        (
+            "Hindi is kept, which is no praise: the original finds hardly one sentence in five hundred there",
+            "not checkpoint or (lambda rows: set(rows[rows['language'] == 'hi']['state']))(comparison.verdict("
+            "tolerance={'retrieval': 0.03}).languages) == {'kept'}"
+            " and at(comparison, 'original', 'retrieval', 6, 'hi') < 0.002",
+        ),
+        (
+            "finds 30 % of the French sentences at the last layer, 17 % of the German ones",
+            "not checkpoint or [round(at(comparison, 'original', 'retrieval', 6, x), 2) for x in ('fr', 'de')]"
+            " == [0.30, 0.17]",
+        ),
+        (
+            "0.005 at the last layer, where English has 0.126",
+            "not checkpoint or [round(at(comparison, 'original', 'class_separability', 6, x), 3) for x in ('hi', 'en')]"
+            " == [0.005, 0.126]",
+        ),
+        (
+            "six layers of 384",
+            "not checkpoint or (model.config.num_hidden_layers, model.config.hidden_size) == (6, 384)",
+        ),
     ],
 }
 

@@ -16,6 +16,7 @@ import numpy as np
 from scipy.stats import norm as normal
 
 LEVEL = 0.05
+_FARTHEST = 30.0  # beyond, normal tails are nothing even in numbers
 _ROUNDING = 1e-12  # what is less than this share of what was subtracted is a rounding error
 
 
@@ -89,6 +90,37 @@ def calibrated(
         np.where(torn, 1.0, p_adjusted),
         *_around(gap, at.centre, jointly),
     )
+
+
+def ends(
+    gap: np.ndarray,
+    draws: np.ndarray,
+    scale: np.ndarray,
+    unseen: np.ndarray,
+    weight: np.ndarray,
+    units: np.ndarray | float = np.inf,
+) -> tuple[np.ndarray, np.ndarray]:
+    """Return the ends (cell,) of intervals of differences, of which all upper ones hold at once in 95
+    % of samples, and all lower ones: for claims of one side, that something is less or is more.
+
+    Args:
+        gap, draws, scale, unseen, units: as for `calibrated`; all cells are one family.
+        weight: (cell,) how much of the error each may take beside another of weight 1. More makes
+            its interval narrower, and all others wider.
+    """
+    at, level = _spread(draws, scale, unseen, units), 2 * LEVEL
+    weight = np.where(at.still, 1.0, weight)
+    weighed = at._replace(distance=_weighed(at.distance, weight[:, None]))
+    jointly = np.broadcast_to(_reach(_from_nearest(weighed)[:1], level), len(gap))
+    reach = np.maximum(_weighed(jointly, 1 / weight), _reach(_alone(at), level))
+    few = _ranks(at.distance, level) == 0
+    half = np.where(few, np.maximum(reach * at.width, np.abs(at.centre)), reach * at.width)
+    return _around(gap, at.centre, half)
+
+
+def _weighed(distance: np.ndarray, weight: np.ndarray) -> np.ndarray:
+    """The distances that normal draws exceed less often by a weight."""
+    return normal.isf(np.minimum(normal.sf(np.minimum(distance, _FARTHEST)) / weight, 0.5))
 
 
 def stretch(
@@ -195,18 +227,18 @@ def _half(distance: np.ndarray, at: _Spread) -> np.ndarray:
     return np.where(few, np.maximum(half, np.abs(at.centre)), half)
 
 
-def _reach(distance: np.ndarray) -> np.ndarray:
-    """The distance that so few draws (cell, draw) exceed that p < 0.05; 0 where none moves."""
+def _reach(distance: np.ndarray, level: float = LEVEL) -> np.ndarray:
+    """The distance that so few draws (cell, draw) exceed that p < level; 0 where none moves."""
     ordered = np.sort(np.where(np.isfinite(distance), distance, -np.inf), axis=1)
-    at = np.maximum(_ranks(distance), 1)
+    at = np.maximum(_ranks(distance, level), 1)
     return np.maximum(np.take_along_axis(ordered, -at[:, None], axis=1)[:, 0], 0.0)
 
 
-def _ranks(distance: np.ndarray) -> np.ndarray:
-    """How many draws (cell, draw) as far make p no longer less than 0.05; 0 where it never is."""
+def _ranks(distance: np.ndarray, level: float = LEVEL) -> np.ndarray:
+    """How many draws (cell, draw) as far make p no longer less than a level; 0 where it never is."""
     there = _there(distance)
     counts = np.arange(distance.shape[1] + 1)
-    known = [np.argmax((1 + counts) / (1 + count) >= LEVEL) for count in np.unique(there)]
+    known = [np.argmax((1 + counts) / (1 + count) >= level) for count in np.unique(there)]
     return np.array(known)[np.searchsorted(np.unique(there), there)]
 
 

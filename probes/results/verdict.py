@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from probes.errors import InputError
-from probes.results.calibration import calibrated
+from probes.results.calibration import ends
 from probes.results.cells import NO_LAYER
 from probes.results.draws import POOLED
 from probes.results.table import Table
@@ -36,8 +36,8 @@ class Verdict:
         languages: a row a model, measure and language, and `pooled` for all together, most lost
             first: `state` ("lost", "kept", "gained", "not lost", "cannot tell", "no value"),
             `difference`,
-            `low`, `high` (negative is loss, whichever way the measure goes; all intervals hold at
-            once), `n` and `more` (how many more sentences would settle it; infinite where none
+            `low`, `high` (negative is loss, whichever way the measure goes; each end holds for all
+            at once in 95 % of corpora), `n` and `more` (how many more sentences would settle it; infinite where none
             would).
         baseline: the model that the others are judged against.
         words: the same in words.
@@ -51,6 +51,10 @@ class Verdict:
     def state(self, model: str) -> str:
         """Return the state of a model: the worst of its judged measures."""
         return min(self.models.loc[self.models["model"] == model, "state"], key=STATES.index)
+
+    def order(self) -> list[str]:
+        """Return the models, the worst first; those of one state as they were given."""
+        return sorted(map(str, dict.fromkeys(self.models["model"])), key=lambda model: STATES.index(self.state(model)))
 
     def __str__(self) -> str:
         return self.words
@@ -82,9 +86,11 @@ def verdict(
             cannot be judged or has no tolerance; a tolerance is none.
 
     Notes:
-        All intervals hold at once, over models, measures and languages (max-T on the draws that all
-        of them share). Where nothing has changed, any language of any model is called lost in at
-        most 5 % of corpora; one that lost more than the tolerance is called kept in at most 5 %.
+        Intervals are of two tests of one side at 5 % each, over models, measures and languages at
+        once: in 95 % of corpora all lower ends hold, and in 95 % all upper ones (max-T on the draws
+        that all of them share). Half of the 5 % is spent on all languages together, half on single
+        ones. So where nothing was lost beyond the tolerance, any language of any model is called
+        lost in at most 5 % of corpora; one that lost more is called kept in at most 5 %.
     """
     others = [m for m in table.provenance["models"] if m != table.baseline]
     if not others:
@@ -233,13 +239,20 @@ def _judged(table: Table, cells: pd.DataFrame) -> pd.DataFrame:
     if len(at):
         scale = np.nanmax(np.abs(own[1][at]), axis=1) + np.nanmax(np.abs(base[1][at]), axis=1)
         unseen, units = (own[2] + base[2])[at], np.minimum(own[3], base[3])[at]
-        found = calibrated(gap[at], moved[at], scale, unseen, np.zeros(len(at), int), units)
-        low[at], high[at] = found.adjusted_low, found.adjusted_high
+        low[at], high[at] = ends(gap[at], moved[at], scale, unseen, _weights(cells)[at], units)
     tolerance, n = cells["tolerance"].to_numpy(float), cells["n"].to_numpy(float)
     states = states_of(gap, low, high, tolerance)
     more = np.where(np.isin(states, ["cannot tell", "not lost"]), sentences_needed(gap, low, high, tolerance, n), 0.0)
     columns = {"state": states, "difference": gap, "low": low, "high": high}
     return pd.DataFrame(columns | {"more": np.where(states == "no value", np.nan, more)})
+
+
+def _weights(cells: pd.DataFrame) -> np.ndarray:
+    """How much of the error each may take: of a model all languages together as much as all single ones."""
+    pooled = (cells["language"] == POOLED).to_numpy()
+    single = (~pooled).astype(float)
+    count = pd.Series(single).groupby([cells["model"], cells["probe"]]).transform("sum").to_numpy()
+    return np.where(pooled, np.maximum(count, 1.0), 1.0)
 
 
 def _of_model(table: Table, model: str, probe: str, rows: pd.DataFrame, judged: pd.DataFrame) -> dict[str, Any]:

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 _ROW = 0.18  # inches that a row needs
 _TICK = 0.2  # inches that the number of a layer needs
 _CELL = 0.33  # inches that a number in a cell needs
+_DARK, _LIGHT = "#000001", "#fffffe"  # what stands on a cell: not quite grey, see `dark`
 
 
 def maps(
@@ -139,7 +140,7 @@ def change(
         dotted |= bool((marks < 0.05).any())
         for row, column in np.argwhere(marks < 0.05):
             dark = _dark(heat, wide[model].to_numpy(float)[row, column])
-            axis.text(column + 0.5, row + 0.5, "•", ha="center", va="center", color="white" if dark else "black")
+            axis.text(column + 0.5, row + 0.5, "•", ha="center", va="center", color=_LIGHT if dark else _DARK)
         what = f"{printable(model)} minus {printable(comparison.baseline)}"
         titled(axis, f"{about['title']}: {what}" if ax is not None else what)
         _name_layers(axis, table[table["model"] == model], comparison)
@@ -178,7 +179,7 @@ def _heat(axis: Axes, wide: pd.DataFrame, scale: dict[str, Any], *, numbers: boo
         label.set_fontweight("bold" if name == POOLED else "normal")
     if numbers and rows * columns <= 100 and room / columns >= _CELL:
         for row, column in np.argwhere(np.isfinite(values)):
-            shade = "white" if _dark(heat, values[row, column]) else "black"
+            shade = _LIGHT if _dark(heat, values[row, column]) else _DARK
             text = f"{values[row, column]:.2f}"
             axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=shade, fontsize="x-small")
     return heat

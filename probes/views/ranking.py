@@ -1,4 +1,4 @@
-"""The languages of a verdict, the most lost first: a panel a model."""
+"""The languages of a verdict, the most lost first: a panel a model, the worst model first."""
 
 from __future__ import annotations
 
@@ -42,7 +42,7 @@ def ranking(
     width: float | None = None,
     caption: bool = True,
 ) -> Figure:
-    """Draw what each language lost or gained, with intervals that hold for all at once.
+    """Draw what each language lost or gained, with intervals whose ends hold for all at once.
 
     Args:
         found: the verdict.
@@ -64,7 +64,7 @@ def ranking(
     probe = judged[0] if probe is None else probe
     of_probe = found.languages[found.languages["probe"] == probe]
     of_probe = chosen(of_probe, models_of(table, models, others=True), languages, None)
-    names_of_models = list(dict.fromkeys(of_probe["model"]))
+    names_of_models = [model for model in found.order() if model in set(of_probe["model"])]
     codes = [str(x) for x in dict.fromkeys(of_probe["language"]) if x != POOLED]
     names = dict(zip(codes, language_names(codes), strict=True)) | {POOLED: "all together"}
     height = 0.16 * (len(codes) + 1) + 0.8
@@ -95,8 +95,9 @@ def ranking(
         points = " (points)" if unit == 100 else ""
         limit = float(of_probe["tolerance"].iloc[0]) * unit
         text = (
-            f"change of {about['title']}{points} to {printable(found.baseline)}, left is loss; 95 % intervals that "
-            f"hold for all at once; the grey band, {limit:g} wide to each side, is tolerated"
+            f"change of {about['title']}{points} to {printable(found.baseline)}, left is loss; each end of the "
+            f"intervals holds for all at once in 95 % of corpora; the grey band, {limit:g} wide to each side, is "
+            "tolerated"
         )
         captioned(figure, text)
     return figure

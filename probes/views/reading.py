@@ -38,7 +38,8 @@ def read(found: Verdict, table: Table) -> tuple[list[Reading], list[str]]:
     for one in readings:
         if one.size.embeddings:
             one.sentences[-1] += f"; {one.size.embeddings}"
-    readings.sort(key=lambda one: STATES.index(one.state))  # which keeps the order within a state
+    order = found.order()
+    readings.sort(key=lambda one: order.index(one.model))
     high = found.models[found.models["ceiling"]].drop_duplicates("probe")
     return readings, [_of_ceiling(row, found.baseline, names) for row in high.itertuples()]
 

@@ -124,13 +124,17 @@ function drawMaps() {
 
 // ---- the table
 
-const STEP = 100; // rows that are drawn at once
+const STEP = 100; // rows that are drawn as one scrolls
+const SEEN = 30; // of them those that can be seen, which are drawn before anything else
 const columns = Object.keys(table);
 const count = table[columns[0]].codes.length;
 for (const { codes } of Object.values(table)) codes.forEach((code, i) => typeof code === "string" && (codes[i] = Number(code)));
 const isText = (column) => "names" in table[column];
 const value = (column, row) => (isText(column) ? table[column].names[table[column].codes[row]] : table[column].codes[row]);
 const shown = { rows: [], drawn: 0, by: null, down: false };
+const ranked = {};
+const alphabet = new Intl.Collator();
+const later = window.requestIdleCallback ?? ((run) => setTimeout(run, 50));
 
 function filtered() {
   const words = document.getElementById("search").value.toLowerCase().split(/\s+/).filter(Boolean);
@@ -149,37 +153,53 @@ function filtered() {
   redrawn();
 }
 
-/** Of each row of the table a number that sorts as its value does; missing ones last. */
-function ranks(column, down) {
+/** Of each row the place of its value among all values of a column, missing ones last; found once a column. */
+function ranks(column) {
+  if (ranked[column]) return ranked[column];
   const { codes, names } = table[column];
-  const sign = down ? -1 : 1;
-  if (!names) return Float64Array.from(codes, (code) => (code === null ? Infinity : sign * code));
-  const places = names.map((_, i) => i).sort((a, b) => names[a].localeCompare(names[b]));
-  const place = [];
-  places.forEach((name, at) => (place[name] = at));
-  return Float64Array.from(codes, (code) => (names[code] === "" ? Infinity : sign * place[code]));
+  const place = new Map();
+  if (names) {
+    const there = names.map((_, i) => i).filter((i) => names[i] !== "");
+    for (const i of there.sort((a, b) => alphabet.compare(names[a], names[b]))) place.set(i, place.size);
+  } else {
+    const numbers = new Set(codes);
+    numbers.delete(null);
+    for (const one of Float64Array.from(numbers).sort()) place.set(one, place.size);
+  }
+  return (ranked[column] = { of: Int32Array.from(codes, (code) => place.get(code) ?? place.size), values: place.size });
 }
 
-/** Rows by rank, and those of one rank as in the table: the ranks are sorted as numbers, and the rows dealt out. */
+/** Rows by rank, and those of one rank as in the table: dealt out, and taken up in order. */
 function sorted() {
-  const rank = ranks(shown.by, shown.down);
-  const at = new Map();
-  for (const one of Float64Array.from(new Set(rank)).sort()) at.set(one, []);
-  for (const row of shown.rows.sort((a, b) => a - b)) at.get(rank[row]).push(row);
-  shown.rows = [...at.values()].flat();
+  const { of, values } = ranks(shown.by);
+  const dealt = Array.from({ length: values + 1 }, () => []);
+  for (const row of shown.rows.sort((a, b) => a - b)) dealt[of[row]].push(row);
+  const missing = dealt.pop();
+  if (shown.down) dealt.reverse();
+  shown.rows = [...dealt, missing].flat();
+}
+
+/** Rank a column, and then another, while nobody waits: the first click is as quick as all others. */
+function rankAhead(left) {
+  if (!left.length) return;
+  later(() => {
+    ranks(left[0]);
+    rankAhead(left.slice(1));
+  });
 }
 
 function redrawn() {
   shown.drawn = 0;
   document.querySelector("#table tbody").replaceChildren();
   document.getElementById("count").textContent = `${shown.rows.length} of ${count} rows`;
-  more();
+  more(SEEN);
+  later(() => shown.drawn < STEP && more(STEP - shown.drawn));
 }
 
-function more() {
+function more(count = STEP) {
   const body = document.querySelector("#table tbody");
   const low = table.adjusted_low?.codes, high = table.adjusted_high?.codes;
-  for (const row of shown.rows.slice(shown.drawn, shown.drawn + STEP)) {
+  for (const row of shown.rows.slice(shown.drawn, shown.drawn + count)) {
     const about = probes[value("probe", row)];
     const sign = { higher: 1, lower: -1 }[about?.better] ?? 0;
     const side = low && low[row] > 0 ? 1 : high && high[row] !== null && high[row] < 0 ? -1 : 0;
@@ -194,7 +214,7 @@ function more() {
     }
     body.append(made);
   }
-  shown.drawn += STEP;
+  shown.drawn += count;
 }
 
 function start() {
@@ -226,6 +246,7 @@ function start() {
     if (scrolled.scrollTop + scrolled.clientHeight > scrolled.scrollHeight - 400 && shown.drawn < shown.rows.length) more();
   });
   filtered();
+  rankAhead(columns);
   const probe = document.getElementById("probe");
   if (!probe) return;
   for (const name of Object.keys(maps)) probe.append(element("option", { value: name }, probes[name].title));

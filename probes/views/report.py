@@ -22,6 +22,7 @@ from probes.results.calibration import p_text
 from probes.results.difference import MARKED, family_in_words
 from probes.results.table import Table
 from probes.results.verdict import Verdict, verdict
+from probes.views.dark import on_dark_pages_too
 from probes.views.reading import read
 from probes.views.report_data import as_json, language_maps
 
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 _MARK = "<!-- layerscope report -->"
+_MAP = 3.15  # inches
 
 
 def write(comparison: Table, path: Path) -> Path:
@@ -66,6 +68,7 @@ def _page(comparison: Table) -> str:
     readings, notes = ([], []) if found is None else read(found, comparison)
     judged = [] if found is None else list(dict.fromkeys(found.models["probe"]))
     by_language = language_maps(comparison)
+    wide = _MAP * min(len(models), 4)  # of a row of maps, such that its letters can be read on a page
     return environment.get_template("report.html.jinja").render(
         provenance=comparison.provenance,
         models=list(models),
@@ -79,7 +82,7 @@ def _page(comparison: Table) -> str:
         costs=as_rows(comparison.models),
         tradeoffs={} if found is None else _tradeoffs(found, comparison),
         curves=_image(curves(comparison, flat, None)) if flat else "",
-        maps={p: _image(maps(comparison, p, None)) for p in probes if p not in flat},
+        maps={p: _image(maps(comparison, p, None, width=wide)) for p in probes if p not in flat},
         by_language=by_language,
         data=as_json(comparison, by_language),
         script=markupsafe.Markup(_own("report.js")),  # of this package, as the style
@@ -109,10 +112,10 @@ def _own(name: str) -> str:
 
 
 def _image(figure: Figure) -> str:
-    buffer = io.BytesIO()
+    buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "layerscope"}):  # or ids would differ from run to run
         figure.savefig(buffer, format="svg", metadata={"Date": None})
-    return "data:image/svg+xml;base64," + base64.b64encode(buffer.getvalue()).decode()
+    return "data:image/svg+xml;base64," + base64.b64encode(on_dark_pages_too(buffer.getvalue()).encode()).decode()
 
 
 def _number(value: object, digits: int) -> object:

@@ -7,7 +7,6 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
-import seaborn as sns
 from matplotlib.axes import Axes
 from matplotlib.lines import Line2D
 
@@ -16,7 +15,7 @@ from probes.printing import printable
 from probes.results.draws import POOLED
 from probes.results.table import Table
 from probes.results.verdict import Verdict, at_the_end
-from probes.views.drawing import Shown
+from probes.views.drawing import Shown, look
 from probes.views.language_names import language_names
 from probes.views.sizes import SIMULATED
 
@@ -65,8 +64,7 @@ def tradeoff(found: Verdict, table: Table, probe: str | None = None, against: st
     up = about["better"] != "lower"
     figure = Shown(figsize=(6.6, 4.3), layout="constrained")
     axis = figure.subplots()
-    palette = sns.color_palette("colorblind", len(table.provenance["models"]))
-    colours = dict(zip(table.provenance["models"], palette, strict=True)) | {table.baseline: "black"}
+    colours = {model: look(table, model)["color"] for model in table.provenance["models"]}
     front = points[points["front"]].sort_values("x")
     axis.plot(front["x"], front["value"], color="0.7", linewidth=1, zorder=1, label="_")
     for row in points.itertuples():

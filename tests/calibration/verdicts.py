@@ -29,6 +29,7 @@ CASES = {
     "all lose twice 0.03, 2 % exchanged": ([(0.06, 0.02)], 0.03),
     "all lose twice 0.05, 2 % exchanged": ([(0.10, 0.02)], 0.05),
     "one loses twice 0.05, 2 % exchanged": ([([0.10] + [0.0] * 23, 0.02)], 0.05),
+    "all lose what is tolerated, 0.01, 2 % exchanged": ([(0.01, 0.02)] * 4, 0.01),
     "all lose 0.012 of 0.01, none exchanged": ([(0.012, 0.0)], 0.01),
     "one loses 0.012 of 0.01, none exchanged": ([([0.012] + [0.0] * 23, 0.0)], 0.01),
     "one loses 0.032 of 0.03, 1 % exchanged": ([([0.032] + [0.0] * 23, 0.01)], 0.03),

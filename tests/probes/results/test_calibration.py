@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from probes.results.calibration import calibrated, p_text, stretch
+from probes.results.calibration import calibrated, ends, p_text, stretch
 from probes.results.intervals import student_factor
 
 
@@ -146,3 +146,45 @@ def test_bands_stretch_as_far_as_the_family_asks():
 def test_no_p_is_printed_smaller_than_the_draws_allow(draws, text):
     assert p_text(1 / (draws + 1), draws) == text
     assert p_text(2 / (draws + 1), draws) == f"{2 / (draws + 1):.3f}"
+
+
+def correlated(rng, cells=24, shared=0.5, draws=201):
+    return np.sqrt(shared) * rng.normal(size=draws) + np.sqrt(1 - shared) * rng.normal(size=(cells, draws))
+
+
+@pytest.mark.parametrize("weight", [1.0, 24.0])
+def test_each_side_of_the_ends_holds_for_all_at_once_whatever_the_weights(weight):
+    rng = np.random.default_rng(5)
+    weights, above, below = np.r_[weight, np.ones(24)], [], []
+    for _ in range(250):
+        x = correlated(rng)
+        x = np.concatenate([x.mean(axis=0, keepdims=True), x])  # all together, and each
+        low, high = ends(x[:, 0], x[:, :1] + x[:, 1:], np.ones(25), np.zeros(25), weights)
+        above.append((low > 0).any())
+        below.append((high < 0).any())
+    assert 0.02 < np.mean(above) < 0.085
+    assert 0.02 < np.mean(below) < 0.085
+
+
+def test_more_weight_is_a_narrower_interval_at_the_cost_of_all_others():
+    x = correlated(np.random.default_rng(6), cells=25, shared=0.0, draws=4000)
+    widths = {}
+    for weight in (1.0, 24.0):
+        low, high = ends(x[:, 0], x, np.ones(25), np.zeros(25), np.r_[weight, np.ones(24)])
+        widths[weight] = (high - low) / x.std(axis=1) / 2
+    # The normal quantiles of 0.05 over 25, and of half of it in the first and half over 24 in the others.
+    assert widths[1.0] == pytest.approx(np.full(25, 2.87), abs=0.12)
+    assert widths[24.0][0] == pytest.approx(1.95, abs=0.1)
+    assert widths[24.0][1:] == pytest.approx(np.full(24, 3.07), abs=0.15)
+
+
+def test_the_ends_of_what_does_not_move_are_the_value_itself_or_what_may_be_unseen():
+    still = np.full((3, 100), 0.5)
+    low, high = ends(still[:, 0], still, np.ones(3), np.zeros(3), np.ones(3))
+    assert (low == 0.5).all()
+    assert (high == 0.5).all()
+    low, high = ends(still[:, 0], still, np.ones(3), np.full(3, 0.01), np.array([2.0, 1.0, 1.0]))
+    # The largest of three normal distances, of which 10 % lie farther out on the two sides together.
+    assert high == pytest.approx(np.full(3, 0.5 + 0.1 * 2.11), abs=0.01)
+    few = ends(np.ones(1), np.random.default_rng(7).normal(1, 0.01, size=(1, 5)), np.ones(1), np.zeros(1), np.ones(1))
+    assert few[0] <= 0  # of five draws nothing can be shown

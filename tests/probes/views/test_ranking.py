@@ -7,6 +7,7 @@ import pytest
 from probes.errors import InputError
 from probes.results.verdict import verdict
 from probes.views.ranking import ranking
+from probes.views.reading import read
 
 CODES = ["fra_Latn", "swh_Latn", "arb_Arab"]
 
@@ -27,6 +28,16 @@ def test_a_panel_a_model_with_its_languages_most_lost_first(table) -> None:
     drawn = sorted(x for line in first.lines if line.get_marker() in ("o", "D") for x in line.get_xdata())
     wanted = 100 * found.languages.loc[found.languages["model"] == "m1", "difference"]
     assert drawn == pytest.approx(sorted(wanted))
+
+
+def test_models_come_as_in_the_words_of_the_verdict_the_worst_first() -> None:
+    rng = np.random.default_rng(0)
+    right = judged.right_answers(rng, 400, 3, 0.9, [(0.0, 0.0), (0.3, 0.01), (0.004, 0.02), (0.2, 0.01)])
+    table = judged.table_of(right, rng, names=CODES)
+    found = verdict(table)
+    said = [one.model for one in read(found, table)[0]]
+    assert said == found.order() == ["m2", "m4", "m3", "m1"]
+    assert [axis.get_title().split(":")[0] for axis in ranking(found, table).axes] == said
 
 
 def test_a_language_without_a_value_says_so(table) -> None:
