@@ -11,6 +11,7 @@ from probes.comparison import Comparison, compare
 from probes.corpus import cautions, describe, load_corpus
 from probes.errors import DependencyError, InputError, LayerscopeWarning
 from probes.measures.attribution.influence import influence
+from probes.measures.attribution.patching import patching
 from probes.measures.attribution.representer_support import representer_support
 from probes.measures.attribution.representers import representers
 from probes.measures.classes.best_layer import best_layer
@@ -74,6 +75,7 @@ __all__ = [
     "number_quality",
     "off_diagonal_correlation",
     "open_representations",
+    "patching",
     "pretraining_sizes",
     "representer_support",
     "representers",

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from itertools import chain
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
@@ -14,10 +14,11 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.errors import InputError
 from probes.models.facts import embedding_rows, types_tokens
+from probes.models.formats.embedding import Embedding
 from probes.models.formats.onnx_model import OnnxModel
 from probes.states.representations import BLOCK
 from probes.states.running import check_settings
-from probes.states.vectors import length_of, prompted, settle
+from probes.states.vectors import counted, leading, length_of, prompted, settle
 
 _TOKENISED = 2 * BLOCK  # rows that are tokenised at a time
 
@@ -39,11 +40,49 @@ def batches_of(
 
     For probes that need more of a forward pass than its hidden states.
     """
+    where, _, batches = pooled_batches(
+        model,
+        tokenizer,
+        corpus,
+        name,
+        pooling="mean",
+        max_length=max_length,
+        prompt=prompt,
+        device=device,
+        batch_size=batch_size,
+        batch_tokens=batch_tokens,
+    )
+    return where, lambda: ((rows, inputs) for rows, inputs, _ in batches())
+
+
+def pooled_batches(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: datasets.Dataset,
+    name: str,
+    *,
+    device: str | torch.device | None = None,
+    batch_size: int = 64,
+    batch_tokens: int = 4096,
+    **made: Any,
+) -> tuple[torch.device, Embedding, Callable[[], Iterator[tuple[np.ndarray, dict[str, torch.Tensor], torch.Tensor]]]]:
+    """Return the device to run on, how vectors of texts are made, and what yields the rows and
+    inputs of one batch after another with the weight of every token in the vector of its text.
+
+    Args:
+        model, tokenizer, corpus, name: as `capture` takes them.
+        device, batch_size, batch_tokens: of `capture`.
+        made: pooling, max_length, prompt, normalize, dimensions of `capture`.
+    """
     where = check_settings(device=device, batch_size=batch_size, batch_tokens=batch_tokens)
-    how, declared = settle(model, name, pooling="mean", max_length=max_length, prompt=prompt)
+    how, declared = settle(model, name, **made)
     tokens = tokenise(tokenizer, prompted(corpus, how), length_of(how, model, tokenizer, declared), model, name)
+    pooling = how.pooling
+    if unpooled := leading(tokenizer, how):
+        tokens.special = counted(tokens.special, tokens.starts, tokens.lengths, how, unpooled)
+        pooling = "mean" if pooling == "mean_all" else pooling
     batches = Batches(tokens, batch_size, batch_tokens)
-    return where, lambda: ((rows, batches.tensors(rows, "mean", where)[0]) for rows in batches.over(0, len(corpus)))
+    return where, how, lambda: ((rows, *batches.tensors(rows, pooling, where)) for rows in batches.over(0, len(corpus)))
 
 
 class Padding(NamedTuple):

@@ -1,6 +1,8 @@
-"""Who in the training set speaks for a prediction?
+"""Who in the training set speaks for a prediction, and which layer causes what a model lost?
 
 `representers` splits predictions into `values`: it reads `rows` and finds the head at
 its `minimum`. `representer_support` sums them by language, as a probe; `influence` asks what a row does
 to that head.
+
+`patching` gives a compressed model parts of its original back; `output_damage` is what its output lacks.
 """
