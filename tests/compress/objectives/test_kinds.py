@@ -122,6 +122,11 @@ NUMBERS = "takes labels of one class a text, and the head of BertForSequenceClas
         (compress.CRD(k=2), "numbers", f"objective crd {NUMBERS}: take another objective, or another head"),
         (compress.CoDIR(k=2), "numbers", f"objective codir {NUMBERS}"),
         (compress.SupervisedContrast(), "numbers", f"objective supervised_contrast {NUMBERS}"),
+        *(
+            (contrastive, kind, f"{contrastive.name} takes labels of one class a text, and the head of .* is for {of}")
+            for contrastive in (compress.CRD(k=2), compress.CoDIR(k=2), compress.SupervisedContrast())
+            for kind, of in (("several", "none or several classes a text"), ("words", "one class a word"))
+        ),
         (compress.CrossEntropy(), "numbers", "objective cross_entropy takes labels of .* is for one number a text"),
         (compress.SquaredError(), "words", "squared_error: BertForTokenClassification gives 3 classes or numbers a te"),
         (compress.LanguageModel(), "words", "BertForTokenClassification predicts no tokens"),

@@ -9,10 +9,11 @@ import pandas as pd
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
+from speaking import masking, of_masked_tokens
 from trained import QUIET, Remembers, Spoils, make_corpus, same, weights
 
 import probes
-from compress import CRD, CoDIR, prune
+from compress import CRD, CoDIR, LanguageModel, prune
 from compress.objectives.labels import CrossEntropy, SoftLabels
 from compress.objectives.layers import AttentionOutputs, Attentions, HiddenStates
 from compress.objectives.texts import CrossCorrelation
@@ -281,11 +282,11 @@ def everything(given, out):
     def accuracy(model):
         return {"size": float(model.classifier.weight.detach().abs().sum())}
 
-    def run(name, *objectives, **settings):
-        student, tokenizer = probes.load_checkpoint(given / "student")
-        teacher, _ = probes.load_checkpoint(given / "teacher")
+    def run(name, *objectives, of="student", **settings):
+        student, tokenizer = probes.load_checkpoint(given / of)
+        teacher = probes.load_checkpoint(given / "teacher")[0] if of == "student" else None
         settings = {"objective": objectives, "teacher": teacher, "steps": 3, "progress": False} | settings
-        settings["learning_rate"] = 1e-4
+        settings = {"learning_rate": 1e-4} | settings
         if name == "prune":
             student = prune(student, sparsity=0.5, train=corpus, tokenizer=tokenizer, **settings)
             history = student.history
@@ -307,6 +308,10 @@ def everything(given, out):
     run("weights", AlignedWeights(teacher, form="frobenius"))
     settings = {"criterion": "movement", "schedule": "cubic", "prunings": 2, "evaluate": accuracy}
     run("prune", CrossEntropy(), steps=4, **settings)
+    how = {"warmup": 0.4, "weight_decay": 0.3, "scheduler": "cosine", "betas": (0.8, 0.9), "max_grad_norm": 0.05}
+    run("settings", CrossEntropy(), steps=5, batch_size=5, max_length=5, learning_rate=3e-4, **how)
+    # Rows of several texts, each read as if alone; masks are drawn by row.
+    run("packed", LanguageModel(packed=True), of="masked", steps=4, batch_size=3, max_length=20, warmup=0.3)
     with pytest.raises(probes.InputError, match="step 2: the objective 'spoilt' is nan"):
         run("spoilt", CrossEntropy(), Spoils(2))
 
@@ -323,6 +328,10 @@ def two_processes(tmp_path_factory, make_tokenizer, tiny_models):
         with torch.no_grad():
             for parameter in model.parameters():  # those of the teacher
                 parameter.add_(0.1 * torch.randn_like(parameter))
+    speaking = masking(make_tokenizer)
+    masked = of_masked_tokens(speaking, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+    masked.save_pretrained(given / "masked")
+    speaking.save_pretrained(given / "masked")
     make_corpus().to_pandas().to_csv(given / "corpus.csv", index=False)
     root = Path(__file__).resolve().parents[3]
     done = subprocess.run(
@@ -337,17 +346,17 @@ def two_processes(tmp_path_factory, make_tokenizer, tiny_models):
     return given, one, two, done.stderr
 
 
-@pytest.mark.parametrize("name", ["all", "learned", "outputs", "weights", "prune"])
+@pytest.mark.parametrize("name", ["all", "learned", "outputs", "weights", "prune", "settings", "packed"])
 def test_two_processes_train_as_one_does(two_processes, name):
     given, one, two, _ = two_processes
     expected, *found = (load_file(p / f"{name}-{r}.safetensors") for p, r in ((one, 0), (two, 0), (two, 1)))
     assert same(found[0], found[1])
     # Softmax does not see the biases of keys: their gradients are rounding, which Adam takes for a direction.
     real = {k: v for k, v in expected.items() if not k.endswith("key.bias")}
-    assert len(real) == len(expected) - 3
+    assert len(real) == len(expected) - (2 if name == "packed" else 3)
     assert same(real, {k: found[0][k] for k in real}, atol=1e-6)
     assert same(expected, found[0], atol=1e-4)
-    given = load_file(given / "student" / "model.safetensors")
+    given = load_file(given / ("masked" if name == "packed" else "student") / "model.safetensors")
     assert not same(given, expected, atol=1e-4)  # they were trained
     expected, *found = (pd.read_csv(p / f"{name}-{r}.csv") for p, r in ((one, 0), (two, 0), (two, 1)))
     pd.testing.assert_frame_equal(found[0], found[1])
