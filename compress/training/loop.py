@@ -151,6 +151,8 @@ def train(
     packed = any(getattr(o, "packed", False) for o in objective)
     given = {"words": words, "packed": packed, **how.reading}
     rows, labelled = training_rows(corpus, student, tokenizer, teaches, numbered_by, **given)
+    # Labels of other kinds than one class a text count also where no objective reads them.
+    labelled = labelled or (numbered_by is None and bool({"labels", "tags"} & set(corpus.column_names)))
     check(objective, student, teacher, labelled, tokenizer, rows)
     padding = padding_for(rows, tokenizer, student, teaches)
     for name, number in {"steps": steps, "save_every": save_every}.items():
