@@ -40,6 +40,7 @@ from probes.models.checkpoint import load_checkpoint
 from probes.results.by_size import loss_by_size, pretraining_sizes
 from probes.results.difference import difference
 from probes.states.capture import capture
+from probes.states.outliers import without_outliers
 from probes.states.representations import from_arrays, open_representations
 
 __all__ = [
@@ -83,6 +84,7 @@ __all__ = [
     "similarity",
     "snr",
     "variability",
+    "without_outliers",
     "zero_shot_gap",
 ]
 

@@ -83,6 +83,13 @@ def add(commands: Any) -> None:
     measure.add_argument("--max-length", type=int, help="cut texts at so many tokens (the limit of the model)")
     measure.add_argument("--prompt", help="put before every text (as the checkpoint says; none)")
     measure.add_argument("--dimensions", type=int, help="keep so many features, the first ones (all)")
+    measure.add_argument(
+        "--without-outliers",
+        type=int,
+        default=0,
+        metavar="N",
+        help="leave the N largest features of every layer out of all that is measured of states (%(default)s)",
+    )
     measure.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="(%(default)s)")
     measure.add_argument("--device", help="cuda, mps or cpu (the first there is)")
     measure.add_argument("--batch-size", type=int, default=64, help="most texts in a batch (%(default)s)")
@@ -142,6 +149,7 @@ def _compare(options: argparse.Namespace) -> int:
         store=options.out / "representations",
         allow_pickle=options.allow_pickle,
         timing=options.timing,
+        without_outliers=options.without_outliers,
         pooling=options.pooling,
         max_length=options.max_length,
         prompt=options.prompt,

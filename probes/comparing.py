@@ -35,8 +35,9 @@ from probes.states.capture import capture
 from probes.states.depth import baseline_layers
 from probes.states.examples import examples_of
 from probes.states.order import alike_in_order
+from probes.states.outliers import without_outliers
 from probes.states.predictions import predicts
-from probes.states.representations import check_representations
+from probes.states.representations import LEFT_OUT, check_representations, left_out_in_words
 from probes.states.running import check_settings
 from probes.states.vectors import compare_vectors
 
@@ -68,6 +69,7 @@ def measure_models(
     store: str | Path | None,
     allow_pickle: bool,
     timing: bool,
+    without: int,
     settings: dict[str, Any],
 ) -> Measured:
     """Measure probes at every layer and language of models; the arguments are those of `compare`.
@@ -153,6 +155,11 @@ def measure_models(
         runs, pairs = [], []
         for number, own_name in enumerate(replicates[name]):
             run, loaded, own = run_of(own_name)
+            # The largest features of the baseline, where both have these.
+            like = (
+                bases[0][0].reps if bases and bases[0][0].reps.sizes["feature"] == run.reps.sizes["feature"] else None
+            )
+            run = replace(run, reps=without_outliers(run.reps, without, like=like))
             runs.append(run)
             if number == 0:  # of replicates the first
                 spent.add(name, loaded, own, every[own_name])
@@ -181,6 +188,8 @@ def measure_models(
         said.append(caution(alike, "topics (their states are alike)"))
         warnings.warn(said[-1], LayerscopeWarning, stacklevel=3)
     about = provenance_of(measured, representations, said, baseline, shared)
+    if without:
+        about[LEFT_OUT] = left_out_in_words(representations[baseline])
     return Measured(table, about | spent.about(), kept, spent.table(list(models)), representations)
 
 

@@ -192,6 +192,7 @@ def compare(
     store: str | Path | None = None,
     allow_pickle: bool = False,
     timing: bool = True,
+    without_outliers: int = 0,
     **settings: Any,
 ) -> Comparison:
     """Measure probes at every layer and language of models, and how far each is from the baseline.
@@ -217,6 +218,8 @@ def compare(
         timing: run every model on 32 texts of the corpus, in turns with the baseline, to count its
             operations and measure its time; two models are in memory at once. False leaves these
             columns of `models` empty, so that two runs give the same to the last bit.
+        without_outliers: leave so many features of every layer out of all that is measured of states,
+            the largest ones of the baseline (`probes.without_outliers`).
         settings: further settings of `capture`: pooling, max_length, prompt, normalize, dimensions,
             dtype, device, batch_size, batch_tokens, progress, wait.
 
@@ -250,6 +253,7 @@ def compare(
         store=store,
         allow_pickle=allow_pickle,
         timing=timing,
+        without=without_outliers,
         settings=settings,
     )
     made = Comparison(**measured._asdict())

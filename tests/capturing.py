@@ -40,6 +40,9 @@ def independent(body, tokenizer, corpus, pooling="mean", limit=None):
         states = np.stack([s[0].double().numpy() for s in states])
         ids = inputs["input_ids"][0].tolist()
         own = [i for i, t in enumerate(ids) if t not in (tokenizer.cls_token_id, tokenizer.sep_token_id)]
+        if pooling == "weighted":
+            rows.append(np.average(states[:, own], axis=1, weights=np.arange(len(own)) + 1.0))
+            continue
         at = {"mean": own, "mean_all": range(len(ids)), "first": [0], "last": [len(ids) - 1]}[pooling]
         rows.append(states[:, list(at)].mean(1))
     return np.stack(rows, 1)

@@ -13,7 +13,7 @@ import xarray as xr
 from probes.errors import LayerscopeWarning
 from probes.results.draws import Sample
 from probes.results.intervals import CONFIDENCE, interval
-from probes.states.representations import states
+from probes.states.representations import LEFT_OUT, left_out_in_words, states
 
 _MOST_NAMED = 20  # places without a value that a warning lists
 
@@ -76,6 +76,7 @@ def result(
             "interval": f"{CONFIDENCE:.0%} percentile interval of {len(values) - 1} bootstrap draws of {drawn.what}, "
             f"{attributes['interval']}",
             "resampling": drawn.key,
+            **({LEFT_OUT: said} if (said := left_out_in_words(reps)) else {}),
         },
     )
     why = missing or (lambda at, language: "")

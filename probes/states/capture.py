@@ -86,9 +86,11 @@ def capture(
             which is fed the `text_pair`, or without one the text itself, shifted by one token as in
             training: the state at a token's place is what predicts it. Then the encoder reads the
             text alone, and there are no logits.
-        pooling: "mean" over the text's own tokens, "mean_all" with special tokens, "first" or
-            "last" token. By default what the checkpoint says (files of sentence-transformers, read
-            by `load_checkpoint`), else "mean"; the same holds for the next four.
+        pooling: "mean" over the text's own tokens, "weighted" by their position (as of decoders,
+            whose later tokens have read more: Muennighoff 2022, arXiv 2202.08904), "mean_all" with
+            special tokens, "first" or "last" token. By default what the checkpoint says (files of
+            sentence-transformers, read by `load_checkpoint`), else "mean"; the same holds for the
+            next four.
         max_length: longest text in tokens, special ones included; longer ones are cut. At most, and
             else, the smaller of the model's positions and the tokenizer's limit.
         prompt: put before every text, as "query: "; "" for none.
@@ -221,7 +223,7 @@ def capture(
         bar = tqdm(total=len(corpus), desc=f"capture {name}", unit="text", disable=not progress)
         with bar, evaluating(model, where), taken as states_of, torch.inference_mode(), precision(where, dtype):
             # Whether a mean is one of tokens at all is seen in the second call: the first batch of several texts.
-            watched = iter([False, how.pooling in ("mean", "mean_all")])
+            watched = iter([False, how.pooling in ("mean", "weighted", "mean_all")])
             found: dict[int, tuple[int, float]] = {}
 
             def pooled(rows: np.ndarray) -> dict[str, np.ndarray]:

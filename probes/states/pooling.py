@@ -11,6 +11,7 @@ from probes.errors import InputError
 POOLINGS = {
     "mean": "mean over the tokens of the text, special tokens and padding excluded",
     "mean_all": "mean over all attended tokens, special tokens included, padding excluded",
+    "weighted": "mean over the tokens of the text weighted by position (1, 2, 3, ...), special tokens excluded",
     "first": "state of the first token",
     "last": "state of the last attended token",
 }

@@ -26,6 +26,8 @@ from probes.states.chunks import check_chunks
 
 # Rows that are read or written together; also the chunk of the zarr store, so that a piece is one file a layer.
 BLOCK = 1024
+# The coordinate (layer, feature) of what `without_outliers` leaves out.
+LEFT_OUT = "left_out"
 
 
 def from_arrays(
@@ -197,7 +199,24 @@ def states(reps: xr.Dataset, layer: int, rows: slice | np.ndarray) -> np.ndarray
     long.
     """
     # The bare variable: indexing the array would index every text beside it.
-    return reps["hidden"].variable.isel(layer=layer, example=rows).values.astype(np.float64)
+    x = reps["hidden"].variable.isel(layer=layer, example=rows).values.astype(np.float64)
+    if LEFT_OUT in reps.coords:
+        x[:, reps[LEFT_OUT].values[layer]] = 0.0
+    return x
+
+
+def left_out_in_words(reps: xr.Dataset) -> str:
+    """Return which features of which layers are left out, "" where none is.
+
+    Example:
+        >>> reps = from_arrays(np.eye(3)).assign_coords(left_out=(("layer", "feature"), [[False, True, True]]))
+        >>> left_out_in_words(reps)
+        'layer 0: features 1, 2'
+    """
+    if LEFT_OUT not in reps.coords:
+        return ""
+    found = zip(reps["layer"].values, reps[LEFT_OUT].values, strict=True)
+    return "; ".join(f"layer {layer}: features {', '.join(map(str, np.flatnonzero(out)))}" for layer, out in found)
 
 
 def directions(reps: xr.Dataset, layer: int, rows: slice | np.ndarray) -> np.ndarray:

@@ -270,6 +270,9 @@ class Batches:
         attention = ((place >= 0) & (place < lengths[:, None])).long()
         if pooling == "mean":
             weights = 1.0 - tokens.padded(tokens.special, rows, 1).float()
+        elif pooling == "weighted":
+            own = 1.0 - tokens.padded(tokens.special, rows, 1).float()
+            weights = own * own.cumsum(1)
         elif pooling == "mean_all":
             weights = attention.float()
         else:

@@ -141,7 +141,7 @@ def counted(special: np.ndarray, starts: np.ndarray, lengths: np.ndarray, how: E
     """Return which tokens (end to end) no mean counts, 1 where so: special ones unless all count,
     and the first ones of each text.
     """
-    out = special.copy() if how.pooling == "mean" else np.zeros_like(special)
+    out = special.copy() if how.pooling in ("mean", "weighted") else np.zeros_like(special)
     for k in range(first):
         out[starts[lengths > k] + k] = 1
     return out

@@ -14,6 +14,7 @@ from probes.errors import InputError, LayerscopeWarning
 from probes.measures.probe import Probe, Run
 from probes.measures.space.effective_rank import EFFECTIVE_RANK, entropy_draws, entropy_of_covariance
 from probes.measures.space.intrinsic_dimension import INTRINSIC_DIMENSION, intrinsic_dimension, ratios_of_neighbours
+from probes.measures.space.largest_feature import LARGEST_FEATURE, Largest, largest_feature
 from probes.measures.space.mean_cosine import MEAN_COSINE, mean_cosine
 from probes.measures.space.norm import NORM, mean_norm
 from probes.measures.space.participation_ratio import ISO_SCORE, PARTICIPATION_RATIO, participation_ratio
@@ -39,7 +40,7 @@ def geometry(x: npt.ArrayLike, *, draws: int = 200, seed: int = 0) -> dict[str, 
 def geometry(x: xr.Dataset | npt.ArrayLike, *, draws: int = 200, seed: int = 0) -> xr.Dataset | dict[str, float]:
     """Measure how the states of each layer fill the space: direction, isotropy, dimension, length.
 
-    Six measures, none of which is better when high or low; they say what a compression changed.
+    Seven measures, none of which is better when high or low; they say what a compression changed.
     For S the covariance:
 
     - `mean_cosine_of_pairs`, -1 to 1: of all pairs of different sentences; high where states lie
@@ -51,6 +52,8 @@ def geometry(x: xr.Dataset | npt.ArrayLike, *, draws: int = 200, seed: int = 0) 
       change.
     - `intrinsic_dimension`, above 0: of the surface on which the states lie, curved or not (TwoNN).
     - `norm`, above 0: mean Euclidean norm.
+    - `largest_feature_share`, 1 / features to 1: of the squared length in the largest feature,
+      which is named where it decides lengths and cosines (`probes.without_outliers`).
 
     Args:
         x: Representations, or an array (example, feature).
@@ -85,6 +88,7 @@ def geometry(x: xr.Dataset | npt.ArrayLike, *, draws: int = 200, seed: int = 0) 
         participation_ratio 62.3
         intrinsic_dimension 26.6
         norm 8.9
+        largest_feature_share 0.0
     """
     if not isinstance(x, xr.Dataset):
         return _of_array(as_numbers(x))
@@ -100,7 +104,7 @@ def _of_array(x: np.ndarray) -> dict[str, float]:
             "to say much)"
         )
     x, ids, weights = x.astype(np.float64), np.arange(len(x)), np.ones((1, len(x)), np.uint16)
-    values, _ = _measure(x, ids, weights)
+    values, _, _ = _measure(x, ids, weights)
     ratios = ratios_of_neighbours(x, ids)
     if len(ratios.logs) and len(ratios.kept) < len(x):
         warnings.warn(
@@ -126,7 +130,18 @@ def _measured(x: xr.Dataset, drawn: Sample) -> xr.Dataset:
                 missing=lambda at, language, reasons=reasons: reasons[at[0], language],  # type: ignore[misc]
             )
         )
-    return stack_measures(results)
+    named = {layer: one for layer, one in found.largest.items() if one.decides}
+    if named:
+        warnings.warn(
+            f"largest_feature_share of model {x.attrs.get('model', '?')}: "
+            f"{'; '.join(one.in_words(f'layer {layer}') for layer, one in list(named.items())[:5])}"
+            f"{f'; and at {len(named) - 5} more layers' if len(named) > 5 else ''}: cosines there are mostly of it. "
+            "probes.without_outliers(reps, 1) leaves it out",
+            LayerscopeWarning,
+            stacklevel=3,
+        )
+    every = "; ".join(one.in_words(f"layer {layer}") for layer, one in found.largest.items())
+    return stack_measures(results).assign_attrs(largest_features=every)
 
 
 @dataclass
@@ -135,6 +150,7 @@ class _Found:
 
     statistics: dict[str, dict[str, np.ndarray]]
     reasons: dict[tuple[str, int, str], str]
+    largest: dict[int, Largest]  # of all languages together, layer by layer
 
 
 def _found(reps: xr.Dataset, drawn: Sample) -> _Found:
@@ -151,7 +167,7 @@ def _found(reps: xr.Dataset, drawn: Sample) -> _Found:
     if len(groups) > 1:
         groups[POOLED] = drawn.group(POOLED)
     shape = (len(drawn.weights), reps.sizes["layer"])
-    out = _Found({name: {group: np.full(shape, np.nan) for group in groups} for name in GEOMETRY}, {})
+    out = _Found({name: {group: np.full(shape, np.nan) for group in groups} for name in GEOMETRY}, {}, {})
     copies = []
     for layer in range(reps.sizes["layer"]):
         ratios = []
@@ -160,9 +176,11 @@ def _found(reps: xr.Dataset, drawn: Sample) -> _Found:
             order = np.lexsort((drawn.ids[rows], of_row[rows]))
             x = states(reps, layer, rows)[order]
             ids = of_row[rows][order]
-            values, reasons = _measure(x, ids, weights)
+            values, reasons, largest = _measure(x, ids, weights)
+            if largest is not None:  # pooled, or the only language, comes last
+                out.largest[int(reps["layer"].values[layer])] = largest
             if drawn.grouped:  # of means the draws know nothing of how few they are
-                for name in ("norm", "mean_cosine_of_pairs"):
+                for name in ("norm", "mean_cosine_of_pairs", "largest_feature_share"):
                     values[name] = widened(values[name], np.array([len(np.unique(ids))]))
             if group != POOLED:
                 ratios.append(ratios_of_neighbours(x, ids))
@@ -189,14 +207,16 @@ def _found(reps: xr.Dataset, drawn: Sample) -> _Found:
     return out
 
 
-def _measure(x: np.ndarray, ids: np.ndarray, weights: np.ndarray) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+def _measure(
+    x: np.ndarray, ids: np.ndarray, weights: np.ndarray
+) -> tuple[dict[str, np.ndarray], dict[str, str], Largest | None]:
     """Return all measures but the intrinsic dimension of states sorted by id, a value a row of
-    weights, and reasons.
+    weights, reasons, and which feature is the largest.
     """
     nan = np.full(len(weights), np.nan)
     names = [name for name in GEOMETRY if name != "intrinsic_dimension"]
     if bad := int((~np.isfinite(x).all(axis=1)).sum()):
-        return dict.fromkeys(names, nan), dict.fromkeys(names, f"{bad} rows are not finite")
+        return dict.fromkeys(names, nan), dict.fromkeys(names, f"{bad} rows are not finite"), None
     sentences = Sentences.of(ids)
     there, counts = ids[sentences.starts], sentences.counts
     w = weights[:, there].astype(np.float64)
@@ -206,11 +226,12 @@ def _measure(x: np.ndarray, ids: np.ndarray, weights: np.ndarray) -> tuple[dict[
     with np.errstate(invalid="ignore", divide="ignore"):
         values["norm"] = mean_norm(sentences.sum(norm), w, counts)
         values["mean_cosine_of_pairs"] = mean_cosine(sentences.sum(x / norm[:, None]), w, counts)
+    values["largest_feature_share"], largest = largest_feature(sentences.sum(np.square(x)), w)
     if not norm.all():
         reasons["mean_cosine_of_pairs"] = f"{int((norm == 0).sum())} rows are all zero and have no direction"
     centred = x - x.mean(axis=0)
     if np.abs(centred).max() <= ROUNDING * np.abs(x).max():
-        return values, reasons
+        return values, reasons, largest
     scores, spectrum = principal(centred)
     within = within_sentences(scores, sentences)
     ratio, influence = participation_ratio(scores, spectrum, within, sentences)
@@ -227,7 +248,7 @@ def _measure(x: np.ndarray, ids: np.ndarray, weights: np.ndarray) -> tuple[dict[
     reasons["effective_rank"] = (
         f"{len(there)} sentences are too few for so many dimensions: more than half of the value would be a guess"
     )
-    return values, reasons
+    return values, reasons, largest
 
 
 def _of_run(run: Run) -> xr.Dataset:
@@ -242,6 +263,14 @@ GEOMETRY: dict[str, Probe] = {
     probe.name: probe
     for probe in (
         about(measure=_of_run, check=_check)
-        for about in (MEAN_COSINE, ISO_SCORE, EFFECTIVE_RANK, PARTICIPATION_RATIO, INTRINSIC_DIMENSION, NORM)
+        for about in (
+            MEAN_COSINE,
+            ISO_SCORE,
+            EFFECTIVE_RANK,
+            PARTICIPATION_RATIO,
+            INTRINSIC_DIMENSION,
+            NORM,
+            LARGEST_FEATURE,
+        )
     )
 }

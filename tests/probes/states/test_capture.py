@@ -13,7 +13,10 @@ import probes
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"pooling": "max"}, "pooling='max' is not known; choose one of 'mean', 'mean_all', 'first', 'last'"),
+        (
+            {"pooling": "max"},
+            "pooling='max' is not known; choose one of 'mean', 'mean_all', 'weighted', 'first', 'last'",
+        ),
         ({"dtype": "float16"}, "dtype='float16' is not known; choose one of 'float32', 'bfloat16'"),
         ({"max_length": 0}, "max_length=0: expected 1 to 32"),
         ({"max_length": -3}, "max_length=-3: expected 1 to 32"),

@@ -99,7 +99,7 @@ def test_padding_is_on_the_right_but_where_relative_positions_end_at_the_last_to
     assert not padding_of(tokenizer, tiny.make("gpt2")).left
 
 
-@pytest.mark.parametrize("pooling", ["mean", "mean_all", "first", "last"])
+@pytest.mark.parametrize("pooling", ["mean", "weighted", "mean_all", "first", "last"])
 def test_padding_on_the_left_changes_no_state(pooling):
     model, tokenizer, corpus = tiny.make("xlnet"), tiny.tokenizer_of("xlnet"), make_corpus(TEXTS)
     one, many = (capture(model, tokenizer, corpus, batch_size=size, pooling=pooling) for size in (1, 6))
