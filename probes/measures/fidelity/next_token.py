@@ -115,7 +115,7 @@ def _measured(run: Run, per_text: int = PER_TEXT) -> xr.Dataset:
     base, own, tokenizer = run.models
     both = [m for m in (base, own) if m is not None]
     names = [str(r.attrs["model"]) for r in (run.base, run.reps) if r is not None][-len(both) :]
-    given = {"who": "next_token", "per_text": per_text, "seed": run.seed, "progress": run.progress}
+    given: dict[str, Any] = {"who": "next_token", "per_text": per_text, "seed": run.seed, "progress": run.progress}
     said = run.once("next_token", lambda: said_by(both, tokenizer, run.corpus, names, **given, **run.settings))
     results = _of_one(run, said)
     if base is not None:
