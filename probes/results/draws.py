@@ -17,7 +17,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from probes.corpus import check_groups
+from probes.corpus import SEVERAL, check_groups
 from probes.errors import InputError
 from probes.results.intervals import widened
 from probes.states.representations import check_representations
@@ -37,6 +37,7 @@ class Sample:
     weights: np.ndarray  # (1 + draws, ids)
     units: np.ndarray  # (ids,) what is drawn together: the number of the group of each id, or of the id itself
     key: str  # the same for two results if and only if their draws are the same
+    other: str = ""  # a column of labels that are none of a text: those of words, or several
 
     @property
     def grouped(self) -> bool:
@@ -84,13 +85,21 @@ def sample(reps: xr.Dataset, *, draws: int, seed: int) -> Sample:
         parts += map(str, units)
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
     weights = balanced_weights(int(units.max()) + 1, draws, seed)[:, units]
-    return Sample(ids, list(languages), language, list(classes), label, weights, units, key)
+    other = next((column for column in reversed(SEVERAL) if column in reps.coords), "")
+    return Sample(ids, list(languages), language, list(classes), label, weights, units, key, other)
 
 
 def need_classes(drawn: Sample) -> Sample:
     """Return the sample; raise `InputError` where it has no labels, or only one class."""
     if not len(drawn.label):
-        raise InputError("this probe needs labels, and the Representations have none. Capture a corpus with a label")
+        of = {
+            "tags": "its tags are of words, and states are kept of texts",
+            "labels": "its labels are several of a text",
+        }
+        also = f" ({of[drawn.other]}: accuracy and loyalty read them)" if drawn.other else ""
+        raise InputError(
+            f"this probe needs labels, and the Representations have none{also}. Capture a corpus with a label"
+        )
     if len(drawn.classes) < 2:
         raise InputError(f"this probe compares classes, and there is only one: {drawn.classes[0]!r}")
     return drawn

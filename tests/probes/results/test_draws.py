@@ -150,3 +150,24 @@ def test_one_group_of_a_language_has_a_value_and_no_interval():
     assert np.isfinite(out.value).all()
     assert np.isnan(out.low.sel(language="a"))
     assert np.isfinite(out.low.sel(language="b"))
+
+
+def test_rows_of_what_examples_hold_several_of_are_drawn_with_these():
+    whole = drawn()
+    of = np.repeat(np.arange(20), np.arange(20) % 3)
+    found = whole.over(of)
+    assert found.ids.tolist() == whole.ids[of].tolist()
+    values = np.random.default_rng(0).normal(size=len(of))
+    assert len(found.group("pooled")) == len(of)
+    means = weighted_means(found, values)["pooled"]
+    weights = whole.weights[:, whole.ids[of]].astype(float)
+    np.testing.assert_allclose(means, weights @ values / weights.sum(axis=1))
+
+
+@pytest.mark.parametrize(("column", "said"), [("tags", "its tags are of words"), ("labels", "its labels are several")])
+def test_labels_of_another_kind_are_named_where_classes_of_texts_are_needed(column, said):
+    reps = probes.from_arrays(np.ones((6, 2))).assign_coords({column: ("example", ["a b"] * 6)})
+    with pytest.raises(
+        probes.InputError, match=rf"needs labels, and the Representations have none \({said}.*Capture a"
+    ):
+        probes.snr(reps)
