@@ -11,6 +11,7 @@ paired. A statistic for all rows of weights is one matrix product.
 from __future__ import annotations
 
 import hashlib
+import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -169,7 +170,7 @@ def weighted_ratios(drawn: Sample, above: np.ndarray, below: np.ndarray) -> dict
         rows = drawn.group(group)
         w = drawn.weights[:, drawn.ids[rows]].astype(np.float64)
         with np.errstate(invalid="ignore", divide="ignore"):
-            summed = w @ above[rows].reshape(len(rows), -1) / (w @ below[rows])[:, None]
+            summed = w @ above[rows].reshape(len(rows), math.prod(above.shape[1:])) / (w @ below[rows])[:, None]
         out[group] = spread(drawn, summed.reshape(len(w), *above.shape[1:]), rows)
     return out
 

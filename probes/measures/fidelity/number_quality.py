@@ -11,8 +11,7 @@ import xarray as xr
 from probes.errors import InputError
 from probes.measures.probe import LARGE, Probe
 from probes.results.correlations import correlations, weighted_ranks
-from probes.results.draws import POOLED, Sample, sample
-from probes.results.intervals import widened
+from probes.results.draws import POOLED, Sample, sample, spread
 from probes.results.result import result, stack_measures
 from probes.states.predictions import numbers_of, predicted_numbers
 
@@ -87,9 +86,7 @@ def of_numbers(
                 values = statistic(x[rows], y[rows], weights)
             if not np.isfinite(x[rows] + y[rows]).all():
                 values = np.full(len(weights), np.nan)
-            if drawn.grouped:
-                values = widened(values, np.array([len(np.unique(drawn.units[drawn.ids[rows]]))]))
-            found[language] = values
+            found[language] = spread(drawn, values, rows)
 
         def missing(_: tuple[int, ...], language: str) -> str:
             bad = int((~np.isfinite((x + y)[drawn.group(language)])).sum())
