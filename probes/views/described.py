@@ -9,6 +9,7 @@ import numpy as np
 from probes.errors import InputError
 from probes.results.cells import NO_LAYER
 from probes.results.difference import MARKED, family_in_words
+from probes.results.calibration import p_text
 from probes.results.draws import POOLED
 from probes.results.table import Table
 from probes.results.verdict import verdict
@@ -57,9 +58,19 @@ def describe(scene: Scene, probes: list[dict[str, str]], languages: list[str]) -
         "verdict": said,
         "measures": measures(scene),
         "pivot": None if scene.table is None else scene.table.provenance.get("pivot"),
+        "least_p": _least_p(scene),
         "static": False,
         "title": " | ".join(scene.names),
     }
+
+
+def _least_p(scene: Scene) -> tuple[float, str] | None:
+    """The smallest p that the draws allow, and how it is told."""
+    if scene.table is None:
+        return None
+    draws = scene.table.provenance["draws"]
+    least = 1 / (draws + 1)
+    return least, p_text(least, draws)
 
 
 def texts(scene: Scene) -> dict[str, Any]:

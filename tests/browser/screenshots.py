@@ -60,7 +60,7 @@ def main(folder: Path) -> None:
         try:
             # High enough for the whole explorer, so that a picture of it is not cut by the notebook.
             notebook = Notebook(
-                browser, server, server.write("explore", *CELLS), viewport={"width": 1408, "height": 1900}
+                browser, server, server.write("explore", *CELLS), viewport={"width": 1408, "height": 2160}
             )
             page = notebook.page
             notebook.command("application:toggle-left-area")

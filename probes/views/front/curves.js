@@ -362,7 +362,7 @@ function pointAt(panel, i, event) {
         words("th", "", view.names[m]),
         h("td", { class: "lsc-num" }, number(v)),
         h("td", { class: "lsc-num lsc-dim" }, Number.isFinite(low) ? `[${number(low)}, ${number(high)}]` : ""),
-        h("td", { class: "lsc-dim" }, Number.isFinite(p) ? `p ${probability(p)}` : ""),
+        h("td", { class: "lsc-dim" }, Number.isFinite(p) ? `p ${probability(p, view.about.least_p)}` : ""),
       ),
     );
   }

@@ -60,7 +60,8 @@ function number(x) {
 }
 
 const percent = (share) => (Number.isFinite(share) ? `${(100 * share).toFixed(share < 0.0995 ? 1 : 0)} %` : "–");
-const probability = (p) => (p < 0.001 ? "< 0.001" : `= ${p.toFixed(3)}`);
+/** A p, and no smaller one than the draws allow: [that one, how it is told]. */
+const probability = (p, least) => (least && p <= least[0] * 1.001 ? least[1] : `= ${p.toFixed(3)}`);
 
 /** Round positions between two values, and the digits they need. */
 function ticks(low, high, wanted) {

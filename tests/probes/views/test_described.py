@@ -60,6 +60,7 @@ def test_one_model_one_language_no_labels_no_texts(tmp_path):
     assert "one language only" in missing["alignment"]
     assert "probes.compare" in missing["curves"]
     assert widget.about["colours"] == ["language"]
+    assert widget.about["least_p"] is None
     assert any("no texts" in note for note in widget.about["notes"])
     found = every_answer(widget)
     assert found["map"][0][0]["give"] == "map"
@@ -75,6 +76,7 @@ def test_sixty_classes_no_pivot_empty_texts():
     widget = probes.compare({"a": reps, "b": reps + 0.0}, probes=["snr"], draws=5).explore()
     assert widget.about["labels"] == [str(i) for i in range(60)]
     assert widget.about["pivot"] is None
+    assert widget.about["least_p"] == (1 / 6, "< 0.2")  # of five draws
     assert np.frombuffer(widget.codes, "<i2").reshape(-1, n)[1].tolist() == [i % 60 for i in range(n)]
     assert widget.about["missing"].keys() == {"alignment", "representers", "predictions", "translations"}
     every_answer(widget)
