@@ -7,9 +7,9 @@ from typing import Any
 import numpy as np
 
 from probes.errors import InputError
+from probes.results.calibration import p_text
 from probes.results.cells import NO_LAYER
 from probes.results.difference import MARKED, family_in_words
-from probes.results.calibration import p_text
 from probes.results.draws import POOLED
 from probes.results.table import Table
 from probes.results.verdict import verdict
