@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from functools import partial
@@ -16,6 +17,8 @@ from compress.experts import ExpertMatrix
 from compress.inputs import run_of, say_unreached, walk
 from compress.matrices import Matrix, block_of, transposed
 from compress.moments import Moments
+from probes.errors import InputError, LayerscopeWarning
+from probes.models.facts import name_of
 from probes.states.running import evaluating, removed
 
 # Gets what the matrices of a block are fed, by name, and changes their weights.
@@ -88,6 +91,34 @@ def block_by_block(
             found[name].check(name)
         change(found)
     say_unreached(model, unreached, so)
+
+
+def check_tokens(model: PreTrainedModel, widths: Mapping[str, int], tokens: int, damping: float, given: str) -> None:
+    """Say where there are fewer tokens than a matrix has inputs; raise `InputError` where nothing
+    is added to their second moments, which then have no inverse.
+
+    Args:
+        model: whose matrices they are.
+        widths: how many inputs each matrix has, by name.
+        tokens: of the texts.
+        damping: share of the mean square of inputs that is added.
+        given: what the texts are called.
+    """
+    wide = [name for name, width in widths.items() if tokens < width]
+    if not wide:
+        return
+    others = f" (and {len(wide) - 1} more)" if len(wide) > 1 else ""
+    found = (
+        f"{name_of(model)}: {given} has {tokens} tokens, fewer than the {widths[wide[0]]} inputs of {wide[0]}{others}"
+    )
+    if not damping:
+        raise InputError(f"{found}, so that damping=0 leaves nothing to invert. Give more texts, or damping=0.01")
+    warnings.warn(
+        f"{found}: what is fitted rests on damping={damping}, the share of the mean square of inputs that is added to "
+        "each, more than on the texts. Give more of them",
+        LayerscopeWarning,
+        stacklevel=4,
+    )
 
 
 class _Runs:

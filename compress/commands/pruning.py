@@ -52,6 +52,8 @@ def add(commands: Any) -> None:
     )
     weights.add_argument("--criterion", choices=list(SCOPES), default="magnitude", help="(%(default)s)")
     weights.add_argument("--scope", choices=["matrix", "global", "unit"], help="what is compared (what suits)")
+    weights.add_argument("--pattern", help="as 2:4: of every 4 inputs of a unit 2 stay")
+    weights.add_argument("--damping", type=float, default=0.01, help="of sparsegpt (%(default)s)")
     weights.add_argument("--schedule", choices=SCHEDULES, help="(one_shot, or that of the recipe)")
     weights.add_argument("--prunings", type=int, help="how many times, over the training (10)")
 
@@ -73,7 +75,8 @@ def _prune(options: argparse.Namespace) -> None:
         raise InputError(f"--recipe {options.recipe} prunes while it trains: give --corpus and --steps")
     model, tokenizer, corpus = load(options)
     how: dict[str, Any] = {"sparsity": options.sparsity, "steps": options.steps, "seed": options.seed}
-    how |= {"criterion": options.criterion, "scope": options.scope}
+    how |= {"criterion": options.criterion, "scope": options.scope, "pattern": options.pattern}
+    how |= {"damping": options.damping}
     how |= {name: given for name in ("schedule", "prunings") if (given := getattr(options, name)) is not None}
     if options.steps:
         how |= training_settings(options)

@@ -30,8 +30,10 @@ SCOPES = {
     "movement": "matrix",
     "lamp": "global",
     "wanda": "unit",
+    "sparsegpt": "matrix",
 }
-NEED_TEXT = {"gradient", "wanda"}
+NEED_TEXT = {"gradient", "wanda", "sparsegpt"}
+_FED = {"wanda", "sparsegpt"}  # look at what matrices are fed
 _LITTLE = 4_000_000  # weights
 _Matrices = Mapping[str, Matrix]
 
@@ -40,8 +42,8 @@ def check_fed(model: PreTrainedModel, matrices: _Matrices, criterion: str) -> No
     """Raise `InputError` where a criterion looks at what matrices are fed, and some are of no
     linear map.
     """
-    if criterion == "wanda":
-        check_linear(model, list(matrices), "criterion='wanda' weighs weights by what they are fed")
+    if criterion in _FED:
+        check_linear(model, list(matrices), f"criterion={criterion!r} weighs weights by what they are fed")
 
 
 def check_criterion(criterion: str, scope: str | None) -> str:
@@ -114,6 +116,8 @@ def scores(
         norms = _input_norms(model, matrices, corpus, tokenizer)
         across = transposed(model, sizes)
         return {n: sizes[n] * (norms[n][:, None] if across[n] else norms[n]) for n in sizes}
+    if criterion == "sparsegpt":
+        raise InputError("criterion='sparsegpt' changes the weights that stay, too: prune by it, it has no scores")
     raise InputError(f"criterion={criterion!r} is gathered in training: give train=... and steps=...")
 
 
@@ -150,7 +154,7 @@ def smallest(
             out.update(zip(names, among, strict=True))
         return out
     for name, s in score.items():
-        ranked = _behind(s, kept[name])
+        ranked = behind(s, kept[name])
         units = ranked.T if transposed[name] else ranked
         keep = s.numel() - round(sparsity * s.numel())
         counts = _evenly(kept[name].sum(0 if transposed[name] else 1), keep)[:, None]
@@ -184,7 +188,7 @@ def _top(score: Sequence[torch.Tensor], kept: Sequence[torch.Tensor], keep: int)
     keep = min(keep, sum(int(k.count_nonzero()) for k in kept))
     if keep == 0:
         return [torch.zeros_like(k) for k in kept]
-    flat = torch.cat([_behind(s, k).flatten() for s, k in zip(score, kept, strict=True)])
+    flat = torch.cat([behind(s, k).flatten() for s, k in zip(score, kept, strict=True)])
     least = _nth_largest([flat], keep)
     among = flat >= least
     equal = (flat == least).nonzero().flatten()
@@ -205,8 +209,13 @@ def _nth_largest(values: Sequence[torch.Tensor], n: int) -> float:
     return -float(numbers[n - 1])
 
 
-def _behind(score: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
-    """Put what is gone behind everything, and what is not a number right before it."""
+def behind(score: torch.Tensor, kept: torch.Tensor) -> torch.Tensor:
+    """Return scores with what is gone behind everything, and what is not a number right before it.
+
+    Example:
+        >>> behind(torch.tensor([3.0, 1.0]), torch.tensor([False, True]))
+        tensor([-inf, 1.])
+    """
     lowest = torch.finfo(score.dtype).min
     return torch.where(kept, score.nan_to_num(nan=lowest, posinf=torch.inf, neginf=lowest), -torch.inf)
 

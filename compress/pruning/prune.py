@@ -15,8 +15,11 @@ from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.matrices import Matrix, check_plain, covered, matrices_of, transposed
+from compress.moments import check_damping
 from compress.objectives.base import Objective
 from compress.pruning.criteria import NEED_TEXT, check_criterion, check_fed, few_threads, scores, smallest, sparsity_at
+from compress.pruning.patterns import by_pattern, check_width, read_pattern
+from compress.pruning.second_order import prune_by_second_order
 from compress.saving import record
 from compress.training.inside import Evaluate, Training
 from compress.training.kept import Keeps
@@ -33,6 +36,8 @@ def prune(
     sparsity: float,
     criterion: str = "magnitude",
     scope: str | None = None,
+    pattern: str | None = None,
+    damping: float = 0.01,
     only: str | None = None,
     schedule: str = "one_shot",
     prunings: int = 10,
@@ -57,11 +62,15 @@ def prune(
         model: a model of transformers; it is not changed.
         sparsity: share of the pruned weights that become zero, at least 0 and below 1.
         criterion: "random", "magnitude", "gradient", "lamp", "lookahead", "wanda" (see `scores` of
-            `compress.pruning.criteria`), or "movement", which is gathered in training (minus the
-            sum of weight times gradient).
+            `compress.pruning.criteria`), "movement", which is gathered in training (minus the sum
+            of weight times gradient), or "sparsegpt", by which the weights that stay make good for
+            those that go (`compress.pruning.second_order.sparsegpt`).
         scope: what is compared: the weights of one "matrix", of all of them ("global"), or of one
             output "unit"; by default what suits the criterion: global for lamp, unit for wanda,
             matrix for the others.
+        pattern: "2:4": of every 4 inputs of a unit side by side 2 stay, whatever the scope; the
+            sparsity is then 1 - 2 / 4.
+        damping: of "sparsegpt": share of the mean square of inputs that is added to that of each.
         only: a regular expression; of the matrices only those whose name it finds are pruned.
         schedule: "one_shot" (before any training; by movement halfway through it), or while
             training "uniform" (equal steps) or "cubic" (fast first).
@@ -115,10 +124,14 @@ def prune(
     """
     if not 0 <= sparsity < 1:
         raise InputError(f"sparsity={sparsity}: expected at least 0 and below 1, the share of weights that become zero")
-    scope = check_criterion(criterion, scope)
+    given_scope, scope = scope, check_criterion(criterion, scope)
     check_plain(model)
+    check_damping(damping)
+    of = None if pattern is None else read_pattern(pattern, sparsity)
+    _check_whole(criterion, scope, given_scope, pattern, schedule)
     _check_schedule(criterion, schedule, prunings, prune_until, train, tokenizer, steps)
     used = criterion in NEED_TEXT  # also without steps
+    progress = settings.get("progress", True) if steps else settings.pop("progress", True)
     training = Training(
         model, train, tokenizer, steps, objective, teacher, folder=folder, seed=seed, used=used, **settings
     )
@@ -126,12 +139,20 @@ def prune(
     matrices = matrices_of(pruned, only)
     check_fed(pruned, matrices, criterion)
     share = covered(pruned, matrices, "prune", asked=only is not None)
-    masks = Masks(pruned, matrices, scope)
+    masks = Masks(pruned, matrices, scope, of)
     gone = sum(int((~k).sum()) for k in masks.kept.values())
     total = sum(k.numel() for k in masks.kept.values())
-    _check_zeros(masks.kept, sparsity, scope, name_of(model))
+    if of is None:
+        _check_zeros(masks.kept, sparsity, scope, name_of(model))
+    tokens = 0
     at_once = schedule == "one_shot" and criterion != "movement"
-    if at_once:
+    if criterion == "sparsegpt":
+        assert train is not None  # _check_schedule has raised
+        assert tokenizer is not None
+        how: dict[str, Any] = {"pattern": of, "scope": scope, "damping": damping, "progress": progress}
+        tokens = prune_by_second_order(pruned, matrices, sparsity, train, tokenizer, **how)
+        masks.restore()
+    elif at_once:
         found = scores(pruned, matrices, criterion, corpus=train, tokenizer=tokenizer, seed=seed)
         masks.grow(found, sparsity)
     if steps:
@@ -152,13 +173,14 @@ def prune(
             at=times,
             noted="pruned_at",
             measuring=masks.measured,
-            about={"sparsity": sparsity, "criterion": criterion, "scope": scope, "only": only},
+            about={"sparsity": sparsity, "criterion": criterion, "scope": scope, "only": only}
+            | ({} if pattern is None else {"pattern": pattern}),
         )
     zeros = sum(int((w.detach() == 0).sum()) for w in matrices.values())
     every = list(pruned.parameters())
     what = {
         "method": "prune",
-        "criterion": f"{criterion}, {_SCOPES[scope]}, {schedule.replace('_', ' ')}",
+        "criterion": f"{criterion}, {_SCOPES[scope] if pattern is None else pattern}, {schedule.replace('_', ' ')}",
         "sparsity": sparsity,
         "sparsity_of_pruned": zeros / total,
         "sparsity_of_model": sum(int((p == 0).sum()) for p in every) / sum(p.numel() for p in every),
@@ -167,7 +189,22 @@ def prune(
     }
     if criterion == "random":
         what["seed"] = seed
+    if pattern is not None:
+        what["pattern"] = pattern
+    if criterion == "sparsegpt":
+        what |= {"damping": damping, "fitted_tokens": tokens}
     return record(pruned, what | training.recorded(), parent=model, history=training.history)
+
+
+def _check_whole(criterion: str, scope: str, given_scope: str | None, pattern: str | None, schedule: str) -> None:
+    """Raise where what is pruned at once, by a pattern or by second order, is to be otherwise."""
+    once = f"pattern={pattern!r}" if pattern is not None else "criterion='sparsegpt'"
+    if (pattern is not None or criterion == "sparsegpt") and schedule != "one_shot":
+        raise InputError(f"{once} prunes at once, and schedule={schedule!r} step by step: leave one of the two out")
+    if pattern is not None and given_scope is not None:
+        raise InputError(f"{once} compares inputs side by side, and scope={given_scope!r} others: leave it out")
+    if criterion == "sparsegpt" and scope == "global":
+        raise InputError("criterion='sparsegpt' goes matrix by matrix: give scope='matrix' or 'unit'")
 
 
 def _check_zeros(kept: Mapping[str, torch.Tensor], sparsity: float, scope: str, model: str) -> None:
@@ -199,10 +236,21 @@ _SCOPES = {"matrix": "layer-wise", "global": "global", "unit": "by output unit"}
 class Masks:
     """Which weights of a model's matrices are still there, and what keeps the others at zero."""
 
-    def __init__(self, model: PreTrainedModel, matrices: Mapping[str, Matrix], scope: str) -> None:
-        """Args: the model, the matrices, and what is compared: "matrix", "global" or "unit"."""
-        self.matrices, self.scope = dict(matrices), scope
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        matrices: Mapping[str, Matrix],
+        scope: str,
+        pattern: tuple[int, int] | None = None,
+    ) -> None:
+        """Args: the model, the matrices, what is compared ("matrix", "global" or "unit"), and how
+        many of how many inputs side by side stay, in its place.
+        """
+        self.matrices, self.scope, self.pattern = dict(matrices), scope, pattern
         self.transposed = transposed(model, matrices)
+        if pattern is not None:
+            for name, weight in matrices.items():
+                check_width(weight.shape[0 if self.transposed[name] else 1], pattern, name)
         self.restore()
 
     def restore(self) -> None:
@@ -222,7 +270,10 @@ class Masks:
     def grow(self, found: Mapping[str, torch.Tensor], sparsity: float) -> None:
         """Prune the lowest scores until this share of the weights is gone; give none back."""
         with few_threads(self.matrices):
-            self.kept = smallest(found, self.kept, sparsity, self.scope, self.transposed)
+            if self.pattern is None:
+                self.kept = smallest(found, self.kept, sparsity, self.scope, self.transposed)
+            else:
+                self.kept = by_pattern(found, self.kept, *self.pattern, self.transposed)
         self.apply()
 
     def apply(self) -> None:

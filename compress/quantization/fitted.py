@@ -2,14 +2,13 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any
 
 import datasets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from compress.blocks import Change, block_by_block
+from compress.blocks import Change, block_by_block, check_tokens
 from compress.inputs import row_batches
 from compress.kernels import check_linear
 from compress.matrices import every_matrix
@@ -18,8 +17,7 @@ from compress.quantization.gptq import by_gptq
 from compress.quantization.weights import QuantizedMatrices
 from compress.rows import every_row
 from probes.corpus import check_corpus, corpus_fingerprint
-from probes.errors import InputError, LayerscopeWarning, check_choice
-from probes.models.facts import name_of
+from probes.errors import InputError, check_choice
 
 # A new method has a file of its own and a line here: what changes the matrices of a block, by their moments.
 _FITTED: dict[str, Callable[[PreTrainedModel, QuantizedMatrices, bool, float], Change]] = {
@@ -82,32 +80,11 @@ def fit(
     tokens = sum(len(row["input_ids"]) for row in rows)
     known = every_matrix(model)
     inside = {name: weight for name, weight in matrices.parameters.items() if name in known}
-    _check_tokens(model, matrices, list(inside), tokens, damping)
+    widths = {name: matrices.by_unit(name, weight.detach()).shape[1] for name, weight in inside.items()}
+    check_tokens(model, widths, tokens, damping, "calibrate")
     matrices.write(matrices.rounded(name for name in matrices.parameters if name not in inside))
     change = _FITTED[method](model, matrices, act_order, damping)
     batches = list(row_batches(rows, tokenizer, model))
     block_by_block(model, inside, batches, change, so="they are rounded to nearest", progress=progress)
     what = {"rounding": method, "damping": damping, "fitted_on": corpus_fingerprint(check_corpus(corpus))}
     return what | {"fitted_tokens": tokens} | ({"act_order": act_order} if method == "gptq" else {})
-
-
-def _check_tokens(
-    model: PreTrainedModel, matrices: QuantizedMatrices, names: list[str], tokens: int, damping: float
-) -> None:
-    """Say where there are fewer tokens than a matrix has inputs."""
-    widths = {name: matrices.by_unit(name, matrices.parameters[name].detach()).shape[1] for name in names}
-    wide = [name for name in names if tokens < widths[name]]
-    if not wide:
-        return
-    others = f" (and {len(wide) - 1} more)" if len(wide) > 1 else ""
-    found = (
-        f"{name_of(model)}: calibrate has {tokens} tokens, fewer than the {widths[wide[0]]} inputs of {wide[0]}{others}"
-    )
-    if not damping:
-        raise InputError(f"{found}, so that damping=0 leaves nothing to invert. Give more texts, or damping=0.01")
-    warnings.warn(
-        f"{found}: what is fitted rests on damping={damping}, the share of the mean square of inputs that is added to "
-        "each, more than on the texts. Give more of them",
-        LayerscopeWarning,
-        stacklevel=4,
-    )

@@ -27,6 +27,21 @@ def test_prune_writes_a_model_and_prints_a_summary(tiny_folder, tmp_path, capsys
     assert [p.name for p in tmp_path.iterdir()] == ["out"]
 
 
+def test_prune_by_second_order_and_a_pattern(tiny_folder, tmp_path, capsys):
+    (tmp_path / "few.csv").write_text("id,language,text\n" + "\n".join(f"{i},en,red dog sat" for i in range(9)))
+    out, how = (
+        tmp_path / "out",
+        ["--sparsity", "0.5", "--criterion", "sparsegpt", "--pattern", "2:4", "--damping", "0.1"],
+    )
+    assert main(["prune", str(tiny_folder), *how, "--corpus", str(tmp_path / "few.csv"), "--out", str(out)]) == 0
+    original, tokenizer = probes.load_checkpoint(tiny_folder)
+    settings = {"train": probes.load_corpus(tmp_path / "few.csv"), "tokenizer": tokenizer, "progress": False}
+    expected = prune(original, sparsity=0.5, criterion="sparsegpt", pattern="2:4", damping=0.1, **settings)
+    model, _ = probes.load_checkpoint(out)
+    assert all(torch.equal(v, expected.state_dict()[k]) for k, v in model.state_dict().items())
+    assert "50.0% of their weights are zero" in capsys.readouterr().out
+
+
 def test_structure_removes_heads_channels_and_layers(tmp_path, capsys):
     out = tmp_path / "small"
     given = ["--corpus", "bundled", "--split", "dev", "--languages", "en"]
