@@ -23,6 +23,7 @@ from probes.measures.classes.snr import snr
 from probes.measures.classes.variability import variability
 from probes.measures.fidelity.accuracy import accuracy
 from probes.measures.fidelity.drift import drift
+from probes.measures.fidelity.lens import lens
 from probes.measures.fidelity.loyalty import loyalty
 from probes.measures.fidelity.module_error import module_error
 from probes.measures.fidelity.next_token import next_token
@@ -64,6 +65,7 @@ __all__ = [
     "from_arrays",
     "geometry",
     "influence",
+    "lens",
     "linear_probe",
     "load_checkpoint",
     "load_corpus",

@@ -16,6 +16,7 @@ from probes.measures.classes.snr import SNR
 from probes.measures.classes.variability import VARIABILITY
 from probes.measures.fidelity.accuracy import ACCURACY
 from probes.measures.fidelity.drift import DRIFT
+from probes.measures.fidelity.lens import LENS
 from probes.measures.fidelity.loyalty import LOYALTY
 from probes.measures.fidelity.module_error import MODULE_ERROR
 from probes.measures.fidelity.next_token import NEXT_TOKEN
@@ -44,6 +45,7 @@ PROBES: tuple[Probe, ...] = (
     *MEASURES.values(),
     *GEOMETRY.values(),
     *NEXT_TOKEN,
+    *LENS,
     *LINEAR_PROBE,
     *MODULE_ERROR,
     OFF_DIAGONAL_CORRELATION,

@@ -6,7 +6,7 @@ import zlib
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
@@ -85,8 +85,13 @@ def _looks_ahead(model: PreTrainedModel) -> bool:
     other[:, -1] += (other[:, -1] == ids[:, -1]).long() * (1 if ids[0, -1] == 0 else -1)
     with evaluating(model, model.device), torch.no_grad():
         one, two = (model(input_ids=x).logits[:, :-1].float() for x in (ids, other))
-    near = 1e-4 * float(one.abs().nan_to_num(posinf=0, neginf=0).max())
-    return not torch.allclose(one, two, rtol=0, atol=near, equal_nan=True)
+    return not alike(one, two)
+
+
+def alike(one: torch.Tensor, two: torch.Tensor) -> bool:
+    """Return whether two tensors of logits are the same but for rounding, by the size of the largest."""
+    near = 1e-4 * float(two.abs().nan_to_num(posinf=0, neginf=0).max()) if two.numel() else 0.0
+    return one.shape == two.shape and torch.allclose(one, two, rtol=0, atol=near, equal_nan=True)
 
 
 def next_tokens(ids: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
@@ -101,43 +106,39 @@ def next_tokens(ids: torch.Tensor, attended: torch.Tensor) -> torch.Tensor:
     return targets
 
 
-def said_by(
+class Planned(NamedTuple):
+    """How texts are read by language models."""
+
+    batches: Batches
+    device: torch.device
+    forward: bool  # whether the next token is predicted, and not masked ones
+
+
+def planned(
     models: Sequence[PreTrainedModel],
     tokenizer: PreTrainedTokenizerBase,
     corpus: datasets.Dataset,
     names: Sequence[str],
-    *,
     who: str,
-    per_text: int = PER_TEXT,
-    seed: int = 0,
-    progress: bool = False,
+    *,
     max_length: int | None = None,
     prompt: str | None = None,
     device: str | torch.device | None = None,
     batch_size: int = 64,
     batch_tokens: int = 4096,
-) -> Said:
-    """Return what one model, or two on the same batches, say of the tokens of texts.
-
-    Every token but the first of a text is predicted from those before it; of models of masked
-    tokens each from all others, one masked at a time, and of texts with many a sample of them.
+) -> Planned:
+    """Return how the texts of a corpus are read by one language model or by several of one kind.
 
     Args:
-        models: one, or two of one tokenizer, of one kind.
-        tokenizer, corpus, names: of them, their texts, and what they are called.
+        models, tokenizer, corpus, names: of them, their texts, and what they are called.
         who: asks, as messages begin.
-        per_text: how many tokens of a text are masked at most, drawn by its id and language.
-        seed: of what is masked.
-        progress: show a progress bar.
         max_length, prompt, device, batch_size, batch_tokens: of `capture`.
 
     Raises:
-        InputError: before the first forward pass: a model predicts no tokens, or they predict
-            others; no text has a token to predict; there is nothing to mask by.
+        InputError: a model predicts no tokens, or they predict others; no text has a token to
+            predict; there is nothing to mask by.
     """
     where = check_settings(device=device, batch_size=batch_size, batch_tokens=batch_tokens)
-    if type(per_text) is not int or per_text < 1:
-        raise InputError(f"{who}: per_text={per_text!r}: expected a whole number, at least 1")
     for model, name in zip(models, names, strict=True):
         if not isinstance(model, PreTrainedModel):
             raise InputError(f"{who}: {name}: expected a model of transformers, found {type(model).__name__}")
@@ -160,7 +161,43 @@ def said_by(
             f"{who}: {type(models[0]).__name__} predicts masked tokens, and the tokenizer has no mask token: set "
             "tokenizer.mask_token to the one that the model was trained with"
         )
-    batches = Batches(tokens, batch_size, batch_tokens)
+    return Planned(Batches(tokens, batch_size, batch_tokens), where, forward)
+
+
+def said_by(
+    models: Sequence[PreTrainedModel],
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: datasets.Dataset,
+    names: Sequence[str],
+    *,
+    who: str,
+    per_text: int = PER_TEXT,
+    seed: int = 0,
+    progress: bool = False,
+    **settings: Any,
+) -> Said:
+    """Return what one model, or two on the same batches, say of the tokens of texts.
+
+    Every token but the first of a text is predicted from those before it; of models of masked
+    tokens each from all others, one masked at a time, and of texts with many a sample of them.
+
+    Args:
+        models: one, or two of one tokenizer, of one kind.
+        tokenizer, corpus, names: of them, their texts, and what they are called.
+        who: asks, as messages begin.
+        per_text: how many tokens of a text are masked at most, drawn by its id and language.
+        seed: of what is masked.
+        progress: show a progress bar.
+        settings: of `planned`.
+
+    Raises:
+        InputError: before the first forward pass: a model predicts no tokens, or they predict
+            others; no text has a token to predict; there is nothing to mask by.
+    """
+    if type(per_text) is not int or per_text < 1:
+        raise InputError(f"{who}: per_text={per_text!r}: expected a whole number, at least 1")
+    given = planned(models, tokenizer, corpus, names, who, **settings)
+    batches, where, forward = given.batches, given.device, given.forward
     draws = None if forward else _Masking(corpus, tokenizer, per_text, seed)
     parts: list[dict[str, np.ndarray]] = []
     bar = tqdm(total=len(corpus), desc=who.replace("_", " "), unit="text", disable=not progress)
@@ -178,7 +215,7 @@ def said_by(
     order = np.lexsort((every["place"], every["row"]))
     return Said(
         **{k: v[..., order] if v.shape[-1] else v for k, v in every.items()},
-        size=_sizes(corpus, tokens, tokenizer),
+        size=_sizes(corpus, batches.tokens, tokenizer),
         reads="next" if forward else "masked",
     )
 
@@ -193,8 +230,7 @@ class _Masking:
     def __init__(self, corpus: datasets.Dataset, tokenizer: Any, per_text: int, seed: int) -> None:
         self.mask, self.special = tokenizer.mask_token_id, torch.tensor(tokenizer.all_special_ids)
         self.per_text, self.seed = per_text, seed
-        # By the name of a text, not by its row, so that the order of a corpus changes nothing.
-        self.names = [zlib.crc32(f"{i}\0{x}".encode()) for i, x in zip(corpus["id"], corpus["language"], strict=True)]
+        self.names = names_of(corpus)
 
     def __call__(
         self, rows: np.ndarray, inputs: dict[str, torch.Tensor], batches: Batches
@@ -218,6 +254,12 @@ class _Masking:
             targets.scatter_(1, place, asked["input_ids"].gather(1, place))
             asked["input_ids"] = asked["input_ids"].scatter(1, place, self.mask)
             yield rows[text.cpu().numpy()], asked, targets
+
+
+def names_of(corpus: datasets.Dataset) -> np.ndarray:
+    """Return a number for the name of each text, (text,): what is drawn by it does not depend on the order of texts."""
+    pairs = zip(corpus["id"], corpus["language"], strict=True)
+    return np.array([zlib.crc32(f"{i}\0{language}".encode()) for i, language in pairs], np.int64)
 
 
 # From inputs, and which places are asked for, to so many rows of logits at a time.
@@ -273,15 +315,23 @@ def before_output(model: Any, batches: Batches, device: torch.device) -> Iterato
     with torch.no_grad():
         known = whole(first, attended).states.float()
         try:
-            ours = run(first, attended).of(slice(None))
-            near = 1e-4 * float(known.abs().nan_to_num(posinf=0, neginf=0).max())
-            same = ours.shape == known.shape and torch.allclose(ours, known, rtol=1e-4, atol=near, equal_nan=True)
+            same = alike(run(first, attended).of(slice(None)), known)
         except (RuntimeError, IndexError, ValueError):  # it looks at what the layer gives
             same = False
     try:
         yield run if same else whole
     finally:
         vars(head).pop("forward", None)
+
+
+def rows_at_once(vocabulary: int) -> int:
+    """Return of how many tokens logits are held at once.
+
+    Example:
+        >>> rows_at_once(4000), rows_at_once(250_000)
+        (262, 32)
+    """
+    return max(_TOKENS, _LOGITS // vocabulary)
 
 
 def after_output(model: Any) -> Callable[[torch.Tensor], torch.Tensor]:
@@ -314,7 +364,7 @@ def _of_batch(
     text, place = (x.cpu().numpy() for x in there.nonzero(as_tuple=True))
     wanted = targets[there]
     made = [layer(inputs, there) for layer in layers]
-    step = max(_TOKENS, _LOGITS // made[0].vocabulary)
+    step = rows_at_once(made[0].vocabulary)
     starts = range(0, max(len(wanted), 1), step)  # once where there are none, which tells the shapes
     parts = [compared([m.of(slice(k, k + step)) for m in made], wanted[k : k + step]) for k in starts]
     return {k: torch.cat([p[k] for p in parts], dim=-1).cpu().numpy() for k in parts[0]} | {
@@ -361,6 +411,6 @@ def _sizes(corpus: datasets.Dataset, tokens: Tokens, tokenizer: PreTrainedTokeni
     if tokens.cut:
         for row in np.flatnonzero(tokens.lengths == tokens.limit):
             ids = tokens.inputs["input_ids"][tokens.starts[row] : tokens.starts[row] + tokens.lengths[row]]
-            kept = tokenizer.decode(ids.tolist(), skip_special_tokens=True)
+            kept = str(tokenizer.decode(ids.tolist(), skip_special_tokens=True))
             size[row] = min(size[row], len(kept.encode()))
     return size

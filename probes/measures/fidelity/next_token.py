@@ -284,7 +284,7 @@ _SAME = replace(
     bounds=(0, 1),
     better="higher",
     higher_is="better preserved",
-    unchanged_by=("a constant added to all logits of a token", "what keeps the top token of either", "order"),
+    unchanged_by=("a constant added to all logits of a token", "a common factor of all logits", "order"),
     unchanged=1.0,
     tolerance=0.05,
 )

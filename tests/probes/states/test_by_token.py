@@ -4,36 +4,13 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-import transformers
-from speaking import TEXT, masking, of_masked_tokens, of_the_next_token, spoken
+from speaking import ARCHITECTURES, TEXT, masking, of_kind, of_masked_tokens, of_the_next_token, spoken
 
 import probes
 from probes.errors import InputError
 from probes.states import by_token
 from probes.states.by_token import before_output, compared, said_by
 from probes.states.tokens import Batches, tokenise
-
-SMALL = {"hidden_size": 16, "num_hidden_layers": 2, "num_attention_heads": 2, "intermediate_size": 24}
-GROUPED = SMALL | {"num_key_value_heads": 1, "head_dim": 8, "pad_token_id": 0, "max_position_embeddings": 32}
-GPT = {"n_embd": 16, "n_layer": 2, "n_head": 2, "n_positions": 32}
-# Logits are divided by, capped, projected, made by a layer with a bias, of experts.
-ARCHITECTURES = {
-    "llama": GROUPED,
-    "mistral": GROUPED | {"sliding_window": 4},
-    "qwen2": GROUPED,
-    "qwen3": GROUPED,
-    "gemma2": GROUPED | {"final_logit_softcapping": 2.0},
-    "gemma3_text": GROUPED,
-    "phi3": GROUPED,
-    "gpt2": GPT,
-    "gpt_neox": SMALL | {"max_position_embeddings": 32},
-    "opt": SMALL | {"ffn_dim": 24, "word_embed_proj_dim": 12, "max_position_embeddings": 32, "pad_token_id": 0},
-    "bloom": {"hidden_size": 16, "n_layer": 2, "n_head": 2},
-    "mixtral": GROUPED | {"num_local_experts": 2, "num_experts_per_tok": 1},
-    "granite": GROUPED | {"logits_scaling": 3.0},
-    "cohere": GROUPED | {"logit_scale": 0.5},
-    "gptj": GPT | {"rotary_dim": 4},
-}
 
 
 @pytest.fixture(scope="module")
@@ -44,18 +21,6 @@ def tokenizer(make_tokenizer):
 @pytest.fixture(scope="module")
 def corpus():
     return spoken().select(range(12))
-
-
-def of_kind(kind, tokenizer, seed=0):
-    torch.manual_seed(seed)
-    config = transformers.AutoConfig.for_model(kind, vocab_size=len(tokenizer), **ARCHITECTURES[kind])
-    model = transformers.AutoModelForCausalLM.from_config(config).eval()
-    if kind == "mixtral":
-        model.set_experts_implementation("eager")  # the others take no float64
-    with torch.no_grad():  # as they come, all tokens are nearly as likely
-        for parameter in model.parameters():
-            parameter.add_(0.3 * torch.randn_like(parameter))
-    return model
 
 
 def one_by_one(models, tokenizer, corpus, masked=None):
