@@ -65,11 +65,12 @@ def quality(
 
     Notes:
         Percentiles of draws; ranks are taken anew in each of them, ties share theirs. `f1` is over
-        all decisions ("micro"). A classifier's `accuracy` is that of `probes.accuracy`, which has
-        an exact interval and stands in a comparison beside the layers.
+        all decisions ("micro"). `accuracy` is that of `probes.accuracy`, which has an exact
+        interval, and numbers are measured as by `probes.number_quality`: these stand in a
+        comparison beside the layers.
 
     See also:
-        `probes.accuracy`, `probes.loyalty`, `held_out_loss`
+        `probes.accuracy`, `probes.number_quality`, `probes.loyalty`, `held_out_loss`
 
     Example:
         >>> import compress, probes

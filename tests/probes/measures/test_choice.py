@@ -152,6 +152,7 @@ def test_each_kind_of_head_has_its_probes_and_those_of_classes_of_texts_are_left
     rows = found.table.query("model == 'base' and language == 'pooled'").set_index("probe")
     for name in {"accuracy", *FAMILIES["number_quality"]} & measured:
         assert rows.loc[name, "value"] == pytest.approx(own.loc[(name, "pooled"), "value"], abs=1e-6)
+    assert all(found.plot(name).axes for name in measured)
     judged = {"pearson", "pearson_to_baseline"} if kind == "numbers" else {"accuracy", "label_loyalty"}
     assert set(found.verdict().models["probe"]) == judged
 
