@@ -1,9 +1,11 @@
 """The report in a browser: opens and sorts at once with many languages, and every cell of its maps can be seen."""
 
+import io
 import time
 
 import numpy as np
 import pytest
+from PIL import Image
 
 import probes
 
@@ -86,6 +88,17 @@ def test_the_verdict_is_on_the_first_screen(page, comparison):
         assert page.locator(f".verdict b:text-is('{model}') + .size + .state").inner_text().lower() == verdict.state(
             model
         )
+
+
+@pytest.mark.parametrize("page", [("light", 1280), ("dark", 1280)], indirect=True)
+def test_figures_turn_with_the_page_and_keep_their_colours(page):
+    picture = Image.open(io.BytesIO(page.locator("figure img").first.screenshot())).convert("RGB")
+    pixels = np.asarray(picture, dtype=int).reshape(-1, 3)
+    dark = page.evaluate("matchMedia('(prefers-color-scheme: dark)').matches")
+    assert (np.median(pixels) < 40) == dark
+    assert (np.median(pixels) > 240) != dark
+    lost = np.abs(pixels - (0xD5, 0x5E, 0x00)).max(axis=1) < 12
+    assert lost.sum() > 50
 
 
 def test_maps_show_the_table_and_can_be_zoomed_and_ordered(page, comparison):
