@@ -75,6 +75,11 @@ def add(commands: Any) -> None:
         choices=list(_FAILS),
         help="exit with status 1 where a model is lost; with 'cannot-tell', also where one is not shown to be kept",
     )
+    measure.add_argument(
+        "--patching",
+        action="store_true",
+        help="also ask which layers cause what was lost: run models with the original's blocks, one at a time",
+    )
     measure.add_argument("--draws", type=int, default=200, help="bootstrap draws (%(default)s)")
     measure.add_argument("--seed", type=int, default=0, help="of the bootstrap (%(default)s)")
     measure.add_argument(
@@ -150,6 +155,7 @@ def _compare(options: argparse.Namespace) -> int:
         allow_pickle=options.allow_pickle,
         timing=options.timing,
         without_outliers=options.without_outliers,
+        patching=options.patching,
         pooling=options.pooling,
         max_length=options.max_length,
         prompt=options.prompt,

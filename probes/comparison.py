@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from probes.comparing import Model, measure_models
 from probes.errors import InputError, LayerscopeWarning, path_of
+from probes.measures.attribution.causes import causes_of, pairs_of
 from probes.measures.provenance import states_of
 from probes.results.verdict import Verdict, verdict
 from probes.views.plots import Plots
@@ -193,6 +194,7 @@ def compare(
     allow_pickle: bool = False,
     timing: bool = True,
     without_outliers: int = 0,
+    patching: bool = False,
     **settings: Any,
 ) -> Comparison:
     """Measure probes at every layer and language of models, and how far each is from the baseline.
@@ -220,6 +222,8 @@ def compare(
             columns of `models` empty, so that two runs give the same to the last bit.
         without_outliers: leave so many features of every layer out of all that is measured of states,
             the largest ones of the baseline (`probes.without_outliers`).
+        patching: also ask which layers cause what was lost: every model is run with the original's
+            blocks, one at a time, so that the verdict names causes. All models are in memory.
         settings: further settings of `capture`: pooling, max_length, prompt, normalize, dimensions,
             dtype, device, batch_size, batch_tokens, progress, wait.
 
@@ -241,6 +245,16 @@ def compare(
         >>> comparison.to_dataframe().columns.tolist()[:5]
         ['model', 'layer', 'language', 'probe', 'value']
     """
+    pairs = []
+    how = {k: v for k, v in settings.items() if k not in ("dtype", "wait")}
+    if patching:
+        known: dict[str, Any] = {
+            "tokenizer": tokenizer,
+            "pivot": pivot,
+            "baseline": baseline,
+            "allow_pickle": allow_pickle,
+        }
+        pairs = pairs_of(models, corpus, **known, settings=how)
     measured = measure_models(
         models,
         corpus,
@@ -257,5 +271,8 @@ def compare(
         settings=settings,
     )
     made = Comparison(**measured._asdict())
+    if patching and corpus is not None:
+        about = {"pivot": pivot, "draws": draws, "seed": seed} | how
+        made.provenance["causes"] = {pair.names[1]: causes_of(pair, corpus, **about) for pair in pairs}
     made.table = made.adjusted()
     return made

@@ -12,6 +12,7 @@ from typing import Any
 from probes.errors import InputError
 from probes.files import beside, check_writable, gone_on_failure, locked, named, write_whole
 from probes.forms import read_json
+from probes.results.blame import CAUSE
 
 FILES = {"table": "comparison.csv", "draws": "draws.npy", "models": "models.csv"}
 # What a reader of the table asks for.
@@ -33,6 +34,7 @@ _PROVENANCE = {
     "probes": {str: _PROBE},
     "corpus": {"languages": {str: dict}, "cautions": [str]},
     "versions": {str: str},
+    "causes?": {str: [CAUSE]},
 }
 
 

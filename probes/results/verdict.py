@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from probes.errors import InputError
+from probes.results.blame import blamed
 from probes.results.calibration import ends
 from probes.results.cells import NO_LAYER
 from probes.results.draws import POOLED
@@ -41,12 +42,17 @@ class Verdict:
             would).
         baseline: the model that the others are judged against.
         words: the same in words.
+        causes: where `compare(..., patching=True)` ran, a row a model, measure, language that is
+            lost, and layer: what its original weights alone give back (`gain, low, high`; intervals
+            hold for all layers and languages at once), of which `damage`, for how many `bytes`, and
+            whether the layer is `named` as a cause, which takes an interval above zero.
     """
 
     models: pd.DataFrame
     languages: pd.DataFrame
     baseline: str
     words: str = ""
+    causes: pd.DataFrame = field(default_factory=pd.DataFrame)
 
     def state(self, model: str) -> str:
         """Return the state of a model: the worst of its judged measures."""
@@ -114,7 +120,9 @@ def _found(table: Table, others: Sequence[str], limits: Mapping[str, float]) -> 
     places = {name: place for place, name in enumerate([*others, *limits])}
     judged = judged.sort_values(order, key=lambda c: c.map(places) if c.name in order[:2] else c, na_position="first")
     columns = ["model", "probe", "language", "state", "difference", "low", "high", "tolerance", "n", "more"]
-    return Verdict(pd.DataFrame(models), judged[columns].reset_index(drop=True), table.baseline)
+    judged = judged[columns].reset_index(drop=True)
+    causes = blamed(table.provenance.get("causes", {}), judged)
+    return Verdict(pd.DataFrame(models), judged, table.baseline, causes=causes)
 
 
 def states_of(difference: np.ndarray, low: np.ndarray, high: np.ndarray, tolerance: np.ndarray) -> np.ndarray:

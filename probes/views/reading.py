@@ -8,11 +8,13 @@ from typing import NamedTuple
 
 import pandas as pd
 
+from probes.measures.attribution.causes import SHARES
 from probes.measures.catalogue import by_name
 from probes.printing import printable
 from probes.results.draws import POOLED
 from probes.results.table import Table
 from probes.results.verdict import SAFE, STATES, Verdict
+from probes.views.causes import said_of_causes
 from probes.views.language_names import language_names
 from probes.views.sizes import Size, sizes
 
@@ -32,7 +34,12 @@ def read(found: Verdict, table: Table) -> tuple[list[Reading], list[str]]:
     """Return what is said of each model, the worst first, and of the comparison as a whole."""
     names, said = _Names(table), sizes(table)
     readings = [
-        Reading(str(model), found.state(str(model)), _of_model(rows, found, names), said.get(str(model), Size()))
+        Reading(
+            str(model),
+            found.state(str(model)),
+            _of_model(rows, found, names) + said_of_causes(found, table, str(model), names.title, names.change),
+            said.get(str(model), Size()),
+        )
         for model, rows in found.models.groupby("model", sort=False)
     ]
     for one in readings:
@@ -86,6 +93,12 @@ class _Names:
 
     def share(self, probe: str) -> bool:
         return bool(self.about[probe].get("share"))
+
+    def change(self, probe: str, value: float) -> str:
+        """A change in words, as "+4.1" points."""
+        return as_change(value, probe in SHARES or self.share(probe)) + (
+            " points" if probe in SHARES or self.share(probe) else ""
+        )
 
     def amount(self, probe: str, value: float) -> str:
         """A size in words, as "1 point of retrieval"."""

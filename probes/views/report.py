@@ -22,6 +22,7 @@ from probes.results.calibration import p_text
 from probes.results.difference import MARKED, family_in_words
 from probes.results.table import Table
 from probes.results.verdict import Verdict, verdict
+from probes.views.causes import bars
 from probes.views.dark import on_dark_pages_too
 from probes.views.reading import read
 from probes.views.report_data import as_json, language_maps
@@ -84,6 +85,7 @@ def _page(comparison: Table) -> str:
         curves=_image(curves(comparison, flat, None)) if flat else "",
         maps={p: _image(maps(comparison, p, None, width=wide)) for p in probes if p not in flat},
         by_language=by_language,
+        causes=bars(comparison),
         data=as_json(comparison, by_language),
         script=markupsafe.Markup(_own("report.js")),  # of this package, as the style
         style=markupsafe.Markup(_own("report.css")),

@@ -3,33 +3,27 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass
-from functools import partial
+from collections.abc import Mapping
 from typing import Any
 
 import datasets
 import numpy as np
-import torch
 import xarray as xr
-from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.errors import InputError, LayerscopeWarning, check_choice
 from probes.measures.attribution.output_damage import DAMAGES, OutputDamage
+from probes.measures.attribution.places import Place, measured_at, places_of
+from probes.measures.attribution.screening import screened
 from probes.measures.probe import LARGE
-from probes.models.facts import layers_made_of, name_of
-from probes.models.parts import FAMILIES, FeedForward
+from probes.models.facts import name_of
 from probes.results.draws import Sample, sample, weighted_ratios
 from probes.results.intervals import interval
 from probes.results.result import result, stack_measures
 from probes.states.representations import as_strings
-from probes.states.resumed import Trace, blocks_of, has_module, record, with_block, with_module, with_states
-from probes.states.running import evaluating
 
 _AT = ("layers", "modules", "weights")
 _INTO = ("other", "base")
-KINDS = ("attention", "feed-forward")
 # What a share says of itself, whatever it is of.
 _ABOUT = {
     "range": "-infinity to infinity; 0 where it changes nothing, 1 where all damage goes away",
@@ -41,16 +35,6 @@ _ABOUT = {
 }
 
 
-@dataclass(frozen=True)
-class Place:
-    """Where something is put in, and how: `run` is told the traces of host and donor."""
-
-    layer: int
-    name: str
-    kind: str
-    run: Callable[[Callable[[], Any], Trace, Trace], Any]
-
-
 def patching(
     base: PreTrainedModel,
     other: PreTrainedModel,
@@ -59,6 +43,7 @@ def patching(
     *,
     at: str = "layers",
     into: str = "other",
+    exact: bool = True,
     layers: Mapping[int, int] | None = None,
     pivot: str | None = None,
     draws: int = 200,
@@ -84,6 +69,9 @@ def patching(
             the states that the compressed model feeds it: what leaving it alone would give.
         into: "other", or the other way round "base": the compressed model's states or block in the
             original, and the share of the damage that this alone does.
+        exact: False for an estimate of all modules at once, from one backward pass: what goes away
+            to first order. Attributes say its `correlation` with the exact effect over `checked`
+            modules in `checked_texts`.
         layers: layer of `other` -> layer of `base` that stands for it, where they are not equally
             deep; by default what the compression says it left. Of states only.
         pivot: the language of retrieval; needed where there is no head.
@@ -111,10 +99,11 @@ def patching(
 
     Notes:
         Activation patching: Vig et al. 2020, arXiv 2004.12265; Zhang and Nanda 2023, arXiv
-        2309.16042. There the inputs are spoiled, here the model is. Layer l is what block l gives,
-        layer 0 the embeddings; the norm after the last block and the head stay the host's, so that
-        what is left at the last layer is theirs. Blocks below a place are not run again: all layers
-        take (layers - 1) / 2 passes beside the two of the models, and one where embeddings differ.
+        2309.16042 (there inputs are spoiled, here the model is); to first order Syed, Rager and
+        Conmy 2023, arXiv 2310.10348. Layer l is what block l gives, layer 0 the embeddings; the norm
+        after the last block and the head stay the host's, so that what is left at the last layer is
+        theirs. Blocks below a place are not run again: all layers take (layers - 1) / 2 passes
+        beside the two of the models, and one more where embeddings differ.
 
     See also:
         `drift`, `module_error`.
@@ -128,189 +117,53 @@ def patching(
         >>> float(effect.value.sel(measure="kl", language="pooled")[-1].round(2))
         1.0
     """
-    check_choice("at", at, _AT)
-    check_choice("into", into, _INTO)
     one, two = names or (name_of(base), name_of(other))
-    output = OutputDamage(base, tokenizer, corpus, pivot=pivot, name=one, **settings)
-    output.check(other, two)
+    how: dict[str, Any] = {
+        "at": at,
+        "into": into,
+        "layers": layers,
+        "pivot": pivot,
+        "names": (one, two),
+        "exact": exact,
+    }
+    output, places = check_patching(base, other, tokenizer, corpus, **how, **settings)
     drawn = sample(output.texts, draws=draws, seed=seed)
-    places = _places(base, other, (one, two), at, into, layers)
-    damages = _measured(output, other, places, into, progress)
-    found = _results(output, drawn, places, damages, {"model": two, "at": at, "into": into})
+    about: dict[str, Any] = {"model": two, "at": at, "into": into}
+    if exact:
+        damages = measured_at(output, other, places, into, progress)
+    else:
+        damages, checked = screened(output, other, places, progress)
+        about |= checked
+    found = _results(output, drawn, places, damages, about)
     _say_what_is_missing(damages, found)
     return found
 
 
-def _places(
+def check_patching(
     base: PreTrainedModel,
     other: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: datasets.Dataset,
+    *,
     names: tuple[str, str],
-    at: str,
-    into: str,
-    layers: Mapping[int, int] | None,
-) -> list[Place]:
-    """Where something is put in; raise `InputError` where the models do not allow it."""
-    depths = [len(blocks_of(model)) for model in (base, other)]
-    widths = [getattr(model.config.get_text_config(), "hidden_size", None) for model in (base, other)]
-    if widths[0] != widths[1]:
+    at: str = "layers",
+    into: str = "other",
+    exact: bool = True,
+    layers: Mapping[int, int] | None = None,
+    pivot: str | None = None,
+    **settings: Any,
+) -> tuple[OutputDamage, list[Place]]:
+    """Return what `patching` measures by and where; raise `InputError` as it does, and run nothing."""
+    check_choice("at", at, _AT)
+    check_choice("into", into, _INTO)
+    if not exact and (at, into) != ("modules", "other"):
         raise InputError(
-            f"the states of {names[0]!r} have {widths[0]} features and those of {names[1]!r} {widths[1]}, so that "
-            "neither's can stand for the other's. Patch between models of one width, and see such pairs by similarity"
+            f'exact=False estimates what modules of the original give the other: at="modules" and into="other"; found '
+            f"at={at!r} and into={into!r}. Leave exact= out"
         )
-    if at == "layers":
-        pairs = _pairs(other, names, depths, layers)
-        hosts = pairs if into == "other" else {b: o for o, b in pairs.items()}
-        blocks = blocks_of(other if into == "other" else base)
-
-        def states(layer: int, donor: int) -> Place:
-            return Place(
-                layer,
-                "",
-                "states",
-                lambda run, host, given: with_states(run, blocks, host, layer, given.layer(donor)),
-            )
-
-        return [states(host, donor) for host, donor in sorted(hosts.items())]
-    kinds = base.config.model_type, other.config.model_type
-    if depths[0] != depths[1] or kinds[0] != kinds[1] or layers is not None:
-        raise InputError(
-            f"at={at!r}: a part stands for the same part of a model of one architecture and depth; {names[0]!r} is "
-            f"{kinds[0]} of {depths[0]} layers and {names[1]!r} {kinds[1]} of {depths[1]}"
-            + (", and layers= is of states" if layers is not None else "")
-            + '. Patch states, with at="layers"'
-        )
-    host, donor = (other, base) if into == "other" else (base, other)
-    return _blocks(host, donor, names) if at == "weights" else _modules(host, donor, names)
-
-
-def _pairs(
-    other: PreTrainedModel, names: tuple[str, str], depths: list[int], layers: Mapping[int, int] | None
-) -> dict[int, int]:
-    """Layer of the compressed model -> layer of the original."""
-    left = layers_made_of(other)
-    if layers is not None:
-        wrong = [(o, b) for o, b in layers.items() if o not in range(depths[1] + 1) or b not in range(depths[0] + 1)]
-        if wrong or not layers:
-            raise InputError(
-                f"layers={dict(layers)}: expected layers 0 to {depths[1]} of {names[1]!r}, each with one of 0 to "
-                f"{depths[0]} of {names[0]!r}"
-            )
-        return dict(layers)
-    if depths[0] == depths[1]:
-        return {layer: layer for layer in range(depths[0] + 1)}
-    if left is not None and max(left) < depths[0]:
-        return {0: 0} | {place + 1: layer + 1 for place, layer in enumerate(left)}
-    raise InputError(
-        f"{names[0]!r} has {depths[0]} layers and {names[1]!r} {depths[1]}: say which layer of {names[0]!r} stands for "
-        f"which of {names[1]!r}, with layers={{0: 0, ..., {depths[1]}: {depths[0]}}}"
-    )
-
-
-def _blocks(host: PreTrainedModel, donor: PreTrainedModel, names: tuple[str, str]) -> list[Place]:
-    kinds = [getattr(model.config, "_attn_implementation", None) for model in (host, donor)]
-    if kinds[0] != kinds[1]:
-        raise InputError(
-            f"{names[0]!r} and {names[1]!r} compute attention in two ways ({kinds[1]}, {kinds[0]}), so that their "
-            "blocks read other masks. Load both with one attn_implementation"
-        )
-    own, given = blocks_of(host), blocks_of(donor)
-    return [
-        Place(number + 1, "", "block", partial(_with_block, own, number, block)) for number, block in enumerate(given)
-    ]
-
-
-def _with_block(
-    blocks: list[torch.nn.Module],
-    number: int,
-    block: torch.nn.Module,
-    run: Callable[[], Any],
-    host: Trace,
-    _given: Trace,
-) -> Any:
-    return with_block(run, blocks, host, number, block)
-
-
-def inside_of(model: PreTrainedModel, name: str) -> dict[str, str]:
-    """Return the modules of a block whose outputs are what its attention and feed-forward part
-    give, each with its kind.
-
-    Raises:
-        InputError: the table of architectures does not know the model.
-    """
-    family = FAMILIES.get(model.config.model_type)
-    if family is None:
-        raise InputError(
-            f'{name!r}: at="modules" knows the architectures {", ".join(FAMILIES)}, and not '
-            f'{model.config.model_type!r}. Patch states, with at="layers"'
-        )
-    parts = {family.attention.joined: KINDS[0]} | {_end_of(part): KINDS[1] for part in family.feed_forwards}
-    return {n: kind for n, kind in parts.items() if any(has_module(block, n) for block in blocks_of(model))}
-
-
-def _end_of(part: FeedForward) -> str:
-    """The module that gives what a feed-forward part gives: of experts what holds them all."""
-    return part.outer.rpartition(".")[0] if part.experts else part.outer
-
-
-def _modules(host: PreTrainedModel, donor: PreTrainedModel, names: tuple[str, str]) -> list[Place]:
-    own, given = blocks_of(host), blocks_of(donor)
-    out = []
-    for number in range(len(own)):
-        for name, kind in inside_of(host, names[0]).items():
-            if has_module(own[number], name) and has_module(given[number], name):
-                out.append(Place(number + 1, name, kind, partial(_with_module, own, (number, name))))
-    if not out:
-        raise InputError(f"{names[0]!r} and {names[1]!r} share no attention or feed-forward part by name")
-    return out
-
-
-def _with_module(
-    blocks: list[torch.nn.Module], place: tuple[int, str], run: Callable[[], Any], host: Trace, given: Trace
-) -> Any:
-    return with_module(run, blocks, host, place, given.inside[place])
-
-
-def _measured(
-    output: OutputDamage, other: PreTrainedModel, places: list[Place], into: str, progress: bool
-) -> dict[str, np.ndarray]:
-    """The damage of every text (text, 1 + place) by measure: of the compressed model, and patched."""
-    base, corpus = output.base, output.corpus
-    host = other if into == "other" else base
-    inside = sorted({p.name for p in places if p.name})
-    out = {m: np.full((len(corpus), 1 + len(places)), np.nan) for m in output.measures}
-    ends: list[np.ndarray] = []
-    order: list[np.ndarray] = []
-    bar = tqdm(total=len(corpus), desc="patching", unit="text", disable=not progress)
-    with bar, evaluating(base, output.where), evaluating(other, output.where), torch.inference_mode():
-        for rows, inputs, weights in output.batches():
-            one, two = (
-                record(partial(output.answer, model, inputs, weights), blocks_of(model), inside)
-                for model in (base, other)
-            )
-            there, given = (two, one) if into == "other" else (one, two)
-            run = partial(output.answer, host, inputs, weights)
-            vectors = [one.answer, two.answer] if "retrieval" in out else []
-            for number, answer in enumerate(_answers(run, places, there, given, two)):
-                for name, values in output.differences(one.answer, answer, inputs, rows).items():
-                    out[name][rows, number] = values.double().cpu().numpy()
-                if number and "retrieval" in out:
-                    vectors.append(answer)
-            if vectors:
-                ends.append(torch.stack(vectors).cpu().numpy())
-                order.append(rows)
-            bar.update(len(rows))
-    if ends:
-        together = np.concatenate(ends, axis=1)[:, np.argsort(np.concatenate(order))]
-        out["retrieval"] = np.stack([output.lost(together[0], vectors) for vectors in together[1:]], axis=1)
-    return out
-
-
-def _answers(
-    run: Callable[[], Any], places: list[Place], host: Trace, donor: Trace, compressed: Trace
-) -> Iterator[torch.Tensor]:
-    yield compressed.answer
-    for place in places:
-        yield place.run(run, host, donor)
+    output = OutputDamage(base, tokenizer, corpus, pivot=pivot, name=names[0], **settings)
+    output.check(other, names[1])
+    return output, places_of(base, other, names, at, into, layers)
 
 
 def _results(
@@ -320,7 +173,7 @@ def _results(
     labels = as_strings([f"{p.layer}.{p.name}" for p in places]) if along == "module" else [p.layer for p in places]
     texts = output.texts.assign_attrs(model=about["model"])
     out = []
-    for name in output.measures:
+    for name in damages:
         there = output.there(name)
         counted = np.where(there[:, None], damages[name], 0.0)
         means = weighted_ratios(drawn, counted, there.astype(float))

@@ -13,7 +13,8 @@ from scipy.special import log_softmax
 import compress
 import probes
 from probes.errors import InputError, LayerscopeWarning
-from probes.measures.attribution.patching import inside_of, patching
+from probes.measures.attribution.patching import patching
+from probes.measures.attribution.places import inside_of
 from probes.states.resumed import blocks_of
 
 measured = partial(patching, draws=10, progress=False)

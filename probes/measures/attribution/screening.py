@@ -1,0 +1,106 @@
+"""Patching to first order: all modules at once, from one backward pass."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Callable
+from functools import partial
+from itertools import islice
+from typing import Any
+
+import numpy as np
+import torch
+from tqdm.auto import tqdm
+from transformers import PreTrainedModel
+
+from probes.errors import InputError
+from probes.measures.attribution.output_damage import OutputDamage
+from probes.measures.attribution.places import Place, measured_at
+from probes.models.facts import name_of
+from probes.states.resumed import blocks_of, record
+from probes.states.running import evaluating, removed
+
+CHECKED = 8  # modules whose exact effect is measured, on one batch
+
+
+def screened(
+    output: OutputDamage, other: PreTrainedModel, places: list[Place], progress: bool
+) -> tuple[dict[str, np.ndarray], dict[str, Any]]:
+    """Return the damage of every text (text, 1 + place) as it is, and as a straight line says that it
+    would be with the original's output of each module; and how far that is right.
+
+    Along the difference of a module's outputs the damage falls at first as its gradient says:
+    grad . (original's - own). One pass of each model and one backward pass tell that for all
+    modules.
+
+    Args:
+        output: the damage, of which the first measure is taken: the others have no gradient.
+        other: the compressed model.
+        places: modules, of `places_of`.
+        progress: show a progress bar.
+
+    Returns:
+        The damages by measure, and attributes: `estimate`, `correlation` of what goes away with the
+        exact effect (NaN of fewer than two modules), over `checked` modules in `checked_texts`.
+
+    Raises:
+        InputError: nothing in the model has a gradient, as where integers are multiplied.
+
+    Notes:
+        Attribution patching: Syed, Rager and Conmy 2023, arXiv 2310.10348. The damage is curved, and
+        zero at the original, so that a straight line often says more than goes away: it ranks.
+    """
+    measure = output.measures[0]
+    found = np.full((len(output.corpus), 1 + len(places)), np.nan)
+    inside = sorted({p.name for p in places})
+    bar = tqdm(total=len(found), desc="screening", unit="text", disable=not progress)
+    with bar, evaluating(output.base, output.where), evaluating(other, output.where), torch.enable_grad():
+        for rows, inputs, weights in output.batches():
+            with torch.no_grad():
+                one = record(partial(output.answer, output.base, inputs, weights), blocks_of(output.base), inside)
+            blocks = blocks_of(other)
+            with removed([blocks[0].register_forward_pre_hook(_followed, with_kwargs=True)]):
+                two = record(partial(output.answer, other, inputs, weights), blocks, inside, keep=False)
+            damage = output.differences(one.answer, two.answer, inputs, rows)[measure]
+            at = [(place.layer - 1, place.name) for place in places]
+            grads = _gradients(damage, [two.inside[key] for key in at], other)
+            found[rows, 0] = damage.detach().double().cpu().numpy()
+            for number, (key, grad) in enumerate(zip(at, grads, strict=True)):
+                moved = (grad.double() * (one.inside[key] - two.inside[key].detach()).double()).flatten(1).sum(1)
+                found[rows, 1 + number] = found[rows, 0] + moved.cpu().numpy()
+            bar.update(len(rows))
+    return {measure: found}, {"estimate": "first order"} | _checked(output, other, places, found)
+
+
+def _followed(_module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """Let gradients begin at what the first block is fed, whether or not weights have any."""
+    own: Callable[[torch.Tensor], torch.Tensor] = lambda x: x if x.requires_grad else x.detach().requires_grad_()  # noqa: E731
+    if args:
+        return (own(args[0]), *args[1:]), kwargs
+    return args, kwargs | {"hidden_states": own(kwargs["hidden_states"])}
+
+
+def _gradients(damage: torch.Tensor, outputs: list[torch.Tensor], model: PreTrainedModel) -> list[torch.Tensor]:
+    try:
+        return list(torch.autograd.grad(damage.sum(), outputs))
+    except RuntimeError as error:
+        raise InputError(
+            f"{name_of(model)!r}: what a module gives has no gradient ({str(error).splitlines()[0]}), as where "
+            "integers are multiplied. Patch with exact=True"
+        ) from error
+
+
+def _checked(output: OutputDamage, other: PreTrainedModel, places: list[Place], found: np.ndarray) -> dict[str, Any]:
+    """How far estimates are right: against the exact effect of some modules, on one batch."""
+    one = copy.copy(output)
+    one.batches = lambda: islice(output.batches(), 1)
+    some = np.unique(np.linspace(0, len(places) - 1, min(CHECKED, len(places))).round().astype(int))
+    exact = measured_at(one, other, [places[i] for i in some], "other", False)[output.measures[0]]
+    rows = np.isfinite(exact).all(axis=1)
+    gains = [(of[rows, :1] - of[rows, 1:]).mean(axis=0) for of in (exact, found[:, [0, *(1 + some)]])]
+    known = len(some) > 1 and all(np.ptp(gain) > 0 for gain in gains)
+    return {
+        "correlation": float(np.corrcoef(*gains)[0, 1]) if known else float("nan"),
+        "checked": len(some),
+        "checked_texts": int(rows.sum()),
+    }

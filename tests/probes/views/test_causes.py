@@ -1,0 +1,57 @@
+"""Causes in words and as bars, from made verdicts."""
+
+import pandas as pd
+import pytest
+
+from probes.results.blame import COLUMNS
+from probes.results.table import Table
+from probes.results.verdict import Verdict
+from probes.views.causes import bars, said_of_causes
+
+
+def cause(layer, gain, low, high, language="pooled"):
+    values = ["m", "accuracy", language, layer, gain, low, high, 0.2, 5_000, low > 0]
+    return dict(zip(COLUMNS, values, strict=True))
+
+
+@pytest.fixture
+def table():
+    rows = [
+        {"model": "m", "probe": "cosine_to_baseline", "language": "pooled", "layer": layer, "value": value}
+        for layer, value in enumerate([1.0, 0.9, 0.5, 0.45])
+    ]
+    return Table(pd.DataFrame(rows), {}, None)
+
+
+def said(table, *causes):
+    found = Verdict(pd.DataFrame(), pd.DataFrame(), "base", causes=pd.DataFrame(list(causes), columns=COLUMNS))
+    return said_of_causes(found, table, "m", str, lambda _, x: f"{100 * x:+.0f} points")
+
+
+def test_named_layers_what_could_be_missed_the_recommendation_and_where_states_move(table):
+    assert said(table, cause(1, 0.02, -0.01, 0.05), cause(2, 0.05, 0.01, 0.1), cause(3, 0.1, 0.05, 0.15)) == [
+        "caused by layer 3 +10 points [+5 points, +15 points], layer 2 +5 points [+1 points, +10 points] of accuracy "
+        "(all languages together), by its original weights alone; of others up to +5 points could be missed",
+        "to undo the most by one layer: give layer 3 its original weights back, 5.0 kB, for +10 points of accuracy",
+        "the states move most at layer 2, which is one of them",
+    ]
+    assert said(table, cause(3, 0.1, 0.05, 0.15, "fr"))[-1].endswith("layer 2, which is none of them")
+
+
+def test_where_none_is_shown_it_says_what_could_have_been_missed(table):
+    assert said(table, cause(1, 0.02, -0.01, 0.05)) == [
+        "no single layer is shown to cause it: one whose original weights give back up to +5 points of accuracy (all "
+        "languages together) could have been missed"
+    ]
+    assert said(table) == []
+
+
+def test_bars_lie_within_the_width_and_hold_zero(table):
+    rows = [cause(1, -0.1, -0.2, 0.0), cause(2, 0.3, 0.2, 0.4), cause(2, 0.3, 0.2, 0.4, "fr")]
+    table.provenance["causes"] = {"m": [r | {"measure": r["probe"]} for r in rows]}
+    (one,) = bars(table)
+    first, second = one["rows"]
+    assert (one["model"], one["measure"], first["named"], second["named"]) == ("m", "accuracy", False, True)
+    assert (first["from"], first["width"]) == pytest.approx((16.67, 16.66), abs=0.02)
+    assert (second["from"], second["width"]) == pytest.approx((33.33, 50), abs=0.02)
+    assert (second["low"], second["spread"]) == pytest.approx((66.67, 33.33), abs=0.02)
