@@ -246,7 +246,7 @@ def compare(
         ['model', 'layer', 'language', 'probe', 'value']
     """
     pairs = []
-    how = {k: v for k, v in settings.items() if k not in ("dtype", "wait")}
+    how = {k: v for k, v in settings.items() if k not in ("modules", "part", "dtype", "wait")}
     if patching:
         known: dict[str, Any] = {
             "tokenizer": tokenizer,
