@@ -13,6 +13,7 @@ from compress.inputs import row_batches
 from compress.kernels import check_linear
 from compress.matrices import every_matrix
 from compress.moments import check_damping
+from compress.quantization.awq import by_awq
 from compress.quantization.gptq import by_gptq
 from compress.quantization.weights import QuantizedMatrices
 from compress.rows import every_row
@@ -21,6 +22,7 @@ from probes.errors import InputError, check_choice
 
 # A new method has a file of its own and a line here: what changes the matrices of a block, by their moments.
 _FITTED: dict[str, Callable[[PreTrainedModel, QuantizedMatrices, bool, float], Change]] = {
+    "awq": lambda model, matrices, _act_order, _damping: by_awq(model, matrices),
     "gptq": lambda _model, matrices, act_order, damping: by_gptq(matrices, act_order, damping),
 }
 METHODS = ("rtn", *_FITTED)

@@ -71,9 +71,10 @@ def quantize(
         group, symmetric, ranges, percentile: as in
             `compress.quantization.quantizers.quantize_tensor`.
         method: how weights are rounded: "rtn", each to the nearest value of its grid; "gptq", so that
-            those after it make good for what is lost (`compress.quantization.gptq.gptq`). All but
-            "rtn" look at `calibrate`, block by block, each fed by what those before it give when
-            they are rounded.
+            those after it make good for what is lost (`compress.quantization.gptq.gptq`); "awq", to
+            the nearest, with finer steps for inputs that are large, by which norms change too
+            (`compress.quantization.awq.by_awq`). All but "rtn" look at `calibrate`, block by block,
+            each fed by what those before it give when they are rounded.
         act_order, damping: of "gptq", see there.
         activation_bits: of the inputs of the quantised matrices, 2 to 8; None leaves them as they
             are.

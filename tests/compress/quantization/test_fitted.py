@@ -111,7 +111,7 @@ def test_texts_of_one_token(texts):
 @pytest.mark.parametrize(
     ("how", "message"),
     [
-        ({"method": "best"}, r"^method='best' is not known; choose one of 'rtn', 'gptq'"),
+        ({"method": "best"}, r"^method='best' is not known; choose one of 'rtn', 'awq', 'gptq'"),
         ({"calibrate": None}, r"^method='gptq' looks at text: give calibrate="),
         ({"tokenizer": None}, r"^method='gptq' looks at text: give calibrate=.*tokenizer="),
         ({"method": "rtn", "act_order": True}, r"^act_order=True is of method='gptq'"),
