@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import xarray as xr
 
-from probes.measures.fidelity.loyalty import at_output, of_predictions
+from probes.measures.fidelity.loyalty import at_output, counted, of_predictions
 from probes.results.draws import Sample, sample
 from probes.results.intervals import of_shares
 from probes.states.predictions import decisions, right_classes
@@ -26,7 +26,6 @@ def accuracy(reps: xr.Dataset, *, draws: int = 200, seed: int = 0) -> xr.Dataset
 
     Returns:
         `value, low, high (language)`, all languages together as `pooled`; 0 to 1, higher is better.
-        `n` counts texts, words or decisions.
 
     Raises:
         InputError: there are no predictions or no labels, or a label that is no class of the model.
@@ -57,7 +56,8 @@ def rights(reps: xr.Dataset) -> tuple[np.ndarray, np.ndarray]:
 
 def _measured(reps: xr.Dataset, drawn: Sample) -> xr.Dataset:
     right, of = rights(reps)
-    return of_shares(at_output(reps, drawn.over(of), right, ACCURACY))
+    drawn = drawn.over(of)
+    return counted(of_shares(at_output(reps, drawn, right, ACCURACY)), of, drawn.group)
 
 
 ACCURACY = of_predictions(

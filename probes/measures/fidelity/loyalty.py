@@ -81,14 +81,15 @@ def _measured(base: xr.Dataset, other: xr.Dataset, drawn: Sample) -> xr.Dataset:
     _, here, there = np.intersect1d(
         one.there, two.there, assume_unique=True, return_indices=True
     )  # words that both read
-    p, q, drawn = one.scores[here], two.scores[there], drawn.over(one.example[here])
+    p, q, example = one.scores[here], two.scores[there], one.example[here]
+    drawn = drawn.over(example)
     same = (p.argmax(axis=1) == q.argmax(axis=1)).astype(float)
     same[~(np.isfinite(p) & np.isfinite(q)).all(axis=1)] = np.nan
     of = {"other_model": base.attrs.get("model", "?")}
     return stack_measures(
         [
-            of_shares(at_output(other, drawn, same, _LABEL, of)),
-            at_output(other, drawn, 1 - np.sqrt(divergence(p, q)), _PROBABILITY, of),
+            counted(of_shares(at_output(other, drawn, same, _LABEL, of)), example, drawn.group),
+            counted(at_output(other, drawn, 1 - np.sqrt(divergence(p, q)), _PROBABILITY, of), example, drawn.group),
         ]
     )
 
@@ -106,6 +107,18 @@ def divergence(one: np.ndarray, other: np.ndarray) -> np.ndarray:
         terms = [np.where(r > 0, r * np.log2(r / middle), 0.0).sum(axis=1) for r in (p, q)]
     out = np.clip((terms[0] + terms[1]) / 2, 0, 1)
     return np.where(np.isfinite(one).all(axis=1) & np.isfinite(other).all(axis=1), out, np.nan)
+
+
+def counted(out: xr.Dataset, example: np.ndarray, rows: Callable[[str], np.ndarray]) -> xr.Dataset:
+    """Return a result over decisions, whose `n` is how many texts these are of, as of any other.
+
+    Args:
+        out: the result.
+        example: (decision,) the number of the text that each is of.
+        rows: of a language, or of all, the decisions that count.
+    """
+    texts = [len(np.unique(example[rows(str(language))])) for language in out["language"].values]
+    return out.assign(n=("language", np.array(texts)))
 
 
 def at_output(

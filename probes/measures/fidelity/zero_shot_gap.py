@@ -7,7 +7,7 @@ import xarray as xr
 
 from probes.errors import InputError
 from probes.measures.fidelity.accuracy import rights
-from probes.measures.fidelity.loyalty import of_predictions
+from probes.measures.fidelity.loyalty import counted, of_predictions
 from probes.measures.probe import Run
 from probes.results.draws import POOLED, Sample, sample, weighted_means
 from probes.results.result import result
@@ -73,9 +73,9 @@ def _measured(reps: xr.Dataset, drawn: Sample, pivot: str | None) -> xr.Dataset:
         bad = int(np.isnan(right[rows[language]]).sum()) + int(np.isnan(right[drawn.group(pivot)]).sum())
         return f"the output: the logits of {bad} rows are not finite"
 
-    return result(
-        reps, drawn, gaps, ZERO_SHOT_GAP.about() | {"pivot": pivot}, rows=rows, bounds=(-1, 1), over={}, missing=missing
-    )
+    about = ZERO_SHOT_GAP.about() | {"pivot": pivot}
+    out = result(reps, drawn, gaps, about, rows=rows, bounds=(-1, 1), over={}, missing=missing)
+    return counted(out, of, rows.__getitem__)
 
 
 def _check(run: Run) -> None:

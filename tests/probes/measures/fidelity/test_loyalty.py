@@ -104,6 +104,6 @@ def test_of_several_classes_and_of_words_both_are_over_decisions_that_both_model
     same = (words[0].argmax(-1) == words[1].argmax(-1)).T
     both = np.arange(2)[None] < np.where(np.arange(30) < 20, 2, 1)[:, None]
     assert float(found.value.sel(language="pooled", measure="label_loyalty")) == pytest.approx(same[both].mean())
-    assert int(found.n.sel(language="pooled").values.ravel()[0]) == 50
+    assert int(found.n.sel(language="pooled").values.ravel()[0]) == 30
     with pytest.raises(probes.InputError, match=r"compares predictions class by class.*\(heads of words and several\)"):
         loyalty(one, base.assign(several=(("example", "choice"), z[0])))
