@@ -31,6 +31,7 @@ from probes.measures.fidelity.number_loyalty import number_loyalty
 from probes.measures.fidelity.number_quality import number_quality
 from probes.measures.fidelity.off_diagonal_correlation import off_diagonal_correlation
 from probes.measures.fidelity.similarity import similarity
+from probes.measures.fidelity.tokens import tokens
 from probes.measures.fidelity.zero_shot_gap import zero_shot_gap
 from probes.measures.languages.alignment_gap import alignment_gap
 from probes.measures.languages.margin_retrieval import margin_retrieval
@@ -85,6 +86,7 @@ __all__ = [
     "retrieval",
     "similarity",
     "snr",
+    "tokens",
     "variability",
     "without_outliers",
     "zero_shot_gap",

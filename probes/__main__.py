@@ -197,7 +197,7 @@ def _text(comparison: Table) -> str:
     summary, about = comparison.summary(), comparison.provenance["probes"]
 
     def cell(value: float, low: float, high: float) -> str:
-        return "" if pd.isna(value) else f"{value:.3f} [{low:.3f}, {high:.3f}]"
+        return "" if pd.isna(value) else f"{value:.3f}" + ("" if pd.isna(low) else f" [{low:.3f}, {high:.3f}]")
 
     def chance(p: float) -> str:
         return "" if pd.isna(p) else p_text(p, comparison.provenance["draws"])

@@ -69,7 +69,7 @@ def measure_models(
     store: str | Path | None,
     allow_pickle: bool,
     timing: bool,
-    without: int,
+    without: int = 0,
     settings: dict[str, Any],
 ) -> Measured:
     """Measure probes at every layer and language of models; the arguments are those of `compare`.
@@ -188,6 +188,9 @@ def measure_models(
         said.append(caution(alike, "topics (their states are alike)"))
         warnings.warn(said[-1], LayerscopeWarning, stacklevel=3)
     about = provenance_of(measured, representations, said, baseline, shared)
+    # The sentences of the tokens that moved most, where language models were compared.
+    if worst := {name: found["kl"].attrs["worst_tokens"] for name, found in measured.items() if "kl" in found}:
+        about["tokens"] = worst
     if without:
         about[LEFT_OUT] = left_out_in_words(representations[baseline])
     return Measured(table, about | spent.about(), kept, spent.table(list(models)), representations)

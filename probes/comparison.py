@@ -53,10 +53,11 @@ class Comparison(Plots):
         for the words; `models` and `languages` of it are the same as tables.
 
         Args:
-            judge: the measures; by default accuracy and label loyalty where there is a head, or
-                else retrieval.
+            judge: the measures; by default accuracy and label loyalty where there is a head, bits
+                per byte and the same top token of language models, or else retrieval.
             tolerance: measure -> the largest loss that does not matter, as {"retrieval": 0.02}; by
-                default 0.01 of accuracy and retrieval, 0.05 of label loyalty.
+                default 0.01 of accuracy and retrieval, 0.05 of label loyalty and the same top
+                token, 0.02 of bits per byte.
 
         Raises:
             InputError: there is only one model, or nothing to judge by; a measure was not measured,

@@ -82,8 +82,8 @@ def verdict(
 
     Args:
         table: a comparison.
-        judge: the measures; by default those of a head (accuracy, label loyalty) where there are
-            any, or else retrieval.
+        judge: the measures; by default those of a head (accuracy, label loyalty; of language models
+            bits per byte and the same top token) where there are any, or else retrieval.
         tolerance: measure -> the largest loss that does not matter; by default what the measure
             declares.
 
@@ -178,7 +178,8 @@ def _limits(table: Table, judge: Sequence[str] | None, tolerance: Mapping[str, f
         judge = [*dict.fromkeys([*(heads or known), *tolerance])]
     if isinstance(judge, str) or not judge:
         raise InputError(
-            "there is nothing to judge by: expected accuracy (models with a head, and labels), retrieval (a pivot), or "
+            "there is nothing to judge by: expected accuracy (models with a head, and labels), bits per byte (decoders), "
+            "retrieval (a pivot), or "
             f"judge= and tolerance= for another measure; measured were {', '.join(about)}"
         )
     for probe in judge:

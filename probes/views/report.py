@@ -24,8 +24,10 @@ from probes.results.table import Table
 from probes.results.verdict import Verdict, verdict
 from probes.views.causes import bars
 from probes.views.dark import on_dark_pages_too
+from probes.views.language_names import language_names
 from probes.views.reading import read
 from probes.views.report_data import as_json, language_maps
+from probes.views.said import sentences_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -86,10 +88,17 @@ def _page(comparison: Table) -> str:
         maps={p: _image(maps(comparison, p, None, width=wide)) for p in probes if p not in flat},
         by_language=by_language,
         causes=bars(comparison),
+        tokens=sentences_of(comparison.provenance, _names(comparison)),
         data=as_json(comparison, by_language),
         script=markupsafe.Markup(_own("report.js")),  # of this package, as the style
         style=markupsafe.Markup(_own("report.css")),
     )
+
+
+def _names(comparison: Table) -> dict[str, str]:
+    """The names of languages, by their codes."""
+    codes = [str(x) for x in dict.fromkeys(comparison.table["language"])]
+    return dict(zip(codes, language_names(codes), strict=True))
 
 
 def _tradeoffs(found: Verdict, comparison: Table) -> dict[str, str]:

@@ -151,8 +151,8 @@ def _said(
             np.add.at(sums[2], text, depth - stays)
             bad = np.stack([~np.isfinite(one["kl"].cpu().numpy()) for one in said])
             sums[2][text[bad.any(axis=0)]] = np.nan
-            for layer in np.flatnonzero(bad.any(axis=1)):
-                sums[3][text[bad[layer]], layer] = np.nan
+            for number in np.flatnonzero(bad.any(axis=1)):
+                sums[3][text[bad[number]], number] = np.nan
     tokens, curves, settled, tops = sums
     return _Sums(tokens, curves, settled, tops, _held_out(translate))
 

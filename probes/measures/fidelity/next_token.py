@@ -13,6 +13,7 @@ import xarray as xr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.corpus import check_corpus
+from probes.measures.fidelity.tokens import worst_tokens
 from probes.measures.probe import LARGE, Probe, Run
 from probes.models.facts import name_of
 from probes.results.draws import POOLED, Sample, sample, spread, weighted_ratios
@@ -65,7 +66,8 @@ that may be compared between tokenizers, and with care between languages |
         better preserved), `kl_median`, `kl_p90`, `kl_p99`, `kl_p999` and `kl_max` over tokens,
         `same_top_token` (share of tokens, 0 to 1), `probability_change` (of the right token, mean,
         -1 to 1), `probability_change_rms` (0 to 1) and `log_perplexity_ratio` (0 where nothing has
-        changed, above where the other predicts worse).
+        changed, above where the other predicts worse). The attribute `worst_tokens` holds the
+        sentences of the ten tokens of decoders that moved most, token by token.
 
     Raises:
         InputError: before the first forward pass: a model has no output layer over tokens, the two
@@ -118,9 +120,13 @@ def _measured(run: Run, per_text: int = PER_TEXT) -> xr.Dataset:
     given: dict[str, Any] = {"who": "next_token", "per_text": per_text, "seed": run.seed, "progress": run.progress}
     said = run.once("next_token", lambda: said_by(both, tokenizer, run.corpus, names, **given, **run.settings))
     results = _of_one(run, said)
-    if base is not None:
-        results += _of_two(run, said, names[0])
-    return stack_measures(results)
+    if base is None:
+        return stack_measures(results)
+    results += _of_two(run, said, names[0])
+    worst = run.once(
+        "worst tokens", lambda: worst_tokens((base, own), tokenizer, run.corpus, said, names, run.settings)
+    )
+    return stack_measures(results).assign_attrs(worst_tokens=worst)
 
 
 def _of_one(run: Run, said: Said) -> list[xr.Dataset]:

@@ -1,0 +1,88 @@
+"""Sentences token by token, as a page shows them: spans of a text, how much each moved, what both models hold."""
+
+from __future__ import annotations
+
+import unicodedata
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+_FULL = 2.0  # nats of KL whose colour is full
+
+
+def parts_of(sentence: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """Return the text of a sentence in parts that follow each other, coloured by the KL of their tokens.
+
+    Tokens that share letters, as the bytes of one do, or that begin with a mark on the letter before,
+    are one part, which takes the largest KL of them. What no token stands for, as spaces, is a part without colour.
+
+    Returns:
+        Parts with `text`, `shade` (0 to 1), `worst`, whether the token that moved most is in it, and
+        `about`, both models' likeliest tokens in words.
+
+    Example:
+        >>> top = [[("cat", 0.5)], [("dog", 0.9)]]
+        >>> one = {"place": 1, "start": 2, "end": 5, "p": [0.5, 0.1], "kl": 1.0, "top": top}
+        >>> [(p["text"], p["shade"]) for p in parts_of({"text": "a cat", "tokens": [one], "worst": 1})]
+        [('a ', 0.0), ('cat', 0.5)]
+    """
+    text, end = str(sentence["text"]), 0
+    parts: list[dict[str, Any]] = []
+    for token in sorted((t for t in sentence["tokens"] if t["end"] > t["start"]), key=lambda t: (t["start"], t["end"])):
+        # Letters of the part before, or marks on one, which stand alone in no script.
+        if parts and (token["start"] < end or unicodedata.category(text[token["start"]])[0] == "M"):
+            part = parts[-1]
+        else:
+            if token["start"] > end:
+                parts.append({"text": text[end : token["start"]], "shade": 0.0, "worst": False, "about": ""})
+            parts.append(part := {"text": "", "shade": 0.0, "worst": False, "about": "", "start": token["start"]})
+        end = max(end, token["end"])
+        part["text"] = text[part["start"] : end]
+        part["shade"] = max(part["shade"], min((token["kl"] or 0.0) / _FULL, 1.0))
+        part["worst"] |= token["place"] == sentence.get("worst")
+        part["about"] += ("\n" if part["about"] else "") + _about(token)
+    if end < len(text):
+        parts.append({"text": text[end:], "shade": 0.0, "worst": False, "about": ""})
+    return parts
+
+
+def sentences_of(provenance: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, list[dict[str, Any]]]:
+    """Return what a report shows of the tokens that moved most: model -> sentences with their parts.
+
+    Args:
+        provenance: of a comparison.
+        names: of languages, by their codes.
+    """
+    out = {}
+    for model, sentences in (provenance.get("tokens") or {}).items():
+        shown = []
+        for sentence in sentences:
+            worst = next(t for t in sentence["tokens"] if t["place"] == sentence["worst"])
+            language = names.get(sentence["language"], sentence["language"])
+            about = {
+                "language": language,
+                "id": sentence["id"],
+                "kl": f"{worst['kl']:.2f}",
+                "text": _text(sentence, worst),
+            }
+            about |= dict(zip(("before", "after"), (f"{p:.0%}".replace("%", " %") for p in worst["p"]), strict=True))
+            about |= dict(zip(("base_top", "top"), (_tops(top) for top in worst["top"]), strict=True))
+            shown.append(about | {"parts": parts_of(sentence)})
+        out[model] = shown
+    return out
+
+
+def _text(sentence: Mapping[str, Any], token: Mapping[str, Any]) -> str:
+    return sentence["text"][token["start"] : token["end"]] or "(end of the text)"
+
+
+def _about(token: Mapping[str, Any]) -> str:
+    """What both models hold of a token, in lines."""
+    if token["kl"] is None:
+        return "nothing predicts the first token"
+    lines = [f"KL {token['kl']:.3f} nats; probability {token['p'][0]:.3f}, then {token['p'][1]:.3f}"]
+    lines += [f"{who}: {_tops(top)}" for who, top in zip(("baseline", "model"), token["top"], strict=True)]
+    return "\n".join(lines)
+
+
+def _tops(top: Sequence[Sequence[Any]]) -> str:
+    return ", ".join(f"{text!r} {share:.2f}" for text, share in top)
