@@ -178,9 +178,8 @@ def _limits(table: Table, judge: Sequence[str] | None, tolerance: Mapping[str, f
         judge = [*dict.fromkeys([*(heads or known), *tolerance])]
     if isinstance(judge, str) or not judge:
         raise InputError(
-            "there is nothing to judge by: expected accuracy (models with a head, and labels), bits per byte (decoders), "
-            "retrieval (a pivot), or "
-            f"judge= and tolerance= for another measure; measured were {', '.join(about)}"
+            "there is nothing to judge by: expected accuracy (models with a head, and labels), bits per byte "
+            f"(decoders), retrieval (a pivot), or judge= and tolerance= for another measure; measured were {', '.join(about)}"
         )
     for probe in judge:
         table.names(probe)
