@@ -179,7 +179,8 @@ def _limits(table: Table, judge: Sequence[str] | None, tolerance: Mapping[str, f
     if isinstance(judge, str) or not judge:
         raise InputError(
             "there is nothing to judge by: expected accuracy (models with a head, and labels), bits per byte "
-            f"(decoders), retrieval (a pivot), or judge= and tolerance= for another measure; measured were {', '.join(about)}"
+            "(decoders), retrieval (a pivot), or judge= and tolerance= for another measure; measured were "
+            f"{', '.join(about)}"
         )
     for probe in judge:
         table.names(probe)
