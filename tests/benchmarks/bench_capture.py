@@ -1,6 +1,6 @@
-"""Capture and all probes against the bare forward pass and the usual way of extracting states."""
+"""Capture and all default probes against the bare forward pass and the usual way of extracting states."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from functools import partial
 
 from common import Row, agreement, checkpoint_and_corpus, interleaved, run  # first: it sets the environment
@@ -9,10 +9,14 @@ from common import Row, agreement, checkpoint_and_corpus, interleaved, run  # fi
 import torch
 
 import probes
-from probes.measures.catalogue import families
+from probes.measures.catalogue import by_name
+from probes.measures.probe import Run
+from probes.results.draws import sample
 from probes.states.tokens import batches_of
 
-LABELS, ALIGNMENT = families()["labels"], families()["alignment"]
+# What a comparison of two models of one width on labelled translations has, and what heads add.
+THERE = {"labels", "pivot", "another model", "models of one width", "two texts in every language"}
+OF_HEADS = {"logits", "models of the same classes", "labels of the head", "classes named as the labels are"}
 
 
 def rows(quick: bool) -> Iterator[Row]:
@@ -51,11 +55,15 @@ def rows(quick: bool) -> Iterator[Row]:
     yield Row(what, seconds["ours"], seconds["bare"], "bare forward pass, same batches")
 
     reps = kept["ours"]
-    measures = {name: partial(getattr(probes, name), reps) for name in LABELS}
-    measures |= {name: partial(getattr(probes, name), reps, pivot="en") for name in ALIGNMENT}
-    taken = interleaved(measures, rounds)
+    there = THERE | (OF_HEADS if "logits" in reps else set())
+    given = Run(reps, sample(reps, draws=200, seed=0), base=reps, pivot="en", seed=0, progress=False)
+    measures: dict[Callable, list[str]] = {}  # one pass gives several probes
+    for probe in by_name().values():
+        if probe.default and there.issuperset(probe.needs):
+            measures.setdefault(probe.measure, []).append(probe.name)
+    taken = interleaved({", ".join(names): partial(of, given) for of, names in measures.items()}, rounds)
     shape = " x ".join(str(reps.sizes[d]) for d in ("layer", "example", "feature"))
-    for name, t in (taken | {"all of these probes": sum(taken.values())}).items():
+    for name, t in (taken | {"all default probes": sum(taken.values())}).items():
         yield Row(f"{name}, 200 draws, {shape}", t, seconds["bare"], "bare forward pass")
 
 
