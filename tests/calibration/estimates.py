@@ -35,7 +35,7 @@ def row(words: str, ids: int, sets: int = SETS) -> dict[str, Any]:
     """Simulate estimates from so many sentences: one row."""
     found = estimates(DIMENSIONS[words], ids, sets)
     # Of too few sentences there is none.
-    cells = {name: "none" if np.isnan(ratio) else round(ratio, 3) for name, ratio in found.items()}
+    cells = {name: "none" if np.isnan(ratio) else f"{ratio:.3f}" for name, ratio in found.items()}
     return dict(zip(KEY, (words, ids, sets), strict=True)) | cells
 
 
