@@ -31,6 +31,7 @@ from compress.pruning.vocabulary import prune_vocabulary
 from compress.quantization.allocate_bits import allocate_bits
 from compress.quantization.bit_damage import bit_damage
 from compress.quantization.codebooks import product_quantize
+from compress.quantization.interchange import save_codes
 from compress.quantization.quantization_error import quantization_error
 from compress.quantization.quantize import quantize
 from compress.retrieval.index import inverted_index, nearest
@@ -99,6 +100,7 @@ __all__ = [
     "recovery",
     "retrieval_cost",
     "save",
+    "save_codes",
     "sparse_embeddings",
     "sparsify_embeddings",
     "tensor_train_lstm",

@@ -15,6 +15,7 @@ from compress.quantization.backends import BACKENDS
 from compress.quantization.bit_damage import DAMAGES
 from compress.quantization.codebooks import product_quantize
 from compress.quantization.fitted import METHODS
+from compress.quantization.interchange import save_codes
 from compress.quantization.quantize import quantize
 from compress.quantization.quantizers import RANGES
 from probes.command import add_command
@@ -46,6 +47,9 @@ def add(commands: Any) -> None:
     rounded.add_argument("--act-order", action="store_true", help="of gptq: inputs of the largest mean square first")
     rounded.add_argument("--damping", type=float, default=0.01, help="of gptq and awq (%(default)s)")
     rounded.add_argument(
+        "--codes", action="store_true", help="store codes, in the layout of compressed-tensors, for other tools to open"
+    )
+    rounded.add_argument(
         "--grid", default="channel", help="weights of one grid: tensor, channel or so many inputs (%(default)s)"
     )
     rounded.add_argument("--affine", action="store_true", help="with a zero point, for weights that lean to one side")
@@ -70,6 +74,10 @@ def add(commands: Any) -> None:
 def _quantize(options: argparse.Namespace) -> None:
     if options.calibrate and options.corpus is None:
         raise InputError("--calibrate measures ranges on text: give --corpus")
+    if options.codes and (options.backend is not None or options.packed):
+        raise InputError("--codes stores the codes of a simulation: leave --backend and --packed out")
+    if options.codes and options.activation_bits is not None:
+        raise InputError("--codes are of weights alone: give --activation-bits none")
     if options.method != "rtn" and options.corpus is None:
         raise InputError(f"--method {options.method} looks at text: give --corpus")
     if options.average_bits is not None and options.corpus is None and options.damage != ["weights"]:
@@ -126,13 +134,18 @@ def _before(options: argparse.Namespace) -> tuple[Any, Any, datasets.Dataset | N
 
 
 def _write(model: PreTrainedModel, options: argparse.Namespace, tokenizer: Any) -> None:
-    write(model, options, tokenizer)
+    if getattr(options, "codes", False):
+        save_codes(model, options.out, tokenizer)
+    else:
+        write(model, options, tokenizer)
     done = model.config.compression
     size = f"{done['bytes_of_model'] / 1e6:.2f} MB"
     if "backend" not in done:
         written = sum(f.stat().st_size for f in options.out.iterdir() if f.suffix == ".safetensors")
         bits = f"{done['average_bits']:.2f} bits a weight"
         size = f"{bits}: {size} if they were stored so; simulated, {written / 1e6:.2f} MB"
+        if getattr(options, "codes", False):
+            size = f"{bits}, {written / 1e6:.2f} MB in codes"
     print(f"{size}; wrote {printable(options.out)}")
 
 
