@@ -17,6 +17,7 @@ from probes.views.language_names import language_names, script_name
 from probes.views.maps import FEWEST_FOR_UMAP
 from probes.views.numbers import measures, no_alignment
 from probes.views.reading import read
+from probes.views.said import parts_of
 from probes.views.scene import NOT_THERE, Scene
 from probes.views.speakers import no_representers
 
@@ -57,11 +58,26 @@ def describe(scene: Scene, probes: list[dict[str, str]], languages: list[str]) -
         "notes": [*_of_sample(scene), *notes, *of_verdict],
         "verdict": said,
         "measures": measures(scene),
+        "spoken": _spoken(scene),
         "pivot": None if scene.table is None else scene.table.provenance.get("pivot"),
         "least_p": _least_p(scene),
         "static": False,
         "title": " | ".join(scene.names),
     }
+
+
+def _spoken(scene: Scene) -> dict[str, list[dict[str, Any]]]:
+    """The sentences that are shown token by token: row -> the models that have it, and its parts."""
+    kept = {} if scene.table is None else scene.table.provenance.get("tokens") or {}
+    places = {key: row for row, key in enumerate(zip(scene.frame["id"], scene.frame["language"], strict=True))}
+    out: dict[str, list[dict[str, Any]]] = {}
+    for model in (name for name in scene.names if name in kept):
+        for sentence in kept[model]:
+            row = places.get((sentence["id"], sentence["language"]))
+            if row is not None:
+                parts = [[part["text"], round(part["shade"], 3), part["about"]] for part in parts_of(sentence)]
+                out.setdefault(str(row), []).append({"model": scene.names.index(model), "parts": parts})
+    return out
 
 
 def _least_p(scene: Scene) -> tuple[float, str] | None:

@@ -185,7 +185,7 @@ function detailSentence(panel, box, i) {
   panel.shown = got ?? null;
   const focused = document.activeElement?.closest?.("summary")?.dataset.model;
   box.classList.remove("lsc-stale");
-  box.replaceChildren(translationsOf(panel, i), neighboursOf(panel, got), representersOf(panel, got));
+  box.replaceChildren(tokensOf(panel, i), translationsOf(panel, i), neighboursOf(panel, got), representersOf(panel, got));
   if (focused !== undefined) box.querySelector(`summary[data-model="${focused}"]`)?.focus();
 }
 
@@ -212,6 +212,22 @@ function linkTo(panel, i, extra, ...before) {
     } else openSentence(panel, i);
   });
   return h("li", {}, button);
+}
+
+/** The text token by token in each model for which it is kept: colour is KL, the words of a token both models' best. */
+function tokensOf({ view }, i) {
+  const found = view.about.spoken?.[i];
+  if (!found) return "";
+  const span = ([text, moved, about]) =>
+    h("span", { class: "lsc-token", title: about || null, style: `--moved: ${Math.round(70 * moved)}%` }, text);
+  const rows = found.map(({ model, parts }) => [
+    h("div", { class: "lsc-dim" }, glyph(view, model), " ", words("span", "lsc-name", view.names[model])),
+    h("p", { class: "lsc-said", dir: "auto" }, ...parts.map(span)),
+  ]);
+  const why =
+    "Kept of the sentences of the ten tokens that moved most in each model. Colour: KL from the baseline, full at " +
+    "two nats.";
+  return block("Token by token", ...rows.flat(), h("p", { class: "lsc-dim" }, why));
 }
 
 function translationsOf(panel, i) {

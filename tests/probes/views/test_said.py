@@ -62,6 +62,14 @@ def test_the_report_shows_them_escaped_and_a_saved_comparison_keeps_them(make_to
     one = sentences_of(opened.provenance, names)["<i>other"][0]
     assert "".join(part["text"] for part in one["parts"]).startswith("<script> ")
     assert sum(part["worst"] for part in one["parts"]) <= 1
+    spoken_in = probes.widgets.Explorer(comparison).about["spoken"]
+    assert len(spoken_in) == 10
+    for row, found in spoken_in.items():
+        assert [one["model"] for one in found] == [1]
+        assert (
+            "".join(text for text, _, _ in found[0]["parts"])
+            == comparison.representations["base"].text.values[int(row)]
+        )
 
 
 @pytest.mark.parametrize("provenance", [{}, {"tokens": {}}])
