@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from probes.comparing import Model, measure_models
 from probes.errors import InputError, LayerscopeWarning, path_of
 from probes.measures.attribution.causes import causes_of, pairs_of
+from probes.measures.catalogue import by_name
 from probes.measures.provenance import states_of
 from probes.results.verdict import Verdict, verdict
 from probes.views.plots import Plots
@@ -111,8 +112,8 @@ class Comparison(Plots):
         return opened
 
     def again(self, models: Sequence[str], probes: Sequence[str], draws: int) -> Comparison | None:
-        """Return some models and probes measured with other draws, or None of none; raise
-        `InputError` where the Representations are not at hand.
+        """Return some models and probes measured with other draws, or None of none, as of probes that
+        run the models; raise `InputError` where the Representations are not at hand.
         """
         reps = {name: self.representations[name] for name in models if name in self.representations}
         lacking = [name for name in models if name not in reps or "replicates" in reps[name].attrs]
@@ -121,6 +122,9 @@ class Comparison(Plots):
                 f"draws={draws}: the states of {', '.join(map(repr, lacking))} are not at hand, as after opening a "
                 "comparison, or those of one replicate alone are. Compare again with as many draws"
             )
+        # What runs the models keeps its draws: states alone are kept here.
+        running = {name for name, probe in by_name().items() if "models to run" in probe.needs}
+        probes = [name for name in probes if name not in running]
         if not probes:
             return None
         with warnings.catch_warnings():

@@ -165,6 +165,10 @@ def test_a_comparison_of_decoders_has_them_by_default(models, tokenizer, corpus)
     assert table.loc["bits_per_byte", "difference"] == pytest.approx(
         table.loc["bits_per_byte", "value"] - base.loc["bits_per_byte", "value"]
     )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LayerscopeWarning)
+        more = comparison.adjusted(draws=40)  # of states: what runs the models keeps its draws
+    assert (more["probe"] == "kl").any()
     assert set(comparison.verdict().models["probe"]) == {"bits_per_byte", "same_top_token"}
 
 
