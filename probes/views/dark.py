@@ -19,8 +19,9 @@ def on_dark_pages_too(svg: str) -> str:
         a number on a coloured cell, is drawn in a shade that is not quite grey.
 
     Example:
-        >>> on_dark_pages_too('<svg width="9"><path style="stroke: #ffffff"/></svg>')[17:61]
-        '<style>@media (prefers-color-scheme: dark) {'
+        >>> picture = on_dark_pages_too('<svg><path style="stroke: #ffffff"/></svg>')
+        >>> picture[:48]
+        '<svg><style>@media (prefers-color-scheme: dark) '
     """
     rules = [f"svg {{ fill: {_turned(0)} }}"]
     for kind, grey, shade in sorted(set(_GREY.findall(svg))):
