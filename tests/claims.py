@@ -260,6 +260,46 @@ CLAIMS: dict[str, list[tuple[str, str]]] = {
             " and (of_three['high'] - of_three['low'] > 10 * of_three['between']).all()",
         ),
     ],
+    "8_which_layer_is_to_blame": [
+        (
+            "layer 3 is beyond recognition: about 0",
+            "abs(at(comparison, 'hurt', 'cosine_to_baseline', 3)) < 0.1"
+            " and abs(at(comparison, 'hurt', 'norm_ratio', 2) - 3) < 0.01",
+        ),
+        (
+            "moves too, but less than layer 3, and its length hardly changes",
+            "0.3 < at(comparison, 'hurt', 'cosine_to_baseline', 5) < 0.9"
+            " and abs(at(comparison, 'hurt', 'norm_ratio', 5) - 1) < 0.3",
+        ),
+        (
+            "Layer 5 gives nearly all back. Layer 6 and layer 1, which were not touched, give exactly 0",
+            "(lambda of: of[5] > 0.9 and of[1] == 0 and of[6] == 0 and (of[[2, 3, 4]] < 0).all())"
+            "(weights.value.sel(measure='kl', language='pooled').to_series())",
+        ),
+        (
+            "0 at layers 0, 1 and 4: nothing is lost up to there. 1 at layers 5 and 6",
+            "(lambda of: (of[[0, 1, 4]].abs() < 1e-3).all() and (of[[5, 6]] > 0.999).all())"
+            "(states.value.sel(measure='kl', language='pooled').to_series())",
+        ),
+        (
+            "The attention and the feed-forward part of block 5 stand out",
+            "(lambda of: (of[~of.index.str.startswith(('5.', '6.'))].abs() < 1e-3).all()"
+            " and of.abs().max() == of[of.index.str.startswith('5.')].abs().max())"
+            "(screened.gain.sel(measure='kl', language='pooled').to_series())",
+        ),
+        (
+            "French was lost, caused by layer 5, with what to expect of giving it back; and that the states move most"
+            " at layer 3, which is no cause. Of `harmless`: kept, and no cause",
+            "(lambda v: v.state('harmless') == 'kept' and v.state('hurt') == 'lost' and 'at layer 3, which is none' in"
+            " ' '.join(str(v).split()) and set(v.causes.loc[v.causes['named'].astype(bool), 'layer']) == {5})"
+            "(comparison.verdict())",
+        ),
+        (
+            "Layer 5 does about all of the damage by itself",
+            "0.8 < harm.to_series()[5] < 1.2 and harm.to_series()[3] > 2",
+        ),
+        ("Nothing: the damage is the same as before", "abs(left[0] - left[1]) < 0.01 * left[0]"),
+    ],
     # Of the encoder that it names, where that is installed.
     "7_a_real_encoder": [
         (

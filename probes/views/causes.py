@@ -17,7 +17,13 @@ _MOST = 3  # layers that a sentence names
 
 
 def said_of_causes(
-    found: Verdict, table: Table, model: str, title: Callable[[str], str], told: Callable[[str, float], str]
+    found: Verdict,
+    table: Table,
+    model: str,
+    *,
+    told: Callable[[str, float], str],
+    unit: Callable[[str], str],
+    called: Callable[[str], str],
 ) -> list[str]:
     """Return what is said of the causes of what a model lost: the layers that are named, what to
     give back, and whether the states moved where the cause is; or what could have been missed.
@@ -26,8 +32,9 @@ def said_of_causes(
         found: the verdict.
         table: the comparison.
         model: the model.
-        title: measure -> what it is called.
         told: measure and change -> the change in words.
+        unit: measure -> what it is a change of, as "points of accuracy".
+        called: language -> what it is called.
     """
     causes = found.causes[found.causes["model"] == model] if len(found.causes) else found.causes
     if causes.empty:
@@ -36,12 +43,12 @@ def said_of_causes(
     probe, language = str(first["probe"]), str(first["language"])
     rows = causes[(causes["probe"] == probe) & (causes["language"] == language)]
     named = rows[rows["named"]].sort_values("gain", ascending=False, kind="stable")
-    where = "all languages together" if language == POOLED else language
+    where = "all languages together" if language == POOLED else called(language)
     most = told(probe, float(np.nanmax(rows["high"])))
     if named.empty:
         return [
-            f"no single layer is shown to cause it: one whose original weights give back up to {most} of "
-            f"{title(probe)} ({where}) could have been missed"
+            f"no single layer is shown to cause it: one whose original weights give back up to {most} "
+            f"{unit(probe)} ({where}) could have been missed"
         ]
     listed = [
         f"layer {row.layer} {told(probe, row.gain)} [{told(probe, row.low)}, {told(probe, row.high)}]"
@@ -53,9 +60,9 @@ def said_of_causes(
     missed = f"; of others up to {rest} could be missed" if rest else ""
     best = named.iloc[0]
     said = [
-        f"caused by {', '.join(listed)}{more} of {title(probe)} ({where}), by its original weights alone{missed}",
+        f"caused by {', '.join(listed)}{more} {unit(probe)} ({where}), each by its original weights alone{missed}",
         f"to undo the most by one layer: give layer {best['layer']} its original weights back, "
-        f"{in_words(int(best['bytes']))}, for {told(probe, best['gain'])} of {title(probe)}",
+        f"{in_words(int(best['bytes']))}, for {told(probe, best['gain'])} {unit(probe)}",
     ]
     moved = _moves_most(table, model)
     if moved is not None:

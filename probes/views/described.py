@@ -13,6 +13,7 @@ from probes.results.difference import MARKED, family_in_words
 from probes.results.draws import POOLED
 from probes.results.table import Table
 from probes.results.verdict import verdict
+from probes.views.causes import bars
 from probes.views.language_names import language_names, script_name
 from probes.views.maps import FEWEST_FOR_UMAP
 from probes.views.numbers import measures, no_alignment
@@ -57,6 +58,7 @@ def describe(scene: Scene, probes: list[dict[str, str]], languages: list[str]) -
         "missing": missing,
         "notes": [*_of_sample(scene), *notes, *of_verdict],
         "verdict": said,
+        "causes": [] if scene.table is None else bars(scene.table),
         "measures": measures(scene),
         "spoken": _spoken(scene),
         "pivot": None if scene.table is None else scene.table.provenance.get("pivot"),

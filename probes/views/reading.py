@@ -37,7 +37,8 @@ def read(found: Verdict, table: Table) -> tuple[list[Reading], list[str]]:
         Reading(
             str(model),
             found.state(str(model)),
-            _of_model(rows, found, names) + said_of_causes(found, table, str(model), names.title, names.change),
+            _of_model(rows, found, names)
+            + said_of_causes(found, table, str(model), told=names.change, unit=names.unit, called=names.language),
             said.get(str(model), Size()),
         )
         for model, rows in found.models.groupby("model", sort=False)
@@ -95,10 +96,18 @@ class _Names:
         return bool(self.about[probe].get("share"))
 
     def change(self, probe: str, value: float) -> str:
-        """A change in words, as "+4.1" points."""
-        return as_change(value, probe in SHARES or self.share(probe)) + (
-            " points" if probe in SHARES or self.share(probe) else ""
-        )
+        """A change in the units of `unit`."""
+        return as_change(value, self._in_points(probe))
+
+    def unit(self, probe: str) -> str:
+        """What a change is of, as "points of retrieval"."""
+        return f"points of {self.title(probe)}" if self._in_points(probe) else f"of {self.title(probe)}"
+
+    def language(self, code: str) -> str:
+        return self.languages.get(code, code)
+
+    def _in_points(self, probe: str) -> bool:
+        return probe in SHARES or self.share(probe)
 
     def amount(self, probe: str, value: float) -> str:
         """A size in words, as "1 point of retrieval"."""

@@ -20,7 +20,7 @@ from probes.models.facts import name_of
 from probes.states.resumed import blocks_of, record
 from probes.states.running import evaluating, removed
 
-CHECKED = 8  # modules whose exact effect is measured, on one batch
+CHECKED, _TEXTS = 8, 16  # modules whose exact effect is measured, on so many texts
 
 
 def screened(
@@ -91,9 +91,12 @@ def _gradients(damage: torch.Tensor, outputs: list[torch.Tensor], model: PreTrai
 
 
 def _checked(output: OutputDamage, other: PreTrainedModel, places: list[Place], found: np.ndarray) -> dict[str, Any]:
-    """How far estimates are right: against the exact effect of some modules, on one batch."""
+    """How far estimates are right: against the exact effect of some modules, on a few texts."""
     one = copy.copy(output)
-    one.batches = lambda: islice(output.batches(), 1)
+    one.batches = lambda: (
+        (rows[:_TEXTS], {k: v[:_TEXTS] for k, v in inputs.items()}, weights[:_TEXTS])
+        for rows, inputs, weights in islice(output.batches(), 1)
+    )
     some = np.unique(np.linspace(0, len(places) - 1, min(CHECKED, len(places))).round().astype(int))
     exact = measured_at(one, other, [places[i] for i in some], "other", False)[output.measures[0]]
     rows = np.isfinite(exact).all(axis=1)

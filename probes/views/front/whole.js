@@ -71,6 +71,7 @@ function header(view) {
   ];
   head.append(h("p", { class: "lsc-sub" }, shown.filter(Boolean).join(" · ")));
   if (about.verdict?.length) head.append(verdictOf(about.verdict));
+  if (about.causes?.length) head.append(causesOf(about.causes));
   const notes = h("ul", { class: "lsc-notes" });
   const noted = () => {
     const list = model.get("about").notes ?? [];
@@ -95,6 +96,26 @@ function verdictOf(readings) {
     list.append(words("b", "", model), costs, words("span", `lsc-state lsc-${state.replace(" ", "-")}`, state), said);
   }
   return list;
+}
+
+/** Folded: what each layer gives back by its original weights, a bar a layer with its interval. */
+function causesOf(causes) {
+  const all = h("details", { class: "lsc-causes" });
+  all.append(words("summary", "", "What caused it: what each layer gives back by its original weights"));
+  for (const { model, measure, rows } of causes) {
+    const list = h("div", { class: "lsc-bars" });
+    list.append(words("b", "", `${model}: ${measure}`));
+    for (const row of rows) {
+      const bar = h("span", { class: "lsc-bar", role: "img", "aria-label": `layer ${row.layer}: ${row.told}` });
+      const [body, ends] = [h("i", { class: row.named ? "lsc-named" : "" }), h("s", {})];
+      Object.assign(body.style, { left: `${row.from}%`, width: `${row.width}%` });
+      Object.assign(ends.style, { left: `${row.low}%`, width: `${row.spread}%` });
+      bar.append(body, ends);
+      list.append(words("span", "", `layer ${row.layer}`), bar, words("span", "", row.told));
+    }
+    all.append(list);
+  }
+  return all;
 }
 
 function addRegions(view, wanted) {

@@ -25,16 +25,18 @@ def table():
 
 def said(table, *causes):
     found = Verdict(pd.DataFrame(), pd.DataFrame(), "base", causes=pd.DataFrame(list(causes), columns=COLUMNS))
-    return said_of_causes(found, table, "m", str, lambda _, x: f"{100 * x:+.0f} points")
+    words = {"unit": lambda probe: f"points of {probe}", "called": {"fr": "French"}.get}
+    return said_of_causes(found, table, "m", told=lambda _, x: f"{100 * x:+.0f}", **words)
 
 
 def test_named_layers_what_could_be_missed_the_recommendation_and_where_states_move(table):
     assert said(table, cause(1, 0.02, -0.01, 0.05), cause(2, 0.05, 0.01, 0.1), cause(3, 0.1, 0.05, 0.15)) == [
-        "caused by layer 3 +10 points [+5 points, +15 points], layer 2 +5 points [+1 points, +10 points] of accuracy "
-        "(all languages together), by its original weights alone; of others up to +5 points could be missed",
+        "caused by layer 3 +10 [+5, +15], layer 2 +5 [+1, +10] points of accuracy (all languages together), each by "
+        "its original weights alone; of others up to +5 could be missed",
         "to undo the most by one layer: give layer 3 its original weights back, 5.0 kB, for +10 points of accuracy",
         "the states move most at layer 2, which is one of them",
     ]
+    assert "(French)" in said(table, cause(3, 0.1, 0.05, 0.15, "fr"))[0]
     assert said(table, cause(3, 0.1, 0.05, 0.15, "fr"))[-1].endswith("layer 2, which is none of them")
 
 
@@ -55,3 +57,12 @@ def test_bars_lie_within_the_width_and_hold_zero(table):
     assert (first["from"], first["width"]) == pytest.approx((16.67, 16.66), abs=0.02)
     assert (second["from"], second["width"]) == pytest.approx((33.33, 50), abs=0.02)
     assert (second["low"], second["spread"]) == pytest.approx((66.67, 33.33), abs=0.02)
+
+
+def test_the_explorer_is_told_the_bars_and_draws_them(table):
+    from importlib.resources import files
+
+    from probes.views.described import bars as told
+
+    assert told is bars
+    assert "causesOf(about.causes)" in files("probes.views").joinpath("front/whole.js").read_text(encoding="utf-8")

@@ -1,0 +1,68 @@
+"""What patching of a 12-layer encoder takes, in forward passes: blocks that ran over 12, and seconds over a pass."""
+
+from collections.abc import Iterator
+
+from common import Row, interleaved, run  # first: it sets the environment
+
+# isort: split
+import torch
+import transformers
+
+import compress
+import probes
+from probes.states.resumed import blocks_of
+from probes.states.tokens import batches_of
+
+LAYERS, DRAWS = 12, 50
+
+
+def rows(quick: bool) -> Iterator[Row]:
+    texts, rounds = (64, 2) if quick else (360, 5)
+    _, tokenizer = probes.load_checkpoint("bundled")
+    torch.manual_seed(0)
+    sizes = {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536, "num_hidden_layers": LAYERS}
+    config = transformers.BertConfig(vocab_size=len(tokenizer), num_labels=5, **sizes)
+    model = transformers.BertForSequenceClassification(config).eval()
+    other = compress.prune(model, sparsity=0.5)
+    corpus = probes.load_corpus("bundled", split="test", languages=["en"]).select(range(texts))
+    prepared = [inputs for _, inputs in batches_of(model, tokenizer, corpus, "model", device="cpu")[1]()]
+
+    @torch.inference_mode()
+    def bare() -> None:
+        for inputs in prepared:
+            model(**inputs)
+
+    def patched(**how: object) -> None:
+        probes.patching(model, other, tokenizer, corpus, draws=DRAWS, device="cpu", progress=False, **how)
+
+    tasks = {
+        "all layers by their states": {"at": "layers"},
+        "all blocks by their weights": {"at": "weights"},
+        "24 modules one by one": {"at": "modules"},
+        "24 modules to first order": {"at": "modules", "exact": False},
+    }
+    for what, how in tasks.items():
+        ran = [0]
+
+        def count(*_: object, ran: list[int] = ran) -> None:
+            ran[0] += 1
+
+        hooks = [
+            part.register_forward_pre_hook(count)
+            for one in (model, other)
+            for b in blocks_of(one)
+            for part in (b.attention,)
+        ]
+        patched(**how)
+        for hook in hooks:
+            hook.remove()
+        passes = ran[0] / LAYERS / len(prepared)
+        seconds = interleaved({"bare": bare, "ours": lambda how=how: patched(**how)}, rounds)
+        note = f"{passes:.2f} forward passes by blocks that ran, {seconds['ours'] / seconds['bare']:.2f} by time"
+        yield Row(
+            f"{what}, {texts} texts, {LAYERS} layers", seconds["ours"], seconds["bare"], "one forward pass", note=note
+        )
+
+
+if __name__ == "__main__":
+    run(rows)
