@@ -84,3 +84,8 @@ def of_kind(kind, tokenizer, seed=0):
         for parameter in model.parameters():
             parameter.add_(0.3 * torch.randn_like(parameter))
     return model
+
+
+def two_of(tokenizer):
+    """Two decoders of one architecture."""
+    return of_kind("llama", tokenizer), of_kind("llama", tokenizer, seed=1)

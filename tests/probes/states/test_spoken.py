@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from speaking import masking, of_kind, of_masked_tokens, spoken
+from speaking import masking, of_masked_tokens, spoken, two_of
 
 import probes
 from probes.errors import InputError
@@ -18,7 +18,7 @@ def tokenizer(make_tokenizer):
 
 @pytest.fixture(scope="module")
 def models(tokenizer):
-    return of_kind("llama", tokenizer), of_kind("llama", tokenizer, seed=1)
+    return two_of(tokenizer)
 
 
 def test_each_token_is_that_of_the_family_with_its_letters_and_likeliest_tokens(models, tokenizer):

@@ -190,3 +190,19 @@ def test_tokenizers_that_differ_leave_bits_per_byte(models, tokenizer, corpus, m
         InputError, match=r"bits_per_byte cannot be measured without predicted tokens. Give language mod"
     ):
         probes.compare({"body": models[0].model}, corpus, tokenizer=tokenizer, probes=["bits_per_byte"])
+
+
+def test_replicates_and_models_of_masked_tokens_are_compared_too(models, tokenizer, corpus):
+    corpus = corpus.select(range(6))
+    how = {"tokenizer": tokenizer, "draws": 4, "timing": False, "progress": False}
+    seeds = [models[1], copy.deepcopy(models[0])]
+    found = probes.compare({"base": models[0], "seeds": seeds}, corpus, probes=["next_token"], **how).table
+    rows = found.query("model == 'seeds' and language == 'pooled'").set_index("probe")
+    one = probes.next_token(*models, tokenizer, corpus, draws=4, **QUIET).value.sel(measure="kl", language="pooled")
+    assert rows.loc["kl", "value"] == pytest.approx(float(one) / 2)  # the other is the baseline again
+    masked = {"a": of_masked_tokens(tokenizer), "b": of_masked_tokens(tokenizer, hidden_act="relu")}
+    found = probes.compare(masked, corpus, probes=["next_token"], **how)
+    assert {"perplexity", "kl", "same_top_token"} <= set(found.table["probe"])
+    assert found.provenance["tokens"] == {"b": []}  # of decoders only
+    with pytest.raises(InputError, match="kl cannot be measured without predicted tokens"):
+        probes.compare({"a": masked["a"], "b": models[0]}, corpus, probes=["kl"], **how)

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from speaking import masking, of_kind, spoken
+from speaking import masking, spoken, two_of
 
 import probes
 from probes.errors import InputError
@@ -15,7 +15,7 @@ def tokenizer(make_tokenizer):
 
 @pytest.fixture(scope="module")
 def models(tokenizer):
-    return of_kind("llama", tokenizer), of_kind("llama", tokenizer, seed=1)
+    return two_of(tokenizer)
 
 
 def test_a_sentence_is_a_row_a_token(models, tokenizer):
