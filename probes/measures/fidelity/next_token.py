@@ -157,12 +157,14 @@ def _of_two(run: Run, said: Said, original: str) -> list[xr.Dataset]:
 
     over = _quantiles(drawn, said.kl, said.row, list(_AT.values()))
     found = [out(_KL, mean(said.kl))]
-    found += [out(probe, {k: v[:, i] for k, v in over.items()}) for i, probe in enumerate(_AT)]
+    counts = [max(tokens[drawn.group(group)].sum(), 1) for group in over]
+    of_tokens = xr.DataArray(counts, dims="language")
+    for i, (probe, at) in enumerate(_AT.items()):
+        one = out(probe, {k: v[:, i] for k, v in over.items()})
+        told = of_tokens * (1 - at) >= _BEYOND
+        found.append(one.assign(low=one["low"].where(told), high=one["high"].where(told)))
     share = out(_SAME, mean(np.where(np.isnan(said.kl), np.nan, said.same)))
     # What is right or wrong is tokens: the interval is for as many of these as their spread speaks of.
-    of_tokens = xr.DataArray(
-        [max(tokens[drawn.group(str(g))].sum(), 1) for g in share.language.values], dims="language"
-    )
     found.append(of_shares(share.assign(n=of_tokens)).assign(n=share["n"]))
     found.append(out(_CHANGE, mean(change)))
     found.append(out(_CHANGE_RMS, {k: np.sqrt(v) for k, v in mean(change**2).items()}))
@@ -215,12 +217,11 @@ def _result(run: Run, said: Said, probe: Probe, values: dict[str, np.ndarray]) -
         return f"the output: what is said of {int(bad[rows].sum())} tokens is not finite (logits that are NaN or -inf)"
 
     out = result(run.reps, drawn, values, probe.about(), bounds=probe.bounds, over={}, missing=missing)
-    if probe.interval == _NONE:  # a draw never holds a larger one than the sample
-        out = out.assign(low=out["low"] * np.nan, high=out["high"] * np.nan)
     return out.assign_attrs(reads=said.reads)
 
 
 _NONE = "none: no draw holds a larger one"
+_BEYOND = 5  # tokens that lie beyond a quantile where it has an interval: of fewer no draw tells how far they may lie
 _of_tokens: Callable[..., Probe] = partial(
     Probe,
     better="lower",
@@ -271,7 +272,7 @@ _AT = {
         name=f"kl_{name}",
         title=f"KL divergence from the baseline, {words}",
         estimator=f"{words} over tokens of KL(baseline || model), in nats, interpolated linearly",
-        interval=_NONE if at == 1 else LARGE,
+        interval=_NONE if at == 1 else f"{LARGE}; none where fewer than {_BEYOND} tokens lie beyond",
     ): at
     for name, words, at in (
         ("median", "median", 0.5),

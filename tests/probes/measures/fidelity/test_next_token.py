@@ -88,8 +88,9 @@ def test_every_value_and_draw_is_that_of_the_tokens_in_float64(models, tokenizer
                 one = found.sel(measure=name, language=language)
                 value = one.value if draw == 0 else one.draws[draw - 1]
                 assert float(value) == pytest.approx(float(expected), abs=2e-5, rel=1e-5), (name, language, draw)
-    assert np.isnan(found.low.sel(measure="kl_max")).all()
-    rest = found.drop_sel(measure="kl_max")
+    few = ["kl_max", "kl_p999", "kl_p99"]  # fewer than five tokens lie beyond
+    assert np.isnan(found.low.sel(measure=few)).all()
+    rest = found.drop_sel(measure=few)
     assert ((rest.low <= rest.value) & (rest.value <= rest.high)).all()
 
 
