@@ -17,7 +17,7 @@ LAYERS, DRAWS = 12, 50
 
 
 def rows(quick: bool) -> Iterator[Row]:
-    texts, rounds = (64, 2) if quick else (360, 5)
+    texts, rounds = (120, 1) if quick else (360, 5)
     _, tokenizer = probes.load_checkpoint("bundled")
     torch.manual_seed(0)
     sizes = {"hidden_size": 384, "num_attention_heads": 6, "intermediate_size": 1536, "num_hidden_layers": LAYERS}

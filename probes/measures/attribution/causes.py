@@ -17,6 +17,7 @@ import xarray as xr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.errors import InputError, LayerscopeWarning
+from probes.measures.attribution.output_damage import kind_of
 from probes.measures.attribution.patching import check_patching, patching
 from probes.models.checkpoint import load_checkpoint
 from probes.results.calibration import calibrated
@@ -72,6 +73,8 @@ def pairs_of(
                 f"{name}: patching=True runs each model, and this is {what}. Give one model of transformers, or a "
                 "checkpoint"
             )
+    # What a comparison captures of a language model are its states: its head is left out here too.
+    loaded = {k: (m.base_model if kind_of(m) == "tokens" else m, own) for k, (m, own) in loaded.items()}
     base, own = loaded[first]
     out = [Pair(base, other, own, (first, name)) for name, (other, _) in loaded.items() if name != first]
     for pair in out:

@@ -124,4 +124,15 @@ def test_what_cannot_be_run_is_said_before_a_model_runs(tiny_models, make_tokeni
         probes.compare({"one": reps, "two": reps}, corpus(), patching=True)
     with pytest.raises(InputError, match=r"patching=True runs the models: give a corpus"):
         probes.compare({"one": reps, "two": reps}, patching=True)
-    assert callable(causes_of)
+
+
+def test_of_a_language_model_the_head_is_left_out_as_in_a_comparison(tiny_models, make_tokenizer):
+    model = tiny_models("LlamaForCausalLM")
+    about = {"tokenizer": {k: make_tokenizer(special=False) for k in ("one", "two")}, "baseline": "two"}
+    (pair,) = pairs_of({"one": model, "two": model}, corpus(4), pivot="en", **about)
+    assert pair.base is pair.other is model.model
+    assert pair.names == ("two", "one")
+    rows = causes_of(pair, corpus(4), pivot="en", draws=10, progress=False)
+    assert {row["measure"] for row in rows} == {"cosine", "retrieval"}
+    with pytest.raises(InputError, match=r"give pivot="):
+        pairs_of({"one": model, "two": model}, corpus(4), pivot=None, **about)
