@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.errors import InputError
 from probes.states.by_token import NO_TOKEN, before_output, compared, next_tokens, planned
+from probes.states.lenses import at_layers
 from probes.states.running import evaluating
 
 TOP = 5  # tokens that are named at each place
@@ -67,6 +68,41 @@ def spoken(
                 for place, (token, (start, end), about) in enumerate(zip(ids, spans, [first, *said], strict=True))
             ]
             out[row] = {"id": str(one["id"]), "language": str(one["language"]), "text": text, "tokens": tokens}
+    return out
+
+
+def by_layer(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: datasets.Dataset,
+    name: str,
+    places: Sequence[int],
+    *,
+    who: str,
+    **settings: Any,
+) -> list[list[tuple[str, float]]]:
+    """Return what each layer of a decoder would say at one place of each text: the likeliest token, and the probability
+    of the right one, the embeddings first.
+
+    Args:
+        model, tokenizer, corpus, name, who, settings: as `spoken` takes them, of one model.
+        places: (text,) of the token that is predicted, from 1.
+
+    Raises:
+        InputError: as `planned` and `probes.states.lenses.at_layers`.
+    """
+    plan = planned([model], tokenizer, corpus, [name], who, **settings)
+    names: dict[int, str] = {}
+    out = []
+    with at_layers(model, plan, who) as run:
+        for row, place in enumerate(places):
+            inputs = plan.batches.tensors(np.array([row]), "mean", plan.device)[0]
+            there = torch.zeros_like(inputs["input_ids"]).bool()
+            there[0, place - 1] = True
+            layers, right = run(inputs, there), inputs["input_ids"][0, place]
+            said = [layers.logits(k, slice(None))[0].double() for k in range(len(layers.states))]
+            tops = [_named(tokenizer, int(x.argmax()), names) for x in said]
+            out.append([(top, round(float(x.softmax(-1)[right]), 4)) for top, x in zip(tops, said, strict=True)])
     return out
 
 

@@ -18,7 +18,7 @@ from probes.views.language_names import language_names, script_name
 from probes.views.maps import FEWEST_FOR_UMAP
 from probes.views.numbers import measures, no_alignment
 from probes.views.reading import read
-from probes.views.said import parts_of
+from probes.views.said import layers_of, parts_of
 from probes.views.scene import NOT_THERE, Scene
 from probes.views.speakers import no_representers
 
@@ -78,7 +78,9 @@ def _spoken(scene: Scene) -> dict[str, list[dict[str, Any]]]:
             row = places.get((sentence["id"], sentence["language"]))
             if row is not None:
                 parts = [[part["text"], round(part["shade"], 3), part["about"]] for part in parts_of(sentence)]
-                out.setdefault(str(row), []).append({"model": scene.names.index(model), "parts": parts})
+                out.setdefault(str(row), []).append(
+                    {"model": scene.names.index(model), "parts": parts, "layers": layers_of(sentence)}
+                )
     return out
 
 

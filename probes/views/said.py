@@ -66,9 +66,22 @@ def sentences_of(provenance: Mapping[str, Any], names: Mapping[str, str]) -> dic
             }
             about |= dict(zip(("before", "after"), (f"{p:.0%}".replace("%", " %") for p in worst["p"]), strict=True))
             about |= dict(zip(("base_top", "top"), (_tops(top) for top in worst["top"]), strict=True))
-            shown.append(about | {"parts": parts_of(sentence)})
+            shown.append(about | {"parts": parts_of(sentence), "layers": layers_of(sentence)})
         out[model] = shown
     return out
+
+
+def layers_of(sentence: Mapping[str, Any]) -> list[list[str]]:
+    """Return what each layer of both models would say where the worst token is: the layer, and for each model the
+    likeliest token with the probability of the right one; the deeper model has more rows.
+
+    Example:
+        >>> layers_of({"layers": [[("cat", 0.5), ("dog", 0.25)], [("cow", 0.0)]]})
+        [['0', "'cat' 0.50", "'cow' 0.00"], ['1', "'dog' 0.25", '']]
+    """
+    both = sentence.get("layers") or []
+    cell = lambda said, k: f"{said[k][0]!r} {said[k][1]:.2f}" if k < len(said) else ""  # noqa: E731
+    return [[str(k), *(cell(said, k) for said in both)] for k in range(max(map(len, both), default=0))]
 
 
 def _text(sentence: Mapping[str, Any], token: Mapping[str, Any]) -> str:

@@ -13,7 +13,7 @@ from probes.corpus import check_corpus
 from probes.errors import InputError
 from probes.models.facts import name_of
 from probes.states.by_token import Said
-from probes.states.spoken import spoken
+from probes.states.spoken import by_layer, spoken
 
 WORST = 10  # tokens of a model that a report shows
 
@@ -91,7 +91,8 @@ def tokens(
 def worst_tokens(
     models: tuple[Any, Any], tokenizer: Any, corpus: datasets.Dataset, said: Said, names: list[str], settings: Any
 ) -> list[dict[str, Any]]:
-    """Return the sentences of the tokens that moved most, each once, as `spoken` gives them, with the `worst` place.
+    """Return the sentences of the tokens that moved most, each once, as `spoken` gives them, with the `worst` place and
+    what the `layers` of both models would say there.
 
     Args:
         models: the original and the compressed one.
@@ -105,5 +106,15 @@ def worst_tokens(
         rows.setdefault(int(said.row[k]), int(said.place[k]))
     if not rows or said.reads != "next":
         return []
-    sentences = spoken(models, tokenizer, corpus.select(list(rows)), names, who="next_token", **settings)
-    return [sentence | {"worst": place} for sentence, place in zip(sentences, rows.values(), strict=True)]
+    some, places = corpus.select(list(rows)), list(rows.values())
+    sentences = spoken(models, tokenizer, some, names, who="next_token", **settings)
+    try:
+        lenses = [
+            by_layer(model, tokenizer, some, name, places, who="next_token", **settings)
+            for model, name in zip(models, names, strict=True)
+        ]
+    except InputError:  # what follows the last block is not known
+        lenses = [[[] for _ in places] for _ in models]
+    layers = [list(both) for both in zip(*lenses, strict=True)]
+    every = zip(sentences, places, layers, strict=True)
+    return [sentence | {"worst": place, "layers": both} for sentence, place, both in every]

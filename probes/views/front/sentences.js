@@ -185,7 +185,8 @@ function detailSentence(panel, box, i) {
   panel.shown = got ?? null;
   const focused = document.activeElement?.closest?.("summary")?.dataset.model;
   box.classList.remove("lsc-stale");
-  box.replaceChildren(tokensOf(panel, i), translationsOf(panel, i), neighboursOf(panel, got), representersOf(panel, got));
+  const about = [translationsOf(panel, i), neighboursOf(panel, got), representersOf(panel, got)];
+  box.replaceChildren(tokensOf(panel, i), ...about);
   if (focused !== undefined) box.querySelector(`summary[data-model="${focused}"]`)?.focus();
 }
 
@@ -220,9 +221,18 @@ function tokensOf({ view }, i) {
   if (!found) return "";
   const span = ([text, moved, about]) =>
     h("span", { class: "lsc-token", title: about || null, style: `--moved: ${Math.round(70 * moved)}%` }, text);
-  const rows = found.map(({ model, parts }) => [
+  const cells = (row) => row.map((text, k) => h(k ? "td" : "th", { dir: "auto" }, text));
+  const lens = ({ model, layers }) => {
+    const head = ["layer", view.names[view.about.baseline] ?? "", view.names[model]].map((text) => h("th", {}, text));
+    const body = layers.map((row) => h("tr", {}, ...cells(row)));
+    const title = "The token that moved most, by layer: likeliest token, probability of the right one";
+    const table = h("table", {}, h("tr", {}, ...head), ...body);
+    return layers.length ? h("details", { class: "lsc-lens" }, h("summary", {}, title), table) : null;
+  };
+  const rows = found.map(({ model, parts, layers }) => [
     h("div", { class: "lsc-dim" }, glyph(view, model), " ", words("span", "lsc-name", view.names[model])),
     h("p", { class: "lsc-said", dir: "auto" }, ...parts.map(span)),
+    lens({ model, layers }),
   ]);
   const why =
     "Kept of the sentences of the ten tokens that moved most in each model. Colour: KL from the baseline, full at " +

@@ -8,6 +8,7 @@ from speaking import masking, of_masked_tokens, spoken, two_of
 import probes
 from probes.errors import InputError
 from probes.states.by_token import said_by
+from probes.states.spoken import by_layer
 from probes.states.spoken import spoken as sentences
 
 
@@ -40,6 +41,18 @@ def test_each_token_is_that_of_the_family_with_its_letters_and_likeliest_tokens(
             likely = torch.softmax(model(input_ids=ids).logits[0, 2], -1).topk(5)
             assert [t for t, _ in rest[2]["top"][which]] == [tokenizer.decode([i]) for i in likely.indices.tolist()]
             np.testing.assert_allclose([p for _, p in rest[2]["top"][which]], likely.values.tolist(), atol=1e-4)
+
+
+def test_layers_say_at_a_place_what_the_lens_does(models, tokenizer):
+    model, corpus, places = models[0], spoken().select(range(3)), [2, 3, 4]
+    found = by_layer(model, tokenizer, corpus, "m", places, who="w")
+    for text, place, layers in zip(corpus["text"], places, found, strict=True):
+        ids = torch.tensor([tokenizer(text)["input_ids"]])
+        states = model(input_ids=ids, output_hidden_states=True)
+        logits = [model.lm_head(model.model.norm(h))[0, place - 1] for h in states.hidden_states[:-1]]
+        for (top, p), x in zip(layers, [*logits, states.logits[0, place - 1]], strict=True):
+            assert top == tokenizer.decode([int(x.argmax())])
+            assert p == pytest.approx(float(x.softmax(-1)[ids[0, place]]), abs=1e-4)
 
 
 def test_parts_of_letters_and_tokenizers_that_say_no_places_have_a_text(models, tokenizer, monkeypatch):
