@@ -41,6 +41,7 @@ from compress.retrieval.sparsify_embeddings import sparsify_embeddings
 from compress.saving import save
 from compress.training.settings import TrainingSettings
 from compress.tuning.finetune import finetune
+from compress.tuning.restore import restore
 from compress.verbs import check
 from probes.costs import footprint
 
@@ -98,6 +99,7 @@ __all__ = [
     "recall",
     "recipes",
     "recovery",
+    "restore",
     "retrieval_cost",
     "save",
     "save_codes",

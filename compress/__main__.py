@@ -17,14 +17,20 @@ from compress.commands import (
     pruning,
     quantization,
     retrieval,
+    tuning,
 )
 from probes.command import run
 
 # What one wants, and the files whose commands do it.
 _PURPOSES = {
-    "take away what matters least": [pruning],
-    "give weights fewer bits": [quantization],
-    "do the same with fewer parameters, or search by sparse vectors": [fusion, factorization, distillation, retrieval],
+    "take away what matters least, or bits": [pruning, quantization],
+    "do the same with fewer parameters, search by sparse vectors, or repair": [
+        fusion,
+        factorization,
+        distillation,
+        retrieval,
+        tuning,
+    ],
 }
 
 

@@ -179,6 +179,19 @@ def counted(subject: Subject, source: str | Path | None = None) -> dict[str, Any
     return parameters | {"bytes": size} | _stored(model, size)
 
 
+def as_stored(model: PreTrainedModel | OnnxModel) -> dict[str, Any]:
+    """Return the bytes of a model in the smallest format that is known here, and which that is:
+    `stored_bytes` and `stored_as`, as `footprint` has them.
+
+    Example:
+        >>> import compress, probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> as_stored(compress.prune(model, sparsity=0.6))["stored_as"]
+        'packed'
+    """
+    return _stored(model, _written(model))
+
+
 def operations_of(subject: Subject) -> float:
     """Return multiplications and additions in the matrix products of a pass over 32 texts."""
     batches, model = subject.batches[max(TEXTS)], subject.model
@@ -329,7 +342,7 @@ def _stored(model: PreTrainedModel | OnnxModel, size: int) -> dict[str, Any]:
     plain = not (isinstance(model, OnnxModel) or is_coded(model))
     done = getattr(model.config, "compression", None)
     if plain and isinstance(done, dict) and isinstance(done.get("bytes_of_model"), int | float):
-        ways["integers" if done.get("method") == "quantize" else "codebooks"] = float(done["bytes_of_model"])
+        ways["codebooks" if "codes" in done else "integers"] = float(done["bytes_of_model"])
     # Packed or in fewer bits already, where the file is smaller than the numbers that were loaded.
     if isinstance(model, PreTrainedModel) and plain and size > 0.98 * stored_bytes(model):
         saved = saved_by_packing(model.state_dict())

@@ -13,7 +13,7 @@ ROOT = Path(__file__).parents[1]
 # From the roof down: a room imports what stands below it, and nothing that stands beside it.
 RANKS = """
 compress compress.__main__ > compress.commands > compress.verbs > compress.recipes
-> compress.distillation compress.fusion > compress.pruning compress.quantization compress.retrieval compress.tuning
+> compress.distillation compress.fusion compress.tuning > compress.pruning compress.quantization compress.retrieval
 > compress.training compress.factorization compress.outcomes compress.blocks > compress.objectives compress.inputs
 > compress.rows compress.matrices compress.saving > compress.experts compress.kernels compress.kinds compress.packing
 > compress.views compress.moments
