@@ -1,4 +1,7 @@
-"""What patching of a 12-layer encoder takes, in forward passes: blocks that ran over 12, and seconds over a pass."""
+"""What patching of a 12-layer encoder takes, over one forward pass: tokens that blocks read, and seconds.
+
+The estimate to first order takes a backward pass beside them, and measures 8 modules exactly on 16 texts.
+"""
 
 from collections.abc import Iterator
 
@@ -44,21 +47,20 @@ def rows(quick: bool) -> Iterator[Row]:
     for what, how in tasks.items():
         ran = [0]
 
-        def count(*_: object, ran: list[int] = ran) -> None:
-            ran[0] += 1
+        def count(_module: object, args: tuple, kwargs: dict, ran: list[int] = ran) -> None:
+            states = args[0] if args else kwargs["hidden_states"]
+            ran[0] += states.shape[0] * states.shape[1]
 
-        hooks = [
-            part.register_forward_pre_hook(count)
-            for one in (model, other)
-            for b in blocks_of(one)
-            for part in (b.attention,)
-        ]
+        attentions = [block.attention for one in (model, other) for block in blocks_of(one)]
+        hooks = [module.register_forward_pre_hook(count, with_kwargs=True) for module in attentions]
         patched(**how)
         for hook in hooks:
             hook.remove()
-        passes = ran[0] / LAYERS / len(prepared)
+        passes = ran[0] / LAYERS / sum(inputs["input_ids"].numel() for inputs in prepared)
         seconds = interleaved({"bare": bare, "ours": lambda how=how: patched(**how)}, rounds)
-        note = f"{passes:.2f} forward passes by blocks that ran, {seconds['ours'] / seconds['bare']:.2f} by time"
+        note = (
+            f"{passes:.2f} forward passes by tokens that blocks read, {seconds['ours'] / seconds['bare']:.2f} by time"
+        )
         yield Row(
             f"{what}, {texts} texts, {LAYERS} layers", seconds["ours"], seconds["bare"], "one forward pass", note=note
         )
