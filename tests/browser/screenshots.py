@@ -1,6 +1,9 @@
 """Make the pictures of the explorer in notebooks/images/ again, in JupyterLab.
 
 python tests/browser/screenshots.py [folder]
+
+Hindi and Chinese need fonts. Where there are none, those of the packages fontpkg-noto-sans-devanagari and
+cvttf-notosanscjk-regular do, with `pip install --target` into a folder that the file in FONTCONFIG_FILE names.
 """
 
 import sys
