@@ -329,6 +329,48 @@ CLAIMS: dict[str, list[tuple[str, str]]] = {
             "not checkpoint or (model.config.num_hidden_layers, model.config.hidden_size) == (6, 384)",
         ),
     ],
+    "9_quantise_a_language_model": [
+        (
+            "give a probability to each of 4,000 tokens",
+            "len(tokenizer) == 4000 == model.config.vocab_size",
+        ),
+        (
+            "so both take the same bytes",
+            "nearest.config.compression['bytes_of_model'] == fitted.config.compression['bytes_of_model']",
+        ),
+        (
+            "rounding to nearest moved the next token by 0.070 nats, GPTQ by 0.036: about half, and the intervals"
+            " lie far apart",
+            "[round(float(moved[n].value['pooled']), 3) for n in ('to nearest', 'GPTQ')] == [0.070, 0.036]"
+            " and moved['GPTQ'].high['pooled'] < moved['to nearest'].low['pooled']",
+        ),
+        ("It helps in every language", "(moved['GPTQ'].value < moved['to nearest'].value).all()"),
+        (
+            "The language that moved most is Russian, in both",
+            "{m.value.drop('pooled').idxmax() for m in moved.values()} == {'ru'}",
+        ),
+        (
+            "Chinese is the hardest, by token and by byte; Russian is hard by token only",
+            "(lambda t: t['zh'].eq(t.drop(columns='pooled').max(axis=1)).all()"
+            " and t.loc['nats_per_token', 'ru'] > 2 and t.loc['bits_per_byte', 'ru'] <"
+            " t.loc['bits_per_byte', 'pooled'])"
+            "(alone.value.sel(measure=['nats_per_token', 'bits_per_byte']).to_pandas())",
+        ),
+        (
+            "Half of the tokens moved by less than a fifth of the mean",
+            "all(5 * float(f.value.sel(measure='kl_median', language='pooled'))"
+            " < float(f.value.sel(measure='kl', language='pooled')) for f in said.values())",
+        ),
+        (
+            "The first guess stayed the same at nine tokens of ten",
+            "all(round(10 * float(f.value.sel(measure='same_top_token', language='pooled'))) == 9"
+            " for f in said.values())",
+        ),
+        (
+            "More: 0.130 nats",
+            "round(halved.value.sel(measure='kl', language='pooled').item(), 3) == 0.130",
+        ),
+    ],
 }
 
 
