@@ -308,3 +308,18 @@ def test_where_nothing_can_be_judged_by_only_a_gate_fails(tmp_path, capsys):
     with pytest.raises(SystemExit):
         main([*arguments, "--tolerance", "retrieval", "--out", str(tmp_path / "d")])
     assert "expected PROBE=LOSS, as in retrieval=0.02; found 'retrieval'" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("asked", [True, False])
+def test_patching_is_asked_for_by_its_flag(asked, tmp_path, monkeypatch, capsys):
+    seen = {}
+
+    def compared(*_models, **settings):
+        seen.update(settings)
+        raise probes.InputError("seen")
+
+    monkeypatch.setattr("probes.__main__.compare", compared)
+    flags = ["--patching"] if asked else []
+    assert main(["compare", "a=bundled", "b=bundled", *SMALL, *flags, "--out", str(tmp_path / "run")]) == 2
+    assert "seen" in capsys.readouterr().err
+    assert seen["patching"] is asked
