@@ -47,6 +47,19 @@ def test_three_bits_of_a_real_encoder_drift_less_beyond_the_interval(real):
         assert ours.low.sel(measure=measure) > theirs.high.sel(measure=measure)
 
 
+def test_three_bits_of_a_real_decoder_move_the_next_token_less_beyond_the_interval():
+    model, tokenizer = probes.load_checkpoint("bundled-decoder")
+    texts = probes.load_corpus("bundled", split="train", languages=["en", "hi"])
+    held_out = probes.load_corpus("bundled", split="test", languages=["en", "hi"]).select(range(0, 720, 9))
+    found = fitted(model, tokenizer, texts.select(range(0, len(texts), 20)), group=64)
+    nearest = quantize(model, bits=3, group=64, activation_bits=None)
+    ours, theirs = (
+        probes.next_token(model, m, tokenizer, held_out, progress=False).sel(measure="kl", language="pooled")
+        for m in (found, nearest)
+    )
+    assert ours.high < theirs.low
+
+
 @pytest.mark.parametrize("name", ["bert", "llama", "gpt2", "mixtral", "t5", "albert"])
 def test_every_architecture_is_nearer_to_the_original_than_rounded_to_nearest(name, texts):
     model, tokenizer = tiny.make(name), tiny.tokenizer_of(name)
