@@ -47,7 +47,9 @@ def add(commands: Any) -> None:
     rounded.add_argument("--act-order", action="store_true", help="of gptq: inputs of the largest mean square first")
     rounded.add_argument("--damping", type=float, default=0.01, help="of gptq and awq (%(default)s)")
     rounded.add_argument(
-        "--codes", action="store_true", help="store codes, in the layout of compressed-tensors, for other tools to open"
+        "--compressed-tensors",
+        action="store_true",
+        help="store codes as that library does, for other tools",
     )
     rounded.add_argument(
         "--grid", default="channel", help="weights of one grid: tensor, channel or so many inputs (%(default)s)"
@@ -74,10 +76,10 @@ def add(commands: Any) -> None:
 def _quantize(options: argparse.Namespace) -> None:
     if options.calibrate and options.corpus is None:
         raise InputError("--calibrate measures ranges on text: give --corpus")
-    if options.codes and (options.backend is not None or options.packed):
-        raise InputError("--codes stores the codes of a simulation: leave --backend and --packed out")
-    if options.codes and options.activation_bits is not None:
-        raise InputError("--codes are of weights alone: give --activation-bits none")
+    if options.compressed_tensors and (options.backend is not None or options.packed):
+        raise InputError("--compressed-tensors stores the codes of a simulation: leave --backend and --packed out")
+    if options.compressed_tensors and options.activation_bits is not None:
+        raise InputError("--compressed-tensors holds codes of weights alone: give --activation-bits none")
     if options.method != "rtn" and options.corpus is None:
         raise InputError(f"--method {options.method} looks at text: give --corpus")
     if options.average_bits is not None and options.corpus is None and options.damage != ["weights"]:
@@ -134,7 +136,7 @@ def _before(options: argparse.Namespace) -> tuple[Any, Any, datasets.Dataset | N
 
 
 def _write(model: PreTrainedModel, options: argparse.Namespace, tokenizer: Any) -> None:
-    if getattr(options, "codes", False):
+    if getattr(options, "compressed_tensors", False):
         save_codes(model, options.out, tokenizer)
     else:
         write(model, options, tokenizer)
@@ -144,7 +146,7 @@ def _write(model: PreTrainedModel, options: argparse.Namespace, tokenizer: Any) 
         written = sum(f.stat().st_size for f in options.out.iterdir() if f.suffix == ".safetensors")
         bits = f"{done['average_bits']:.2f} bits a weight"
         size = f"{bits}: {size} if they were stored so; simulated, {written / 1e6:.2f} MB"
-        if getattr(options, "codes", False):
+        if getattr(options, "compressed_tensors", False):
             size = f"{bits}, {written / 1e6:.2f} MB in codes"
     print(f"{size}; wrote {printable(options.out)}")
 

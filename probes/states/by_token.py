@@ -386,8 +386,8 @@ def compared(logits: Sequence[torch.Tensor], targets: torch.Tensor) -> dict[str,
 
     Example:
         >>> found = compared([torch.zeros(1, 4), torch.tensor([[0.0, 0, 0, 100]])], torch.tensor([3]))
-        >>> found["nats"].round(decimals=3).tolist(), found["kl"].tolist()
-        ([[1.386], [0.0]], [73.61370563888011])
+        >>> found["nats"].round(decimals=3).tolist(), found["kl"].round(decimals=3).tolist()
+        ([[1.386], [0.0]], [73.614])
     """
     highest = [x.max(-1, keepdim=True) for x in logits]
     parts = [(x - top.values).exp_() for x, top in zip(logits, highest, strict=True)]

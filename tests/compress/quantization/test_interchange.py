@@ -55,7 +55,7 @@ def test_plain_transformers_and_we_open_them_with_the_same_outputs(name, kind, h
 def test_from_the_command_line_codes_take_what_is_said(tmp_path, capsys):
     pytest.importorskip("compressed_tensors", reason="needs compressed-tensors: pip install 'layerscope[formats]'")
     out = tmp_path / "out"
-    how = ["--bits", "4", "--grid", "64", "--activation-bits", "none", "--codes"]
+    how = ["--bits", "4", "--grid", "64", "--activation-bits", "none", "--compressed-tensors"]
     assert main(["quantize", "bundled-decoder", *how, "--out", str(out)]) == 0
     written = os.path.getsize(out / "model.safetensors")
     said = transformers.AutoConfig.from_pretrained(out).compression["bytes_of_model"]
@@ -109,8 +109,11 @@ def test_what_has_no_codes_is_refused_by_name(made, message, tmp_path):
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        (["--codes"], "--codes are of weights alone: give --activation-bits none"),
-        (["--codes", "--packed"], "--codes stores the codes of a simulation: leave --backend and --packed out"),
+        (["--compressed-tensors"], "--compressed-tensors holds codes of weights alone: give --activation-bits none"),
+        (
+            ["--compressed-tensors", "--packed"],
+            "--compressed-tensors stores the codes of a simulation: leave --backend and --packed out",
+        ),
     ],
 )
 def test_the_command_says_what_does_not_fit(options, message, tmp_path, capsys):
