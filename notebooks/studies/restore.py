@@ -2,7 +2,7 @@
 
     make study-restore
 
-The bundled model, pruned; about ten minutes of two cores. Another model:
+The bundled model, pruned, and rounded to 2 bits; about ten minutes of two cores. Another model:
 
     python notebooks/studies/restore.py FOLDER CORPUS PIVOT
 
@@ -40,6 +40,7 @@ NAMES = {
 TEXTS, PROOF = 48, 30  # texts to choose on, and sentences of the test split in all languages to prove it on
 OTHERS = {
     "pruned": (partial(compress.prune, sparsity=0.7), "matrices"),
+    "2 bits": (partial(compress.quantize, bits=2), "bits"),
 }
 ZERO_SHOT, LOYALTY, ALIGNMENT = "zero-shot accuracy", "loyalty", "alignment"
 MEASURES = (ZERO_SHOT, LOYALTY, ALIGNMENT)
@@ -153,9 +154,9 @@ def shares(found: pd.DataFrame) -> pd.DataFrame:
 
 def fits(found: pd.DataFrame) -> str:
     """For which budgets nothing at all could be given back, in words."""
-    most = found.groupby("budget")["parts"].max()
-    small = [f"{100 * budget:g} %" for budget in most.index[most == 0]]
-    return f"No matrix fits in {' or '.join(small)}: nothing is given back there." if small else ""
+    most = found.groupby(["kind", "budget"])["parts"].max()
+    small = [f"{100 * budget:g} % ({kind})" for kind, budget in most.index[most == 0]]
+    return f"Nothing fits in {' or '.join(small)}: nothing is given back there." if small else ""
 
 
 def claims(found: pd.DataFrame) -> pd.DataFrame:
@@ -219,11 +220,12 @@ def main(source: str = "bundled", data: str = "bundled", pivot: str = "en") -> i
 
 TEXT = """# What to give back for a few per cent of the bytes
 
-A pruned model (70 % of the weights of its blocks are zero) gets back whole matrices that `compress.restore` chooses,
-for 0.5, 1, 2 and 5 % of its bytes as the packed format stores it. Chosen is by measured effect a byte on {texts} texts
-of the dev split, drawn anew in each of {seeds} seeds; or at random, by the largest weight change a byte, from the layer
-that drifted most down, or from the first layer on. Proven on the first {proof} sentences of the test split in all
-languages, which no choice has seen.
+A compressed model gets back what `compress.restore` chooses, for 0.5, 1, 2 and 5 % of its bytes as the smallest format
+would store it: a pruned one (70 % of the weights of its blocks are zero) whole matrices, one of 2 bits (its inputs are
+rounded to 8) more bits a weight, matrix by matrix. Chosen is by measured effect a byte on {texts} texts of the dev
+split, drawn anew in each of {seeds} seeds; or at random, by the largest weight change a byte, from the layer that
+drifted most down, or from the first layer on. Proven on the first {proof} sentences of the test split in all languages,
+which no choice has seen.
 
 {fits}
 
