@@ -28,6 +28,7 @@ from probes.models.formats.embedding import weights_folder
 from probes.models.formats.onnx_model import FILE, OnnxModel
 from probes.models.formats.packed import saved_by_packing
 from probes.models.weights import block_weights, embedding_parameters, hoyer_sparsity, stored_bytes
+from probes.printing import two_digits
 from probes.silence import quiet
 from probes.states.batches import random_batch
 from probes.states.layers import runner_of
@@ -274,7 +275,7 @@ def seconds_in_words(seconds: float) -> str:
         >>> seconds_in_words(0.0312), seconds_in_words(2.31)
         ('31 ms', '2.3 s')
     """
-    return f"{float(f'{1000 * seconds:.2g}'):g} ms" if seconds < 0.995 else f"{float(f'{seconds:.2g}'):g} s"
+    return f"{two_digits(1000 * seconds)} ms" if seconds < 0.995 else f"{two_digits(seconds)} s"
 
 
 def as_rows(models: pd.DataFrame) -> list[dict[str, str]]:
@@ -291,8 +292,8 @@ def as_rows(models: pd.DataFrame) -> list[dict[str, str]]:
         "operations": ("operations, 32 texts", lambda n: f"{n / 1e9:.3g} billion"),
         "seconds_1": ("time, 1 text", seconds_in_words),
         "seconds_32": ("time, 32 texts", seconds_in_words),
-        "speed_1": ("times as fast, 1 text", lambda x: f"{x:.2g}"),
-        "speed_32": ("times as fast, 32 texts", lambda x: f"{x:.2g}"),
+        "speed_1": ("times as fast, 1 text", two_digits),
+        "speed_32": ("times as fast, 32 texts", two_digits),
     }
     there = [name for name in names if name in models and (models[name].notna() & (models[name] != "")).any()]
     out = []
@@ -300,7 +301,7 @@ def as_rows(models: pd.DataFrame) -> list[dict[str, str]]:
         cells = {names[n][0]: "" if pd.isna(row[n]) else names[n][1](row[n]) for n in there}
         for count in (1, 32):
             if (low := row.get(f"speed_{count}_low")) is not None and not pd.isna(low):
-                ends = f" [{low:.2g}, {row[f'speed_{count}_high']:.2g}]"
+                ends = f" [{two_digits(low)}, {two_digits(row[f'speed_{count}_high'])}]"
                 cells[names[f"speed_{count}"][0]] += ends
         out.append({"model": str(row["model"]), **cells})
     return out

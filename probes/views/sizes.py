@@ -7,6 +7,7 @@ from typing import NamedTuple
 import numpy as np
 
 from probes.files import in_words
+from probes.printing import two_digits
 from probes.results.table import Table
 
 SIMULATED = ("integers", "codebooks")  # what is timed is not what would be stored so
@@ -37,7 +38,7 @@ def _of_model(row: dict[str, float | str], base: float, itself: bool) -> Size:
     size, how = float(row["stored_bytes"]), str(row["stored_as"])
     if np.isnan(size):
         return Size()
-    share = "" if itself or np.isnan(base) else f" ({100 * size / base:.2g} %)"
+    share = "" if itself or np.isnan(base) else f" ({two_digits(100 * size / base)} %)"
     # Said where it explains why a model did not get much smaller.
     heavy = float(row["embeddings"]) / float(row["parameters"]) if not itself and size > _MOST * base else 0.0
     return Size(
@@ -52,7 +53,7 @@ def _speed(value: float, low: float, high: float) -> str:
     if np.isnan(value):
         return ""
     if low > 1:
-        return f"{value:.2g}x faster"
+        return f"{two_digits(value)}x faster"
     if high < 1:
-        return f"{1 / value:.2g}x slower"
+        return f"{two_digits(1 / value)}x slower"
     return "as fast" if max(high - 1, 1 / low - 1) < _ALIKE else "speed unsettled"

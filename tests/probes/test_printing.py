@@ -2,7 +2,7 @@
 
 import pytest
 
-from probes.printing import printable
+from probes.printing import printable, two_digits
 
 
 @pytest.mark.parametrize(
@@ -23,3 +23,10 @@ def test_what_steers_a_terminal_is_shown(text, shown):
 
 def test_what_is_asked_for_stays():
     assert printable("a\n\x07", keep="\n") == "a\n\\x07"
+
+
+@pytest.mark.parametrize(
+    ("value", "shown"), [(100.4, "100"), (99.7, "100"), (2.0, "2"), (0.0234, "0.023"), (25.6, "26")]
+)
+def test_two_digits_are_no_power_of_ten(value, shown):
+    assert two_digits(value) == shown
