@@ -17,13 +17,15 @@ import xarray as xr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.errors import InputError, LayerscopeWarning
-from probes.measures.attribution.output_damage import kind_of
+from probes.measures.attribution.output_damage import is_causal, kind_of
 from probes.measures.attribution.patching import check_patching, patching
 from probes.models.checkpoint import load_checkpoint
 from probes.results.calibration import calibrated
 from probes.states.resumed import blocks_of
 
 SHARES = ("label_loyalty", "accuracy", "retrieval")  # measures that are shares of texts
+
+_OF_TOKENS = {"label_loyalty": "same_top_token", "loss": "nats_per_token"}  # as a comparison names them
 
 
 class Pair(NamedTuple):
@@ -73,14 +75,18 @@ def pairs_of(
                 f"{name}: patching=True runs each model, and this is {what}. Give one model of transformers, or a "
                 "checkpoint"
             )
-    # What a comparison captures of a language model are its states: its head is left out here too.
-    loaded = {k: (m.base_model if kind_of(m) == "tokens" else m, own) for k, (m, own) in loaded.items()}
+    # A comparison judges models of masked tokens by their states: their head is left out here too.
+    loaded = {k: (m.base_model if _of_masked_tokens(m) else m, own) for k, (m, own) in loaded.items()}
     base, own = loaded[first]
     out = [Pair(base, other, own, (first, name)) for name, (other, _) in loaded.items() if name != first]
     for pair in out:
         how = {k: v for k, v in (settings or {}).items() if k != "progress"}
         check_patching(*pair[:3], corpus, at="weights", pivot=pivot, names=pair.names, **how)
     return out
+
+
+def _of_masked_tokens(model: PreTrainedModel) -> bool:
+    return kind_of(model) == "tokens" and not is_causal(model)
 
 
 def causes_of(pair: Pair, corpus: datasets.Dataset, **settings: Any) -> list[dict[str, Any]]:
@@ -92,7 +98,9 @@ def causes_of(pair: Pair, corpus: datasets.Dataset, **settings: Any) -> list[dic
         settings: of `patching`: pivot, draws, seed, progress and those of `capture`.
 
     Returns:
-        The rows of `causes`, as JSON keeps them, with `bytes` of the original's block.
+        The rows of `causes`, as JSON keeps them, with `bytes` of the original's block; measures of
+        the next token are named as the probes that judge it, each the mean over texts of what their
+        tokens lose.
     """
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LayerscopeWarning)  # a verdict says where nothing was lost
@@ -100,6 +108,8 @@ def causes_of(pair: Pair, corpus: datasets.Dataset, **settings: Any) -> list[dic
             patching(*pair[:3], corpus, names=pair.names, at=at, **settings) for at in ("weights", "layers")
         )
     rows = causes(weights, states)
+    if kind_of(pair.base) == "tokens":
+        rows["measure"] = rows["measure"].replace(_OF_TOKENS)
     sizes = [sum(p.numel() * p.element_size() for p in block.parameters()) for block in blocks_of(pair.base)]
     rows["bytes"] = [sizes[layer - 1] for layer in rows["layer"]]
     return [

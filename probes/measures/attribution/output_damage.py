@@ -97,7 +97,7 @@ class OutputDamage:
                 () if self.labels is None else ("loss", "accuracy")
             )
         elif self.kind == "tokens":
-            self.measures = ("kl", "label_loyalty") + (("loss",) if _is_causal(base) else ())
+            self.measures = ("kl", "label_loyalty") + (("loss",) if is_causal(base) else ())
         else:
             self._check_pivot()
             alone = len(set(columns["language"])) == 1
@@ -155,11 +155,12 @@ class OutputDamage:
                 out["accuracy"] = (right.to(wide) - still.to(wide)).masked_fill(~torch.isfinite(kl), torch.nan)
             return out
         mask = inputs["attention_mask"].bool()
-        out = {"kl": _over_tokens(kl, mask), "label_loyalty": _over_tokens(changed, mask)}
-        if "loss" in self.measures:
-            told = (one - two)[:, :-1].gather(2, inputs["input_ids"][:, 1:, None])[..., 0]
-            out["loss"] = _over_tokens(told, mask[:, 1:] & mask[:, :-1])
-        return out
+        if "loss" not in self.measures:
+            return {"kl": _over_tokens(kl, mask), "label_loyalty": _over_tokens(changed, mask)}
+        told = (one - two)[:, :-1].gather(2, inputs["input_ids"][:, 1:, None])[..., 0]
+        there = mask[:, 1:] & mask[:, :-1]  # what follows the last token is not in the text
+        found = {"kl": kl[:, :-1], "label_loyalty": changed[:, :-1], "loss": told}
+        return {name: _over_tokens(values, there) for name, values in found.items()}
 
     def lost(self, own: np.ndarray, vectors: np.ndarray) -> np.ndarray:
         """Return what is lost of retrieval, (text,), of vectors (text, feature) of both models."""
@@ -278,7 +279,8 @@ def kind_of(model: PreTrainedModel) -> str:
     return "tokens" if head_of(model) in ("tokens", "words") and not model.config.is_encoder_decoder else "vectors"
 
 
-def _is_causal(model: PreTrainedModel) -> bool:
+def is_causal(model: PreTrainedModel) -> bool:
+    """Return whether a model predicts the next token."""
     return any(kind.__name__.endswith(("ForCausalLM", "LMHeadModel")) for kind in type(model).__mro__)
 
 

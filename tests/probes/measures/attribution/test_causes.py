@@ -7,6 +7,7 @@ import pandas as pd
 import pytest
 from caused import LAYERS, effects
 from patched import hurt
+from speaking import masking, of_masked_tokens
 
 import probes
 from probes.errors import InputError, LayerscopeWarning
@@ -126,13 +127,25 @@ def test_what_cannot_be_run_is_said_before_a_model_runs(tiny_models, make_tokeni
         probes.compare({"one": reps, "two": reps}, patching=True)
 
 
-def test_of_a_language_model_the_head_is_left_out_as_in_a_comparison(tiny_models, make_tokenizer):
+def test_of_a_model_of_the_next_token_causes_are_of_its_tokens(tiny_models, make_tokenizer):
     model = tiny_models("LlamaForCausalLM")
-    about = {"tokenizer": {k: make_tokenizer(special=False) for k in ("one", "two")}, "baseline": "two"}
-    (pair,) = pairs_of({"one": model, "two": model}, corpus(4), pivot="en", **about)
-    assert pair.base is pair.other is model.model
+    about = {"tokenizer": make_tokenizer(special=False), "baseline": "two", "pivot": None}
+    (pair,) = pairs_of({"one": hurt(model, 2), "two": model}, corpus(4), **about)
+    assert pair.base is model
     assert pair.names == ("two", "one")
-    rows = causes_of(pair, corpus(4), pivot="en", draws=10, progress=False)
-    assert {row["measure"] for row in rows} == {"cosine", "retrieval"}
+    rows = pd.DataFrame(causes_of(pair, corpus(4), draws=10, progress=False))
+    assert set(rows["measure"]) == {"kl", "same_top_token", "nats_per_token"}
+    of_loss = rows[rows["measure"] == "nats_per_token"]
+    there = of_loss["layer"] == 2  # it is the whole damage, and the others are none of it
+    np.testing.assert_allclose(of_loss["gain"][there], of_loss["damage"][there], rtol=1e-5)
+    np.testing.assert_allclose(of_loss["gain"][~there], 0, atol=1e-9)
+
+
+def test_of_a_model_of_masked_tokens_the_head_is_left_out_as_a_comparison_judges_its_states(make_tokenizer):
+    tokenizer = masking(make_tokenizer)
+    model = of_masked_tokens(tokenizer)
+    about = {"tokenizer": tokenizer, "baseline": "two"}
+    (pair,) = pairs_of({"one": model, "two": model}, corpus(4), pivot="en", **about)
+    assert pair.base is pair.other is model.base_model
     with pytest.raises(InputError, match=r"give pivot="):
         pairs_of({"one": model, "two": model}, corpus(4), pivot=None, **about)
