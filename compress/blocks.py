@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from contextlib import ExitStack, contextmanager, suppress
+from contextlib import AbstractContextManager, ExitStack, suppress
 from functools import partial
 from typing import Any
 
@@ -19,7 +19,7 @@ from compress.matrices import Matrix, block_of, transposed
 from compress.moments import Moments
 from probes.errors import InputError, LayerscopeWarning
 from probes.models.facts import name_of
-from probes.states.running import evaluating, removed
+from probes.states.running import evaluating, removed, run_by
 
 # Gets what the matrices of a block are fed, by name, and changes their weights.
 Change = Callable[[Mapping[str, Moments]], None]
@@ -233,17 +233,9 @@ def _stop(*_: Any) -> None:
     raise _Reached
 
 
-@contextmanager
-def _gives(module: nn.Module, output: Callable[[], Any]) -> Iterator[None]:
+def _gives(module: nn.Module, output: Callable[[], Any]) -> AbstractContextManager[None]:
     """Let a module give something without running."""
-    own = vars(module).get("forward")
-    vars(module)["forward"] = lambda *_, **__: output()
-    try:
-        yield
-    finally:
-        del vars(module)["forward"]
-        if own is not None:
-            vars(module)["forward"] = own
+    return run_by(module, lambda *_, **__: output())
 
 
 def _alike(one: Any, other: Any) -> bool:

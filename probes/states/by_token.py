@@ -18,7 +18,7 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from probes.errors import InputError
 from probes.models.facts import check_fit, embedding_rows
 from probes.states.batches import random_batch
-from probes.states.running import check_settings, evaluating
+from probes.states.running import check_settings, evaluating, run_by
 from probes.states.tokens import Batches, Tokens, tokenise
 from probes.states.vectors import length_of, prompted, settle
 
@@ -207,7 +207,7 @@ def said_by(
         layers = [stack.enter_context(before_output(m, batches, where)) for m in models]
         for rows in batches.over(0, len(corpus)):
             inputs = batches.tensors(rows, "mean", where)[0]
-            asks = [(rows, inputs, _next(inputs))] if draws is None else draws(rows, inputs, batches)
+            asks = [(rows, inputs, next_of(inputs))] if draws is None else draws(rows, inputs, batches)
             for at, asked, targets in asks:
                 parts.append(_of_batch(layers, at, asked, targets, int(forward)))
             bar.update(len(rows))
@@ -220,7 +220,8 @@ def said_by(
     )
 
 
-def _next(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+def next_of(inputs: dict[str, torch.Tensor]) -> torch.Tensor:
+    """Return `next_tokens` of a batch."""
     return next_tokens(inputs["input_ids"], inputs["attention_mask"].bool())
 
 
@@ -288,7 +289,7 @@ def before_output(model: Any, batches: Batches, device: torch.device) -> Iterato
     """
     head = model.get_output_embeddings()
     vocabulary = _vocabulary(head, model)
-    plain, seen = head.forward, []
+    seen: list[torch.Tensor] = []
     after = after_output(model)
 
     def instead(states: torch.Tensor, *_args: Any, **_kwargs: Any) -> torch.Tensor:
@@ -300,11 +301,8 @@ def before_output(model: Any, batches: Batches, device: torch.device) -> Iterato
 
     def run(inputs: dict[str, torch.Tensor], there: torch.Tensor) -> Logits:
         seen.clear()
-        head.forward = instead
-        try:
+        with run_by(head, instead):
             model(**inputs, **_uncached(model))
-        finally:
-            head.forward = plain
         return Logits(seen[-1].reshape(*there.shape, -1)[there], made, vocabulary)
 
     def whole(inputs: dict[str, torch.Tensor], there: torch.Tensor) -> Logits:
@@ -318,10 +316,7 @@ def before_output(model: Any, batches: Batches, device: torch.device) -> Iterato
             same = alike(run(first, attended).of(slice(None)), known)
         except (RuntimeError, IndexError, ValueError):  # it looks at what the layer gives
             same = False
-    try:
-        yield run if same else whole
-    finally:
-        vars(head).pop("forward", None)
+    yield run if same else whole
 
 
 def rows_at_once(vocabulary: int) -> int:

@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from probes.errors import InputError
 from probes.models.facts import body_of
-from probes.states.by_token import NO_TOKEN, Planned, after_output, alike, compared, next_tokens, rows_at_once
+from probes.states.by_token import NO_TOKEN, Planned, after_output, alike, compared, next_of, rows_at_once
 from probes.states.running import evaluating, removed
 
 # From states of a layer (token, feature), by its number, to states as the last block gives them.
@@ -160,7 +160,7 @@ def batches_of_layers(
             if not len(some):
                 continue
             inputs = plan.batches.tensors(some, "mean", plan.device)[0]
-            targets = next_tokens(inputs["input_ids"], inputs["attention_mask"].bool())
+            targets = next_of(inputs)
             there = targets != NO_TOKEN
             yield some[there.nonzero()[:, 0].cpu().numpy()], targets[there], run(inputs, there)
 

@@ -19,7 +19,7 @@ from probes.errors import InputError
 from probes.models.blocks import depth_of, stacks_of
 from probes.models.facts import body_of, name_of
 from probes.models.parts import FAMILIES
-from probes.states.running import removed
+from probes.states.running import removed, run_by
 
 Call = Callable[[Callable[..., Any], tuple[Any, ...], dict[str, Any]], Any]
 
@@ -215,16 +215,8 @@ def _stepping(
 
     with ExitStack() as stack:
         for block in {id(b): b for b in blocks}.values():
-            stack.callback(_give_back, block, vars(block).get("forward"))
-            block.forward = of(block.forward)
+            stack.enter_context(run_by(block, of(block.forward)))
         yield
-
-
-def _give_back(block: nn.Module, before: Any) -> None:
-    """Let a block run as it did: by its class, or by what was set on it."""
-    vars(block).pop("forward", None)
-    if before is not None:
-        vars(block)["forward"] = before
 
 
 def _fed(args: tuple[Any, ...], kwargs: dict[str, Any]) -> torch.Tensor:

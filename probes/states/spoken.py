@@ -12,7 +12,7 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.errors import InputError
-from probes.states.by_token import NO_TOKEN, before_output, compared, next_tokens, planned
+from probes.states.by_token import NO_TOKEN, before_output, compared, next_of, planned
 from probes.states.lenses import at_layers
 from probes.states.running import evaluating
 
@@ -55,7 +55,7 @@ def spoken(
         layers = [stack.enter_context(before_output(m, plan.batches, plan.device)) for m in models]
         for row in range(len(corpus)):
             inputs = plan.batches.tensors(np.array([row]), "mean", plan.device)[0]
-            targets = next_tokens(inputs["input_ids"], inputs["attention_mask"].bool())
+            targets = next_of(inputs)
             there = targets != NO_TOKEN
             logits = [layer(inputs, there).of(slice(None)) for layer in layers]
             ids = inputs["input_ids"][0].tolist()

@@ -17,9 +17,10 @@ import xarray as xr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.errors import InputError, LayerscopeWarning
-from probes.measures.attribution.output_damage import is_causal, kind_of
+from probes.measures.attribution.output_damage import kind_of
 from probes.measures.attribution.patching import check_patching, patching
 from probes.models.checkpoint import load_checkpoint
+from probes.models.facts import predicted_tokens
 from probes.results.calibration import calibrated
 from probes.states.resumed import blocks_of
 
@@ -86,7 +87,7 @@ def pairs_of(
 
 
 def _of_masked_tokens(model: PreTrainedModel) -> bool:
-    return kind_of(model) == "tokens" and not is_causal(model)
+    return kind_of(model) == "tokens" and predicted_tokens(model) != "next"
 
 
 def causes_of(pair: Pair, corpus: datasets.Dataset, **settings: Any) -> list[dict[str, Any]]:

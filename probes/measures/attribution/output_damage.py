@@ -14,7 +14,17 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.corpus import check_corpus
 from probes.errors import InputError
-from probes.models.facts import body_of, check_fit, classes_of, classifies, embedding_rows, head_of, name_of
+from probes.models.facts import (
+    body_of,
+    check_fit,
+    classes_of,
+    classifies,
+    embedding_rows,
+    head_of,
+    name_of,
+    predicted_tokens,
+)
+from probes.states.by_token import NO_TOKEN, next_of
 from probes.states.pooling import pool
 from probes.states.predictions import label_codes
 from probes.states.representations import as_strings, from_arrays
@@ -97,7 +107,7 @@ class OutputDamage:
                 () if self.labels is None else ("loss", "accuracy")
             )
         elif self.kind == "tokens":
-            self.measures = ("kl", "label_loyalty") + (("loss",) if is_causal(base) else ())
+            self.measures = ("kl", "label_loyalty") + (("loss",) if predicted_tokens(base) == "next" else ())
         else:
             self._check_pivot()
             alone = len(set(columns["language"])) == 1
@@ -154,12 +164,13 @@ class OutputDamage:
                 right, still = own.argmax(-1) == label, answer.argmax(-1) == label
                 out["accuracy"] = (right.to(wide) - still.to(wide)).masked_fill(~torch.isfinite(kl), torch.nan)
             return out
-        mask = inputs["attention_mask"].bool()
+        there = inputs["attention_mask"].bool()
         if "loss" not in self.measures:
-            return {"kl": _over_tokens(kl, mask), "label_loyalty": _over_tokens(changed, mask)}
-        told = (one - two)[:, :-1].gather(2, inputs["input_ids"][:, 1:, None])[..., 0]
-        there = mask[:, 1:] & mask[:, :-1]  # what follows the last token is not in the text
-        found = {"kl": kl[:, :-1], "label_loyalty": changed[:, :-1], "loss": told}
+            return {"kl": _over_tokens(kl, there), "label_loyalty": _over_tokens(changed, there)}
+        targets = next_of(inputs)
+        there = targets != NO_TOKEN  # what follows the last token is not in the text
+        told = (one - two).gather(2, targets.clamp(min=0)[..., None])[..., 0]
+        found = {"kl": kl, "label_loyalty": changed, "loss": told}
         return {name: _over_tokens(values, there) for name, values in found.items()}
 
     def lost(self, own: np.ndarray, vectors: np.ndarray) -> np.ndarray:
@@ -277,11 +288,6 @@ def kind_of(model: PreTrainedModel) -> str:
     if classifies(model):
         return "classes"
     return "tokens" if head_of(model) in ("tokens", "words") and not model.config.is_encoder_decoder else "vectors"
-
-
-def is_causal(model: PreTrainedModel) -> bool:
-    """Return whether a model predicts the next token."""
-    return any(kind.__name__.endswith(("ForCausalLM", "LMHeadModel")) for kind in type(model).__mro__)
 
 
 def _classes(model: PreTrainedModel) -> list[str]:

@@ -7,7 +7,7 @@ import torch
 from capturing import assert_close, capture, hooks
 
 import probes
-from probes.states.running import decoder_inputs, last_token_map, last_tokens, reading
+from probes.states.running import decoder_inputs, last_token_map, last_tokens, reading, run_by
 
 
 def test_bfloat16_is_close_but_not_equal(bert, tokenizer, corpus):
@@ -129,3 +129,16 @@ def test_token_types_are_left_out_where_a_model_tells_none_apart(name, types):
         model.register_forward_pre_hook(lambda _, __, kwargs: seen.update(kwargs), with_kwargs=True)  # after ours
         model(input_ids=ids, attention_mask=torch.ones_like(ids), token_type_ids=torch.tensor([[0, 0, 1]]))
     assert ("token_type_ids" in seen) == types
+
+
+def test_a_module_runs_as_it_did_also_after_an_error_and_by_what_was_set_on_it():
+    module = torch.nn.Linear(2, 1)
+    own = module.forward
+    for before in (None, lambda x: own(x) + 1):
+        if before is not None:
+            module.forward = before
+        with run_by(module, lambda x: 6 // x):
+            assert module(2) == 3
+        with pytest.raises(ZeroDivisionError), run_by(module, lambda x: 6 // x):
+            module(0)
+        assert vars(module).get("forward") is before
