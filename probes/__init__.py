@@ -43,6 +43,7 @@ from probes.results.by_size import loss_by_size, pretraining_sizes
 from probes.results.difference import difference
 from probes.states.capture import capture
 from probes.states.outliers import without_outliers
+from probes.states.ragged import each_token
 from probes.states.representations import from_arrays, open_representations
 
 __all__ = [
@@ -62,6 +63,7 @@ __all__ = [
     "describe",
     "difference",
     "drift",
+    "each_token",
     "fisher_ratio",
     "from_arrays",
     "geometry",

@@ -230,7 +230,7 @@ def compare(
         patching: also ask which layers cause what was lost: every model is run with the original's
             blocks, one at a time, so that the verdict names causes. All models are in memory.
         settings: further settings of `capture`: pooling, max_length, prompt, normalize, dimensions,
-            dtype, device, batch_size, batch_tokens, progress, wait.
+            dtype, device, batch_size, batch_tokens, tokens, words, progress, wait.
 
     Returns:
         A `Comparison`: the table, where its numbers come from, and the Representations behind it.
@@ -251,7 +251,7 @@ def compare(
         ['model', 'layer', 'language', 'probe', 'value']
     """
     pairs = []
-    how = {k: v for k, v in settings.items() if k not in ("modules", "part", "dtype", "wait")}
+    how = {k: v for k, v in settings.items() if k not in ("modules", "part", "dtype", "wait", "tokens", "words")}
     if patching:
         known: dict[str, Any] = {
             "tokenizer": tokenizer,

@@ -15,6 +15,7 @@ from probes.errors import InputError, LayerscopeWarning
 from probes.measures import catalogue
 from probes.measures.probe import Probe, Run
 from probes.models.facts import kept_head, predicted_tokens
+from probes.results.draws import OF_WORDS
 from probes.states.predictions import DECIDES, KEPT, are_numbers, class_names, predicts
 
 
@@ -134,9 +135,9 @@ def _why(what: str, run: Run, kind: str | None, form: str = "{}") -> str:
         return ""
     if kind == "numbers" and len(run.sample.label):
         return form.format("These labels are numbers, as the head of the model says. ")
-    for column, of in (("tags", "of words, and states are kept of texts"), ("labels", "several of a text")):
+    for column, of, also in (("tags", "of words", f", and {OF_WORDS}"), ("labels", "several of a text", "")):
         if column in run.reps.coords:
-            return form.format(f"Its {column} are {of}: accuracy and loyalty read them. ")
+            return form.format(f"Its {column} are {of}: accuracy and loyalty read them{also}. ")
     return ""
 
 

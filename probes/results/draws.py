@@ -24,6 +24,8 @@ from probes.results.intervals import widened
 from probes.states.representations import check_representations
 
 POOLED = "pooled"
+# What else there is to do with labels of words.
+OF_WORDS = "probes.each_token(reps) makes an example of each word of what was captured with words=True"
 
 
 @dataclass(frozen=True)
@@ -94,10 +96,10 @@ def need_classes(drawn: Sample) -> Sample:
     """Return the sample; raise `InputError` where it has no labels, or only one class."""
     if not len(drawn.label):
         of = {
-            "tags": "its tags are of words, and states are kept of texts",
-            "labels": "its labels are several of a text",
+            "tags": f"its tags are of words: accuracy and loyalty read them, and {OF_WORDS}",
+            "labels": "its labels are several of a text: accuracy and loyalty read them",
         }
-        also = f" ({of[drawn.other]}: accuracy and loyalty read them)" if drawn.other else ""
+        also = f" ({of[drawn.other]})" if drawn.other else ""
         raise InputError(
             f"this probe needs labels, and the Representations have none{also}. Capture a corpus with a label"
         )

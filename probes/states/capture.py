@@ -9,6 +9,7 @@ import json
 import warnings
 from collections.abc import Sequence
 from contextlib import nullcontext
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -36,14 +37,17 @@ from probes.models.formats.onnx_model import OnnxModel
 from probes.states.layers import check_part, runner_of
 from probes.states.pooling import POOLINGS, pool, sinks, sinks_in_words
 from probes.states.predictions import KEPT
+from probes.states.ragged import with_units
 from probes.states.representations import BLOCK, as_strings
 from probes.states.running import check_settings, decoder_inputs, evaluating, precision
 from probes.states.store import DIMS, Store
 from probes.states.tokens import Batches, tokenise
+from probes.states.units import Units, Words, check_words, units_of
 from probes.states.vectors import counted, finished, leading, length_of, prompted, settle
 from probes.states.words import scores_of_words, word_places
 
 _WINDOW = 2 * BLOCK  # rows that are kept before they are written
+_HELD = 2**28  # bytes of the states of tokens, likewise
 
 
 def capture(
@@ -62,6 +66,8 @@ def capture(
     device: str | torch.device | None = None,
     batch_size: int = 64,
     batch_tokens: int = 4096,
+    tokens: bool = False,
+    words: Words = False,
     store: str | Path | None = None,
     name: str | None = None,
     progress: bool = True,
@@ -101,6 +107,12 @@ def capture(
             above 0.999).
         device: by default CUDA, MPS or the CPU, the first there is.
         batch_size, batch_tokens: most texts, and most tokens with padding, in one batch.
+        tokens: keep the state of every token of a text too, special ones and a prompt left out; in
+            memory that takes as much as there are tokens, in a store a piece of them at a time.
+        words: keep the states of words in place of tokens, each the mean of its tokens: of what the
+            tokenizer splits before it makes pieces (in scripts without spaces each piece), or what
+            spaces separate where the corpus has `tags`. For languages without spaces also functions
+            from a text to its words, as {"th": cut}.
         store: a path for a zarr store. An interrupted capture goes on where it stopped; a complete
             one with the same weights, corpus and settings is opened without running the model; one
             that does not match is made anew, and a warning says so.
@@ -117,6 +129,9 @@ def capture(
         of one of several classes a text `several (example, choice)`; of a regression `numbers
         (example, number)`; of token classification `words (word, example, tag)`, the logits at the
         first token of each word, -inf where a text has no such word or is cut before it.
+        With tokens or words also `tokens (layer, token, feature)` in float32, those of all texts
+        end to end: of an example `token_count (example)` from `token_start (example)` on; and of
+        each `token_place (token)` in its text and `token_code (token)`, which of `token_text` it is.
 
     Raises:
         InputError: before the first forward pass, where corpus, tokenizer, model and settings do
@@ -149,20 +164,33 @@ def capture(
         dimensions=dimensions,
     )
     check_part(model, part, name)
+    check_words(words, tokenizer, list(corpus["language"]))
     runner, taken = runner_of(model, modules, name, part)
     limit, texts, told = length_of(how, model, tokenizer, declared), corpus, None
     if part == "decoder" and "text_pair" in corpus.column_names:
         texts = corpus.remove_columns("text_pair")
         pairs = texts.remove_columns("text").add_column("text", list(corpus["text_pair"]))
         told = tokenise(tokenizer, pairs, limit, model, name)
-    tokens = tokenise(tokenizer, prompted(texts, how), limit, model, name)
+    read = tokenise(tokenizer, prompted(texts, how), limit, model, name)
     head = kept_head(model) if modules is None and part == "encoder" else None
     kept = "" if head is None else KEPT[head][0]
     places = word_places(tokenizer, prompted(texts, how), len(how.prompt or ""), limit) if kept == "words" else None
     pooling = how.pooling
+    units = None
+    if tokens or words:
+        of, shown = (read, texts) if told is None else (told, pairs)
+        units = units_of(
+            of,
+            tokenizer,
+            prompted(shown, how) if told is None else shown,
+            words,
+            start=len(how.prompt or "") if told is None else 0,
+            prompt=leading(tokenizer, replace(how, pools_prompt=False)) if told is None else 0,
+            name=name,
+        )
     unpooled = leading(tokenizer, how)
     if unpooled:
-        tokens.special = counted(tokens.special, tokens.starts, tokens.lengths, how, unpooled)
+        read.special = counted(read.special, read.starts, read.lengths, how, unpooled)
         pooling = "mean" if pooling == "mean_all" else pooling
     attributes: dict[str, Any] = {
         "model": name,
@@ -178,11 +206,12 @@ def capture(
         "declared": declared,
         "dtype": dtype if dtype == "bfloat16" else weights_dtype(model),
         "dequantized": getattr(getattr(model, "config", None), "dequantized", ""),
-        "max_length": -1 if tokens.limit is None else tokens.limit,
-        "texts_cut": tokens.cut,
+        "max_length": -1 if read.limit is None else read.limit,
+        "texts_cut": read.cut,
         "modules": list(modules or []),
         "part": part,
         "logits": kept if kept not in ("", "logits") else bool(kept),
+        "tokens": "" if units is None else "words" if words else "tokens",
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
@@ -201,13 +230,17 @@ def capture(
         ),
         *("dtype", "max_length", "modules", "logits"),
         *(["part"] if part == "decoder" else []),
+        *(["tokens"] if units is not None else []),
     )
-    attributes["fingerprint"] = hashlib.sha256(json.dumps([attributes[k] for k in depends]).encode()).hexdigest()[:16]
+    digest = hashlib.sha256(json.dumps([attributes[k] for k in depends]).encode())
+    if units is not None and words and words is not True:  # what a function makes of a text, no text says
+        digest.update(units.of_token.tobytes())
+    attributes["fingerprint"] = digest.hexdigest()[:16]
     if (made_of := layers_made_of(model)) is not None:
         attributes["made_of"] = made_of
-    if tokens.cut:
+    if read.cut:
         warnings.warn(
-            f"{name}: {tokens.cut} of {len(corpus)} texts are longer than {tokens.limit} tokens and are cut there",
+            f"{name}: {read.cut} of {len(corpus)} texts are longer than {read.limit} tokens and are cut there",
             LayerscopeWarning,
             stacklevel=2,
         )
@@ -217,8 +250,8 @@ def capture(
             ready.attrs.pop("made_of", None)  # of this model, whose weights another folder may have as well
             return ready.assign_attrs({k: attributes[k] for k in ("model", "made_of") if k in attributes})
         if target is not None and modules is None:
-            target.check_space(_expected(model, len(corpus)))
-        batches = Batches(tokens, batch_size, batch_tokens)
+            target.check_space(_expected(model, len(corpus), units))
+        batches = Batches(read, batch_size, batch_tokens)
         answers = batches if told is None else Batches(told, batch_size, batch_tokens)
         bar = tqdm(total=len(corpus), desc=f"capture {name}", unit="text", disable=not progress)
         with bar, evaluating(model, where), taken as states_of, torch.inference_mode(), precision(where, dtype):
@@ -236,13 +269,19 @@ def capture(
                 if next(watched, False):
                     found.update(sinks(layers, mask))
                 if places is not None:
-                    outputs["words"] = scores_of_words(outputs["words"], places[rows], tokens.before(rows))
+                    outputs["words"] = scores_of_words(outputs["words"], places[rows], read.before(rows))
                 hidden = finished(torch.stack([pool(h, mask, name, i) for i, h in enumerate(layers)]), how)
+                if units is not None:
+                    of_tokens = units.states(layers, read if told is None else told, rows)
+                    outputs["tokens"] = of_tokens[..., : hidden.shape[-1]]
                 return {k: v.float().cpu().numpy() for k, v in ({"hidden": hidden} | outputs).items()}
 
             first = pooled(batches.longest())
             # The examples are the last dimension but one of all of them.
-            sizes = {k: (*v.shape[:-2], len(corpus), v.shape[-1]) for k, v in first.items()}
+            bounds = {k: np.arange(len(corpus) + 1) for k in first}
+            if units is not None:
+                bounds["tokens"] = units.bounds
+            sizes = {k: (*v.shape[:-2], int(bounds[k][-1]), v.shape[-1]) for k, v in first.items()}
             coordinates = {c: as_strings(list(corpus[c])) for c in corpus.column_names}
             dataset = xr.Dataset(
                 coords={"layer": np.arange(sizes["hidden"][0])} | {k: ("example", v) for k, v in coordinates.items()}
@@ -252,23 +291,29 @@ def capture(
             if kept and kept != "numbers":
                 classes = as_strings(classes_of(model, sizes[kept][-1]))
                 dataset = dataset.assign_coords({KEPT[str(head)][1]: classes})
+            if units is not None:
+                dataset = with_units(dataset, units)
             dataset.attrs = attributes
             # What is kept before it is written: enough rows to sort by length, whatever the size of the corpus.
-            window = len(corpus) if target is None else _WINDOW
-            arrays = {} if target is None else target.open(dataset, sizes, window)
-            for number, start in enumerate(range(0, len(corpus), window)):
-                stop = min(start + window, len(corpus))
+            windows = [(0, len(corpus))] if target is None else _windows(bounds, sizes)
+            arrays = {} if target is None else target.open(dataset, sizes, len(windows))
+            for number, (start, stop) in enumerate(windows):
                 if target is not None and target.done(number):
                     bar.update(stop - start)
                     continue
-                buffers = {k: np.empty((*size[:-2], stop - start, size[-1]), np.float32) for k, size in sizes.items()}
+                ends = {k: slice(int(of_k[start]), int(of_k[stop])) for k, of_k in bounds.items()}
+                buffers = {
+                    k: np.empty((*size[:-2], ends[k].stop - ends[k].start, size[-1]), np.float32)
+                    for k, size in sizes.items()
+                }
                 for rows in batches.over(start, stop):
                     for k, values in pooled(rows).items():
-                        buffers[k][..., rows - start, :] = values
+                        at = units.at(rows, start) if units is not None and k == "tokens" else rows - start
+                        buffers[k][..., at, :] = values
                     bar.update(len(rows))
                 if target is not None:
                     for k, array in arrays.items():
-                        array[..., start:stop, :] = buffers[k]
+                        array[..., ends[k], :] = buffers[k]
                     target.mark(number)
         if found:
             warnings.warn(f"{name}: {sinks_in_words(found)}", LayerscopeWarning, stacklevel=2)
@@ -277,8 +322,25 @@ def capture(
         return dataset.assign({k: (DIMS[k], values) for k, values in buffers.items()})
 
 
-def _expected(model: Any, examples: int) -> dict[str, tuple[int, ...]]:
+def _windows(bounds: dict[str, np.ndarray], sizes: dict[str, tuple[int, ...]]) -> list[tuple[int, int]]:
+    """From which row to which is written at a time: few enough for the memory, of tokens too."""
+    rows = len(bounds["hidden"]) - 1
+    of_tokens = bounds.get("tokens", np.zeros(rows + 1, int))
+    most = _HELD // (4 * sizes["tokens"][0] * sizes["tokens"][2]) if "tokens" in sizes else 0
+    out, start = [], 0
+    while start < rows:
+        within = int(np.searchsorted(of_tokens, of_tokens[start] + most, side="right")) - 1
+        stop = min(max(start + 1, within), start + _WINDOW, rows)
+        out.append((start, stop))
+        start = stop
+    return out
+
+
+def _expected(model: Any, examples: int, units: Units | None) -> dict[str, tuple[int, ...]]:
     """The size of what is captured, as far as a configuration tells it before the first forward pass."""
     config = model.config.get_text_config()
     layers, width = (getattr(config, name, None) for name in ("num_hidden_layers", "hidden_size"))
-    return {"hidden": (layers + 1, examples, width)} if isinstance(layers, int) and isinstance(width, int) else {}
+    if not isinstance(layers, int) or not isinstance(width, int):
+        return {}
+    rows = {"hidden": examples} | ({} if units is None else {"tokens": int(units.bounds[-1])})
+    return {k: (layers + 1, n, width) for k, n in rows.items()}

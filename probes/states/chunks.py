@@ -24,7 +24,7 @@ _ARRAY = {"node_type": str, "shape": [_SIZE], "data_type": (str, dict), "chunk_g
 # So many numbers an array may count beyond what lies on disk: chunks of nothing but the fill value are not written.
 _FREE = 10**7
 # What is written whole, chunks of nothing but NaN too.
-STATES = ("hidden", "logits", "head_input")
+STATES = ("hidden", "tokens", "logits", "head_input")
 _AGAIN = "Copy the store again, or remove it and capture again"
 
 

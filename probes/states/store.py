@@ -31,6 +31,7 @@ from probes.states.representations import BLOCK, open_representations
 
 DIMS = {
     "hidden": ("layer", "example", "feature"),
+    "tokens": ("layer", "token", "feature"),
     "logits": ("example", "class"),
     "head_input": ("example", "head_feature"),
     "several": ("example", "choice"),
@@ -134,12 +135,10 @@ class Store:
         needed = sum(math.prod(size) for size in sizes.values()) * np.dtype(np.float32).itemsize
         check_space(self.path, needed - written, "the states")
 
-    def open(self, dataset: xr.Dataset, sizes: Mapping[str, tuple[int, ...]], window: int) -> dict[str, zarr.Array]:
+    def open(self, dataset: xr.Dataset, sizes: Mapping[str, tuple[int, ...]], windows: int) -> dict[str, zarr.Array]:
         """Return the arrays to write into, with what an interrupted capture has written already."""
         self.check_space(sizes)
         attributes = _attributes(self.partial)
-        examples = sizes["hidden"][1]
-        windows = -(-examples // window)
         if attributes is not None and attributes["fingerprint"] == self.fingerprint:
             group = zarr.open_group(self.partial, mode="r+")
             done, begun = group.get("done"), {k: group.get(k) for k in sizes}
@@ -163,7 +162,7 @@ class Store:
                 shape=size,
                 dtype="float32",
                 fill_value=float("nan"),  # so that a file that gets lost is not read as zeros
-                chunks=(*(1 for _ in size[:-2]), min(BLOCK, examples), size[-1]),
+                chunks=(*(1 for _ in size[:-2]), min(BLOCK, size[-2]), size[-1]),
                 dimension_names=DIMS[k],
                 compressors=None,  # floats of a network do not shrink
                 config={"write_empty_chunks": True},  # also those of a layer without values: a missing one is lost

@@ -13,6 +13,7 @@ from transformers import BatchEncoding, PreTrainedTokenizerBase
 from probes.errors import InputError
 
 _AT_ONCE = 2048  # texts whose places are looked up together
+NO_PLACES = "the tokenizer does not say where in the text its tokens lie"
 
 
 def word_places(
@@ -83,10 +84,7 @@ def first_tokens(texts: Sequence[str], start: int, encoded: BatchEncoding) -> li
         InputError: the tokenizer does not say where tokens lie.
     """
     if not encoded.is_fast:
-        raise InputError(
-            "the tokenizer does not say where in the text its tokens lie, and tags are of words: load one with a "
-            "tokenizer.json"
-        )
+        raise InputError(f"{NO_PLACES}, and tags are of words: load one with a tokenizer.json")
     out: list[list[int | None]] = []
     for text, encoding in zip(texts, encoded.encodings or [], strict=True):
         spans = [found.span() for found in re.finditer(r"\S+", text[start:])]

@@ -1,5 +1,6 @@
 """Capture and all default probes against the bare forward pass and the usual way of extracting states."""
 
+import tempfile
 from collections.abc import Callable, Iterator
 from functools import partial
 
@@ -53,6 +54,17 @@ def rows(quick: bool) -> Iterator[Row]:
     apart = agreement(kept["ours"].hidden, kept["usual"], 1e-4)
     yield Row(what, seconds["ours"], seconds["usual"], "usual way, 32 a batch", note=apart)
     yield Row(what, seconds["ours"], seconds["bare"], "bare forward pass, same batches")
+
+    def kept_in_store(**of_tokens: bool) -> None:
+        with tempfile.TemporaryDirectory() as folder:
+            probes.capture(
+                model, tokenizer, corpus, device="cpu", progress=False, store=f"{folder}/s.zarr", **of_tokens
+            )
+
+    kinds = {"pooled": {}, "tokens": {"tokens": True}, "words": {"words": True}}
+    seconds |= interleaved({name: partial(kept_in_store, **kind) for name, kind in kinds.items()}, rounds)
+    for name in ("tokens", "words"):
+        yield Row(f"states of {name} into a store, {texts:,} texts", seconds[name], seconds["pooled"], "pooled states")
 
     reps = kept["ours"]
     there = THERE | (OF_HEADS if "logits" in reps else set())

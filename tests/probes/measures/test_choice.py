@@ -137,7 +137,11 @@ def compared(kind, tiny_models, make_tokenizer, **asked):
     [
         ("numbers", ("number_quality", "number_loyalty"), "These labels are numbers"),
         ("several", ("accuracy", "loyalty"), "Its labels are several of a text: accuracy and loyalty read them"),
-        ("words", ("accuracy", "loyalty"), "Its tags are of words, and states are kept of texts"),
+        (
+            "words",
+            ("accuracy", "loyalty"),
+            "Its tags are of words: accuracy and loyalty read them, and probes.each_token",
+        ),
     ],
 )
 def test_each_kind_of_head_has_its_probes_and_those_of_classes_of_texts_are_left_out(
@@ -160,7 +164,11 @@ def test_each_kind_of_head_has_its_probes_and_those_of_classes_of_texts_are_left
 @pytest.mark.parametrize(
     ("kind", "probe", "message"),
     [
-        ("words", "snr", "without labels. Its tags are of words, and states are kept of texts: accuracy and loyalty"),
+        (
+            "words",
+            "snr",
+            "without labels. Its tags are of words: accuracy and loyalty read them, and probes.each_token",
+        ),
         ("several", "snr", "snr cannot be measured without labels. Its labels are several of a text"),
         ("numbers", "snr", "snr cannot be measured without labels. These labels are numbers, as the head of the model"),
         ("numbers", "loyalty", "cannot be measured without logits"),
