@@ -83,7 +83,7 @@ def check_words(words: Words, tokenizer: PreTrainedTokenizerBase, languages: Seq
             f"words={words!r}: expected True, or for languages without spaces a function from a text to its words, as "
             "words={'th': cut}"
         )
-    unknown = [] if words is True else [language for language in words if language not in languages]
+    unknown = [one for one in words if one not in languages] if isinstance(words, Mapping) else []
     if unknown:
         raise InputError(
             f"words has a segmenter for {', '.join(map(repr, unknown))}; the languages of the corpus are "
@@ -231,6 +231,7 @@ def _of_text(
     """Of each token: which unit of its text it is in, its place, and its name; None for none."""
     out: list[tuple[int, int, str] | None] = []
     known: dict[tuple[object, ...], tuple[int, int, str]] = {}
+    key: tuple[object, ...]
     whole: dict[tuple[int, int], list[int]] = {}
     each = list(zip(encoding.offsets, encoding.sequence_ids, encoding.word_ids, strict=True))
     if spans is None:  # from where to where each word of the tokenizer goes
@@ -253,10 +254,8 @@ def _of_text(
             ends = whole.get((sequence, word), [low, high]) if word is not None else [low, high]
             alone = word is None or _UNSPACED.search(text, *ends) is not None
             # Several tokens of one character are one piece.
-            key, place = (
-                (sequence, "piece", low if high > low else -number) if alone else (sequence, "word", word),
-                len(known),
-            )
+            key = (sequence, "piece", low if high > low else -number) if alone else (sequence, "word", word)
+            place = len(known)
             low, high = (low, high) if alone else (max(ends[0], start if sequence == 0 else 0), ends[1])
         if key not in known:
             known[key] = (len(known), place, text[low:high].strip())
