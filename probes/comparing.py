@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -41,6 +41,11 @@ from probes.states.representations import LEFT_OUT, check_representations, left_
 from probes.states.running import check_settings
 from probes.states.vectors import compare_vectors
 
+# What a comparison was asked for, in its provenance, so that a model can be added to it; and the settings of `capture`
+# that states depend on.
+ASKED = "asked"
+OF_STATES = ("modules", "part", "pooling", "max_length", "prompt", "normalize", "dimensions", "dtype")
+
 Model = torch.nn.Module | str | Path | xr.Dataset
 
 
@@ -70,9 +75,16 @@ def measure_models(
     allow_pickle: bool,
     timing: bool,
     without: int = 0,
+    only: Collection[str] | None = None,
     settings: dict[str, Any],
 ) -> Measured:
     """Measure probes at every layer and language of models; the arguments are those of `compare`.
+
+    Args:
+        models, corpus, tokenizer, pivot, baseline, probes, draws, seed, store, allow_pickle, timing,
+            settings: as there.
+        without: its `without_outliers`.
+        only: the models that are measured, where the others are there to be compared with.
 
     Raises:
         InputError: before the first forward pass, where models, corpus, pivot and probes do not fit
@@ -170,6 +182,9 @@ def measure_models(
             for base, original in bases if len(replicates[name]) == 1 else [bases[number % len(bases)]]:
                 both = None if original is None else (original, loaded, own)
                 pairs.append(replace(run, base=base.reps, models=both))
+        representations[name] = _first(runs, name)
+        if only is not None and name not in only:
+            continue
         how: dict[str, Any] = {"head": predicts(bases[0][0].reps), "by_id": by_id}
         if len(pairs) == len(runs) == 1:  # what runs both models says of one what it says of the pair
             measured[name] = measured_on(chosen, pairs, name, **how)
@@ -178,9 +193,8 @@ def measure_models(
         else:
             itself = [p for p in chosen if "another model" not in p.needs]
             measured[name] = measured_on(itself, runs, name, **how)
-        representations[name] = _first(runs, name)
-    results = [measured[name][p.name] for name in models for p in chosen if p.name in measured[name]]
-    depth = {name: baseline_layers(representations[baseline], reps) for name, reps in representations.items()}
+    results = [measured[name][p.name] for name in models for p in chosen if p.name in measured.get(name, ())]
+    depth = {name: baseline_layers(representations[baseline], representations[name]) for name in measured}
     table, kept = tabulated(results, depth)
     said = [] if corpus is None else cautions(corpus)
     known_by_labels = any("group=..." in one for one in said)
@@ -188,6 +202,11 @@ def measure_models(
         said.append(caution(alike, "topics (their states are alike)"))
         warnings.warn(said[-1], LayerscopeWarning, stacklevel=3)
     about = provenance_of(measured, representations, said, baseline, shared)
+    about[ASKED] = {
+        "probes": None if probes is None else list(probes),
+        "without_outliers": without,
+        "settings": {k: v for k, v in settings.items() if k in OF_STATES and v is not None},
+    }
     # The sentences of the tokens that moved most, where language models were compared.
     if worst := {name: found["kl"].attrs["worst_tokens"] for name, found in measured.items() if "kl" in found}:
         about["tokens"] = worst

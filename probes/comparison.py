@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from probes.comparing import Model, measure_models
 from probes.errors import InputError, LayerscopeWarning, path_of
+from probes.extending import with_baseline, with_model
 from probes.measures.attribution.causes import causes_of, pairs_of
 from probes.measures.catalogue import by_name
 from probes.measures.provenance import states_of
@@ -131,6 +132,99 @@ class Comparison(Plots):
             warnings.simplefilter("ignore", LayerscopeWarning)  # said the first time
             about = {k: self.provenance[k] for k in ("pivot", "baseline", "seed")}
             return compare(reps, probes=list(probes), draws=draws, progress=False, **about)
+
+    def add(
+        self,
+        name: str,
+        model: Model | Sequence[Model],
+        *,
+        tokenizer: PreTrainedTokenizerBase | Mapping[str, PreTrainedTokenizerBase] | None = None,
+        corpus: datasets.Dataset | None = None,
+        base: Model | None = None,
+        probes: Sequence[str] | None = None,
+        store: str | Path | None = None,
+        allow_pickle: bool = False,
+        timing: bool = True,
+        **settings: Any,
+    ) -> Comparison:
+        """Return this comparison with one model more; nothing that is there is measured again.
+
+        The same numbers as of one comparison made at once: the same texts, settings and draws. This
+        one stays as it is.
+
+        Args:
+            name: what the model is called.
+            model: a model, a checkpoint, Representations, or a list of replicates, as in `compare`.
+            tokenizer: of a model that is not given as a checkpoint.
+            corpus: the one that the comparison was made on; by default as the states of the
+                baseline have it.
+            base: the baseline itself, for probes that run both models, and where its states are not
+                at hand.
+            probes: of those that were measured; by default all of them.
+            store, allow_pickle, timing: as in `compare`; times of the model are measured beside
+                `base`, where that is given.
+            settings: of `capture`, beside those that the comparison was made with.
+
+        Raises:
+            InputError: there is a model of that name; the states of the baseline are not at hand;
+                corpus or base are others; the comparison was made by another version; what
+                `compare` raises.
+
+        Example:
+            >>> import numpy as np, probes
+            >>> x, y = np.random.default_rng(0).normal(size=(60, 8)), np.arange(60) % 3
+            >>> near, far = (probes.from_arrays(x + k * np.eye(8)[y], label=y) for k in (1, 3))
+            >>> comparison = probes.compare({"far": far}, probes=["snr"])
+            >>> comparison.add("near", near).to_dataframe()["model"].unique().tolist()
+            ['far', 'near']
+
+        See also:
+            `compare`, `Comparison.against`.
+        """
+        made = with_model(
+            self,
+            self.representations,
+            name,
+            model,
+            base=base,
+            corpus=corpus,
+            tokenizer=tokenizer,
+            probes=probes,
+            store=store,
+            allow_pickle=allow_pickle,
+            timing=timing,
+            settings=settings,
+        )
+        return _with_differences(Comparison(**made._asdict()))
+
+    def against(self, baseline: str) -> Comparison:
+        """Return this comparison with another of its models as the baseline, from the draws that are
+        kept.
+
+        The same numbers as of one comparison made with that baseline. Probes that compare with the
+        baseline (drift, similarity, ...) are measured again from the states, where these are at
+        hand; they are left out, and named, where they are not, and so are those that run models.
+        Causes are left out too.
+
+        Args:
+            baseline: a model of the comparison.
+
+        Raises:
+            InputError: there is no such model; models are not equally deep and their states are not
+                at hand; the comparison was made by another version; no probe is left.
+
+        Example:
+            >>> import numpy as np, probes
+            >>> x, y = np.random.default_rng(0).normal(size=(60, 8)), np.arange(60) % 3
+            >>> near, far = (probes.from_arrays(x + k * np.eye(8)[y], label=y) for k in (1, 3))
+            >>> comparison = probes.compare({"far": far, "near": near}, probes=["snr"])
+            >>> comparison.against("near").baseline
+            'near'
+
+        See also:
+            `Comparison.add`, `Comparison.difference`.
+        """
+        return _with_differences(Comparison(**with_baseline(self, self.representations, baseline)._asdict()))
 
     def explore(self, **settings: Any) -> Explorer:
         """Show curves, maps and sentences in a notebook, linked by one layer slider.
@@ -279,5 +373,9 @@ def compare(
     if patching and corpus is not None:
         about = {"pivot": pivot, "draws": draws, "seed": seed} | how
         made.provenance["causes"] = {pair.names[1]: causes_of(pair, corpus, **about) for pair in pairs}
+    return _with_differences(made)
+
+
+def _with_differences(made: Comparison) -> Comparison:
     made.table = made.adjusted()
     return made

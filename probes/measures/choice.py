@@ -95,8 +95,7 @@ def choose(
     unknown = [name for name in asked or () if name not in probes and name not in families]
     if unknown:
         raise InputError(f"unknown probe {', '.join(map(repr, unknown))}; there are {known}")
-    names = chain.from_iterable((name,) if name in probes else families[name] for name in asked or catalogue.defaults())
-    chosen = [probes[name] for name in dict.fromkeys(names)]
+    chosen = [probes[name] for name in in_order(asked)]
     kinds = {name: _kind(model) for name, model in models.items() if heads or isinstance(model, xr.Dataset)}
     kind = kinds.get(baseline or next(iter(models)))  # others are compared with it where theirs is the same
     headed = [name for name, own in kinds.items() if kind is not None and own == kind]
@@ -127,6 +126,19 @@ def choose(
     for what in said:
         warnings.warn(what, LayerscopeWarning, stacklevel=3)
     return chosen
+
+
+def in_order(asked: Sequence[str] | None) -> list[str]:
+    """Return the probes that names of probes and families stand for, in the order in which they are
+    measured; of None those that the catalogue measures by default.
+
+    Example:
+        >>> in_order(["snr", "drift"])
+        ['snr', 'cosine_to_baseline', 'signal_to_error', 'norm_ratio']
+    """
+    families = catalogue.families()
+    names = asked or catalogue.defaults()
+    return list(dict.fromkeys(chain.from_iterable(families.get(name, (name,)) for name in names)))
 
 
 def _why(what: str, run: Run, kind: str | None, form: str = "{}") -> str:
