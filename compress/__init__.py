@@ -39,6 +39,7 @@ from compress.retrieval.retrieval_cost import recall, retrieval_cost
 from compress.retrieval.sparse_embeddings import sparse_embeddings
 from compress.retrieval.sparsify_embeddings import sparsify_embeddings
 from compress.saving import save
+from compress.training.gradients import GradDrop, GradualUnfreezing, TrainedLayers
 from compress.training.settings import TrainingSettings
 from compress.tuning.finetune import finetune
 from compress.tuning.restore import restore
@@ -54,6 +55,8 @@ __all__ = [
     "CrossCorrelation",
     "CrossEntropy",
     "DomainHead",
+    "GradDrop",
+    "GradualUnfreezing",
     "HiddenStates",
     "LSTMConfig",
     "LSTMLanguageModel",
@@ -68,6 +71,7 @@ __all__ = [
     "SquaredError",
     "SupervisedContrast",
     "TensorTrainLSTM",
+    "TrainedLayers",
     "TrainingSettings",
     "Transferable",
     "Translations",

@@ -53,6 +53,11 @@ def by_fusion(folder: Path) -> str:
     return _ended(folder, compress.fuse(_model(), **options, **_training(folder)))
 
 
+def with_dropped_gradients(folder: Path) -> str:
+    rule = compress.GradDrop(0.5, per="epoch", accumulating=True, strict=True)
+    return _ended(folder, compress.finetune(_model(), gradients=rule, **_training(folder)))
+
+
 def _model() -> PreTrainedModel:
     dropped = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
     model = _tiny_models(_make_tokenizer())("BertForSequenceClassification", **dropped)

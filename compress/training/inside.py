@@ -15,6 +15,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 
 from compress.objectives.base import Objective
 from compress.objectives.kinds import supervised
+from compress.training.gradients import said_of
 from compress.training.loop import train
 from compress.training.settings import DEFAULTS, FIELDS, check_names, settings_by
 from probes.errors import InputError
@@ -137,6 +138,8 @@ class Training:
         given = asdict(settings_by({name: value for name, value in self.settings.items() if name in FIELDS}))
         other = {name: value for name, value in given.items() if value != DEFAULTS[name]}
         how = {"training": json.loads(json.dumps(other))} if other else {}  # as the file will have it
+        if (rule := self.settings.get("gradients")) is not None:
+            how["gradients"] = json.loads(json.dumps(said_of(rule)))
         return {"seed": self.seed, "steps": self.steps, "objective": names, **how, **self.history.attrs}
 
 

@@ -7,6 +7,7 @@ steps, or put it right after each.
 from __future__ import annotations
 
 import json
+import math
 import tempfile
 import warnings
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
@@ -42,6 +43,7 @@ from compress.training.checkpoints import (
     weights_of,
     written_whole,
 )
+from compress.training.gradients import Gradients, Masks
 from compress.training.kept import (
     STAMP,
     Keeps,
@@ -72,6 +74,7 @@ def train(
     objective: Sequence[Objective],
     steps: int,
     teacher: PreTrainedModel | None = None,
+    gradients: Gradients | None = None,
     evaluate: Callable[[PreTrainedModel], Mapping[str, float]] | None = None,
     evaluate_at: Collection[int] = (),
     callbacks: Sequence[TrainerCallback] = (),
@@ -95,6 +98,8 @@ def train(
             its name.
         steps: updates of the weights.
         teacher: a model of the same tokenizer for the objectives that need one; it is not changed.
+        gradients: which of them reach the student's weights: `compress.GradDrop`,
+            `GradualUnfreezing`, `TrainedLayers`; None for all.
         evaluate: what to measure of the student, name -> number.
         evaluate_at: the steps at which it is measured, once before the callbacks of that step and
             once after.
@@ -161,7 +166,8 @@ def train(
     if not isinstance(seed, int) or not 0 <= seed < 2**32:
         raise InputError(f"seed={seed!r}: expected a whole number of at least 0 and below 2**32")
     folder = None if folder is None else path_of(folder, "folder")
-    with tempfile.TemporaryDirectory() as scratch, configuration_kept(student), ExitStack() as held:
+    masks = Masks(gradients, student, seed, steps, math.ceil(len(rows) / (how.batch_size * how.accumulate)))
+    with tempfile.TemporaryDirectory() as scratch, configuration_kept(student), masks.held(), ExitStack() as held:
         arguments = TrainingArguments(
             output_dir=str(folder or scratch),
             max_steps=steps,
@@ -209,6 +215,7 @@ def train(
                 "steps": steps,
                 "seed": seed,
                 **asdict(how),
+                **masks.stamp(),
                 **(about or {}),
                 **{f"{k} of {o.name}": v for o in objective for k, v in settings_of(o).items()},
             }
@@ -222,7 +229,7 @@ def train(
                 write_whole(folder / STAMP, json.dumps(stamp, indent=2) + "\n")
         was_training = student.training
         try:
-            with trainer.prepared(objective, teacher, log, learned, how.precision):
+            with trainer.prepared(objective, teacher, log, learned, how.precision, masks):
                 if last is None:
                     trainer.train()
                 else:
@@ -274,6 +281,7 @@ class _Trainer(GoesOn):
     teacher: Any
     log_of: Log
     learned: Learned
+    masks: Masks
     needs: set[str]
     precision: str
     apart: dict[int, Apart]
@@ -286,11 +294,13 @@ class _Trainer(GoesOn):
         log: Log,
         learned: Learned,
         precision: str,
+        masks: Masks,
     ) -> Iterator[None]:
         """Make both models read texts and give what the objectives need; leave the teacher as it
         was found.
         """
         self.objective, self.log_of, self.learned, self.precision = objective, log, learned, precision
+        self.masks = masks
         student: Any = self.model
         self.needs = {need for o in objective for need in o.needs}
         self.teacher = teacher if "teacher" in self.needs else None
@@ -322,6 +332,8 @@ class _Trainer(GoesOn):
     def create_optimizer(self, model: Any = None) -> torch.optim.Optimizer:
         made = self.optimizer is not None
         optimizer = super().create_optimizer(model)
+        if not made:
+            self.masks.strictly(optimizer)
         for o in [] if made else self.objective:
             parameters = [p for p in self.learned.of(o).parameters() if p.requires_grad]
             if parameters:
@@ -347,6 +359,12 @@ class _Trainer(GoesOn):
             use_seedable_sampler=True,
             data_seed=self.args.data_seed,
         )
+
+    def training_step(self, model, inputs, num_items_in_batch=None):  # type: ignore[no-untyped-def]
+        loss = super().training_step(model, inputs, num_items_in_batch)
+        if self.accelerator.sync_gradients:  # of the last batch of an update; they are clipped after this
+            self.masks.apply(self.state.global_step)
+        return loss
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # type: ignore[no-untyped-def]
         batch = {**inputs, "modules": self.learned.modules}

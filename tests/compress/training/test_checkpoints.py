@@ -360,7 +360,16 @@ def test_killed_at_some_changes_of_the_file_system_a_training_ends_as_it_would_h
 
 @pytest.mark.faults
 @pytest.mark.parametrize(
-    "work", ["by_magnitude", "by_movement", "with_a_bank", "with_ranges", "with_codebooks", "by_fusion"]
+    "work",
+    [
+        "by_magnitude",
+        "by_movement",
+        "with_a_bank",
+        "with_ranges",
+        "with_codebooks",
+        "by_fusion",
+        "with_dropped_gradients",
+    ],
 )
 def test_killed_at_every_change_of_the_file_system_a_training_ends_as_it_would_have(work, tmp_path):
     found = kills(f"killed_trainings:{work}", tmp_path)

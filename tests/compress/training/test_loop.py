@@ -13,7 +13,7 @@ from speaking import masking, of_masked_tokens
 from trained import QUIET, Remembers, Spoils, make_corpus, same, weights
 
 import probes
-from compress import CRD, CoDIR, LanguageModel, prune
+from compress import CRD, CoDIR, GradDrop, LanguageModel, prune
 from compress.objectives.labels import CrossEntropy, SoftLabels
 from compress.objectives.layers import AttentionOutputs, Attentions, HiddenStates
 from compress.objectives.texts import CrossCorrelation
@@ -312,6 +312,7 @@ def everything(given, out):
     run("settings", CrossEntropy(), steps=5, batch_size=5, max_length=5, learning_rate=3e-4, **how)
     # Rows of several texts, each read as if alone; masks are drawn by row.
     run("packed", LanguageModel(packed=True), of="masked", steps=4, batch_size=3, max_length=20, warmup=0.3)
+    run("dropped", CrossEntropy(), steps=3, batch_size=5, gradients=GradDrop(0.5, strict=True))
     with pytest.raises(probes.InputError, match="step 2: the objective 'spoilt' is nan"):
         run("spoilt", CrossEntropy(), Spoils(2))
 
@@ -346,7 +347,7 @@ def two_processes(tmp_path_factory, make_tokenizer, tiny_models):
     return given, one, two, done.stderr
 
 
-@pytest.mark.parametrize("name", ["all", "learned", "outputs", "weights", "prune", "settings", "packed"])
+@pytest.mark.parametrize("name", ["all", "learned", "outputs", "weights", "prune", "settings", "packed", "dropped"])
 def test_two_processes_train_as_one_does(two_processes, name):
     given, one, two, _ = two_processes
     expected, *found = (load_file(p / f"{name}-{r}.safetensors") for p, r in ((one, 0), (two, 0), (two, 1)))
