@@ -18,6 +18,7 @@ from probes.measures.classes.best_layer import best_layer
 from probes.measures.classes.class_distance import class_distance
 from probes.measures.classes.class_separability import class_separability
 from probes.measures.classes.fisher_ratio import fisher_ratio
+from probes.measures.classes.kernel_probe import kernel_probe
 from probes.measures.classes.linear_probe import linear_probe
 from probes.measures.classes.snr import snr
 from probes.measures.classes.variability import variability
@@ -68,6 +69,7 @@ __all__ = [
     "from_arrays",
     "geometry",
     "influence",
+    "kernel_probe",
     "lens",
     "linear_probe",
     "load_checkpoint",

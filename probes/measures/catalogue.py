@@ -11,6 +11,7 @@ from probes.measures.classes.best_layer import BEST_LAYER
 from probes.measures.classes.class_distance import CLASS_DISTANCE
 from probes.measures.classes.class_separability import CLASS_SEPARABILITY, WITH_SELF_PAIRS
 from probes.measures.classes.fisher_ratio import FISHER_RATIO
+from probes.measures.classes.kernel_probe import KERNEL_PROBE
 from probes.measures.classes.linear_probe import LINEAR_PROBE
 from probes.measures.classes.snr import SNR
 from probes.measures.classes.variability import VARIABILITY
@@ -47,6 +48,7 @@ PROBES: tuple[Probe, ...] = (
     *NEXT_TOKEN,
     *LENS,
     *LINEAR_PROBE,
+    *KERNEL_PROBE,
     *MODULE_ERROR,
     OFF_DIAGONAL_CORRELATION,
     *NUMBER_QUALITY,

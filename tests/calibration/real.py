@@ -26,7 +26,7 @@ DATA = TOP.parent / "shared" / "data"
 BUNDLED, LANGUAGES = ["en", "zh"], ["eng_Latn", "hin_Deva"]
 # Of a model's modules, and of trained heads, there are none here.
 LEFT_OUT = {"accumulated_error", "local_error", "amplification", "representer_support"}
-TRAINED = catalogue.families()["linear_probes"]
+TRAINED = tuple(name for family in ("linear_probes", "kernel_probes") for name in catalogue.families()[family])
 COPIES = {"base": None, "in_4_bits": 4, "in_3_bits": 3}
 TO_TRAIN = "to_train"  # a head, where the model has none
 TRAIN = 200  # ids that linear probes are trained on: of fewer, the rarest class of SIB-200 has too few

@@ -19,11 +19,12 @@ from threadpoolctl import threadpool_limits
 from tqdm.auto import tqdm
 
 from probes.errors import LayerscopeWarning
-from probes.measures.classes.folds import Fold, by_id, folds_of, known_pivot
+from probes.measures.classes.folds import Fold, folds_of, known_pivot
 from probes.measures.classes.labels import labelled, of_labels
+from probes.measures.classes.trained import Fit, Predict, accuracies, answers, missing_of
 from probes.measures.probe import LARGE, Run
-from probes.results.draws import POOLED, Sample, need_classes, sample
-from probes.results.intervals import linearised, of_shares
+from probes.results.draws import Sample, need_classes, sample
+from probes.results.intervals import of_shares
 from probes.results.result import result, stack_measures
 from probes.states.representations import states
 
@@ -167,48 +168,28 @@ def _answers(
     shuffles: int,
     seed: int,
 ) -> tuple[dict[str, np.ndarray], bool]:
-    """Return which test rows are right, for every language (row, probe), and whether all fits
-    converged.
-
-    Probes: trained on the pivot, on the language itself, then on each shuffle; NaN where one has no
-    answer.
-    """
-    everything = np.ones(len(drawn.ids), bool)
-    at = by_id(drawn, pivot, everything)
-    x, label = read(at), drawn.label[at]
-    fits = []
-    out = {}
+    """Return what `answers` gives, and whether all fits converged."""
     from sklearn.exceptions import ConvergenceWarning
 
     # One thread: on matrices of this size several wait for each other far longer than they compute.
     with threadpool_limits(1), warnings.catch_warnings(record=True) as caught:
         warnings.filterwarnings("always", category=ConvergenceWarning)
-        for k, fold in enumerate(folds):
-            train = fold.train[at]
-            if np.isfinite(x[train]).all():
-                strength = _strength(x[train], label[train], fold.inner)
-                shuffled = [np.random.default_rng([seed, k, s]).permutation(label[train]) for s in range(shuffles)]
-                fits.append((fold, strength, [_fit(x[train], y, strength) for y in (label[train], *shuffled)]))
-        for language in drawn.languages:
-            rows = by_id(drawn, language, everything)
-            own, label = x if language == pivot else read(rows), drawn.label[rows]
-            right = np.full((len(rows), 2 + shuffles), np.nan)
-            for fold, strength, (zero_shot, *controls) in fits:
-                train, test = fold.train[rows], fold.test[rows]
-                if not test.any() or not np.isfinite(own[test]).all():
-                    continue
-                tried = {0: zero_shot} | dict(enumerate(controls, start=2))
-                if language == pivot:
-                    tried[1] = zero_shot
-                elif not _untaught(label[train], label[test]) and np.isfinite(own[train]).all():
-                    tried[1] = _fit(own[train], label[train], strength)
-                for i, probe in tried.items():
-                    right[test, i] = probe.predict(own[test]) == label[test]
-            out[language] = right[np.any([fold.test[rows] for fold in folds], axis=0)]
+        out = answers(read, drawn, pivot, folds, shuffles, seed, fitted)
     others = [w for w in caught if not issubclass(w.category, ConvergenceWarning)]
     for w in others:
         warnings.warn_explicit(w.message, w.category, w.filename, w.lineno)
     return out, len(others) == len(caught)
+
+
+def fitted(x: np.ndarray, y: np.ndarray, inner: list[tuple[np.ndarray, np.ndarray]]) -> Fit:
+    """Choose the strength of a linear probe in folds of some rows (`trained.Choose`)."""
+    strength = _strength(x, y, inner)
+
+    def fit(x: np.ndarray, labellings: Sequence[np.ndarray]) -> Predict:
+        found = [_fit(x, y, strength) for y in labellings]
+        return lambda x: np.stack([one.predict(x) for one in found])
+
+    return fit
 
 
 def _probe(**settings: float) -> Pipeline:
@@ -237,12 +218,6 @@ def _strength(x: np.ndarray, y: np.ndarray, inner: list[tuple[np.ndarray, np.nda
     return float(search.best_params_[name])
 
 
-def _untaught(train: np.ndarray, test: np.ndarray) -> list[int]:
-    """Classes that are tested and not trained on; all where there are no two to tell apart."""
-    known = np.unique(train)
-    return np.setdiff1d(test, known if len(known) > 1 else []).tolist()
-
-
 def _results(
     reps: xr.Dataset,
     drawn: Sample,
@@ -252,39 +227,9 @@ def _results(
     seed: int,
 ) -> xr.Dataset:
     """Put what is right (row, layer, probe) of every language into accuracies with intervals."""
-    tested = np.any([fold.test for fold in folds], axis=0)
-    others = [language for language in drawn.languages if language != pivot] or [pivot]
-    each = np.arange(SHUFFLES)
-    again = np.random.default_rng(seed).multinomial(SHUFFLES, np.full(SHUFFLES, 1 / SHUFFLES), len(drawn.weights))
-    zero_shot, in_language, control = {}, {}, {}
-    rows = {language: by_id(drawn, language, tested) for language in drawn.languages}
-    for language in drawn.languages:
-        ids, answers = drawn.ids[rows[language]], right[language]
-        zero_shot[language] = weighed(answers[..., 0], ids, drawn.weights, drawn.units)
-        in_language[language] = weighed(answers[..., 1], ids, drawn.weights, drawn.units)
-        of_ids = weighed(answers[..., 2:].mean(axis=2), ids, drawn.weights, drawn.units)
-        by_shuffle = weighed(answers[..., 2:].mean(axis=0).T, each, again, each)
-        control[language] = np.clip(of_ids + by_shuffle - of_ids[0], 0, 1)
-    rows[POOLED] = np.concatenate([rows[language] for language in others])
-    for of_languages in (zero_shot, in_language, control):
-        of_languages[POOLED] = np.mean([of_languages[language] for language in others], axis=0)
+    zero_shot, in_language, control, rows = accuracies(drawn, pivot, folds, right, seed)
     selectivity = {language: zero_shot[language] - control[language] for language in zero_shot}
-
-    def missing(at: tuple[int, ...], language: str) -> str:
-        used = np.any([fold.train | fold.test for fold in folds], axis=0)
-        seen = np.union1d(drawn.group(language), drawn.group(pivot))
-        bad = int((~np.isfinite(states(reps, at[0], seen[used[seen]])).all(axis=1)).sum())
-        if bad:
-            return f"layer {reps['layer'].values[at[0]]}: {bad} rows are not finite"
-        for fold in folds if language != POOLED else ():
-            own = drawn.group(language)
-            train, test = (drawn.label[own[part[own]]] for part in (fold.train, fold.test))
-            if not len(train):
-                return "every layer: no row to train on"
-            if lacking := _untaught(train, test):
-                return f"every layer: no row to train on of class {drawn.classes[lacking[0]]!r}"
-        return "every layer: a language has none"
-
+    missing = missing_of(reps, drawn, pivot, folds)
     out = []
     for about, statistics in zip(LINEAR_PROBE, (zero_shot, in_language, control, selectivity), strict=True):
         with warnings.catch_warnings():
@@ -294,11 +239,6 @@ def _results(
             one = result(reps, drawn, statistics, attributes, rows=rows, bounds=about.bounds, missing=missing)
         out.append(of_shares(one) if statistics is zero_shot or statistics is in_language else one)
     return stack_measures(out)
-
-
-def weighed(right: np.ndarray, ids: np.ndarray, weights: np.ndarray, units: np.ndarray) -> np.ndarray:
-    """Return the mean over rows (row, layer) for every row of weights: (1 + draws, layer)."""
-    return linearised(right.mean(axis=0), right, ids, weights, units, (0, 1))
 
 
 def _warn_unfinished(model: str, layers: Sequence[str]) -> None:

@@ -256,7 +256,19 @@ def says(probe, change):
 
 
 @pytest.fixture(scope="module")
-def material(make_tokenizer):
+def few_fits():
+    """Of what is trained, a few settings to choose from: what a declaration says does not depend on them."""
+    few = {"linear_probe": {"STRENGTHS": (1e-2, 1.0)}}
+    few["kernel_probe"] = {"GRIDS": 64, "BANDWIDTHS": (2.0,), "STRENGTHS": (10.0,), "SHUFFLES": 2}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, settings in few.items():
+            for setting, value in settings.items():
+                patch.setattr(f"probes.measures.classes.{name}.{setting}", value)
+        yield
+
+
+@pytest.fixture(scope="module")
+def material(make_tokenizer, few_fits):
     """What gives the run of a kind of probe, good or bad, and its numbers, each made once."""
 
     @cache
@@ -399,7 +411,7 @@ def test_families_hold_what_is_asked_for_together():
     assert families["linear_probes"][0] == "linear_probe"
     assert set(families) == {
         *("labels", "alignment", "drift", "loyalty", "similarity", "geometry", "linear_probes", "module_error"),
-        *("number_quality", "number_loyalty"),
+        *("number_quality", "number_loyalty", "kernel_probes"),
         *("next_token", "lens", "tuned_lens"),
     }
 

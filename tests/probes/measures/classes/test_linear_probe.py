@@ -11,7 +11,8 @@ from sklearn.model_selection import StratifiedGroupKFold
 from sklearn.pipeline import Pipeline
 
 import probes
-from probes.measures.classes.linear_probe import linear_probe, weighed
+from probes.measures.classes.linear_probe import linear_probe
+from probes.measures.classes.trained import weighed
 from probes.results.draws import sample
 from probes.results.intervals import interval
 from probes.results.result import split_measures
