@@ -81,7 +81,7 @@ def answers(
                 right[test, 1] = right[test, 0]
             elif not untaught(label[train], label[test]) and np.isfinite(own[train]).all():
                 right[test, 1] = fit(own[train], [label[train]])(own[test])[0] == label[test]
-        out[language] = right[tested(folds)[rows]]
+        out[language] = right[rows_of_tests(folds)[rows]]
     return out
 
 
@@ -91,7 +91,7 @@ def untaught(train: np.ndarray, test: np.ndarray) -> list[int]:
     return np.setdiff1d(test, known if len(known) > 1 else []).tolist()
 
 
-def tested(folds: Sequence[Fold]) -> np.ndarray:
+def rows_of_tests(folds: Sequence[Fold]) -> np.ndarray:
     """Which examples any fold tests."""
     return np.any([fold.test for fold in folds], axis=0)
 
@@ -107,7 +107,7 @@ def accuracies(
     shuffles = next(iter(right.values())).shape[2] - 2
     each = np.arange(shuffles)
     again = np.random.default_rng(seed).multinomial(shuffles, np.full(shuffles, 1 / shuffles), len(drawn.weights))
-    rows = {language: by_id(drawn, language, tested(folds)) for language in drawn.languages}
+    rows = {language: by_id(drawn, language, rows_of_tests(folds)) for language in drawn.languages}
     zero_shot, in_language, control = {}, {}, {}
     for language in drawn.languages:
         ids, found = drawn.ids[rows[language]], right[language]
