@@ -1,4 +1,4 @@
-"""What a comparison can draw of itself: curves, changes, languages."""
+"""What a comparison can draw of itself (curves, changes, languages), and its tables for papers."""
 
 from __future__ import annotations
 
@@ -134,6 +134,74 @@ class Plots(Table):
         from probes.views.ranking import ranking
 
         return ranking(verdict(self, judge=judge, tolerance=tolerance), self, probe, languages, **shown)
+
+    def to_markdown(
+        self,
+        probes: Sequence[str] | None = None,
+        *,
+        layer: int | None = None,
+        languages: Sequence[str] | None = None,
+        digits: int = 2,
+    ) -> str:
+        """Return values with their intervals as a table of Markdown: a row a probe and model, a
+        column a language; marked where they differ from the baseline.
+
+        Args:
+            probes: by default all that have no more to a number than layer and language.
+            layer: by default the last of each model; what has no layer is there in any case.
+            languages: by default all of them together, and then each.
+            digits: decimal places.
+
+        Raises:
+            InputError: a probe was not measured, or is a map; a language or layer is not there.
+
+        Example:
+            >>> import numpy as np, probes
+            >>> x, y = np.random.default_rng(0).normal(size=(60, 8)), np.arange(60) % 3
+            >>> near, far = (probes.from_arrays(x + k * np.eye(8)[y], label=y) for k in (1, 3))
+            >>> comparison = probes.compare({"far": far, "near": near}, probes=["snr"])
+            >>> print(comparison.to_markdown(languages=["pooled"]).splitlines()[3])
+            | signal-to-noise ratio | near | 1.08 [1.02, 1.12]\\* |
+
+        See also:
+            `Comparison.to_latex`, `Comparison.to_dataframe`.
+        """
+        from probes.views.paper import as_markdown
+
+        return as_markdown(self, probes, layer, languages, digits)
+
+    def to_latex(
+        self,
+        probes: Sequence[str] | None = None,
+        *,
+        layer: int | None = None,
+        languages: Sequence[str] | None = None,
+        digits: int = 2,
+        label: str | None = None,
+    ) -> str:
+        """Return the table of `to_markdown` for LaTeX, with packages booktabs and multirow.
+
+        Args:
+            probes, layer, languages, digits: as there.
+            label: for references to it.
+
+        Raises:
+            InputError: as `to_markdown`.
+
+        Example:
+            >>> import numpy as np, probes
+            >>> x, y = np.random.default_rng(0).normal(size=(60, 8)), np.arange(60) % 3
+            >>> near, far = (probes.from_arrays(x + k * np.eye(8)[y], label=y) for k in (1, 3))
+            >>> comparison = probes.compare({"far": far, "near": near}, probes=["snr"])
+            >>> r"\\toprule" in comparison.to_latex()
+            True
+
+        See also:
+            `Comparison.to_markdown`.
+        """
+        from probes.views.paper import as_latex
+
+        return as_latex(self, probes, layer, languages, digits, label)
 
     def plot_tradeoff(
         self,

@@ -1,0 +1,122 @@
+"""Tables for papers: values with their intervals, marked where they differ from the baseline."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import pandas as pd
+
+from probes.errors import InputError, check_choice
+from probes.results.cells import NO_LAYER
+from probes.results.draws import POOLED
+from probes.results.intervals import CONFIDENCE
+from probes.results.table import Table
+from probes.views.language_names import language_names
+
+# Of one probe alone, so that a reader need not know more to a number than its row says.
+_KEYS = ["probe", "model"]
+
+
+def as_markdown(
+    table: Table, probes: Sequence[str] | None, layer: int | None, languages: Sequence[str] | None, digits: int
+) -> str:
+    """Return a table of Markdown; the arguments are those of `Comparison.to_markdown`."""
+    frame = _frame(table, probes, layer, languages, digits, "\\*").reset_index()
+    lines = [
+        [str(c) for c in frame],
+        [":--"] * 2 + ["--:"] * (frame.shape[1] - 2),
+        *frame.astype(str).to_numpy().tolist(),
+    ]
+    escaped = [lines[0], lines[1], *([_plain(cell) for cell in line[:2]] + line[2:] for line in lines[2:])]
+    rows = [f"| {' | '.join(line)} |" for line in escaped]
+    return "\n".join([*rows, "", _caption(table, layer).replace("*", "\\*"), ""])
+
+
+def as_latex(
+    table: Table,
+    probes: Sequence[str] | None,
+    layer: int | None,
+    languages: Sequence[str] | None,
+    digits: int,
+    label: str | None,
+) -> str:
+    """Return a table of LaTeX (booktabs); the arguments are those of `Comparison.to_latex`."""
+    frame = _frame(table, probes, layer, languages, digits, "$^{*}$")
+    style = frame.style.format_index(escape="latex", axis=0).format_index(escape="latex", axis=1)
+    caption = _caption(table, layer)
+    for sign in "&%$#_{}":
+        caption = caption.replace(sign, f"\\{sign}")
+    return style.to_latex(
+        hrules=True,
+        caption=caption.replace("*", "$^{*}$"),
+        label=label,
+        column_format="ll" + "r" * frame.shape[1],
+        multirow_align="t",
+        position_float="centering",
+    )
+
+
+def _frame(
+    table: Table,
+    probes: Sequence[str] | None,
+    layer: int | None,
+    languages: Sequence[str] | None,
+    digits: int,
+    star: str,
+) -> pd.DataFrame:
+    """Texts of values, a row a probe and model and a column a language."""
+    if type(digits) is not int or not 0 <= digits <= 10:
+        raise InputError(f"digits={digits!r}: expected a whole number of 0 to 10, of decimal places")
+    for name, given in (("probes", probes), ("languages", languages)):
+        if isinstance(given, str) or (given is not None and not given):
+            raise InputError(f"{name}={given!r}: expected a list of names")
+    flat = [p for p in table.provenance["probes"] if not table.is_map(p)]
+    for probe in probes or ():
+        check_choice("probes", probe, flat)
+    rows = table.to_dataframe().assign(mark=table.marks() < 1 - CONFIDENCE)
+    known = rows["language"].unique().tolist()
+    for language in languages or ():
+        check_choice("languages", language, known)
+    wanted = list(languages) if languages else sorted(known, key=lambda code: code != POOLED)
+    rows = rows[rows["probe"].isin(flat if probes is None else list(probes)) & rows["language"].isin(wanted)]
+    last = rows.groupby(_KEYS)["layer"].transform("max")
+    here = (rows["layer"] == last) if layer is None else rows["layer"].isin([layer, NO_LAYER])
+    rows = rows[here]
+    if rows.empty:
+        raise InputError(f"layer={layer!r}: no model has values there")
+    text = [
+        "" if pd.isna(row.value) else _with_interval(row, digits) + (star if row.mark else "")
+        for row in rows.itertuples()
+    ]
+    order = {key: i for i, key in enumerate(probes or flat)}
+    models = {name: i for i, name in enumerate(table.to_dataframe()["model"].unique())}
+    wide = rows.assign(text=text).pivot(index=_KEYS, columns="language", values="text").fillna("")
+    places = sorted(wide.index, key=lambda key: (order[key[0]], models[key[1]]))
+    wide = wide.loc[places, [language for language in wanted if language in wide]]
+    codes = [c for c in wide if c != POOLED]
+    names = dict(zip(codes, language_names(codes), strict=True)) | {POOLED: "all"}
+    titles = {name: about["title"] for name, about in table.provenance["probes"].items()}
+    wide = wide.rename(columns=names).rename(index=titles, level=0)
+    return wide.rename_axis(columns=None)
+
+
+def _with_interval(row: object, digits: int) -> str:
+    value, low, high = (getattr(row, name) for name in ("value", "low", "high"))
+    text = f"{value:.{digits}f}"
+    return text if pd.isna(low) or pd.isna(high) else f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
+
+
+def _plain(text: str) -> str:
+    """A name as Markdown shows it."""
+    for sign in "\\|*_`<[":
+        text = text.replace(sign, f"\\{sign}")
+    return text
+
+
+def _caption(table: Table, layer: int | None) -> str:
+    where = "At the last layer of each model" if layer is None else f"At layer {layer}"
+    return (
+        f"{where}, with {CONFIDENCE:.0%} intervals by {table.provenance['draws']} bootstrap draws of "
+        f"{table.provenance['drawn']}. * differs from {table.baseline} (p < {1 - CONFIDENCE:.2f}, max-T over layers "
+        "and languages)."
+    )
