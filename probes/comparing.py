@@ -76,6 +76,7 @@ def measure_models(
     timing: bool,
     without: int = 0,
     only: Collection[str] | None = None,
+    loaded: Mapping[str, tuple[Any, Any]] | None = None,
     settings: dict[str, Any],
 ) -> Measured:
     """Measure probes at every layer and language of models; the arguments are those of `compare`.
@@ -85,6 +86,7 @@ def measure_models(
             settings: as there.
         without: its `without_outliers`.
         only: the models that are measured, where the others are there to be compared with.
+        loaded: checkpoints that are in memory already, each with its tokenizer.
 
     Raises:
         InputError: before the first forward pass, where models, corpus, pivot and probes do not fit
@@ -149,14 +151,13 @@ def measure_models(
                 reps = reps.assign_coords(group=("example", examples["group"].values))
             return replace(shared, reps=reps), None, None
         assert corpus is not None  # examples_of has raised
-        loaded, own = (
-            load_checkpoint(model, allow_pickle=allow_pickle)
-            if isinstance(model, str | Path)
-            else (model, tokenizers[name])
-        )
+        if not isinstance(model, str | Path):
+            there, own = model, tokenizers[name]
+        else:
+            there, own = (loaded or {}).get(name) or load_checkpoint(model, allow_pickle=allow_pickle)
         target = None if store is None else Path(store) / f"{file_name(name)}.zarr"
-        reps = capture(loaded, own, corpus, store=target, name=name, **settings)
-        return replace(shared, reps=reps, models=(None, loaded, own) if running else None), loaded, own
+        reps = capture(there, own, corpus, store=target, name=name, **settings)
+        return replace(shared, reps=reps, models=(None, there, own) if running else None), there, own
 
     spent = Spent(corpus, baseline, seed, timing, settings)
     measured: dict[str, dict[str, xr.Dataset]] = {}
@@ -166,7 +167,7 @@ def measure_models(
     for name in [baseline, *(n for n in models if n != baseline)]:
         runs, pairs = [], []
         for number, own_name in enumerate(replicates[name]):
-            run, loaded, own = run_of(own_name)
+            run, there, own = run_of(own_name)
             # The largest features of the baseline, where both have these.
             like = (
                 bases[0][0].reps if bases and bases[0][0].reps.sizes["feature"] == run.reps.sizes["feature"] else None
@@ -174,13 +175,13 @@ def measure_models(
             run = replace(run, reps=without_outliers(run.reps, without, like=like))
             runs.append(run)
             if number == 0:  # of replicates the first
-                spent.add(name, loaded, own, every[own_name])
+                spent.add(name, there, own, every[own_name])
             if name == baseline:
-                bases.append((run, loaded if running else None))
+                bases.append((run, there if running else None))
                 continue
             # One replicate with one, or each with the only one of the other.
             for base, original in bases if len(replicates[name]) == 1 else [bases[number % len(bases)]]:
-                both = None if original is None else (original, loaded, own)
+                both = None if original is None else (original, there, own)
                 pairs.append(replace(run, base=base.reps, models=both))
         representations[name] = _first(runs, name)
         if only is not None and name not in only:

@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from probes.comparing import Model, measure_models
 from probes.errors import InputError, LayerscopeWarning, path_of
 from probes.extending import with_baseline, with_model
-from probes.measures.attribution.causes import causes_of, pairs_of
+from probes.measures.attribution.causes import Pair, causes_of, pairs_of
 from probes.measures.catalogue import by_name
 from probes.measures.provenance import states_of
 from probes.results.verdict import Verdict, verdict
@@ -344,7 +344,8 @@ def compare(
         >>> comparison.to_dataframe().columns.tolist()[:5]
         ['model', 'layer', 'language', 'probe', 'value']
     """
-    pairs = []
+    pairs: list[Pair] = []
+    loaded: dict[str, tuple[Any, Any]] | None = None
     how = {k: v for k, v in settings.items() if k not in ("modules", "part", "dtype", "wait", "tokens", "words")}
     if patching:
         known: dict[str, Any] = {
@@ -353,7 +354,7 @@ def compare(
             "baseline": baseline,
             "allow_pickle": allow_pickle,
         }
-        pairs = pairs_of(models, corpus, **known, settings=how)
+        pairs, loaded = pairs_of(models, corpus, **known, settings=how)
     measured = measure_models(
         models,
         corpus,
@@ -367,6 +368,7 @@ def compare(
         allow_pickle=allow_pickle,
         timing=timing,
         without=without_outliers,
+        loaded=loaded,
         settings=settings,
     )
     made = Comparison(**measured._asdict())

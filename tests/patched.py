@@ -18,13 +18,14 @@ TEXTS = [
 
 
 def corpus_of(languages=("en", "xx"), labels="012", texts=TEXTS):
-    """Texts in so many languages, each with a label that says nothing."""
+    """Texts in so many languages, each with a label that says nothing; without where there are to be none."""
     rows = [
-        {"id": i, "language": k, "text": t if k == "en" else " ".join(reversed(t.split())), "label": labels[i % 3]}
+        {"id": i, "language": k, "text": t if k == "en" else " ".join(reversed(t.split()))}
+        | ({"label": labels[i % 3]} if labels else {})
         for k in languages
         for i, t in enumerate(texts)
     ]
-    return probes.load_corpus(pd.DataFrame(rows if labels else [r | {"label": ""} for r in rows]))
+    return probes.load_corpus(pd.DataFrame(rows))
 
 
 def hurt(model, *layers, by=0.5, seed=0):

@@ -9,11 +9,11 @@ import torch
 
 from compress.matrices import check_finite
 from probes.errors import InputError, check_choice
+from probes.models.coded_bytes import grids_of, integer_bytes
 from probes.models.formats.quantized_inputs import BITS, affine_grid, exact_step, nearest_step
 
 RANGES = ("minmax", "percentile", "least_squares")
 _SHRINK = [1 - k / 50 for k in range(50)]  # the ranges that least squares chooses from, as shares of the whole one
-_STEP_BYTES = 4
 
 
 class Codes(NamedTuple):
@@ -88,7 +88,7 @@ def quantize_tensor(
     weight = weight.detach().float()
     check_matrix(weight, group, name)
     units, width = weight.shape
-    rows = weight.reshape(_rows(units, width, group), -1)
+    rows = weight.reshape(grids_of(units, width, group), -1)
     scale, zero = grid_of(rows, bits, symmetric=symmetric, ranges=ranges, percentile=percentile)
     codes = steps_of(rows, scale, zero, bits, symmetric) + zero
     kind = torch.int8 if symmetric else torch.uint8
@@ -178,9 +178,7 @@ def packed_bytes(shape: tuple[int, int], bits: int, *, group: str | int = "chann
     """
     check_quantizer(bits, group)
     check_group(shape[1], group, "the matrix")
-    rows = _rows(*shape, group)
-    zeros = 0 if symmetric else math.ceil(rows * bits / 8)
-    return math.ceil(shape[0] * shape[1] * bits / 8) + _STEP_BYTES * rows + zeros
+    return integer_bytes(shape, bits, group, symmetric=symmetric)
 
 
 def check_quantizer(bits: int, group: str | int, ranges: str = "minmax", percentile: float = 99.9) -> None:
@@ -211,10 +209,6 @@ def check_matrix(weight: torch.Tensor, group: str | int, name: str) -> None:
         raise InputError(f"{name}: expected a matrix (unit, input), found the shape {tuple(weight.shape)}")
     check_group(weight.shape[1], group, name)
     check_finite(weight, name)
-
-
-def _rows(units: int, width: int, group: str | int) -> int:
-    return {"tensor": 1, "channel": units}[group] if isinstance(group, str) else units * width // group
 
 
 def _range(rows: torch.Tensor, symmetric: bool, ranges: str, percentile: float) -> tuple[torch.Tensor, torch.Tensor]:

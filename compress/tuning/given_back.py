@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import copy
-import math
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field
 from functools import partial
@@ -19,6 +18,7 @@ from compress.tuning.same_places import check_places, factors_of, inside, layers
 from compress.views import MatrixView
 from probes.costs import as_stored
 from probes.errors import InputError
+from probes.models.coded_bytes import codeword_bytes
 from probes.models.facts import name_of
 from probes.models.formats.factorized import FACTORIZED, FACTORS
 from probes.models.formats.packed import saved_by_packing
@@ -236,10 +236,7 @@ class GivenBack:
         if self.stored_as == "integers":
             how = {"group": self.about["group"], "symmetric": self.about["symmetric"]}
             return packed_bytes((units.shape[0], units.shape[1]), bits or self.bits[name], **how)
-        vectors = units.reshape(-1, self.about["block"])
-        index = math.ceil(math.log2(self.about["codes"]))
-        words = len(vectors.unique(dim=0)) * vectors.shape[1] * values.element_size()
-        return math.ceil(len(vectors) * index / 8) + words
+        return codeword_bytes(units, self.about["codes"], self.about["block"])
 
     def _size_of_module(self, name: str, model: PreTrainedModel) -> int:
         own = model.get_submodule(name).named_parameters()

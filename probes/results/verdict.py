@@ -43,9 +43,9 @@ class Verdict:
         baseline: the model that the others are judged against.
         words: the same in words.
         causes: where `compare(..., patching=True)` ran, a row a model, measure, language that is
-            lost, and layer: what its original weights alone give back (`gain, low, high`; intervals
-            hold for all layers and languages at once), of which `damage`, for how many `bytes`, and
-            whether the layer is `named` as a cause, which takes an interval above zero.
+            lost, and layer, or `module` of a layer that is named: what its original weights alone
+            give back (`gain, low, high`; intervals hold for all at once), of which `damage`, for how
+            many more `bytes`, and whether it is `named` as a cause: its interval lies above zero.
     """
 
     models: pd.DataFrame

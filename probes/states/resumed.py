@@ -7,7 +7,7 @@ place, and those after it run. Embeddings, masks, norms between blocks and heads
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -146,6 +146,22 @@ def with_states(
 def with_block(run: Callable[[], Any], blocks: Sequence[nn.Module], trace: Trace, number: int, block: nn.Module) -> Any:
     """Return what a model gives with another block in the place of one of its own, from 0."""
     return _resumed(run, blocks, trace, number, lambda own, args, kwargs: block(*args, **kwargs))
+
+
+def with_parts(
+    run: Callable[[], Any], blocks: Sequence[nn.Module], trace: Trace, number: int, parts: Mapping[str, nn.Module]
+) -> Any:
+    """Return what a model gives with other modules in the place of some inside one of its blocks, by
+    their names in it.
+    """
+
+    def call(own: Callable[..., Any], args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
+        with ExitStack() as stack:
+            for name, part in parts.items():
+                stack.enter_context(run_by(blocks[number].get_submodule(name), part))
+            return own(*args, **kwargs)
+
+    return _resumed(run, blocks, trace, number, call)
 
 
 def with_module(

@@ -1,4 +1,4 @@
-"""Which layers caused a loss, in words and for bars."""
+"""Which layers and modules caused a loss, in words and for bars."""
 
 from __future__ import annotations
 
@@ -41,7 +41,8 @@ def said_of_causes(
         return []
     first = causes.iloc[0]
     probe, language = str(first["probe"]), str(first["language"])
-    rows = causes[(causes["probe"] == probe) & (causes["language"] == language)]
+    every = causes[(causes["probe"] == probe) & (causes["language"] == language)]
+    rows = every[every["module"] == ""]
     named = rows[rows["named"]].sort_values("gain", ascending=False, kind="stable")
     where = "all languages together" if language == POOLED else called(language)
     most = told(probe, float(np.nanmax(rows["high"])))
@@ -58,19 +59,36 @@ def said_of_causes(
     others = rows[~rows["named"]]
     rest = "" if others.empty else told(probe, float(np.nanmax(others["high"])))
     missed = f"; of others up to {rest} could be missed" if rest else ""
-    best = named.iloc[0]
-    said = [
-        f"caused by {', '.join(listed)}{more} {unit(probe)} ({where}), each by its original weights alone{missed}",
-        f"to undo the most by one layer: give layer {best['layer']} its original weights back, "
-        f"{in_words(int(best['bytes']))}, for {told(probe, best['gain'])} {unit(probe)}",
-    ]
+    said = [f"caused by {', '.join(listed)}{more} {unit(probe)} ({where}), each by its original weights alone{missed}"]
+    for layer in named["layer"].tolist()[:_MOST]:
+        inside = every[(every["layer"] == layer) & (every["module"] != "")].sort_values("gain", ascending=False)
+        parts = [
+            f"its {row.module} {told(probe, row.gain)} [{told(probe, row.low)}, {told(probe, row.high)}]"
+            for row in inside.itertuples()
+        ]
+        said += [f"of layer {layer} {', '.join(parts)}"] if parts else []
+    return [*said, _to_do(every[every["named"]], told, unit), *_beside_drift(table, model, named)]
+
+
+def _to_do(named: pd.DataFrame, told: Callable[[str, float], str], unit: Callable[[str], str]) -> str:
+    """What to give back first: of what is named the most a byte."""
+    a_byte = named["gain"] / named["bytes"].clip(lower=1)
+    best = named.loc[a_byte.idxmax()]
+    place = f"the {best['module']} of layer {best['layer']}" if best["module"] else f"layer {best['layer']}"
+    size = f"{in_words(int(best['bytes']))} more as it is stored" if best["bytes"] > 0 else "which takes no more bytes"
+    probe = str(best["probe"])
+    return (
+        f"to undo the most a byte: give {place} its original weights back, {size}, for an expected "
+        f"{told(probe, best['gain'])} {unit(probe)}"
+    )
+
+
+def _beside_drift(table: Table, model: str, named: pd.DataFrame) -> list[str]:
     moved = _moves_most(table, model)
-    if moved is not None:
-        layers = set(named["layer"])
-        said.append(
-            f"the states move most at layer {moved}, which is " + ("one of them" if moved in layers else "none of them")
-        )
-    return said
+    if moved is None:
+        return []
+    which = "one of them" if moved in set(named["layer"]) else "none of them"
+    return [f"the states move most at layer {moved}, which is {which}"]
 
 
 def _moves_most(table: Table, model: str) -> int | None:
@@ -86,18 +104,19 @@ def _moves_most(table: Table, model: str) -> int | None:
 
 def bars(table: Table) -> list[dict[str, Any]]:
     """Return what a page draws for each model and measure: a bar a layer, with its interval, all
-    languages together.
+    languages together; below a layer bars of its modules, where they were looked at.
 
     Args:
         table: a comparison.
 
     Returns:
-        Of each `model` and `measure` the `rows`: layer, whether it is named, the gain in words, and
+        Of each `model` and `measure` the `rows`: layer, module ("" for all of it), whether it is
+        named, the gain in words, and
         where bar and interval begin and end in percent of the width.
     """
     out = []
     for model, causes in table.provenance.get("causes", {}).items():
-        every = pd.DataFrame(causes)
+        every = pd.DataFrame([{"module": ""} | row for row in causes])
         every = every[(every["language"] == POOLED) & every[["gain", "low", "high"]].notna().all(axis=1)]
         for measure, rows in every.groupby("measure", sort=False):
             low, high = min(0.0, rows["low"].min()), max(0.0, rows["high"].max())
@@ -109,6 +128,7 @@ def bars(table: Table) -> list[dict[str, Any]]:
                     "rows": [
                         {
                             "layer": int(row.layer),
+                            "module": str(row.module),
                             "named": bool(row.named),
                             "told": f"{row.gain:+.3g}",
                             "from": round(at(min(0.0, row.gain)), 2),
@@ -116,7 +136,7 @@ def bars(table: Table) -> list[dict[str, Any]]:
                             "low": round(at(row.low), 2),
                             "spread": round(at(row.high) - at(row.low), 2),
                         }
-                        for row in rows.sort_values("layer").itertuples()
+                        for row in rows.sort_values(["layer", "module"]).itertuples()
                     ],
                 }
             )

@@ -42,6 +42,22 @@ def arrays(layers=3, rows=30, width=8, languages=1, seed=0, **given):
     return probes.from_arrays(rng.normal(size=(layers, len(ids), width)), id=ids, language=of, **given)
 
 
+def caused() -> probes.Comparison:
+    """Two models, of one of which is known what its layers give back, and the modules of one of them."""
+    reps = {name: arrays(rows=40, languages=2, seed=i) for i, name in enumerate(("base", "other"))}
+    made = probes.compare(reps, pivot="l0", probes=["retrieval"], draws=10)
+    gains = [(1, "", 0.02), (2, "", 0.1), (2, "attention", 0.01), (2, "feed-forward", 0.09), (3, "", -0.03)]
+    about = {"measure": "retrieval", "language": "pooled", "bytes": 5_000, "damage": 0.12}
+    made.provenance["causes"] = {
+        "other": [
+            {**about, "layer": layer, "module": module, "gain": gain, "low": gain - 0.04, "high": gain + 0.04}
+            | {"named": gain > 0.04}
+            for layer, module, gain in gains
+        ]
+    }
+    return made
+
+
 def hostile() -> Explorer:
     """Texts, labels, ids, languages and a model's name that would be harmful if they were read as HTML."""
     texts = [*HOSTILE, ARABIC, "", "plain"]

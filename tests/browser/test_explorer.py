@@ -608,6 +608,36 @@ def test_hover_in_a_saved_page(page, explorer):
         until(lambda model=model, place=place: shown.ringed(model, place), f"a ring in the map of {model}")
 
 
+def test_modules_stand_below_their_layer_on_demand(browser, tmp_path):
+    """In the saved explorer and in the report: a bar of each, where it says, and named where it is a cause."""
+    comparison = cases.caused()
+    report = comparison.report(tmp_path / "report.html")
+    for path, outer, module in (
+        (comparison.explore().save(tmp_path / "view.html"), ".lsc-causes", ".lsc-cause.lsc-module"),
+        (report, ".causes", "tr.module .bar"),
+    ):
+        with open_page(browser, path) as watched:
+            page = watched.page
+            if outer == ".lsc-causes":
+                page.locator(f"{outer} summary").click()
+            inside = page.locator(f"{outer} {module}")
+            expect(inside).to_have_count(2)
+            expect(inside.first).to_be_hidden()
+            page.get_by_label("attention and feed-forward").check()
+            expect(inside.first).to_be_visible()
+            page.screenshot(path=str(tmp_path / f"{path.stem}.png"))
+            parts = inside.evaluate_all(
+                """all => all.map(one => [one.getBoundingClientRect(), one.firstChild.getBoundingClientRect()]
+                    .map(({ left, width }) => [left, width]))"""
+            )
+            for (left, width), (start, length) in parts:
+                assert left - 1 <= start <= start + length <= left + width + 1
+            (_, one), (_, two) = parts
+            assert one[1] < two[1] / 3  # .01 and .09
+            page.get_by_label("attention and feed-forward").uncheck()
+            expect(inside.first).to_be_hidden()
+
+
 def test_a_tooltip_of_curves_alone_is_not_cut(browser, tmp_path):
     path = LayerCurves(cases.bundled()).save(tmp_path / "curves.html")
     with open_page(browser, path) as watched:

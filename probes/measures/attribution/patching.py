@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 
 import datasets
@@ -22,7 +22,7 @@ from probes.results.intervals import interval
 from probes.results.result import result, stack_measures
 from probes.states.representations import as_strings
 
-_AT = ("layers", "modules", "weights")
+_AT = ("layers", "modules", "weights", "module_weights")
 _INTO = ("other", "base")
 # What a share says of itself, whatever it is of.
 _ABOUT = {
@@ -66,7 +66,8 @@ def patching(
         corpus: as `load_corpus` gives it.
         at: "layers", the states after a block with all that came before it; "modules", what the
             attention and the feed-forward part of a block give, likewise; "weights", a block, with
-            the states that the compressed model feeds it: what leaving it alone would give.
+            the states that the compressed model feeds it: what leaving it alone would give;
+            "module_weights", the attention or the feed-forward part of a block likewise.
         into: "other", or the other way round "base": the compressed model's states or block in the
             original, and the share of the damage that this alone does.
         exact: False for an estimate of all modules at once, from one backward pass: what goes away
@@ -103,7 +104,8 @@ def patching(
         Conmy 2023, arXiv 2310.10348. Layer l is what block l gives, layer 0 the embeddings; the norm
         after the last block and the head stay the host's, so that what is left at the last layer is
         theirs. Blocks below a place are not run again: all layers take (layers - 1) / 2 passes
-        beside the two of the models, and one more where embeddings differ.
+        beside the two of the models, and one more where embeddings differ; all blocks, each of which
+        has to be run itself, (layers + 1) / 2.
 
     See also:
         `drift`, `module_error`.
@@ -137,6 +139,44 @@ def patching(
     found = _results(output, drawn, places, damages, about)
     _say_what_is_missing(damages, found)
     return found
+
+
+def patched_together(
+    base: PreTrainedModel,
+    other: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    corpus: datasets.Dataset,
+    *,
+    at: Sequence[str],
+    names: tuple[str, str],
+    only: Collection[int] | None = None,
+    pivot: str | None = None,
+    draws: int = 200,
+    seed: int = 0,
+    progress: bool = True,
+    **settings: Any,
+) -> list[xr.Dataset]:
+    """Return what `patching` gives of each `at`, from one pass of each model for all of them.
+
+    Args:
+        base, other, tokenizer, corpus, names, pivot, draws, seed, progress, settings: of
+            `patching`.
+        at: several of it.
+        only: the layers that are looked at; by default all.
+    """
+    output, _ = check_patching(base, other, tokenizer, corpus, at=at[0], pivot=pivot, names=names, **settings)
+    drawn = sample(output.texts, draws=draws, seed=seed)
+    groups = [places_of(base, other, names, one, "other", None) for one in at]
+    groups = [[p for p in places if only is None or p.layer in only] for places in groups]
+    damages = measured_at(output, other, [p for places in groups for p in places], "other", progress)
+    out, first = [], 1
+    for one, places in zip(at, groups, strict=True):
+        columns = [0, *range(first, first + len(places))]
+        first += len(places)
+        own = {name: of[:, columns] for name, of in damages.items()}
+        out.append(_results(output, drawn, places, own, {"model": names[1], "at": one, "into": "other"}))
+    _say_what_is_missing(damages, out[0])
+    return out
 
 
 def check_patching(

@@ -15,8 +15,8 @@ from transformers import PreTrainedModel
 from probes.errors import InputError
 from probes.measures.attribution.output_damage import OutputDamage
 from probes.models.facts import layers_made_of
-from probes.models.parts import FAMILIES, FeedForward
-from probes.states.resumed import Trace, blocks_of, has_module, record, with_block, with_module, with_states
+from probes.models.parts import FAMILIES, FeedForward, Parts
+from probes.states.resumed import Trace, blocks_of, has_module, record, with_block, with_module, with_parts, with_states
 from probes.states.running import evaluating
 
 KINDS = ("attention", "feed-forward")
@@ -24,12 +24,15 @@ KINDS = ("attention", "feed-forward")
 
 @dataclass(frozen=True)
 class Place:
-    """Where something is put in, and how: `run` is told the traces of host and donor."""
+    """Where something is put in, and how: `run` is told the traces of host and donor, which hold what
+    modules of the name gave where that is to be `recorded`.
+    """
 
     layer: int
     name: str
     kind: str
     run: Callable[[Callable[[], Any], Trace, Trace], Any]
+    recorded: bool = False
 
 
 def places_of(
@@ -71,7 +74,10 @@ def places_of(
             + '. Patch states, with at="layers"'
         )
     host, donor = (other, base) if into == "other" else (base, other)
-    return _blocks(host, donor, names) if at == "weights" else _modules(host, donor, names)
+    if at == "modules":
+        return _modules(host, donor, names)
+    _check_attention(host, donor, names)
+    return _blocks(host, donor) if at == "weights" else _parts(host, donor, names)
 
 
 def _pairs(
@@ -97,13 +103,16 @@ def _pairs(
     )
 
 
-def _blocks(host: PreTrainedModel, donor: PreTrainedModel, names: tuple[str, str]) -> list[Place]:
+def _check_attention(host: PreTrainedModel, donor: PreTrainedModel, names: tuple[str, str]) -> None:
     kinds = [getattr(model.config, "_attn_implementation", None) for model in (host, donor)]
     if kinds[0] != kinds[1]:
         raise InputError(
             f"{names[0]!r} and {names[1]!r} compute attention in two ways ({kinds[1]}, {kinds[0]}), so that their "
             "blocks read other masks. Load both with one attn_implementation"
         )
+
+
+def _blocks(host: PreTrainedModel, donor: PreTrainedModel) -> list[Place]:
     own, given = blocks_of(host), blocks_of(donor)
     return [
         Place(number + 1, "", "block", partial(_with_block, own, number, block)) for number, block in enumerate(given)
@@ -116,8 +125,10 @@ def _with_block(
     block: torch.nn.Module,
     run: Callable[[], Any],
     host: Trace,
-    _given: Trace,
+    given: Trace,
 ) -> Any:
+    if number == 0 and torch.equal(host.layer(0), given.layer(0)):  # what it makes of that is known
+        return with_states(run, blocks, host, 1, given.layer(1))
     return with_block(run, blocks, host, number, block)
 
 
@@ -128,14 +139,65 @@ def inside_of(model: PreTrainedModel, name: str) -> dict[str, str]:
     Raises:
         InputError: the table of architectures does not know the model.
     """
+    family = _family(model, name)
+    parts = {family.attention.joined: KINDS[0]} | {_end_of(part): KINDS[1] for part in family.feed_forwards}
+    return {n: kind for n, kind in parts.items() if any(has_module(block, n) for block in blocks_of(model))}
+
+
+def _family(model: PreTrainedModel, name: str) -> Parts:
     family = FAMILIES.get(model.config.model_type)
     if family is None:
         raise InputError(
             f'{name!r}: at="modules" knows the architectures {", ".join(FAMILIES)}, and not '
             f'{model.config.model_type!r}. Patch states, with at="layers"'
         )
-    parts = {family.attention.joined: KINDS[0]} | {_end_of(part): KINDS[1] for part in family.feed_forwards}
-    return {n: kind for n, kind in parts.items() if any(has_module(block, n) for block in blocks_of(model))}
+    return family
+
+
+def parts_of(model: PreTrainedModel, number: int, name: str) -> dict[str, dict[str, torch.nn.Module]]:
+    """Return the modules that hold the weights of the attention and of the feed-forward part of a
+    block, from 0, by kind and by name in the block; norms are of neither.
+
+    Raises:
+        InputError: the table of architectures does not know the model.
+
+    Example:
+        >>> import probes
+        >>> found = parts_of(probes.load_checkpoint("bundled")[0], 0, "bundled")
+        >>> list(found["attention"]), list(found["feed-forward"])
+        (['attention.self', 'attention.output.dense'], ['intermediate.dense', 'output.dense'])
+    """
+    family, block = _family(model, name), blocks_of(model)[number]
+    attention = [family.attention.module, family.attention.joined]
+    outer = [n for part in family.feed_forwards for n in ((_end_of(part),) if part.experts else part.names)]
+    out = {}
+    for kind, modules in zip(KINDS, (attention, outer), strict=True):
+        there = [n for n in dict.fromkeys(modules) if has_module(block, n)]
+        # What lies in another one goes with it.
+        whole = [n for n in there if not any(n.startswith(f"{m}.") for m in there)]
+        if whole:
+            out[kind] = {n: block.get_submodule(n) for n in whole}
+    return out
+
+
+def _parts(host: PreTrainedModel, donor: PreTrainedModel, names: tuple[str, str]) -> list[Place]:
+    own, out = blocks_of(host), []
+    for number in range(len(own)):
+        mine, given = (parts_of(model, number, names[0]) for model in (host, donor))
+        for kind in [k for k in mine if set(mine[k]) == set(given.get(k, {}))]:
+            out.append(Place(number + 1, kind, kind, partial(_with_parts, own, number, given[kind])))
+    return out
+
+
+def _with_parts(
+    blocks: list[torch.nn.Module],
+    number: int,
+    parts: dict[str, torch.nn.Module],
+    run: Callable[[], Any],
+    host: Trace,
+    _given: Trace,
+) -> Any:
+    return with_parts(run, blocks, host, number, parts)
 
 
 def _end_of(part: FeedForward) -> str:
@@ -149,7 +211,7 @@ def _modules(host: PreTrainedModel, donor: PreTrainedModel, names: tuple[str, st
     for number in range(len(own)):
         for name, kind in inside_of(host, names[0]).items():
             if has_module(own[number], name) and has_module(given[number], name):
-                out.append(Place(number + 1, name, kind, partial(_with_module, own, (number, name))))
+                out.append(Place(number + 1, name, kind, partial(_with_module, own, (number, name)), True))
     if not out:
         raise InputError(f"{names[0]!r} and {names[1]!r} share no attention or feed-forward part by name")
     return out
@@ -167,7 +229,7 @@ def measured_at(
     """The damage of every text (text, 1 + place) by measure: of the compressed model, and patched."""
     base, corpus = output.base, output.corpus
     host = other if into == "other" else base
-    inside = sorted({p.name for p in places if p.name})
+    inside = sorted({p.name for p in places if p.recorded})
     out = {m: np.full((len(corpus), 1 + len(places)), np.nan) for m in output.measures}
     ends: list[np.ndarray] = []
     order: list[np.ndarray] = []

@@ -98,20 +98,30 @@ function verdictOf(readings) {
   return list;
 }
 
-/** Folded: what each layer gives back by its original weights, a bar a layer with its interval. */
+/** Folded: what each layer gives back by its original weights, a bar a layer with its interval; those of modules on
+ * demand. */
 function causesOf(causes) {
   const all = h("details", { class: "lsc-causes" });
   all.append(words("summary", "", "What caused it: what each layer gives back by its original weights"));
+  if (causes.some(({ rows }) => rows.some((row) => row.module))) {
+    const box = h("input", { type: "checkbox" });
+    box.addEventListener("change", () => all.classList.toggle("lsc-by-module", box.checked));
+    const label = h("label", {});
+    label.append(box, " attention and feed-forward");
+    all.append(label);
+  }
   for (const { model, measure, rows } of causes) {
     const list = h("div", { class: "lsc-bars" });
     list.append(words("b", "", `${model}: ${measure}`));
     for (const row of rows) {
-      const bar = h("span", { class: "lsc-bar", role: "img", "aria-label": `layer ${row.layer}: ${row.told}` });
+      const [kind, name] = row.module ? ["lsc-module", row.module] : ["", `layer ${row.layer}`];
+      const label = row.module ? `layer ${row.layer}, ${name}: ${row.told}` : `${name}: ${row.told}`;
+      const bar = h("span", { class: `lsc-cause ${kind}`, role: "img", "aria-label": label });
       const [body, ends] = [h("i", { class: row.named ? "lsc-named" : "" }), h("s", {})];
       Object.assign(body.style, { left: `${row.from}%`, width: `${row.width}%` });
       Object.assign(ends.style, { left: `${row.low}%`, width: `${row.spread}%` });
       bar.append(body, ends);
-      list.append(words("span", "", `layer ${row.layer}`), bar, words("span", "", row.told));
+      list.append(words("span", kind, name), bar, words("span", kind, row.told));
     }
     all.append(list);
   }

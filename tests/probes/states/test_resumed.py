@@ -6,7 +6,16 @@ from architectures import inputs, make
 
 from probes.errors import InputError
 from probes.models.facts import body_of
-from probes.states.resumed import blocks_of, has_module, record, state_of, with_block, with_module, with_states
+from probes.states.resumed import (
+    blocks_of,
+    has_module,
+    record,
+    state_of,
+    with_block,
+    with_module,
+    with_parts,
+    with_states,
+)
 from probes.states.running import reading
 
 KINDS = ["bert", "albert", "deberta-v2", "gpt2", "t5"]
@@ -79,6 +88,25 @@ def test_another_block_gives_what_a_model_with_that_block_gives(pair):
         blocks[2].load_state_dict(kept)
         torch.testing.assert_close(found, expected, rtol=0, atol=1e-6)
         assert torch.equal(with_block(runs(other), blocks, trace, 2, blocks[2]), trace.answer)
+
+
+@torch.no_grad()
+def test_modules_inside_a_block_give_what_a_model_with_their_weights_gives():
+    one, two = make("bert"), make("bert")
+    fed, name = inputs(two), "attention.output.dense"
+    with torch.no_grad():
+        for module in (b.get_submodule(name) for b in blocks_of(one)):
+            module.weight.add_(1)
+    run = lambda: two(**fed).last_hidden_state  # noqa: E731
+    blocks = blocks_of(two)
+    trace = record(run, blocks)
+    found = with_parts(run, blocks, trace, 2, {name: blocks_of(one)[2].get_submodule(name)})
+    own = blocks[2].get_submodule(name)
+    assert "forward" not in vars(own)
+    blocks[2].attention.output.dense = blocks_of(one)[2].get_submodule(name)
+    expected = run()
+    assert torch.equal(found, expected)
+    assert not torch.equal(found, trace.answer)
 
 
 @torch.no_grad()

@@ -36,6 +36,29 @@ def test_planted_causes_are_named_and_no_others(back, wanted):
     assert (found["gain"] <= found["high"]).all()
 
 
+def test_the_module_that_was_hurt_is_named_by_intervals_that_hold_for_layers_too():
+    planted = NONE.copy()
+    planted[2] = 0.2
+    both = effects(1, np.append(planted, [0.2, 0.0]))  # of one draw of sentences: layers, then two modules of layer 3
+    weights, modules = both.isel(layer=slice(0, LAYERS)), both.isel(layer=slice(LAYERS, None))
+    modules = modules.rename(layer="module").assign_coords(
+        layer=("module", [3, 3]),
+        kind=("module", ["attention", "feed-forward"]),
+        module=["3.attention", "3.feed-forward"],
+    )
+    found, alone = causes(weights, modules=modules), causes(weights)
+    of_layers = found[found["module"] == ""].reset_index(drop=True)
+    pd.testing.assert_frame_equal(of_layers, alone)
+    inside = found[found["module"] != ""]
+    assert set(inside.loc[inside["named"], "module"]) == {"attention"}
+    assert set(inside["layer"]) == {3}
+    # Of one place and eight at once the ends lie further out than of six.
+    same = inside["module"] == "attention"
+    wide = (inside.loc[same, "high"] - inside.loc[same, "low"]).mean()
+    narrow = causes(effects(1, np.array([0.2])))
+    assert wide > (narrow["high"] - narrow["low"]).mean()
+
+
 def test_where_all_layers_are_hurt_all_are_named():
     assert named(causes(effects(2, NONE + 0.15))) == [1, 2, 3, 4, 5, 6]
 
@@ -90,7 +113,9 @@ def test_a_comparison_names_the_layer_that_was_hurt_and_says_what_to_undo(compar
     assert set(verdict.causes["model"]) == {"hurt"}
     said = str(verdict)
     assert "caused by layer 2 +" in said
-    assert "give layer 2 its original weights back, 5.2 kB, for +" in said or "kB, for +" in said
+    assert "of layer 2 its " in said
+    assert "give layer 2 its original weights back, which takes no more bytes, for an expected +" in said
+    assert set(verdict.causes["module"]) == {"", "attention", "feed-forward"}
     assert "the states move most at layer 2, which is one of them" in said
     opened = probes.Comparison.open(compared.save(tmp_path / "saved"))
     assert str(opened.verdict()) == said
@@ -99,15 +124,29 @@ def test_a_comparison_names_the_layer_that_was_hurt_and_says_what_to_undo(compar
     assert "hurt: label_loyalty" in page
 
 
+def test_a_checkpoint_is_opened_once(tmp_path, monkeypatch):
+    from probes.models import checkpoint
+
+    opened = []
+    for place in ("probes.comparing.load_checkpoint", "probes.measures.attribution.causes.load_checkpoint"):
+        monkeypatch.setattr(place, lambda *a, **k: opened.append(a[0]) or checkpoint.load_checkpoint(*a, **k))
+    few = probes.load_corpus("bundled", split="dev", languages=["en"]).select(range(8))
+    settings = {"probes": ["loyalty"], "timing": False, "progress": False, "draws": 10}
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LayerscopeWarning)
+        probes.compare({"one": "bundled", "two": "bundled"}, few, patching=True, **settings)
+    assert opened == ["bundled", "bundled"]
+
+
 def test_rows_are_those_of_patching(compared, tiny_models, make_tokenizer):
     base = tiny_models("BertForSequenceClassification")
     out = patching(base, hurt(base, 2, by=0.8), make_tokenizer(), corpus(), at="weights", draws=100, progress=False)
-    rows = pd.DataFrame(compared.provenance["causes"]["hurt"]).set_index(["measure", "layer", "language"])
-    assert rows.loc[("label_loyalty", 2, "en"), "gain"] == pytest.approx(
+    rows = pd.DataFrame(compared.provenance["causes"]["hurt"]).set_index(["measure", "layer", "module", "language"])
+    assert rows.loc[("label_loyalty", 2, "", "en"), "gain"] == pytest.approx(
         float(out.gain.sel(measure="label_loyalty", layer=2, language="en"))
     )
-    block = base.bert.encoder.layer[1]
-    assert rows["bytes"].unique().tolist() == [sum(4 * p.numel() for p in block.parameters())]
+    assert rows["bytes"].unique().tolist() == [0]  # it is as large as the original
+    assert set(rows.index.get_level_values("layer")[rows.index.get_level_values("module") != ""]) == {2}
     assert "restored" in rows
 
 
@@ -130,7 +169,7 @@ def test_what_cannot_be_run_is_said_before_a_model_runs(tiny_models, make_tokeni
 def test_of_a_model_of_the_next_token_causes_are_of_its_tokens(tiny_models, make_tokenizer):
     model = tiny_models("LlamaForCausalLM")
     about = {"tokenizer": make_tokenizer(special=False), "baseline": "two", "pivot": None}
-    (pair,) = pairs_of({"one": hurt(model, 2), "two": model}, corpus(4), **about)
+    ((pair,), _) = pairs_of({"one": hurt(model, 2), "two": model}, corpus(4), **about)
     assert pair.base is model
     assert pair.names == ("two", "one")
     rows = pd.DataFrame(causes_of(pair, corpus(4), draws=10, progress=False))
@@ -145,7 +184,7 @@ def test_of_a_model_of_masked_tokens_the_head_is_left_out_as_a_comparison_judges
     tokenizer = masking(make_tokenizer)
     model = of_masked_tokens(tokenizer)
     about = {"tokenizer": tokenizer, "baseline": "two"}
-    (pair,) = pairs_of({"one": model, "two": model}, corpus(4), pivot="en", **about)
+    ((pair,), _) = pairs_of({"one": model, "two": model}, corpus(4), pivot="en", **about)
     assert pair.base is pair.other is model.base_model
     with pytest.raises(InputError, match=r"give pivot="):
         pairs_of({"one": model, "two": model}, corpus(4), pivot=None, **about)

@@ -7,13 +7,14 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
+import xarray as xr
 from patched import corpus_of, hurt
 from scipy.special import log_softmax
 
 import compress
 import probes
 from probes.errors import InputError, LayerscopeWarning
-from probes.measures.attribution.patching import patching
+from probes.measures.attribution.patching import patched_together, patching
 from probes.measures.attribution.places import inside_of
 from probes.states.resumed import blocks_of
 
@@ -113,6 +114,24 @@ def test_the_layer_that_was_hurt_is_found_and_no_other(base, tokenizer, into):
     assert weights.attrs["into"] == into
     assert weights.value.dims == ("measure", "layer", "language")
     assert weights.gain_draws.dims == ("measure", "draw", "layer", "language")
+
+
+@quiet
+def test_several_at_once_are_what_each_is_alone_and_take_one_pass_of_each_model(base, tokenizer):
+    other, ran = hurt(base, 2, 3), []
+    names = {"names": ("one", "two"), "draws": 10, "progress": False}
+    attentions = [block.attention for model in (base, other) for block in blocks_of(model)]
+    hooks = [module.register_forward_pre_hook(lambda *_: ran.append(1)) for module in attentions]
+    both = patched_together(base, other, tokenizer, corpus_of(), at=("weights", "layers"), **names)
+    # Two passes of 3 blocks. Blocks: nothing for the first, that the original has too; the second and what follows;
+    # the third. States: what follows the first two, where these differ.
+    assert len(ran) == 2 * 3 + (0 + 2 + 1) + (0 + 0 + 1 + 0)
+    for hook in hooks:
+        hook.remove()
+    for found, at in zip(both, ("weights", "layers"), strict=True):
+        xr.testing.assert_identical(found, measured(base, other, tokenizer, corpus_of(), at=at, names=("one", "two")))
+    (one,) = patched_together(base, other, tokenizer, corpus_of(), at=["weights"], only={2}, **names)
+    xr.testing.assert_identical(one, both[0].sel(layer=[2]))
 
 
 def test_base_against_base_has_no_damage_and_says_so(base, tokenizer):

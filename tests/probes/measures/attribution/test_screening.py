@@ -6,7 +6,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from patched import corpus_of, hurt
+from patched import TEXTS, corpus_of, hurt
 
 import compress
 from probes.errors import InputError
@@ -49,14 +49,26 @@ def test_equals_finite_differences_along_each_modules_difference(base, tokenizer
 
 
 def test_small_damage_is_ranked_as_the_exact_effect_ranks_it_and_that_is_said(base, tokenizer):
-    other = hurt(base, 1, 2, 3, by=0.05)
-    estimate = measured(base, other, tokenizer, corpus_of(), exact=False)
-    exact = measured(base, other, tokenizer, corpus_of())
+    other, corpus = hurt(base, 1, 2, 3, by=0.05), corpus_of(texts=TEXTS[:4])
+    estimate = measured(base, other, tokenizer, corpus, exact=False)
+    exact = measured(base, other, tokenizer, corpus)
     one, two = (x.gain.sel(measure="kl", language="pooled").values for x in (estimate, exact))
     assert np.corrcoef(one, two)[0, 1] > 0.9
     assert estimate.attrs["correlation"] == pytest.approx(np.corrcoef(one, two)[0, 1], abs=1e-6)  # all were checked
-    assert (estimate.attrs["checked"], estimate.attrs["checked_texts"]) == (6, 12)
+    assert (estimate.attrs["checked"], estimate.attrs["checked_texts"]) == (6, 8)
     assert estimate.measure.values.tolist() == ["kl"]
+
+
+@pytest.mark.parametrize("kind", ["T5Model", "LlamaForCausalLM"])
+def test_what_is_checked_are_texts_from_all_batches_as_they_are_by_themselves(tiny_models, make_tokenizer, kind):
+    base = tiny_models(kind).double()
+    how = {"pivot": "en"} if kind == "T5Model" else {}
+    run = partial(measured, base, hurt(base, 1, 2, by=0.3), make_tokenizer(special=bool(how)), **how)
+    estimate = run(corpus_of(), exact=False, batch_size=3)
+    few = corpus_of().select(np.linspace(0, 11, 8).round().astype(int))
+    found = [run(few, exact=e).gain.isel(measure=0).sel(language="pooled").values for e in (False, True)]
+    some = np.unique(np.linspace(0, len(found[0]) - 1, min(8, len(found[0]))).round().astype(int))
+    assert estimate.attrs["correlation"] == pytest.approx(np.corrcoef(found[0][some], found[1][some])[0, 1], abs=1e-9)
 
 
 def test_a_model_that_is_the_original_and_one_without_weights_to_train(base, tokenizer):
