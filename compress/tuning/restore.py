@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from functools import partial
 from typing import Any
 
@@ -36,7 +36,7 @@ def restore(
     *,
     budget: float = 0.02,
     units: str | None = None,
-    by: str = "effect",
+    by: str | Mapping[int, float] = "effect",
     held_out: datasets.Dataset | None = None,
     texts: int = 256,
     seed: int = 0,
@@ -64,7 +64,8 @@ def restore(
             there are such, else matrices.
         by: "effect". The others are to compare with: "random"; "weights", the largest fall of the
             squared distance from the original's weights a byte; "drift", the layers whose states
-            have moved most first; "order", the first layers first.
+            have moved most first; "order", the first layers first; or a number for each layer (0 for
+            embeddings), the largest first and none below or at 0, as `probes.depth_control` gives.
         held_out: the texts of the proof, where they are no split: refused where the choice would be
             made on one of them.
         texts: to choose on, at most; sentences are drawn by the seed, with all their translations.
@@ -131,7 +132,7 @@ def restore(
     what: dict[str, Any] = {
         "method": "restore",
         "units": units or _default_units(other),
-        "by": by,
+        "by": by if isinstance(by, str) else {str(layer): float(share) for layer, share in by.items()},
         "budget": budget,
         "budget_bytes": allowed,
         "given": given,
@@ -149,12 +150,15 @@ def restore(
     return record(model, what | back.recorded(), parent=other)
 
 
-def _check_settings(budget: float, units: str | None, by: str, texts: int) -> None:
+def _check_settings(budget: float, units: str | None, by: str | Mapping[int, float], texts: int) -> None:
     if isinstance(budget, bool) or not isinstance(budget, int | float) or not 0 < budget < math.inf:
         raise InputError(f"budget={budget!r}: expected a number above 0, the share of the bytes that may be given back")
     if units is not None:
         check_choice("units", units, UNITS)
-    check_choice("by", by, BY)
+    if not isinstance(by, Mapping):
+        check_choice("by", by, BY, "or give a number for each layer")
+    elif not by or not all(type(k) is int and isinstance(v, int | float) and math.isfinite(v) for k, v in by.items()):
+        raise InputError(f"by={by!r}: expected the number of each layer, as {{0: 0.0, 1: 0.7}}, all of them finite")
     if type(texts) is not int or texts < 1:
         raise InputError(f"texts={texts!r}: expected a whole number of at least 1, the texts to choose on")
 
@@ -210,7 +214,7 @@ def _damage(output: OutputDamage, back: GivenBack) -> float:
 
 
 def _scores(
-    by: str,
+    by: str | Mapping[int, float],
     back: GivenBack,
     ask: Callable[[], float],
     start: float,
@@ -229,6 +233,8 @@ def _scores(
     if by == "weights":
         return lambda part, _: back.change(part) / max(back.cost(part) or 0, 1)
     order = {part.name: len(back.parts) - i for i, part in enumerate(back.parts)}
+    if isinstance(by, Mapping):  # of one layer in the order of the model
+        return lambda part, _: by.get(part.layer, 0.0) + 1e-12 * order[part.name] * (by.get(part.layer, 0.0) > 0)
     if by == "drift":
         given = {k: v for k, v in settings.items() if k != "pivot"} | {"progress": False}
         states = [capture(m, output.tokenizer, output.corpus, **given) for m in (output.base, back.model)]

@@ -30,6 +30,7 @@ from probes.measures.languages.alignment_gap import ALIGNMENT_GAP
 from probes.measures.languages.margin_retrieval import MARGIN_RETRIEVAL, MARGIN_RETRIEVAL_ALL_LANGUAGES
 from probes.measures.languages.retrieval import RETRIEVAL, RETRIEVAL_ALL_LANGUAGES
 from probes.measures.probe import Probe
+from probes.measures.space.departure import DEPARTURE
 from probes.measures.space.geometry import GEOMETRY
 
 PROBES: tuple[Probe, ...] = (
@@ -60,6 +61,7 @@ PROBES: tuple[Probe, ...] = (
     RETRIEVAL_ALL_LANGUAGES,
     MARGIN_RETRIEVAL_ALL_LANGUAGES,
     REPRESENTER_SUPPORT,
+    DEPARTURE,
 )
 
 

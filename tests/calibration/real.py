@@ -24,8 +24,8 @@ TOP = Path(__file__).parents[2]
 KEPT = TOP / "build" / "calibration"  # states, so that a model runs once
 DATA = TOP.parent / "shared" / "data"
 BUNDLED, LANGUAGES = ["en", "zh"], ["eng_Latn", "hin_Deva"]
-# Of a model's modules, and of trained heads, there are none here.
-LEFT_OUT = {"accumulated_error", "local_error", "amplification", "representer_support"}
+# Of a model's modules, of trained heads, and of maps that each sample fits (calibration/dynamics.py), there are none.
+LEFT_OUT = {"accumulated_error", "local_error", "amplification", "representer_support", "departure"}
 TRAINED = tuple(name for family in ("linear_probes", "kernel_probes") for name in catalogue.families()[family])
 COPIES = {"base": None, "in_4_bits": 4, "in_3_bits": 3}
 TO_TRAIN = "to_train"  # a head, where the model has none

@@ -224,3 +224,15 @@ def test_texts_of_the_proof_are_refused(model, pruned, how):
     rows = how["corpus"].to_pandas().assign(split="test")
     with pytest.raises(InputError, match="all 12 rows of the corpus are of split 'test'"):
         compress.restore(pruned, model, **(how | {"corpus": probes.load_corpus(rows)}))
+
+
+def test_a_number_for_each_layer_gives_the_order(pruned, model, how):
+    given = {"budget": 0.7, "units": "blocks", **how}
+    mended = compress.restore(pruned, model, by={1: 0.1, 3: 0.9, 2: 0.0}, **given)
+    done = mended.config.compression
+    assert done["given"][0]["layer"] == 3
+    assert {g["layer"] for g in done["given"]} <= {1, 3}  # of layer 2 there is nothing to correct
+    assert done["by"] == {"1": 0.1, "2": 0.0, "3": 0.9}
+    for by, says in (({}, "by={}: expected the number of each layer"), ({1: np.nan}, "all of them finite")):
+        with pytest.raises(InputError, match=says):
+            compress.restore(pruned, model, by=by, **given)
