@@ -40,6 +40,7 @@ from probes.measures.languages.retrieval import retrieval
 from probes.measures.space.departure import departure
 from probes.measures.space.depth_control import depth_control
 from probes.measures.space.depth_dynamics import depth_dynamics
+from probes.measures.own import probe
 from probes.measures.space.geometry import geometry
 from probes.models.checked import check
 from probes.models.checkpoint import load_checkpoint
@@ -91,6 +92,7 @@ __all__ = [
     "open_representations",
     "patching",
     "pretraining_sizes",
+    "probe",
     "representer_support",
     "representers",
     "retrieval",

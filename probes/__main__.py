@@ -18,6 +18,7 @@ from probes.corpus import cautions, describe, load_corpus
 from probes.errors import InputError, LayerscopeWarning, check_choice
 from probes.files import locked
 from probes.measures import catalogue
+from probes.measures.own import named_in_modules
 from probes.printing import printable
 from probes.results.calibration import p_text
 from probes.results.cells import NO_LAYER
@@ -56,7 +57,8 @@ def add(commands: Any) -> None:
     measure.add_argument(
         "--probes",
         type=listed,
-        help="names or families, separated by commas (the usual ones that models and corpus allow); "
+        help="names or families, separated by commas (the usual ones that models and corpus allow), or MODULE:FUNCTION "
+        "for one of your own (probes.probe); "
         f"families: {', '.join(catalogue.families())}; probes: {', '.join(catalogue.by_name())}",
     )
     measure.add_argument(
@@ -135,6 +137,8 @@ def _compare(options: argparse.Namespace) -> int:
         if not separator or not name or not checkpoint:
             raise InputError(f"{given!r}: expected NAME=CHECKPOINT, as in base=path/to/checkpoint")
         models.setdefault(name, []).append(checkpoint)
+    if options.probes:
+        options.probes = named_in_modules(options.probes)
     for probe in [*(options.judge or []), *(probe for probe, _ in options.tolerance)]:
         check_choice("judge", probe, catalogue.by_name())
     options.until_done.enter_context(locked(options.out / "comparison", wait=options.wait))

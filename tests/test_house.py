@@ -18,7 +18,7 @@ compress compress.__main__ > compress.commands > compress.verbs > compress.recip
 > compress.rows compress.matrices compress.saving > compress.experts compress.kernels compress.kinds compress.packing
 > compress.views compress.moments
 > probes probes.__main__ > probes.comparison > probes.extending > probes.comparing > probes.widgets > probes.views
-> probes.measures.choice probes.measures.measuring probes.measures.provenance > probes.measures.catalogue
+> probes.measures.choice probes.measures.measuring probes.measures.own probes.measures.provenance > probes.measures.catalogue
 > probes.measures.classes
 probes.measures.languages probes.measures.fidelity probes.measures.space probes.measures.attribution >
 probes.measures.probe probes.measures.threads > probes.results probes.costs > probes.states > probes.models

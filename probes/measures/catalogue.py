@@ -64,10 +64,13 @@ PROBES: tuple[Probe, ...] = (
     DEPARTURE,
 )
 
+# Those of users, by name (`probes.probe`).
+OWN: dict[str, Probe] = {}
+
 
 def by_name() -> dict[str, Probe]:
-    """Return all probes by their names, in the order of the catalogue."""
-    return {probe.name: probe for probe in PROBES}
+    """Return all probes by their names, in the order of the catalogue; those of users at the end."""
+    return {probe.name: probe for probe in PROBES} | OWN
 
 
 def families() -> dict[str, tuple[str, ...]]:
