@@ -64,7 +64,7 @@ def test_compare_draws_and_reports_it_as_any_other(tmp_path):
     assert made.plot("norm_gap").axes[0].get_title() == "norm gap, lower is better"
     assert "norm gap" in made.report(tmp_path / "r.html").read_text()
     opened = probes.Comparison.open(made.save(tmp_path / "run"))
-    assert opened.summary().query("probe == 'norm_gap'")["model"].tolist() == ["near"]
+    assert opened.summary().query("probe == 'norm_gap'")["model"].tolist() == ["base", "near"]
 
 
 def test_a_function_of_the_baseline_compares_with_it():
