@@ -37,10 +37,10 @@ from probes.measures.fidelity.zero_shot_gap import zero_shot_gap
 from probes.measures.languages.alignment_gap import alignment_gap
 from probes.measures.languages.margin_retrieval import margin_retrieval
 from probes.measures.languages.retrieval import retrieval
+from probes.measures.own import probe
 from probes.measures.space.departure import departure
 from probes.measures.space.depth_control import depth_control
 from probes.measures.space.depth_dynamics import depth_dynamics
-from probes.measures.own import probe
 from probes.measures.space.geometry import geometry
 from probes.models.checked import check
 from probes.models.checkpoint import load_checkpoint
