@@ -24,7 +24,7 @@ from probes.command import run
 # What one wants, and the files whose commands do it.
 _PURPOSES = {
     "take away what matters least, or bits": [pruning, quantization],
-    "do the same with fewer parameters, search by sparse vectors, or repair": [
+    "use fewer parameters, search by sparse vectors, train further, or repair": [
         fusion,
         factorization,
         distillation,

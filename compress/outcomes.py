@@ -105,7 +105,7 @@ def quality(
     weights = balanced_weights(len(names), draws, seed)
     language = np.asarray(whole["language"], object)[of_row]
     rows_out: list[dict[str, Any]] = []
-    for measure, statistic in _MEASURES[head].items():
+    for measure, statistic in MEASURES[head].items():
         for code in [*dict.fromkeys(language), "pooled"]:
             here = np.flatnonzero((language == code) | (code == "pooled"))
             drawn = weights[:, unit[of_row[here]]].astype(np.float64)
@@ -171,7 +171,7 @@ def _spearman(said: np.ndarray, wanted: np.ndarray, drawn: np.ndarray) -> np.nda
     return correlations(weighted_ranks(said, drawn), weighted_ranks(wanted, drawn), drawn)
 
 
-_MEASURES: Mapping[str, Mapping[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]]] = {
+MEASURES: Mapping[str, Mapping[str, Callable[[np.ndarray, np.ndarray, np.ndarray], np.ndarray]]] = {
     "classes": {"accuracy": _right},
     "words": {"accuracy": _right},
     "several": {"accuracy": _right, "exact": _exact, "f1": _f1},

@@ -58,6 +58,10 @@ def with_dropped_gradients(folder: Path) -> str:
     return _ended(folder, compress.finetune(_model(), gradients=rule, **_training(folder)))
 
 
+def with_the_best_step(folder: Path) -> str:
+    return _ended(folder, compress.finetune(_model(), best="accuracy", looks=3, **_training(folder)))
+
+
 def _model() -> PreTrainedModel:
     dropped = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
     model = _tiny_models(_make_tokenizer())("BertForSequenceClassification", **dropped)

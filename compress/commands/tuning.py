@@ -1,11 +1,15 @@
-"""Give back what was taken away: `restore`."""
+"""Train further, `finetune`; give back what was taken away, `restore`."""
 
 from __future__ import annotations
 
 import argparse
 from typing import Any
 
-from compress.commands.arguments import load, model_arguments, write
+from compress import recipes
+from compress.commands.arguments import load, model_arguments, training, training_settings, write, write_smaller
+from compress.outcomes import MEASURES
+from compress.tuning.chosen_layers import CHOICES
+from compress.tuning.finetune import finetune
 from compress.tuning.given_back import UNITS
 from compress.tuning.restore import restore
 from probes.command import add_command
@@ -14,9 +18,28 @@ from probes.files import in_words
 from probes.models.checkpoint import load_checkpoint
 from probes.printing import printable
 
+# Recipes of which model, tokenizer, text and steps are all that has to be said.
+RECIPES = {
+    "graddrop": recipes.graddrop,
+    "gradual_unfreezing": recipes.gradual_unfreezing,
+    "variability_tuning": recipes.variability_tuning,
+}
+
 
 def add(commands: Any) -> None:
-    """Give this command to a parser."""
+    """Give these commands to a parser."""
+    about = "train a model further, with a head if it has none"
+    tuned = add_command(commands, "finetune", about, _finetune, model_arguments(), training(None, required=True))
+    tuned.add_argument("--recipe", choices=RECIPES, help="a published way to keep what pretraining gave (plain)")
+    tuned.add_argument("--layers", choices=CHOICES, help="which are trained beside the head (all)")
+    tuned.add_argument("--tuned", type=int, metavar="N", help="how many --layers those are (2)")
+    measures = list(dict.fromkeys(name for names in MEASURES.values() for name in names))
+    tuned.add_argument(
+        "--best",
+        choices=[*measures, "nats"],
+        help="keep the step where this is best on split dev, in the languages that are trained on (the last step)",
+    )
+
     about = "give a smaller model back what it lacks most"
     mended = add_command(commands, "restore", about, _restore, model_arguments())
     mended.add_argument("--from", dest="base", metavar="BASE", required=True, help="the original of MODEL")
@@ -24,6 +47,27 @@ def add(commands: Any) -> None:
     mended.add_argument("--units", choices=UNITS, help="what is given back together (bits, or matrices)")
     mended.add_argument("--texts", type=int, default=256, help="to choose on, at most (%(default)s)")
     mended.add_argument("--pivot", help="of a model without a head: the language of retrieval")
+
+
+def _finetune(options: argparse.Namespace) -> None:
+    if options.corpus is None:
+        raise InputError("training needs text: give --corpus")
+    if options.recipe is not None and options.layers is not None:
+        raise InputError("--recipe and --layers both say which weights are trained: give one of them")
+    model, tokenizer, corpus = load(options)
+    how: dict[str, Any] = {"steps": options.steps, "seed": options.seed, **training_settings(options)}
+    how |= {name: value for name in ("layers", "tuned", "best") if (value := getattr(options, name)) is not None}
+    made = RECIPES.get(options.recipe, finetune)(model, tokenizer, corpus, **how)
+    done = made.config.compression
+    for name in ("best", "head_layer"):
+        if name in done:
+            found = done[name]
+            print(
+                f"{found['measure']} is best at step {found['step']}"
+                if name == "best"
+                else f"the head reads layer {found}"
+            )
+    write_smaller(model, made, options, tokenizer)
 
 
 def _restore(options: argparse.Namespace) -> None:

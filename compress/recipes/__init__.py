@@ -1,4 +1,4 @@
-"""Published methods, a short function each: pruning, quantization, distillation."""
+"""Published methods, a short function each: pruning, quantization, distillation, tuning."""
 
 from compress.recipes.distillation import (
     codir,
@@ -15,11 +15,14 @@ from compress.recipes.pruning import (
     sparse_progressive_distillation,
 )
 from compress.recipes.quantization import self_distilled_quantization
+from compress.recipes.tuning import graddrop, gradual_unfreezing, variability_tuning
 
 __all__ = [
     "aligned_weights",
     "codir",
     "contrastive_distillation",
+    "graddrop",
+    "gradual_unfreezing",
     "magnitude_pruning",
     "meta_distillation",
     "patient_distillation",
@@ -28,4 +31,5 @@ __all__ = [
     "self_distilled_quantization",
     "sparse_bert",
     "sparse_progressive_distillation",
+    "variability_tuning",
 ]

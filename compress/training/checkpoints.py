@@ -69,7 +69,7 @@ def newest_whole(folder: str | Path) -> tuple[Path | None, list[str]]:
     return whole, [f"{p} is passed over, it is not whole: {why}. The training {then}" for p, why in wrong.items()]
 
 
-def check_room(folder: Path, student: torch.nn.Module, done: int, steps: int, every: int) -> None:
+def check_room(folder: Path, student: torch.nn.Module, done: int, steps: int, every: int, more: int = 0) -> None:
     """Raise `InputError` where the disk has not room for the checkpoints of a training.
 
     Args:
@@ -78,6 +78,7 @@ def check_room(folder: Path, student: torch.nn.Module, done: int, steps: int, ev
             means each.
         done: the updates until the checkpoint that the training goes on from, 0 without one.
         steps, every: updates in all, and from one checkpoint to the next.
+        more: bytes that callbacks keep beside each.
     """
     if done >= steps:
         return
@@ -86,7 +87,7 @@ def check_room(folder: Path, student: torch.nn.Module, done: int, steps: int, ev
     trained = sum(p.numel() * p.element_size() for p in student.parameters() if p.requires_grad)
     # Two are kept, and a third is whole before the oldest goes.
     count = min(to_come, 3 - min(there, 2))
-    check_space(folder, count * (stored_bytes(student) + 2 * trained), "the checkpoints")
+    check_space(folder, count * (stored_bytes(student) + 2 * trained + more), "the checkpoints")
 
 
 @contextmanager

@@ -122,9 +122,11 @@ class Keeps(TrainerCallback):
 
     Attributes:
         file: the name of the file; nothing where there is nothing to keep.
+        size: its bytes, where it is about as large as the weights: the disk must have room for it.
     """
 
     file: str = ""
+    size: int = 0
 
     def write(self, path: Path) -> None:
         """Write what is kept."""

@@ -225,7 +225,8 @@ def train(
             if arguments.should_save:
                 for message in passed_over:
                     warnings.warn(message, LayerscopeWarning, stacklevel=2)
-                check_room(folder, student, 0 if last is None else steps_of(last), steps, save_every)
+                more = sum(getattr(callback, "size", 0) for callback in callbacks)
+                check_room(folder, student, 0 if last is None else steps_of(last), steps, save_every, more)
                 write_whole(folder / STAMP, json.dumps(stamp, indent=2) + "\n")
         was_training = student.training
         try:

@@ -1,7 +1,8 @@
-"""restore: what it writes and prints, and what it refuses."""
+"""finetune and restore: what they write and print, and what they refuse."""
 
 import pytest
 from patched import corpus_of
+from trained import make_corpus
 
 import compress
 import probes
@@ -37,3 +38,40 @@ def test_restore_refuses_what_cannot_be(tiny_folder, pruned, texts, refused):
     refused("give --corpus", "restore", pruned, "--from", str(tiny_folder))
     given = ["--from", str(tiny_folder), "--corpus", texts]
     refused("budget=0.0: expected a number above 0", "restore", pruned, *given, "--budget", "0")
+
+
+@pytest.fixture
+def labelled(tmp_path_factory):
+    file = tmp_path_factory.mktemp("labelled") / "labelled.csv"
+    make_corpus().to_csv(file)
+    return str(file)
+
+
+def test_finetune_makes_a_head_and_keeps_the_best_step(tiny_models, make_tokenizer, labelled, tmp_path, capsys):
+    body, out = tmp_path / "body", tmp_path / "tuned"
+    compress.save(tiny_models("BertModel"), body, make_tokenizer())
+    given = ["--corpus", labelled, "--steps", "10", "--out", str(out), "--seed", "3"]
+    assert main(["finetune", str(body), *given, "--best", "accuracy", "--recipe", "graddrop"]) == 0
+    model, _ = probes.load_checkpoint(out)
+    done = model.config.compression
+    assert (list(model.config.id2label.values()), done["seed"], done["steps"]) == (["x", "y", "z"], 3, 10)
+    assert (done["gradients"]["rule"], done["best"]["measure"]) == ("GradDrop", "accuracy")
+    printed, said = capsys.readouterr()
+    assert "it has no head for labels, so one for one class a text, of 'x', 'y', 'z', was made, by seed 3" in said
+    assert printed.startswith(f"accuracy is best at step {done['best']['step']}\n")
+    assert printed.endswith(f"wrote {out}\n")
+
+
+def test_finetune_places_the_head_by_variability(make_classifier, tokenizer, labelled, tmp_path, capsys):
+    folder = compress.save(make_classifier(), tmp_path / "from", tokenizer)
+    given = ["--corpus", labelled, "--steps", "1", "--layers", "by variability", "--tuned", "1"]
+    assert main(["finetune", str(folder), *given, "--out", str(tmp_path / "it")]) == 0
+    done = probes.load_checkpoint(tmp_path / "it")[0].config.compression
+    assert done["layers"] == [done["head_layer"]]
+    assert capsys.readouterr().out.startswith(f"the head reads layer {done['head_layer']}\n")
+
+
+def test_finetune_refuses_what_cannot_be(tiny_folder, labelled, refused):
+    refused("training needs text: give --corpus", "finetune", tiny_folder, "--steps", "2")
+    both = ["--recipe", "graddrop", "--layers", "top"]
+    refused("give one of them", "finetune", tiny_folder, "--steps", "2", "--corpus", labelled, *both)
