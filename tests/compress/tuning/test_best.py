@@ -132,9 +132,7 @@ def test_without_text_to_measure_on_it_is_refused(classifier, given):
     dev = probes.load_corpus(frame[frame["split"] == "dev"].drop(columns="split").assign(language="fr"))
     with pytest.raises(InputError, match=r"the best step is told by held-out text: give dev=..., or a corpus that has"):
         compress.finetune(classifier, **given | {"train": train}, **BEST)
-    with pytest.raises(
-        InputError, match=r"dev has no text in en, which is trained on; it has fr. Give other"
-    ):
+    with pytest.raises(InputError, match=r"dev has no text in en, which is trained on; it has fr. Give other"):
         compress.finetune(classifier, **given, dev=dev, **BEST)
     with pytest.raises(InputError, match="dev has no labels, and the best step is told by them"):
         compress.finetune(classifier, **given, dev=dev.remove_columns("label"), languages=["fr"], **BEST)
