@@ -41,12 +41,14 @@ from probes.measures.own import probe
 from probes.measures.space.departure import departure
 from probes.measures.space.depth_control import depth_control
 from probes.measures.space.depth_dynamics import depth_dynamics
+from probes.measures.languages.word_movers import word_movers
 from probes.measures.space.geometry import geometry
 from probes.models.checked import check
 from probes.models.checkpoint import load_checkpoint
 from probes.results.by_size import loss_by_size, pretraining_sizes
 from probes.results.difference import difference
 from probes.states.capture import capture
+from probes.states.movers import WordMoversEmbedding
 from probes.states.outliers import without_outliers
 from probes.states.ragged import each_token
 from probes.states.representations import from_arrays, open_representations
@@ -56,6 +58,7 @@ __all__ = [
     "DependencyError",
     "InputError",
     "LayerscopeWarning",
+    "WordMoversEmbedding",
     "accuracy",
     "alignment_gap",
     "best_layer",
@@ -101,6 +104,7 @@ __all__ = [
     "tokens",
     "variability",
     "without_outliers",
+    "word_movers",
     "zero_shot_gap",
 ]
 

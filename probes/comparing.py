@@ -137,6 +137,8 @@ def measure_models(
     heads = not settings.get("modules") and settings.get("part") != "decoder"
     chosen = choose(probes, shared, known, heads=heads, baseline=first, tokenizers=read_by)
     alone, beside = ([p for p in chosen if p.compares is compares] for compares in (False, True))
+    if any("states of tokens" in p.needs for p in chosen) and not settings.get("tokens"):
+        settings = {"words": True} | settings
     running = any("models to run" in p.needs for p in chosen)
     if beside:
         check_pairs(replicates, baseline)

@@ -29,6 +29,7 @@ from probes.measures.fidelity.zero_shot_gap import ZERO_SHOT_GAP
 from probes.measures.languages.alignment_gap import ALIGNMENT_GAP
 from probes.measures.languages.margin_retrieval import MARGIN_RETRIEVAL, MARGIN_RETRIEVAL_ALL_LANGUAGES
 from probes.measures.languages.retrieval import RETRIEVAL, RETRIEVAL_ALL_LANGUAGES
+from probes.measures.languages.word_movers import WORD_MOVERS
 from probes.measures.probe import Probe
 from probes.measures.space.departure import DEPARTURE
 from probes.measures.space.geometry import GEOMETRY
@@ -60,6 +61,7 @@ PROBES: tuple[Probe, ...] = (
     WITH_SELF_PAIRS,
     RETRIEVAL_ALL_LANGUAGES,
     MARGIN_RETRIEVAL_ALL_LANGUAGES,
+    *WORD_MOVERS,
     REPRESENTER_SUPPORT,
     DEPARTURE,
 )

@@ -55,6 +55,9 @@ NEEDS = {
     ),
     "models to run": Need("models or checkpoints in place of Representations"),
     "models of one architecture": Need("models of one type, depth and width"),
+    "states of tokens": Need(
+        "models, whose words are then captured, or Representations captured with tokens=True or words=True"
+    ),
     "splits": Need("a corpus with a column 'split' that holds 'train' and 'test'"),
     "two texts in every language": Need("more texts, or drop the language", said=True),
 }
@@ -175,6 +178,7 @@ def _there(run: Run, given: Mapping[str, Any], headed: list[str], heads: bool, k
         "another model": len(models) > 1,
         "models of one width": not heads or _one([_width(m) for m in models]),
         "models of the same classes": _one([tuple(_classes(m)) for m in with_heads]),
+        "states of tokens": all("tokens" in m for m in models if isinstance(m, xr.Dataset)),
         "models to run": not any(isinstance(m, xr.Dataset) for m in models),
         "models of one architecture": _one([_architecture(m) for m in models]),
         "splits": {"train", "test"} <= splits,

@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.corpus import check_corpus, corpus_fingerprint
-from probes.errors import LayerscopeWarning, path_of
+from probes.errors import InputError, LayerscopeWarning, path_of
 from probes.models.facts import (
     check_fit,
     classes_of,
@@ -34,8 +34,9 @@ from probes.models.facts import (
 )
 from probes.models.fingerprint import tokenizer_fingerprint, weights_fingerprint
 from probes.models.formats.onnx_model import OnnxModel
+from probes.states.by_token import names_of
 from probes.states.layers import check_part, runner_of
-from probes.states.pooling import POOLINGS, pool, sinks, sinks_in_words
+from probes.states.pooling import POOLINGS, OfTokens, pool, sinks, sinks_in_words
 from probes.states.predictions import KEPT
 from probes.states.ragged import with_units
 from probes.states.representations import BLOCK, as_strings
@@ -47,6 +48,7 @@ from probes.states.vectors import counted, finished, leading, length_of, prompte
 from probes.states.words import scores_of_words, word_places
 
 _WINDOW = 2 * BLOCK  # rows that are kept before they are written
+_BEGUN = 256  # texts from which a pooling of tokens begins
 _HELD = 2**28  # bytes of the states of tokens, likewise
 
 
@@ -57,7 +59,7 @@ def capture(
     *,
     modules: Sequence[str] | None = None,
     part: str = "encoder",
-    pooling: str | None = None,
+    pooling: str | OfTokens | None = None,
     max_length: int | None = None,
     prompt: str | None = None,
     normalize: bool | None = None,
@@ -94,7 +96,8 @@ def capture(
             text alone, and there are no logits.
         pooling: "mean" over the text's own tokens, "weighted" by their position (as of decoders,
             whose later tokens have read more: Muennighoff 2022, arXiv 2202.08904), "mean_all" with
-            special tokens, "first" or "last" token. By default what the checkpoint says (files of
+            special tokens, "first" or "last" token; or a `WordMoversEmbedding`, which is computed
+            of all words of a text. By default what the checkpoint says (files of
             sentence-transformers, read by `load_checkpoint`), else "mean"; the same holds for the
             next four.
         max_length: longest text in tokens, special ones included; longer ones are cut. At most, and
@@ -175,15 +178,20 @@ def capture(
     head = kept_head(model) if modules is None and part == "encoder" else None
     kept = "" if head is None else KEPT[head][0]
     places = word_places(tokenizer, prompted(texts, how), len(how.prompt or ""), limit) if kept == "words" else None
+    made = pooling if isinstance(pooling, OfTokens) else None
+    if made is not None and tokens:
+        raise InputError(
+            f"tokens=True keeps states of another width than {made.name} makes. Capture twice, or leave tokens out"
+        )
     pooling = how.pooling
     units = None
-    if tokens or words:
+    if tokens or words or made is not None:
         of, shown = (read, texts) if told is None else (told, pairs)
         units = units_of(
             of,
             tokenizer,
             prompted(shown, how) if told is None else shown,
-            words,
+            words or (made is not None and made.joins),
             start=len(how.prompt or "") if told is None else 0,
             prompt=leading(tokenizer, replace(how, pools_prompt=False)) if told is None else 0,
             name=name,
@@ -197,8 +205,10 @@ def capture(
         "weights": weights_fingerprint(model),
         "corpus": corpus_fingerprint(corpus),
         "tokenizer": tokenizer_fingerprint(tokenizer),
-        "pooling": how.pooling,
-        "pooling_means": POOLINGS[how.pooling] + (", the prompt excluded" if unpooled else ""),
+        "pooling": how.pooling if made is None else made.name,
+        "pooling_means": POOLINGS[how.pooling] + (", the prompt excluded" if unpooled else "")
+        if made is None or units is None
+        else f"{made.means}; of {units.called}",
         "prompt": how.prompt,
         "lowercase": how.lowercase,
         "normalize": how.normalize,
@@ -211,7 +221,7 @@ def capture(
         "modules": list(modules or []),
         "part": part,
         "logits": kept if kept not in ("", "logits") else bool(kept),
-        "tokens": "" if units is None else "words" if words else "tokens",
+        "tokens": "" if units is None or made is not None else units.called,
         "torch": torch.__version__,
         "transformers": transformers.__version__,
     }
@@ -230,7 +240,7 @@ def capture(
         ),
         *("dtype", "max_length", "modules", "logits"),
         *(["part"] if part == "decoder" else []),
-        *(["tokens"] if units is not None else []),
+        *(["tokens"] if attributes["tokens"] else []),
     )
     digest = hashlib.sha256(json.dumps([attributes[k] for k in depends]).encode())
     if units is not None and words and words is not True:  # what a function makes of a text, no text says
@@ -250,16 +260,22 @@ def capture(
             ready.attrs.pop("made_of", None)  # of this model, whose weights another folder may have as well
             return ready.assign_attrs({k: attributes[k] for k in ("model", "made_of") if k in attributes})
         if target is not None and modules is None:
-            target.check_space(_expected(model, len(corpus), units))
+            target.check_space(_expected(model, len(corpus), None if made else units))
         batches = Batches(read, batch_size, batch_tokens)
         answers = batches if told is None else Batches(told, batch_size, batch_tokens)
         bar = tqdm(total=len(corpus), desc=f"capture {name}", unit="text", disable=not progress)
         with bar, evaluating(model, where), taken as states_of, torch.inference_mode(), precision(where, dtype):
             # Whether a mean is one of tokens at all is seen in the second call: the first batch of several texts.
-            watched = iter([False, how.pooling in ("mean", "weighted", "mean_all")])
+            watched = iter([False, made is None and how.pooling in ("mean", "weighted", "mean_all")])
             found: dict[int, tuple[int, float]] = {}
 
-            def pooled(rows: np.ndarray) -> dict[str, np.ndarray]:
+            known: list[Any] = []
+
+            def of_units(layers: Sequence[torch.Tensor], rows: np.ndarray) -> torch.Tensor:
+                assert units is not None
+                return units.states(layers, read if told is None else told, rows)[..., : how.dimensions]
+
+            def pooled(rows: np.ndarray, begin: bool = False) -> dict[str, np.ndarray]:
                 inputs, mask = batches.tensors(rows, pooling, where)
                 if part == "decoder":
                     given, mask = answers.tensors(rows, pooling, where)
@@ -270,16 +286,27 @@ def capture(
                     found.update(sinks(layers, mask))
                 if places is not None:
                     outputs["words"] = scores_of_words(outputs["words"], places[rows], read.before(rows))
-                hidden = finished(torch.stack([pool(h, mask, name, i) for i, h in enumerate(layers)]), how)
-                if units is not None:
-                    of_tokens = units.states(layers, read if told is None else told, rows)
-                    outputs["tokens"] = of_tokens[..., : hidden.shape[-1]]
+                if made is not None and units is not None:
+                    states = of_units(layers, rows).double().cpu().numpy()
+                    if begin:
+                        return {"begun": states}
+                    each = zip(states, known, strict=True)
+                    vectors = np.stack([made.vectors(x, units.counts[rows], of) for x, of in each])
+                    hidden = finished(torch.from_numpy(vectors), replace(how, dimensions=None))
+                else:
+                    hidden = finished(torch.stack([pool(h, mask, name, i) for i, h in enumerate(layers)]), how)
+                    if units is not None:
+                        outputs["tokens"] = of_units(layers, rows)
                 return {k: v.float().cpu().numpy() for k, v in ({"hidden": hidden} | outputs).items()}
 
+            if made is not None:  # from some of the texts, the same ones in whatever order
+                some = np.argsort(names_of(corpus), kind="stable")[:_BEGUN]
+                begun = [pooled(rows, begin=True)["begun"] for rows in batches.of(some)]
+                known += made.begun(np.concatenate(begun, axis=1))
             first = pooled(batches.longest())
             # The examples are the last dimension but one of all of them.
             bounds = {k: np.arange(len(corpus) + 1) for k in first}
-            if units is not None:
+            if units is not None and made is None:
                 bounds["tokens"] = units.bounds
             sizes = {k: (*v.shape[:-2], int(bounds[k][-1]), v.shape[-1]) for k, v in first.items()}
             coordinates = {c: as_strings(list(corpus[c])) for c in corpus.column_names}
@@ -291,7 +318,7 @@ def capture(
             if kept and kept != "numbers":
                 classes = as_strings(classes_of(model, sizes[kept][-1]))
                 dataset = dataset.assign_coords({KEPT[str(head)][1]: classes})
-            if units is not None:
+            if units is not None and made is None:
                 dataset = with_units(dataset, units)
             dataset.attrs = attributes
             # What is kept before it is written: enough rows to sort by length, whatever the size of the corpus.

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from typing import Any, Protocol, runtime_checkable
 
+import numpy as np
 import torch
 
 from probes.errors import InputError
@@ -15,6 +17,32 @@ POOLINGS = {
     "first": "state of the first token",
     "last": "state of the last attended token",
 }
+
+
+@runtime_checkable
+class OfTokens(Protocol):
+    """A pooling that is computed of the states of all tokens, or words, of a text."""
+
+    @property
+    def name(self) -> str:
+        """What it is called, with all its settings."""
+
+    @property
+    def means(self) -> str:
+        """What it does, in words."""
+
+    @property
+    def joins(self) -> bool:
+        """Whether it is of words where nothing else is asked for."""
+
+    def needs(self) -> None:
+        """Raise where what it computes with is not installed."""
+
+    def begun(self, words: np.ndarray) -> list[Any]:
+        """Return what it has to know of each layer, from some states (layer, token, feature)."""
+
+    def vectors(self, states: np.ndarray, counts: np.ndarray, known: Any) -> np.ndarray:
+        """Return the vectors (text, feature) of texts of so many tokens each, at one layer."""
 
 
 def pool(states: torch.Tensor, weights: torch.Tensor, name: str, layer: int) -> torch.Tensor:

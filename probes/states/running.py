@@ -14,11 +14,11 @@ from transformers import PreTrainedModel
 
 from probes.errors import InputError, check_choice
 from probes.models.facts import body_of, encoder_of, types_tokens
-from probes.states.pooling import POOLINGS
+from probes.states.pooling import POOLINGS, OfTokens
 
 
 def check_settings(
-    pooling: str | None = None,
+    pooling: str | OfTokens | None = None,
     dtype: str = "float32",
     device: str | torch.device | None = None,
     batch_size: int = 64,
@@ -31,7 +31,9 @@ def check_settings(
     """Return the device to run on; raise `InputError` where a setting of `capture` that needs no
     model is wrong.
     """
-    if pooling is not None:
+    if isinstance(pooling, OfTokens):
+        pooling.needs()
+    elif pooling is not None:
         check_choice("pooling", pooling, POOLINGS)
     if prompt is not None and not isinstance(prompt, str):
         raise InputError(f"prompt={prompt!r}: expected a text, as 'query: '")

@@ -245,8 +245,11 @@ class Batches:
         """Yield the rows start to stop, longest first, so that those of a batch have nearly the
         same length.
         """
-        lengths = self.tokens.lengths[start:stop]
-        order = np.argsort(-lengths, kind="stable") + start
+        yield from self.of(np.arange(start, stop))
+
+    def of(self, rows: np.ndarray) -> Iterator[np.ndarray]:
+        """Yield some rows, likewise."""
+        order = rows[np.argsort(-self.tokens.lengths[rows], kind="stable")]
         while len(order):
             longest = int(self.tokens.lengths[order[0]])
             count = max(1, min(self.size, self.budget // longest))

@@ -44,6 +44,11 @@ class Units:
         """Where the units of each text begin, and where the last ones end: (1 + text,)."""
         return np.concatenate([[0], np.cumsum(self.counts)])
 
+    @property
+    def called(self) -> str:
+        """What a unit is called, many of them."""
+        return "words" if self.joined else "tokens"
+
     def at(self, rows: np.ndarray, start: int) -> np.ndarray:
         """Return where the units of some rows lie, counted from the first of row `start`."""
         first, counts = self.bounds[rows] - self.bounds[start], self.counts[rows]

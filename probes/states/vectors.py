@@ -16,14 +16,14 @@ from transformers import PreTrainedTokenizerBase
 from probes.errors import InputError, LayerscopeWarning
 from probes.models.facts import input_limit
 from probes.models.formats.embedding import Embedding, embedding_of
-from probes.states.pooling import POOLINGS
+from probes.states.pooling import POOLINGS, OfTokens
 
 
 def settle(
     model: object,
     name: str,
     *,
-    pooling: str | None = None,
+    pooling: str | OfTokens | None = None,
     max_length: int | None = None,
     prompt: str | None = None,
     normalize: bool | None = None,
@@ -48,6 +48,8 @@ def settle(
         ('first', False, ['pooling'])
     """
     declared = embedding_of(model)
+    if isinstance(pooling, OfTokens):  # of the tokens that a mean is of
+        pooling, normalize = "mean", bool(normalize)
     asked = {
         "pooling": pooling,
         "max_length": max_length,

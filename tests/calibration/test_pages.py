@@ -51,7 +51,7 @@ def test_the_table_of_seeds_has_the_rows_that_are_written():
 def test_every_probe_with_an_interval_of_states_or_outputs_has_a_table():
     counted = {name for design in designs() for name in design.names} | {n for p in populations([]) for n in p.names}
     lacking = {name for name, probe in catalogue.by_name().items() if not probe.interval.startswith("none")} - counted
-    # Of a model's modules, of trained heads, and of shuffles, there is none.
+    # Of a model's modules, of trained heads, of shuffles, and of words, there is none.
     assert lacking == {
         "accumulated_error",
         "local_error",
@@ -61,6 +61,8 @@ def test_every_probe_with_an_interval_of_states_or_outputs_has_a_table():
         "linear_probe_selectivity",
         "kernel_probe_control",
         "departure",  # of maps that each sample fits: calibration/dynamics.py
+        "word_movers",
+        "word_movers_gain",
     }
 
 

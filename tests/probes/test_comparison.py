@@ -192,7 +192,7 @@ def test_every_probe_can_be_asked_for_and_drawn_and_reported(with_heads, tmp_pat
     split = np.where(np.arange(120) % 60 < 40, "train", "test")
     models = {k: r.assign_coords(split=("example", split)) for k, r in with_heads.items()}
     # Of models that are run, or of other heads.
-    others = ("module_error", "next_token", "lens", "tuned_lens", "number_quality", "number_loyalty")
+    others = ("module_error", "next_token", "lens", "tuned_lens", "number_quality", "number_loyalty", "words")
     asked = [p for p in by_name() if p not in [name for family in others for name in FAMILIES[family]]]
     comparison = probes.compare(models, pivot="l0", probes=asked, draws=10, progress=False)
     assert set(comparison.table["probe"]) == set(asked)

@@ -37,6 +37,8 @@ def kind_of(probe):
         return "tokens"
     if "models to run" in probe.needs:
         return "modules"
+    if "states of tokens" in probe.needs:
+        return "words"
     if "logits" in probe.needs:
         return "outputs"
     if "predicted numbers" in probe.needs:
@@ -52,7 +54,9 @@ def states(kind, good=True):
     reps = planted(rng, **design, distance=1.5 if good else 0.3, shared=0.8 if good else 0.2)
     split = ("example", np.where(np.arange(180) % 90 % 4 < 2, "train", "test"))
     reps = reps.assign_coords(split=split)
-    if kind == "one":
+    if kind == "words":
+        reps = of_words(reps, rng)
+    if kind in ("one", "words"):
         return Run(reps, sample(reps, draws=4, seed=0), pivot="l0", progress=False)
     noise = rng.normal(size=reps.hidden.shape)
     base = reps.assign(hidden=reps.hidden + (0.3 if good else 3.0) * noise)
@@ -74,6 +78,21 @@ def states(kind, good=True):
             r.assign(numbers=(("example", "number"), z[:, None])) for r, z in zip((reps, base), said, strict=True)
         )
     return Run(reps, sample(reps, draws=4, seed=0), base=base, pivot="l0", progress=False)
+
+
+def of_words(reps, rng):
+    """Representations with three words a sentence, each its state and noise of its own."""
+    n = reps.sizes["example"]
+    words = np.repeat(reps.hidden.values, 3, axis=1)
+    words = words + 0.7 * rng.normal(size=words.shape)
+    reps = reps.assign_coords(token_text=("vocabulary", ["a", "b", "c"]))
+    return reps.assign(
+        tokens=(("layer", "token", "feature"), words),
+        token_start=("example", np.arange(0, 3 * n, 3)),
+        token_count=("example", np.full(n, 3)),
+        token_place=("token", np.arange(3 * n) % 3),
+        token_code=("token", rng.integers(0, 3, 3 * n)),
+    )
 
 
 class Straight(PreTrainedModel):
@@ -181,6 +200,7 @@ NUMBERS = ("a constant added to all numbers", "a common factor", "what keeps the
 CHANGES = {
     "numbers": (*NUMBERS, "order"),
     "one": (*LINEAR, "length of each vector", "order", "size of the classes"),
+    "words": (*LINEAR, "length of each vector", "order"),
     "pair": (
         *(f"{c}{of}" for c in (*LINEAR, "length of each vector") for of in ("", " of either", " of the second")),
         "order",
@@ -192,11 +212,12 @@ CHANGES = {
 
 
 def moved(reps, change):
-    matrix = linear(change)
-    if matrix is not None:
-        return reps.assign(hidden=(reps.hidden.dims, reps.hidden.values @ matrix[0] + matrix[1]))
-    lengths = np.random.default_rng(6).uniform(0.5, 2, size=(reps.sizes["example"], 1))
-    return reps.assign(hidden=(reps.hidden.dims, reps.hidden.values * lengths))
+    matrix, rng, out = linear(change), np.random.default_rng(6), {}
+    for name in [name for name in ("hidden", "tokens") if name in reps]:
+        dims, values = reps[name].dims, reps[name].values
+        lengths = rng.uniform(0.5, 2, size=(values.shape[1], 1))
+        out[name] = dims, values * lengths if matrix is None else values @ matrix[0] + matrix[1]
+    return reps.assign(out)
 
 
 def again(run, reps, base=None):
@@ -233,7 +254,7 @@ def changed(run, kind, change):
         twice = reps.isel(example=reps.label.values == reps.label.values[0])
         twice = twice.assign_coords(id=("example", [f"{i} again" for i in twice.id.values]))
         return [again(run, xr.concat([reps, twice], "example"))]
-    if kind == "one":
+    if kind in ("one", "words"):
         return [again(run, moved(reps, change))]
     if change.endswith(" of either"):
         plain = change.removesuffix(" of either")
@@ -342,8 +363,8 @@ def test_the_direction_is_the_one_it_says(probe, material):
 def test_states_that_are_all_equal_are_answered_by_name(probe, material):
     run, _ = material
     one = run(kind_of(probe))
-    if kind_of(probe) in ("one", "pair"):
-        flat = lambda reps: reps.assign(hidden=xr.ones_like(reps.hidden))  # noqa: E731
+    if kind_of(probe) in ("one", "pair", "words"):
+        flat = lambda reps: reps.assign({k: xr.ones_like(reps[k]) for k in ("hidden", "tokens") if k in reps})  # noqa: E731
         one = replace(one, reps=flat(one.reps), base=None if one.base is None else flat(one.base))
     elif kind_of(probe) in ("modules", "tokens"):  # nothing has changed
         one = replace(one, models=(one.models[0], *one.models[::2]))
@@ -360,9 +381,9 @@ def test_what_is_not_finite_has_no_value_and_is_named(probe, material):
             broken.layers[0].weight[0, 0] = np.nan
         one = replace(one, models=(one.models[0], broken, one.models[2]))
     else:
-        what = {"outputs": "logits", "numbers": "numbers"}.get(kind_of(probe), "hidden")
+        what = {"outputs": "logits", "numbers": "numbers", "words": "tokens"}.get(kind_of(probe), "hidden")
         values = one.reps[what].values.copy()
-        values[(0, slice(90, 94)) if what == "hidden" else slice(90, 94)] = np.nan
+        values[(0, slice(90, 94)) if what in ("hidden", "tokens") else slice(90, 94)] = np.nan
         one = replace(one, reps=one.reps.assign({what: (one.reps[what].dims, values)}))
     assert "not finite" in named_where_missing(probe, one)
 
@@ -411,7 +432,7 @@ def test_families_hold_what_is_asked_for_together():
     assert families["linear_probes"][0] == "linear_probe"
     assert set(families) == {
         *("labels", "alignment", "drift", "loyalty", "similarity", "geometry", "linear_probes", "module_error"),
-        *("number_quality", "number_loyalty", "kernel_probes"),
+        *("number_quality", "number_loyalty", "kernel_probes", "words"),
         *("next_token", "lens", "tuned_lens"),
     }
 
