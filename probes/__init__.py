@@ -43,17 +43,20 @@ from probes.measures.space.depth_control import depth_control
 from probes.measures.space.depth_dynamics import depth_dynamics
 from probes.measures.languages.word_movers import word_movers
 from probes.measures.space.geometry import geometry
+from probes.measures.space.spectrum import depth_spectrum, spectrum
 from probes.models.checked import check
 from probes.models.checkpoint import load_checkpoint
 from probes.results.by_size import loss_by_size, pretraining_sizes
 from probes.results.difference import difference
 from probes.states.capture import capture
+from probes.states.frequencies import Band
 from probes.states.movers import WordMoversEmbedding
 from probes.states.outliers import without_outliers
 from probes.states.ragged import each_token
 from probes.states.representations import from_arrays, open_representations
 
 __all__ = [
+    "Band",
     "Comparison",
     "DependencyError",
     "InputError",
@@ -71,6 +74,7 @@ __all__ = [
     "departure",
     "depth_control",
     "depth_dynamics",
+    "depth_spectrum",
     "describe",
     "difference",
     "drift",
@@ -101,6 +105,7 @@ __all__ = [
     "retrieval",
     "similarity",
     "snr",
+    "spectrum",
     "tokens",
     "variability",
     "without_outliers",

@@ -1,0 +1,248 @@
+"""Spectrum: what do slow and what do fast changes along a sentence, or along the layers, carry?"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import numpy as np
+import xarray as xr
+from tqdm.auto import tqdm
+
+from probes.errors import InputError
+from probes.measures.probe import LARGE, THIS_SIZE
+from probes.measures.threads import one_thread
+from probes.results.draws import POOLED, Sample, sample, weighted_ratios
+from probes.results.intervals import linearised, of_shares
+from probes.results.result import result, stack_measures
+from probes.states.frequencies import amplitudes, check_bands
+from probes.states.ragged import check_tokens, in_pieces, states_of_tokens
+from probes.states.representations import states
+
+FOLDS = 5
+STRENGTHS = (1.0, 10.0, 100.0, 1000.0, 10000.0)  # penalties of the classifier, on standardised features
+
+
+def spectrum(reps: xr.Dataset, *, bands: int = 5, draws: int = 200, seed: int = 0, progress: bool = True) -> xr.Dataset:
+    """Measure what is carried by slow and what by fast changes of the states along a sentence.
+
+    Args:
+        reps: Representations captured with `tokens=True`, or `words=True`.
+        bands: how many; 0 is the mean over the tokens, the others part the frequencies above it
+            evenly, up to a change of sign from each token to the next.
+        draws, seed: of the bootstrap by sentence id; the seed is also that of the folds.
+        progress: show a progress bar.
+
+    Returns:
+        Along `measure`, each `value, low, high (layer, band, language)` with all languages together
+        as `pooled`:
+
+        - `spectrum_energy`: the band's share of the mean square of the states, 0 to 1, without what
+          all tokens of a language have in common.
+        - `spectrum_language`: how often a linear classifier names the language of a sentence from
+          the band alone, 0 to 1; where there are several.
+        - `spectrum_class`: how often one names the class; where there are labels.
+
+    Raises:
+        InputError: there are no states of tokens; there are more bands than the longest text has
+            tokens; a class or language has fewer than 5 sentences.
+
+    Notes:
+        The discrete cosine transform after Tamkin, Jurafsky and Goodman 2020, arXiv 2011.04823; of
+        each band and feature the root mean square (`Band`). The classifier is ridge regression on
+        standardised features, its penalty chosen on the training rows, in 5 folds of ids (of
+        groups, where there are any); the interval is that of the test rows. What `pooled` has to
+        beat is the share of the largest class.
+
+    See also:
+        `Band`, `depth_spectrum`.
+
+    Example:
+        >>> import probes
+        >>> model, tokenizer = probes.load_checkpoint("bundled")
+        >>> corpus = probes.load_corpus("bundled", split="dev", languages=["en", "zh"])
+        >>> few = corpus.filter(lambda row: row["id"] < "s0300")
+        >>> reps = probes.capture(model, tokenizer, few, tokens=True, progress=False)
+        >>> found = spectrum(reps.isel(layer=[0]), bands=4, draws=20, progress=False)
+        >>> found.value.sel(measure="spectrum_energy", language="en").sum("band").round(6).item()
+        1.0
+    """
+    check_tokens(reps, "spectrum")
+    check_bands(bands, "spectrum", int(reps["token_count"].max()))
+    drawn = sample(reps, draws=draws, seed=seed)
+    kinds = _kinds(drawn)
+    folds = list(_folds(drawn, seed, kinds))
+    layers, examples = reps.sizes["layer"], reps.sizes["example"]
+    squares = np.empty((examples, layers, bands))
+    right = {kind: np.empty((examples, layers, bands)) for kind in kinds}
+    bar = tqdm(range(layers), desc=f"spectrum {reps.attrs.get('model', '?')}", unit="layer", disable=not progress)
+    for layer in bar:
+        x = amplitudes_of(reps, layer, bands)
+        squares[:, layer] = _energy(reps, drawn, layer, x)
+        for kind, of_row in kinds.items():
+            for band in range(bands):
+                right[kind][:, layer, band] = _right(x[:, band], of_row, folds)
+    over = {"layer": reps["layer"].values, "band": np.arange(bands)}
+    total = squares.sum(axis=2, keepdims=True)
+    out = [_result(reps, drawn, _shares(drawn, squares, total), "spectrum_energy", over)]
+    for kind, hits in right.items():
+        found = {}
+        for group in [*drawn.languages, POOLED]:
+            rows = drawn.group(group)
+            value = hits[rows].mean(axis=0)
+            found[group] = linearised(value, hits[rows], drawn.ids[rows], drawn.weights, drawn.units, (0, 1))
+        out.append(of_shares(_result(reps, drawn, found, f"spectrum_{kind}", over)))
+    return stack_measures(out)
+
+
+def depth_spectrum(reps: xr.Dataset, *, draws: int = 200, seed: int = 0) -> xr.Dataset:
+    """Measure which part of the path of a sentence through the layers is smooth.
+
+    The share of each frequency along the layers: 0 is what stays, 1 a drift from first to last, the
+    highest a jump to and fro from layer to layer. 0 to 1; all of them add up to 1.
+
+    Args:
+        reps: Representations.
+        draws, seed: of the bootstrap by sentence id.
+
+    Returns:
+        `value, low, high (frequency, language)`, all languages together as `pooled`.
+
+    Raises:
+        InputError: there are fewer than 3 layers.
+
+    Notes:
+        The discrete cosine transform along layers of the states without what all sentences of a
+        language have in common there, each layer of mean square 1, so that growing lengths are no
+        change. A layer that is all equal or not finite leaves no value.
+
+    See also:
+        `spectrum`, `geometry`.
+
+    Example:
+        >>> import probes
+        >>> still = np.repeat(np.random.default_rng(0).normal(size=(1, 30, 8)), 4, axis=0)
+        >>> depth_spectrum(probes.from_arrays(still)).value.sel(language="und").round(3).values.tolist()
+        [1.0, 0.0, 0.0, 0.0]
+    """
+    from scipy.fft import dct
+
+    drawn = sample(reps, draws=draws, seed=seed)
+    layers = reps.sizes["layer"]
+    if layers < 3:
+        raise InputError(f"depth_spectrum: found {layers} layers, and needs at least 3 for a path through them")
+    squares = np.full((reps.sizes["example"], layers), np.nan)
+    for language in drawn.languages:
+        rows = drawn.group(language)
+        path = np.stack([states(reps, layer, rows) for layer in range(layers)])
+        path -= path.mean(axis=1, keepdims=True)
+        with np.errstate(invalid="ignore", divide="ignore"):
+            size = np.sqrt(np.square(path).mean(axis=(1, 2), keepdims=True))
+            path = path / np.where(size > 1e-12 * np.abs(path).max(initial=1e-300), size, np.nan)
+        squares[rows] = np.square(dct(path, axis=0, norm="ortho")).sum(axis=2).T
+    over = {"frequency": np.arange(layers)}
+    shares = _shares(drawn, squares, squares.sum(axis=1, keepdims=True))
+    why = "every frequency: at some layer states are all equal or not finite"
+    return _result(reps, drawn, shares, "depth_spectrum", over, lambda at, language: why)
+
+
+def amplitudes_of(reps: xr.Dataset, layer: int, bands: int) -> np.ndarray:
+    """Return the bands of all examples at one layer (by position), read in pieces: (example, band,
+    feature).
+    """
+    rows = np.arange(reps.sizes["example"])
+    return np.concatenate([amplitudes(*states_of_tokens(reps, layer, part), bands) for part in in_pieces(reps, rows)])
+
+
+def _energy(reps: xr.Dataset, drawn: Sample, layer: int, x: np.ndarray) -> np.ndarray:
+    """Summed squares by example and band, without the mean over all tokens of a language, which is
+    in the mean of each text alone.
+    """
+    counts = reps["token_count"].values
+    x = x.copy()
+    for language in drawn.languages:
+        rows = drawn.group(language)
+        x[rows, 0] -= np.average(x[rows, 0], axis=0, weights=counts[rows])
+    squares: np.ndarray = np.square(x).sum(axis=2) * counts[:, None]
+    return squares
+
+
+def _kinds(drawn: Sample) -> dict[str, np.ndarray]:
+    """What a classifier is asked to name, by example."""
+    kinds = {"language": drawn.language} if len(drawn.languages) > 1 else {}
+    if len(drawn.classes) > 1:
+        kinds["class"] = drawn.label
+    for kind, of_row in kinds.items():
+        names = drawn.languages if kind == "language" else drawn.classes
+        for number, count in enumerate(np.bincount(of_row)):
+            if count < FOLDS:
+                raise InputError(
+                    f"spectrum: {kind} {str(names[number])!r} has {count} sentences, and needs at least {FOLDS}. "
+                    "Give more, or leave it out"
+                )
+    return kinds
+
+
+def _folds(drawn: Sample, seed: int, kinds: dict[str, np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    from sklearn.model_selection import StratifiedGroupKFold
+
+    if not kinds:
+        return
+    # In the order of ids and languages: that of the corpus must not matter.
+    order = np.lexsort((np.array(drawn.languages).astype(str)[drawn.language], drawn.ids))
+    split = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed % 2**32)
+    of_row = kinds.get("class", drawn.language)
+    for train, test in split.split(order, of_row[order], drawn.units[drawn.ids[order]]):
+        yield order[train], order[test]
+
+
+def _right(x: np.ndarray, of_row: np.ndarray, folds: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Which rows are named right by a classifier that has not seen them, their group or translations."""
+    from sklearn.linear_model import RidgeClassifierCV
+    from sklearn.pipeline import make_pipeline
+    from sklearn.preprocessing import StandardScaler
+
+    out = np.full(len(x), np.nan)
+    if not np.isfinite(x).all():
+        return out
+    with one_thread():
+        for train, test in folds:
+            fit = make_pipeline(StandardScaler(), RidgeClassifierCV(STRENGTHS)).fit(x[train], of_row[train])
+            out[test] = fit.predict(x[test]) == of_row[test]
+    return out
+
+
+def _shares(drawn: Sample, squares: np.ndarray, total: np.ndarray) -> dict[str, np.ndarray]:
+    """Ratios of sums over examples, in every language and in all: (1 + draws, ...)."""
+    whole = weighted_ratios(drawn, np.concatenate([squares, total], axis=-1), np.ones(len(squares)))
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return {group: both[..., :-1] / both[..., -1:] for group, both in whole.items()}
+
+
+_SAID = {
+    "spectrum_energy": ("share of the mean square of states along tokens, by band of the cosine transform", LARGE),
+    "spectrum_language": ("accuracy of a linear classifier of languages, by band", LARGE + " of test rows"),
+    "spectrum_class": ("accuracy of a linear classifier of classes, by band", LARGE + " of test rows"),
+    "depth_spectrum": ("share of the mean square of states along layers, by frequency", THIS_SIZE),
+}
+
+
+def _result(
+    reps: xr.Dataset,
+    drawn: Sample,
+    found: dict[str, np.ndarray],
+    name: str,
+    over: dict[str, np.ndarray],
+    missing: Callable[[tuple[int, ...], str], str] | None = None,
+) -> xr.Dataset:
+    estimator, interval = _SAID[name]
+    about = {
+        "probe": name,
+        "estimator": estimator,
+        "range": "0 to 1",
+        "better": "",
+        "higher_is": "more of it in this band",
+        "unchanged_by": "common scale, order",
+        "paper": "after Tamkin, Jurafsky and Goodman 2020, arXiv 2011.04823",
+        "interval": interval,
+    }
+    return result(reps, drawn, found, about, bounds=(0, 1), over=over, missing=missing)
