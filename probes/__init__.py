@@ -38,10 +38,10 @@ from probes.measures.languages.alignment_gap import alignment_gap
 from probes.measures.languages.margin_retrieval import margin_retrieval
 from probes.measures.languages.retrieval import retrieval
 from probes.measures.own import probe
+from probes.measures.languages.word_movers import word_movers
 from probes.measures.space.departure import departure
 from probes.measures.space.depth_control import depth_control
 from probes.measures.space.depth_dynamics import depth_dynamics
-from probes.measures.languages.word_movers import word_movers
 from probes.measures.space.geometry import geometry
 from probes.measures.space.spectrum import depth_spectrum, spectrum
 from probes.models.checked import check
