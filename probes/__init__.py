@@ -46,6 +46,7 @@ from probes.measures.space.geometry import geometry
 from probes.measures.space.spectrum import depth_spectrum, spectrum
 from probes.models.checked import check
 from probes.models.checkpoint import load_checkpoint
+from probes.models.series import series
 from probes.results.by_size import loss_by_size, pretraining_sizes
 from probes.results.difference import difference
 from probes.states.capture import capture
@@ -103,6 +104,7 @@ __all__ = [
     "representer_support",
     "representers",
     "retrieval",
+    "series",
     "similarity",
     "snr",
     "spectrum",

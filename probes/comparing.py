@@ -28,6 +28,7 @@ from probes.models.facts import check_fit, check_length, embedding_rows
 from probes.models.fingerprint import tokenizer_fingerprint
 from probes.models.formats.onnx_model import OnnxModel
 from probes.models.named import by_name, check_pairs, tokenizers_of
+from probes.models.series import Series, spread
 from probes.order import caution
 from probes.results.draws import check_draws, sample
 from probes.results.kept import tabulated
@@ -46,7 +47,7 @@ from probes.states.vectors import compare_vectors
 ASKED = "asked"
 OF_STATES = ("modules", "part", "pooling", "max_length", "prompt", "normalize", "dimensions", "dtype")
 
-Model = torch.nn.Module | str | Path | xr.Dataset
+Model = torch.nn.Module | str | Path | xr.Dataset | Series
 
 
 class Measured(NamedTuple):
@@ -92,9 +93,11 @@ def measure_models(
         InputError: before the first forward pass, where models, corpus, pivot and probes do not fit
             together.
     """
+    models, steps = spread(models)
     replicates = by_name(models)
     every = {own: model for group in replicates.values() for own, model in group.items()}
     baseline = next(iter(models)) if baseline is None else baseline
+    baseline = next(iter(steps[baseline])) if baseline in steps else baseline  # its first step
     if baseline not in models:
         raise InputError(f"baseline {baseline!r}: no such model; there are {', '.join(map(repr, models))}")
     captured = {name: check_representations(m) for name, m in every.items() if isinstance(m, xr.Dataset)}
@@ -213,6 +216,8 @@ def measure_models(
     # The sentences of the tokens that moved most, where language models were compared.
     if worst := {name: found["kl"].attrs["worst_tokens"] for name, found in measured.items() if "kl" in found}:
         about["tokens"] = worst
+    if steps:
+        about["series"] = steps
     if without:
         about[LEFT_OUT] = left_out_in_words(representations[baseline])
     return Measured(table, about | spent.about(), kept, spent.table(list(models)), representations)

@@ -301,7 +301,8 @@ def compare(
     Args:
         models: name -> a model, a checkpoint ("bundled", a folder, a hub name), or Representations
             already captured; or a list of at least two of these, which are one model trained with
-            several seeds: replicates.
+            several seeds: replicates; or the checkpoints of one training (`series`), each of which
+            becomes a model.
         corpus: as `load_corpus` gives it; not needed where all models are Representations.
         tokenizer: of the models that are not given as checkpoints: one for all, or name ->
             tokenizer.

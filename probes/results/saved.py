@@ -35,6 +35,7 @@ _PROVENANCE = {
     "corpus": {"languages": {str: dict}, "cautions": [str]},
     "versions": {str: str},
     "causes?": {str: [CAUSE]},
+    "series?": {str: {str: int}},
     "asked?": {"probes": ([str], None), "without_outliers": int, "settings": dict},
 }
 

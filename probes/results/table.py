@@ -117,7 +117,7 @@ class Table:
         """
         check_family(over)
         pairs = {model: self.baseline for model in self.provenance["models"] if model != self.baseline}
-        found = self._with_differences(pairs, over)
+        found = self.between(pairs, over)
         if draws is None:
             return found
         if draws <= self.provenance["draws"]:
@@ -162,7 +162,7 @@ class Table:
         for name, given in (("model", model), ("baseline", baseline)):
             check_choice(name, given, self.provenance["models"])
         check_family(over)
-        found = self._with_differences({model: baseline}, over)
+        found = self.between({model: baseline}, over)
         return found[found["model"] == model].reset_index(drop=True)
 
     def marks(self) -> pd.Series:
@@ -184,7 +184,8 @@ class Table:
             out.loc[rows.index, end] = rows["value"] + wider * (rows[end] - rows["value"])
         return out
 
-    def _with_differences(self, pairs: dict[str, str], over: Sequence[str]) -> pd.DataFrame:
+    def between(self, pairs: dict[str, str], over: Sequence[str]) -> pd.DataFrame:
+        """Return the table with the differences of models to others, model -> what is subtracted."""
         # What compares with the baseline has of that itself, at most, how it is to itself.
         compares = self.table["probe"].map({k: about["compares"] for k, about in self.provenance["probes"].items()})
         rows = self.table[~(compares.astype(bool) & (self.table["model"] == self.baseline))]

@@ -1,14 +1,16 @@
-"""What a comparison can draw of itself (curves, changes, languages), and its tables for papers."""
+"""What a comparison can draw of itself (curves, changes, languages, steps), and its tables by step and for papers."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Unpack
 
+from probes.results.steps import began, by_step
 from probes.results.table import Table
 from probes.results.verdict import verdict
 
 if TYPE_CHECKING:
+    import pandas as pd
     from matplotlib.figure import Figure
 
     from probes.views.drawing import Shows
@@ -134,6 +136,108 @@ class Plots(Table):
         from probes.views.ranking import ranking
 
         return ranking(verdict(self, judge=judge, tolerance=tolerance), self, probe, languages, **shown)
+
+    def steps(
+        self, series: str | None = None, *, against: str = "first", over: Sequence[str] = ("layer",)
+    ) -> pd.DataFrame:
+        """Return the rows of a training by step, with what changed.
+
+        Args:
+            series: as it is called, where there are several.
+            against: what differences are to: the "first" step, the "baseline", or the step "before".
+            over: what varies within the family that p is adjusted over, as in `adjusted`; "model"
+                for all steps.
+
+        Returns:
+            The columns of `to_dataframe`, and `step`.
+
+        Raises:
+            InputError: there is no series, or several and none is named.
+
+        Example:
+            >>> import numpy as np, probes
+            >>> x, y = np.random.default_rng(0).normal(size=(60, 8)), np.arange(60) % 3
+            >>> run = [(k, probes.from_arrays(x + k * np.eye(8)[y], label=y)) for k in (1, 2, 3)]
+            >>> comparison = probes.compare({"run": probes.series(run)}, probes=["snr"])
+            >>> table = comparison.steps(against="before").query("language == 'pooled'")
+            >>> table[["step", "value", "difference"]].round(2).values.tolist()
+            [[1.0, 1.08, nan], [2.0, 1.24, 0.17], [3.0, 1.48, 0.24]]
+
+        See also:
+            `series`, `Comparison.since`, `Comparison.plot_steps`.
+        """
+        return by_step(self, series, against, over)
+
+    def since(
+        self, series: str | None = None, *, against: str = "first", over: Sequence[str] = ("model",)
+    ) -> pd.DataFrame:
+        """Return when a change began: the first step from which a difference stays.
+
+        Stays: at this and all later steps its interval, which holds for all steps at once, leaves
+        out 0 on the same side.
+
+        Args:
+            series, against: as in `steps`.
+            over: what the intervals hold for at once: all steps ("model"), and with "layer" and
+                "language" all of these too.
+
+        Returns:
+            A row a probe, language and layer: `step`, empty where nothing stays; there
+            `difference, adjusted_low, adjusted_high`.
+
+        Raises:
+            InputError: as `steps`.
+
+        Example:
+            >>> import numpy as np, probes
+            >>> x, y = np.random.default_rng(0).normal(size=(60, 8)), np.arange(60) % 3
+            >>> run = [(k, probes.from_arrays(x + max(k, 2) * np.eye(8)[y], label=y)) for k in range(5)]
+            >>> comparison = probes.compare({"run": probes.series(run)}, probes=["snr"])
+            >>> comparison.since()["step"].tolist()
+            [3, 3]
+
+        See also:
+            `series`, `Comparison.steps`.
+        """
+        return began(self, series, against, over)
+
+    def plot_steps(
+        self,
+        probe: str,
+        *,
+        series: str | None = None,
+        layer: int | None = None,
+        languages: str | Sequence[str] | None = None,
+        width: float | None = None,
+    ) -> Figure:
+        """Draw a probe along a training: by step at one layer, and layers by steps what changed
+        since the first.
+
+        Args:
+            probe: what is drawn.
+            series: as it is called, where there are several.
+            layer: of the curve; by default the last.
+            languages: of the curve; by default all of them together. The map is of the first.
+            width: of the figure, in inches.
+
+        Raises:
+            InputError: there is no series; the probe was not measured, or has more to a number than
+                layer and language; there is no such layer or language.
+
+        Example:
+            >>> import numpy as np, probes
+            >>> x, y = np.random.default_rng(0).normal(size=(60, 8)), np.arange(60) % 3
+            >>> run = [(k, probes.from_arrays(x + k * np.eye(8)[y], label=y)) for k in (1, 2, 3)]
+            >>> comparison = probes.compare({"run": probes.series(run)}, probes=["snr"])
+            >>> comparison.plot_steps("snr").axes[0].get_xlabel()
+            'step of run'
+
+        See also:
+            `Comparison.steps`, `Comparison.since`.
+        """
+        from probes.views.steps import by_steps
+
+        return by_steps(self, probe, series, layer, languages, width)
 
     def to_markdown(
         self,
