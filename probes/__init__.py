@@ -21,6 +21,7 @@ from probes.measures.classes.fisher_ratio import fisher_ratio
 from probes.measures.classes.kernel_probe import kernel_probe
 from probes.measures.classes.linear_probe import linear_probe
 from probes.measures.classes.snr import snr
+from probes.measures.classes.sparse_probe import sparse_probe
 from probes.measures.classes.variability import variability
 from probes.measures.fidelity.accuracy import accuracy
 from probes.measures.fidelity.drift import drift
@@ -107,6 +108,7 @@ __all__ = [
     "series",
     "similarity",
     "snr",
+    "sparse_probe",
     "spectrum",
     "tokens",
     "variability",

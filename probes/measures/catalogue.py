@@ -14,6 +14,7 @@ from probes.measures.classes.fisher_ratio import FISHER_RATIO
 from probes.measures.classes.kernel_probe import KERNEL_PROBE
 from probes.measures.classes.linear_probe import LINEAR_PROBE
 from probes.measures.classes.snr import SNR
+from probes.measures.classes.sparse_probe import SPARSE_PROBE
 from probes.measures.classes.variability import VARIABILITY
 from probes.measures.fidelity.accuracy import ACCURACY
 from probes.measures.fidelity.drift import DRIFT
@@ -51,6 +52,7 @@ PROBES: tuple[Probe, ...] = (
     *LENS,
     *LINEAR_PROBE,
     *KERNEL_PROBE,
+    *SPARSE_PROBE,
     *MODULE_ERROR,
     OFF_DIAGONAL_CORRELATION,
     *NUMBER_QUALITY,

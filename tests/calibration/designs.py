@@ -113,6 +113,7 @@ def spectrum(features: int = 384, decay: float = 0.0, empty: float = 0.0, **_: f
     return np.where(k > features - round(empty * features), 0.0, k**-decay)
 
 
+SPARSE = ("sparse_probe", "sparse_probe_in_language", "sparse_probe_pivot_support", "sparse_probe_features")
 GAINS = ("gain_over_linear", "gain_over_linear_in_language")
 PLAIN = "4 classes well apart"
 STEEP = "variance falls as 1 / k^3"  # nearly all spread lies along one direction
@@ -168,7 +169,7 @@ def designs() -> Iterator[Design]:
     for distance in (1.0, 2.5, 4.0):
         yield Design(
             f"classes {distance:g} apart, of {TRAIN} to train on",
-            ("linear_probe", "linear_probe_in_language", "kernel_probe", "kernel_probe_in_language", *GAINS),
+            ("linear_probe", "linear_probe_in_language", "kernel_probe", "kernel_probe_in_language", *GAINS, *SPARSE),
             settings={"distance": distance},
             trained=True,
             sets=50,

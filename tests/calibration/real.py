@@ -27,7 +27,8 @@ BUNDLED, LANGUAGES = ["en", "zh"], ["eng_Latn", "hin_Deva"]
 # Of a model's modules, of trained heads, and of maps that each sample fits (calibration/dynamics.py), there are none.
 LEFT_OUT = {"accumulated_error", "local_error", "amplification", "representer_support", "departure"}
 LEFT_OUT |= {"word_movers", "word_movers_gain"}  # of words, whose states are not kept
-TRAINED = tuple(name for family in ("linear_probes", "kernel_probes") for name in catalogue.families()[family])
+FAMILIES = ("linear_probes", "kernel_probes", "sparse_probes")
+TRAINED = tuple(name for family in FAMILIES for name in catalogue.families()[family])
 COPIES = {"base": None, "in_4_bits": 4, "in_3_bits": 3}
 TO_TRAIN = "to_train"  # a head, where the model has none
 TRAIN = 200  # ids that linear probes are trained on: of fewer, the rarest class of SIB-200 has too few

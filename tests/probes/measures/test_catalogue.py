@@ -281,6 +281,7 @@ def few_fits():
     """Of what is trained, a few settings to choose from: what a declaration says does not depend on them."""
     few = {"linear_probe": {"STRENGTHS": (1e-2, 1.0)}}
     few["kernel_probe"] = {"GRIDS": 64, "BANDWIDTHS": (2.0,), "STRENGTHS": (10.0,), "SHUFFLES": 2}
+    few["sparse_probe"] = {"PENALTIES": 3, "LEAST": 0.1, "HALVES": 2}
     with pytest.MonkeyPatch.context() as patch:
         for name, settings in few.items():
             for setting, value in settings.items():
@@ -432,7 +433,7 @@ def test_families_hold_what_is_asked_for_together():
     assert families["linear_probes"][0] == "linear_probe"
     assert set(families) == {
         *("labels", "alignment", "drift", "loyalty", "similarity", "geometry", "linear_probes", "module_error"),
-        *("number_quality", "number_loyalty", "kernel_probes", "words"),
+        *("number_quality", "number_loyalty", "kernel_probes", "sparse_probes", "words"),
         *("next_token", "lens", "tuned_lens"),
     }
 
