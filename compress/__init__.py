@@ -9,14 +9,18 @@ from compress.factorization.lstm_model import LSTMConfig, LSTMLanguageModel, low
 from compress.factorization.recurrent import TensorTrainLSTM, low_rank_lstm, tensor_train_lstm
 from compress.fusion.fuse import fuse
 from compress.fusion.layer_similarity import layer_similarity
+from compress.objectives.candidates import CandidateLabels
 from compress.objectives.contrast import CRD, CoDIR
 from compress.objectives.domains import DomainHead, transferability
+from compress.objectives.dropout_views import SupCLSeq
 from compress.objectives.held_out import held_out_loss, language_model_loss, text_losses
 from compress.objectives.labels import CrossEntropy, SoftLabels
 from compress.objectives.language_model import LanguageModel
 from compress.objectives.layers import AttentionOutputs, Attentions, HiddenStates
 from compress.objectives.numbers import SquaredError
+from compress.objectives.pairs import PairSupCon
 from compress.objectives.patient import PatientStates
+from compress.objectives.robust import Robust
 from compress.objectives.sparse import SparseActivations, Translations
 from compress.objectives.supervised import SupervisedContrast
 from compress.objectives.texts import CrossCorrelation, Relational, RepresentationCosine, RepresentationMSE
@@ -51,6 +55,7 @@ __all__ = [
     "AlignedWeights",
     "AttentionOutputs",
     "Attentions",
+    "CandidateLabels",
     "CoDIR",
     "CrossCorrelation",
     "CrossEntropy",
@@ -62,13 +67,16 @@ __all__ = [
     "LSTMLanguageModel",
     "LanguageModel",
     "MetaTeacher",
+    "PairSupCon",
     "PatientStates",
     "Relational",
     "RepresentationCosine",
     "RepresentationMSE",
+    "Robust",
     "SoftLabels",
     "SparseActivations",
     "SquaredError",
+    "SupCLSeq",
     "SupervisedContrast",
     "TensorTrainLSTM",
     "TrainedLayers",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any, Literal
 
 import datasets
@@ -43,6 +43,8 @@ def training_rows(
     prompt: str | None = None,
     words: bool = False,
     packed: bool = False,
+    columns: Collection[str] = (),
+    apart: bool = False,
 ) -> tuple[list[dict[str, Any]], bool]:
     """Return token ids, labels and `index` of the texts trained on, and whether there are labels.
 
@@ -61,10 +63,14 @@ def training_rows(
         max_length, prompt: in place of what the checkpoint declares; "" for no prompt.
         words: also give `words`, the number of each token's word in its text, -1 for none.
         packed: several texts a row, as `compress.packing.packed_rows` makes them, without labels.
+        columns: also give `beside`, what these columns of the corpus hold, by their names; of those
+            that no corpus needs, as "label", what is there.
+        apart: the two texts of a pair are read apart: rows are of `text`, and `beside` has the
+            token ids of `text_pair` as "pair".
 
     Raises:
         InputError: a model and the tokenizer do not fit; a label is no class, or no number; there
-            is no row of split "train"; `max_length` is more than a model takes.
+            is no row of split "train"; `max_length` is more than a model takes; a column is missing.
 
     Example:
         >>> import probes
@@ -74,20 +80,29 @@ def training_rows(
         >>> [row["index"] for row in rows], labelled
         ([0, 1], True)
     """
-    corpus = check_corpus(corpus)
+    given, corpus = corpus, check_corpus(corpus)
+    beside = _beside(given, corpus, columns)
     models = [student] if teacher is None else [student, teacher]
     names = [name_of(m) for m in models]
     for model, called in zip(models, names, strict=True):
         check_fit(embedding_rows(model), tokenizer, called)
-    corpus = corpus.select(trained_on(corpus))
+    taken = trained_on(corpus)
+    corpus = corpus.select(taken)
+    beside = {name: [values[i] for i in taken] for name, values in beside.items()}
     how, said = settle(student, names[0], pooling="mean", max_length=max_length, prompt=prompt)
     limits = [length_of(how, m, tokenizer, said) for m in models]
     limit = min((n for n in limits if n is not None), default=None)
     corpus = prompted(corpus, how)
     texts = list(corpus["text"])
     pairs = list(corpus["text_pair"]) if "text_pair" in corpus.column_names else None
-    encoded = tokenizer(texts, pairs, truncation=limit is not None, max_length=limit, verbose=False)
+    cut: dict[str, Any] = {"truncation": limit is not None, "max_length": limit, "verbose": False}
+    encoded = tokenizer(texts, None if apart else pairs, **cut)
     rows = [{k: v[i] for k, v in encoded.items() if k != "attention_mask"} | {"index": i} for i in range(len(corpus))]
+    if apart and pairs is not None:
+        beside["pair"] = tokenizer([(how.prompt or "") + pair for pair in pairs], **cut)["input_ids"]
+    if beside:
+        for i, row in enumerate(rows):
+            row["beside"] = {name: values[i] for name, values in beside.items()}
     if words:
         if not tokenizer.is_fast:
             raise InputError(
@@ -100,13 +115,32 @@ def training_rows(
         return list(packed_rows(rows, limit)), False
     if numbered_by is None:
         named = np.asarray(corpus["label"], object) if "label" in corpus.column_names else None
-        told = None if named is None else [{"labels": int(code)} for code in np.unique(named, return_inverse=True)[1]]
+        labels = None if named is None else [{"labels": int(code)} for code in np.unique(named, return_inverse=True)[1]]
     else:
         at = 0 if numbered_by == "student" else -1
-        told = labels_for(models[at], corpus, names[at], (texts, len(how.prompt or ""), encoded))
-    if told is not None:
-        rows = [row | label for row, label in zip(rows, told, strict=True)]
-    return rows, told is not None
+        labels = labels_for(models[at], corpus, names[at], (texts, len(how.prompt or ""), encoded))
+    if labels is not None:
+        rows = [row | label for row, label in zip(rows, labels, strict=True)]
+    return rows, labels is not None
+
+
+# Columns that a corpus may be without, so that what asks for them says what it needs them for.
+_OPTIONAL = ("label", "text_pair", "group", "labels", "tags", "split")
+
+
+def _beside(given: datasets.Dataset, checked: datasets.Dataset, columns: Collection[str]) -> dict[str, list[Any]]:
+    """Return what columns of a corpus hold; of those it keeps what was checked, others may be there."""
+    out = {}
+    for name in columns:
+        source = checked if name in checked.column_names else given
+        if name in source.column_names:
+            out[name] = list(source.with_format(None)[name])
+        elif name not in _OPTIONAL:
+            raise InputError(
+                f"the corpus has no column {name!r}, which an objective reads; it has "
+                f"{', '.join(map(repr, given.column_names))}"
+            )
+    return out
 
 
 def every_row(

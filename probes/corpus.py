@@ -58,7 +58,8 @@ def load_corpus(
         them, `label`, `text_pair`, `group`, `split`, `labels` and `tags`. Other columns are dropped.
         A column of labels or groups that are all empty strings counts as none. `labels`, none or
         several of a text, and `tags`, one of each word, where words are what spaces separate, are
-        names with spaces between; a list of names is joined so.
+        names with spaces between; a list of names is joined so, and lists of marks, 0 or 1 for each
+        class, become the numbers of those that are marked.
 
     Raises:
         InputError: a column is missing; an id, language, text, label or group is null or empty; the
@@ -235,6 +236,23 @@ def check_corpus(corpus: datasets.Dataset) -> datasets.Dataset:
     return load_corpus(corpus)
 
 
+def _named(cells: pd.Series) -> pd.Series:
+    """Lists of a mark, 0 or 1, for each class as lists of the numbers of those that are marked; other
+    cells as they are.
+    """
+    marks = [list(cell) if isinstance(cell, list | tuple | np.ndarray) else [] for cell in cells]
+    kinds = (int, float, np.number, np.bool_)
+    if {len(cell) for cell in marks} != {len(marks[0])} or len(marks[0]) < 2:
+        return cells
+    if any(not isinstance(mark, kinds) or mark not in (0, 1) for cell in marks for mark in cell):
+        return cells
+    # A name stands once in a cell, and names always in one order.
+    if all(len(set(cell)) == len(cell) for cell in marks) and len({tuple(cell) for cell in marks}) == 1:
+        return cells
+    named = [[str(i) for i, mark in enumerate(cell) if mark] for cell in marks]
+    return pd.Series(named, cells.index, dtype=object)
+
+
 def _joined(cell: Any, column: str, name: str) -> Any:
     """A list of names as one text; other cells as they are."""
     if not isinstance(cell, list | tuple | np.ndarray):
@@ -263,6 +281,8 @@ def _checked(frame: pd.DataFrame, name: str) -> pd.DataFrame:
         if column in frame and all(isinstance(v, str) and v == "" for v in frame[column].dropna()):
             frame = frame.drop(columns=column)
     frame = frame.copy()
+    if "labels" in frame:
+        frame["labels"] = _named(frame["labels"])
     for column in frame:
         if column in SEVERAL:
             frame[column] = frame[column].map(lambda cell: _joined(cell, column, name))  # noqa: B023

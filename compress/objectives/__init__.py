@@ -2,18 +2,24 @@
 
 `base` says what an objective is, `kinds` which one a head is for, `held_out` how a language model
 does on other text; `labels`, `numbers`, `language_model`, `texts`, `layers`, `weights`, `contrast`, `domains`,
-`transferability`, `patient`, `supervised` and `sparse` hold them by what they compare; `memory` is what
-contrastive ones remember, `likeness` which texts and classes are similar to them.
+`transferability`, `patient`, `supervised`, `pairs`, `dropout_views`, `candidates` and `sparse` hold them by what
+they compare; `robust` counts texts of another by how hard they are, as `robust_weights` and `robust_adversaries` say;
+`by_text` has losses by text, `memory` is what contrastive ones remember, `likeness` which texts and classes are similar
+to them.
 """
 
 from compress.objectives.base import Objective, Pass, check
+from compress.objectives.candidates import CandidateLabels
 from compress.objectives.contrast import CRD, CoDIR
+from compress.objectives.dropout_views import SupCLSeq
 from compress.objectives.labels import CrossEntropy, SoftLabels
 from compress.objectives.language_model import LanguageModel
 from compress.objectives.layers import AttentionOutputs, Attentions, HiddenStates
 from compress.objectives.likeness import embedded_names, name_vectors
 from compress.objectives.numbers import SquaredError
+from compress.objectives.pairs import PairSupCon
 from compress.objectives.patient import PatientStates
+from compress.objectives.robust import Robust
 from compress.objectives.sparse import SparseActivations, Translations
 from compress.objectives.supervised import SupervisedContrast
 from compress.objectives.texts import CrossCorrelation, Relational, RepresentationCosine, RepresentationMSE
@@ -25,6 +31,7 @@ __all__ = [
     "AlignedWeights",
     "AttentionOutputs",
     "Attentions",
+    "CandidateLabels",
     "CoDIR",
     "CrossCorrelation",
     "CrossEntropy",
@@ -32,14 +39,17 @@ __all__ = [
     "LanguageModel",
     "MetaTeacher",
     "Objective",
+    "PairSupCon",
     "Pass",
     "PatientStates",
     "Relational",
     "RepresentationCosine",
     "RepresentationMSE",
+    "Robust",
     "SoftLabels",
     "SparseActivations",
     "SquaredError",
+    "SupCLSeq",
     "SupervisedContrast",
     "Transferable",
     "Translations",

@@ -112,6 +112,14 @@ class Objective(Protocol):
     One with the attribute `packed` true has several texts in each row; beside it are only those
     whose attribute `by_token` is true: they compare tokens, each by itself.
 
+    One whose loss is a mean over texts has a method `each(student, teacher, batch)`, to be called in
+    place of it: the loss of each text (batch,), times the weight, whose mean is what the call gives.
+    `Robust` counts texts by it.
+
+    One that reads columns of the corpus has the attribute `columns`, their names: the rows that it
+    is given have them as `beside`, as `compress.rows.training_rows` says; where its attribute
+    `apart` is true, the texts of a pair are read apart.
+
     Under `torchrun` each process calls it on the whole of every batch, so that what it remembers is
     the same in all of them, as long as it draws from a generator of its own, seeded by `seed` and
     what the module holds.

@@ -23,6 +23,7 @@ from compress.objectives.base import (
     given_logits,
     given_teacher,
 )
+from compress.objectives.by_text import shared_out
 from probes.errors import InputError
 from probes.models.facts import head_of
 
@@ -74,9 +75,16 @@ class CrossEntropy:
         """Return the loss of a batch with `labels` (batch,) or (batch, token), or (batch, class) of
         0 and 1, times the weight.
         """
+        return self.each(student, teacher, batch).mean()
+
+    def each(self, student: Pass, teacher: Pass | None, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the loss of each text (batch,), times the weight; of tokens what those of a text
+        add to their mean.
+        """
         logits, labels = given_logits(student, self.name), given_entry(batch, "labels", self.name)
         if labels.is_floating_point() and labels.shape == logits.shape and head_of(student.model) == "several":
-            return self.weight * F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype))
+            apart = F.binary_cross_entropy_with_logits(logits, labels.to(logits.dtype), reduction="none")
+            return self.weight * apart.mean(1)
         if labels.shape != logits.shape[:-1] or labels.is_floating_point():
             raise InputError(
                 f"objective {self.name}: expected labels of whole numbers of shape {tuple(logits.shape[:-1])}, found "
@@ -84,8 +92,9 @@ class CrossEntropy:
             )
         if logits.ndim == 3 and student.model.can_generate() and not student.model.config.is_encoder_decoder:
             logits, labels = logits[:, :-1], labels[:, 1:]
-        total = F.cross_entropy(logits.flatten(0, -2), labels.flatten().long(), ignore_index=IGNORED, reduction="sum")
-        return self.weight * total / (labels != IGNORED).sum().clamp_min(1)
+        flat = logits.flatten(0, -2), labels.flatten().long()
+        found = F.cross_entropy(*flat, ignore_index=IGNORED, reduction="none").unflatten(0, labels.shape)
+        return self.weight * shared_out(found.reshape(len(labels), -1), (labels != IGNORED).sum())
 
 
 @dataclass(frozen=True)
@@ -150,16 +159,26 @@ class SoftLabels:
             )
 
     def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
-        """Return the loss of a batch, times the weight; padding counts where tokens have logits."""
+        """Return the loss of a batch, times the weight."""
+        return self.each(student, teacher, batch).mean()
+
+    def each(self, student: Pass, teacher: Pass | None, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the loss of each text (batch,), times the weight; of tokens what those of a text
+        that are not padding add to their mean.
+        """
         s, t = given_logits(student, self.name), given_logits(given_teacher(teacher, self.name), self.name).detach()
         check_shapes(self.name, "logits", s, t)
-        if student.model is not None and head_of(student.model) == "several":  # each class against its absence
-            s, t = (torch.stack([x.flatten(), torch.zeros_like(x).flatten()], -1) for x in (s, t))
-        count: float | torch.Tensor = len(s)
-        if s.ndim == 3:
+        several = student.model is not None and head_of(student.model) == "several"
+        tokens = s.ndim == 3
+        if several:  # each class against its absence
+            s, t = (torch.stack([x, torch.zeros_like(x)], -1) for x in (s, t))
+        elif tokens:
             there = batch["targets"] != IGNORED if "targets" in batch else attended_tokens(batch, s, self.name)
             s, t = s[there], t[there]
-            count = there.sum().clamp_min(1)
         s, t = (F.log_softmax(logits / self.temperature, dim=-1) for logits in (s, t))
-        mean = F.kl_div(s, t, reduction="sum", log_target=True) / count
-        return self.weight * self.temperature**2 * mean
+        found = F.kl_div(s, t, reduction="none", log_target=True).sum(-1)
+        if several:
+            found = found.mean(1)
+        elif tokens:
+            found = shared_out(found.new_zeros(there.shape).masked_scatter(there, found), there.sum())
+        return self.weight * self.temperature**2 * found

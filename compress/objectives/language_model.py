@@ -12,6 +12,7 @@ import torch.nn.functional as F
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.objectives.base import IGNORED, Pass, Rows, State, check_number, given_entry, given_logits
+from compress.objectives.by_text import shared_out
 from probes.errors import InputError
 from probes.states.by_token import next_tokens, predicts_next
 
@@ -134,6 +135,10 @@ class LanguageModel:
         """Return the loss of a batch with `targets` (batch, token), times the weight; 0 where none
         is to be predicted.
         """
+        return self.each(student, teacher, batch).mean()
+
+    def each(self, student: Pass, teacher: Pass | None, batch: Mapping[str, Any]) -> torch.Tensor:
+        """Return what the tokens of each text (batch,) add to their mean loss, times the weight."""
         logits, targets = given_logits(student, self.name), given_entry(batch, "targets", self.name)
         if logits.shape[:-1] != targets.shape:
             raise InputError(
@@ -143,8 +148,8 @@ class LanguageModel:
         if (state := batch["modules"].get(self.name)) is not None:
             state.batches += 1
         there = targets != IGNORED
-        total = F.cross_entropy(logits[there], targets[there], reduction="sum")
-        return self.weight * total / there.sum().clamp_min(1)
+        found = F.cross_entropy(logits[there], targets[there], reduction="none")
+        return self.weight * shared_out(found.new_zeros(there.shape).masked_scatter(there, found), there.sum())
 
 
 def masked_tokens(

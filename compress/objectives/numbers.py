@@ -74,6 +74,10 @@ class SquaredError:
 
     def __call__(self, student: Pass, teacher: Pass | None, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
         """Return the loss of a batch with `labels` (batch,), times the weight."""
+        return self.each(student, teacher, batch).mean()
+
+    def each(self, student: Pass, teacher: Pass | None, batch: Mapping[str, torch.Tensor]) -> torch.Tensor:
+        """Return the loss of each text (batch,), times the weight."""
         said = given_logits(student, self.name)
         if self.of == "teacher":
             wanted = given_logits(given_teacher(teacher, self.name), self.name).detach()
@@ -84,4 +88,4 @@ class SquaredError:
                 f"objective {self.name}: numbers of shape {tuple(said.shape)} by the student, and by the {self.of} "
                 f"{wanted.dtype} of shape {tuple(wanted.shape)}: expected one number to each text"
             )
-        return self.weight * (said - wanted.to(said.dtype)).square().mean()
+        return self.weight * (said - wanted.to(said.dtype)).square().flatten(1).mean(1)

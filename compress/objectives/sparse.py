@@ -26,6 +26,7 @@ from compress.objectives.base import (
     pooled,
     wide,
 )
+from compress.objectives.pairs import another
 from probes.errors import InputError
 from probes.models.facts import body_of, types_tokens
 from probes.models.formats.sparse_embeddings import sparse_head_of
@@ -131,20 +132,12 @@ class _Pairs(State):
         super().__init__(seed)
         self.rows = [{k: v for k, v in row.items() if k not in ("labels", "index")} for row in rows]
         self.groups = np.unique(ids, return_inverse=True)[1]
-        self.order = np.argsort(self.groups, kind="stable")
-        self.place = np.argsort(self.order)
-        self.counts = np.bincount(self.groups)
-        self.starts = np.cumsum(self.counts) - self.counts
 
     def draw(self, index: np.ndarray) -> np.ndarray:
         """Return for each of some rows another one of the same sentence."""
         rng = self.generator()
         self.batches += 1
-        group = self.groups[index]
-        step = rng.integers(1, self.counts[group])
-        first = self.starts[group]
-        found: np.ndarray = self.order[first + (self.place[index] - first + step) % self.counts[group]]
-        return found
+        return another(self.groups, index, rng)
 
 
 class _Average(State):

@@ -46,11 +46,17 @@ _CHANGED = ("pad_token_id", "bos_token_id", "eos_token_id", "use_cache")  # of a
 
 
 def settings_of(objective: Objective) -> dict[str, Any]:
-    """Return the numbers, words and maps of them that an objective was given, beside its name."""
+    """Return the numbers, words, and maps and tuples of them that an objective was given, beside its
+    name, and of an objective that it was given the same.
+    """
     names = [f.name for f in dataclasses.fields(objective)] if dataclasses.is_dataclass(objective) else ["weight"]
     out: dict[str, Any] = {}
     for name in names:
         value = getattr(objective, name)
+        if isinstance(value, tuple):
+            value = dict(enumerate(value))
+        elif dataclasses.is_dataclass(value) and hasattr(value, "needs"):
+            out |= {f"{k} of its {value.name}": v for k, v in settings_of(value).items()}  # type: ignore[arg-type]
         parts = {str(k): v for k, v in (value if isinstance(value, Mapping) else {"": value}).items()}
         parts = {k: v.item() if isinstance(v, np.generic) else v for k, v in parts.items()}
         if name != "name" and all(isinstance(v, str | int | float | None) for v in parts.values()):

@@ -154,7 +154,10 @@ def train(
     words = any(getattr(o, "words", False) for o in objective)
     how = settings_by(settings)
     packed = any(getattr(o, "packed", False) for o in objective)
-    given = {"words": words, "packed": packed, **how.reading}
+    columns = list(dict.fromkeys(c for o in objective for c in getattr(o, "columns", ())))
+    there = [c for c in columns if c in corpus.column_names]
+    apart = any(getattr(o, "apart", False) for o in objective)
+    given = {"words": words, "packed": packed, "columns": columns, "apart": apart, **how.reading}
     rows, labelled = training_rows(corpus, student, tokenizer, teaches, numbered_by, **given)
     # Labels of other kinds than one class a text count also where no objective reads them.
     labelled = labelled or (numbered_by is None and bool({"labels", "tags"} & set(corpus.column_names)))
@@ -211,6 +214,7 @@ def train(
                 "student": weights_fingerprint(student),
                 "teacher": weights_fingerprint(teaches) if teaches is not None else None,
                 "corpus": corpus_fingerprint(check_corpus(corpus)),
+                **({"columns": corpus_fingerprint(corpus.select_columns(there))} if there else {}),
                 "objective": [o.name for o in objective],
                 "steps": steps,
                 "seed": seed,

@@ -35,6 +35,8 @@ def random_batch(model: PreTrainedModel | OnnxModel, lengths: Sequence[int], see
 def collate(padding: Padding, batch: Sequence[Mapping[str, Any]], indexed: bool = False) -> dict[str, torch.Tensor]:
     """Pad the rows of a batch to one width, as `padding_of` says; `indexed`, with their numbers.
 
+    What lies `beside` a text in its row is left out.
+
     Example:
         >>> batch = collate(Padding(0, left=False), [{"input_ids": [5, 6]}, {"input_ids": [7]}])
         >>> batch["attention_mask"].tolist()
@@ -48,7 +50,7 @@ def collate(padding: Padding, batch: Sequence[Mapping[str, Any]], indexed: bool 
 
     fill = {"input_ids": padding.token, "targets": -100, "tags": -100}  # of no token
     fill |= {"words": -1, "segments": -1}  # of no word, of no text
-    keys = [key for key in batch[0] if key not in ("labels", "index")]
+    keys = [key for key in batch[0] if key not in ("labels", "index", "beside")]
     out = {key: torch.tensor([filled(row[key], fill.get(key, 0)) for row in batch]) for key in keys}
     out["attention_mask"] = torch.tensor([filled([1] * len(row["input_ids"]), 0) for row in batch])
     if "tags" in out:

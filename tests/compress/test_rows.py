@@ -106,3 +106,20 @@ def test_texts_are_read_as_capture_reads_them(tiny_models, make_tokenizer, corpu
     given = {"objective": [CrossEntropy()], "steps": 1, "progress": False}
     history = train(model, tokenizer, corpus, prompt="", max_length=4, **given)
     assert np.isfinite(history["loss"]).all()
+
+
+def test_columns_lie_beside_the_rows_and_the_texts_of_a_pair_apart(tiny_models, tokenizer, corpus):
+    model = with_classes(tiny_models("BertForSequenceClassification"), "xyz")
+    more = corpus.to_pandas().assign(topic=["p", "q", "q", "p"], split=["dev", "train", "train", "train"])
+    more = probes.corpus.datasets.Dataset.from_pandas(more.assign(text_pair=["a", "the", "dog sat", "he"]))
+    rows, _ = training_rows(more, model, tokenizer, columns=["topic", "id", "group"], apart=True)
+    assert [row["beside"] for row in rows] == [
+        {"topic": t, "id": str(i + 1), "pair": tokenizer(pair)["input_ids"]}
+        for i, (t, pair) in enumerate([("q", "the"), ("q", "dog sat"), ("p", "he")])
+    ]
+    assert [row["input_ids"] for row in rows] == tokenizer(list(more["text"])[1:])["input_ids"]
+    with pytest.raises(
+        probes.InputError, match=r"no column 'theme', which an objective reads; it has 'id', 'language'"
+    ):
+        training_rows(more, model, tokenizer, columns=["theme"])
+    assert "beside" not in training_rows(more, model, tokenizer)[0][0]

@@ -515,3 +515,22 @@ def test_neighbours_that_share_labels_are_a_caution_where_there_is_no_group():
     assert not any("neighbours" in c for c in probes.cautions(probes.load_corpus(grouped)))
     in_order = frame.sort_values("label")
     assert not any("neighbours" in c for c in probes.cautions(probes.load_corpus(in_order)))
+
+
+@pytest.mark.parametrize(
+    ("cells", "expected"),
+    [
+        ([[1, 0, 1], [0, 0, 0], [0, 1, 0]], ["0 2", "", "1"]),
+        ([[True, False], [False, True], [True, True]], ["0", "1", "0 1"]),
+        ([np.array([0.0, 1.0]), np.array([1.0, 0.0]), np.array([0.0, 1.0])], ["1", "0", "1"]),
+        ([[0, 1], [0, 1], [0, 1]], ["0 1"] * 3),  # names, in one order
+        ([[0], [1], [1]], ["0", "1", "1"]),
+        ([[0, 1], [1], [0]], ["0 1", "1", "0"]),
+        ([["b", "a"], ["a"], []], ["b a", "a", ""]),
+        (["a b", "b", ""], ["a b", "b", ""]),
+    ],
+)
+def test_marks_of_classes_are_the_numbers_of_those_that_are_marked(cells, expected):
+    frame = pd.DataFrame({"id": range(3), "language": "en", "text": ["one", "two", "three"]})
+    frame["labels"] = pd.Series(cells, dtype=object)
+    assert list(probes.load_corpus(frame)["labels"]) == expected
