@@ -79,8 +79,8 @@ class Generator(Adversary):
         vocabulary = len(known) + 2 + self.classes  # after the tokens: the begin, another one, the labels
         dropouts = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
         sizes: dict[str, Any] = {"vocab_size": vocabulary, "n_positions": longest + 2, **_SIZES, **dropouts}
-        self.network: Any = GPT2LMHeadModel(GPT2Config(**sizes))
-        self.network.to(device)
+        made: Any = GPT2LMHeadModel
+        self.network = made(GPT2Config(**sizes)).to(device)
         self._fit(fitted)
         self.register_buffer("recent", torch.full((_RECENT,), -math.inf))
         with torch.no_grad():

@@ -52,11 +52,11 @@ def settings_of(objective: Objective) -> dict[str, Any]:
     names = [f.name for f in dataclasses.fields(objective)] if dataclasses.is_dataclass(objective) else ["weight"]
     out: dict[str, Any] = {}
     for name in names:
-        value = getattr(objective, name)
+        value: Any = getattr(objective, name)
         if isinstance(value, tuple):
             value = dict(enumerate(value))
-        elif dataclasses.is_dataclass(value) and hasattr(value, "needs"):
-            out |= {f"{k} of its {value.name}": v for k, v in settings_of(value).items()}  # type: ignore[arg-type]
+        elif hasattr(value, "needs") and hasattr(value, "name"):
+            out |= {f"{k} of its {value.name}": v for k, v in settings_of(value).items()}
         parts = {str(k): v for k, v in (value if isinstance(value, Mapping) else {"": value}).items()}
         parts = {k: v.item() if isinstance(v, np.generic) else v for k, v in parts.items()}
         if name != "name" and all(isinstance(v, str | int | float | None) for v in parts.values()):

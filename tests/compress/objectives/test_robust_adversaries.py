@@ -80,9 +80,9 @@ def test_a_generator_knows_its_text_and_follows_the_losses():
     adversary = Generator(0, None, rows, temperature=0.5, fitted=40, device=CPU)
     other = [{"input_ids": [5, 6, 8, 5, 7, 7], "labels": 0}]
     with torch.no_grad():
-        assert float(adversary.logs(other)) < float(adversary.start.min()) - 1
+        assert float(adversary.logs(other)) < float(adversary.start.min()) - 0.5
         assert math.isfinite(float(adversary.logs([{"input_ids": [999], "labels": 1}])))  # a token that no row has
-    assert float(adversary.start.mean()) > -2  # log 2, for the label, is all that there is to say
+    assert float(adversary.start.mean()) > -3  # of 14 at random; log 2, for the label, is all that there is to say
     index = torch.arange(16)
     optimizer = torch.optim.AdamW(adversary.network.parameters(), lr=1e-3)
     for _ in range(15):

@@ -4,6 +4,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import datasets
 import numpy as np
 import pandas as pd
 import pytest
@@ -13,7 +14,7 @@ from speaking import masking, of_masked_tokens
 from trained import QUIET, Remembers, Spoils, make_corpus, same, weights
 
 import probes
-from compress import CRD, CoDIR, GradDrop, LanguageModel, prune
+from compress import CRD, CandidateLabels, CoDIR, GradDrop, LanguageModel, PairSupCon, Robust, SupCLSeq, prune
 from compress.objectives.labels import CrossEntropy, SoftLabels
 from compress.objectives.layers import AttentionOutputs, Attentions, HiddenStates
 from compress.objectives.texts import CrossCorrelation
@@ -282,7 +283,13 @@ def everything(given, out):
     def accuracy(model):
         return {"size": float(model.classifier.weight.detach().abs().sum())}
 
-    def run(name, *objectives, of="student", **settings):
+    several = corpus.to_pandas()
+    several = several[several["split"] == "train"].assign(labels=["x y", "y", "y z x", "z x", "x y", "z"] * 6)
+    several = datasets.Dataset.from_pandas(
+        several.assign(text_pair="the dog").drop(columns="split"), preserve_index=False
+    )
+
+    def run(name, *objectives, of="student", on=corpus, **settings):
         student, tokenizer = probes.load_checkpoint(given / of)
         teacher = probes.load_checkpoint(given / "teacher")[0] if of == "student" else None
         settings = {"objective": objectives, "teacher": teacher, "steps": 3, "progress": False} | settings
@@ -291,7 +298,7 @@ def everything(given, out):
             student = prune(student, sparsity=0.5, train=corpus, tokenizer=tokenizer, **settings)
             history = student.history
         else:
-            history = train(student, tokenizer, corpus, **settings)
+            history = train(student, tokenizer, on, **settings)
         learned = {
             f"{o.name}/{k}": v for o in objectives if isinstance(o, Remembers) for k, v in weights(o.module).items()
         }
@@ -304,6 +311,11 @@ def everything(given, out):
     options = {"batch_size": 5, "accumulate": 3, "folder": out / "folder", "save_every": 2, "progress": True}
     run("all", *every, AlignedWeights(teacher), steps=4, **options)
     run("learned", Remembers(), CrossEntropy(), steps=4, batch_size=5, accumulate=2)
+    # Adversaries, groups, pairs and candidates: all that they learn or draw is of the whole batch.
+    hard = [Robust(CrossEntropy()), Robust(CrossEntropy(), method="p-dro", fitted=3, name="generated")]
+    hard += [Robust(CrossEntropy(), method="group-dro", groups="label", name="grouped")]
+    labelled = [PairSupCon(positive="x"), SupCLSeq(rates=(0.0,)), CandidateLabels(), *hard]
+    run("hard", *labelled, on=several, batch_size=6, steps=8)
     run("outputs", AttentionOutputs())  # of which no output of the model is a part
     run("weights", AlignedWeights(teacher, form="frobenius"))
     settings = {"criterion": "movement", "schedule": "cubic", "prunings": 2, "evaluate": accuracy}
@@ -347,7 +359,9 @@ def two_processes(tmp_path_factory, make_tokenizer, tiny_models):
     return given, one, two, done.stderr
 
 
-@pytest.mark.parametrize("name", ["all", "learned", "outputs", "weights", "prune", "settings", "packed", "dropped"])
+@pytest.mark.parametrize(
+    "name", ["all", "learned", "outputs", "weights", "prune", "settings", "packed", "dropped", "hard"]
+)
 def test_two_processes_train_as_one_does(two_processes, name):
     given, one, two, _ = two_processes
     expected, *found = (load_file(p / f"{name}-{r}.safetensors") for p, r in ((one, 0), (two, 0), (two, 1)))
