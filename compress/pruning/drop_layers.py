@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from itertools import pairwise
 from typing import Any
 
@@ -17,6 +17,7 @@ from compress.matrices import coverage, matrices_in
 from compress.pruning.importance import check_measurable, given_scores
 from compress.pruning.structure import check_remade, record_removal
 from probes.errors import InputError, LayerscopeWarning, check_choice
+from probes.measures.attribution.output_damage import OutputDamage
 from probes.measures.fidelity.similarity import similarity
 from probes.models.blocks import Site, depth_of, family_of, sites_of
 from probes.models.facts import name_of
@@ -48,10 +49,12 @@ def drop_layers(
             makes hidden state i + 1); or how many go.
         importance: where `layers` is a count. "removal": the layer goes without which the pooled
             last states are most like those of the whole model (1 - linear CKA is least), one after
-            another, measured anew each time. "similarity": those go whose pooled output is most
-            like their input, measured once. Or scores of your own, one a layer, higher is more
-            important.
-        corpus, tokenizer: for both measures: some hundred texts are enough, and labels are not
+            another, measured anew each time. "effect": likewise the layer without which the output
+            lacks least, as `probes.patching` and `compress.restore` measure it (divergence of the
+            probabilities of classes or tokens, or without a head 1 - cosine of pooled vectors).
+            "similarity": those go whose pooled output is most like their input, measured once. Or
+            scores of your own, one a layer, higher is more important.
+        corpus, tokenizer: for these measures: some hundred texts are enough, and labels are not
             needed.
 
     Returns:
@@ -84,8 +87,9 @@ def drop_layers(
         if not 0 <= layers < count:
             raise InputError(f"layers={layers}: expected a count from 0 to {count - 1}, so that one layer is left")
         if isinstance(importance, str):
-            check_choice("importance", importance, ("removal", "similarity"), "or give scores")
-            rank = _by_removal if importance == "removal" else _by_similarity
+            ranks = {"removal": _by_removal, "effect": _by_effect, "similarity": _by_similarity}
+            check_choice("importance", importance, tuple(ranks), "or give scores")
+            rank = ranks[importance]
             gone, scores = rank(model, int(layers), *check_measurable(model, corpus, tokenizer, importance))
         else:
             values = given_scores(importance, (count,), "layer")
@@ -151,6 +155,30 @@ def _by_removal(
 ) -> tuple[list[int], list[float]]:
     """The layers that go, in order, and 1 - CKA of the last states without and with them."""
     whole = capture(model, tokenizer, corpus, progress=False)["hidden"].values[-1]
+
+    def lost(smaller: PreTrainedModel) -> float:
+        return 1 - _cka(whole, capture(smaller, tokenizer, corpus, progress=False)["hidden"].values[-1])
+
+    return _one_after_another(model, count, lost)
+
+
+def _by_effect(
+    model: PreTrainedModel, count: int, corpus: datasets.Dataset, tokenizer: PreTrainedTokenizerBase
+) -> tuple[list[int], list[float]]:
+    """The layers that go, in order, and what the output lacks without them."""
+    output = OutputDamage(model, tokenizer, corpus, pivot=corpus[0]["language"])
+
+    def lost(smaller: PreTrainedModel) -> float:
+        found = float(output.of(smaller)[0].mean())
+        return found if np.isfinite(found) else np.inf
+
+    return _one_after_another(model, count, lost)
+
+
+def _one_after_another(
+    model: PreTrainedModel, count: int, lost: Callable[[PreTrainedModel], float]
+) -> tuple[list[int], list[float]]:
+    """The layers without which least is lost, each measured without those that went before it."""
     depth = depth_of(model, family_of(model))
     gone: list[int] = []
     losses: list[float] = []
@@ -159,7 +187,7 @@ def _by_removal(
         for number in (i for i in range(depth) if i not in gone):
             smaller = _shell(model)
             keep_layers(smaller, [i for i in range(depth) if i not in (*gone, number)])
-            found[number] = 1 - _cka(whole, capture(smaller, tokenizer, corpus, progress=False)["hidden"].values[-1])
+            found[number] = lost(smaller)
         gone.append(min(found, key=lambda number: found[number]))
         losses.append(found[gone[-1]])
     return gone, losses

@@ -29,6 +29,7 @@ from compress.quantization.quantizers import (
 )
 from probes.corpus import check_corpus
 from probes.errors import InputError, LayerscopeWarning, check_choice
+from probes.measures.attribution.output_damage import OutputDamage
 from probes.measures.classes.class_separability import class_separability
 from probes.measures.fidelity.loyalty import divergence
 from probes.measures.languages.pairs import check_pivot
@@ -74,8 +75,11 @@ def bit_damage(
             over languages. "drift": 1 - mean cosine of a sentence's states in both models, 0 to 2.
             "loyalty": mean Jensen-Shannon divergence of the predicted probabilities, in bits, 0 to
             1. "separability": size of the change of `probes.class_separability`, mean over
-            languages, 0 to 1. "weights": the sum of squared changes of the weights, which needs no
-            text.
+            languages, 0 to 1. "effect": what the output lacks, as `probes.patching` and
+            `compress.restore` measure it: the Kullback-Leibler divergence of the original's
+            probabilities of classes or tokens to the rounded model's, in nats, mean over texts, or
+            without a head 1 - cosine of pooled vectors. "weights": the sum of squared changes of
+            the weights, which needs no text.
         choices: numbers of bits to measure, 2 to 8.
         by: "matrix", each matrix alone, or "layer", those of a layer together.
         pivot: for "alignment", the language that every other one is compared with; by default the
@@ -121,7 +125,7 @@ def bit_damage(
     work = copy.deepcopy(model)
     measured: Callable[[], float] | None = None
     if damage != "weights":
-        measured = _measured(work, corpus, tokenizer, damage, pivot, list(shapes), settings)
+        measured = _measured(model, work, corpus, tokenizer, damage, pivot, list(shapes), settings)
     weights, across = matrices_of(work), transposed(work, shapes)
     how: dict[str, Any] = {"group": group, "symmetric": symmetric, "ranges": ranges, "percentile": percentile}
     units = units_of(shapes, by)
@@ -186,10 +190,11 @@ def _separability(base: xr.Dataset, other: xr.Dataset, _pivot: str) -> float:
 
 
 _MEASURES = {"alignment": _alignment, "drift": _drift, "loyalty": _loyalty, "separability": _separability}
-DAMAGES = (*_MEASURES, "weights")
+DAMAGES = (*_MEASURES, "effect", "weights")
 
 
 def _measured(
+    model: PreTrainedModel,
     work: PreTrainedModel,
     corpus: datasets.Dataset | None,
     tokenizer: PreTrainedTokenizerBase | None,
@@ -214,9 +219,14 @@ def _measured(
         )
     if damage == "separability":
         _check_labels(corpus)
+    if damage == "effect" and "dtype" in settings:
+        raise InputError("damage='effect' runs the model in its own precision: leave dtype out")
     reached: set[str] = set()
     hooks = (_module_of(work, name).register_forward_hook(lambda *_, n=name: reached.add(n)) for name in matrices)
-    run = partial(capture, work, tokenizer, corpus, progress=False, **settings)
+    run: Callable[[], Any] = partial(capture, work, tokenizer, corpus, progress=False, **settings)
+    if damage == "effect":
+        output = OutputDamage(model, tokenizer, corpus, pivot=str(pivot), **settings)
+        run = lambda: float(output.of(work)[0].mean())  # noqa: E731
     with removed(hooks):
         base = run()
     missed = [name for name in matrices if name not in reached]
@@ -225,6 +235,9 @@ def _measured(
             f"no text reaches {missed[0]!r} and {len(missed) - 1} more, as of a decoder whose encoder alone is run, so "
             "their damage is not known. Measure damage='weights'"
         )
+
+    if damage == "effect":
+        return run
 
     def measured() -> float:
         with warnings.catch_warnings():

@@ -4,5 +4,7 @@
 its `minimum`. `representer_support` sums them by language, as a probe; `influence` asks what a row does
 to that head.
 
-`patching` gives a compressed model parts of its original back; `output_damage` is what its output lacks.
+`patching` gives a compressed model parts of its original back, at `places`, and to first order by `screening`;
+`output_damage` is what its output lacks, `causes` what a verdict names, `added_bytes` what that takes, and
+`projections` map states of students of another width.
 """

@@ -13,7 +13,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.errors import InputError, LayerscopeWarning, check_choice
 from probes.measures.attribution.output_damage import DAMAGES, OutputDamage
-from probes.measures.attribution.places import Place, measured_at, places_of
+from probes.measures.attribution.places import Place, hosts_of, measured_at, places_of
+from probes.measures.attribution.projections import Projection, check_apart, projections
 from probes.measures.attribution.screening import screened
 from probes.measures.probe import LARGE
 from probes.models.facts import name_of
@@ -45,6 +46,7 @@ def patching(
     into: str = "other",
     exact: bool = True,
     layers: Mapping[int, int] | None = None,
+    train: datasets.Dataset | None = None,
     pivot: str | None = None,
     draws: int = 200,
     seed: int = 0,
@@ -75,6 +77,10 @@ def patching(
             modules in `checked_texts`.
         layers: layer of `other` -> layer of `base` that stands for it, where they are not equally
             deep; by default what the compression says it left. Of states only.
+        train: other texts, for students whose states are of another width or kind: from them a
+            straight map of the states of one model to those of the other is learned at each layer,
+            and what is put in goes through it. `residual (layer)` says what share of the variance of
+            sentences held out it leaves. What a straight map can undo is no damage then.
         pivot: the language of retrieval; needed where there is no head.
         draws, seed: of the bootstrap by sentence id: the same draws at every place.
         progress: show a progress bar.
@@ -128,7 +134,13 @@ def patching(
         "names": (one, two),
         "exact": exact,
     }
-    output, places = check_patching(base, other, tokenizer, corpus, **how, **settings)
+    maps: dict[int, Projection] | None = None if train is None else {}
+    output, places = check_patching(base, other, tokenizer, corpus, **how, maps=maps, **settings)
+    if train is not None and maps is not None:
+        train = check_apart(train, output.corpus)
+        host, donor = (other, base) if into == "other" else (base, other)
+        hosts = hosts_of(base, other, (one, two), into, layers)
+        maps |= projections(donor, host, tokenizer, train, hosts, **settings)
     drawn = sample(output.texts, draws=draws, seed=seed)
     about: dict[str, Any] = {"model": two, "at": at, "into": into}
     if exact:
@@ -137,6 +149,8 @@ def patching(
         damages, checked = screened(output, other, places, progress)
         about |= checked
     found = _results(output, drawn, places, damages, about)
+    if maps:
+        found = found.assign(residual=("layer", [maps[place.layer].residual for place in places]))
     _say_what_is_missing(damages, found)
     return found
 
@@ -190,6 +204,7 @@ def check_patching(
     into: str = "other",
     exact: bool = True,
     layers: Mapping[int, int] | None = None,
+    maps: dict[int, Projection] | None = None,
     pivot: str | None = None,
     **settings: Any,
 ) -> tuple[OutputDamage, list[Place]]:
@@ -203,7 +218,7 @@ def check_patching(
         )
     output = OutputDamage(base, tokenizer, corpus, pivot=pivot, name=names[0], **settings)
     output.check(other, names[1])
-    return output, places_of(base, other, names, at, into, layers)
+    return output, places_of(base, other, names, at, into, layers, maps)
 
 
 def _results(

@@ -42,26 +42,34 @@ def places_of(
     at: str,
     into: str,
     layers: Mapping[int, int] | None,
+    maps: Mapping[int, Callable[[torch.Tensor], torch.Tensor]] | None = None,
 ) -> list[Place]:
-    """Where something is put in; raise `InputError` where the models do not allow it."""
+    """Where something is put in; raise `InputError` where the models do not allow it. States go
+    through the map of their layer, where there are to be `maps` by the time that they run.
+    """
     depths = [len(blocks_of(model)) for model in (base, other)]
     widths = [getattr(model.config.get_text_config(), "hidden_size", None) for model in (base, other)]
-    if widths[0] != widths[1]:
+    if maps is not None and at != "layers":
+        raise InputError(f'at={at!r}: train= is for maps of states. Patch these, with at="layers", or leave it out')
+    if widths[0] != widths[1] and maps is None:
         raise InputError(
             f"the states of {names[0]!r} have {widths[0]} features and those of {names[1]!r} {widths[1]}, so that "
-            "neither's can stand for the other's. Patch between models of one width, and see such pairs by similarity"
+            "neither's can stand for the other's. Give texts as train=, from which maps of them are learned, or see "
+            "such pairs by similarity"
         )
     if at == "layers":
-        pairs = _pairs(other, names, depths, layers)
-        hosts = pairs if into == "other" else {b: o for o, b in pairs.items()}
+        hosts = hosts_of(base, other, names, into, layers)
         blocks = blocks_of(other if into == "other" else base)
+
+        def mapped(layer: int, states: torch.Tensor) -> torch.Tensor:
+            return states if maps is None else maps[layer](states)
 
         def states(layer: int, donor: int) -> Place:
             return Place(
                 layer,
                 "",
                 "states",
-                lambda run, host, given: with_states(run, blocks, host, layer, given.layer(donor)),
+                lambda run, host, given: with_states(run, blocks, host, layer, mapped(layer, given.layer(donor))),
             )
 
         return [states(host, donor) for host, donor in sorted(hosts.items())]
@@ -78,6 +86,15 @@ def places_of(
         return _modules(host, donor, names)
     _check_attention(host, donor, names)
     return _blocks(host, donor) if at == "weights" else _parts(host, donor, names)
+
+
+def hosts_of(
+    base: PreTrainedModel, other: PreTrainedModel, names: tuple[str, str], into: str, layers: Mapping[int, int] | None
+) -> dict[int, int]:
+    """Return the layer of the donor that stands for each layer of the host."""
+    depths = [len(blocks_of(model)) for model in (base, other)]
+    pairs = _pairs(other, names, depths, layers)
+    return pairs if into == "other" else {b: o for o, b in pairs.items()}
 
 
 def _pairs(

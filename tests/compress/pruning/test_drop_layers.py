@@ -12,6 +12,7 @@ import compress
 import probes
 from compress.pruning.drop_layers import drop_layers
 from compress.pruning.structure import prune_heads
+from probes.measures.attribution.output_damage import OutputDamage
 from probes.models.fingerprint import weights_fingerprint
 
 
@@ -54,7 +55,7 @@ def test_a_decoder_without_layers_uses_its_cache(kind):
 
 @pytest.mark.filterwarnings("ignore:.*no configuration of transformers can say")
 @pytest.mark.parametrize("kind", ["albert", "modernbert"])
-@pytest.mark.parametrize("importance", ["removal", "similarity"])
+@pytest.mark.parametrize("importance", ["removal", "effect", "similarity"])
 def test_layers_are_ranked_in_any_family_and_the_model_stays_as_it_was(kind, importance, texts):
     model = architectures.make(kind, vocab_size=27).float()
     before = weights_fingerprint(model)
@@ -77,7 +78,7 @@ def test_a_decoder_still_uses_its_cache_without_a_layer():
         assert torch.allclose(pruned(input_ids=ids[:, -1:], past_key_values=cache).logits[:, -1], whole, atol=1e-5)
 
 
-@pytest.mark.parametrize("importance", ["removal", "similarity"])
+@pytest.mark.parametrize("importance", ["removal", "effect", "similarity"])
 def test_a_layer_that_does_nothing_goes_first(importance, texts):
     model = make("bert", layers=4)
     untouched = drop_layers(model, 1, importance=importance, **texts).config.compression["dropped"]
@@ -121,6 +122,19 @@ def test_removal_measures_anew_after_each_layer(texts):
     assert ascending  # where numbers in what is left and in the model differ
 
 
+def test_by_effect_the_layer_goes_without_which_the_output_lacks_least(texts):
+    model = make("bert", layers=4, seed=3)
+    output = OutputDamage(model, **texts, pivot=texts["corpus"][0]["language"])
+    gone = []
+    for _ in range(2):
+        lost = {n: float(output.of(drop_layers(model, [*gone, n]))[0].mean()) for n in set(range(4)) - set(gone)}
+        gone.append(min(lost, key=lost.get))
+    done = drop_layers(model, 2, importance="effect", **texts).config.compression
+    assert done["dropped"] == gone
+    assert done["scores"][-1] == pytest.approx(lost[gone[-1]], abs=1e-9)
+    assert done["scores"][0] > 0
+
+
 def test_layers_go_by_given_scores():
     done = drop_layers(make("bert", layers=4), 2, importance=[3, 1, 4, 2]).config.compression
     assert done["dropped"] == [1, 3]
@@ -143,7 +157,7 @@ def test_layers_go_by_given_scores():
         (
             1,
             {"importance": "magnitude"},
-            r"importance='magnitude' is not known; choose one of 'removal', 'similarity', or give scores",
+            r"importance='magnitude' is not known; choose one of 'removal', 'effect', 'similarity', or give scores",
         ),
         (1, {"importance": [1, 2]}, r"expected scores of shape \(layer\) = \(3,\), found \(2,\)"),
     ],

@@ -40,6 +40,9 @@ def by_hand(damage, model, rounded, base, other):
     if damage == "loyalty":
         p, q = (torch.tensor(r.logits.values).double().softmax(1).numpy() for r in (base, other))
         return np.mean([jensenshannon(a, b, base=2) ** 2 for a, b in zip(p, q, strict=True)])
+    if damage == "effect":
+        p, q = (torch.tensor(r.logits.values).double().log_softmax(1).numpy() for r in (base, other))
+        return np.mean([(np.exp(a) * (a - b)).sum() for a, b in zip(p, q, strict=True)])
     languages = sorted(set(base.language.values))
     if damage == "separability":
         one, two = (probes.class_separability(r.isel(layer=[-1]), draws=2, fewest=2).value for r in (base, other))

@@ -14,6 +14,7 @@ from scipy.special import log_softmax
 import compress
 import probes
 from probes.errors import InputError, LayerscopeWarning
+from probes.measures.attribution.output_damage import OutputDamage
 from probes.measures.attribution.patching import patched_together, patching
 from probes.measures.attribution.places import inside_of
 from probes.states.resumed import blocks_of
@@ -134,6 +135,23 @@ def test_several_at_once_are_what_each_is_alone_and_take_one_pass_of_each_model(
     xr.testing.assert_identical(one, both[0].sel(layer=[2]))
 
 
+@quiet
+def test_the_attention_and_the_feed_forward_part_of_a_block_are_given_back_apart(base, tokenizer):
+    other = copy.deepcopy(base)
+    with torch.no_grad():
+        other.bert.encoder.layer[1].output.dense.weight.add_(torch.randn(12, 20, generator=torch.manual_seed(0)))
+    out = measured(base, other, tokenizer, corpus_of(), at="module_weights").value.sel(measure="kl", language="pooled")
+    assert out.module.values.tolist() == [f"{n}.{k}" for n in (1, 2, 3) for k in ("attention", "feed-forward")]
+    np.testing.assert_allclose(out.values, [0, 0, 0, 1, 0, 0], atol=1e-9)
+    # Both at once are given back by hand.
+    noisy, mixed = hurt(base, 1, 2, 3, by=0.2), hurt(base, 1, 2, 3, by=0.2)
+    for name in ("attention.self", "attention.output.dense"):
+        mixed.bert.encoder.layer[1].set_submodule(name, base.bert.encoder.layer[1].get_submodule(name))
+    out = measured(base, noisy, tokenizer, corpus_of(), at="module_weights").sel(measure="kl", language="pooled")
+    left = float(OutputDamage(base, tokenizer, corpus_of()).of(mixed).sel(measure="kl").mean())
+    assert float(out.damage - out.gain.sel(module="2.attention")) == pytest.approx(left, abs=1e-9)
+
+
 def test_base_against_base_has_no_damage_and_says_so(base, tokenizer):
     with pytest.warns(
         LayerscopeWarning, match=r"lacks of .* is none by kl \(en\), kl \(xx\), kl \(pooled\)\. There are no shares"
@@ -237,20 +255,27 @@ def test_numbers_do_not_depend_on_batches_or_the_order_of_rows(base, tokenizer):
 
 
 @quiet
-@pytest.mark.parametrize("how", ["quantized", "torchao", "factorized", "heads", "causal"])
+@pytest.mark.parametrize("how", ["quantized", "torchao", "factorized", "fused", "heads", "causal"])
 def test_kinds_of_compressed_models(how, tiny_models, tokenizer, make_tokenizer):
     base = tiny_models("LlamaForCausalLM" if how == "causal" else "BertForSequenceClassification", hidden_size=16)
     other = {
         "quantized": lambda: compress.quantize(base, bits=3),
         "torchao": lambda: compress.quantize(base, bits=8, backend="torchao"),
         "factorized": lambda: compress.factorize(base, rank=4),
+        "fused": lambda: compress.fuse(base, share=0.5),
         "heads": lambda: compress.prune_channels(base, 0.5),
         "causal": lambda: compress.prune(base, sparsity=0.5),
     }[how]()
     used = make_tokenizer(special=False) if how == "causal" else tokenizer
-    for at in ("layers", "modules", "weights"):
+    for at in ("layers", "modules", "weights", "module_weights"):
         out = measured(base, other, used, corpus_of(), at=at)
         assert np.isfinite(out.gain).all()
+        if at == "weights" and how == "fused":  # a block has its own weights, the others those that they share
+            mixed = copy.deepcopy(other)
+            mixed.bert.encoder.layer[1] = copy.deepcopy(base.bert.encoder.layer[1])
+            left = OutputDamage(base, used, corpus_of()).of(mixed).sel(measure="kl").mean()
+            found = (out.damage - out.gain.sel(layer=2)).sel(measure="kl", language="pooled")
+            assert float(found) == pytest.approx(float(left), abs=1e-6)
         if at == "layers" and how in ("heads", "causal"):  # heads and norms of the model are the original's
             np.testing.assert_allclose(out.value.sel(measure="kl", language="pooled")[-1], 1, atol=1e-4)
 
@@ -278,7 +303,9 @@ def test_what_cannot_be_used_is_said_before_a_model_runs(tiny_models, tokenizer)
         raise AssertionError("it ran")
 
     base.forward = base.bert.forward = never
-    with pytest.raises(InputError, match=r"at='heads' is not known; choose one of 'layers', 'modules', 'weights'"):
+    with pytest.raises(
+        InputError, match=r"at='heads' is not known; choose one of 'layers', 'modules', 'weights', 'module_weights'"
+    ):
         run(base, base, at="heads")
     with pytest.raises(InputError, match=r"into='both' is not known; choose one of 'other', 'base'"):
         run(base, base, into="both")
