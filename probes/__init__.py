@@ -38,8 +38,8 @@ from probes.measures.fidelity.zero_shot_gap import zero_shot_gap
 from probes.measures.languages.alignment_gap import alignment_gap
 from probes.measures.languages.margin_retrieval import margin_retrieval
 from probes.measures.languages.retrieval import retrieval
-from probes.measures.own import probe
 from probes.measures.languages.word_movers import word_movers
+from probes.measures.own import probe
 from probes.measures.space.departure import departure
 from probes.measures.space.depth_control import depth_control
 from probes.measures.space.depth_dynamics import depth_dynamics
@@ -56,6 +56,7 @@ from probes.states.movers import WordMoversEmbedding
 from probes.states.outliers import without_outliers
 from probes.states.ragged import each_token
 from probes.states.representations import from_arrays, open_representations
+from probes.watching import Watch
 
 __all__ = [
     "Band",
@@ -63,6 +64,7 @@ __all__ = [
     "DependencyError",
     "InputError",
     "LayerscopeWarning",
+    "Watch",
     "WordMoversEmbedding",
     "accuracy",
     "alignment_gap",
