@@ -115,8 +115,7 @@ class Watch(TrainerCallback):
         """
         if not self.states:
             raise InputError(f"{self.name}: nothing was measured yet: add it to a Trainer and train")
-        about = {"pivot": self.pivot, "probes": self.probes, "draws": self.draws, "seed": self.seed}
-        return compare({self.name: Series(dict(sorted(self.states.items())))}, progress=False, **about)
+        return self._compared(Series(dict(sorted(self.states.items()))), self.name)
 
     def on_train_begin(
         self, args: TrainingArguments, state: TrainerState, control: TrainerControl, **given: Any
@@ -152,8 +151,7 @@ class Watch(TrainerCallback):
             with warnings.catch_warnings():
                 if self.states:  # said the first time
                     warnings.simplefilter("ignore", LayerscopeWarning)
-                about = {"pivot": self.pivot, "probes": self.probes, "draws": self.draws, "seed": self.seed}
-                found = compare({name: reps}, progress=False, **about)
+                found = self._compared(reps, name)
         self.states[step] = reps
         logs = as_logs(found)
         state.log_history.append({**logs, "step": step})
@@ -162,6 +160,10 @@ class Watch(TrainerCallback):
             self._reporters = [kind() for kind in get_reporting_integration_callbacks(args.report_to)]
         for reporter in self._reporters:
             reporter.on_log(args, state, control, logs=dict(logs), model=model)
+
+    def _compared(self, model: Any, name: str) -> Comparison:
+        about: dict[str, Any] = {"pivot": self.pivot, "probes": self.probes, "draws": self.draws, "seed": self.seed}
+        return compare({name: model}, progress=False, **about)
 
 
 def as_logs(found: Comparison) -> dict[str, float]:
