@@ -40,6 +40,7 @@ from probes.measures.languages.margin_retrieval import margin_retrieval
 from probes.measures.languages.retrieval import retrieval
 from probes.measures.languages.word_movers import word_movers
 from probes.measures.own import probe
+from probes.measures.space.band_gates import band_gates
 from probes.measures.space.departure import departure
 from probes.measures.space.depth_control import depth_control
 from probes.measures.space.depth_dynamics import depth_dynamics
@@ -68,6 +69,7 @@ __all__ = [
     "WordMoversEmbedding",
     "accuracy",
     "alignment_gap",
+    "band_gates",
     "best_layer",
     "capture",
     "cautions",

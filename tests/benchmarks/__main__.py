@@ -17,6 +17,7 @@ from common import ROWS, Row, here, table
 FOLDER = Path(__file__).parent
 NAMES = ["capture", "similarity", "representers", "pruning", "quantization", "distillation"]
 NAMES += ["sparse_probe", "retrieval", "next_token", "gptq", "patching", "explorer", "memory"]
+NAMES += ["retrieval", "words", "next_token", "gptq", "patching", "explorer", "memory"]
 
 
 def main() -> None:

@@ -5,5 +5,5 @@
 
 `departure` asks layer by layer where a model leaves the `dynamics` of its baseline, `depth_dynamics` how much of
 its path can be predicted, with what a `residual` learns of the rest, and `depth_control` which layers to correct.
-`spectrum` tells what is carried by slow and fast changes along tokens and layers.
+`spectrum` tells what is carried by slow and fast changes along tokens and layers, `band_gates` which it takes.
 """

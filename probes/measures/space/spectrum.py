@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 
 import numpy as np
 import xarray as xr
@@ -54,7 +54,7 @@ def spectrum(reps: xr.Dataset, *, bands: int = 5, draws: int = 200, seed: int = 
         beat is the share of the largest class.
 
     See also:
-        `Band`, `depth_spectrum`.
+        `Band`, `band_gates`, `depth_spectrum`.
 
     Example:
         >>> import probes
@@ -70,7 +70,7 @@ def spectrum(reps: xr.Dataset, *, bands: int = 5, draws: int = 200, seed: int = 
     check_bands(bands, "spectrum", int(reps["token_count"].max()))
     drawn = sample(reps, draws=draws, seed=seed)
     kinds = _kinds(drawn)
-    folds = list(_folds(drawn, seed, kinds))
+    folds = folds_of(drawn, seed, kinds.get("class", drawn.language)) if kinds else []
     layers, examples = reps.sizes["layer"], reps.sizes["example"]
     squares = np.empty((examples, layers, bands))
     right = {kind: np.empty((examples, layers, bands)) for kind in kinds}
@@ -80,7 +80,7 @@ def spectrum(reps: xr.Dataset, *, bands: int = 5, draws: int = 200, seed: int = 
         squares[:, layer] = _energy(reps, drawn, layer, x)
         for kind, of_row in kinds.items():
             for band in range(bands):
-                right[kind][:, layer, band] = _right(x[:, band], of_row, folds)
+                right[kind][:, layer, band] = named_right(x[:, band], of_row, folds)
     over = {"layer": reps["layer"].values, "band": np.arange(bands)}
     total = squares.sum(axis=2, keepdims=True)
     out = [_result(reps, drawn, _shares(drawn, squares, total), "spectrum_energy", over)]
@@ -182,21 +182,24 @@ def _kinds(drawn: Sample) -> dict[str, np.ndarray]:
     return kinds
 
 
-def _folds(drawn: Sample, seed: int, kinds: dict[str, np.ndarray]) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+def folds_of(drawn: Sample, seed: int, of_row: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Return the rows to train and to test on, in folds of ids, or groups, that hold what rows are of
+    evenly.
+    """
     from sklearn.model_selection import StratifiedGroupKFold
 
-    if not kinds:
-        return
     # In the order of ids and languages: that of the corpus must not matter.
     order = np.lexsort((np.array(drawn.languages).astype(str)[drawn.language], drawn.ids))
     split = StratifiedGroupKFold(FOLDS, shuffle=True, random_state=seed % 2**32)
-    of_row = kinds.get("class", drawn.language)
-    for train, test in split.split(order, of_row[order], drawn.units[drawn.ids[order]]):
-        yield order[train], order[test]
+    return [
+        (order[train], order[test]) for train, test in split.split(order, of_row[order], drawn.units[drawn.ids[order]])
+    ]
 
 
-def _right(x: np.ndarray, of_row: np.ndarray, folds: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """Which rows are named right by a classifier that has not seen them, their group or translations."""
+def named_right(x: np.ndarray, of_row: np.ndarray, folds: list[tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
+    """Return which rows are named right by a classifier that has not seen them, nor their
+    translations; NaN where states are not finite.
+    """
     from sklearn.linear_model import RidgeClassifierCV
     from sklearn.pipeline import make_pipeline
     from sklearn.preprocessing import StandardScaler
@@ -218,10 +221,11 @@ def _shares(drawn: Sample, squares: np.ndarray, total: np.ndarray) -> dict[str, 
         return {group: both[..., :-1] / both[..., -1:] for group, both in whole.items()}
 
 
+_OF_ROWS = f"{LARGE} of test rows, by the classifiers as they are trained (other training rows move it further)"
 _SAID = {
     "spectrum_energy": ("share of the mean square of states along tokens, by band of the cosine transform", LARGE),
-    "spectrum_language": ("accuracy of a linear classifier of languages, by band", LARGE + " of test rows"),
-    "spectrum_class": ("accuracy of a linear classifier of classes, by band", LARGE + " of test rows"),
+    "spectrum_language": ("accuracy of a linear classifier of languages, by band", _OF_ROWS),
+    "spectrum_class": ("accuracy of a linear classifier of classes, by band", _OF_ROWS),
     "depth_spectrum": ("share of the mean square of states along layers, by frequency", THIS_SIZE),
 }
 

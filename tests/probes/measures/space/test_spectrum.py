@@ -59,7 +59,7 @@ def test_a_class_that_changes_fast_is_found_in_the_fastest_band_and_missed_by_th
 
 
 def test_a_probe_on_the_band_finds_it_too():
-    reps = planted(np.random.default_rng(3), languages=("en",))
+    reps = planted(np.random.default_rng(3), sentences=40, languages=("en",))
     x = amplitudes_of(reps, 0, 4)
     accuracy = [probes.linear_probe(x[:, band], reps.label.values) for band in (0, 3)]
     assert accuracy[1] > 0.9 > 0.7 > accuracy[0]
