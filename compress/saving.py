@@ -78,6 +78,7 @@ def save(
     tokenizer: PreTrainedTokenizerBase | None = None,
     packed: bool = False,
     *,
+    comparison: Any = None,
     wait: bool = True,
 ) -> Path:
     """Save a compressed model so that plain transformers loads it, and what was done to it.
@@ -92,6 +93,8 @@ def save(
         packed: leave out the zeros. In place of `model.safetensors` the folder holds
             `packed.safetensors`, of which the size falls with the number of zeros: a bit for every
             weight, and in full only those that are not zero.
+        comparison: a `probes.Comparison` that the model is part of, for `README.md`: what it lost by
+            language, and the hub's `model-index` (`Comparison.to_model_card`).
         wait: where another process writes into the folder, wait until it is done, and say so; False
             to be refused.
 
@@ -100,8 +103,8 @@ def save(
 
     Raises:
         InputError: the folder exists and is not empty, or cannot be written to; its disk has not
-            room for the weights; the model has not got what its configuration says; `packed` is
-            asked for weights that transformers quantised.
+            room for the weights; the model is not part of the comparison, or has not got what its
+            configuration says; `packed` is asked for weights that transformers quantised.
 
     Notes:
         Plain transformers cannot read packed weights; `probes.load_checkpoint` can, and so all here
@@ -133,6 +136,7 @@ def save(
         check_allowed(model, "save packed")
     else:
         check_kept(model)
+    card = None if comparison is None else _card(model, comparison)
     partial = beside(place, "partial")
     with locked(place, wait=wait), named(place):
         check_new(place)
@@ -150,6 +154,8 @@ def save(
             what = getattr(model.config, "compression", None)
             if what is not None:
                 (partial / "compression.json").write_text(json.dumps(what, indent=2) + "\n", encoding="utf-8")
+            if card is not None:
+                (partial / "README.md").write_text(card, encoding="utf-8")
             history = getattr(model, "history", None)
             if history is not None:
                 history.to_csv(partial / "history.csv", index=False)
@@ -161,6 +167,19 @@ def save(
         finally:
             remove(partial)
     return Path(folder)
+
+
+def _card(model: Any, comparison: Any) -> str:
+    """What a comparison says of a model, which is known in it by its weights."""
+    weights = weights_fingerprint(model)
+    models = comparison.provenance["models"]
+    names = [n for n, about in models.items() if about.get("weights") == weights and n != comparison.baseline]
+    if not names:
+        raise InputError(
+            f"comparison=...: none of its models beside the baseline ({', '.join(models)}) has the weights of this "
+            "one. Compare the model as it is saved"
+        )
+    return str(comparison.to_model_card(names[0]))
 
 
 def check_new(folder: Path) -> None:

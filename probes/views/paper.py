@@ -18,16 +18,23 @@ _KEYS = ["probe", "model"]
 
 
 def as_markdown(
-    table: Table, probes: Sequence[str] | None, layer: int | None, languages: Sequence[str] | None, digits: int
+    table: Table,
+    probes: Sequence[str] | None,
+    layer: int | None,
+    languages: Sequence[str] | None,
+    digits: int,
+    models: Sequence[str] | None = None,
 ) -> str:
-    """Return a table of Markdown; the arguments are those of `Comparison.to_markdown`."""
-    frame = _frame(table, probes, layer, languages, digits, "\\*").reset_index()
+    """Return a table of Markdown, by default of all models; the other arguments are those of
+    `Comparison.to_markdown`.
+    """
+    frame = _frame(table, probes, layer, languages, digits, "\\*", models).reset_index()
     lines = [
         [str(c) for c in frame],
         [":--"] * 2 + ["--:"] * (frame.shape[1] - 2),
         *frame.astype(str).to_numpy().tolist(),
     ]
-    escaped = [lines[0], lines[1], *([_plain(cell) for cell in line[:2]] + line[2:] for line in lines[2:])]
+    escaped = [lines[0], lines[1], *([plain(cell) for cell in line[:2]] + line[2:] for line in lines[2:])]
     rows = [f"| {' | '.join(line)} |" for line in escaped]
     return "\n".join([*rows, "", _caption(table, layer).replace("*", "\\*"), ""])
 
@@ -63,6 +70,7 @@ def _frame(
     languages: Sequence[str] | None,
     digits: int,
     star: str,
+    models: Sequence[str] | None = None,
 ) -> pd.DataFrame:
     """Texts of values, a row a probe and model and a column a language."""
     if type(digits) is not int or not 0 <= digits <= 10:
@@ -79,6 +87,8 @@ def _frame(
         check_choice("languages", language, known)
     wanted = list(languages) if languages else sorted(known, key=lambda code: code != POOLED)
     rows = rows[rows["probe"].isin(flat if probes is None else list(probes)) & rows["language"].isin(wanted)]
+    if models is not None:
+        rows = rows[rows["model"].isin(models)]
     last = rows.groupby(_KEYS)["layer"].transform("max")
     here = (rows["layer"] == last) if layer is None else rows["layer"].isin([layer, NO_LAYER])
     rows = rows[here]
@@ -89,9 +99,9 @@ def _frame(
         for row in rows.itertuples()
     ]
     order = {key: i for i, key in enumerate(probes or flat)}
-    models = {name: i for i, name in enumerate(table.to_dataframe()["model"].unique())}
+    places_of = {name: i for i, name in enumerate(table.table["model"].unique())}
     wide = rows.assign(text=text).pivot(index=_KEYS, columns="language", values="text").fillna("")
-    places = sorted(wide.index, key=lambda key: (order[key[0]], models[key[1]]))
+    places = sorted(wide.index, key=lambda key: (order[key[0]], places_of[key[1]]))
     wide = wide.loc[places, [language for language in wanted if language in wide]]
     codes = [c for c in wide if c != POOLED]
     names = dict(zip(codes, language_names(codes), strict=True)) | {POOLED: "all"}
@@ -106,7 +116,7 @@ def _with_interval(row: object, digits: int) -> str:
     return text if pd.isna(low) or pd.isna(high) else f"{text} [{low:.{digits}f}, {high:.{digits}f}]"
 
 
-def _plain(text: str) -> str:
+def plain(text: str) -> str:
     """A name as Markdown shows it."""
     for sign in "\\|*_`<[":
         text = text.replace(sign, f"\\{sign}")

@@ -274,6 +274,38 @@ class Plots(Table):
 
         return as_markdown(self, probes, layer, languages, digits)
 
+    def to_model_card(self, model: str, *, dataset: str = "corpus", digits: int = 2) -> str:
+        """Return a page for a compressed model: what it lost, a table by language, what it costs,
+        and the `model-index` of the Hugging Face hub.
+
+        `compress.save(..., comparison=comparison)` writes it beside the model.
+
+        Args:
+            model: one beside the baseline.
+            dataset: what the corpus is called.
+            digits: decimal places.
+
+        Raises:
+            InputError: there is no such model beside the baseline; as `verdict`.
+
+        Example:
+            >>> import numpy as np, probes
+            >>> rng = np.random.default_rng(0)
+            >>> x, about = rng.normal(size=(60, 8)), {"id": np.tile(np.arange(60), 2)}
+            >>> about["language"] = np.repeat(["en", "sw"], 60)
+            >>> states = {k: np.tile(x, (2, 1)) + s * rng.normal(size=(120, 8)) for k, s in (("a", 0.1), ("b", 2.0))}
+            >>> models = {name: probes.from_arrays(z, **about) for name, z in states.items()}
+            >>> comparison = probes.compare(models, pivot="en", probes=["retrieval"], progress=False)
+            >>> comparison.to_model_card("b").splitlines()[:3]
+            ['---', 'model-index:', '- name: b']
+
+        See also:
+            `Comparison.verdict`, `Comparison.to_markdown`.
+        """
+        from probes.views.card import as_card
+
+        return as_card(self, verdict(self), model, dataset, digits)
+
     def to_latex(
         self,
         probes: Sequence[str] | None = None,
