@@ -19,6 +19,7 @@ from probes.measures.classes.class_distance import class_distance
 from probes.measures.classes.class_separability import class_separability
 from probes.measures.classes.fisher_ratio import fisher_ratio
 from probes.measures.classes.kernel_probe import kernel_probe
+from probes.measures.classes.label_names import label_names
 from probes.measures.classes.linear_probe import linear_probe
 from probes.measures.classes.snr import snr
 from probes.measures.classes.sparse_probe import sparse_probe
@@ -90,6 +91,7 @@ __all__ = [
     "geometry",
     "influence",
     "kernel_probe",
+    "label_names",
     "lens",
     "linear_probe",
     "load_checkpoint",
