@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import copy
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import partial
 from typing import Any
 
@@ -14,17 +14,18 @@ from transformers import PreTrainedModel
 from compress.matrices import Matrix, block_of, every_matrix, transposed
 from compress.quantization.quantizers import packed_bytes
 from compress.quantization.weights import QuantizedMatrices
+from compress.tuning.ranks import more_ranks, ranks_then
 from compress.tuning.same_places import check_places, factors_of, inside, layers_of
 from compress.views import MatrixView
 from probes.costs import as_stored
 from probes.errors import InputError
 from probes.models.coded_bytes import codeword_bytes
 from probes.models.facts import name_of
-from probes.models.formats.factorized import FACTORIZED, FACTORS
+from probes.models.formats.factorized import FACTORIZED, FACTORS, LowRankLinear
 from probes.models.formats.packed import saved_by_packing
 from probes.models.formats.quantized_inputs import QUANTIZED_INPUTS, apply_quantized_inputs
 
-UNITS = ("blocks", "matrices", "rows", "bits")
+UNITS = ("blocks", "matrices", "rows", "bits", "ranks")
 PLAIN = 32  # the bits of a matrix that is not rounded
 _PIECES = 16  # of the rows of a matrix at most
 _MOST = 8  # bits of a rounded matrix
@@ -60,6 +61,7 @@ class Part:
         keys: the parameters that these are of.
         modules: names of modules in factors that become whole.
         plain: the modules whose inputs are then as the original has them.
+        ranks: whether modules get more of their rank, as long as that takes less than the whole.
     """
 
     name: str
@@ -68,6 +70,7 @@ class Part:
     keys: tuple[str, ...]
     modules: tuple[str, ...] = ()
     plain: Callable[[], list[str]] = list
+    ranks: bool = False
 
 
 class GivenBack:
@@ -77,8 +80,9 @@ class GivenBack:
         other: the compressed model; it is not changed.
         base: the original.
         units: "blocks", "matrices" (modules with all of their own parameters), "rows" (output
-            units, in at most 16 groups a matrix, those that changed most first) or "bits" (of a
-            rounded matrix one more, after 8 all).
+            units, in at most 16 groups a matrix, those that changed most first), "bits" (of a
+            rounded matrix one more, after 8 all) or "ranks" (of a matrix in two factors a sixteenth
+            of its rank more).
 
     Attributes:
         model: the copy.
@@ -123,8 +127,15 @@ class GivenBack:
                 f"units='rows': {name_of(other)!r} is stored {self._how()}, which has no rows of its own. Give back "
                 "blocks or matrices" + (", or bits" if self.stored_as == "integers" else "")
             )
+        if units == "ranks" and (self.bits or not any(ranks_then(self.model.get_submodule(n)) for n in self.factors)):
+            raise InputError(
+                f"units='ranks': {name_of(other)!r} is stored {self._how()}, and not in factors that get more of their "
+                "rank: added to a matrix in another format, a correction in factors makes all of it anew. Give back "
+                "blocks or matrices"
+            )
         self.rounded = self._grids() if units == "bits" else None
-        self.parts = list({"rows": self._rows, "bits": self._bits}.get(units, partial(self._whole, units))())
+        made = {"rows": self._rows, "bits": self._bits, "ranks": self._ranks}
+        self.parts = list(made.get(units, partial(self._whole, units))())
         self._costs: dict[str, int | None] = {}
         if not self.parts:
             raise InputError(f"{name_of(other)!r} has the weights of {name_of(base)!r}: there is nothing to give back")
@@ -134,7 +145,7 @@ class GivenBack:
         if part.name not in self._costs:
             steps, modules = part.steps(), [m for m in part.modules if m in self.factors]
             more = sum(step.size - self.sizes[step.key] for step in steps)
-            more += sum(self._size_of_module(m, self.base) - self._size_of_module(m, self.model) for m in modules)
+            more += sum(self._size_then(part, m) - self._size_of_module(m, self.model) for m in modules)
             self._costs[part.name] = more if steps or modules else None
         return self._costs[part.name]
 
@@ -147,7 +158,9 @@ class GivenBack:
         for name in part.modules:
             if name in self.factors:
                 one, other = (_weight(m, name).double() for m in (self.base, self.model))
+                then = more_ranks(self.model.get_submodule(name), self.base.get_submodule(name)) if part.ranks else None
                 out += float((one - other).square().sum())
+                out -= 0.0 if then is None else float((one - then.weight.detach().double()).square().sum())
         return out
 
     def give(self, part: Part) -> Callable[[], None]:
@@ -160,7 +173,8 @@ class GivenBack:
         inputs = copy.deepcopy(QUANTIZED_INPUTS.said(self.model.config))
         mine = {m: self.model.get_submodule(m) for m in modules}
         for name in modules:
-            self._make_whole(name)
+            self._exchange(part, name)
+        modules = [m for m in modules if m not in self.factors]
         with torch.no_grad():
             for step in steps:
                 step.now.copy_(step.then)
@@ -342,6 +356,10 @@ class GivenBack:
         place = f"{key.rpartition('.')[0]}."  # of a module in factors by its first factor
         return next(n for k, n in self.layers.items() if k == key or k.startswith(place))
 
+    def _ranks(self) -> Iterator[Part]:
+        for part in self._whole("matrices"):
+            yield replace(part, ranks=bool(part.modules))
+
     # -- modules --
 
     def _full(self, name: str) -> str:
@@ -353,9 +371,19 @@ class GivenBack:
         module = key.rpartition(".")[0]
         return any(self._full(n) == module and theirs.get(n) != how for n, how in mine.items())
 
-    def _make_whole(self, name: str) -> None:
-        self.model.set_submodule(name, copy.deepcopy(self.base.get_submodule(name)))
-        self.factors.remove(name)
+    def _size_then(self, part: Part, name: str) -> int:
+        then = more_ranks(self.model.get_submodule(name), self.base.get_submodule(name)) if part.ranks else None
+        if then is None:
+            return self._size_of_module(name, self.base)
+        return sum(self._plain_size(f"{name}.{key}", p.detach()) for key, p in then.named_parameters())
+
+    def _exchange(self, part: Part, name: str) -> None:
+        """Put what comes next in the place of a module in factors: more of its rank, or all of it."""
+        module, whole = self.model.get_submodule(name), self.base.get_submodule(name)
+        then = more_ranks(module, whole) if part.ranks else None
+        self.model.set_submodule(name, copy.deepcopy(whole) if then is None else then)
+        if then is None:
+            self.factors.remove(name)
         for key in [k for k in self.sizes if k.startswith(f"{name}.")]:
             del self.sizes[key]
         for key, parameter in self.model.get_submodule(name).named_parameters():
@@ -387,6 +415,9 @@ class GivenBack:
         if said:
             known = dict(self.model.named_modules())
             left = {n: how for n, how in said.items() if isinstance(known[self._full(n)], FACTORS)}
+            for n in left:
+                if isinstance(module := known[self._full(n)], LowRankLinear):
+                    left[n] = {"rank": module.first.out_features}
             self.model.config.factorized = left
             if not left:
                 del self.model.config.factorized

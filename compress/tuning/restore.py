@@ -59,9 +59,10 @@ def restore(
         budget: bytes to give back, as a share of those of `other` in the format that
             `compress.footprint` says it is stored in. May be above 1.
         units: what is given back together: "blocks", "matrices" (a module with all of its own
-            weights), "rows" (output units of a matrix, in at most 16 groups) or "bits" (of a
-            matrix that is rounded one more bit a weight, after 8 all 32). By default bits where
-            there are such, else matrices.
+            weights), "rows" (output units of a matrix, in at most 16 groups), "bits" (of a matrix
+            that is rounded one more bit a weight, after 8 all 32) or "ranks" (of a matrix in two
+            factors the largest of the difference, a sixteenth of the rank at a time, until the
+            whole takes less). By default bits where there are such, else matrices.
         by: "effect". The others are to compare with: "random"; "weights", the largest fall of the
             squared distance from the original's weights a byte; "drift", the layers whose states
             have moved most first; "order", the first layers first; or a number for each layer (0 for
@@ -92,7 +93,8 @@ def restore(
         or without a head 1 - cosine of pooled vectors. The queue is lazy (Minoux 1978): only what
         was the best when it was last measured is measured again, which is exact where gains only
         fall. Damage on the texts of the choice flatters: prove it on others. A matrix that is whole
-        again is fed what it was in the original, not rounded.
+        again is fed what it was in the original, not rounded. A correction of low rank is for
+        factors alone: added to zeros or codes, it leaves no zero and no code.
 
     Example:
         >>> import compress, probes

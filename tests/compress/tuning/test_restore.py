@@ -142,6 +142,27 @@ def test_a_matrix_of_codewords_or_factors_becomes_whole(model, how, smaller, tmp
     assert not getattr(whole.config, "factorized", None)
 
 
+def test_factors_get_more_of_their_rank_and_are_saved_as_factors(model, how, tmp_path):
+    other = compress.factorize(model, rank=2)
+    mended = compress.restore(other, model, budget=0.1, units="ranks", **how)
+    done = mended.config.compression
+    assert done["damage_after"] < done["damage_before"]
+    assert size_of(mended)["stored_as"] == done["stored_as"] == "as it is"
+    assert abs(size_of(mended)["stored_bytes"] - done["bytes"]) <= 300 * len(done["given"])
+    ranks = {k: how["rank"] for k, how in mended.config.factorized.items()}
+    assert set(ranks.values()) > {2}
+    first = done["given"][0]
+    assert first["bytes"] == 4 * 2 * sum(mended.get_submodule(first["part"]).weight.shape)  # a sixteenth of 24
+    back = probes.load_checkpoint(compress.save(mended, tmp_path / "mended", how["tokenizer"]))[0]
+    assert same(weights(back), weights(mended))
+    assert OutputDamage(model, how["tokenizer"], how["corpus"]).of(back)[0].mean() == pytest.approx(
+        done["damage_after"]
+    )
+    whole = compress.restore(other, model, budget=50, units="ranks", by="order", **how)
+    assert same(weights(whole), weights(model))
+    assert not getattr(whole.config, "factorized", None)
+
+
 def test_a_pruned_one_is_saved_packed_and_loads_the_same(model, pruned, how, tmp_path):
     mended = compress.restore(pruned, model, budget=0.1, units="rows", by="random", **how)
     folder = compress.save(mended, tmp_path / "mended", how["tokenizer"], packed=True)
