@@ -35,13 +35,16 @@ def model_arguments() -> argparse.ArgumentParser:
     return common
 
 
-def training(steps: int | None = 0, *, required: bool = False, learning_rate: float = 5e-5) -> argparse.ArgumentParser:
+def training(
+    steps: int | None = 0, *, required: bool = False, learning_rate: float | None = 5e-5
+) -> argparse.ArgumentParser:
     """Return the arguments of a training: how many steps, by default so many, and how."""
     out = argparse.ArgumentParser(add_help=False)
     none = "; 0 for no training" if steps == 0 and not required else ""
     out.add_argument("--steps", type=int, default=steps, required=required, help=f"updates of the weights{none}")
     out.add_argument("--batch-size", type=int, default=32, help="(%(default)s)")
-    out.add_argument("--learning-rate", type=float, default=learning_rate, help="(%(default)s)")
+    rate = "what suits" if learning_rate is None else "%(default)s"
+    out.add_argument("--learning-rate", type=float, default=learning_rate, help=f"({rate})")
     out.add_argument("--scheduler", choices=list(SCHEDULERS), help="of the learning rate (linear)")
     out.add_argument("--warmup", type=float, help="share of the updates in which the learning rate rises (0)")
     out.add_argument("--weight-decay", type=float, help="(0)")
@@ -51,9 +54,10 @@ def training(steps: int | None = 0, *, required: bool = False, learning_rate: fl
 
 def training_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return how a training goes, as the verbs take it."""
-    named = {name: getattr(options, name) for name in ("scheduler", "warmup", "weight_decay", "max_length")}
+    names = ("learning_rate", "scheduler", "warmup", "weight_decay", "max_length")
+    named = {name: getattr(options, name) for name in names}
     given = {name: value for name, value in named.items() if value is not None}
-    return {"batch_size": options.batch_size, "learning_rate": options.learning_rate, **given}
+    return {"batch_size": options.batch_size, **given}
 
 
 def load(options: argparse.Namespace) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Any]:

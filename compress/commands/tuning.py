@@ -23,14 +23,21 @@ RECIPES = {
     "graddrop": recipes.graddrop,
     "gradual_unfreezing": recipes.gradual_unfreezing,
     "variability_tuning": recipes.variability_tuning,
+    "p_dro": recipes.p_dro,
+    "rp_dro": recipes.rp_dro,
+    "supcl_seq": recipes.supcl_seq,
+    "pair_sup_con": recipes.pair_sup_con,
+    "plsp": recipes.plsp,
 }
 
 
 def add(commands: Any) -> None:
     """Give these commands to a parser."""
     about = "train a model further, with a head if it has none"
-    tuned = add_command(commands, "finetune", about, _finetune, model_arguments(), training(None, required=True))
-    tuned.add_argument("--recipe", choices=RECIPES, help="a published way to keep what pretraining gave (plain)")
+    tuned = add_command(
+        commands, "finetune", about, _finetune, model_arguments(), training(None, required=True, learning_rate=None)
+    )
+    tuned.add_argument("--recipe", choices=RECIPES, help="a published method (plain)")
     tuned.add_argument("--layers", choices=CHOICES, help="which are trained beside the head (all)")
     tuned.add_argument("--tuned", type=int, metavar="N", help="how many --layers those are (2)")
     measures = list(dict.fromkeys(name for names in MEASURES.values() for name in names))

@@ -74,7 +74,7 @@ class CandidateLabels:
         reference page says what is expected of a softmax.
 
     See also:
-        `recipes.plsp`, `CrossEntropy`
+        `compress.recipes.plsp`, `CrossEntropy`
 
     Example:
         >>> import probes, torch

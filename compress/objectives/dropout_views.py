@@ -53,11 +53,11 @@ class SupCLSeq:
     Notes:
         Sedghamiz, Raval, Santus, Alhanai and Ghassemi 2021, arXiv 2109.07424, by its released code:
         dropout 0.1 of the model, rates 0, 0.05 and 0.2. Then the encoder is frozen and a linear head
-        learns by cross-entropy: `recipes.supcl_seq`. Choice made here: the last state itself, where
+        learns by cross-entropy, as in `compress.recipes.supcl_seq`. Choice made here: the last state itself, where
         they take the pooler's.
 
     See also:
-        `recipes.supcl_seq`, `SupervisedContrast`, `PairSupCon`
+        `compress.recipes.supcl_seq`, `SupervisedContrast`, `PairSupCon`
 
     Example:
         >>> import probes, torch

@@ -67,7 +67,7 @@ class PairSupCon:
         forward pass of their own.
 
     See also:
-        `recipes.pair_sup_con`, `objectives.SupCLSeq`
+        `compress.recipes.pair_sup_con`, `SupCLSeq`
 
     Example:
         >>> import probes, torch

@@ -1,4 +1,4 @@
-"""Published methods, a short function each: pruning, quantization, distillation, tuning."""
+"""Published methods, a short function each: pruning, quantization, distillation, tuning, finetuning."""
 
 from compress.recipes.distillation import (
     codir,
@@ -7,6 +7,7 @@ from compress.recipes.distillation import (
     patient_distillation,
     relational_distillation,
 )
+from compress.recipes.finetuning import p_dro, pair_sup_con, plsp, rp_dro, supcl_seq
 from compress.recipes.pruning import (
     aligned_weights,
     magnitude_pruning,
@@ -25,11 +26,16 @@ __all__ = [
     "gradual_unfreezing",
     "magnitude_pruning",
     "meta_distillation",
+    "p_dro",
+    "pair_sup_con",
     "patient_distillation",
+    "plsp",
     "relational_distillation",
+    "rp_dro",
     "self_distilled_pruning",
     "self_distilled_quantization",
     "sparse_bert",
     "sparse_progressive_distillation",
+    "supcl_seq",
     "variability_tuning",
 ]

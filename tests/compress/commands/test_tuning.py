@@ -71,6 +71,14 @@ def test_finetune_places_the_head_by_variability(make_classifier, tokenizer, lab
     assert capsys.readouterr().out.startswith(f"the head reads layer {done['head_layer']}\n")
 
 
+@pytest.mark.parametrize(("recipe", "rate"), [("rp_dro", 2e-5), ("supcl_seq", 1e-3)])
+def test_finetune_takes_the_rate_of_a_recipe(make_classifier, tokenizer, labelled, tmp_path, recipe, rate):
+    folder = compress.save(make_classifier(), tmp_path / "from", tokenizer)
+    given = ["--corpus", labelled, "--steps", "1", "--recipe", recipe]
+    assert main(["finetune", str(folder), *given, "--out", str(tmp_path / "it")]) == 0
+    assert probes.load_checkpoint(tmp_path / "it")[0].config.compression["training"]["learning_rate"] == rate
+
+
 def test_finetune_refuses_what_cannot_be(tiny_folder, labelled, refused):
     refused("training needs text: give --corpus", "finetune", tiny_folder, "--steps", "2")
     both = ["--recipe", "graddrop", "--layers", "top"]
