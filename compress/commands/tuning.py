@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import argparse
+from collections.abc import Callable
 from typing import Any
+
+from transformers import PreTrainedModel
 
 from compress import recipes
 from compress.commands.arguments import load, model_arguments, training, training_settings, write, write_smaller
@@ -19,7 +22,7 @@ from probes.models.checkpoint import load_checkpoint
 from probes.printing import printable
 
 # Recipes of which model, tokenizer, text and steps are all that has to be said.
-RECIPES = {
+RECIPES: dict[str, Callable[..., PreTrainedModel]] = {
     "graddrop": recipes.graddrop,
     "gradual_unfreezing": recipes.gradual_unfreezing,
     "variability_tuning": recipes.variability_tuning,

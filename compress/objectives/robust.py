@@ -97,7 +97,7 @@ class Robust:
         nothing in it. The reference page says more. Adversaries are gone after the training.
 
     See also:
-        `CrossEntropy`, `compress.recipes.rp_dro`, `compress.recipes.p_dro`
+        `compress.training.MinmaxValidation`, `compress.recipes.rp_dro`, `compress.recipes.p_dro`
 
     Example:
         >>> import compress, torch

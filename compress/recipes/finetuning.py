@@ -49,8 +49,8 @@ def p_dro(
 
     Notes:
         Michel, Hashimoto and Neubig 2021, arXiv 2103.10282, with their rates: 2e-5 and, of the
-        language model, 1e-4. The step is the last one, or the best one on labels (`best=`), where
-        they choose it by the worst of all adversaries on held-out text.
+        language model, 1e-4. The step is the last one, or the best one on labels (`best=`); they choose
+        it by the worst of all adversaries, as `compress.training.MinmaxValidation` does.
 
     Example:
         >>> import probes
@@ -96,8 +96,8 @@ def rp_dro(
 
     Notes:
         Michel, Hashimoto and Neubig 2022, arXiv 2204.06340, with their rate. The step is the last
-        one, or the best one on labels (`best=`), where they choose it by the worst of all
-        adversaries on held-out text.
+        one, or the best one on labels (`best=`); they choose it by the worst of all adversaries, as
+        `compress.training.MinmaxValidation` does.
 
     Example:
         >>> import probes
@@ -161,10 +161,10 @@ def supcl_seq(
         `SupCLSeq`, `TrainedLayers`
     """
     folder = settings.pop("folder", None)
-    first, second = ({} if folder is None else {"folder": Path(folder) / name} for name in ("views", "head"))
+    views, head = (None if folder is None else Path(folder) / name for name in ("views", "head"))
     shared = {name: value for name, value in settings.items() if name not in _MEASURED}
-    seen = finetune(model, tokenizer, train, steps=steps, objective=SupCLSeq(rates=rates), **shared, **first)
-    how = settings | second | {"learning_rate": head_learning_rate, "gradients": TrainedLayers()}
+    seen = finetune(model, tokenizer, train, steps=steps, objective=SupCLSeq(rates=rates), folder=views, **shared)
+    how = settings | {"learning_rate": head_learning_rate, "gradients": TrainedLayers(), "folder": head}
     return finetune(seen, tokenizer, train, steps=head_steps or steps, objective=CrossEntropy(), **how)
 
 

@@ -1,10 +1,12 @@
 """The one loop: a student, its objectives and, where they need one, its teacher.
 
 `loop` trains, `settings` says how, `gradients` which of them reach the weights, `checkpoints` from
-where it goes on, `kept` is what lies beside a checkpoint, `inside` is a training inside a verb.
+where it goes on, `kept` is what lies beside a checkpoint, `minmax` which step of a robust training
+is kept, `inside` is a training inside a verb.
 """
 
 from compress.training.loop import train
+from compress.training.minmax import MinmaxValidation
 from compress.training.settings import TrainingSettings
 
-__all__ = ["TrainingSettings", "train"]
+__all__ = ["MinmaxValidation", "TrainingSettings", "train"]

@@ -192,6 +192,9 @@ def train(
             held.enter_context(locked(folder, wait=wait))
             held.enter_context(written_whole(folder))
         log, learned, marks = Log(), Learned(), Marks()
+        for callback in callbacks:
+            if hasattr(callback, "modules"):  # it looks at what objectives learn
+                callback.modules = learned.modules
         measured = set(evaluate_at) if evaluate is not None else set()
         before, after = (Measure(w, evaluate, measured, log) for w in ("before", "after"))
         with quiet():  # that two callbacks are of one kind is meant

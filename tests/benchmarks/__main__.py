@@ -15,9 +15,8 @@ from pathlib import Path
 from common import ROWS, Row, here, table
 
 FOLDER = Path(__file__).parent
-NAMES = ["capture", "similarity", "representers", "pruning", "quantization", "distillation"]
-NAMES += ["sparse_probe", "retrieval", "next_token", "gptq", "patching", "explorer", "memory"]
-NAMES += ["retrieval", "words", "next_token", "gptq", "patching", "explorer", "memory"]
+NAMES = ["capture", "similarity", "representers", "pruning", "quantization", "distillation", "finetuning"]
+NAMES += ["sparse_probe", "retrieval", "words", "next_token", "gptq", "patching", "explorer", "memory"]
 
 
 def main() -> None:

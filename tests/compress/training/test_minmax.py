@@ -1,0 +1,85 @@
+"""The step that is kept by the worst adversary: by hand, in a training that is interrupted, and bad input."""
+
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from stops import Stops
+from trained import QUIET, make_corpus, same, weights
+
+import compress
+from compress.training.minmax import MinmaxValidation, worst
+from probes.errors import InputError
+
+OBJECTIVE = compress.Robust(compress.CrossEntropy(), temperature=0.1)
+
+
+def dev():
+    return make_corpus().filter(lambda row: row["split"] == "dev")
+
+
+def test_the_worst_adversary_so_far_decides(tokenizer):
+    kept = MinmaxValidation(OBJECTIVE, tokenizer, dev(), every=1)
+    model = torch.nn.Linear(1, 1)
+    ratios, best, chosen = [np.ones(40)], None, []
+    rng = np.random.default_rng(0)
+    for step in range(1, 7):
+        losses, logs = rng.uniform(0, 2, 40) / step**0.5, rng.standard_normal(40) * (9 if step == 3 else 1)
+        model.weight.data.fill_(step)
+        kept.take(step, losses, logs, model)
+        r = np.exp(logs) / np.exp(logs).mean()
+        if (r * np.log(r)).mean() <= np.log(10):
+            ratios.append(r)
+        score = max((x * losses).mean() for x in ratios)
+        if best is None or score < max((x * best).mean() for x in ratios):
+            best = losses
+            chosen.append(step)
+        assert kept.looks["robust"].iloc[-1] == pytest.approx(score)
+        assert float(kept.weights["weight"]) == chosen[-1]
+    assert len(ratios) == 6  # one of the adversaries looked at few texts alone
+    assert kept.looks["step"][kept.looks["kept"]].tolist() == chosen
+    assert worst(np.array([1.0, 3.0]), np.array([[1.0, 1.0], [2.0, 0.0]])) == 2
+
+
+@pytest.mark.parametrize("method", ["rp-dro", "p-dro"])
+def test_the_weights_of_the_kept_step_come_out_also_where_it_was_interrupted(
+    make_classifier, tokenizer, tmp_path, method
+):
+    settings = {"fitted": 2, "learning_rate": 1e-2} if method == "p-dro" else {}
+    objective = compress.Robust(compress.CrossEntropy(), method=method, **settings)
+
+    def run(folder, *callbacks):
+        student, seen = make_classifier(), {}
+        kept = MinmaxValidation(objective, tokenizer, dev(), every=2)
+        how = {"steps": 6, "folder": tmp_path / folder, "save_every": 2, "callbacks": [kept, *callbacks]}
+        how |= {"evaluate": lambda model: seen.update({len(seen): weights(model)}) or {}, "evaluate_at": [2, 4, 6]}
+        compress.training.train(student, tokenizer, make_corpus(), objective=[objective], **how, **QUIET)
+        return kept.looks, weights(student), seen
+
+    looks, expected, seen = run("whole")
+    assert looks["step"].tolist() == [2, 4, 6]
+    step = looks["step"][looks["kept"]].iloc[-1]
+    assert same(expected, seen[int(step) - 1])  # seen before and after each look
+    assert (looks["robust"] >= looks["loss"] - 1e-9).all()
+    with pytest.raises(KeyboardInterrupt):
+        run("run", Stops(5))
+    found = run("run")
+    pd.testing.assert_frame_equal(found[0], looks)
+    assert same(found[1], expected)
+
+
+def test_what_is_refused(make_classifier, tokenizer):
+    for objective, message in (
+        (compress.CrossEntropy(), "asks adversaries, and the objective has none"),
+        (compress.Robust(compress.CrossEntropy(), method="cvar"), "asks adversaries, and the objective has none"),
+        (compress.Robust(compress.SoftLabels()), "soft_labels needs a teacher: give an objective of labels"),
+    ):
+        with pytest.raises(InputError, match=message):
+            MinmaxValidation(objective, tokenizer, dev(), every=1)
+    with pytest.raises(InputError, match="every=0: expected a whole number of at least 1"):
+        MinmaxValidation(OBJECTIVE, tokenizer, dev(), every=0)
+    kept = MinmaxValidation(OBJECTIVE, tokenizer, dev(), every=1)
+    with pytest.raises(InputError, match="is given objective robust, which is not trained for"):
+        compress.finetune(
+            make_classifier(), tokenizer=tokenizer, train=make_corpus(), steps=1, callbacks=[kept], **QUIET
+        )
