@@ -37,6 +37,7 @@ from probes.states.depth import baseline_layers
 from probes.states.examples import examples_of
 from probes.states.order import alike_in_order
 from probes.states.outliers import without_outliers
+from probes.states.pooling import OfTokens
 from probes.states.predictions import predicts
 from probes.states.representations import LEFT_OUT, check_representations, left_out_in_words
 from probes.states.running import check_settings
@@ -140,8 +141,13 @@ def measure_models(
     heads = not settings.get("modules") and settings.get("part") != "decoder"
     chosen = choose(probes, shared, known, heads=heads, baseline=first, tokenizers=read_by)
     alone, beside = ([p for p in chosen if p.compares is compares] for compares in (False, True))
-    if any("states of tokens" in p.needs for p in chosen) and not settings.get("tokens"):
-        settings = {"words": True} | settings
+    if of_tokens := [p.name for p in chosen if "states of tokens" in p.needs]:
+        if isinstance(settings.get("pooling"), OfTokens):
+            raise InputError(
+                f"{', '.join(of_tokens)} cannot be measured with pooling={settings['pooling'].name}, which keeps no states "
+                "of tokens. Leave pooling out, or measure them apart"
+            )
+        settings = settings if settings.get("tokens") else {"words": True} | settings
     running = any("models to run" in p.needs for p in chosen)
     if beside:
         check_pairs(replicates, baseline)

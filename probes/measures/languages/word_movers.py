@@ -17,11 +17,11 @@ from probes.measures.languages.pairs import checked, of_alignment, pivot_of
 from probes.measures.languages.retrieval import RETRIEVAL
 from probes.measures.probe import Run
 from probes.results.difference import difference
-from probes.results.draws import POOLED, Sample, sample
+from probes.results.draws import POOLED, sample
 from probes.results.intervals import of_shares
 from probes.results.result import result, stack_measures
 from probes.states.movers import Bags, bags_of, costs, movers_distance, relaxed, transport
-from probes.states.ragged import check_tokens, states_of_tokens, tokens_at
+from probes.states.ragged import check_tokens, in_pieces, states_of_tokens, tokens_at
 
 _TIED = 4 * float(np.finfo(np.float32).eps)  # what separates equal inputs that ran in different batches
 
@@ -137,10 +137,9 @@ def _of_run(run: Run, idf: bool) -> xr.Dataset:
     # Every language counts equally, however many sentences it has.
     out[POOLED], uneven[POOLED] = (np.mean([each[k] for k in others], axis=0) for each in (out, uneven))
     used[POOLED] = np.concatenate(list(used.values()))
-    broken = _broken(reps, used, drawn, pivot)
 
     def missing(position: tuple[int, ...], language: str) -> str:
-        bad = broken.get((position[0], language), 0)
+        bad = _broken(reps, position[0], np.union1d(used[language], there))
         return f"layer {reps['layer'].values[position[0]]}: {bad} words are not finite" if bad else ""
 
     def of(about: int, statistics: dict[str, np.ndarray]) -> xr.Dataset:
@@ -249,19 +248,10 @@ def _inverse_frequencies(reps: xr.Dataset) -> np.ndarray:
     return out
 
 
-def _broken(reps: xr.Dataset, used: dict[str, np.ndarray], drawn: Sample, pivot: str) -> dict[tuple[int, str], int]:
-    """How many words of a language and the pivot are not finite, layer by layer."""
-    out = {}
-    bad = np.stack(
-        [~np.isfinite(reps["tokens"].variable.isel(layer=i).values).all(axis=1) for i in range(reps.sizes["layer"])]
-    )
-    if not bad.any():
-        return {}
-    for language, rows in used.items():
-        at, _ = tokens_at(reps, np.union1d(rows, drawn.group(pivot)))
-        for layer, count in enumerate(bad[:, at].sum(axis=1)):
-            out[layer, language] = int(count)
-    return out
+def _broken(reps: xr.Dataset, layer: int, rows: np.ndarray) -> int:
+    """How many words of some examples are not finite at a layer."""
+    pieces = (states_of_tokens(reps, layer, part)[0] for part in in_pieces(reps, rows))
+    return sum(int((~np.isfinite(x).all(axis=1)).sum()) for x in pieces)
 
 
 _FOUND = of_alignment(

@@ -3,6 +3,7 @@
 import numpy as np
 import pandas as pd
 import pytest
+import tiny
 import xarray as xr
 import zarr
 from capturing import LONG, capture, make_corpus
@@ -91,6 +92,15 @@ def test_some_examples_read_right_and_in_pieces(bert, tokenizer, many, tmp_path)
     assert len(pieces) > 5
     left = memory.assign_coords(left_out=(("layer", "feature"), np.eye(4, 12, dtype=bool)))
     assert (states_of_tokens(left, 1, everything)[0][:, 1] == 0).all()
+
+
+@pytest.mark.parametrize("name", ["t5", "bart", "xlnet", "llama"])
+def test_tokens_of_decoders_and_of_texts_padded_on_the_left_are_those_that_a_mean_is_of(corpus, name):
+    model, tokenizer = tiny.make(name), tiny.tokenizer_of(name)
+    for part in ["encoder", "decoder"] if model.config.is_encoder_decoder else ["encoder"]:
+        reps = capture(model, tokenizer, corpus, part=part, tokens=True, batch_size=4, pooling="mean")
+        means = [reps.tokens.values[:, tokens_at(reps, np.array([row]))[0]].mean(1) for row in range(len(corpus))]
+        np.testing.assert_allclose(np.stack(means, 1), reps.hidden, atol=1e-5)
 
 
 # --- each word an example ------------------------------------------------------------------------------------------

@@ -183,3 +183,7 @@ def test_a_comparison_captures_words_where_it_is_asked_for_by_name():
     )
     assert set(found.table["probe"]) == {"word_movers", "word_movers_gain", "word_movers_hubness"}
     assert found.representations["base"].attrs["tokens"] == "words"
+    with pytest.raises(
+        probes.InputError, match=r"word_movers cannot be measured with pooling=band\(1, 5\), which keeps no"
+    ):
+        probes.compare({"base": "bundled"}, few, pivot="en", probes=["word_movers"], pooling=probes.Band(1))
