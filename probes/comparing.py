@@ -144,8 +144,8 @@ def measure_models(
     if of_tokens := [p.name for p in chosen if "states of tokens" in p.needs]:
         if isinstance(settings.get("pooling"), OfTokens):
             raise InputError(
-                f"{', '.join(of_tokens)} cannot be measured with pooling={settings['pooling'].name}, which keeps no states "
-                "of tokens. Leave pooling out, or measure them apart"
+                f"{', '.join(of_tokens)} cannot be measured with pooling={settings['pooling'].name}, which keeps no "
+                "states of tokens. Leave pooling out, or measure them apart"
             )
         settings = settings if settings.get("tokens") else {"words": True} | settings
     running = any("models to run" in p.needs for p in chosen)
