@@ -54,8 +54,9 @@ def by_fusion(folder: Path) -> str:
 
 
 def with_dropped_gradients(folder: Path) -> str:
-    rule = compress.GradDrop(0.5, per="epoch", accumulating=True, strict=True)
-    return _ended(folder, compress.finetune(_model(), gradients=rule, **_training(folder)))
+    return _ended(
+        folder, compress.finetune(_model(), gradients=compress.GradDrop(0.5, strict=True), **_training(folder))
+    )
 
 
 def with_the_best_step(folder: Path) -> str:

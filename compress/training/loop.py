@@ -43,7 +43,7 @@ from compress.training.checkpoints import (
     weights_of,
     written_whole,
 )
-from compress.training.gradients import Gradients, Masks
+from compress.training.gradients import Gradients
 from compress.training.kept import (
     STAMP,
     Keeps,
@@ -55,6 +55,7 @@ from compress.training.kept import (
     settings_of,
     steps_of,
 )
+from compress.training.masks import Masks
 from compress.training.settings import DEFAULTS, settings_by
 from probes.corpus import check_corpus, corpus_fingerprint
 from probes.errors import InputError, LayerscopeWarning, path_of

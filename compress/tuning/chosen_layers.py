@@ -11,7 +11,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.objectives.base import is_whole
 from compress.rows import trained_on
-from compress.training.gradients import TrainedLayers, layer_numbers
+from compress.training.gradients import TrainedLayers
+from compress.training.masks import layer_numbers
 from probes.corpus import check_corpus
 from probes.errors import InputError, check_choice
 from probes.measures.classes.best_layer import best_layer

@@ -8,7 +8,7 @@ from trained import QUIET, WORDS, make_corpus, weights
 
 import compress
 import probes
-from compress.training.gradients import layer_numbers
+from compress.training.masks import layer_numbers
 from compress.tuning.chosen_layers import least_variable
 from probes.errors import InputError
 

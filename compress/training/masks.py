@@ -1,0 +1,224 @@
+"""Gradients kept from the weights, as a rule says, the same in every process and from every checkpoint.
+
+Whether an entry is dropped depends on the seed, the update or epoch, and its place alone.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import is_dataclass
+from itertools import groupby
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import PreTrainedModel
+
+from compress.matrices import block_of
+from compress.training.gradients import Gradients, Now, said_of
+from probes.errors import InputError
+
+_OF_RULES = ("strict", "never", "draw", "shares")
+_FINE = 2**16  # of so many parts a share is one
+_INTEGERS = {2: torch.int16, 4: torch.int32, 8: torch.int64}
+
+
+class Masks:
+    """Keeps gradients of a student from its weights, as a rule says.
+
+    Args:
+        rule: which; None for no rule: then nothing is done.
+        student: what is trained.
+        seed: of the training.
+        steps, per_epoch: updates of the training, and of one time through its rows.
+
+    Raises:
+        InputError: the rule does not fit the student or the training; nothing is left to train.
+    """
+
+    def __init__(self, rule: Gradients | None, student: PreTrainedModel, seed: int, steps: int, per_epoch: int) -> None:
+        """Check what can be before any work."""
+        self.rule, self.student, self.seed, self.per_epoch = rule, student, seed, per_epoch
+        self.epochs = math.ceil(steps / per_epoch)
+        self.layers: Mapping[str, int] = {}
+        self.depth, self.frozen = 0, list[torch.nn.Parameter]()
+        self.masked: list[tuple[torch.nn.Parameter, torch.Tensor]] = []
+        self.masks: dict[str, torch.Tensor] = {}
+        self.parts: list[tuple[torch.Tensor, torch.Tensor, list[tuple[int, int, int]]]] = []
+        self.drawn: tuple[int, Sequence[int]] | None = None
+        if rule is None:
+            return
+        if not is_dataclass(rule) or not all(hasattr(rule, name) for name in _OF_RULES):
+            raise InputError(
+                f"gradients={rule!r}: expected compress.GradDrop(...), GradualUnfreezing() or TrainedLayers(...)"
+            )
+        self.layers, self.depth = layer_numbers(student)
+        never = set(rule.never(self.depth))
+        rule.shares(self._now(0))  # raises where it does not fit the training
+        self.frozen = [p for n, p in student.named_parameters() if self.layers.get(n) in never and p.requires_grad]
+        if all(self.layers.get(n) in never or not p.requires_grad for n, p in student.named_parameters()):
+            raise InputError(
+                f"gradients={rule!r} leaves nothing to train: {type(student).__name__} has no head, and all of its "
+                "layers are frozen. Give a model with a head, or train a layer"
+            )
+
+    def stamp(self) -> dict[str, Any]:
+        """Return what is kept with a training: the rule; nothing without one."""
+        return {} if self.rule is None else {"gradients": said_of(self.rule)}
+
+    @contextmanager
+    def held(self) -> Iterator[None]:
+        """Freeze what is never trained, and leave the student as it was found."""
+        for parameter in self.frozen:
+            parameter.requires_grad_(False)
+        try:
+            yield
+        finally:
+            for parameter in self.frozen:
+                parameter.requires_grad_(True)
+
+    def apply(self, step: int) -> None:
+        """Take out the gradients that an update is not to see, after so many updates."""
+        if self.rule is None:
+            return
+        now, self.masked = self._now(step), []
+        kept = [round(share * _FINE) for share in self.rule.shares(now)]
+        if any(0 < count < _FINE for count in kept):
+            self._draw(self.rule.draw(now), kept)
+        for name, parameter in self.student.named_parameters():
+            if name not in self.layers or parameter.grad is None:
+                continue
+            count = kept[self.layers[name]]
+            if count == 0 and self.rule.strict:
+                parameter.grad = None  # which the optimizer passes over
+            elif count == 0:
+                parameter.grad.zero_()
+            elif count < _FINE:
+                mask = self.masks[name]
+                parameter.grad.view(mask.dtype).bitwise_and_(mask)
+                self.masked.append((parameter, mask))
+
+    def strictly(self, optimizer: torch.optim.Optimizer) -> None:
+        """Let an optimizer leave strictly masked entries of weights and moments as they are."""
+        if self.rule is None or not self.rule.strict:
+            return
+        kept: dict[torch.Tensor, torch.Tensor] = {}  # room for what was, the same in every update
+        before: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
+        known: set[torch.Tensor] = set()
+
+        def note(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+            for parameter, mask in self.masked:
+                for x in (parameter, *_moments(optimizer, parameter)):
+                    old = kept[x].copy_(x.detach()) if x in kept else kept.setdefault(x, x.detach().clone())
+                    before.append((x.detach().view(mask.dtype), old.view(mask.dtype), mask))
+                    known.add(x)
+
+        def restore(optimizer: torch.optim.Optimizer, *_: Any) -> None:
+            with torch.no_grad():
+                for now, was, mask in before:
+                    now.bitwise_xor_(was).bitwise_and_(mask).bitwise_xor_(was)
+                for parameter, mask in self.masked:  # moments that began with this update began at 0
+                    for moment in _moments(optimizer, parameter):
+                        if moment not in known:
+                            moment.view(mask.dtype).bitwise_and_(mask)
+            before.clear()
+            known.clear()
+
+        optimizer.register_step_pre_hook(note)
+        optimizer.register_step_post_hook(restore)
+
+    def _now(self, step: int) -> Now:
+        return Now(step, step // self.per_epoch, self.epochs, self.depth, self.seed)
+
+    def _draw(self, draw: int, kept: Sequence[int]) -> None:
+        """Draw the masks: all bits of the entries that are trained, none of the others."""
+        if self.drawn == (draw, kept):
+            return
+        self.drawn = (draw, kept)
+        if not self.parts:
+            self._lay_out()
+        # As few pieces as there are layers, in memory that is there: one by one it takes three times as long.
+        for place, (bits, masks, runs) in enumerate(self.parts):
+            seed = int(np.random.SeedSequence([self.seed, draw, place]).generate_state(1, np.uint64)[0] >> 1)
+            bits.random_(-(2**63), None, generator=torch.Generator(bits.device).manual_seed(seed))
+            drawn = bits.view(torch.int16)  # of each four draws
+            for layer, start, end in runs:
+                if kept[layer] < _FINE:
+                    torch.lt(drawn[start:end], kept[layer] - _FINE // 2, out=masks[start:end])
+            masks.neg_()
+
+    def _lay_out(self) -> None:
+        """Make room for the masks of all parameters, those of one device and type side by side."""
+        alike: dict[tuple[torch.device, int], list[tuple[str, torch.nn.Parameter]]] = {}
+        for name, parameter in self.student.named_parameters():
+            if name in self.layers:
+                alike.setdefault((parameter.device, parameter.element_size()), []).append((name, parameter))
+        for (device, size), members in alike.items():
+            total, start = sum(parameter.numel() for _, parameter in members), 0
+            bits = torch.empty(-(-total // 4), dtype=torch.int64, device=device)
+            masks = torch.zeros(total, dtype=_INTEGERS[size], device=device)
+            runs: list[tuple[int, int, int]] = []
+            for layer, together in groupby(members, key=lambda member: self.layers[member[0]]):
+                begin = start
+                for name, parameter in together:
+                    self.masks[name] = masks[start : start + parameter.numel()].view(parameter.shape)
+                    start += parameter.numel()
+                runs.append((layer, begin, start))
+            self.parts.append((bits, masks, runs))
+
+
+def _moments(optimizer: torch.optim.Optimizer, parameter: torch.nn.Parameter) -> list[torch.Tensor]:
+    """What an optimiser remembers of each entry of a parameter."""
+    return [
+        m
+        for m in optimizer.state.get(parameter, {}).values()
+        if isinstance(m, torch.Tensor) and m.shape == parameter.shape and m.dtype == parameter.dtype
+    ]
+
+
+def layer_numbers(model: PreTrainedModel) -> tuple[dict[str, int], int]:
+    """Return the layer of each parameter but those of the head, and the number of the last layer.
+
+    Layer 0 are the embeddings, the others the blocks, those of a decoder after those of its
+    encoder. What stands outside, as a last norm, is of the last layer; a pooler is of the head. Of
+    layers that share their weights, the parameter is of the lowest; one block run many times is one
+    layer.
+
+    Example:
+        >>> import probes
+        >>> model, _ = probes.load_checkpoint("bundled")
+        >>> layers, depth = layer_numbers(model)
+        >>> depth, layers["bert.encoder.layer.5.output.dense.weight"], "classifier.weight" in layers
+        (6, 6, False)
+    """
+    prefix = "" if model.base_model is model else f"{model.base_model_prefix}."
+    table, said = model.get_input_embeddings(), model.get_output_embeddings()
+    embeds = {id(p) for m in model.modules() if isinstance(m, torch.nn.Embedding) for p in m.parameters()}
+    embeds |= {id(p) for p in table.parameters()}
+    heads = {id(p) for p in ([] if said is None else said.parameters())} - embeds
+    inside = {n: p for n, p in model.named_parameters() if n.startswith(prefix) and id(p) not in heads}
+    inside = {n: p for n, p in inside.items() if "pooler" not in n.removeprefix(prefix).split(".")}
+    blocks = {n: found for n in inside if (found := block_of(n.removeprefix(prefix))) is not None}
+    # Lists side by side, as in XLM, are parts of the same blocks.
+    stacks: dict[str, int] = {}
+    for found in blocks.values():
+        stack, number = _stack(found)
+        stacks[stack] = max(stacks.get(stack, 0), number + 1)
+    first = dict(zip(stacks, np.cumsum([1, *stacks.values()]).tolist(), strict=False))
+    depth = max(1, sum(stacks.values()))
+    out: dict[str, int] = {}
+    for name, parameter in inside.items():
+        if name in blocks:
+            stack, number = _stack(blocks[name])
+            out[name] = first[stack] + number
+        else:
+            out[name] = 0 if id(parameter) in embeds or "emb" in name.lower() else depth
+    return out, depth
+
+
+def _stack(block: str) -> tuple[str, int]:
+    """The module that holds the list of a block, and the number of the block in it."""
+    path, _, number = block.rpartition(".")
+    return path.rpartition(".")[0], int(number)
