@@ -3,18 +3,21 @@
     make study-restore
 
 The bundled model, pruned, and rounded to 2 bits; about ten minutes of two cores. A real encoder, pruned, with one
-budget and fewer texts, where one is at hand and a corpus of it (skipped, and said, where there is none):
+budget and fewer texts, where one is at hand and a corpus of it (skipped, and said, where there is none); and rows of
+the bundled model's matrices, for so few bytes that no matrix fits:
 
     python notebooks/studies/restore.py FOLDER CORPUS PIVOT
+    python notebooks/studies/restore.py rows
 
 Runs are kept in runs/study-restore/; an interrupted study goes on from there. Writes restore.csv (a row a mended
-model) and restore.md (what came out) beside this file; of a real encoder restore_real.csv, and its part of restore.md.
+model) and restore.md (what came out) beside this file; of the others restore_real.csv, restore_rows.csv and their parts
+of restore.md.
 """
 
 from __future__ import annotations
 
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from functools import cache, partial
 from pathlib import Path
 from typing import Any
@@ -40,10 +43,14 @@ NAMES = {
 }
 TEXTS, PROOF = 48, 30  # texts to choose on, and sentences of the test split in all languages to prove it on
 REAL_TEXTS, REAL_PROOF, REAL_BUDGETS = 8, 20, (0.02,)  # of a real encoder
+ROWS, ROWS_TEXTS, ROWS_BUDGETS = "pruned, by rows", 16, (0.005, 0.01)
 OTHERS = {
     "pruned": (partial(compress.prune, sparsity=0.7), "matrices"),
     "2 bits": (partial(compress.quantize, bits=2), "bits"),
+    ROWS: (partial(compress.prune, sparsity=0.7), "rows"),
 }
+SECTIONS = {"rows": "## Rows, where no matrix fits\n", "real": "## On a real encoder\n"}
+LAST = "## Where the numbers come from\n"
 ZERO_SHOT, LOYALTY, ALIGNMENT = "zero-shot accuracy", "loyalty", "alignment"
 MEASURES = (ZERO_SHOT, LOYALTY, ALIGNMENT)
 
@@ -110,6 +117,8 @@ def one(source: str, data: str, pivot: str, kind: str, by: str, budget: float, s
     given: dict[str, Any] = {"texts": TEXTS, "seed": seed, "by": by, "units": OTHERS[kind][1], "progress": False}
     if source != "bundled":
         given |= {"pivot": pivot, "texts": REAL_TEXTS}
+    if kind == ROWS:
+        given["texts"] = ROWS_TEXTS
     try:
         mended = compress.restore(other, base, tokenizer, chosen_on, budget=budget, **given)
     except probes.errors.InputError as error:
@@ -121,13 +130,14 @@ def one(source: str, data: str, pivot: str, kind: str, by: str, budget: float, s
     return lost(mended, source, data, pivot) | size
 
 
-def settings(source: str, data: str, pivot: str) -> Iterator[dict[str, Any]]:
+def settings(
+    source: str, data: str, pivot: str, kinds: Sequence[str], budgets: Sequence[float]
+) -> Iterator[dict[str, Any]]:
     where = {"source": source, "data": data, "pivot": pivot}
-    own = source == "bundled"
-    for kind in OTHERS if own else ["pruned"]:
+    for kind in kinds:
         yield {**where, "kind": kind, "by": "none", "budget": 0, "seed": 0}
         for seed in SEEDS:
-            for budget in BUDGETS if own else REAL_BUDGETS:
+            for budget in budgets:
                 for by in BY:
                     fixed = by in ("weights", "order")  # which look at no text and draw nothing
                     yield {**where, "kind": kind, "by": by, "budget": budget, "seed": 0 if fixed else seed}
@@ -184,88 +194,89 @@ def behind(compared: pd.DataFrame) -> str:
     return f"By its mean it is behind in: {'; '.join(there)}." if len(there) else ""
 
 
-def main(source: str = "bundled", data: str = "bundled", pivot: str = "en") -> int:
-    """Make what is missing, and write what came out."""
-    own = source == "bundled"
-    if not own and not (Path(source).is_dir() and Path(data).exists()):
-        print(f"no real encoder is measured: {source} or {data} is not there")
+def main(what: str = "bundled", data: str = "bundled", pivot: str = "en") -> int:
+    """Make what is missing, and write what came out: of the bundled model, of its "rows", or of a folder."""
+    part = {"bundled": "", "rows": "rows"}.get(what, "real")
+    if part == "real" and not (Path(what).is_dir() and Path(data).exists()):
+        print(f"no real encoder is measured: {what} or {data} is not there")
         return 0
-    folder = FOLDER if own else FOLDER / Path(source).name
-    every = list({tuple(s.values()): s for s in settings(source, data, pivot)}.values())
-    table = runs(one, every, folder, "restore")
+    source = what if part == "real" else "bundled"
+    kinds, budgets = {
+        "": (["pruned", "2 bits"], BUDGETS),
+        "rows": ([ROWS], ROWS_BUDGETS),
+        "real": (["pruned"], REAL_BUDGETS),
+    }[part]
+    every = list({tuple(s.values()): s for s in settings(source, data, pivot, kinds, budgets)}.values())
+    table = runs(one, every, FOLDER / Path(source).name if part == "real" else FOLDER, "restore")
     found = restored(table)
     rows = found.drop(columns=["source", "data", "pivot"])
-    rows.to_csv(HERE / ("restore.csv" if own else "restore_real.csv"), index=False, float_format="%.5g")
+    rows.to_csv(HERE / f"restore{part and '_' + part}.csv", index=False, float_format="%.5g")
     start = (
         table[table["budget"] == 0].set_index("kind")[[m for m in (*MEASURES, "output") if m in table]].reset_index()
     )
     compared = claims(found)
     won = compared["verdict"].value_counts()
-    counts = {"total": len(compared), "won": int(won.get("confirmed", 0)), "open": int(won.get("not confirmed", 0))}
-    counts["against"] = int(won.get("contradicted", 0))
-    tables = {"start": markdown(start), "shares": markdown(shares(found)), "claims": markdown(compared)}
-    if own:
-        text = TEXT.format(
-            texts=TEXTS,
-            proof=PROOF,
-            seeds=len(SEEDS),
-            fits=fits(found),
-            behind=behind(compared),
-            real=part_of_real(),
-            provenance=provenance(corpus="bundled: its dev split to choose on, its test split for the proof"),
-            **counts,
-            **tables,
-        )
+    told: dict[str, Any] = {"total": len(compared), "seeds": len(SEEDS), "behind": behind(compared)}
+    told |= {"won": int(won.get("confirmed", 0)), "open": int(won.get("not confirmed", 0))}
+    told |= {"against": int(won.get("contradicted", 0)), "start": markdown(start)}
+    told |= {"shares": markdown(shares(found)), "claims": markdown(compared)}
+    if not part:
+        about = provenance(corpus="bundled: its dev split to choose on, its test split for the proof")
+        kept = "".join(part_of(name) for name in SECTIONS)
+        text = TEXT.format(texts=TEXTS, proof=PROOF, fits=fits(found), others=kept, provenance=about, **told)
         return written("restore", text, compared)
     base, _, chosen_on, _ = material(source, data, pivot)
-    about = f"{len(set(chosen_on['language']))} languages of {Path(data).stem}, pivot {pivot}"
-    sizes = f"{base.config.num_hidden_layers} layers of {base.config.hidden_size} features"
-    part = REAL.format(
-        name=Path(source).name,
-        sizes=sizes,
-        about=about,
-        texts=REAL_TEXTS,
-        proof=REAL_PROOF,
-        seeds=len(SEEDS),
-        behind=behind(compared),
-        **counts,
-        **tables,
-    )
-    page = HERE / "restore.md"
-    before = page.read_text(encoding="utf-8").replace(part_of_real(), "")
-    head, _, tail = before.partition(LAST)
-    return written("restore", f"{head}{part}{LAST}{tail}", compared)
+    if part == "real":
+        intro = REAL.format(
+            name=Path(source).name,
+            sizes=f"{base.config.num_hidden_layers} layers of {base.config.hidden_size} features",
+            about=f"{len(set(chosen_on['language']))} languages of {Path(data).stem}, pivot {pivot}",
+            texts=REAL_TEXTS,
+            proof=REAL_PROOF,
+            seeds=len(SEEDS),
+        )
+    else:
+        intro = OF_ROWS.format(texts=ROWS_TEXTS, proof=PROOF)
+    parts = {name: part_of(name) for name in SECTIONS} | {part: SECTIONS[part] + intro + BELOW.format(**told)}
+    head, _, tail = (HERE / "restore.md").read_text(encoding="utf-8").partition(LAST)
+    for name in SECTIONS:
+        head = head.replace(part_of(name), "")
+    return written("restore", head + "".join(parts.values()) + LAST + tail, compared)
 
 
-def part_of_real() -> str:
-    """What the page says of a real encoder by now."""
+def part_of(name: str) -> str:
+    """What the page says by now of what else was measured: a section of it."""
     page = HERE / "restore.md"
     text = page.read_text(encoding="utf-8") if page.exists() else ""
-    return text[text.index(FIRST) : text.index(LAST)] if FIRST in text else ""
+    if SECTIONS[name] not in text:
+        return ""
+    start = text.index(SECTIONS[name])
+    return text[start : text.index("\n## ", start) + 1]
 
 
-FIRST, LAST = "## On a real encoder\n", "## Where the numbers come from\n"
-REAL = (
-    FIRST
-    + """
-{name}, an encoder without a head ({sizes}), of which 70 % of the weights of its blocks are zero; chosen on {texts}
-texts, in each of {seeds} seeds, proven on {proof} other sentences in all languages ({about}). The output is the pooled
+REAL = """
+{name}, an encoder without a head ({sizes}), of which 70 % of the weights of its blocks are zero; {about}. Chosen on
+{texts} texts, in each of {seeds} seeds, proven on {proof} other sentences in all languages. The output is the pooled
 vector, its divergence 1 - cosine to the original's; alignment is retrieval against the pivot by the last states.
-
+"""
+OF_ROWS = """
+The pruned model again, of which output units of its matrices are given back, in at most 16 groups a matrix; chosen on
+{texts} texts, proven as above on {proof} sentences.
+"""
+BELOW = """
 In {won} of {total} comparisons the effect is ahead with an interval that leaves out 0, in {against} it is behind, and
 in {open} one cannot tell. {behind}
 
-### What compression costs it
+What compression costs:
 
 {start}
-### The share of it that is back
+The share of it that is back:
 
 {shares}
-### Is the effect ahead there?
+Is the effect ahead?
 
 {claims}
 """
-)
 TEXT = """# What to give back for a few per cent of the bytes
 
 A compressed model gets back what `compress.restore` chooses, for 0.5, 1, 2 and 5 % of its bytes as the smallest format
@@ -300,7 +311,7 @@ random choice; not how other texts of the proof would do, nor another model. Wei
 text, and are the same in each seed.
 
 {claims}
-{real}## Where the numbers come from
+{others}## Where the numbers come from
 
 {provenance}"""
 
