@@ -6,9 +6,8 @@ import warnings
 
 import numpy as np
 import xarray as xr
+from scipy.special import ndtri, stdtrit
 from scipy.stats import beta
-from scipy.stats import norm as normal
-from scipy.stats import t as student_t
 
 CONFIDENCE = 0.95
 
@@ -58,7 +57,7 @@ def student_factor(n: int) -> float:
 def t_factor(freedom: float) -> float:
     """How much more widely than a normal law one spreads whose variance is estimated."""
     level = (1 + CONFIDENCE) / 2
-    return float(student_t.ppf(level, freedom) / normal.ppf(level))
+    return float(stdtrit(freedom, level) / ndtri(level))
 
 
 def linearised(

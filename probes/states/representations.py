@@ -8,7 +8,8 @@ memory does not grow with the corpus.
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +27,7 @@ from probes.states.chunks import check_chunks
 
 # Rows that are read or written together; also the chunk of the zarr store, so that a piece is one file a layer.
 BLOCK = 1024
+_SMALL = 2**21  # numbers of a layer that is read at once
 # The coordinate (layer, feature) of what `without_outliers` leaves out.
 LEFT_OUT = "left_out"
 
@@ -198,8 +200,8 @@ def states(reps: xr.Dataset, layer: int, rows: slice | np.ndarray) -> np.ndarray
     """Return the states (rows, feature) of one layer (by position) in float64: sums over them are
     long.
     """
-    # The bare variable: indexing the array would index every text beside it.
-    x = reps["hidden"].variable.isel(layer=layer, example=rows).values.astype(np.float64)
+    # The bare variable: indexing the array would index every text beside it. By both at once would take longer.
+    x = reps["hidden"].variable[layer][rows].values.astype(np.float64)
     if LEFT_OUT in reps.coords:
         x[:, reps[LEFT_OUT].values[layer]] = 0.0
     return x
@@ -227,6 +229,17 @@ def directions(reps: xr.Dataset, layer: int, rows: slice | np.ndarray) -> np.nda
     with np.errstate(invalid="ignore", divide="ignore"):
         x /= np.linalg.norm(x, axis=1, keepdims=True)
     return x
+
+
+def rows_of(
+    reps: xr.Dataset, layer: int, read: Callable[[xr.Dataset, int, slice | np.ndarray], np.ndarray] = states
+) -> Callable[[slice | np.ndarray], np.ndarray]:
+    """Return what reads some rows of one layer again and again: `states`, or `directions`. A small
+    layer is read once; a slice of rows is not to be changed.
+    """
+    if reps.sizes["example"] * reps.sizes["feature"] <= _SMALL:
+        return read(reps, layer, slice(None)).__getitem__
+    return partial(read, reps, layer)
 
 
 def as_numbers(values: npt.ArrayLike) -> np.ndarray:

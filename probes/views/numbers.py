@@ -236,7 +236,7 @@ def alignment(scene: Scene, model: int, layer: int) -> np.ndarray:
                 _, here, there = np.intersect1d(ids[a], ids[b], assume_unique=True, return_indices=True)
                 if len(here):
                     pair = x[where[a][here]], x[where[b][there]]
-                    out[a, b] = out[b, a] = translation_accuracy(*pair, None, np.ones((1, len(here))))[0]
+                    out[a, b] = out[b, a] = translation_accuracy(*pair, np.ones((1, len(here))), by_margin=False)[0]
     return out
 
 

@@ -10,7 +10,7 @@ from numpy.typing import ArrayLike as Array
 from xarray import Dataset
 
 from probes.measures.languages.all_languages import Candidates, check_pool, of_all_languages
-from probes.measures.languages.neighbours import NEIGHBOURS, cosines, of_nearest, translation_accuracy
+from probes.measures.languages.neighbours import NEIGHBOURS, translation_accuracy
 from probes.measures.languages.pairs import Pairs, checked, of_arrays, of_languages
 from probes.measures.languages.retrieval import RETRIEVAL
 from probes.measures.probe import Run
@@ -84,13 +84,7 @@ def margin_retrieval(
 
 
 def _margin_retrieval(pairs: Pairs, weights: np.ndarray) -> np.ndarray:
-    x, y = pairs.all()
-    return translation_accuracy(x, y, (_mean_of_nearest(x, y), _mean_of_nearest(y, x)), weights)
-
-
-def _mean_of_nearest(x: np.ndarray, y: np.ndarray) -> np.ndarray:
-    """Mean cosine of every row of x to its nearest rows of y."""
-    return np.concatenate([of_nearest(cosine) for _, cosine in cosines(x, y)])
+    return translation_accuracy(*pairs.all(), weights, by_margin=True)
 
 
 def _measured(run: Run) -> Dataset:

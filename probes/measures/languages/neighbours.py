@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from functools import partial
 
 import numpy as np
 
@@ -23,6 +24,14 @@ def cosines(x: np.ndarray, y: np.ndarray) -> Iterator[tuple[slice, np.ndarray]]:
     """Yield the cosines of some rows of x to all rows of y at a time, and which rows."""
     for rows in blocks(len(x), len(y)):
         yield rows, x[rows] @ y.T
+
+
+def kept_cosines(x: np.ndarray, y: np.ndarray) -> Callable[[], Iterable[tuple[slice, np.ndarray]]]:
+    """Return what gives `cosines` again and again, where they are few computed once."""
+    if len(x) * len(y) > _ENTRIES:
+        return partial(cosines, x, y)
+    found = list(cosines(x, y))
+    return lambda: found
 
 
 def of_nearest(cosine: np.ndarray) -> np.ndarray:
@@ -59,21 +68,24 @@ def own_scores(
 
 def undefined(x: np.ndarray, y: np.ndarray) -> bool:
     """Whether there is nothing to be found: rows are not finite, or all are equal."""
-    together = np.concatenate([x, y])
-    return not np.isfinite(together).all() or bool(np.abs(together - together[0]).max() < _ROUNDING)
+    if not (np.isfinite(x).all() and np.isfinite(y).all()):
+        return True
+    return all(np.abs(z - x[0]).max() < _ROUNDING for z in (x, y))
 
 
-def translation_accuracy(
-    x: np.ndarray, y: np.ndarray, nearest: tuple[np.ndarray, np.ndarray] | None, weights: np.ndarray
-) -> np.ndarray:
-    """Return the share of rows whose best match is the same row, for every row of weights."""
+def translation_accuracy(x: np.ndarray, y: np.ndarray, weights: np.ndarray, *, by_margin: bool) -> np.ndarray:
+    """Return the share of rows whose best match is the same row, by cosine or margin, for every row
+    of weights.
+    """
     if undefined(x, y):
         return np.full(len(weights), np.nan)
     n = len(x)
+    scores = kept_cosines(x, y)
+    nearest = _means_of_nearest(scores(), n) if by_margin else None
     # Every score serves both directions: of x_i among all y, along the rows, and of y_j among all x, down the columns.
     own, least = own_scores(x, y, nearest)
     better, best = np.zeros((2, n), int), np.zeros((2, n), int)
-    for rows, score in cosines(x, y):
+    for rows, score in scores():
         if nearest is not None:
             score = margins(score, (nearest[0][rows, None] + nearest[1]) / 2)
         better[0, rows] = (score > least[rows, None]).sum(axis=1)
@@ -82,6 +94,17 @@ def translation_accuracy(
         best[1] = np.where(above > 0, score.argmax(axis=0) + rows.start, best[1])
         better[1] += above
     return share_found(better, best, np.isfinite(own), weights)
+
+
+def _means_of_nearest(scores: Iterable[tuple[slice, np.ndarray]], n: int) -> tuple[np.ndarray, np.ndarray]:
+    """Mean cosines (n,) of the rows of both sides to their nearest of the other."""
+    of_x = np.empty(n)
+    of_y = np.empty((0, n))  # the nearest so far
+    for rows, cosine in scores:
+        of_x[rows] = of_nearest(cosine)
+        of_y = np.concatenate([of_y, cosine])
+        of_y = np.partition(of_y, -NEIGHBOURS, axis=0)[-NEIGHBOURS:] if len(of_y) > NEIGHBOURS else of_y
+    return of_x, of_y.mean(axis=0)
 
 
 def share_found(better: np.ndarray, best: np.ndarray, there: np.ndarray, weights: np.ndarray) -> np.ndarray:

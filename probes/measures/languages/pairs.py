@@ -15,7 +15,7 @@ from probes.errors import InputError
 from probes.measures.probe import Probe, Run
 from probes.results.draws import POOLED
 from probes.results.result import result
-from probes.states.representations import as_numbers, directions
+from probes.states.representations import as_numbers, directions, rows_of
 
 # A declaration of a probe of alignment: what all of them say, so that each says the rest.
 of_alignment = partial(
@@ -84,8 +84,8 @@ def of_languages(statistic: Statistic, probe: Probe, run: Run, fewest: int) -> x
     """Return a statistic of every language against the pivot at every layer, and their mean."""
     reps, drawn, pivot = run.reps, run.sample, pivot_of(run, probe.name, fewest)
     at_pivot = drawn.group(pivot)
-    out: dict[str, np.ndarray] = {}
     used: dict[str, np.ndarray] = {}
+    pairs: dict[str, tuple[np.ndarray, np.ndarray, np.ndarray]] = {}
     for language in drawn.languages:
         if language == pivot:
             continue
@@ -95,23 +95,24 @@ def of_languages(statistic: Statistic, probe: Probe, run: Run, fewest: int) -> x
         of_group = drawn.units[ids]
         apart = len(np.unique(of_group)) == len(of_group)
         order = np.argsort(rows[here]) if apart else np.lexsort((rows[here], of_group))
-        ids, here, there, of_group = ids[order], rows[here][order], at_pivot[there][order], of_group[order]
-        used[language] = here
-        weights = drawn.weights[:, ids]
-        layers = [_pairs(reps, layer, here, there, of_group) for layer in range(reps.sizes["layer"])]
-        out[language] = np.stack([statistic(pairs, weights) for pairs in layers], axis=-1)
+        used[language] = rows[here][order]
+        pairs[language] = at_pivot[there][order], of_group[order], drawn.weights[:, ids[order]]
+    out = {language: np.empty((len(drawn.weights), reps.sizes["layer"])) for language in pairs}
+    for layer in range(reps.sizes["layer"]):
+        read = rows_of(reps, layer, directions)
+        for language, (there, of_group, weights) in pairs.items():
+            of_one = Pairs(_reader(read, used[language], there), of_group, reps.sizes["feature"])
+            out[language][:, layer] = statistic(of_one, weights)
     # Every language counts equally, however many sentences it has.
     out[POOLED] = np.mean(list(out.values()), axis=0)
     used[POOLED] = np.concatenate(list(used.values()))
     return result(reps, drawn, out, probe.about() | {"pivot": pivot}, rows=used, bounds=probe.bounds)
 
 
-def _pairs(reps: xr.Dataset, layer: int, here: np.ndarray, there: np.ndarray, group: np.ndarray) -> Pairs:
-    return Pairs(
-        lambda rows: (directions(reps, layer, here[rows]), directions(reps, layer, there[rows])),
-        group,
-        reps.sizes["feature"],
-    )
+def _reader(
+    read: Callable[[np.ndarray], np.ndarray], here: np.ndarray, there: np.ndarray
+) -> Callable[[slice], tuple[np.ndarray, np.ndarray]]:
+    return lambda rows: (read(here[rows]), read(there[rows]))
 
 
 def pivot_of(run: Run, probe: str, fewest: int) -> str:

@@ -92,7 +92,7 @@ def retrieval(
 
 
 def _retrieval(pairs: Pairs, weights: np.ndarray) -> np.ndarray:
-    return translation_accuracy(*pairs.all(), None, weights)
+    return translation_accuracy(*pairs.all(), weights, by_margin=False)
 
 
 def _measured(run: Run) -> Dataset:

@@ -8,7 +8,7 @@ import xarray as xr
 import zarr
 
 import probes
-from probes.states.representations import as_numbers, check_representations, directions, states
+from probes.states.representations import as_numbers, check_representations, directions, rows_of, states
 
 HIDDEN = np.arange(24.0).reshape(2, 4, 3)
 
@@ -145,3 +145,14 @@ def test_states_and_directions_are_float64_rows_of_one_layer():
     assert states(reps, 0, slice(None)).dtype == np.float64
     np.testing.assert_allclose(directions(reps, 0, slice(None)), HIDDEN[0] / np.linalg.norm(HIDDEN[0], axis=1)[:, None])
     assert np.isnan(directions(probes.from_arrays(np.zeros((2, 3))), 0, slice(None))).all()
+
+
+@pytest.mark.parametrize("small", [True, False])
+@pytest.mark.parametrize("read", [states, directions])
+def test_rows_of_a_layer_are_the_same_at_once_and_in_pieces(monkeypatch, small, read):
+    reps = probes.from_arrays(np.random.default_rng(0).normal(size=(2, 9, 4)))
+    monkeypatch.setattr("probes.states.representations._SMALL", 9 * 4 if small else 9 * 4 - 1)
+    found = rows_of(reps, 1, read)
+    for rows in (slice(2, 5), np.array([7, 0, 3])):
+        np.testing.assert_array_equal(found(rows), read(reps, 1, rows))
+    assert np.shares_memory(found(slice(0, 2)), found(slice(0, 2))) == small  # read once
