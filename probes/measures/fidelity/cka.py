@@ -2,15 +2,15 @@
 
 from __future__ import annotations
 
-from functools import partial
+from functools import lru_cache, partial
 from itertools import product
 
 import numpy as np
 
 from probes.measures.fidelity.layer_pairs import ENTRIES, Correlation, Layers, Measure, Values
 
-_ROWS = 128  # of them that are summed at a time
-_MANY = 5 * 10**9  # multiplications, from which on products of float32 states are taken in float32
+_ROWS = 256  # of the Gram matrices at a time
+_MANY = 10**8  # multiplications, from which on products of float32 states are taken in float32
 
 
 def _cka(x: Layers, y: Layers | None, debiased: bool = False) -> Values:
@@ -56,7 +56,7 @@ def _products(x: Layers, y: Layers | None) -> tuple[np.ndarray, np.ndarray, np.n
     n_y = n_x if y is None else len(y.at)
     layers = n_x + (0 if y is None else n_y)
     # By products of features, or by Gram matrices: what takes fewer operations.
-    if layers * n * (features + other_features) / 2 > 4 * n_x * n_y * features * other_features:
+    if layers * n * (features + other_features) / 2 > 8 * n_x * n_y * features * other_features:
         both = np.empty((n, n_x, n_y))
         for i, j in product(range(n_x), range(n_y)):
             if y is None and j < i:
@@ -72,24 +72,34 @@ def _products(x: Layers, y: Layers | None) -> tuple[np.ndarray, np.ndarray, np.n
     # sums stay in float64.
     many = layers * n * n * (features + other_features) / 2 >= _MANY
     single = many and all(z.single() for z in (x, x if y is None else y))
-    rows = max(1, min(n, ENTRIES // (layers * n)))
-    grams = np.empty((layers, rows, n), np.float32 if single else np.float64)
-    by_row = np.empty((min(rows, _ROWS), layers, n))
-    both, squares = np.empty((n, n_x, n_y)), np.empty((n, layers))
+    dtype = np.float32 if single else np.float64
+
+    rows = max(1, min(n, _ROWS, ENTRIES // (layers * n)))
+
+    @lru_cache(maxsize=ENTRIES // (n * max(features, other_features)) if rows < n else 0)
+    def read(i: int) -> np.ndarray:
+        z = x(i) if y is None or i < n_x else y(i - n_x)
+        return z.astype(dtype, copy=False)
+
+    both, squares = np.zeros((n, n_x, n_y)), np.zeros((n, layers))
+
+    def add(part: slice, k: np.ndarray) -> None:
+        """Add what some examples have with others: k (example, layer, other example)."""
+        both[part] += np.matmul(k[:, :n_x], k[:, layers - n_y :].transpose(0, 2, 1))
+        if y is not None:
+            squares[part] += np.einsum("alb,alb->al", k, k)
+
+    memory = np.empty((layers, rows, n), dtype)
     for lo in range(0, n, rows):
         hi = min(lo + rows, n)
+        # Only with later examples: the Gram matrices are symmetric.
+        grams = memory[:, : hi - lo, lo:]
         for i in range(layers):
-            z = x(i) if y is None or i < n_x else y(i - n_x)
-            z = z.astype(grams.dtype, copy=False)
-            np.matmul(z[lo:hi], z.T, out=grams[i, : hi - lo])
-            grams[i, np.arange(hi - lo), np.arange(lo, hi)] = 0
-        for start in range(lo, hi, len(by_row)):
-            part = slice(start, min(start + len(by_row), hi))
-            k = by_row[: part.stop - part.start]
-            np.copyto(k, grams[:, part.start - lo : part.stop - lo].transpose(1, 0, 2))
-            np.matmul(k[:, :n_x], k[:, layers - n_y :].transpose(0, 2, 1), out=both[part])
-            if y is not None:
-                np.einsum("alb,alb->al", k, k, out=squares[part])
+            z = read(i)
+            np.matmul(z[lo:hi], z[lo:].T, out=grams[i])
+            np.fill_diagonal(grams[i], 0)
+        add(slice(lo, hi), grams.transpose(1, 0, 2))
+        add(slice(hi, n), np.ascontiguousarray(grams[:, :, hi - lo :].transpose(2, 0, 1)))
     norms = [z.norms() for z in ((x,) if y is None else (x, y))]
     both += norms[0][:, :, None] * norms[-1][:, None, :]
     if y is None:
