@@ -82,11 +82,11 @@ def _distance(x: np.ndarray, parts: Parts, drawn: Sample) -> np.ndarray:
     """Return the distance of states (example, feature) for every row of weights."""
     x = x[parts.rows]
     with np.errstate(invalid="ignore", divide="ignore"):  # what has no value is said by name
-        centred, squares = spread_out(x)
-        if squares is None:
+        spread = spread_out(x)
+        if spread is None:
             return np.full(len(drawn.weights), np.nan)
         lengths = np.linalg.norm(x, axis=1)
-        pairs = PairMeans(parts, *sums_of_distances(centred, squares, parts))
+        pairs = PairMeans(parts, *sums_of_distances(spread, parts))
         means = pairs.means()
         c = len(means)
         apart = (means.sum() - np.trace(means)) / c / (c - 1)

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import cached_property
 
 import numpy as np
 import xarray as xr
@@ -17,6 +18,8 @@ from probes.results.intervals import t_factor
 from probes.states.representations import states
 
 _ENTRIES = 2**19  # of one block of distances
+_MANY = 10**7  # multiplications, from which on distances are taken in float32
+_NARROW = 0.01  # of the largest squared length is the variance of a class, for that
 _MOST = 256  # parts that are compared with each other where only a variance is asked for
 
 
@@ -29,29 +32,86 @@ class Parts:
     size: np.ndarray  # (part,) texts
     label: np.ndarray  # (part,) codes of the classes that are there, from 0 on, in order
     unit: np.ndarray  # (part,) codes of the units that are there, from 0 on
-    units: np.ndarray  # (unit,) their codes in the sample
+    ids: np.ndarray  # (unit,) an id of each, a column of the weights
 
-    @property
+    @cached_property
     def firsts(self) -> np.ndarray:
         """The first part of every class."""
         return np.flatnonzero(np.r_[True, np.diff(self.label) != 0])
 
-    def some(self) -> np.ndarray:
-        """Return parts of every class, evenly spaced; all where they are not many."""
+    @cached_property
+    def of_class(self) -> np.ndarray:
+        """How many parts every class has."""
+        return np.bincount(self.label).astype(float)
+
+    @cached_property
+    def counts(self) -> np.ndarray:
+        """The pairs of a part with the texts of a class that are of other units: (part, class)."""
+        own = np.zeros((self.unit.max() + 1, self.label.max() + 1))
+        own[self.unit, self.label] = self.size
+        return self.size[:, None] * (own.sum(axis=0) - own[self.unit])
+
+    @cached_property
+    def totals(self) -> np.ndarray:
+        """How many pairs two classes have: (class, class)."""
+        return self.by_class(self.counts)
+
+    @cached_property
+    def near(self) -> tuple[np.ndarray, np.ndarray]:
+        """The pairs of parts that are of one unit and of two classes, the first one first."""
+        order = np.lexsort((self.label, self.unit))
+        unit, pairs = self.unit[order], [np.zeros((2, 0), int)]
+        for k in range(1, len(self.firsts)):
+            at = np.flatnonzero(unit[k:] == unit[:-k])
+            pairs.append(np.stack([order[at], order[at + k]]))
+        first, second = np.concatenate(pairs, axis=1)
+        return first, second
+
+    @cached_property
+    def some(self) -> Some:
+        """Parts of every class, evenly spaced; all where they are not many."""
         classes = np.split(np.arange(len(self.label)), self.firsts[1:])
         most = max(_MOST // len(classes), 8)
-        return np.concatenate([c[np.linspace(0, len(c) - 1, min(len(c), most)).astype(int)] for c in classes])
+        return Some(
+            self, np.concatenate([c[np.linspace(0, len(c) - 1, min(len(c), most)).astype(int)] for c in classes])
+        )
+
+    def by_class(self, of_parts: np.ndarray) -> np.ndarray:
+        """Sum what is of parts over those of each class."""
+        return np.add.reduceat(of_parts, self.firsts)
+
+
+class Some:
+    """Some parts, and what their pairs are counted by, whatever the states are."""
+
+    def __init__(self, parts: Parts, at: np.ndarray) -> None:
+        """Take the parts at some places."""
+        self.at, self.label = at, parts.label[at]
+        unit, n = parts.unit[at], parts.of_class
+        self.of_class = np.eye(len(n))[self.label]  # (part, class)
+        self.texts = self.of_class * parts.size[at, None]
+        self.apart = (unit[:, None] != unit).astype(float)
+        self.counts = parts.size[at, None] * (self.apart @ self.texts)  # of pairs (part, class)
+        self.totals = self.of_class.T @ self.counts
+        m = self.of_class.sum(axis=0)
+        self.scale = _per_pair(self.totals, m)
+        self.scales = self.apart * (self.of_class @ self.scale @ self.of_class.T)
+        freedom, too_much = np.outer(m - 1, m - 1), 2 / np.outer(n, n)  # each pair of classes stands here twice
+        np.fill_diagonal(freedom, m * (m - 3))
+        np.fill_diagonal(too_much, 4 / (n * np.maximum(n - 2, 1)) - 2 / (n * (n - 1)))
+        self.too_much = too_much / np.maximum(freedom, 1)
 
 
 def parts_of(drawn: Sample, rows: np.ndarray) -> Parts:
     """Sort some rows by class and unit."""
     label = np.unique(drawn.label[rows], return_inverse=True)[1]
-    units, unit = np.unique(drawn.units[drawn.ids[rows]], return_inverse=True)
+    _, first, unit = np.unique(drawn.units[drawn.ids[rows]], return_index=True, return_inverse=True)
+    ids = drawn.ids[rows[first]]
     order = np.lexsort((unit, label))
     label, unit = label[order], unit[order]
     starts = np.flatnonzero(np.r_[True, (np.diff(label) != 0) | (np.diff(unit) != 0)])
     size = np.diff(np.r_[starts, len(rows)])
-    return Parts(rows[order], starts, size, label[starts], unit[starts], units)
+    return Parts(rows[order], starts, size, label[starts], unit[starts], ids)
 
 
 def by_layer(
@@ -79,7 +139,7 @@ class PairMeans:
     Args:
         parts: what the texts are.
         sums: (part, class) the kernel summed over the pairs of a part with the texts of a class.
-        among: (part, part) the same for every two of `parts.some()`; what it is within a unit does
+        among: (part, part) the same for every two of `parts.some`; what it is within a unit does
             not matter.
     """
 
@@ -89,11 +149,7 @@ class PairMeans:
 
     def means(self) -> np.ndarray:
         """Return the mean over all pairs of two classes: (class, class); NaN without any."""
-        return self._total(self.sums) / self.totals()
-
-    def totals(self) -> np.ndarray:
-        """Return how many pairs two classes have: (class, class)."""
-        return self._total(self._counts())
+        return self.parts.by_class(self.sums) / self.parts.totals
 
     def draws(self, value: float, slope: np.ndarray, drawn: Sample, by_size: np.ndarray | None = None) -> np.ndarray:
         """Return a function of the means for every row of weights, to first order: (1 + draws,).
@@ -113,7 +169,7 @@ class PairMeans:
         out = np.full(len(drawn.weights), value)
         if len(out) == 1 or not np.isfinite(value):
             return out
-        parts, n = self.parts, np.bincount(self.parts.label).astype(float)
+        parts, n = self.parts, self.parts.of_class
         moved = 2 * (slope[parts.label] * self._moved() / n[parts.label, None]).sum(axis=1)
         moved *= np.sqrt(n / (n - 1))[parts.label]
         of_unit = np.bincount(parts.unit, moved)
@@ -123,83 +179,49 @@ class PairMeans:
         variance = of_unit @ of_unit
         if not variance > 0:
             return out
-        second = self._second_order(slope)
+        rest = self._rest()
+        some = parts.some
+        excess = (slope**2 * (some.of_class.T @ (np.square(rest) @ some.of_class)) * some.too_much).sum()
         # Without any first order, half of the variance is error.
-        share = max(1 - second.excess / float(variance), 0.5)
-        factor = t_factor(self._freedom(moved, second)) * np.sqrt(share)
-        weights = np.empty((drawn.units.max() + 1, len(out)))
-        weights[drawn.units] = drawn.weights.T
-        out[1:] += factor * (of_unit @ weights[parts.units, 1:])
+        share = max(1 - excess / variance, 0.5)
+        factor = t_factor(self._freedom(moved, slope / np.outer(n, n), rest)) * np.sqrt(share)
+        out[1:] += factor * (drawn.weights[1:, parts.ids] @ of_unit)
         return out
 
-    def _freedom(self, moved: np.ndarray, second: _SecondOrder) -> float:
+    def _freedom(self, moved: np.ndarray, slope: np.ndarray, rest: np.ndarray) -> float:
         """How many units' worth the variance is known by: what each does to it is its own square,
         and what it does to the others by its pairs with them.
         """
-        parts, n = self.parts, np.bincount(self.parts.label).astype(float)
+        parts, n = self.parts, self.parts.of_class
         of_unit = np.bincount(parts.unit, moved)
         of_class = np.bincount(parts.label, moved**2)
         welch = of_class.sum() ** 2 / (of_class**2 / (n - 1)).sum()
-        if len(second.pairs) < len(parts.label):  # of so many that it does not matter
+        if len(rest) < len(parts.label):  # of so many that it does not matter
             return float(welch)
-        alone = moved * of_unit[parts.unit]
+        of_others = of_unit[parts.unit]
+        alone = moved * of_others
         alone -= (np.bincount(parts.label, alone) / n)[parts.label]
-        by_others = 2 * second.pairs @ of_unit[parts.unit]
+        by_others = 4 * (slope[parts.label] * (rest @ (parts.some.of_class * of_others[:, None]))).sum(axis=1)
         squares = np.square(np.bincount(parts.unit, alone + by_others)).sum()
         return float(min(welch, 2 * (of_unit @ of_unit) ** 2 / squares))
 
-    def _counts(self) -> np.ndarray:
-        """The pairs of a part with the texts of a class: (part, class)."""
-        size, label, unit = self.parts.size, self.parts.label, self.parts.unit
-        own = np.zeros((unit.max() + 1, label.max() + 1))
-        own[unit, label] = size
-        return size[:, None] * (own.sum(axis=0) - own[unit])
-
-    def _total(self, of_parts: np.ndarray) -> np.ndarray:
-        return np.add.reduceat(of_parts, self.parts.firsts)
-
     def _moved(self) -> np.ndarray:
         """What a part does to its mean kernel with the texts of a class: (part, class)."""
-        label = self.parts.label
-        counts = self._counts()
-        off = self.sums - self.means()[label] * counts
-        return _effects(off, label, _per_pair(self.totals(), np.bincount(label)))
+        parts = self.parts
+        off = self.sums - self.means()[parts.label] * parts.counts
+        return _effects(off, parts.label, _per_pair(parts.totals, parts.of_class), parts.of_class)
 
-    def _second_order(self, slope: np.ndarray) -> _SecondOrder:
-        """Return how pairs of `parts.some()` differ from what their parts do, and by how much the
-        variance is too large for it.
-        """
-        at = self.parts.some()
-        label, unit, size = self.parts.label[at], self.parts.unit[at], self.parts.size[at]
-        indicator = np.eye(len(slope))[label]
-        other = unit[:, None] != unit
-        counts = np.outer(size, size) * other
-        off = np.where(other, self.among, 0)
-        by_class = [indicator.T @ x @ indicator for x in (off, counts)]
-        off -= (by_class[0] / by_class[1])[np.ix_(label, label)] * counts
-        m = np.bincount(label).astype(float)
-        scale = _per_pair(by_class[1], m)
-        effects = _effects(off @ indicator, label, scale)[:, label]
-        rest = np.where(other, off * scale[np.ix_(label, label)] - effects - effects.T, 0)
-        freedom = np.outer(m - 1, m - 1)
-        np.fill_diagonal(freedom, m * (m - 3))
-        variance = slope**2 * (indicator.T @ rest**2 @ indicator) / np.maximum(freedom, 1)
-        n = np.bincount(self.parts.label).astype(float)
-        too_much = 2 / np.outer(n, n)  # each pair of classes stands here twice
-        np.fill_diagonal(too_much, 4 / (n * np.maximum(n - 2, 1)) - 2 / (n * (n - 1)))
-        return _SecondOrder(
-            2 * (slope / np.outer(n, n))[np.ix_(label, label)] * rest, float((variance * too_much).sum())
-        )
-
-
-@dataclass(frozen=True)
-class _SecondOrder:
-    """How pairs differ from what their two parts do: what they do to the value, and how much of its
-    variance by units is error.
-    """
-
-    pairs: np.ndarray  # (part, part)
-    excess: float
+    def _rest(self) -> np.ndarray:
+        """How pairs of `parts.some` differ from what their two parts do: (part, part)."""
+        some = self.parts.some
+        sums = (self.among * some.apart) @ some.of_class
+        means = some.of_class.T @ sums / some.totals
+        off = sums - means[some.label] * some.counts
+        effects = _effects(off, some.label, some.scale, some.of_class.sum(axis=0))
+        # The mean, and the effects of both, in one product.
+        left = np.hstack([some.texts @ (means * some.scale), effects, some.of_class])
+        expected = left @ np.hstack([some.texts, some.of_class, effects]).T
+        return self.among * some.scales - expected * some.apart
 
 
 def _per_pair(counts: np.ndarray, n: np.ndarray) -> np.ndarray:
@@ -207,64 +229,79 @@ def _per_pair(counts: np.ndarray, n: np.ndarray) -> np.ndarray:
     return (np.outer(n, n) - np.diag(n)) / counts
 
 
-def _effects(off: np.ndarray, label: np.ndarray, scale: np.ndarray) -> np.ndarray:
+def _effects(off: np.ndarray, label: np.ndarray, scale: np.ndarray, n: np.ndarray) -> np.ndarray:
     """What a part does to its pairs with a class, from its sums over them less those of the mean.
 
     Within its own class a part is in the mean that it is compared with, so that n - 2 are left.
     """
-    n = np.bincount(label).astype(float)
     others = np.broadcast_to(n, (len(n), len(n))).copy()
     np.fill_diagonal(others, np.maximum(n - 2, 1))
     return off * (scale / others)[label]
 
 
-def sums_of_distances(
-    x: np.ndarray, squares: np.ndarray, parts: Parts, *, squared: bool = False
-) -> tuple[np.ndarray, np.ndarray]:
+def sums_of_distances(x: np.ndarray, parts: Parts, *, squared: bool = False) -> tuple[np.ndarray, np.ndarray]:
     """Return what `PairMeans` takes of distances: by part and class, and among some parts.
 
     Args:
-        x: (row, feature) in the order of the parts, centred.
-        squares: (row,) their squared lengths.
+        x: (row, feature + 2) in the order of the parts, as `spread_out` gives it.
         parts: what the rows are.
         squared: of squared distances.
     """
     n, n_parts = len(x), len(parts.starts)
     first, last = parts.firsts, np.r_[parts.firsts[1:], n_parts]
     sums = np.zeros((n_parts, len(first)))
-    some = parts.some()
+    some = parts.some.at
     among = np.zeros((len(some), len(some)))
+    scale = 1.0
+    if _single(x, parts):
+        scale = float(np.sqrt(x[:, -1].max()))  # so that nothing overflows
+        x = (x / np.r_[np.full(x.shape[1] - 2, scale), 1, scale**2]).astype(np.float32)
     step = max(1, _ENTRIES * n_parts // n**2)
     for lo in range(0, n_parts, step):
         hi = min(lo + step, n_parts)
         rows = slice(parts.starts[lo], parts.starts[hi] if hi < n_parts else n)
-        # Only the pairs with later parts: the others are the same.
-        d = x[rows] @ x[rows.start :].T
-        d *= -2
-        d += squares[rows, None]
-        d += squares[rows.start :]
+        # Only the pairs with later parts: the others are the same. a.a - 2 a.b + b.b is one product.
+        left = x[rows] * -2
+        left[:, -2], left[:, -1] = x[rows, -1], 1
+        d = left @ x[rows.start :].T
         np.maximum(d, 0, out=d)
         if not squared:
             np.sqrt(d, out=d)
         if n_parts < n:
             here = parts.starts[lo:] - rows.start
             d = np.add.reduceat(np.add.reduceat(d, here, axis=1), here[: hi - lo], axis=0)
-        d[parts.unit[lo:hi, None] == parts.unit[lo:]] = 0
-        at, all_later = np.flatnonzero((some >= lo) & (some < hi)), some >= lo
-        among[np.ix_(at, all_later)] = d[np.ix_(some[at] - lo, some[all_later] - lo)]
+        np.fill_diagonal(d, 0)
+        one, other = (side[(parts.near[0] >= lo) & (parts.near[0] < hi)] - lo for side in parts.near)
+        d[one, other] = 0
+        begin, end = np.searchsorted(some, [lo, hi])
+        among[begin:end, begin:] = d.take(some[begin:end] - lo, axis=0).take(some[begin:] - lo, axis=1)
         d[:, : hi - lo] = np.triu(d[:, : hi - lo])
         there = np.flatnonzero(last > lo)
-        sums[lo:hi, there] += np.add.reduceat(d, np.maximum(first[there] - lo, 0), axis=1)
+        sums[lo:hi, there] += np.add.reduceat(d, np.maximum(first[there] - lo, 0), axis=1, dtype=np.float64)
         there = np.flatnonzero((first < hi) & (last > lo))  # classes that have parts in this block
-        sums[lo:, there] += np.add.reduceat(d, np.maximum(first[there] - lo, 0), axis=0).T
-    return sums, np.maximum(among, among.T)
+        sums[lo:, there] += np.add.reduceat(d, np.maximum(first[there] - lo, 0), axis=0, dtype=np.float64).T
+    scale = scale**2 if squared else scale
+    return sums * scale, np.maximum(among, among.T) * scale
 
 
-def spread_out(x: np.ndarray) -> tuple[np.ndarray, np.ndarray | None]:
-    """Return states (row, feature) centred and their squared lengths; None for these where all
-    states are equal but for rounding, or not finite.
+def _single(x: np.ndarray, parts: Parts) -> bool:
+    """Whether float32 is enough for distances: of many pairs, over which its roundings average out,
+    and of no class that is much narrower than all states are wide.
     """
-    largest = np.abs(x).max()
-    x = x - x.mean(axis=0)
-    squares = np.einsum("ij,ij->i", x, x)
-    return x, squares if squares.max() > (1e-12 * largest) ** 2 else None
+    if len(x) ** 2 * x.shape[1] < _MANY:
+        return False
+    starts = parts.starts[parts.firsts]
+    means = np.add.reduceat(x, starts) / np.diff(np.r_[starts, len(x)])[:, None]
+    variance = means[:, -1] - np.square(means[:, :-2]).sum(axis=1)
+    return bool((variance > _NARROW * x[:, -1].max()).all())
+
+
+def spread_out(x: np.ndarray) -> np.ndarray | None:
+    """Return states (row, feature) centred, with a column of ones and one of their squared lengths;
+    None where all states are equal but for rounding, or not finite.
+    """
+    out = np.empty((len(x), x.shape[1] + 2))
+    centred = np.subtract(x, x.mean(axis=0), out=out[:, :-2])
+    squares = np.einsum("ij,ij->i", centred, centred)
+    out[:, -2], out[:, -1] = 1, squares
+    return out if squares.max() > (1e-12 * max(x.max(), -x.min())) ** 2 else None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 from functools import partial, reduce
-from typing import overload
+from typing import NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -15,7 +15,7 @@ from probes.measures.classes.class_pairs import PairMeans, Parts, parts_of
 from probes.measures.classes.labels import FEWEST, labelled, measured, of_labels
 from probes.measures.probe import LARGE, THIS_SIZE, Probe, Run
 from probes.results.draws import Sample, sample
-from probes.states.representations import BLOCK, directions
+from probes.states.representations import BLOCK, directions, rows_of
 
 
 @overload
@@ -99,33 +99,34 @@ def class_separability(
 def _of_array(x: np.ndarray, drawn: Sample, self_pairs: bool) -> float:
     with np.errstate(invalid="ignore", divide="ignore"):
         x = x / np.linalg.norm(x, axis=1, keepdims=True)
-    return float(_separability(x.__getitem__, parts_of(drawn, np.arange(len(x))), drawn, self_pairs)[0])
+    parts = parts_of(drawn, np.arange(len(x)))
+    return float(_separability(x.__getitem__, parts, _blocks(parts), drawn, self_pairs)[0])
 
 
 def _statistics(
     self_pairs: bool, reps: xr.Dataset, drawn: Sample, kept: Mapping[str, np.ndarray]
 ) -> dict[str, np.ndarray]:
-    out = {}
-    for group, rows in kept.items():
-        parts = parts_of(drawn, rows)
-        layers = [
-            _separability(partial(directions, reps, i), parts, drawn, self_pairs) for i in range(reps.sizes["layer"])
-        ]
-        out[group] = np.stack(layers, axis=-1)
+    parts = {group: parts_of(drawn, rows) for group, rows in kept.items()}
+    blocks = {group: _blocks(found) for group, found in parts.items()}
+    out = {group: np.empty((len(drawn.weights), reps.sizes["layer"])) for group in kept}
+    for layer in range(reps.sizes["layer"]):
+        read = rows_of(reps, layer, directions)
+        for group, found in parts.items():
+            out[group][:, layer] = _separability(read, found, blocks[group], drawn, self_pairs)
     return out
 
 
 def _separability(
-    read: Callable[[np.ndarray], np.ndarray], parts: Parts, drawn: Sample, self_pairs: bool
+    read: Callable[[np.ndarray], np.ndarray], parts: Parts, blocks: list[_Block], drawn: Sample, self_pairs: bool
 ) -> np.ndarray:
     """Return R2 of unit vectors (example, feature) for every row of weights."""
     with np.errstate(invalid="ignore", divide="ignore"):  # what has no value is said by name
-        cosines, centres, texts = _cosines(read, parts)
+        cosines, centres, texts = _cosines(read, parts, blocks)
         means = 1 - cosines.means()
         share, alone = np.ones_like(means), np.zeros(len(means))
         if self_pairs:
             # Of all pairs of two texts, those of different units are the ones that vary.
-            share = cosines.totals() / np.outer(texts, texts)
+            share = parts.totals / np.outer(texts, texts)
             # The fewer texts a class has, the more of its pairs are none of two.
             alone = np.diag((1 - share) * means) / texts
             means = 1 - centres @ centres.T
@@ -138,43 +139,66 @@ def _separability(
         return cosines.draws(1 - within / total, -slope * share, drawn, by_size)
 
 
-def _cosines(read: Callable[[np.ndarray], np.ndarray], parts: Parts) -> tuple[PairMeans, np.ndarray, np.ndarray]:
-    """Return the cosines of pairs, and the mean vectors (class, feature) and texts of the classes.
+class _Block(NamedTuple):
+    """Some whole units, whose rows are read together."""
 
-    The sum over the pairs of two sets of vectors is the product of their sums.
+    at: np.ndarray  # (part,) which parts they have
+    rows: np.ndarray  # (row,) in order of the parts
+    starts: np.ndarray  # (part,) where each begins among them
+    near: tuple[np.ndarray, np.ndarray]  # pairs of parts of one unit, by their places in the block
+
+
+def _blocks(parts: Parts) -> list[_Block]:
+    """Return all units, in the order of the corpus as nearly as can be, so that a store is read from
+    front to back.
     """
-    n_classes = parts.label[-1] + 1
     part = np.repeat(np.arange(len(parts.starts)), parts.size)
-    # Whole units at a time, as nearly as can be in the order of the corpus, so that a store is read from front to back.
-    first = np.full(len(parts.units), parts.rows.max())
+    first = np.full(len(parts.ids), parts.rows.max())
     np.minimum.at(first, parts.unit[part], parts.rows)
     order = np.lexsort((part, parts.unit[part], first[parts.unit[part]]))
     part, rows = part[order], parts.rows[order]
     ends = np.flatnonzero(np.diff(parts.unit[part])) + 1
-    blocks = np.split(np.arange(len(rows)), ends[np.diff(ends // BLOCK, prepend=0) > 0])
-
-    def summed(block: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    out = []
+    for block in np.split(np.arange(len(rows)), ends[np.diff(ends // BLOCK, prepend=0) > 0]):
         starts = np.flatnonzero(np.r_[True, np.diff(part[block]) != 0])
-        return part[block][starts], np.add.reduceat(read(rows[block]), starts, axis=0)
+        at = part[block][starts]
+        place = np.full(len(parts.starts), -1)
+        place[at] = np.arange(len(at))
+        one, other = (place[side] for side in parts.near)
+        out.append(_Block(at, rows[block], starts, (one[one >= 0], other[one >= 0])))
+    return out
 
-    kept = summed(blocks[0]) if len(blocks) == 1 else None
-    every = (kept or summed(block) for block in blocks)
-    sums = reduce(np.add, (np.eye(n_classes)[:, parts.label[at]] @ x for at, x in every))
-    some = parts.some()
+
+def _cosines(
+    read: Callable[[np.ndarray], np.ndarray], parts: Parts, blocks: list[_Block]
+) -> tuple[PairMeans, np.ndarray, np.ndarray]:
+    """Return the cosines of pairs, and the mean vectors (class, feature) and texts of the classes.
+
+    The sum over the pairs of two sets of vectors is the product of their sums.
+    """
+    n_classes, some = len(parts.firsts), parts.some.at
+
+    def summed(block: _Block) -> np.ndarray:
+        x = read(block.rows)
+        return x if len(block.starts) == len(x) else np.add.reduceat(x, block.starts, axis=0)
+
+    kept = [summed(block) for block in blocks] if len(parts.starts) <= BLOCK else None
+    every = kept or map(summed, blocks)
+    sums = reduce(np.add, (np.eye(n_classes)[:, parts.label[b.at]] @ x for b, x in zip(blocks, every, strict=True)))
     chosen = np.empty((len(some), sums.shape[1]))
     products = np.empty((len(parts.starts), n_classes))
-    for block in blocks:
-        at, x = kept or summed(block)
-        products[at] = x @ sums.T
-        products[at, parts.label[at]] -= np.einsum("pd,pd->p", x, x)
-        for k in range(1, n_classes):  # what the unit has in other classes
-            near = np.flatnonzero(parts.unit[at[k:]] == parts.unit[at[:-k]])
-            same = np.einsum("pd,pd->p", x[near], x[near + k])
-            products[at[near], parts.label[at[near + k]]] -= same
-            products[at[near + k], parts.label[at[near]]] -= same
-        there = np.isin(some, at)
-        place = np.empty(len(parts.starts), int)
+    for block, x in zip(blocks, kept or map(summed, blocks), strict=True):
+        at, label, (one, other) = block.at, parts.label[block.at], block.near
+        found = x @ sums.T
+        found[np.arange(len(at)), label] -= np.einsum("pd,pd->p", x, x)
+        # What a unit has in other classes; of a part at most one a class, so that none comes twice.
+        same = np.einsum("pd,pd->p", x[one], x[other])
+        found[one, label[other]] -= same
+        found[other, label[one]] -= same
+        products[at] = found
+        place = np.full(len(parts.starts), -1)
         place[at] = np.arange(len(at))
+        there = place[some] >= 0
         chosen[there] = x[place[some[there]]]
     texts = np.bincount(parts.label, parts.size)
     return PairMeans(parts, products, chosen @ chosen.T), sums / texts[:, None], texts

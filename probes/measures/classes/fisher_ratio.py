@@ -81,12 +81,11 @@ def _of_array(x: np.ndarray, drawn: Sample) -> float:
 
 def _ratio(x: np.ndarray, parts: Parts, drawn: Sample) -> np.ndarray:
     """Return the ratio of states (example, feature) for every row of weights."""
-    x = x[parts.rows]
     with np.errstate(invalid="ignore", divide="ignore"):  # what has no value is said by name
-        centred, squares = spread_out(x)
-        if squares is None:
+        spread = spread_out(x[parts.rows])
+        if spread is None:
             return np.full(len(drawn.weights), np.nan)
-        pairs = PairMeans(parts, *sums_of_distances(centred, squares, parts, squared=True))
+        pairs = PairMeans(parts, *sums_of_distances(spread, parts, squared=True))
         means = pairs.means()
         c = len(means)
         within = np.trace(means) / 2 / c

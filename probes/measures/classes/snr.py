@@ -77,12 +77,11 @@ def _of_array(x: np.ndarray, drawn: Sample) -> float:
 
 def _snr(x: np.ndarray, parts: Parts, drawn: Sample) -> np.ndarray:
     """Return the ratio of states (example, feature) for every row of weights."""
-    x = x[parts.rows]
     with np.errstate(invalid="ignore", divide="ignore"):  # what has no value is said by name
-        x, squares = spread_out(x)
-        if squares is None:
+        spread = spread_out(x[parts.rows])
+        if spread is None:
             return np.full(len(drawn.weights), np.nan)
-        distances = PairMeans(parts, *sums_of_distances(x, squares, parts))
+        distances = PairMeans(parts, *sums_of_distances(spread, parts))
         means = distances.means()
         c = len(means)
         within = np.trace(means) / c

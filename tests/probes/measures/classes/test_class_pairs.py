@@ -83,3 +83,18 @@ def test_classes_that_are_points_have_a_value(probe):
     out = probe(probes.from_arrays(x, label=np.repeat([*"abcd"], 10)))
     assert np.isfinite(out.value).all()
     assert ((out.low <= out.value) & (out.value <= out.high)).all()
+
+
+@pytest.mark.parametrize("probe", [probes.snr, probes.fisher_ratio, probes.class_distance])
+def test_float32_distances_of_many_states_give_the_same(probe, monkeypatch):
+    wide = planted(np.random.default_rng(0), ids=120, distance=2.0)
+    # Of classes that are much narrower than they lie apart float32 keeps too little: float64 is taken.
+    narrow = wide.assign(hidden=wide.hidden + 1e4 * np.eye(wide.sizes["feature"])[wide.label.values.astype(int)])
+    for reps, tolerance in ((wide, 1e-6), (narrow, 1e-12)):
+        double = probe(reps)
+        with monkeypatch.context() as patch:
+            patch.setattr("probes.measures.classes.class_pairs._MANY", 0)
+            single = probe(reps)
+        for name in ("value", "low", "high"):
+            np.testing.assert_allclose(single[name], double[name], rtol=tolerance)
+        assert (single.value.values == double.value.values).all() == (reps is narrow)
