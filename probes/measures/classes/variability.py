@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
-from functools import partial
+from functools import cache, partial
 from typing import overload
 
 import numpy as np
@@ -16,8 +16,10 @@ from probes.measures.classes.labels import FEWEST, labelled, measured, of_labels
 from probes.measures.probe import Run
 from probes.results.draws import Sample, sample
 from probes.results.intervals import centred, widened
-from probes.states.representations import BLOCK, states
+from probes.states.representations import BLOCK, rows_of
 
+_ENTRIES = 2**20  # numbers of states that are read at a time
+_ROWS = 256  # of them whose states along the class means are kept at a time
 _RELIABLE = 10  # sentences of a class from which on its interval holds
 
 
@@ -115,11 +117,15 @@ def _statistics(
     """
     # Made once: to get fresh memory of this size from the system again and again takes longer than to fill it.
     memory = np.empty((len(drawn.classes), len(drawn.weights), reps.sizes["feature"]), np.float32)
+    found: dict[str, list[tuple[np.ndarray, float]]] = {group: [] for group in kept}
+    for layer in range(reps.sizes["layer"]):
+        read = rows_of(reps, layer)
+        for group, rows in kept.items():
+            found[group].append(_variability(read, rows, drawn, memory))
     out = {}
-    for group, rows in kept.items():
-        layers = [_variability(partial(states, reps, i), rows, drawn, memory) for i in range(reps.sizes["layer"])]
+    for group, layers in found.items():
         noise += [share for _, share in layers]
-        counts = units_of_classes(drawn, rows)
+        counts = units_of_classes(drawn, kept[group])
         # A ratio that spans orders of magnitude, so its draws are moved and widened on the log scale.
         with np.errstate(invalid="ignore", divide="ignore"):
             logs = centred(np.log(np.stack([nu for nu, _ in layers], axis=-1)))
@@ -136,74 +142,92 @@ def _variability(
     With M the centred class means, Sigma_between = M'M / C, so nu is trace(K^-1 Q K^-1) for K = M
     M' and Q = M Sigma_within M', which are small.
     """
-    there, label = np.unique(drawn.label[rows], return_inverse=True)
-    size, n_classes = np.bincount(label), len(there)
-    few_rows = len(rows) <= BLOCK
-    kept = read(rows) if few_rows else None
+    label = np.unique(drawn.label[rows], return_inverse=True)[1]
+    # Some rows at a time, and of these those of one class after another.
+    step = max(BLOCK, _ENTRIES // memory.shape[2])
+    order = np.lexsort((label, np.arange(len(rows)) // step))
+    rows, label = rows[order], label[order]
+    size, n_classes = np.bincount(label), label.max() + 1
+    of_class = np.eye(n_classes, dtype=np.float32)[label]
+    parts = [slice(start, start + step) for start in range(0, len(rows), step)]
 
-    def by_class() -> Iterator[tuple[int, np.ndarray, np.ndarray]]:
-        """Yield the states of one class after another, a piece at a time, with the weights of their
-        ids.
-        """
-        for start in range(0, len(rows), BLOCK):
-            part = slice(start, start + BLOCK)
-            x = read(rows[part]) if kept is None else kept
-            for c in range(n_classes):
-                inside = np.flatnonzero(label[part] == c)
-                if len(inside):
-                    yield c, x[inside], drawn.ids[rows[part][inside]]
+    def by_class(part: slice) -> Iterator[tuple[int, slice]]:
+        """Yield the classes of some rows, and where each is among them."""
+        ends = np.searchsorted(label[part], np.arange(n_classes + 1))
+        for c in np.flatnonzero(np.diff(ends)):
+            yield int(c), slice(ends[c], ends[c + 1])
 
-    centre = np.zeros((n_classes, memory.shape[2]))
-    for c, x, _ in by_class():
-        centre[c] += x.sum(axis=0) / size[c]
+    with np.errstate(invalid="ignore"):  # states that are not finite
+        centre = sum(of_class[part].T @ read(rows[part]) for part in parts) / size[:, None]
     if not np.isfinite(centre).all():
         return np.full(len(drawn.weights), np.nan), 0.0
     # The rows of centred means sum to 0, so one singular value is 0 by construction. It is taken out by working in the
     # C - 1 directions orthogonal to the ones, which takes the mean out as well.
-    contrasts = np.linalg.qr(np.column_stack([np.ones(n_classes), np.eye(n_classes)[:, :-1]]))[0][:, 1:].T
+    contrasts = _contrasts(n_classes)
     if np.abs(contrasts @ centre).max() <= 1e-12 * np.abs(centre).max():  # class means that differ by rounding
         return np.full(len(drawn.weights), np.nan), 0.0
-    own = np.linalg.pinv(contrasts @ centre, rcond=1e-10)
+    left, lengths, right = np.linalg.svd(contrasts @ centre, full_matrices=False)
+    # Classes that share a mean leave fewer directions than C - 1, in the sample and so in every draw.
+    rank = int((lengths > 1e-10 * lengths[0]).sum())
+    own = right[:rank].T / lengths[:rank] @ left[:, :rank].T
     # Around the class means of the sample, so that little is taken off anywhere. The sample itself in float64; the
     # draws in float32, in units in which nothing overflows: rounding far below their spread, in half the time.
-    value = sum(np.square((x - centre[c]) @ own).sum() / size[c] for c, x, _ in by_class()) / n_classes
+    unit = np.abs(contrasts @ centre).max()
+
+    def around(part: slice) -> np.ndarray:
+        """Read some rows around the means of their classes."""
+        x = read(rows[part])
+        for c, inside in by_class(part):
+            x[inside] -= centre[c]
+        return x
+
+    value = sum((np.square(around(part) @ own).sum(axis=1) / size[label[part]]).sum() for part in parts) / n_classes
     if len(drawn.weights) == 1:
         return np.array([value]), 0.0
-    unit = np.abs(contrasts @ centre).max()
+    counts = sum(drawn.weights[:, drawn.ids[rows[part]]] @ of_class[part] for part in parts)  # (1 + draws, class)
+    usable = np.all(counts > 0, axis=1)  # a draw may leave a class out
+    share = 1 / np.maximum(counts, 1)
+
+    def in_units(part: slice) -> tuple[np.ndarray, np.ndarray]:
+        """The weights of some rows, those of a class summing to 1 (1 + draws, row), and their states."""
+        w = drawn.weights[:, drawn.ids[rows[part]]] * share.take(label[part], axis=1)
+        return w, (around(part) / unit).astype(np.float32)
+
+    kept = [in_units(parts[0])] if len(parts) == 1 else None
     moved = memory[:n_classes]
     moved[:] = 0
-    counts = np.zeros((n_classes, len(drawn.weights)))
-    for c, x, ids in by_class():
-        w = drawn.weights[:, ids].astype(np.float32)
-        moved[c] += w @ ((x - centre[c]) / unit).astype(np.float32)
-        counts[c] += w.sum(axis=1)
-    usable = np.all(counts > 0, axis=0)  # a draw may leave a class out
-    moved /= np.maximum(counts, 1)[..., None].astype(np.float32)
+    for part, (w, x) in zip(parts, kept or map(in_units, parts), strict=True):
+        for c, inside in by_class(part):
+            moved[c] += w[:, inside] @ x[inside]
     reduced = (contrasts.astype(np.float32) @ moved.reshape(n_classes, -1)).reshape(-1, *moved.shape[1:])
     reduced += (contrasts @ centre / unit).astype(np.float32)[:, None]  # (C - 1, 1 + draws, feature)
 
-    q = np.zeros((n_classes, len(drawn.weights), len(contrasts), len(contrasts)))
-    for c, x, ids in by_class():
-        x = ((x - centre[c]) / unit).astype(np.float32)
-        along = (reduced.reshape(-1, reduced.shape[2]) @ x.T).reshape(*reduced.shape[:2], -1)
-        weighted = along * drawn.weights[:, ids].astype(np.float32)
-        q[c] += weighted.transpose(1, 0, 2) @ along.transpose(1, 2, 0)
-    q /= np.maximum(counts, 1)[..., None, None]
+    q = np.zeros((len(drawn.weights), len(contrasts), len(contrasts)))  # summed over classes
+    for w, x in kept or map(in_units, parts):
+        for start in range(0, len(x), _ROWS):
+            some = slice(start, start + _ROWS)
+            along = (reduced.reshape(-1, reduced.shape[2]) @ x[some].T).reshape(*reduced.shape[:2], -1)
+            weighted = along * w[:, some]
+            q += weighted.transpose(1, 0, 2) @ along.transpose(1, 2, 0)
     across = reduced.transpose(1, 0, 2)  # (1 + draws, C - 1, feature)
-    off = (moved.transpose(1, 0, 2) @ across.transpose(0, 2, 1)).transpose(1, 0, 2)
-    q -= off[..., :, None] * off[..., None, :]
+    off = moved.transpose(1, 0, 2) @ across.transpose(0, 2, 1)  # (1 + draws, class, C - 1)
+    q -= off.transpose(0, 2, 1) @ off
     k = (across @ across.transpose(0, 2, 1)).astype(np.float64)
-    # Classes that share a mean leave fewer directions than C - 1, in the sample and so in every draw.
-    rank = np.linalg.matrix_rank(own)
     scale, axes = np.linalg.eigh(k)
     scale, axes = scale[:, -rank:], axes[:, :, -rank:]
-    along = np.einsum("wka,wkl,wla->wa", axes, q.mean(axis=0), axes, optimize=True)
+    along = np.einsum("wka,wka->wa", axes, q @ axes) / n_classes
     with np.errstate(invalid="ignore", divide="ignore"):
         nu = np.where(usable, (along / scale**2).sum(axis=1), np.nan)
     nu[0] = value
     # Draws are as far from the sample's class means as those are from the truth.
     noise = np.einsum("cwd,cwd->", moved[:, 1:], moved[:, 1:]) / n_classes / max(len(drawn.weights) - 1, 1)
     return nu, float(noise * (n_classes - 1) / np.trace(k[0]))
+
+
+@cache
+def _contrasts(n: int) -> np.ndarray:
+    """Directions (n - 1, n) orthogonal to the ones, and to each other."""
+    return np.linalg.qr(np.column_stack([np.ones(n), np.eye(n)[:, :-1]]))[0][:, 1:].T
 
 
 VARIABILITY = of_labels(
