@@ -371,6 +371,74 @@ CLAIMS: dict[str, list[tuple[str, str]]] = {
             "round(halved.value.sel(measure='kl', language='pooled').item(), 3) == 0.130",
         ),
     ],
+    "10_write_your_own_probe": [
+        (
+            "At the embeddings 18 % of the variance is the language, at the last layer 3 %",
+            "[round(at(comparison, 'base', 'language_share', k), 2) for k in (0, 6)] == [0.18, 0.03]",
+        ),
+        (
+            "5 % at the last layer, and its band does not touch the other",
+            "round(at(comparison, 'pruned', 'language_share', 6), 2) == 0.05"
+            " and at(comparison, 'pruned', 'language_share', 6, column='low')"
+            " > at(comparison, 'base', 'language_share', 6, column='high')",
+        ),
+        (
+            "retrieval rises from 0.71 to 0.85",
+            "[round(at(comparison, m, 'retrieval', 6), 2) for m in ('base', 'pruned')] == [0.71, 0.85]",
+        ),
+        (
+            "With shuffled languages 0.3 % are left, a tenth",
+            "round(language_share(last, shuffled), 3) == 0.003"
+            " and 8 < language_share(last, reps.language.values) / language_share(last, shuffled) < 12",
+        ),
+        (
+            "so the first layer has not moved",
+            "at(moved, 'pruned', 'distance_moved', 0) < 1e-6 < 0.1 < at(moved, 'pruned', 'distance_moved', 1)",
+        ),
+    ],
+    "11_when_alignment_goes": [
+        (
+            "in 71 % of the cases before, in 38 % after ten steps and in 20 % after sixty",
+            "[int(100 * at(comparison, f'tuned {k}', 'retrieval', 6)) for k in (0, 10, 60)] == [71, 38, 20]",
+        ),
+        (
+            "up to layer 5, the lower a layer, the less it lost",
+            "(lambda lost: lost == sorted(lost) and lost[0] < 0.02)"
+            "([at(comparison, 'tuned 0', 'retrieval', k) - at(comparison, 'tuned 60', 'retrieval', k)"
+            " for k in range(6)])",
+        ),
+        (
+            "From layer 2 up alignment is gone at step 10, the first time that we looked; at layer 1 at step 20; at the"
+            " embeddings it stays",
+            "(lambda s: [s[k] for k in range(2, 7)] == [10] * 5 and s[1] == 20 and str(s[0]) == '<NA>')"
+            "(since.query(\"language == 'pooled' and probe == 'retrieval'\").set_index('layer')['step'])",
+        ),
+        (
+            "English stays at 97 to 99 %",
+            "accuracy.query(\"language == 'en'\")['value'].round(2).between(0.97, 0.99).all()",
+        ),
+        (
+            "fall from 76 to 70 % within the first ten steps, and no further step changes that beyond its interval",
+            "[round(100 * v) for v in before['value'][:2]] == [76, 70] and before['adjusted_high'].iloc[1] < 0"
+            " and ((before['adjusted_low'] < 0) & (before['adjusted_high'] > 0))[2:].all()",
+        ),
+        (
+            "while retrieval goes on falling for another twenty",
+            "comparison.steps(against='before', over=('model',)).query(\"probe == 'retrieval' and language == 'pooled'"
+            " and layer == 4\")['adjusted_high'].lt(0).tolist() == [False, True, True, True, False, False, False]",
+        ),
+        (
+            "a third of the alignment is left, and most of the answers",
+            "0.25 < at(comparison, 'tuned 60', 'retrieval', 6) / at(comparison, 'tuned 0', 'retrieval', 6) < 0.4"
+            " and at(comparison, 'tuned 60', 'accuracy') / at(comparison, 'tuned 0', 'accuracy') > 0.85",
+        ),
+        (
+            "Nearly: 0.66 in place of 0.71 at the last layer, and accuracy has not fallen",
+            "kept.set_index(['model', 'probe'])['value'].round(2)[[('gently 0', 'retrieval'), ('gently 60', 'retrieval')]]"
+            ".tolist() == [0.71, 0.66] and kept.set_index(['model', 'probe'])['difference'][('gently 60', 'accuracy')]"
+            " >= 0",
+        ),
+    ],
 }
 
 

@@ -28,6 +28,7 @@ Statistic = Callable[..., float]
 GIVEN = {
     "labels": "the class of each row, as numbers",
     "ids": "the sentence of each row, as numbers: the same one = translations",
+    "languages": "the language of each row, as numbers",
     "base": "the states of the baseline of the same rows, in the layer that stands beside this one",
     "weights": "how often each row counts in a draw",
 }
@@ -52,9 +53,9 @@ def probe(
     holds it.
 
     Args:
-        function: of `x (example, feature)` and, by these names, of any of `labels (example,)` and
-            `ids (example,)` as numbers, `base (example, feature)`, the states of the baseline, and
-            `weights (example,)`, how often each row counts.
+        function: of `x (example, feature)` and, by these names, of any of `labels`, `ids` and
+            `languages (example,)` as numbers, `base (example, feature)`, the states of the baseline,
+            and `weights (example,)`, how often each row counts.
         better: "higher" or "lower" where it is so.
         range: the smallest and the largest value that it can take; intervals are kept within.
         title: over figures; the name in words where nothing else is given.
@@ -199,7 +200,8 @@ def _try(function: Statistic, asks: Sequence[str], declared: Probe) -> None:
     x = rng.normal(size=(48, 8)) + 3 * np.eye(8)[labels]
     given = {
         "labels": labels,
-        "ids": np.arange(48),
+        "ids": np.arange(48) // 2,
+        "languages": np.arange(48) % 2,
         "base": x + 0.1 * rng.normal(size=x.shape),
         "weights": np.ones(48),
     }
@@ -237,7 +239,11 @@ def _measured(function: Statistic, asks: Sequence[str], declared: Probe, run: Ru
         for group in groups:
             rows = drawn.group(group)
             ids = drawn.ids[rows]
-            given: dict[str, Any] = {"ids": ids, "labels": drawn.label[rows] if len(drawn.label) else None}
+            given: dict[str, Any] = {
+                "ids": ids,
+                "languages": drawn.language[rows],
+                "labels": drawn.label[rows] if len(drawn.label) else None,
+            }
             for at, layer in enumerate(reps["layer"].values):
                 x = states(reps, at, rows)
                 if base is not None:
