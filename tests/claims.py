@@ -434,9 +434,8 @@ CLAIMS: dict[str, list[tuple[str, str]]] = {
         ),
         (
             "Nearly: 0.66 in place of 0.71 at the last layer, and accuracy has not fallen",
-            "kept.set_index(['model', 'probe'])['value'].round(2)[[('gently 0', 'retrieval'), ('gently 60', 'retrieval')]]"
-            ".tolist() == [0.71, 0.66] and kept.set_index(['model', 'probe'])['difference'][('gently 60', 'accuracy')]"
-            " >= 0",
+            "[round(at(gently.comparison(), f'gently {k}', 'retrieval', 6), 2) for k in (0, 60)] == [0.71, 0.66]"
+            " and at(gently.comparison(), 'gently 60', 'accuracy', column='difference') >= 0",
         ),
     ],
 }
