@@ -219,9 +219,10 @@ def measure_models(
         "without_outliers": without,
         "settings": {k: v for k, v in settings.items() if k in OF_STATES and v is not None},
     }
-    # The sentences of the tokens that moved most, where language models were compared.
-    if worst := {name: found["kl"].attrs["worst_tokens"] for name, found in measured.items() if "kl" in found}:
-        about["tokens"] = worst
+    # The sentences of the tokens that moved most, and one that is drawn, where language models were compared.
+    shown = {name: found["kl"].attrs for name, found in measured.items() if "kl" in found}
+    if shown:
+        about["tokens"] = {name: one["worst_tokens"] + one["drawn_tokens"] for name, one in shown.items()}
     if steps:
         about["series"] = steps
     if without:

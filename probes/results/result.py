@@ -93,7 +93,7 @@ def stack_measures(results: Sequence[xr.Dataset]) -> xr.Dataset:
     first = results[0]
     about = {k: ("measure", np.array([r.attrs[k] for r in results], dtype=object)) for k in ABOUT if k != "probe"}
     names = np.array([r.attrs["probe"] for r in results], dtype=object)
-    out = xr.concat([r.drop_attrs() for r in results], pd.Index(names, name="measure"))
+    out = xr.concat(results, pd.Index(names, name="measure"), combine_attrs="drop")
     return out.assign_coords(about).assign_attrs({k: v for k, v in first.attrs.items() if k not in ABOUT})
 
 

@@ -18,12 +18,13 @@ from transformers.models.auto.modeling_auto import MODEL_FOR_MASKED_LM_MAPPING_N
 from probes.errors import InputError
 from probes.models.facts import check_fit, embedding_rows
 from probes.states.batches import random_batch
+from probes.states.distributions import compared
 from probes.states.running import check_settings, evaluating, run_by
 from probes.states.tokens import Batches, Tokens, tokenise
 from probes.states.vectors import length_of, prompted, settle
 
 NO_TOKEN = -100  # in place of one that is to be predicted
-_LOGITS = 2**20  # of a model that are held at once, whatever the batch: few enough to stay near the processor
+_LOGITS = 2**18  # of a model that are held at once, whatever the batch: few enough to stay near the processor
 _TOKENS = 32  # whose logits are held at least, so that the output layer is read rarely
 PER_TEXT = 16  # tokens of a text that are masked at most, each alone
 
@@ -84,7 +85,7 @@ def _looks_ahead(model: PreTrainedModel) -> bool:
     other[:, -1] = ids[:, 0]
     other[:, -1] += (other[:, -1] == ids[:, -1]).long() * (1 if ids[0, -1] == 0 else -1)
     with evaluating(model, model.device), torch.no_grad():
-        one, two = (model(input_ids=x).logits[:, :-1].float() for x in (ids, other))
+        one, two = model(input_ids=torch.cat([ids, other])).logits[:, :-1].float()
     return not alike(one, two)
 
 
@@ -259,7 +260,7 @@ class _Masking:
 
 def names_of(corpus: datasets.Dataset) -> np.ndarray:
     """Return a number for the name of each text, (text,): what is drawn by it does not depend on the order of texts."""
-    pairs = zip(corpus["id"], corpus["language"], strict=True)
+    pairs = zip(corpus["id"][:], corpus["language"][:], strict=True)
     return np.array([zlib.crc32(f"{i}\0{language}".encode()) for i, language in pairs], np.int64)
 
 
@@ -324,7 +325,7 @@ def rows_at_once(vocabulary: int) -> int:
 
     Example:
         >>> rows_at_once(4000), rows_at_once(250_000)
-        (262, 32)
+        (65, 32)
     """
     return max(_TOKENS, _LOGITS // vocabulary)
 
@@ -369,39 +370,11 @@ def _of_batch(
     }
 
 
-def compared(logits: Sequence[torch.Tensor], targets: torch.Tensor) -> dict[str, torch.Tensor]:
-    """Return what one or two models say of tokens, from logits (token, vocabulary) in float32.
-
-    Exponentials are taken in float32 and summed in float64; the divergence is a sum of differences
-    of logits, so that models that say the same are exactly 0 apart.
-
-    Returns:
-        `nats` (model, token), and of two models `kl` (token,), infinite where the second gives no
-        probability to what the first does, and `same` (token,); of one both are empty.
-
-    Example:
-        >>> found = compared([torch.zeros(1, 4), torch.tensor([[0.0, 0, 0, 100]])], torch.tensor([3]))
-        >>> found["nats"].round(decimals=3).tolist(), found["kl"].round(decimals=3).tolist()
-        ([[1.386], [0.0]], [73.614])
-    """
-    highest = [x.max(-1, keepdim=True) for x in logits]
-    parts = [(x - top.values).exp_() for x, top in zip(logits, highest, strict=True)]
-    sums = [p.sum(-1, dtype=torch.float64) for p in parts]
-    logs = [top.values[:, 0].double() + total.log() for top, total in zip(highest, sums, strict=True)]
-    own = [x.gather(1, targets[:, None])[:, 0].double() for x in logits]
-    nats = torch.stack([log - x for log, x in zip(logs, own, strict=True)]).clamp_min_(0)
-    if len(logits) == 1:
-        return {"nats": nats, "kl": nats[0, :0], "same": targets[:0].bool()}
-    change = (logits[0] - logits[1]).masked_fill_(parts[0] == 0, 0.0)  # what has no probability counts nothing
-    kl = change.mul_(parts[0]).sum(-1, dtype=torch.float64) / sums[0] - (logs[0] - logs[1])
-    return {"nats": nats, "kl": kl.clamp_min_(0), "same": highest[0].indices[:, 0] == highest[1].indices[:, 0]}
-
-
 def _sizes(corpus: datasets.Dataset, tokens: Tokens, tokenizer: PreTrainedTokenizerBase) -> np.ndarray:
     """Bytes of each text in UTF-8; of one that is cut those that its tokens stand for."""
-    texts = list(corpus["text"])
+    texts = corpus["text"][:]
     if "text_pair" in corpus.column_names:
-        texts = [one + two for one, two in zip(texts, corpus["text_pair"], strict=True)]
+        texts = [one + two for one, two in zip(texts, corpus["text_pair"][:], strict=True)]
     size = np.array([len(text.encode()) for text in texts], np.int64)
     if tokens.cut:
         for row in np.flatnonzero(tokens.lengths == tokens.limit):

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any
 
 import numpy as np
@@ -14,7 +15,8 @@ from transformers import PreTrainedModel
 
 from probes.errors import InputError
 from probes.models.facts import body_of
-from probes.states.by_token import NO_TOKEN, Planned, after_output, alike, compared, next_of, rows_at_once
+from probes.states.by_token import NO_TOKEN, Planned, after_output, alike, next_of, rows_at_once
+from probes.states.distributions import Shares, likeliest
 from probes.states.running import evaluating, removed
 
 # From states of a layer (token, feature), by its number, to states as the last block gives them.
@@ -30,7 +32,16 @@ class Layers:
     finish: Callable[[torch.Tensor], torch.Tensor]  # from what the last block gives to what the output layer is fed
     said: Callable[[torch.Tensor], torch.Tensor]  # from that to logits
 
-    def logits(self, layer: int, rows: slice, translate: Translate | None = None) -> torch.Tensor:
+    @cached_property
+    def vocabulary(self) -> int:
+        """How many tokens have a logit."""
+        return int(self.said(self.fed[:1]).shape[-1])
+
+    def of(self, part: slice) -> torch.Tensor:
+        """Return the logits of the output of a part of the tokens (token, vocabulary), in float32."""
+        return self.logits(len(self.states) - 1, part)
+
+    def logits(self, layer: int, rows: slice | torch.Tensor, translate: Translate | None = None) -> torch.Tensor:
         """Return the logits of some tokens at a layer (token, vocabulary), in float32."""
         if layer == len(self.states) - 1:
             return self.said(self.fed[rows]).float()
@@ -171,19 +182,22 @@ def said_at(
     """Yield for some tokens at a time what every layer says of them: `kl` from the output, `p` of the right token, the
     log of its `rank` (0 for the likeliest), and the likeliest, `top`.
     """
-    step = rows_at_once(layers.said(layers.fed[:1]).shape[-1])
+    step = rows_at_once(layers.vocabulary)
     last = len(layers.states) - 1
     for start in range(0, len(targets), step):
         rows = slice(start, start + step)
-        wanted, output = targets[rows], layers.logits(last, rows)
+        wanted, output = targets[rows], Shares.of(layers.logits(last, rows))
         found = []
         for layer in range(last + 1):
-            logits = output if layer == last else layers.logits(layer, rows, translate)
-            one = compared([output, logits], wanted)
-            own = logits.gather(1, wanted[:, None])
-            rank = 1 + (logits > own).sum(-1)
+            one = output if layer == last else Shares.of(layers.logits(layer, rows, translate))
+            rank = 1 + (one.logits > one.logits.gather(1, wanted[:, None])).sum(-1)
             found.append(
-                {"kl": one["kl"], "p": (-one["nats"][1]).exp(), "rank": rank.double().log(), "top": logits.argmax(-1)}
+                {
+                    "kl": output.to(one),
+                    "p": (-one.nats(wanted)).exp(),
+                    "rank": rank.double().log(),
+                    "top": likeliest(one.logits),
+                }
             )
         yield rows, found
 
@@ -299,10 +313,10 @@ def _steps(
 def _divergence(whole: Layers, layer: int, pair: tuple[torch.Tensor, torch.Tensor], there: torch.Tensor) -> float:
     """Mean KL of a translated layer from the output, over some tokens."""
     tokens, total = there.nonzero()[:, 0], 0.0
-    step = rows_at_once(whole.said(whole.fed[:1]).shape[-1])
+    step = rows_at_once(whole.vocabulary)
     for start in range(0, len(tokens), step):
         some = tokens[start : start + step]
         translated = whole.states[layer][some] @ pair[0] + pair[1]
-        both = [whole.said(x).float() for x in (whole.fed[some], whole.finish(translated))]
-        total += float(compared(both, torch.zeros_like(some))["kl"].sum())
+        one, two = (Shares.of(whole.said(x).float()) for x in (whole.fed[some], whole.finish(translated)))
+        total += float(one.to(two).sum())
     return total / max(len(tokens), 1)

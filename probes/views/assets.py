@@ -17,6 +17,7 @@ PIECES = (
     "points",
     "pointer",
     "sentences",
+    "tokens",
     "search",
     "heats",
     "matrices",

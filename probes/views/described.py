@@ -18,7 +18,7 @@ from probes.views.language_names import language_names, script_name
 from probes.views.maps import FEWEST_FOR_UMAP
 from probes.views.numbers import measures, no_alignment
 from probes.views.reading import read
-from probes.views.said import layers_of, parts_of
+from probes.views.said import parts_of
 from probes.views.scene import NOT_THERE, Scene
 from probes.views.speakers import no_representers
 
@@ -69,7 +69,7 @@ def describe(scene: Scene, probes: list[dict[str, str]], languages: list[str]) -
 
 
 def _spoken(scene: Scene) -> dict[str, list[dict[str, Any]]]:
-    """The sentences that are shown token by token: row -> the models that have it, and its parts."""
+    """The sentences that are shown token by token: row -> the models that have it, its parts, and which moved most."""
     kept = {} if scene.table is None else scene.table.provenance.get("tokens") or {}
     places = {key: row for row, key in enumerate(zip(scene.frame["id"], scene.frame["language"], strict=True))}
     out: dict[str, list[dict[str, Any]]] = {}
@@ -77,10 +77,12 @@ def _spoken(scene: Scene) -> dict[str, list[dict[str, Any]]]:
         for sentence in kept[model]:
             row = places.get((sentence["id"], sentence["language"]))
             if row is not None:
-                parts = [[part["text"], round(part["shade"], 3), part["about"]] for part in parts_of(sentence)]
-                out.setdefault(str(row), []).append(
-                    {"model": scene.names.index(model), "parts": parts, "layers": layers_of(sentence)}
-                )
+                found = parts_of(sentence)
+                parts = [
+                    [p["text"], round(p["shade"], 3), round(p["surprise"], 3), p["about"], p["layers"]] for p in found
+                ]
+                worst = next((k for k, part in enumerate(found) if part["worst"]), -1)
+                out.setdefault(str(row), []).append({"model": scene.names.index(model), "parts": parts, "worst": worst})
     return out
 
 

@@ -2,22 +2,25 @@
 
 from __future__ import annotations
 
+import math
 import unicodedata
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-_FULL = 2.0  # nats of KL whose colour is full
+_FULL, _SURPRISED = 2.0, 10.0  # nats of KL, and of surprise, whose colour is full
 
 
 def parts_of(sentence: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Return the text of a sentence in parts that follow each other, coloured by the KL of their tokens.
+    """Return the text of a sentence in parts that follow each other, coloured by what is said of their tokens.
 
     Tokens that share letters, as the bytes of one do, or that begin with a mark on the letter before,
-    are one part, which takes the largest KL of them. What no token stands for, as spaces, is a part without colour.
+    are one part, which takes the largest KL and surprise of them, and the layers of the one that moved
+    most. What no token stands for, as spaces, is a part without colour.
 
     Returns:
-        Parts with `text`, `shade` (0 to 1), `worst`, whether the token that moved most is in it, and
-        `about`, both models' likeliest tokens in words.
+        Parts with `text`, `shade`, by the KL, and `surprise`, by minus the log of the probability in
+        the smaller model (0 to 1), `worst`, whether the token that moved most is in it, `about`, both
+        models' likeliest tokens in words, and `layers`, as `layers_of` gives them.
 
     Example:
         >>> top = [[("cat", 0.5)], [("dog", 0.9)]]
@@ -33,16 +36,30 @@ def parts_of(sentence: Mapping[str, Any]) -> list[dict[str, Any]]:
             part = parts[-1]
         else:
             if token["start"] > end:
-                parts.append({"text": text[end : token["start"]], "shade": 0.0, "worst": False, "about": ""})
-            parts.append(part := {"text": "", "shade": 0.0, "worst": False, "about": "", "start": token["start"]})
+                parts.append(_plain(text[end : token["start"]]))
+            parts.append(part := _plain("") | {"start": token["start"]})
         end = max(end, token["end"])
+        shade = min((token["kl"] or 0.0) / _FULL, 1.0)
+        if layers := layers_of(token):
+            part["layers"] = layers if shade >= part["shade"] else part["layers"] or layers
         part["text"] = text[part["start"] : end]
-        part["shade"] = max(part["shade"], min((token["kl"] or 0.0) / _FULL, 1.0))
+        part["shade"] = max(part["shade"], shade)
+        part["surprise"] = max(part["surprise"], _surprise(token["p"][-1]))
         part["worst"] |= token["place"] == sentence.get("worst")
         part["about"] += ("\n" if part["about"] else "") + _about(token)
     if end < len(text):
-        parts.append({"text": text[end:], "shade": 0.0, "worst": False, "about": ""})
+        parts.append(_plain(text[end:]))
     return parts
+
+
+def _plain(text: str) -> dict[str, Any]:
+    return {"text": text, "shade": 0.0, "surprise": 0.0, "worst": False, "about": "", "layers": []}
+
+
+def _surprise(p: float | None) -> float:
+    if p is None:
+        return 0.0
+    return min(-math.log(p) / _SURPRISED, 1.0) if p > 0 else 1.0
 
 
 def sentences_of(provenance: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, list[dict[str, Any]]]:
@@ -55,7 +72,7 @@ def sentences_of(provenance: Mapping[str, Any], names: Mapping[str, str]) -> dic
     out = {}
     for model, sentences in (provenance.get("tokens") or {}).items():
         shown = []
-        for sentence in sentences:
+        for sentence in (one for one in sentences if "worst" in one):
             worst = next(t for t in sentence["tokens"] if t["place"] == sentence["worst"])
             language = names.get(sentence["language"], sentence["language"])
             about = {
@@ -66,20 +83,20 @@ def sentences_of(provenance: Mapping[str, Any], names: Mapping[str, str]) -> dic
             }
             about |= dict(zip(("before", "after"), (f"{p:.0%}".replace("%", " %") for p in worst["p"]), strict=True))
             about |= dict(zip(("base_top", "top"), (_tops(top) for top in worst["top"]), strict=True))
-            shown.append(about | {"parts": parts_of(sentence), "layers": layers_of(sentence)})
+            shown.append(about | {"parts": parts_of(sentence), "layers": layers_of(worst)})
         out[model] = shown
     return out
 
 
-def layers_of(sentence: Mapping[str, Any]) -> list[list[str]]:
-    """Return what each layer of both models would say where the worst token is: the layer, and for each model the
+def layers_of(token: Mapping[str, Any]) -> list[list[str]]:
+    """Return what each layer of both models would say in the place of a token: the layer, and for each model the
     likeliest token with the probability of the right one; the deeper model has more rows.
 
     Example:
         >>> layers_of({"layers": [[("cat", 0.5), ("dog", 0.25)], [("cow", 0.0)]]})
         [['0', "'cat' 0.50", "'cow' 0.00"], ['1', "'dog' 0.25", '']]
     """
-    both = sentence.get("layers") or []
+    both = token.get("layers") or []
     cell = lambda said, k: f"{said[k][0]!r} {said[k][1]:.2f}" if k < len(said) else ""  # noqa: E731
     return [[str(k), *(cell(said, k) for said in both)] for k in range(max(map(len, both), default=0))]
 

@@ -34,6 +34,17 @@ def bundled(of_a_class: int = 7) -> probes.Comparison:
     return probes.compare(reps, pivot="en", probes=["retrieval", "snr", "cosine_to_baseline", "accuracy"], draws=20)
 
 
+@cache
+def decoders() -> probes.Comparison:
+    """The bundled decoder and one of 2 bits, on twelve sentences in English, Arabic and Chinese."""
+    model, tokenizer = probes.load_checkpoint("bundled-decoder")
+    corpus = probes.load_corpus("bundled", split="dev", languages=["en", "ar", "zh"])
+    corpus = corpus.select(np.flatnonzero(np.isin(corpus["id"][:], sorted(set(corpus["id"][:]))[:12])))
+    models = {"base": model, "w2": compress.quantize(model, bits=2, group=32, activation_bits=None)}
+    how = {"tokenizer": tokenizer, "probes": ["next_token", "drift"], "draws": 10, "timing": False, "progress": False}
+    return probes.compare(models, corpus, **how)
+
+
 def arrays(layers=3, rows=30, width=8, languages=1, seed=0, **given):
     """Random states; rows of the same id in several languages."""
     rng = np.random.default_rng(seed)

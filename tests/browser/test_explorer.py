@@ -708,6 +708,38 @@ def test_nothing_is_wider_than_the_page(browser, saved, width):
         assert overlapping == []
 
 
+@pytest.mark.parametrize(("language", "way"), [("en", "ltr"), ("ar", "rtl"), ("zh", "ltr")])
+def test_tokens_of_a_sentence_are_chosen_for_their_layers_and_coloured(browser, tmp_path, language, way):
+    explorer = cases.decoders().explore()
+    here = np.flatnonzero(explorer.scene.frame["language"] == language)
+    row = next(int(row) for row in here if str(row) in explorer.about["spoken"])
+    explorer.selection = explorer.scene.frame.iloc[[row]]
+    parts = explorer.about["spoken"][str(row)][0]["parts"]
+    with open_page(browser, explorer.save(tmp_path / "view.html", overwrite=True)) as watched:
+        shown = Shown(watched.page)
+        shown.ready()
+        text = shown(".lsc-said")
+        assert text.evaluate("node => node.textContent") == explorer.scene.frame["text"].iloc[row]
+        assert text.evaluate("(node, way) => node.matches(`:dir(${way})`)", way)
+        tokens = shown(".lsc-said > span")
+        layers = [k for k, part in enumerate(parts) if part[4]]
+        for k, act in ((layers[0], "click"), (layers[-1], "Enter")):
+            if act == "click":
+                tokens.nth(k).click()
+            else:
+                tokens.nth(k).press(act)
+            cells = shown(".lsc-lens td").all_text_contents()
+            assert cells == [cell for line in parts[k][4] for cell in line[1:]]
+            expect(shown(".lsc-chosen")).to_have_attribute("aria-pressed", "true")
+            assert shown(".lsc-chosen").evaluate("node => node.textContent") == parts[k][0]
+        colour = "node => getComputedStyle(node).backgroundColor"
+        most = max(range(len(parts)), key=lambda k: parts[k][2])
+        before = tokens.nth(most).evaluate(colour)
+        shown(".lsc-token-colour").select_option(label="surprise in the model")
+        assert tokens.nth(most).evaluate(colour) != before
+        assert unsaid(shown.root) == []
+
+
 def test_texts_that_look_like_html_are_shown_as_they_are(browser, tmp_path):
     explorer = cases.hostile()
     explorer.selection = pd_all(explorer)

@@ -13,7 +13,7 @@ import xarray as xr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.corpus import check_corpus
-from probes.measures.fidelity.tokens import worst_tokens
+from probes.measures.fidelity.tokens import shown_tokens
 from probes.measures.probe import LARGE, Probe, Run
 from probes.models.facts import name_of
 from probes.results.draws import POOLED, Sample, sample, spread, weighted_ratios
@@ -67,7 +67,8 @@ that may be compared between tokenizers, and with care between languages |
         `same_top_token` (share of tokens, 0 to 1), `probability_change` (of the right token, mean,
         -1 to 1), `probability_change_rms` (0 to 1) and `log_perplexity_ratio` (0 where nothing has
         changed, above where the other predicts worse). The attribute `worst_tokens` holds the
-        sentences of the ten tokens of decoders that moved most, token by token.
+        sentences of the ten tokens of decoders that moved most, token by token, and `drawn_tokens`
+        one that the seed draws, in up to twelve languages.
 
     Raises:
         InputError: before the first forward pass: a model has no output layer over tokens, the two
@@ -80,7 +81,7 @@ that may be compared between tokenizers, and with care between languages |
         independent; nothing is rounded before it is compared. Pseudo-log-likelihood: Salazar et al.
         2020, arXiv 1910.14659. The first token of a text is predicted only where the tokenizer sets
         one before it; its bytes count all the same. Logits are held of so many tokens at a time as
-        fit one megabyte of numbers, and never of a batch.
+        make a megabyte, and never of a batch.
 
     See also:
         `compare`, `loyalty`, `module_error`.
@@ -96,7 +97,7 @@ that may be compared between tokenizers, and with care between languages |
     """
     corpus = check_corpus(corpus)
     # One number a text stands for its states: what is drawn is texts.
-    columns: dict[str, Any] = {c: list(corpus[c]) for c in ("id", "language", "group") if c in corpus.column_names}
+    columns: dict[str, Any] = {c: corpus[c][:] for c in ("id", "language", "group") if c in corpus.column_names}
     reps = from_arrays(np.zeros((len(corpus), 1)), **columns)
     one, two = names or (name_of(base), name_of(base if other is None else other))
     run = Run(
@@ -123,10 +124,10 @@ def _measured(run: Run, per_text: int = PER_TEXT) -> xr.Dataset:
     if base is None:
         return stack_measures(results)
     results += _of_two(run, said, names[0])
-    worst = run.once(
-        "worst tokens", lambda: worst_tokens((base, own), tokenizer, run.corpus, said, names, run.settings)
+    worst, drawn = run.once(
+        "shown tokens", lambda: shown_tokens((base, own), tokenizer, run.corpus, said, names, run.settings, run.seed)
     )
-    return stack_measures(results).assign_attrs(worst_tokens=worst)
+    return stack_measures(results).assign_attrs(worst_tokens=worst, drawn_tokens=drawn)
 
 
 def _of_one(run: Run, said: Said) -> list[xr.Dataset]:

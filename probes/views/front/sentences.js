@@ -36,6 +36,7 @@ function sentencesPart(view) {
     unfolded: new Set([others[0] ?? 0]), // models whose neighbours are shown
     listed: "", // the rows in the list
     shown: null, // the answer that is shown
+    coloured: "moved", // what tokens are coloured by
     ask: debounced(() => {
       if (state.open >= 0) answer(view, sentenceAsk(view, state.open));
     }, WAIT_MS),
@@ -213,31 +214,6 @@ function linkTo(panel, i, extra, ...before) {
     } else openSentence(panel, i);
   });
   return h("li", {}, button);
-}
-
-/** The text token by token in each model for which it is kept: colour is KL, the words of a token both models' best. */
-function tokensOf({ view }, i) {
-  const found = view.about.spoken?.[i];
-  if (!found) return "";
-  const span = ([text, moved, about]) =>
-    h("span", { class: "lsc-token", title: about || null, style: `--moved: ${Math.round(70 * moved)}%` }, text);
-  const cells = (row) => row.map((text, k) => h(k ? "td" : "th", { dir: "auto" }, text));
-  const lens = ({ model, layers }) => {
-    const head = ["layer", view.names[view.about.baseline] ?? "", view.names[model]].map((text) => h("th", {}, text));
-    const body = layers.map((row) => h("tr", {}, ...cells(row)));
-    const title = "The token that moved most, by layer: likeliest token, probability of the right one";
-    const table = h("table", {}, h("tr", {}, ...head), ...body);
-    return layers.length ? h("details", { class: "lsc-lens" }, h("summary", {}, title), table) : null;
-  };
-  const rows = found.map(({ model, parts, layers }) => [
-    h("div", { class: "lsc-dim" }, glyph(view, model), " ", words("span", "lsc-name", view.names[model])),
-    h("p", { class: "lsc-said", dir: "auto" }, ...parts.map(span)),
-    lens({ model, layers }),
-  ]);
-  const why =
-    "Kept of the sentences of the ten tokens that moved most in each model. Colour: KL from the baseline, full at " +
-    "two nats.";
-  return block("Token by token", ...rows.flat(), h("p", { class: "lsc-dim" }, why));
 }
 
 function translationsOf(panel, i) {

@@ -9,7 +9,7 @@ from speaking import ARCHITECTURES, TEXT, masking, of_kind, of_masked_tokens, of
 import probes
 from probes.errors import InputError
 from probes.states import by_token
-from probes.states.by_token import before_output, compared, said_by
+from probes.states.by_token import before_output, said_by
 from probes.states.tokens import Batches, tokenise
 
 
@@ -114,16 +114,6 @@ def test_a_masked_token_is_predicted_from_all_others(tokenizer, corpus):
     np.testing.assert_allclose(turned.nats[0].reshape(-1, 2)[::-1], some.nats[0].reshape(-1, 2), atol=1e-5)
     other = said_by([model], tokenizer, corpus, ["m"], who="w", per_text=2, seed=1)
     assert (other.place != some.place).any()
-
-
-def test_divergence_is_infinite_where_only_the_second_gives_no_probability():
-    inf = float("inf")
-    one, two = torch.tensor([[0.0, 1.0, -inf], [0.0, 1.0, 2.0]]), torch.tensor([[0.0, 1.0, -inf], [0.0, 1.0, -inf]])
-    found = compared([one, two], torch.tensor([0, 1]))
-    assert found["kl"][0] == 0
-    assert found["kl"][1] == inf
-    assert found["same"].tolist() == [True, False]
-    assert torch.isnan(compared([one * float("nan"), two], torch.tensor([0, 1]))["kl"]).all()
 
 
 def test_of_a_text_that_is_cut_the_bytes_that_are_read_count(tokenizer, corpus):

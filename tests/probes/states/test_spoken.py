@@ -3,12 +3,11 @@
 import numpy as np
 import pytest
 import torch
-from speaking import masking, of_masked_tokens, spoken, two_of
+from speaking import masking, of_kind, of_masked_tokens, spoken, two_of
 
 import probes
 from probes.errors import InputError
 from probes.states.by_token import said_by
-from probes.states.spoken import by_layer
 from probes.states.spoken import spoken as sentences
 
 
@@ -43,16 +42,40 @@ def test_each_token_is_that_of_the_family_with_its_letters_and_likeliest_tokens(
             np.testing.assert_allclose([p for _, p in rest[2]["top"][which]], likely.values.tolist(), atol=1e-4)
 
 
-def test_layers_say_at_a_place_what_the_lens_does(models, tokenizer):
-    model, corpus, places = models[0], spoken().select(range(3)), [2, 3, 4]
-    found = by_layer(model, tokenizer, corpus, "m", places, who="w")
-    for text, place, layers in zip(corpus["text"], places, found, strict=True):
+def test_layers_say_of_the_tokens_that_moved_most_what_the_lens_does(models, tokenizer):
+    corpus = spoken().select(range(4))
+    found = sentences(models, tokenizer, corpus, ["a", "b"], who="w", lensed=3)
+    for one, text in zip(found, corpus["text"], strict=True):
+        asked = [t for t in one["tokens"] if "layers" in t]
+        assert {t["place"] for t in asked} == {
+            t["place"] for t in sorted(one["tokens"][1:], key=lambda t: -t["kl"])[:3]
+        }
         ids = torch.tensor([tokenizer(text)["input_ids"]])
-        states = model(input_ids=ids, output_hidden_states=True)
-        logits = [model.lm_head(model.model.norm(h))[0, place - 1] for h in states.hidden_states[:-1]]
-        for (top, p), x in zip(layers, [*logits, states.logits[0, place - 1]], strict=True):
-            assert top == tokenizer.decode([int(x.argmax())])
-            assert p == pytest.approx(float(x.softmax(-1)[ids[0, place]]), abs=1e-4)
+        for which, model in enumerate(models):
+            out = model(input_ids=ids, output_hidden_states=True)
+            logits = [*(model.lm_head(model.model.norm(h)) for h in out.hidden_states[:-1]), out.logits]
+            for token in asked:
+                for (top, p), x in zip(token["layers"][which], logits, strict=True):
+                    here = x[0, token["place"] - 1]
+                    assert top == tokenizer.decode([int(here.argmax())])
+                    assert p == pytest.approx(float(here.softmax(-1)[ids[0, token["place"]]]), abs=1e-4)
+    alone = sentences(models[:1], tokenizer, corpus.select([0]), ["a"], who="w", lensed=2)[0]["tokens"]
+    hardest = sorted(alone[1:], key=lambda t: t["p"][0])[:2]
+    assert all(len(t["layers"]) == 1 for t in hardest)
+
+
+def test_a_model_whose_layers_cannot_be_read_has_none(tokenizer):
+    model = of_kind("llama", tokenizer)
+    forward = model.model.forward
+
+    def doubled(*args, **kwargs):
+        out = forward(*args, **kwargs)
+        out["last_hidden_state"] = 2 * out["last_hidden_state"]
+        return out
+
+    model.model.forward = doubled
+    found = sentences([model], tokenizer, spoken().select([0]), ["m"], who="w", lensed=2)[0]["tokens"]
+    assert sum(t.get("layers") == [[]] for t in found) == 2
 
 
 def test_parts_of_letters_and_tokenizers_that_say_no_places_have_a_text(models, tokenizer, monkeypatch):

@@ -1,6 +1,7 @@
 """One sentence, token by token, as a table; the tokens that moved most."""
 
 import numpy as np
+import pandas as pd
 import pytest
 from speaking import masking, spoken, two_of
 
@@ -43,3 +44,50 @@ def test_the_worst_tokens_are_those_with_the_largest_divergence_one_a_sentence(m
     assert len({one["id"] for one in found.attrs["worst_tokens"]}) == 10
     same = probes.next_token(models[0], models[0], tokenizer, corpus, draws=2, progress=False)
     assert same.attrs["worst_tokens"] == []
+
+
+@pytest.fixture(scope="module")
+def comparison(models, tokenizer):
+    """Of the same sentences in two languages."""
+    corpus = spoken().select(range(12)).to_pandas()
+    corpus["language"], corpus["id"] = np.repeat(["en", "fr"], 6), np.tile(range(6), 2)
+    named = dict(zip(("base", "other"), models, strict=True))
+    how = {"tokenizer": tokenizer, "probes": ["next_token"], "draws": 2, "timing": False, "progress": False}
+    return probes.compare(named, probes.load_corpus(corpus), **how)
+
+
+def test_a_comparison_shows_the_sentences_that_it_keeps(comparison, models, tokenizer, tmp_path):
+    kept = comparison.provenance["tokens"]["other"]
+    keys = [(one["id"], one["language"]) for one in kept]
+    assert len(set(keys)) == len(keys)
+    drawn = [one for one in kept if "worst" not in one]
+    assert len({one["id"] for one in drawn}) <= 1  # in the languages where it is not one of the worst
+    every = probes.tokens(comparison)
+    assert set(zip(every["id"], every["language"], strict=True)) == set(keys)
+    identity, language = keys[0]
+    one = probes.tokens(comparison, identity, language)
+    assert one["model"].unique().tolist() == ["other"]
+    assert one.equals(probes.tokens(comparison, id=identity, language=language))
+    text = "".join(kept[0]["text"])
+    corpus = probes.load_corpus(pd.DataFrame({"id": [identity], "language": [language], "text": [text]}))
+    alone = probes.tokens(*models, tokenizer, corpus)
+    np.testing.assert_allclose(one["kl"], alone["kl"], rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(one["nats"], alone["nats"], rtol=1e-4)
+    layers = one["layers"].iloc[1:]
+    assert {len(x) for x in layers} == {3}  # the embeddings and two blocks
+    assert [x[-1][0] for x in layers] == [top[0][0] for top in one["top"].iloc[1:]]
+    opened = probes.Comparison.open(comparison.save(tmp_path / "run"))
+    assert len(probes.tokens(opened, identity)) >= len(one)
+
+
+def test_a_comparison_that_keeps_no_such_sentence_says_which_it_keeps(comparison, models, tokenizer):
+    with pytest.raises(
+        InputError,
+        match=r"the comparison keeps no sentence of id='77', language='de'. It keeps \d in (en|fr), .*Give mo",
+    ):
+        probes.tokens(comparison, 77, "de")
+    states = probes.compare({"a": probes.from_arrays(np.random.default_rng(0).normal(size=(9, 2)))}, probes=["norm"])
+    with pytest.raises(InputError, match="keeps no sentences: expected one of at least two decoders of one tokenizer"):
+        probes.tokens(states)
+    with pytest.raises(InputError, match="tokens: expected two models, their tokenizer and a corpus, or a comparison"):
+        probes.tokens(*models, tokenizer)
