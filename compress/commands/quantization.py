@@ -57,7 +57,10 @@ def add(commands: Any) -> None:
     rounded.add_argument("--affine", action="store_true", help="with a zero point, for weights that lean to one side")
     rounded.add_argument("--ranges", choices=RANGES, default="minmax", help="(%(default)s)")
     rounded.add_argument(
-        "--activation-bits", type=_bits_or_none, default=8, help="of the inputs, or none (%(default)s)"
+        "--activation-bits",
+        type=_bits_or_none,
+        default="auto",
+        help="of the inputs, or none (8; of gptq and awq none)",
     )
     rounded.add_argument(
         "--calibrate", action="store_true", help="measure the ranges of inputs on --corpus, and fix them"
@@ -78,6 +81,8 @@ def _quantize(options: argparse.Namespace) -> None:
         raise InputError("--calibrate measures ranges on text: give --corpus")
     if options.compressed_tensors and (options.backend is not None or options.packed):
         raise InputError("--compressed-tensors stores the codes of a simulation: leave --backend and --packed out")
+    if options.activation_bits == "auto":
+        options.activation_bits = 8 if options.method == "rtn" else None
     if options.compressed_tensors and options.activation_bits is not None:
         raise InputError("--compressed-tensors holds codes of weights alone: give --activation-bits none")
     if options.method != "rtn" and options.corpus is None:
@@ -151,7 +156,9 @@ def _write(model: PreTrainedModel, options: argparse.Namespace, tokenizer: Any) 
     print(f"{size}; wrote {printable(options.out)}")
 
 
-def _bits_or_none(text: str) -> int | None:
+def _bits_or_none(text: str) -> int | str | None:
+    if text == "auto":  # the default
+        return text
     if text != "none" and not text.isdecimal():
         raise argparse.ArgumentTypeError(f"expected 2 to 8 or none, found {text!r}")
     return None if text == "none" else int(text)

@@ -6,7 +6,7 @@ import copy
 import warnings
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Any, cast
+from typing import Any, Literal, cast
 
 import datasets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
@@ -39,7 +39,7 @@ def quantize(
     method: str = "rtn",
     act_order: bool = False,
     damping: float = 0.01,
-    activation_bits: int | None = 8,
+    activation_bits: int | Literal["auto"] | None = "auto",
     calibrate: datasets.Dataset | None = None,
     tokenizer: PreTrainedTokenizerBase | None = None,
     embeddings: bool = False,
@@ -77,10 +77,10 @@ def quantize(
             each fed by what those before it give when they are rounded.
         act_order, damping: of "gptq", see there.
         activation_bits: of the inputs of the quantised matrices, 2 to 8; None leaves them as they
-            are.
+            are. "auto" is 8 of "rtn", and None of "gptq" and "awq", which are of weights alone.
         calibrate: a corpus, of which all rows are looked at: by `method`, and to measure the range
-            of each matrix's inputs, which is then fixed; by default each token has its own, from
-            its least to its largest value.
+            of each matrix's inputs, where these are rounded, which is then fixed; by default each
+            token has its own, from its least to its largest value.
         tokenizer: of the model, where there is text.
         embeddings: also round the word embeddings, where "channel" means each token's row. An
             output layer that shares them is rounded with them.
@@ -139,6 +139,8 @@ def quantize(
     """
     check_plain(model)
     check_method(method, calibrate, tokenizer, steps, backend, act_order, damping)
+    if activation_bits == "auto":
+        activation_bits = 8 if method == "rtn" else None
     _check_settings(activation_bits, calibrate, tokenizer, noise, block, method)
     progress = settings.pop("progress", True) if method != "rtn" else True
     training = Training(model, train, tokenizer, steps, objective, teacher, folder=folder, seed=seed, **settings)

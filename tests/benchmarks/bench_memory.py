@@ -1,4 +1,6 @@
-"""Peak memory of capture to disk and of every probe, next to what the states take; each in a process of its own."""
+"""Peak memory of capture to disk and of every probe, next to what the states take; and of compressions that go block by
+block, next to their model; each in a process of its own.
+"""
 
 import tempfile
 from collections.abc import Iterator
@@ -16,7 +18,11 @@ LAYERS, WIDTH, BLOCK = 7, 384, 1024
 LABELS, ALIGNMENT = families()["labels"], families()["alignment"]
 
 
+SIZES = {"hidden_size": 384, "intermediate_size": 1536, "num_attention_heads": 6, "num_key_value_heads": 6}
+
+
 def rows(quick: bool) -> Iterator[Row]:
+    yield from by_block(*((2, 6) if quick else (2, 12)))
     small, large = (1_000, 4_000) if quick else (2_000, 20_000)
     with tempfile.TemporaryDirectory() as place:
         folder = Path(place)
@@ -33,6 +39,38 @@ def said(what: str, found: dict[int, float], layers: int, width: int) -> Row:
     (small, least), (large, most) = found.items()
     states = large * layers * width * 4 / 2**20
     return Row(what, most, states, "the states", unit="MiB", note=f"{small:,} rows: {least:.0f} MiB")
+
+
+def by_block(few: int, many: int) -> Iterator[Row]:
+    """What is held beside the model that is made: of one block at a time, so that deeper models take no more."""
+    for method in ("gptq", "awq", "sparsegpt"):
+        found = {depth: alone(fit, method, depth) for depth in (few, many)}
+        (least, _), (most, model) = found.values()
+        note = f"{few} blocks: {least:.0f} MiB"
+        yield Row(f"{method}, {many} blocks, beyond the model", most, model, "the model", unit="MiB", note=note)
+
+
+def fit(method: str, depth: int) -> tuple[float, float]:
+    """Return by how much a compression lifts the peak above the model and its copy, and what the model takes."""
+    import transformers
+
+    import compress
+
+    _, tokenizer = probes.load_checkpoint("bundled-decoder")
+    config = transformers.LlamaConfig(vocab_size=len(tokenizer), num_hidden_layers=depth, **SIZES)
+    model = transformers.LlamaForCausalLM(config).eval()
+    texts = {"tokenizer": tokenizer, "progress": False}
+    corpus = probes.load_corpus("bundled", split="train").select(range(160))
+
+    def made(of: transformers.PreTrainedModel) -> object:
+        if method == "sparsegpt":
+            return compress.prune(of, sparsity=0.5, criterion="sparsegpt", pattern="2:4", train=corpus, **texts)
+        return compress.quantize(of, bits=4, group=128, method=method, calibrate=corpus, **texts)
+
+    made(transformers.LlamaForCausalLM(transformers.LlamaConfig(**config.to_dict() | {"num_hidden_layers": 1})).eval())
+    before, size = peak(), sum(p.numel() * p.element_size() for p in model.parameters()) / 2**20
+    made(model)
+    return peak() - before - size, size
 
 
 def capture(rows: int, folder: Path) -> float:

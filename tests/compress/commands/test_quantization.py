@@ -38,7 +38,7 @@ def test_quantize_with_bits_by_damage(tiny_folder, tmp_path, capsys):
 
 def test_quantize_by_what_is_fed(tiny_folder, tmp_path, capsys):
     (tmp_path / "few.csv").write_text("id,language,text\n" + "\n".join(f"{i},en,red dog sat" for i in range(9)))
-    given = ["--corpus", str(tmp_path / "few.csv"), "--activation-bits", "none", "--bits", "3"]
+    given = ["--corpus", str(tmp_path / "few.csv"), "--bits", "3"]
     out, how = tmp_path / "out", ["--method", "gptq", "--act-order", "--damping", "0.1"]
     assert main(["quantize", str(tiny_folder), *how, *given, "--out", str(out)]) == 0
     original, tokenizer = probes.load_checkpoint(tiny_folder)

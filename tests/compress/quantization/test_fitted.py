@@ -105,6 +105,15 @@ def test_inputs_are_rounded_by_ranges_measured_behind_what_was_rounded(classifie
     assert len(found.config.quantized_inputs) == len(block_matrices(classifier))
 
 
+@pytest.mark.parametrize("method", ["gptq", "awq"])
+def test_inputs_stay_as_they_are_where_nothing_is_said_of_them(method, classifier, make_tokenizer, texts):
+    given = {"bits": 3, "method": method, "calibrate": texts, "tokenizer": make_tokenizer(), "progress": False}
+    found = quantize(classifier, **given)
+    assert found.config.compression["activation_bits"] is None
+    assert not getattr(found.config, "quantized_inputs", None)
+    assert quantize(classifier, bits=3).config.compression["activation_bits"] == 8
+
+
 def test_few_and_short_texts_are_said_with_the_damping(classifier, make_tokenizer, texts):
     with pytest.warns(LayerscopeWarning, match=r"calibrate has 7 tokens, fewer than the 12 inputs of .* damping=0\.01"):
         fitted(classifier, make_tokenizer(), texts.select([1, 3]))
