@@ -152,6 +152,14 @@ def peak() -> float:
     return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (2**20 if sys.platform == "darwin" else 2**10)
 
 
+def held() -> float:
+    """Return the memory, in MiB, that this process holds now, where the system says so."""
+    status = Path("/proc/self/status")
+    if not status.exists():
+        return peak()
+    return int(next(x for x in status.read_text().splitlines() if x.startswith("VmRSS")).split()[1]) / 2**10
+
+
 @cache
 def installed(module: str) -> ModuleType | None:
     """Import a peer; where it is not installed, say so once and return None."""
