@@ -56,7 +56,7 @@ def spoken(
         raise InputError(f"{who}: {type(models[0]).__name__} predicts masked tokens: expected a decoder")
     out: list[dict[str, Any]] = [{} for _ in range(len(corpus))]
     known: dict[int, str] = {}
-    with ExitStack() as stack, torch.inference_mode():
+    with torch.no_grad(), ExitStack() as stack:  # the outermost: what runs layers ends with the gradients it began with
         for model in models:
             stack.enter_context(evaluating(model, plan.device))
         runs = [stack.enter_context(_run(m, plan, who, lensed)) for m in models]

@@ -59,6 +59,8 @@ def test_layers_say_of_the_tokens_that_moved_most_what_the_lens_does(models, tok
                     here = x[0, token["place"] - 1]
                     assert top == tokenizer.decode([int(here.argmax())])
                     assert p == pytest.approx(float(here.softmax(-1)[ids[0, token["place"]]]), abs=1e-4)
+    assert torch.is_grad_enabled()
+    assert not any(p.is_inference() for model in models for p in model.parameters())
     alone = sentences(models[:1], tokenizer, corpus.select([0]), ["a"], who="w", lensed=2)[0]["tokens"]
     hardest = sorted(alone[1:], key=lambda t: t["p"][0])[:2]
     assert all(len(t["layers"]) == 1 for t in hardest)
