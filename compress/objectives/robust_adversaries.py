@@ -79,6 +79,7 @@ class Generator(Adversary):
         vocabulary = len(known) + 2 + self.classes  # after the tokens: the begin, another one, the labels
         dropouts = dict.fromkeys(("resid_pdrop", "embd_pdrop", "attn_pdrop"), 0.0)
         sizes: dict[str, Any] = {"vocab_size": vocabulary, "n_positions": longest + 2, **_SIZES, **dropouts}
+        sizes |= {"bos_token_id": None, "eos_token_id": None}  # those of GPT-2 are beyond this vocabulary
         made: Any = GPT2LMHeadModel
         self.network = made(GPT2Config(**sizes)).to(device)
         self._fit(fitted)
