@@ -106,25 +106,18 @@ class Masks:
             return
         kept: dict[torch.Tensor, torch.Tensor] = {}  # room for what was, the same in every update
         before: list[tuple[torch.Tensor, torch.Tensor, torch.Tensor]] = []
-        known: set[torch.Tensor] = set()
 
         def note(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-            for parameter, mask in self.masked:
+            for parameter, mask in self.masked:  # its moments begin at 0, where a gradient of 0 leaves them
                 for x in (parameter, *_moments(optimizer, parameter)):
                     old = kept[x].copy_(x.detach()) if x in kept else kept.setdefault(x, x.detach().clone())
                     before.append((x.detach().view(mask.dtype), old.view(mask.dtype), mask))
-                    known.add(x)
 
         def restore(optimizer: torch.optim.Optimizer, *_: Any) -> None:
             with torch.no_grad():
                 for now, was, mask in before:
                     now.bitwise_xor_(was).bitwise_and_(mask).bitwise_xor_(was)
-                for parameter, mask in self.masked:  # moments that began with this update began at 0
-                    for moment in _moments(optimizer, parameter):
-                        if moment not in known:
-                            moment.view(mask.dtype).bitwise_and_(mask)
             before.clear()
-            known.clear()
 
         optimizer.register_step_pre_hook(note)
         optimizer.register_step_post_hook(restore)
