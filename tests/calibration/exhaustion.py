@@ -1,4 +1,4 @@
-"""How far GPTQ is from the best roundings of small problems, found by trying all: the table of its reference page.
+"""How far GPTQ is from the best roundings of small problems, found by trying all: a table of the reference page.
 
     python tests/calibration/exhaustion.py
 
