@@ -10,6 +10,7 @@ from types import ModuleType
 from probes.comparison import Comparison, compare
 from probes.corpus import cautions, describe, load_corpus
 from probes.errors import DependencyError, InputError, LayerscopeWarning
+from probes.measures.attribution.facts import facts, lost_facts
 from probes.measures.attribution.influence import influence
 from probes.measures.attribution.patching import patching
 from probes.measures.attribution.representer_support import representer_support
@@ -54,6 +55,7 @@ from probes.results.by_size import loss_by_size, pretraining_sizes
 from probes.results.difference import difference
 from probes.states.capture import capture
 from probes.states.frequencies import Band
+from probes.states.graphs import load_graph
 from probes.states.movers import WordMoversEmbedding
 from probes.states.outliers import without_outliers
 from probes.states.ragged import each_token
@@ -86,6 +88,7 @@ __all__ = [
     "difference",
     "drift",
     "each_token",
+    "facts",
     "fisher_ratio",
     "from_arrays",
     "geometry",
@@ -96,7 +99,9 @@ __all__ = [
     "linear_probe",
     "load_checkpoint",
     "load_corpus",
+    "load_graph",
     "loss_by_size",
+    "lost_facts",
     "loyalty",
     "margin_retrieval",
     "module_error",

@@ -3,6 +3,15 @@
 """
 
 from probes.views.explorer import Explorer
+from probes.views.marked import MarkedFacts
 from probes.views.panels import AlignmentMatrix, LayerCurves, LayerMap, RepresenterPanel, SimilarityMatrix
 
-__all__ = ["AlignmentMatrix", "Explorer", "LayerCurves", "LayerMap", "RepresenterPanel", "SimilarityMatrix"]
+__all__ = [
+    "AlignmentMatrix",
+    "Explorer",
+    "LayerCurves",
+    "LayerMap",
+    "MarkedFacts",
+    "RepresenterPanel",
+    "SimilarityMatrix",
+]

@@ -65,6 +65,7 @@ def test_it_carries_no_script_that_needs_the_repository(wheel: Path) -> None:
     assert [n for n in names if n.startswith("probes/data/") and n.endswith(".py")] == ["probes/data/__init__.py"]
     assert {"probes/data/corpus.tsv", "probes/py.typed"} <= set(names)
     assert {f"probes/data/{folder}/model.safetensors" for folder in ("model", "decoder")} <= set(names)
+    assert {f"probes/data/world/{name}.tsv" for name in ("entities", "facts", "sentences")} <= set(names)
 
 
 @pytest.fixture(scope="module")
