@@ -144,7 +144,7 @@ def _variability(
     """
     label = np.unique(drawn.label[rows], return_inverse=True)[1]
     # Some rows at a time, and of these those of one class after another.
-    step = max(BLOCK, _ENTRIES // memory.shape[2])
+    step = len(rows) if len(rows) * memory.shape[2] <= _ENTRIES else BLOCK
     order = np.lexsort((label, np.arange(len(rows)) // step))
     rows, label = rows[order], label[order]
     size, n_classes = np.bincount(label), label.max() + 1
