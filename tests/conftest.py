@@ -127,3 +127,16 @@ def _briefly_timed():
         patch.setattr("probes.costs.ROUNDS", 1)
         patch.setattr("probes.comparing.ROUNDS", 1)
         yield
+
+
+@pytest.fixture(scope="module")
+def few_fits():
+    """Of what is trained, a few settings to choose from: what a declaration says does not depend on them."""
+    few = {"linear_probe": {"STRENGTHS": (1e-2, 1.0)}}
+    few["kernel_probe"] = {"GRIDS": 64, "BANDWIDTHS": (2.0,), "STRENGTHS": (10.0,), "SHUFFLES": 2}
+    few["sparse_probe"] = {"PENALTIES": 3, "LEAST": 0.1, "HALVES": 2}
+    with pytest.MonkeyPatch.context() as patch:
+        for name, settings in few.items():
+            for setting, value in settings.items():
+                patch.setattr(f"probes.measures.classes.{name}.{setting}", value)
+        yield

@@ -277,19 +277,6 @@ def says(probe, change):
 
 
 @pytest.fixture(scope="module")
-def few_fits():
-    """Of what is trained, a few settings to choose from: what a declaration says does not depend on them."""
-    few = {"linear_probe": {"STRENGTHS": (1e-2, 1.0)}}
-    few["kernel_probe"] = {"GRIDS": 64, "BANDWIDTHS": (2.0,), "STRENGTHS": (10.0,), "SHUFFLES": 2}
-    few["sparse_probe"] = {"PENALTIES": 3, "LEAST": 0.1, "HALVES": 2}
-    with pytest.MonkeyPatch.context() as patch:
-        for name, settings in few.items():
-            for setting, value in settings.items():
-                patch.setattr(f"probes.measures.classes.{name}.{setting}", value)
-        yield
-
-
-@pytest.fixture(scope="module")
 def material(make_tokenizer, few_fits):
     """What gives the run of a kind of probe, good or bad, and its numbers, each made once."""
 
