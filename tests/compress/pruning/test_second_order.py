@@ -91,7 +91,13 @@ def test_counts_are_exact_and_zeros_stay(sparsity, scope):
     assert not pruned[weight == 0].any()
 
 
-@pytest.mark.parametrize(("name", "pattern"), [("bert", None), ("gpt2", "2:4"), ("llama", None), ("mixtral", "2:4")])
+OF_TOKENS = ["mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "gpt_neox", "opt", "bloom"]
+
+
+@pytest.mark.parametrize(
+    ("name", "pattern"),
+    [("bert", None), ("gpt2", "2:4"), ("llama", None), ("mixtral", "2:4"), *((name, None) for name in OF_TOKENS)],
+)
 def test_matrix_by_matrix_it_is_at_most_the_error_of_magnitude_and_wanda(name, pattern, texts):
     model, tokenizer = tiny.make(name), tiny.tokenizer_of(name)
     how = {"sparsity": 0.5, "train": texts, "tokenizer": tokenizer, "pattern": pattern, "progress": False}

@@ -60,7 +60,10 @@ def test_three_bits_of_a_real_decoder_move_the_next_token_less_beyond_the_interv
     assert ours.high < theirs.low
 
 
-@pytest.mark.parametrize("name", ["bert", "llama", "gpt2", "mixtral", "t5", "albert"])
+OF_TOKENS = ["mistral", "qwen2", "qwen3", "gemma2", "gemma3", "phi3", "gpt_neox", "opt", "bloom"]
+
+
+@pytest.mark.parametrize("name", ["bert", "llama", "gpt2", "mixtral", "t5", "albert", *OF_TOKENS])
 def test_every_architecture_is_nearer_to_the_original_than_rounded_to_nearest(name, texts):
     model, tokenizer = tiny.make(name), tiny.tokenizer_of(name)
     before = weights(model)
