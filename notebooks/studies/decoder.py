@@ -78,7 +78,10 @@ def one(method: str, how: str, seed: int) -> dict[str, Any]:
             out |= {f"{measure} {name}": float(part.value.sel(language=name)) for name in part.language.values}
             ends = part.sel(language="pooled")
             out |= {f"{measure} low": float(ends.low), f"{measure} high": float(ends.high)}
-    return out
+    said = probes.lens(model if other is None else other, tokenizer, held_out(), progress=False)
+    out["settles"] = float(said.settles.sel(language="pooled"))
+    layers = said.value.sel(measure="lens_kl", language="pooled")
+    return out | {f"lens_kl {layer}": float(layers.sel(layer=layer)) for layer in layers.layer.values}
 
 
 def settings() -> Iterator[dict[str, Any]]:
@@ -151,6 +154,19 @@ def claims(table: pd.DataFrame) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
+def settled(table: pd.DataFrame) -> str:
+    """What becomes of the layer from which on the likeliest token stays, in words."""
+    before = float(table[table["method"] == "as it is"]["settles"].iloc[0])
+    arms = table[table["method"] != "as it is"].groupby(["method", "how"], sort=False)[["kl pooled", "settles"]].mean()
+    rank = float(spearmanr(arms["kl pooled"], arms["settles"]).statistic)
+    later = int((arms["settles"] > before).sum())
+    return (
+        f"Of the model as it is the likeliest token stays from layer {before:.2f} on; it settles later in {later} of "
+        f"{len(arms)} arms, at most at {arms['settles'].max():.2f} and at least at {arms['settles'].min():.2f}. Rank "
+        f"correlation over the arms of the KL to the original with where it settles: {rank:.2f}."
+    )
+
+
 def main() -> int:
     table = runs(one, settings(), FOLDER, "decoder")
     table.to_csv(HERE / "decoder.csv", index=False)
@@ -163,6 +179,7 @@ def main() -> int:
     by_language = arms[names].mean().reset_index()
     by_language = by_language[by_language["method"] != "as it is"]
     before = table[table["method"] == "as it is"].iloc[0]
+    inside = arms[["settles", *(c for c in table if c.startswith("lens_kl "))]].mean().reset_index()
     ranks = {m: weaker(table, m).groupby(["method", "how"])["rank"].mean() for m in ("nats_per_token", "bits_per_byte")}
     held = claims(table)
     tokens = ranks["nats_per_token"]
@@ -195,6 +212,14 @@ KL that is spared, mean and 95 % interval over seeds (Student's t):
 ## By language
 
 {markdown(by_language)}
+## What the layers say already
+
+By the logit lens: the mean over tokens of the first layer from which on the likeliest token stays (`settles`), and KL
+of what each layer would say, were it the last, to what the same model says in the end, in nats a token.
+
+{markdown(inside)}
+{settled(table)}
+
 ## Is the damage larger where the model is weaker?
 
 What the decoder as it is needs for a token, and for a byte, of each language:

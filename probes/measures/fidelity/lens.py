@@ -10,6 +10,7 @@ from typing import Any, Literal
 import datasets
 import numpy as np
 import xarray as xr
+from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.corpus import check_corpus
@@ -37,6 +38,7 @@ def lens(
     draws: int = 200,
     seed: int = 0,
     name: str | None = None,
+    progress: bool = True,
     **settings: Any,
 ) -> xr.Dataset:
     """Measure what each layer of a decoder would say already, were it the last.
@@ -53,6 +55,7 @@ def lens(
         train: texts to fit the translators on, which `corpus` does not hold; only for "tuned".
         draws, seed: of the bootstrap by sentence id; the seed is also of the fitting.
         name: what the model is called; by default the name it was loaded by.
+        progress: show a progress bar.
         settings: of `capture`: max_length, prompt, device, batch_size, batch_tokens.
 
     Returns:
@@ -87,7 +90,7 @@ def lens(
         >>> import probes
         >>> model, tokenizer = probes.load_checkpoint("bundled-decoder")
         >>> corpus = probes.load_corpus("bundled", split="dev", languages=["en", "fr"]).select(range(20))
-        >>> found = lens(model, tokenizer, corpus).sel(language="pooled")
+        >>> found = lens(model, tokenizer, corpus, progress=False).sel(language="pooled")
         >>> bool((found.value.sel(measure="lens_kl").diff("layer") < 0).all())
         True
     """
@@ -102,7 +105,7 @@ def lens(
         every = datasets.concatenate_datasets([corpus.select_columns(columns), other])
     given: dict[str, Any] = {c: list(corpus[c]) for c in ("id", "language", "group") if c in corpus.column_names}
     reps = from_arrays(np.zeros((count, 1)), **given, name=name or name_of(model))
-    run = Run(reps, sample(reps, draws=draws, seed=seed), seed=seed, corpus=every, settings=settings)
+    run = Run(reps, sample(reps, draws=draws, seed=seed), seed=seed, progress=progress, corpus=every, settings=settings)
     found = _said(run, model, tokenizer, rows, np.arange(count, len(every)) if kind == "tuned" else None)
     probes = _BY_KIND[kind]
     out = stack_measures(_curves(run, found, probes))
@@ -134,7 +137,9 @@ def _said(
     of_token = _languages_of(plan, run, tokenizer)
     count, kinds = len(run.sample.ids), len(run.sample.languages) + 1
     sums: list[np.ndarray] = []
+    bar = tqdm(total=len(rows), desc=f"lens {name}", unit="text", disable=not run.progress)
     for row, targets, layers in batches_of_layers(model, plan, "lens", rows):
+        bar.update(len(np.unique(row)))
         depth = len(layers.states)
         if not sums:
             shapes = (count,), (3, count, depth), (count,), (count, depth, kinds)
@@ -153,6 +158,7 @@ def _said(
             sums[2][text[bad.any(axis=0)]] = np.nan
             for number in np.flatnonzero(bad.any(axis=1)):
                 sums[3][text[bad[number]], number] = np.nan
+    bar.close()
     tokens, curves, settled, tops = sums
     return _Sums(tokens, curves, settled, tops, _held_out(translate))
 
