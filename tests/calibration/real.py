@@ -27,6 +27,7 @@ BUNDLED, LANGUAGES = ["en", "zh"], ["eng_Latn", "hin_Deva"]
 # Of a model's modules, of trained heads, and of maps that each sample fits (calibration/dynamics.py), there are none.
 LEFT_OUT = {"accumulated_error", "local_error", "amplification", "representer_support", "departure"}
 LEFT_OUT |= {"word_movers", "word_movers_gain"}  # of words, whose states are not kept
+NOT_OF_STATES = {"models to run", "predicted numbers"}  # what probes need that states of classifiers have not
 FAMILIES = ("linear_probes", "kernel_probes", "sparse_probes")
 TRAINED = tuple(name for family in FAMILIES for name in catalogue.families()[family])
 COPIES = {"base": None, "in_4_bits": 4, "in_3_bits": 3}
@@ -149,7 +150,9 @@ def populations(encoders: list[str]) -> list[Real]:
     names = tuple(
         name
         for name, probe in catalogue.by_name().items()
-        if not probe.interval.startswith("none") and name not in (*LEFT_OUT, *TRAINED)
+        if not probe.interval.startswith("none")
+        and name not in (*LEFT_OUT, *TRAINED)
+        and not NOT_OF_STATES.intersection(probe.needs)
     )
     trained = ("linear_probe", "linear_probe_in_language")
     found = [("bundled model and corpus", 1800, "bundled")]
