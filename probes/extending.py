@@ -85,22 +85,19 @@ def with_model(
         corpus = _remade(states.get(found.baseline), first)
     elif corpus is not None:
         corpus = check_corpus(corpus)
-        if corpus_fingerprint(corpus) != first.get("corpus", corpus_fingerprint(corpus)):
+        if first.get("corpus") not in (None, corpus_fingerprint(corpus)):
             raise InputError("corpus=...: it is not the one of this comparison, which all its models were measured on")
     chosen = _chosen(found, asked, probes, running=not isinstance(original, xr.Dataset))
     one = measure_models(
         {found.baseline: original, name: model},
         corpus,
         tokenizer=tokenizers,
-        pivot=about["pivot"],
         baseline=found.baseline,
         probes=chosen,
-        draws=about["draws"],
-        seed=about["seed"],
         store=store,
         allow_pickle=allow_pickle,
         timing=timing,
-        without=asked["without_outliers"],
+        **_as_before(about),
         only=[name],
         settings=asked["settings"] | settings,
     )
@@ -144,15 +141,12 @@ def with_baseline(found: Table, states: Mapping[str, xr.Dataset], name: str) -> 
         measured = measure_models(
             {model: states[model].drop_vars(LEFT_OUT, errors="ignore") for model in about["models"]},
             tokenizer=None,
-            pivot=about["pivot"],
             baseline=name,
             probes=again,
-            draws=about["draws"],
-            seed=about["seed"],
             store=None,
             allow_pickle=False,
             timing=False,
-            without=asked["without_outliers"],
+            **_as_before(about),
             settings={"progress": False},
         )
         parts.append((measured.table, measured.draws))
@@ -217,6 +211,11 @@ def _asked(about: Mapping[str, Any]) -> dict[str, Any]:
             f"is {own}, whose probes may differ: compare all models again"
         )
     return about[ASKED]
+
+
+def _as_before(about: Mapping[str, Any]) -> dict[str, Any]:
+    """What is the same for all models of a comparison, as `measure_models` takes it."""
+    return {k: about[k] for k in ("pivot", "draws", "seed")} | {"without": about[ASKED]["without_outliers"]}
 
 
 def _chosen(found: Table, asked: dict[str, Any], probes: Sequence[str] | None, *, running: bool) -> list[str] | None:

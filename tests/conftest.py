@@ -94,6 +94,18 @@ def tiny_models(make_tokenizer):
 
 
 @pytest.fixture(scope="session")
+def make_classifier(tiny_models):
+    """Return a function from changes of its configuration to a tiny classifier of x, y and z (dropout 0.1)."""
+
+    def make(**changes):
+        model = tiny_models("BertForSequenceClassification", **changes)
+        model.config.id2label = {0: "x", 1: "y", 2: "z"}
+        return model
+
+    return make
+
+
+@pytest.fixture(scope="session")
 def tiny_folder(tmp_path_factory, tiny_models, make_tokenizer):
     """A tiny random BERT with a head, and its tokenizer, as `save_pretrained` writes them. Copy it to change it."""
     folder = tmp_path_factory.mktemp("models") / "tiny"

@@ -16,7 +16,9 @@ from matplotlib.ticker import MaxNLocator
 from probes.errors import InputError
 from probes.printing import printable
 from probes.results.cells import BESIDE, NO_LAYER
+from probes.results.draws import POOLED
 from probes.results.table import Table
+from probes.views.language_names import language_names
 
 Names = str | Sequence[str] | None
 # Of the models beside the baseline, in their order, as in the explorer.
@@ -96,6 +98,13 @@ def chosen(
                 raise InputError(f"no values for layer {layer!r}; there are {', '.join(map(str, there))}")
         rows = rows[rows["layer"].isin([*wanted, NO_LAYER])]
     return rows
+
+
+def called(codes: Sequence[str]) -> list[str]:
+    """Return languages as figures name them."""
+    known = [x for x in codes if x != POOLED]
+    names = dict(zip(known, language_names(known), strict=True)) | {POOLED: "all together"}
+    return [printable(names[x]) for x in codes]
 
 
 def look(comparison: Table, model: str) -> dict[str, Any]:

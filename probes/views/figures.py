@@ -16,6 +16,7 @@ from probes.results.table import Table
 from probes.views.described import title_of
 from probes.views.drawing import (
     Names,
+    called,
     captioned,
     chosen,
     finish,
@@ -28,7 +29,6 @@ from probes.views.drawing import (
     titled,
 )
 from probes.views.heatmaps import change, maps
-from probes.views.language_names import language_names
 
 __all__ = ["change", "curves", "maps"]
 
@@ -83,7 +83,7 @@ def curves(
     for axis, (probe, rows, language) in zip(axes, by_layer, strict=False):
         for name in names:
             moved |= _curve(axis, rows[rows["model"] == name].sort_values("layer"), look(comparison, name))
-        of = f", {_called([language])[0]}" if apart else ""
+        of = f", {called([language])[0]}" if apart else ""
         titled(axis, _title(comparison, probe) + of)
         layered(axis, "layer")
         tidy(axis)
@@ -118,17 +118,10 @@ def _by_language(axis: Axes, rows: pd.DataFrame, models: Sequence[str], comparis
         gaps = np.stack([own["value"] - own["low"], own["high"] - own["value"]])
         style = {k: v for k, v in look(comparison, model).items() if k != "linestyle"}
         axis.errorbar(own["value"], at, xerr=np.maximum(gaps, 0), linestyle="", markersize=4, elinewidth=1.2, **style)
-    axis.set_yticks(np.arange(len(codes)), _called(codes))
+    axis.set_yticks(np.arange(len(codes)), called(codes))
     axis.set_ylim(len(codes) - 0.4, -0.6)
     for label, code in zip(axis.get_yticklabels(), codes, strict=True):
         label.set_fontweight("bold" if code == POOLED else "normal")
-
-
-def _called(codes: Sequence[str]) -> list[str]:
-    """Languages as figures name them."""
-    known = [x for x in codes if x != POOLED]
-    names = dict(zip(known, language_names(known), strict=True)) | {POOLED: "all together"}
-    return [printable(names[x]) for x in codes]
 
 
 def _title(comparison: Table, probe: str) -> str:
@@ -145,7 +138,7 @@ def _caption(comparison: Table, languages: Sequence[str], points: bool, simultan
     if languages == [POOLED]:
         said.append("curves: all languages pooled")
     elif languages:
-        said.append(f"curves: {', '.join(_called(languages))}")
+        said.append(f"curves: {', '.join(called(languages))}")
     if points:
         said.append("points: one a language")
     what = " and ".join(["bands"] * bool(languages) + ["bars"] * points)

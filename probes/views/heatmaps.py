@@ -15,7 +15,7 @@ from probes.results.cells import BESIDE, NO_LAYER
 from probes.results.difference import MARKED, family_in_words
 from probes.results.draws import POOLED
 from probes.results.table import FURTHER, Table
-from probes.views.drawing import Names, captioned, chosen, inches, models_of, panels, titled, wrapped
+from probes.views.drawing import Names, called, captioned, chosen, inches, models_of, panels, titled, wrapped
 from probes.views.language_names import language_names
 
 if TYPE_CHECKING:
@@ -192,9 +192,7 @@ def _dark(heat: Any, value: float) -> bool:
 
 def _texts(index: pd.Index) -> list[str]:
     if index.name in ("language", "other_language"):
-        codes = [x for x in index if x != POOLED]
-        names = dict(zip(codes, language_names(codes), strict=True)) | {POOLED: "all together"}
-        return [printable(names[x]) for x in index]
+        return called(list(index))
     return ["output" if x == NO_LAYER else printable(x) for x in index]
 
 

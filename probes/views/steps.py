@@ -13,8 +13,7 @@ from probes.results.cells import NO_LAYER
 from probes.results.draws import POOLED
 from probes.results.steps import by_step, last_layer, series_of
 from probes.results.table import Table
-from probes.views.drawing import Names, captioned, chosen, panels, tidy, titled
-from probes.views.language_names import language_names
+from probes.views.drawing import Names, called, captioned, chosen, panels, tidy, titled
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -33,18 +32,13 @@ def by_steps(
     here = here.assign(step=here["model"].map(steps)).sort_values("step")
     depth = sorted({int(x) for x in rows["layer"]} - {NO_LAYER})
     figure, axes = panels([3.0, 0.9 + 0.18 * max(len(depth), 5)] if len(depth) > 1 else [3.0], None, width, each=4.6)
-    names = (
-        dict(zip(wanted, language_names([c for c in wanted if c != POOLED]), strict=True))
-        if POOLED not in wanted
-        else {}
-    )
+    names = dict(zip(wanted, called(wanted), strict=True))
     colours = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, len(wanted)))
     for language, colour in zip(wanted, colours, strict=True):
         own = here[here["language"] == language]
         shade = matplotlib.rcParams["text.color"] if len(wanted) == 1 else colour
         axes[0].fill_between(own["step"], own["low"], own["high"], alpha=0.18, color=shade, linewidth=0)
-        label = printable(names.get(language, "all together" if language == POOLED else language))
-        axes[0].plot(own["step"], own["value"], color=shade, marker="o", markersize=4, label=label)
+        axes[0].plot(own["step"], own["value"], color=shade, marker="o", markersize=4, label=names[language])
     if len(wanted) > 1:
         axes[0].legend(frameon=False, fontsize="small")
     about = comparison.provenance["probes"][probe]
@@ -75,8 +69,7 @@ def by_steps(
             axes[1].text(column + 0.5, row + 0.5, "•", ha="center", va="center", color="#000001")
         axes[1].set_ylabel("layer")
         axes[1].set_xlabel("step")
-        of = printable(names.get(wanted[0], "all together" if wanted[0] == POOLED else wanted[0]))
-        titled(axes[1], f"since step {min(steps.values())}, {of}")
+        titled(axes[1], f"since step {min(steps.values())}, {names[wanted[0]]}")
         figure.colorbar(heat, ax=axes[1], label="difference", aspect=30, pad=0.02)
         said += "; • p < 0.05 adjusted over layers and steps"
     captioned(figure, said)

@@ -27,16 +27,6 @@ def seen(monkeypatch):
 
 
 @pytest.fixture
-def make_classifier(tiny_models):
-    def make(**changes):
-        model = tiny_models("BertForSequenceClassification", **changes)
-        model.config.id2label = {0: "x", 1: "y", 2: "z"}
-        return model
-
-    return make
-
-
-@pytest.fixture
 def corpus():
     return make_corpus()
 
