@@ -7,7 +7,7 @@ import probes.silence  # noqa: F401  # isort: skip
 from importlib import import_module
 from types import ModuleType
 
-from probes.comparison import Comparison, compare
+from probes.comparison import Comparison, Comparisons, compare
 from probes.corpus import cautions, describe, load_corpus
 from probes.errors import DependencyError, InputError, LayerscopeWarning
 from probes.measures.attribution.facts import facts, lost_facts
@@ -65,6 +65,7 @@ from probes.watching import Watch
 __all__ = [
     "Band",
     "Comparison",
+    "Comparisons",
     "DependencyError",
     "InputError",
     "LayerscopeWarning",

@@ -6,6 +6,7 @@ import argparse
 import sys
 import warnings
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any
 
@@ -13,17 +14,18 @@ import datasets
 import pandas as pd
 
 from probes.command import add_command, corpus_arguments, corpus_settings, listed, output_argument, run
-from probes.comparison import Comparison, compare
+from probes.comparison import Comparison, Comparisons, compare
 from probes.corpus import cautions, describe, load_corpus
 from probes.errors import InputError, LayerscopeWarning, check_choice
 from probes.files import locked
 from probes.measures import catalogue
 from probes.measures.own import named_in_modules
 from probes.printing import printable
+from probes.results.agreed import Agreement
 from probes.results.calibration import p_text
 from probes.results.cells import NO_LAYER
-from probes.results.saved import check_folder
 from probes.results.table import Table
+from probes.several import check_folders, on_corpus
 from probes.states.pooling import POOLINGS
 from probes.views.report import check_path
 
@@ -49,7 +51,12 @@ def add(commands: Any) -> None:
     about = "compare checkpoints layer by layer"
     measure = add_command(commands, "compare", about, _compare, corpus_arguments())
     measure.add_argument("models", nargs="+", metavar="NAME=CHECKPOINT", help=_MODELS)
-    measure.add_argument("--corpus", required=True, help=_CORPUS)
+    measure.add_argument(
+        "--corpus",
+        required=True,
+        action="append",
+        help=f"{_CORPUS}; NAME=CORPUS, given several times, for several, which have a language in common",
+    )
     output_argument(measure, "folder for comparison.csv, report.html and the states")
     measure.add_argument("--overwrite", action="store_true", help="replace a run that is in the folder already")
     measure.add_argument("--pivot", help="language that alignment is measured against, and that linear probes learn")
@@ -113,7 +120,9 @@ def add(commands: Any) -> None:
     )
 
     about = "count a corpus and say what in it misleads"
-    show = add_command(commands, "describe", about, lambda options: describe(_corpus(options)), corpus_arguments())
+    show = add_command(
+        commands, "describe", about, lambda options: describe(_corpus(options.corpus, options)), corpus_arguments()
+    )
     show.add_argument("corpus", help=_CORPUS)
 
 
@@ -142,12 +151,17 @@ def _compare(options: argparse.Namespace) -> int:
     for probe in [*(options.judge or []), *(probe for probe, _ in options.tolerance)]:
         check_choice("judge", probe, catalogue.by_name())
     options.until_done.enter_context(locked(options.out / "comparison", wait=options.wait))
-    check_folder(options.out, overwrite=options.overwrite)
+    sources = _sources(options.corpus)
+    check_folders(options.out, [name for name in sources if name], overwrite=options.overwrite)
     check_path(options.out / "report.html")
-    corpus = _corpus(options)
-    for caution in cautions(corpus):
-        print(f"caution: {printable(caution)}", file=sys.stderr)
-    comparison = compare(
+    corpora = {}
+    for name, source in sources.items():
+        with on_corpus(name) if name else nullcontext():
+            corpora[name] = _corpus(source, options)
+        for caution in cautions(corpora[name]):
+            print(f"caution: {f'{printable(name)}: ' * bool(name)}{printable(caution)}", file=sys.stderr)
+    corpus: Any = corpora.get("", corpora)
+    comparison: Comparison | Comparisons = compare(
         {name: given if len(given) > 1 else given[0] for name, given in models.items()},
         corpus,
         pivot=options.pivot,
@@ -174,15 +188,20 @@ def _compare(options: argparse.Namespace) -> int:
     report = comparison.report(options.out / "report.html")
     comparison.save(options.out, overwrite=options.overwrite)
     status = _told(comparison, options)
-    print(_text(comparison))
-    print(f"\nwrote {printable(options.out / 'comparison.csv')} and {printable(report)}")
+    if isinstance(comparison, Comparisons):
+        print("\n\n".join(f"on {printable(name)}: {_text(one)}" for name, one in comparison.items()))
+    else:
+        print(_text(comparison))
+    table = "corpora.json" if isinstance(comparison, Comparisons) else "comparison.csv"
+    print(f"\nwrote {printable(options.out / table)} and {printable(report)}")
     return status
 
 
-def _told(comparison: Comparison, options: argparse.Namespace) -> int:
-    """Print the verdict, and return the exit status that it asks for."""
+def _told(comparison: Comparison | Comparisons, options: argparse.Namespace) -> int:
+    """Print the verdict, and return the exit status that it asks for: on any corpus."""
     asked = options.fail_on or options.judge or options.tolerance
-    if len(comparison.provenance["models"]) == 1 and not asked:
+    first = next(iter(comparison.values())) if isinstance(comparison, Comparisons) else comparison
+    if len(first.provenance["models"]) == 1 and not asked:
         return 0
     try:
         verdict = comparison.verdict(judge=options.judge, tolerance=dict(options.tolerance))
@@ -192,7 +211,8 @@ def _told(comparison: Comparison, options: argparse.Namespace) -> int:
         print(f"no verdict: {printable(error)}\n")
         return 0
     print(f"{verdict.words}\n")
-    worst = {verdict.state(model) for model in verdict.models["model"]}
+    each = verdict.corpora.values() if isinstance(verdict, Agreement) else [verdict]
+    worst = {one.state(model) for one in each for model in one.models["model"]}
     return int(not worst.isdisjoint(_FAILS.get(options.fail_on, ())))
 
 
@@ -234,11 +254,26 @@ def _text(comparison: Table) -> str:
     return f"{title}\n\n{table.to_string(index=False)}"
 
 
-def _corpus(options: argparse.Namespace) -> datasets.Dataset:
+def _sources(given: Sequence[str]) -> dict[str, str]:
+    """Where each corpus is, by name; of one that has none under ""."""
+    named: dict[str, str] = {}
+    for one in given:
+        name, separator, source = one.partition("=")
+        if not separator or not name or not source or set(name) & set("/\\:") or Path(one).exists():
+            if len(given) == 1:
+                return {"": one}
+            raise InputError(f"--corpus {one!r}, one of {len(given)}: expected NAME=CORPUS, as in sib200=path/to/file")
+        if name in named:
+            raise InputError(f"--corpus: {name!r} is given twice. Give each corpus a name of its own")
+        named[name] = source
+    return named
+
+
+def _corpus(source: str, options: argparse.Namespace) -> datasets.Dataset:
     """The corpus of a command that says all its cautions, so that what reads it says none of them before."""
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", ".*did two quotation marks swallow", LayerscopeWarning)
-        return load_corpus(options.corpus, **corpus_settings(options))
+        return load_corpus(source, **corpus_settings(options))
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Collection, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -64,6 +64,13 @@ class Measured(NamedTuple):
 
 
 def measure_models(
+    models: Mapping[str, Model | Sequence[Model]], corpus: datasets.Dataset | None = None, **asked: Any
+) -> Measured:
+    """Measure what `planned` checked; the arguments are its own."""
+    return planned(models, corpus, **asked)()
+
+
+def planned(
     models: Mapping[str, Model | Sequence[Model]],
     corpus: datasets.Dataset | None = None,
     *,
@@ -78,21 +85,23 @@ def measure_models(
     timing: bool,
     without: int = 0,
     only: Collection[str] | None = None,
-    loaded: Mapping[str, tuple[Any, Any]] | None = None,
     settings: dict[str, Any],
-) -> Measured:
-    """Measure probes at every layer and language of models; the arguments are those of `compare`.
+) -> Callable[..., Measured]:
+    """Check what is asked for, and return what measures it: probes at every layer and language of
+    models. The arguments are those of `compare`.
 
     Args:
         models, corpus, tokenizer, pivot, baseline, probes, draws, seed, store, allow_pickle, timing,
             settings: as there.
         without: its `without_outliers`.
         only: the models that are measured, where the others are there to be compared with.
-        loaded: checkpoints that are in memory already, each with its tokenizer.
+
+    Returns:
+        A function that captures and measures; of checkpoints that are in memory already it takes
+        `loaded`, each with its tokenizer.
 
     Raises:
-        InputError: before the first forward pass, where models, corpus, pivot and probes do not fit
-            together.
+        InputError: models, corpus, pivot and probes do not fit together. No model has been run.
     """
     models, steps = spread(models)
     replicates = by_name(models)
@@ -153,81 +162,84 @@ def measure_models(
         check_pairs(replicates, baseline)
     by_id = sample(examples.drop_vars("group"), draws=draws, seed=seed) if "group" in examples.coords else None
 
-    def run_of(name: str) -> tuple[Run, Any, Any]:
-        """What is measured of a model, and itself with its tokenizer, where there is one."""
-        model = every[name]
-        if isinstance(model, xr.Dataset):
-            reps = model.assign_attrs(model=name)
-            if by_id is not None:
-                reps = reps.assign_coords(group=("example", examples["group"].values))
-            return replace(shared, reps=reps), None, None
-        assert corpus is not None  # examples_of has raised
-        if not isinstance(model, str | Path):
-            there, own = model, tokenizers[name]
-        else:
-            there, own = (loaded or {}).get(name) or load_checkpoint(model, allow_pickle=allow_pickle)
-        target = None if store is None else Path(store) / f"{file_name(name)}.zarr"
-        reps = capture(there, own, corpus, store=target, name=name, **settings)
-        return replace(shared, reps=reps, models=(None, there, own) if running else None), there, own
+    def run(loaded: Mapping[str, tuple[Any, Any]] | None = None) -> Measured:
+        def run_of(name: str) -> tuple[Run, Any, Any]:
+            """What is measured of a model, and itself with its tokenizer, where there is one."""
+            model = every[name]
+            if isinstance(model, xr.Dataset):
+                reps = model.assign_attrs(model=name)
+                if by_id is not None:
+                    reps = reps.assign_coords(group=("example", examples["group"].values))
+                return replace(shared, reps=reps), None, None
+            assert corpus is not None  # examples_of has raised
+            if not isinstance(model, str | Path):
+                there, own = model, tokenizers[name]
+            else:
+                there, own = (loaded or {}).get(name) or load_checkpoint(model, allow_pickle=allow_pickle)
+            target = None if store is None else Path(store) / f"{file_name(name)}.zarr"
+            reps = capture(there, own, corpus, store=target, name=name, **settings)
+            return replace(shared, reps=reps, models=(None, there, own) if running else None), there, own
 
-    spent = Spent(corpus, baseline, seed, timing, settings)
-    measured: dict[str, dict[str, xr.Dataset]] = {}
-    representations: dict[str, xr.Dataset] = {}
-    bases: list[tuple[Run, Any]] = []  # of the baseline, with the model itself where probes run it beside the others
-    # The baseline first: others are compared with it.
-    for name in [baseline, *(n for n in models if n != baseline)]:
-        runs, pairs = [], []
-        for number, own_name in enumerate(replicates[name]):
-            run, there, own = run_of(own_name)
-            # The largest features of the baseline, where both have these.
-            like = (
-                bases[0][0].reps if bases and bases[0][0].reps.sizes["feature"] == run.reps.sizes["feature"] else None
-            )
-            run = replace(run, reps=without_outliers(run.reps, without, like=like))
-            runs.append(run)
-            if number == 0:  # of replicates the first
-                spent.add(name, there, own, every[own_name])
-            if name == baseline:
-                bases.append((run, there if running else None))
+        spent = Spent(corpus, baseline, seed, timing, settings)
+        measured: dict[str, dict[str, xr.Dataset]] = {}
+        representations: dict[str, xr.Dataset] = {}
+        # Of the baseline, with the model itself where probes run it beside the others.
+        bases: list[tuple[Run, Any]] = []
+        # The baseline first: others are compared with it.
+        for name in [baseline, *(n for n in models if n != baseline)]:
+            runs, pairs = [], []
+            for number, own_name in enumerate(replicates[name]):
+                run, there, own = run_of(own_name)
+                # The largest features of the baseline, where both have these.
+                first_base = bases[0][0].reps if bases else run.reps
+                same_width = bool(bases) and first_base.sizes["feature"] == run.reps.sizes["feature"]
+                run = replace(run, reps=without_outliers(run.reps, without, like=first_base if same_width else None))
+                runs.append(run)
+                if number == 0:  # of replicates the first
+                    spent.add(name, there, own, every[own_name])
+                if name == baseline:
+                    bases.append((run, there if running else None))
+                    continue
+                # One replicate with one, or each with the only one of the other.
+                for base, original in bases if len(replicates[name]) == 1 else [bases[number % len(bases)]]:
+                    both = None if original is None else (original, there, own)
+                    pairs.append(replace(run, base=base.reps, models=both))
+            representations[name] = _first(runs, name)
+            if only is not None and name not in only:
                 continue
-            # One replicate with one, or each with the only one of the other.
-            for base, original in bases if len(replicates[name]) == 1 else [bases[number % len(bases)]]:
-                both = None if original is None else (original, there, own)
-                pairs.append(replace(run, base=base.reps, models=both))
-        representations[name] = _first(runs, name)
-        if only is not None and name not in only:
-            continue
-        how: dict[str, Any] = {"head": predicts(bases[0][0].reps), "by_id": by_id}
-        if len(pairs) == len(runs) == 1:  # what runs both models says of one what it says of the pair
-            measured[name] = measured_on(chosen, pairs, name, **how)
-        elif pairs:
-            measured[name] = measured_on(alone, runs, name, **how) | measured_on(beside, pairs, name, **how)
-        else:
-            itself = [p for p in chosen if "another model" not in p.needs]
-            measured[name] = measured_on(itself, runs, name, **how)
-    results = [measured[name][p.name] for name in models for p in chosen if p.name in measured.get(name, ())]
-    depth = {name: baseline_layers(representations[baseline], representations[name]) for name in measured}
-    table, kept = tabulated(results, depth)
-    said = [] if corpus is None else cautions(corpus)
-    known_by_labels = any("group=..." in one for one in said)
-    if by_id is None and not known_by_labels and (alike := alike_in_order(representations[baseline])):
-        said.append(caution(alike, "topics (their states are alike)"))
-        warnings.warn(said[-1], LayerscopeWarning, stacklevel=3)
-    about = provenance_of(measured, representations, said, baseline, shared)
-    about[ASKED] = {
-        "probes": None if probes is None else list(probes),
-        "without_outliers": without,
-        "settings": {k: v for k, v in settings.items() if k in OF_STATES and v is not None},
-    }
-    # The sentences of the tokens that moved most, and one that is drawn, where language models were compared.
-    shown = {name: found["kl"].attrs for name, found in measured.items() if "kl" in found}
-    if shown:
-        about["tokens"] = {name: one["worst_tokens"] + one["drawn_tokens"] for name, one in shown.items()}
-    if steps:
-        about["series"] = steps
-    if without:
-        about[LEFT_OUT] = left_out_in_words(representations[baseline])
-    return Measured(table, about | spent.about(), kept, spent.table(list(models)), representations)
+            how: dict[str, Any] = {"head": predicts(bases[0][0].reps), "by_id": by_id}
+            if len(pairs) == len(runs) == 1:  # what runs both models says of one what it says of the pair
+                measured[name] = measured_on(chosen, pairs, name, **how)
+            elif pairs:
+                measured[name] = measured_on(alone, runs, name, **how) | measured_on(beside, pairs, name, **how)
+            else:
+                itself = [p for p in chosen if "another model" not in p.needs]
+                measured[name] = measured_on(itself, runs, name, **how)
+        results = [measured[name][p.name] for name in models for p in chosen if p.name in measured.get(name, ())]
+        depth = {name: baseline_layers(representations[baseline], representations[name]) for name in measured}
+        table, kept = tabulated(results, depth)
+        said = [] if corpus is None else cautions(corpus)
+        known_by_labels = any("group=..." in one for one in said)
+        if by_id is None and not known_by_labels and (alike := alike_in_order(representations[baseline])):
+            said.append(caution(alike, "topics (their states are alike)"))
+            warnings.warn(said[-1], LayerscopeWarning, stacklevel=4)
+        about = provenance_of(measured, representations, said, baseline, shared)
+        about[ASKED] = {
+            "probes": None if probes is None else list(probes),
+            "without_outliers": without,
+            "settings": {k: v for k, v in settings.items() if k in OF_STATES and v is not None},
+        }
+        # The sentences of the tokens that moved most, and one that is drawn, where language models were compared.
+        shown = {name: found["kl"].attrs for name, found in measured.items() if "kl" in found}
+        if shown:
+            about["tokens"] = {name: one["worst_tokens"] + one["drawn_tokens"] for name, one in shown.items()}
+        if steps:
+            about["series"] = steps
+        if without:
+            about[LEFT_OUT] = left_out_in_words(representations[baseline])
+        return Measured(table, about | spent.about(), kept, spent.table(list(models)), representations)
+
+    return run
 
 
 class Spent:
@@ -279,6 +291,6 @@ def _first(runs: Sequence[Run], name: str) -> xr.Dataset:
             f"model {name!r}: replicates have the same weights, so that they differ less than trainings with several "
             "seeds do. Give the checkpoint of each seed",
             LayerscopeWarning,
-            stacklevel=4,
+            stacklevel=5,
         )
     return reps.assign_attrs(replicates=len(runs), states_of="replicate 1")

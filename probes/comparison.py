@@ -3,22 +3,23 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Self
+from typing import TYPE_CHECKING, Any, Self, overload
 
 import datasets
 import xarray as xr
 from transformers import PreTrainedTokenizerBase
 
-from probes.comparing import Model, measure_models
+from probes.comparing import Model, planned
 from probes.errors import InputError, LayerscopeWarning, path_of
 from probes.extending import with_baseline, with_model
-from probes.measures.attribution.causes import Pair, causes_of, pairs_of
+from probes.measures.attribution.causes import causes_of, pairs_of
 from probes.measures.catalogue import by_name
 from probes.measures.provenance import states_of
 from probes.results.verdict import Verdict, verdict
+from probes.several import Several, check_corpora, on_corpus, store_of
 from probes.views.plots import Plots
 
 if TYPE_CHECKING:
@@ -279,9 +280,56 @@ class Comparison(Plots):
         return write(self, path_of(path, "path"))
 
 
+class Comparisons(Several):
+    """The result of `compare` on several corpora: a Comparison on each, by name.
+
+    `comparisons["sib200"]` is the comparison on one corpus, the same as if it were made alone. What all
+    have alike is here too: `to_dataframe`, `summary`, `adjusted`, `difference` and `models` with a
+    column `corpus` first; `verdict`, which says what holds on every corpus; `plot`, `plot_change`,
+    `plot_languages` and `report`; `add`, `against`, `save` and `Comparisons.open`.
+
+    Args:
+        comparisons: name of a corpus -> Comparison: the same models, with the same baseline. They
+            may have been made one after the other.
+
+    Raises:
+        InputError: models or baselines are not the same; corpora have no language in common.
+
+    Example:
+        >>> import numpy as np, probes
+        >>> rng, made = np.random.default_rng(0), {}
+        >>> about = {"id": np.tile(np.arange(40), 2), "language": np.repeat(["en", "sw"], 40)}
+        >>> for corpus in ("news", "tales"):
+        ...     x = np.tile(rng.normal(size=(40, 8)), (2, 1)) + 0.01 * rng.normal(size=(80, 8))
+        ...     models = {"base": x, "poor": rng.normal(size=(80, 8))}
+        ...     models = {name: probes.from_arrays(states, **about) for name, states in models.items()}
+        ...     made[corpus] = probes.compare(models, pivot="en", probes=["retrieval"], progress=False)
+        >>> both = Comparisons(made)
+        >>> both.to_dataframe()["corpus"].unique().tolist(), both.verdict().state("poor")
+        (['news', 'tales'], 'lost')
+
+    See also:
+        `compare`, `Comparison`.
+    """
+
+    one = Comparison
+
+
+@overload
+def compare(
+    models: Mapping[str, Model | Sequence[Model]], corpus: datasets.Dataset | None = ..., **asked: Any
+) -> Comparison: ...
+
+
+@overload
+def compare(
+    models: Mapping[str, Model | Sequence[Model]], corpus: Mapping[str, datasets.Dataset], **asked: Any
+) -> Comparisons: ...
+
+
 def compare(
     models: Mapping[str, Model | Sequence[Model]],
-    corpus: datasets.Dataset | None = None,
+    corpus: datasets.Dataset | Mapping[str, datasets.Dataset] | None = None,
     *,
     tokenizer: PreTrainedTokenizerBase | Mapping[str, PreTrainedTokenizerBase] | None = None,
     pivot: str | None = None,
@@ -295,7 +343,7 @@ def compare(
     without_outliers: int = 0,
     patching: bool = False,
     **settings: Any,
-) -> Comparison:
+) -> Comparison | Comparisons:
     """Measure probes at every layer and language of models, and how far each is from the baseline.
 
     Args:
@@ -303,7 +351,8 @@ def compare(
             already captured; or a list of at least two of these, which are one model trained with
             several seeds: replicates; or the checkpoints of one training (`series`), each of which
             becomes a model.
-        corpus: as `load_corpus` gives it; not needed where all models are Representations.
+        corpus: as `load_corpus` gives it; not needed where all models are Representations. Or several by
+            name, {"sib200": a, "tatoeba": b}, which have a language in common.
         tokenizer: of the models that are not given as checkpoints: one for all, or name ->
             tokenizer.
         pivot: the language that alignment is measured against; without it those probes are left
@@ -315,7 +364,8 @@ def compare(
         draws, seed: of the bootstrap by sentence id, or by group where the corpus has groups; every
             model gets the same draws.
         store: a folder for the Representations, one zarr store a model, which a later run with the
-            same weights, corpus and settings opens in place of running the model.
+            same weights, corpus and settings opens in place of running the model. Of several corpora
+            one folder each, in it.
         allow_pickle: as in `load_checkpoint`.
         timing: run every model on 32 texts of the corpus, in turns with the baseline, to count its
             operations and measure its time; two models are in memory at once. False leaves these
@@ -328,11 +378,12 @@ def compare(
             dtype, device, batch_size, batch_tokens, tokens, words, progress, wait.
 
     Returns:
-        A `Comparison`: the table, where its numbers come from, and the Representations behind it.
+        A `Comparison`: the table, where its numbers come from, and the Representations behind it; of
+        several corpora `Comparisons`, one on each.
 
     Raises:
         InputError: before the first forward pass, where models, corpus, pivot and probes do not fit
-            together.
+            together; corpora have no language in common.
 
     See also:
         `capture`, `difference`, `Comparison.open`.
@@ -345,38 +396,44 @@ def compare(
         >>> comparison.to_dataframe().columns.tolist()[:5]
         ['model', 'layer', 'language', 'probe', 'value']
     """
-    pairs: list[Pair] = []
-    loaded: dict[str, tuple[Any, Any]] | None = None
+    asked: dict[str, Any] = {
+        "tokenizer": tokenizer,
+        "pivot": pivot,
+        "baseline": baseline,
+        "probes": probes,
+        "draws": draws,
+        "seed": seed,
+        "allow_pickle": allow_pickle,
+        "timing": timing,
+        "without": without_outliers,
+        "settings": settings,
+    }
+    if not isinstance(corpus, Mapping):
+        return _plan(models, corpus, store=store, patching=patching, **asked)()
+    plans = {}
+    for name, one in check_corpora(models, corpus).items():
+        with on_corpus(name):
+            plans[name] = _plan(models, one, store=store_of(store, name), patching=patching, **asked)
+    return Comparisons({name: plan() for name, plan in plans.items()})
+
+
+def _plan(models: Mapping[str, Any], corpus: Any, *, patching: bool, **asked: Any) -> Callable[[], Comparison]:
+    """Check what is asked for on one corpus, and return what measures it."""
+    plan = planned(models, corpus, **asked)
+    settings = asked["settings"]
     how = {k: v for k, v in settings.items() if k not in ("modules", "part", "dtype", "wait", "tokens", "words")}
-    if patching:
-        known: dict[str, Any] = {
-            "tokenizer": tokenizer,
-            "pivot": pivot,
-            "baseline": baseline,
-            "allow_pickle": allow_pickle,
-        }
+
+    def made() -> Comparison:
+        if not patching:
+            return _with_differences(Comparison(**plan()._asdict()))
+        known = {k: asked[k] for k in ("tokenizer", "pivot", "baseline", "allow_pickle")}
         pairs, loaded = pairs_of(models, corpus, **known, settings=how)
-    measured = measure_models(
-        models,
-        corpus,
-        tokenizer=tokenizer,
-        pivot=pivot,
-        baseline=baseline,
-        probes=probes,
-        draws=draws,
-        seed=seed,
-        store=store,
-        allow_pickle=allow_pickle,
-        timing=timing,
-        without=without_outliers,
-        loaded=loaded,
-        settings=settings,
-    )
-    made = Comparison(**measured._asdict())
-    if patching and corpus is not None:
-        about = {"pivot": pivot, "draws": draws, "seed": seed} | how
-        made.provenance["causes"] = {pair.names[1]: causes_of(pair, corpus, **about) for pair in pairs}
-    return _with_differences(made)
+        found = Comparison(**plan(loaded)._asdict())
+        about = {k: asked[k] for k in ("pivot", "draws", "seed")} | how
+        found.provenance["causes"] = {pair.names[1]: causes_of(pair, corpus, **about) for pair in pairs}
+        return _with_differences(found)
+
+    return made
 
 
 def _with_differences(made: Comparison) -> Comparison:

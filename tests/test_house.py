@@ -17,8 +17,9 @@ compress compress.__main__ > compress.commands > compress.verbs > compress.recip
 > compress.training compress.factorization compress.outcomes compress.blocks > compress.objectives compress.inputs
 > compress.rows compress.matrices compress.saving > compress.experts compress.kernels compress.kinds compress.packing
 > compress.views compress.moments
-> probes probes.__main__ > probes.watching > probes.comparison > probes.extending > probes.comparing > probes.widgets
-> probes.views > probes.measures.choice probes.measures.measuring probes.measures.own probes.measures.provenance
+> probes probes.__main__ > probes.watching > probes.comparison > probes.several probes.extending > probes.comparing >
+probes.widgets > probes.views
+> probes.measures.choice probes.measures.measuring probes.measures.own probes.measures.provenance
 > probes.measures.catalogue > probes.measures.classes
 probes.measures.languages probes.measures.fidelity probes.measures.space probes.measures.attribution >
 probes.measures.probe probes.measures.threads > probes.results probes.costs > probes.states > probes.models
@@ -27,7 +28,8 @@ probes.silence probes.printing probes.installed
 """
 RANK = {room: number for number, rooms in enumerate(RANKS.split(">")) for room in rooms.split()}
 ROOF = {
-    f"probes.{room}" for room in ("__main__", "watching", "comparison", "extending", "comparing", "widgets", "views")
+    f"probes.{room}"
+    for room in ("__main__", "watching", "comparison", "several", "extending", "comparing", "widgets", "views")
 } | {"probes"}
 PATHS = {p: p.relative_to(ROOT) for package in ("probes", "compress") for p in sorted((ROOT / package).rglob("*.py"))}
 MODULES = {".".join(short.with_suffix("").parts).removesuffix(".__init__"): path for path, short in PATHS.items()}

@@ -14,6 +14,7 @@ from probes.files import beside, check_writable, gone_on_failure, locked, named,
 from probes.forms import read_json
 from probes.results.blame import CAUSE
 
+INDEX = "corpora.json"  # of comparisons on several corpora, which lie beside it in folders
 FILES = {"table": "comparison.csv", "draws": "draws.npy", "models": "models.csv"}
 # What a reader of the table asks for.
 _PROBE = {
@@ -81,6 +82,11 @@ def read_files(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     about = folder / "provenance.json"
     # The second one where a saving was killed before it moved them.
     there = {name: [f for f in (folder / n, beside(folder / n, "new")) if f.is_file()] for name, n in FILES.items()}
+    if not there["table"] and (folder / INDEX).is_file():
+        raise InputError(
+            f"{folder}: it holds comparisons on several corpora. Open them with probes.Comparisons.open, or the folder "
+            "of one in it"
+        )
     if not there["table"] or not about.is_file():
         raise InputError(f"{folder}: expected comparison.csv and provenance.json in it, as Comparison.save writes them")
     provenance = read_json(about, _PROVENANCE)

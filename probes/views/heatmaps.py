@@ -102,6 +102,7 @@ def change(
     layers: int | Sequence[int] | None = None,
     width: float | None = None,
     caption: bool = True,
+    ends: float | None = None,
 ) -> Figure:
     """Draw the difference to the baseline, languages by layers, a panel a model.
 
@@ -113,6 +114,7 @@ def change(
         probe: what is drawn of it.
         languages: by default each, and all together.
         ax, models, layers, width, caption: as in `Comparison.plot_change`.
+        ends: the difference at which colours end; by default the largest one.
     """
     others = models_of(comparison, None, others=True)
     if not others:
@@ -131,6 +133,7 @@ def change(
         raise InputError(f"there are no differences of {probe} to draw of these models")
     wide = {m: _wide(table[table["model"] == m], "difference") for m in names}
     largest = max(float(np.nanmax(np.abs(w.to_numpy(float)), initial=0.0)) for w in wide.values()) or 1.0
+    largest = largest if ends is None else ends
     colours = {"higher": "RdBu", "lower": "RdBu_r"}.get(about["better"], "PuOr")
     figure, axes = _panels(wide, ax, width)
     dotted = False

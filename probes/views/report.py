@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import io
+from collections.abc import Callable
 from functools import partial
 from importlib.resources import files
 from pathlib import Path
@@ -42,10 +43,15 @@ def write(comparison: Table, path: Path) -> Path:
     Raises:
         InputError: there is a file at the path that is no report.
     """
+    return write_page(lambda: page_of(comparison), path)
+
+
+def write_page(page: Callable[[], str], path: Path) -> Path:
+    """Write a page that is made once it is known that it can be written; see `write`."""
     check_path(path)
     if not path.parent.is_dir():
         raise InputError(f"{path.parent}: no such folder. Make it, or choose another path")
-    write_whole(path, _page(comparison))
+    write_whole(path, page())
     return path
 
 
@@ -55,7 +61,8 @@ def check_path(path: Path) -> None:
         raise InputError(f"{path} exists and is no layerscope report; it is left as it is. Choose another path")
 
 
-def _page(comparison: Table) -> str:
+def page_of(comparison: Table) -> str:
+    """Return the page of a comparison."""
     from probes.views.figures import curves, maps
     from probes.views.ranking import ranking
 
@@ -81,17 +88,17 @@ def _page(comparison: Table) -> str:
         readings=readings,
         notes=notes,
         unjudged=unjudged if len(models) > 1 else "",
-        rankings={} if found is None else {p: _image(ranking(found, comparison, p)) for p in judged},
+        rankings={} if found is None else {p: image(ranking(found, comparison, p)) for p in judged},
         costs=as_rows(comparison.models),
         tradeoffs={} if found is None else _tradeoffs(found, comparison),
-        curves=_image(curves(comparison, flat, None)) if flat else "",
-        maps={p: _image(maps(comparison, p, None, width=wide)) for p in probes if p not in flat},
+        curves=image(curves(comparison, flat, None)) if flat else "",
+        maps={p: image(maps(comparison, p, None, width=wide)) for p in probes if p not in flat},
         by_language=by_language,
         causes=bars(comparison),
         tokens=sentences_of(comparison.provenance, _names(comparison)),
         data=as_json(comparison, by_language),
-        script=markupsafe.Markup(_own("report.js")),  # of this package, as the style
-        style=markupsafe.Markup(_own("report.css")),
+        script=markupsafe.Markup(own_file("report.js")),  # of this package, as the style
+        style=markupsafe.Markup(own_file("report.css")),
     )
 
 
@@ -107,7 +114,7 @@ def _tradeoffs(found: Verdict, comparison: Table) -> dict[str, str]:
 
     probe = str(found.models["probe"].iloc[0])
     there = [a for a in AGAINST if a != "operations" and len(points_of(comparison, probe, a)) > 1]
-    return {against: _image(tradeoff(found, comparison, probe, against)) for against in there}
+    return {against: image(tradeoff(found, comparison, probe, against)) for against in there}
 
 
 def _verdict(comparison: Table) -> tuple[Verdict | None, str]:
@@ -118,11 +125,13 @@ def _verdict(comparison: Table) -> tuple[Verdict | None, str]:
         return None, str(error)
 
 
-def _own(name: str) -> str:
+def own_file(name: str) -> str:
+    """Return what is in a file of this package."""
     return files("probes.views").joinpath(name).read_text(encoding="utf-8")
 
 
-def _image(figure: Figure) -> str:
+def image(figure: Figure) -> str:
+    """Return a figure as a page holds it."""
     buffer = io.StringIO()
     with matplotlib.rc_context({"svg.hashsalt": "layerscope"}):  # or ids would differ from run to run
         figure.savefig(buffer, format="svg", metadata={"Date": None})

@@ -15,7 +15,7 @@ SMALL = ["--corpus", "bundled", "--split", "dev", "--languages", "en,fr,zh", "--
 @pytest.fixture
 def without_figures(monkeypatch):
     """Reports whose figures are not drawn, which takes longer than all else."""
-    monkeypatch.setattr("probes.views.report._image", lambda figure: "data:,")
+    monkeypatch.setattr("probes.views.report.image", lambda figure: "data:,")
 
 
 def test_compare_writes_table_report_and_states_and_prints_a_summary(tmp_path, capsys):
@@ -39,6 +39,34 @@ def test_compare_writes_table_report_and_states_and_prints_a_summary(tmp_path, c
     assert (other["difference"].dropna() == 0).all()
     assert len(other["difference"].dropna()) > 40
     assert (other.loc[other["probe"].isin(["label_loyalty", "norm_ratio"]), "value"] == 1).all()
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_several_corpora_are_compared_on_each_and_judged_together(tmp_path, capsys, monkeypatch, tiny_folder):
+    monkeypatch.setattr("probes.views.several.image", lambda figure: "data:,")
+    monkeypatch.setattr("probes.views.several.page_of", lambda table: "")
+    words = ["the red cat", "a big dog", "he ran", "she sat on it", "a bird", "the small house"]
+    rows = [(i, x, f"{text} {x}") for x in ("en", "fr") for i, text in enumerate(words)]
+    pd.DataFrame(rows, columns=["id", "language", "text"]).to_csv(tmp_path / "text.csv", index=False)
+    small = ["--pivot", "en", "--draws", "10", "--no-timing"]
+    models, out = [f"a={tiny_folder}", f"b={tiny_folder}", "--probes", "retrieval"], tmp_path / "run"
+    two = ["--corpus", f"one={tmp_path / 'text.csv'}", "--corpus", f"two={tmp_path / 'text.csv'}"]
+    # The same weights twice are equal, yet of six sentences nothing is shown.
+    assert main(["compare", *models, *two, *small, "--out", str(out), "--fail-on", "lost"]) == 0
+    printed = capsys.readouterr().out
+    assert "on one, two:" in printed
+    assert "on two alone:" in printed
+    assert {"corpora.json", "one", "report.html", "representations", "two"} == {f.name for f in out.iterdir()}
+    opened = probes.Comparisons.open(out, store=out / "representations")
+    assert set(opened.table["corpus"]) == {"one", "two"}
+    for corpora, message in (
+        (two, "already holds a run"),
+        ([*two[:2], "--corpus", "bundled"], "--corpus 'bundled', one of 2: expected NAME=CORPUS"),
+        (two[:2] * 2, "--corpus: 'one' is given twice"),
+        ([*two[:2], "--corpus", "two=./none.csv", "--overwrite"], "corpus 'two'"),
+    ):
+        assert main(["compare", *models, *corpora, *small, "--out", str(out)]) == 2
+        assert message in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("without_figures")
