@@ -79,13 +79,12 @@ def layered(rng, ids, sets, noise=1.0, features=8):
     return x, x @ rotation(rng, features) + noise * rng.normal(size=x.shape)
 
 
-@pytest.mark.parametrize("noise", [0.5, 2.0])
 @pytest.mark.parametrize("measure", MEASURES)
-def test_intervals_hold_the_mean_over_data_sets_of_this_size(measure, noise):
+def test_intervals_hold_the_mean_over_data_sets_of_this_size(measure):
     rng = np.random.default_rng(1)
     held, values = [], []
     for seed in range(60):
-        x, y = layered(rng, 80, 3, noise)
+        x, y = layered(rng, 80, 3)
         out = similarity(probes.from_arrays(x), probes.from_arrays(y), measure=measure, seed=seed).sel(
             language="pooled"
         )
