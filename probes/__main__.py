@@ -27,6 +27,7 @@ from probes.results.cells import NO_LAYER
 from probes.results.table import Table
 from probes.several import check_folders, on_corpus
 from probes.states.pooling import POOLINGS
+from probes.states.running import LONG_TEXTS
 from probes.views.report import check_path
 
 _CORPUS = "CSV, TSV, Parquet, JSON, Excel, a pattern of files, a hub name, or 'bundled'"
@@ -95,6 +96,10 @@ def add(commands: Any) -> None:
         "--pooling", choices=list(POOLINGS), help="tokens -> one vector (as the checkpoint says; mean)"
     )
     measure.add_argument("--max-length", type=int, help="cut texts at so many tokens (the limit of the model)")
+    measure.add_argument(
+        "--long-texts", choices=LONG_TEXTS, default="cut", help="longer texts are cut, or read in windows (%(default)s)"
+    )
+    measure.add_argument("--overlap", type=int, metavar="N", help="tokens that two windows share (a quarter)")
     measure.add_argument("--prompt", help="put before every text (as the checkpoint says; none)")
     measure.add_argument("--dimensions", type=int, help="keep so many features, the first ones (all)")
     measure.add_argument(
@@ -176,6 +181,8 @@ def _compare(options: argparse.Namespace) -> int:
         patching=options.patching,
         pooling=options.pooling,
         max_length=options.max_length,
+        long_texts=options.long_texts,
+        overlap=options.overlap,
         prompt=options.prompt,
         dimensions=options.dimensions,
         dtype=options.dtype,

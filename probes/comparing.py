@@ -46,7 +46,10 @@ from probes.states.vectors import compare_vectors
 # What a comparison was asked for, in its provenance, so that a model can be added to it; and the settings of `capture`
 # that states depend on.
 ASKED = "asked"
-OF_STATES = ("modules", "part", "pooling", "max_length", "prompt", "normalize", "dimensions", "dtype")
+OF_STATES = (
+    *("modules", "part", "pooling", "max_length", "prompt", "normalize", "dimensions", "long_texts", "overlap"),
+    "dtype",
+)
 
 Model = torch.nn.Module | str | Path | xr.Dataset | Series
 
@@ -155,6 +158,11 @@ def planned(
             raise InputError(
                 f"{', '.join(of_tokens)} cannot be measured with pooling={settings['pooling'].name}, which keeps no "
                 "states of tokens. Leave pooling out, or measure them apart"
+            )
+        if settings.get("long_texts", "cut") != "cut":
+            raise InputError(
+                f"{', '.join(of_tokens)} cannot be measured with long_texts='windows', which gives one vector a text. "
+                "Leave long_texts out, or measure them apart"
             )
         settings = settings if settings.get("tokens") else {"words": True} | settings
     running = any("models to run" in p.needs for p in chosen)

@@ -375,7 +375,9 @@ def compare(
         patching: also ask which layers cause what was lost: every model is run with the original's
             blocks, one at a time, so that the verdict names causes. All models are in memory.
         settings: further settings of `capture`: pooling, max_length, prompt, normalize, dimensions,
-            dtype, device, batch_size, batch_tokens, tokens, words, progress, wait.
+            long_texts, overlap, dtype, device, batch_size, batch_tokens, tokens, words, progress,
+            wait. Longer texts are read whole for their states alone: what runs the models besides,
+            as patching does, cuts them.
 
     Returns:
         A `Comparison`: the table, where its numbers come from, and the Representations behind it; of
@@ -421,7 +423,8 @@ def _plan(models: Mapping[str, Any], corpus: Any, *, patching: bool, **asked: An
     """Check what is asked for on one corpus, and return what measures it."""
     plan = planned(models, corpus, **asked)
     settings = asked["settings"]
-    how = {k: v for k, v in settings.items() if k not in ("modules", "part", "dtype", "wait", "tokens", "words")}
+    of_states = ("modules", "part", "dtype", "wait", "tokens", "words", "long_texts", "overlap")
+    how = {k: v for k, v in settings.items() if k not in of_states}
 
     def made() -> Comparison:
         if not patching:

@@ -242,7 +242,8 @@ def positions_of(model: torch.nn.Module) -> int | None:
     """Return the most tokens that a model takes; None where that is not known or without end."""
     if isinstance(model, OnnxModel):
         return model.positions
-    positions = getattr(getattr(model, "config", None), "max_position_embeddings", None)
+    config = getattr(model, "config", None)
+    positions = getattr(config, "max_position_embeddings", getattr(config, "max_encoder_position_embeddings", None))
     table = next((m for n, m in model.named_modules() if n.endswith("position_embeddings")), None)
     if isinstance(table, torch.nn.Embedding):
         # RoBERTa counts positions from its padding index on, so two of its 514 are never used.

@@ -36,6 +36,7 @@ from probes.models.fingerprint import tokenizer_fingerprint, weights_fingerprint
 from probes.models.formats.onnx_model import OnnxModel
 from probes.states.by_token import names_of
 from probes.states.layers import check_part, runner_of
+from probes.states.long_texts import check_windows, read_texts
 from probes.states.pooling import POOLINGS, OfTokens, pool, sinks, sinks_in_words
 from probes.states.predictions import KEPT
 from probes.states.ragged import with_units
@@ -64,6 +65,8 @@ def capture(
     prompt: str | None = None,
     normalize: bool | None = None,
     dimensions: int | None = None,
+    long_texts: str = "cut",
+    overlap: int | None = None,
     dtype: str = "float32",
     device: str | torch.device | None = None,
     batch_size: int = 64,
@@ -100,12 +103,20 @@ def capture(
             of all words of a text. By default what the checkpoint says (files of
             sentence-transformers, read by `load_checkpoint`), else "mean"; the same holds for the
             next four.
-        max_length: longest text in tokens, special ones included; longer ones are cut. At most, and
-            else, the smaller of the model's positions and the tokenizer's limit.
+        max_length: longest text in tokens, special ones included; longer ones are cut, or read in
+            windows of so many. At most, and else, the smaller of the model's positions and the
+            tokenizer's limit.
         prompt: put before every text, as "query: "; "" for none.
         normalize: divide the vectors of every layer by their length.
         dimensions: how many features of every layer are kept, the first ones, as of an embedding
             that was trained to be cut (Matryoshka).
+        long_texts: what becomes of texts of more than `max_length` tokens: "cut", of which a warning
+            tells; or read in "windows" that overlap: their states are pooled over all of them by
+            tokens, of which each counts once (what a window is, the attribute `windows` says), and
+            what a head says is the mean over windows by the tokens that count there. Shorter texts
+            have the same vectors either way.
+        overlap: how many tokens of a text two windows share, by default a quarter of those that
+            have room in one.
         dtype: "float32", or "bfloat16" for mixed precision (about twice as fast; cosine to float32
             above 0.999).
         device: by default CUDA, MPS or the CPU, the first there is.
@@ -153,7 +164,8 @@ def capture(
     if isinstance(model, OnnxModel):
         model.check(device, dtype)
         device = model.device
-    where = check_settings(pooling, dtype, device, batch_size, batch_tokens, prompt=prompt, dimensions=dimensions)
+    vectors: dict[str, Any] = {"prompt": prompt, "dimensions": dimensions, "long_texts": long_texts, "overlap": overlap}
+    where = check_settings(pooling, dtype, device, batch_size, batch_tokens, **vectors)
     name = name or name_of(model)
     if isinstance(model, PreTrainedModel | OnnxModel):
         check_fit(embedding_rows(model), tokenizer, name)
@@ -168,15 +180,25 @@ def capture(
     )
     check_part(model, part, name)
     check_words(words, tokenizer, list(corpus["language"]))
+    head = kept_head(model) if modules is None and part == "encoder" else None
+    kept = "" if head is None else KEPT[head][0]
+    check_windows(
+        long_texts,
+        pairs="text_pair" in corpus.column_names,
+        decoder=part == "decoder",
+        tokens=bool(tokens or words or isinstance(pooling, OfTokens)),
+        of_words=kept == "words",
+        name=name,
+    )
     runner, taken = runner_of(model, modules, name, part)
     limit, texts, told = length_of(how, model, tokenizer, declared), corpus, None
     if part == "decoder" and "text_pair" in corpus.column_names:
         texts = corpus.remove_columns("text_pair")
         pairs = texts.remove_columns("text").add_column("text", list(corpus["text_pair"]))
         told = tokenise(tokenizer, pairs, limit, model, name)
-    read = tokenise(tokenizer, prompted(texts, how), limit, model, name)
-    head = kept_head(model) if modules is None and part == "encoder" else None
-    kept = "" if head is None else KEPT[head][0]
+    prompts = leading(tokenizer, replace(how, pools_prompt=False))  # how many tokens
+    cutting: dict[str, Any] = {"long_texts": long_texts, "overlap": overlap, "prompt": prompts}
+    read, long = read_texts(tokenizer, prompted(texts, how), limit, model, name, **cutting)
     places = word_places(tokenizer, prompted(texts, how), len(how.prompt or ""), limit) if kept == "words" else None
     made = pooling if isinstance(pooling, OfTokens) else None
     if made is not None and tokens:
@@ -193,13 +215,16 @@ def capture(
             prompted(shown, how) if told is None else shown,
             words or (made is not None and made.joins),
             start=len(how.prompt or "") if told is None else 0,
-            prompt=leading(tokenizer, replace(how, pools_prompt=False)) if told is None else 0,
+            prompt=prompts if told is None else 0,
             name=name,
         )
     unpooled = leading(tokenizer, how)
     if unpooled:
-        read.special = counted(read.special, read.starts, read.lengths, how, unpooled)
+        for its in (read,) if long is None else (read, long.whole):
+            its.special = counted(its.special, its.starts, its.lengths, how, unpooled)
         pooling = "mean" if pooling == "mean_all" else pooling
+    if long is not None:
+        long.weigh(pooling)
     attributes: dict[str, Any] = {
         "model": name,
         "weights": weights_fingerprint(model),
@@ -218,6 +243,7 @@ def capture(
         "dequantized": getattr(getattr(model, "config", None), "dequantized", ""),
         "max_length": -1 if read.limit is None else read.limit,
         "texts_cut": read.cut,
+        **({} if long is None else long.about()),
         "modules": list(modules or []),
         "part": part,
         "logits": kept if kept not in ("", "logits") else bool(kept),
@@ -241,6 +267,7 @@ def capture(
         *("dtype", "max_length", "modules", "logits"),
         *(["part"] if part == "decoder" else []),
         *(["tokens"] if attributes["tokens"] else []),
+        *(["long_texts", "overlap"] if long is not None else []),
     )
     digest = hashlib.sha256(json.dumps([attributes[k] for k in depends]).encode())
     if units is not None and words and words is not True:  # what a function makes of a text, no text says
@@ -250,7 +277,8 @@ def capture(
         attributes["made_of"] = made_of
     if read.cut:
         warnings.warn(
-            f"{name}: {read.cut} of {len(corpus)} texts are longer than {read.limit} tokens and are cut there",
+            f"{name}: {read.cut} of {len(corpus)} texts are longer than {read.limit} tokens and are cut there. "
+            "long_texts='windows' reads all of each",
             LayerscopeWarning,
             stacklevel=2,
         )
@@ -281,6 +309,8 @@ def capture(
                     given, mask = answers.tensors(rows, pooling, where)
                     inputs["decoder_input_ids"] = decoder_inputs(model, given["input_ids"])
                     inputs["decoder_attention_mask"] = given["attention_mask"]
+                if long is not None:
+                    mask = long.counted(rows, mask)
                 layers, outputs = states_of(runner, inputs)
                 if next(watched, False):
                     found.update(sinks(layers, mask))
@@ -294,10 +324,17 @@ def capture(
                     vectors = np.stack([made.vectors(x, units.counts[rows], of) for x, of in each])
                     hidden = finished(torch.from_numpy(vectors), replace(how, dimensions=None))
                 else:
-                    hidden = finished(torch.stack([pool(h, mask, name, i) for i, h in enumerate(layers)]), how)
+                    raw = torch.stack([pool(h, mask, name, i) for i, h in enumerate(layers)])
+                    if long is not None:
+                        long.begin(rows, {"hidden": raw} | outputs)
+                    hidden = finished(raw, how)
                     if units is not None:
                         outputs["tokens"] = of_units(layers, rows)
                 return {k: v.float().cpu().numpy() for k, v in ({"hidden": hidden} | outputs).items()}
+
+            def further(inputs: dict[str, torch.Tensor], mask: torch.Tensor) -> dict[str, torch.Tensor]:
+                layers, outputs = states_of(runner, inputs)
+                return {"hidden": torch.stack([pool(h, mask, name, i) for i, h in enumerate(layers)])} | outputs
 
             if made is not None:  # from some of the texts, the same ones in whatever order
                 some = np.argsort(names_of(corpus), kind="stable")[:_BEGUN]
@@ -338,6 +375,10 @@ def capture(
                         at = units.at(rows, start) if units is not None and k == "tokens" else rows - start
                         buffers[k][..., at, :] = values
                     bar.update(len(rows))
+                for row, sums in () if long is None else long.rest(start, stop, batches, where, further):
+                    sums["hidden"] = finished(sums["hidden"], how)
+                    for k, whole in sums.items():
+                        buffers[k][..., row - start, :] = whole.numpy()
                 if target is not None:
                     for k, array in arrays.items():
                         array[..., ends[k], :] = buffers[k]

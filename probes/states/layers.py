@@ -51,7 +51,10 @@ def runner_of(
                 f"it has {', '.join(list(known)[1:8])}, ... (all of them: model.named_modules())"
             )
         encodes = isinstance(model, PreTrainedModel) and model.config.is_encoder_decoder and part == "encoder"
-        return encoder_of(model) if encodes else model, _hooked([known[m] for m in modules], list(modules), name)
+        window = getattr(getattr(model, "config", None), "attention_window", None) or 1
+        filled = window if isinstance(window, int) else max(window)
+        hooked = _hooked([known[m] for m in modules], list(modules), name, filled)
+        return encoder_of(model) if encodes else model, hooked
     if not isinstance(model, PreTrainedModel):
         raise InputError(
             f"{name}: {type(model).__name__} is no model of transformers, so its layers are not known. "
@@ -137,8 +140,11 @@ def _named(given: Any, names: Sequence[str]) -> Sequence[torch.Tensor]:
 
 
 @contextmanager
-def _hooked(modules: list[torch.nn.Module], names: list[str], name: str) -> Iterator[States]:
-    """Collect the outputs of modules by forward hooks that are removed again."""
+def _hooked(modules: list[torch.nn.Module], names: list[str], name: str, filled: int = 1) -> Iterator[States]:
+    """Collect the outputs of modules by forward hooks that are removed again.
+
+    Longformer fills texts up to a multiple of its window by itself: what that adds is taken off.
+    """
     found: dict[int, torch.Tensor] = {}
 
     def keep(i: int) -> Callable[..., None]:
@@ -154,6 +160,8 @@ def _hooked(modules: list[torch.nn.Module], names: list[str], name: str) -> Iter
         _call(run, inputs)
         for i, module in enumerate(names):
             state, wanted = found.get(i), inputs.get("decoder_input_ids", inputs["input_ids"]).shape
+            if isinstance(state, torch.Tensor) and state.shape[1:2] == (wanted[1] + -wanted[1] % filled,):
+                state = found[i] = state[:, : wanted[1]]
             if not isinstance(state, torch.Tensor) or state.ndim != 3 or state.shape[:2] != wanted:
                 shape = tuple(state.shape) if isinstance(state, torch.Tensor) else type(state).__name__
                 raise InputError(

@@ -16,6 +16,8 @@ from probes.errors import InputError, check_choice
 from probes.models.facts import body_of, encoder_of, types_tokens
 from probes.states.pooling import POOLINGS, OfTokens
 
+LONG_TEXTS = ("cut", "windows")  # what becomes of texts that are longer than a model reads
+
 
 def check_settings(
     pooling: str | OfTokens | None = None,
@@ -26,6 +28,8 @@ def check_settings(
     *,
     prompt: str | None = None,
     dimensions: int | None = None,
+    long_texts: str = "cut",
+    overlap: int | None = None,
     **_: object,
 ) -> torch.device:
     """Return the device to run on; raise `InputError` where a setting of `capture` that needs no
@@ -39,6 +43,11 @@ def check_settings(
         raise InputError(f"prompt={prompt!r}: expected a text, as 'query: '")
     if dimensions is not None and (type(dimensions) is not int or dimensions < 1):
         raise InputError(f"dimensions={dimensions!r}: expected a whole number, at least 1")
+    check_choice("long_texts", long_texts, LONG_TEXTS)
+    if overlap is not None and (type(overlap) is not int or overlap < 0):
+        raise InputError(f"overlap={overlap!r}: expected a whole number of tokens, at least 0")
+    if overlap is not None and long_texts == "cut":
+        raise InputError(f"overlap={overlap} is of windows: give long_texts='windows', or leave it out")
     check_choice("dtype", dtype, ("float32", "bfloat16"))
     if batch_size < 1 or batch_tokens < 1:
         raise InputError(f"expected batch_size and batch_tokens of at least 1; found {batch_size} and {batch_tokens}")

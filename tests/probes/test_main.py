@@ -159,6 +159,12 @@ CORPUS = "--corpus={}/"
         (["a={}/too_many_tokens"], "tokenizer and model do not fit: 4,009 tokens, but 4,000 embeddings"),
         (["a=bundled", "--out", "{}/blocked/run"], "cannot be written to"),
         (["a=bundled", "--max-length", "1000"], "max_length=1000: expected 1 to 64"),
+        (
+            ["a=bundled", "--long-texts", "windows", "--overlap", "90"],
+            "overlap=90: expected at most 61: a window of 64",
+        ),
+        (["a=bundled", "--long-texts", "windows", "--probes", "words"], "cannot be measured with long_texts='windows'"),
+        (["a=bundled", "--overlap", "9"], "overlap=9 is of windows: give long_texts='windows'"),
         (["a=bundled", "--draws", "1"], "draws=1: expected a whole number of at least 2"),
         (["a=bundled", "--device", "nowhere"], "device='nowhere' cannot be used here"),
         (["a=bundled", "--device", "meta"], "device='meta' holds no numbers"),
