@@ -137,7 +137,7 @@ def _beside(given: datasets.Dataset, checked: datasets.Dataset, columns: Collect
             out[name] = list(source.with_format(None)[name])
         elif name not in _OPTIONAL:
             raise InputError(
-                f"the corpus has no column {name!r}, which an objective reads; it has "
+                f"the corpus has no column {name!r}, which this training reads; it has "
                 f"{', '.join(map(repr, given.column_names))}"
             )
     return out

@@ -63,6 +63,16 @@ def with_the_best_step(folder: Path) -> str:
     return _ended(folder, compress.finetune(_model(), best="accuracy", looks=3, **_training(folder)))
 
 
+def with_adversaries(folder: Path) -> str:
+    ratios = compress.Robust(compress.CrossEntropy(), method="rp-dro", temperature=0.5)
+    generated = compress.Robust(compress.CrossEntropy(), method="p-dro", fitted=2, name="generated")
+    grouped = compress.Robust(compress.CrossEntropy(), method="group-dro", groups="label", name="grouped")
+    given = _training(folder) | {"objective": [ratios, generated, grouped], "balanced": "label"}
+    dev = given["train"].filter(lambda row: row["split"] == "dev")
+    kept = compress.training.MinmaxValidation(ratios, given["tokenizer"], dev, every=2)
+    return _ended(folder, compress.finetune(_model(), callbacks=[kept], **given))
+
+
 def _model() -> PreTrainedModel:
     dropped = {"hidden_dropout_prob": 0.1, "attention_probs_dropout_prob": 0.1}
     model = _tiny_models(_make_tokenizer())("BertForSequenceClassification", **dropped)

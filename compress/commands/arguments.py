@@ -49,12 +49,15 @@ def training(
     out.add_argument("--warmup", type=float, help="share of the updates in which the learning rate rises (0)")
     out.add_argument("--weight-decay", type=float, help="(0)")
     out.add_argument("--max-length", type=int, help="of texts in tokens (as the checkpoint declares)")
+    out.add_argument(
+        "--balanced", metavar="COLUMN", help="its groups, as of 'language', come alike often (each row once)"
+    )
     return out
 
 
 def training_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return how a training goes, as the verbs take it."""
-    names = ("learning_rate", "scheduler", "warmup", "weight_decay", "max_length")
+    names = ("learning_rate", "scheduler", "warmup", "weight_decay", "max_length", "balanced")
     named = {name: getattr(options, name) for name in names}
     given = {name: value for name, value in named.items() if value is not None}
     return {"batch_size": options.batch_size, **given}

@@ -39,6 +39,7 @@ _SETTINGS = {
     "max_grad_norm?": (float, None),
     "max_length?": (int, None),
     "prompt?": (str, None),
+    "balanced?": (str, None),
 }
 # Of the Trainer's state, what it takes as it is.
 _STATE = {"log_history": [dict], "stateful_callbacks": {"TrainerControl": dict, str: (dict, [dict])}}
@@ -128,11 +129,13 @@ class Keeps(TrainerCallback):
 
     Attributes:
         file: the name of the file; nothing where there is nothing to keep.
-        size: its bytes, where it is about as large as the weights: the disk must have room for it.
     """
 
     file: str = ""
-    size: int = 0
+
+    def size(self, student: PreTrainedModel) -> int:
+        """Return about how many bytes it has at most: the disk must have room for them."""
+        return 0
 
     def write(self, path: Path) -> None:
         """Write what is kept."""

@@ -114,7 +114,8 @@ def train(
     columns = list(dict.fromkeys(c for o in objective for c in getattr(o, "columns", ())))
     there = [c for c in columns if c in corpus.column_names]
     apart = any(getattr(o, "apart", False) for o in objective)
-    given = {"words": words, "packed": packed, "columns": columns, "apart": apart, **how.reading}
+    read = [*columns, how.balanced] if how.balanced else columns
+    given = {"words": words, "packed": packed, "columns": read, "apart": apart, **how.reading}
     rows, labelled = training_rows(corpus, student, tokenizer, teaches, numbered_by, **given)
     # Labels of other kinds than one class a text count also where no objective reads them.
     labelled = labelled or (numbered_by is None and bool({"labels", "tags"} & set(corpus.column_names)))

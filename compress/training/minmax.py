@@ -22,6 +22,7 @@ from compress.objectives.robust_adversaries import Adversary, relative_entropy
 from compress.rows import training_rows
 from compress.training.kept import Keeps
 from probes.errors import InputError
+from probes.models.weights import stored_bytes
 from probes.states.running import evaluating
 
 _BATCH = 32
@@ -162,6 +163,10 @@ class MinmaxValidation(Keeps):
                 losses.append(self.objective.objective.each(student, None, batch).double().cpu())  # type: ignore[attr-defined]
                 logs.append(adversary.logs(rows, model, batch).double().cpu())
         return torch.cat(losses).numpy(), torch.cat(logs).numpy()
+
+    def size(self, student: PreTrainedModel) -> int:
+        """Return the bytes of the weights that are kept."""
+        return stored_bytes(student)
 
     def write(self, path: Path) -> None:
         """Write what was found so far, and the best weights."""

@@ -41,9 +41,13 @@ class TrainingSettings:
             and what is measured are not: they stay in float32).
         max_length: in tokens, where texts are cut; None for what the checkpoint declares.
         prompt: what stands before each text; None for what the checkpoint declares, "" for nothing.
+        balanced: a column of the corpus, as "language" or "label", whose groups come alike often:
+            rows of small groups several times in one time through, of large ones not all. None for
+            each row once.
 
     Raises:
-        InputError: a number is out of its range, or a word not known.
+        InputError: a number is out of its range, or a word not known; at the training: there is no
+            such column, or one group.
 
     Notes:
         AdamW: Loshchilov and Hutter 2017, arXiv 1711.05101. The defaults are those of transformers.
@@ -75,6 +79,7 @@ class TrainingSettings:
     precision: str = "float32"
     max_length: int | None = None
     prompt: str | None = None
+    balanced: str | None = None
 
     def __post_init__(self) -> None:
         for name in ("batch_size", "accumulate"):
@@ -106,6 +111,8 @@ class TrainingSettings:
         self._keep("betas", (float(betas[0]), float(betas[1])))
         self._keep("weight_decay", float(self.weight_decay))
         self._keep("warmup", float(self.warmup))
+        if self.balanced is not None and not (isinstance(self.balanced, str) and self.balanced):
+            raise InputError(f"balanced={self.balanced!r}: expected the name of a column, as 'language', or None")
         check_choice("scheduler", self.scheduler, SCHEDULERS)
         check_choice("precision", self.precision, PRECISIONS)
 

@@ -51,6 +51,7 @@ from compress.training.kept import (
 )
 from compress.training.masks import Masks
 from compress.training.settings import DEFAULTS, TrainingSettings
+from compress.training.shares import EqualShares, equal_shares
 from probes.errors import InputError, LayerscopeWarning, path_of
 from probes.files import check_writable, locked, write_whole
 from probes.models.fingerprint import weights_fingerprint
@@ -132,6 +133,7 @@ def train_rows(
     folder = None if folder is None else path_of(folder, "folder")
     teaches = teacher if any("teacher" in o.needs for o in objective) else None
     kept = configuration_kept(student) if isinstance(student, PreTrainedModel) else nullcontext()
+    order = equal_shares(rows, settings.balanced, seed)
     masks = Masks(gradients, student, seed, steps, math.ceil(len(rows) / (settings.batch_size * settings.accumulate)))
     with tempfile.TemporaryDirectory() as scratch, kept, masks.held(), ExitStack() as held:
         arguments = TrainingArguments(
@@ -169,6 +171,7 @@ def train_rows(
                 data_collator=collate,
                 callbacks=[log, learned, before, *callbacks, after, marks],
             )
+        trainer.order = order
         trainer.remove_callback(PrinterCallback)
         if trainer.pop_callback(ProgressCallback) is not None and progress:
             trainer.add_callback(_Bar())
@@ -194,7 +197,7 @@ def train_rows(
             if arguments.should_save:
                 for message in passed_over:
                     warnings.warn(message, LayerscopeWarning, stacklevel=3)
-                more = sum(getattr(callback, "size", 0) for callback in callbacks)
+                more = sum(callback.size(student) for callback in callbacks if isinstance(callback, Keeps))
                 check_room(folder, student, 0 if last is None else steps_of(last), steps, save_every, more)
                 write_whole(folder / STAMP, json.dumps(stamp, indent=2) + "\n")
         was_training = student.training
@@ -245,6 +248,7 @@ class _Trainer(GoesOn):
     needs: set[str]
     precision: str
     apart: dict[int, Apart]
+    order: EqualShares | None = None  # of the rows; None for a random one
 
     @contextmanager
     def prepared(
@@ -307,7 +311,8 @@ class _Trainer(GoesOn):
         batches = DataLoader(
             self.train_dataset,  # type: ignore[arg-type]
             batch_size=self.args.per_device_train_batch_size,
-            shuffle=True,
+            shuffle=self.order is None,
+            sampler=self.order,
             collate_fn=self.data_collator,
         )
         return prepare_data_loader(

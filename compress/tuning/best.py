@@ -80,7 +80,11 @@ class Best(Keeps):
         self.values: dict[int, float] = {}
         self.step: int | None = None
         self.weights: dict[str, torch.Tensor] = {}
-        self.size, self.fingerprint = stored_bytes(model), corpus_fingerprint(self.dev)
+        self.fingerprint = corpus_fingerprint(self.dev)
+
+    def size(self, student: PreTrainedModel) -> int:
+        """Return the bytes of the weights that are kept."""
+        return stored_bytes(student)
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """Measure, where it is time, and keep the weights where none before were as good."""

@@ -45,7 +45,8 @@ def missing_head(model: PreTrainedModel, corpus: datasets.Dataset, objective: Se
         return None
     allowed = {"numbers", *COLUMNS}
     for o in objective:
-        allowed &= {"numbers"} if isinstance(o, SquaredError) else set(getattr(o, "kinds", None) or allowed)
+        of_numbers = isinstance(getattr(o, "objective", o), SquaredError)  # also as one of a mixture
+        allowed &= {"numbers"} if of_numbers else set(getattr(o, "kinds", None) or allowed)
     corpus = check_corpus(corpus)
     if "label" in corpus.column_names:
         labels = set(corpus["label"])

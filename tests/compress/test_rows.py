@@ -119,7 +119,7 @@ def test_columns_lie_beside_the_rows_and_the_texts_of_a_pair_apart(tiny_models, 
     ]
     assert [row["input_ids"] for row in rows] == tokenizer(list(more["text"])[1:])["input_ids"]
     with pytest.raises(
-        probes.InputError, match=r"no column 'theme', which an objective reads; it has 'id', 'language'"
+        probes.InputError, match=r"no column 'theme', which this training reads; it has 'id', 'language'"
     ):
         training_rows(more, model, tokenizer, columns=["theme"])
     assert "beside" not in training_rows(more, model, tokenizer)[0][0]

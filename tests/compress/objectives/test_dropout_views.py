@@ -5,6 +5,7 @@ import math
 import numpy as np
 import pytest
 import torch
+from stops import goes_on
 from torch.autograd import gradcheck
 from trained import QUIET, make_corpus
 
@@ -99,6 +100,18 @@ def test_training_brings_classes_together_and_shuffled_ones_do_not_help(make_cla
         found[name] = (z @ z.T)[alike].mean() - (z @ z.T)[~alike].mean()
     assert found["planted"] > 0.5
     assert found["planted"] > found["shuffled"] + 0.2
+
+
+def test_it_goes_on_where_it_was_interrupted(make_classifier, tokenizer, tmp_path):
+    corpus = make_corpus()
+
+    def run(folder, *callbacks):
+        student = make_classifier(hidden_dropout_prob=0.1)
+        how = {"steps": 4, "save_every": 2, "folder": folder, "callbacks": callbacks, **QUIET}
+        return train(student, tokenizer, corpus, objective=[SupCLSeq(rates=(0.2,))], **how), student
+
+    (history, _), _ = goes_on(run, tmp_path, 3)
+    assert history["supcl_seq"].is_unique  # each batch, and each draw of dropout, is another
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from stops import goes_on
 from torch.autograd import gradcheck
 from trained import QUIET, make_corpus
 
@@ -141,6 +142,19 @@ def test_training_brings_translations_together(tiny_models, tokenizer):
         z = (z - z.mean(0)) / np.linalg.norm(z - z.mean(0), axis=1, keepdims=True)
         found[shuffled] = (z[:8] @ z[8:].T).diagonal().mean() - (z[:8] @ z[8:].T).mean()
     assert found[False] > found[True] + 0.3
+
+
+def test_it_goes_on_where_it_was_interrupted(make_classifier, tokenizer, tmp_path):
+    """With the draw of translations, the maps and their moments, and dropout of the second texts."""
+    corpus = probes.load_corpus(parallel(shuffled=False))
+
+    def run(folder, *callbacks):
+        student = make_classifier(hidden_dropout_prob=0.1)
+        how = {"steps": 6, "save_every": 2, "folder": folder, "callbacks": callbacks, **QUIET}
+        return train(student, tokenizer, corpus, objective=[PairSupCon(learning_rate=1e-2)], **how), student
+
+    (history, _), _ = goes_on(run, tmp_path, 5)
+    assert history[NAME].iloc[-1] != history[NAME].iloc[0]
 
 
 def test_pairs_of_texts_are_read_apart_beside_labels_of_their_own(make_classifier, tokenizer):

@@ -234,7 +234,7 @@ def test_groups_and_text_are_refused_before_a_step(make_classifier, tokenizer):
         (
             corpus,
             {"groups": "topic"},
-            r"the corpus has no column 'topic', which an objective reads; it has 'id', 'lang",
+            r"the corpus has no column 'topic', which this training reads; it has 'id', 'lang",
         ),
         (corpus, {"groups": "group"}, r"groups='group': the column is missing in row 0 of those trained on"),
         (corpus, {}, "all 36 texts are of the group 'en': expected at least two groups"),

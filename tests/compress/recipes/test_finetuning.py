@@ -3,6 +3,7 @@
 import datasets
 import pandas as pd
 import pytest
+from stops import goes_on
 from trained import QUIET, make_corpus, same, weights
 
 import compress
@@ -61,3 +62,13 @@ def test_after_the_views_the_head_learns_alone(classifier, tokenizer, tmp_path):
     done = made.config.compression
     assert [done["before"]["objective"], done["objective"]] == [["supcl_seq"], ["cross_entropy"]]
     assert done["training"]["learning_rate"] == 1e-3
+
+
+def test_an_interrupted_head_goes_on_from_the_views(classifier, tokenizer, tmp_path):
+    def run(folder, *callbacks):
+        how = {"steps": 2, "head_steps": 4, "save_every": 2, "rates": (0.1,), "folder": folder, **QUIET}
+        made = recipes.supcl_seq(classifier, tokenizer, make_corpus(), callbacks=callbacks, **how)
+        return made.history, made
+
+    (_, whole), (_, again) = goes_on(run, tmp_path, 3)
+    assert again.config.compression == whole.config.compression

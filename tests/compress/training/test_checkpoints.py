@@ -370,6 +370,7 @@ def test_killed_at_some_changes_of_the_file_system_a_training_ends_as_it_would_h
         "by_fusion",
         "with_dropped_gradients",
         "with_the_best_step",
+        "with_adversaries",
     ],
 )
 def test_killed_at_every_change_of_the_file_system_a_training_ends_as_it_would_have(work, tmp_path):

@@ -10,6 +10,7 @@ from trained import QUIET, make_corpus, same, weights
 import compress
 from compress.training.minmax import MinmaxValidation, worst
 from probes.errors import InputError
+from probes.models.weights import stored_bytes
 
 OBJECTIVE = compress.Robust(compress.CrossEntropy(), temperature=0.1)
 
@@ -66,6 +67,16 @@ def test_the_weights_of_the_kept_step_come_out_also_where_it_was_interrupted(
     found = run("run")
     pd.testing.assert_frame_equal(found[0], looks)
     assert same(found[1], expected)
+
+
+def test_the_disk_must_have_room_for_the_weights_that_are_kept(make_classifier, tokenizer, tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr("compress.training.trainer.check_room", lambda *given: asked.append(given[-1]))
+    kept, student = MinmaxValidation(OBJECTIVE, tokenizer, dev(), every=1), make_classifier()
+    how = {"objective": [OBJECTIVE], "steps": 1, "callbacks": [Stops(9), kept], "folder": tmp_path, **QUIET}
+    compress.training.train(student, tokenizer, make_corpus(), **how)
+    assert asked == [stored_bytes(student)]
+    assert asked[0] <= (tmp_path / "checkpoint-1" / "minmax.safetensors").stat().st_size
 
 
 def test_what_is_refused(make_classifier, tokenizer):

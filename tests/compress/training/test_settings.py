@@ -138,6 +138,7 @@ def test_bfloat16_computes_the_passes_alone(make, tokenizer, corpus):
         ({"precision": "float16"}, "precision='float16' is not known; .*'bfloat16'"),
         ({"weigth_decay": 0.1}, r"weigth_decay=0.1: no such setting. Did you mean weight_decay\?"),
         ({"max_length": 1000}, "max_length=1000"),
+        ({"balanced": 0}, "balanced=0: expected the name of a column, as 'language', or None"),
     ],
 )
 def test_what_cannot_be_meant_is_refused_before_a_step(make, tokenizer, corpus, given, message):
@@ -164,6 +165,7 @@ OTHER = {
     "precision": "bfloat16",
     "max_length": 4,
     "prompt": "the ",
+    "balanced": "label",
 }
 
 

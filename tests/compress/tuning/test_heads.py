@@ -33,6 +33,7 @@ TAGS = ["N V A P D", "N V A P D", "N V A P D"]
         ({"labels": ["b a", "", "c"]}, [], "several", ["a", "b", "c"]),
         ({"tags": TAGS}, [], "words", ["A", "D", "N", "P", "V"]),
         ({"label": [1, 2]}, [compress.SquaredError()], "numbers", ["number"]),
+        ({"label": [1, 2]}, [compress.Robust(compress.SquaredError(), method="cvar")], "numbers", ["number"]),
     ],
 )
 def test_the_head_is_of_the_kind_and_names_of_the_labels(tiny_models, tokenizer, columns, objective, kind, names):
