@@ -60,6 +60,7 @@ from probes.states.movers import WordMoversEmbedding
 from probes.states.outliers import without_outliers
 from probes.states.ragged import each_token
 from probes.states.representations import from_arrays, open_representations
+from probes.views.style import style
 from probes.watching import Watch
 
 __all__ = [
@@ -122,6 +123,7 @@ __all__ = [
     "snr",
     "sparse_probe",
     "spectrum",
+    "style",
     "tokens",
     "variability",
     "without_outliers",

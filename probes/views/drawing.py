@@ -11,6 +11,8 @@ import pandas as pd
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties
+from matplotlib.legend import Legend
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator
 
 from probes.errors import InputError
@@ -19,12 +21,14 @@ from probes.results.cells import BESIDE, NO_LAYER
 from probes.results.draws import POOLED
 from probes.results.table import Table
 from probes.views.language_names import language_names
+from probes.views.style import Widths, checked_width
 
 Names = str | Sequence[str] | None
 # Of the models beside the baseline, in their order, as in the explorer.
 _COLOURS = ("#0072b2", "#d55e00", "#009e73", "#c4619a", "#d18f00", "#3d9fd8")
 _DASHES = ((3.5, 1.5), (1, 1.5), (4.5, 1.5, 1, 1.5), (2, 1), (6, 1.5), (0.5, 1))
 _MARKERS = "s^DvPX"
+_EDGE = 4.0  # points that are left free beside texts
 _CLOSE = 2.7  # inches that a panel needs where the width of a figure is given
 
 
@@ -43,9 +47,20 @@ class Shown(Figure):
     no state. In PDF and PostScript its letters are TrueType, as journals ask for.
     """
 
+    letters = False  # whether they are text in SVG too, and no outlines
+    fits = True  # whether no text is wider than there is room; of a width that was asked for it is made so
+
+    def draw(self, renderer: Any) -> None:
+        """Draw the figure, as matplotlib does, its texts in as many lines as its width asks for."""
+        if not self.fits:
+            self.fits = True
+            fit(self, renderer)
+        super().draw(renderer)
+
     def savefig(self, *given: Any, **settings: Any) -> None:
         """Save the figure, as matplotlib does."""
-        with matplotlib.rc_context({"pdf.fonttype": 42, "ps.fonttype": 42}):
+        letters: dict[Any, Any] = {"pdf.fonttype": 42, "ps.fonttype": 42}
+        with matplotlib.rc_context(letters | ({"svg.fonttype": "none"} if self.letters else {})):
             super().savefig(*given, **settings)
 
     def _repr_png_(self) -> bytes:
@@ -147,18 +162,82 @@ def panels(
         figure = ax.get_figure()
         assert isinstance(figure, Figure)
         return figure, [ax]
-    if width is not None and (isinstance(width, bool) or not isinstance(width, int | float) or not 1 <= width <= 100):
-        raise InputError(f"width={width!r}: expected inches, from 1 to 100")
+    width = Widths.default if width is None else checked_width(width)
     most = most if width is None else max(1, min(most, int(width / _CLOSE)))
     columns = min(most, len(heights))
     rows = [max(heights[at : at + columns]) for at in range(0, len(heights), columns)]
     size = (each * columns if width is None else width, sum(rows) + 0.7)
     figure = Shown(figsize=size, layout="constrained")
+    figure.fits, figure.letters = width is None, Widths.default is not None
     grid = figure.subplots(len(rows), columns, squeeze=False, gridspec_kw={"height_ratios": rows})
     axes = grid.ravel().tolist()
     for axis in axes[len(heights) :]:
         axis.remove()
     return figure, axes[: len(heights)]
+
+
+def fit(figure: Figure, renderer: Any) -> None:
+    """Break titles, labels, legends and the sentence below into lines that no edge cuts."""
+    engine = figure.get_layout_engine()
+    if engine is not None:
+        engine.execute(figure)  # settles where the panels are
+    room = figure.bbox.width - _EDGE * figure.dpi / 72
+
+    def broken(text: Text, wide: float) -> None:
+        said = " ".join(text.get_text().split())
+        text.set_text("\n".join(_lines(said, wide, text.get_fontproperties(), renderer)))
+
+    for axis in figure.axes:
+        spec = axis.get_subplotspec()
+        columns, column = (spec.get_gridspec().ncols, spec.colspan.start) if spec else (1, 0)
+        left, right = (figure.bbox.width * at / columns for at in (column, column + 1))
+        middle = (axis.bbox.x0 + axis.bbox.x1) / 2
+        broken(axis.title, 2 * min(middle - left, right - middle) - _EDGE * figure.dpi / 72)
+        broken(axis.yaxis.label, axis.bbox.height)
+    for text in figure.texts:  # the sentence below, and the title above
+        broken(text, room)
+    for legend in list(figure.legends):
+        _narrowed(figure, legend, room, renderer)
+
+
+def _narrowed(figure: Figure, legend: Legend, room: float, renderer: Any) -> None:
+    """Put a legend above the panels in so many columns as there is room for."""
+    texts = legend.get_texts()
+    if legend.get_window_extent(renderer).width <= room or not texts:
+        return
+    font = texts[0].get_fontproperties()
+    points = font.get_size_in_points() * figure.dpi / 72
+    beside = points * (legend.handlelength + legend.handletextpad + legend.columnspacing)
+    labels = ["\n".join(_lines(t.get_text(), room - beside, font, renderer)) for t in texts]
+    widest = max(
+        renderer.get_text_width_height_descent(line, font, ismath=False)[0]
+        for label in labels
+        for line in label.split("\n")
+    )
+    handles = [h for h in legend.legend_handles if h is not None]
+    legend.remove()
+    columns = max(1, int((room + points * legend.columnspacing) / (widest + beside)))
+    figure.legend(handles, labels, loc="outside upper center", ncols=columns, frameon=False, prop=font)
+
+
+def _lines(text: str, wide: float, font: FontProperties, renderer: Any) -> list[str]:
+    """A text in lines that are not wider than so many pixels, long words cut where they must be."""
+
+    def fits(line: str) -> bool:
+        return bool(renderer.get_text_width_height_descent(line, font, ismath=False)[0] <= wide)
+
+    lines: list[str] = []
+    for word in text.split():
+        if lines and fits(f"{lines[-1]} {word}"):
+            lines[-1] += f" {word}"
+            continue
+        while not fits(word) and len(word) > 1:
+            most = next((n for n in range(len(word) - 1, 1, -1) if fits(word[:n])), 1)
+            at = max(word.rfind(sign, 0, most) for sign in "-_/.") + 1 or most
+            lines.append(word[:at])
+            word = word[at:]
+        lines.append(word)
+    return lines
 
 
 def inches(axis: Axes) -> float:

@@ -142,8 +142,7 @@ def change(
         marks = _wide(table[table["model"] == model], "mark").to_numpy(float)
         dotted |= bool((marks < 0.05).any())
         for row, column in np.argwhere(marks < 0.05):
-            dark = _dark(heat, wide[model].to_numpy(float)[row, column])
-            axis.text(column + 0.5, row + 0.5, "•", ha="center", va="center", color=_LIGHT if dark else _DARK)
+            dotted_at(axis, heat, row, column, wide[model].to_numpy(float)[row, column])
         what = f"{printable(model)} minus {printable(comparison.baseline)}"
         titled(axis, f"{about['title']}: {what}" if ax is not None else what)
         _name_layers(axis, table[table["model"] == model], comparison)
@@ -182,15 +181,21 @@ def _heat(axis: Axes, wide: pd.DataFrame, scale: dict[str, Any], *, numbers: boo
         label.set_fontweight("bold" if name == POOLED else "normal")
     if numbers and rows * columns <= 100 and room / columns >= _CELL:
         for row, column in np.argwhere(np.isfinite(values)):
-            shade = _LIGHT if _dark(heat, values[row, column]) else _DARK
+            shade = shade_on(heat, values[row, column])
             text = f"{values[row, column]:.2f}"
             axis.text(column + 0.5, row + 0.5, text, ha="center", va="center", color=shade, fontsize="x-small")
     return heat
 
 
-def _dark(heat: Any, value: float) -> bool:
+def shade_on(heat: Any, value: float) -> str:
+    """Return the colour, dark or light, that can be read on the cell of a value."""
     red, green, blue, _ = heat.cmap(heat.norm(value))
-    return bool(0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.45)
+    return _LIGHT if 0.2126 * red + 0.7152 * green + 0.0722 * blue < 0.45 else _DARK
+
+
+def dotted_at(axis: Axes, heat: Any, row: int, column: int, value: float) -> None:
+    """Mark a cell with a dot that can be read on its colour."""
+    axis.text(column + 0.5, row + 0.5, "•", ha="center", va="center", color=shade_on(heat, value))
 
 
 def _texts(index: pd.Index) -> list[str]:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Unpack
+from typing import TYPE_CHECKING, Any, Unpack
 
 from probes.results.steps import began, by_step
 from probes.results.table import Table
@@ -11,6 +11,7 @@ from probes.results.verdict import verdict
 
 if TYPE_CHECKING:
     import pandas as pd
+    from matplotlib.axes import Axes
     from matplotlib.figure import Figure
 
     from probes.views.drawing import Shows
@@ -26,7 +27,7 @@ class Plots(Table):
         languages: str | Sequence[str] | None = None,
         simultaneous: bool = False,
         **shown: Unpack[Shows],
-    ) -> Figure:
+    ) -> Figure | Axes:
         """Draw layer curves with their bands, one panel a probe; points by language of what has no
         layer.
 
@@ -40,8 +41,12 @@ class Plots(Table):
             simultaneous: draw the bands wider, such that they hold for all layers of a curve at
                 once: 95 % of corpora have none outside.
             shown: `models`, `layers`: only these; `width`: of the figure in inches, one panel can
-                be read at 3.3; `caption=False`: no sentence below it; `ax`: a matplotlib panel to
-                draw one panel into.
+                be read at 3.3 (or see `probes.style`); `caption=False`: no sentence below it; `ax`: a
+                matplotlib panel to draw one panel into.
+
+        Returns:
+            A figure, whose `axes` are the panels; or the panel that was given as `ax`. So do all
+            that draw.
 
         Raises:
             InputError: the probe was not measured; there is no such model, layer or language; there
@@ -63,12 +68,12 @@ class Plots(Table):
         chosen = self.names(probe)
         flat = [p for p in chosen if not self.is_map(p)]
         if flat:
-            return curves(self, flat, languages, simultaneous=simultaneous, **shown)
-        return maps(self, chosen[0], languages, **shown)
+            return _drawn(curves(self, flat, languages, simultaneous=simultaneous, **shown), shown.get("ax"))
+        return _drawn(maps(self, chosen[0], languages, **shown), shown.get("ax"))
 
     def plot_change(
         self, probe: str, *, languages: str | Sequence[str] | None = None, **shown: Unpack[Shows]
-    ) -> Figure:
+    ) -> Figure | Axes:
         """Draw the difference to the baseline, languages by layers; dots mark what is significant.
 
         That is p < 0.05, adjusted over layers and languages. Red is damage and blue gain where more
@@ -96,7 +101,7 @@ class Plots(Table):
         """
         from probes.views.figures import change
 
-        return change(self, self.names(probe)[0], languages, **shown)
+        return _drawn(change(self, self.names(probe)[0], languages, **shown), shown.get("ax"))
 
     def plot_languages(
         self,
@@ -106,7 +111,7 @@ class Plots(Table):
         tolerance: Mapping[str, float] | None = None,
         languages: str | Sequence[str] | None = None,
         **shown: Unpack[Shows],
-    ) -> Figure:
+    ) -> Figure | Axes:
         """Draw what each language lost or gained, most lost first: a panel a model.
 
         Args:
@@ -135,7 +140,8 @@ class Plots(Table):
         """
         from probes.views.ranking import ranking
 
-        return ranking(verdict(self, judge=judge, tolerance=tolerance), self, probe, languages, **shown)
+        found = verdict(self, judge=judge, tolerance=tolerance)
+        return _drawn(ranking(found, self, probe, languages, **shown), shown.get("ax"))
 
     def steps(
         self, series: str | None = None, *, against: str = "first", over: Sequence[str] = ("layer",)
@@ -209,7 +215,8 @@ class Plots(Table):
         layer: int | None = None,
         languages: str | Sequence[str] | None = None,
         width: float | None = None,
-    ) -> Figure:
+        ax: Axes | Sequence[Axes] | None = None,
+    ) -> Figure | Axes | Sequence[Axes]:
         """Draw a probe along a training: by step at one layer, and layers by steps what changed
         since the first.
 
@@ -219,6 +226,10 @@ class Plots(Table):
             layer: of the curve; by default the last.
             languages: of the curve; by default all of them together. The map is of the first.
             width: of the figure, in inches.
+            ax: a matplotlib panel for the curve, or two for the curve and the map.
+
+        Returns:
+            A figure; or what was given as `ax`.
 
         Raises:
             InputError: there is no series; the probe was not measured, or has more to a number than
@@ -237,7 +248,7 @@ class Plots(Table):
         """
         from probes.views.steps import by_steps
 
-        return by_steps(self, probe, series, layer, languages, width)
+        return _drawn(by_steps(self, probe, series, layer, languages, width, ax), ax)
 
     def to_markdown(
         self,
@@ -346,7 +357,9 @@ class Plots(Table):
         against: str = "bytes",
         judge: Sequence[str] | None = None,
         tolerance: Mapping[str, float] | None = None,
-    ) -> Figure:
+        ax: Axes | None = None,
+        width: float | None = None,
+    ) -> Figure | Axes:
         """Draw quality against what it costs, all languages together and the worst one, with their
         intervals; a line joins the models that no other beats in both.
 
@@ -354,6 +367,10 @@ class Plots(Table):
             probe: a judged measure; by default the first.
             against: "bytes" (as stored), "operations" or "seconds" (of 32 texts), of `models`.
             judge, tolerance: as in `verdict`.
+            ax, width: as in `plot`.
+
+        Returns:
+            A figure; or the panel that was given as `ax`.
 
         Raises:
             InputError: as `verdict` does; the measure is not among those that are judged; what it
@@ -373,4 +390,10 @@ class Plots(Table):
         """
         from probes.views.tradeoff import tradeoff
 
-        return tradeoff(verdict(self, judge=judge, tolerance=tolerance), self, probe, against)
+        found = verdict(self, judge=judge, tolerance=tolerance)
+        return _drawn(tradeoff(found, self, probe, against, ax=ax, width=width), ax)
+
+
+def _drawn(figure: Figure, ax: Any) -> Any:
+    """What is given back: the panels that were given, or else the figure."""
+    return figure if ax is None else ax

@@ -29,6 +29,7 @@ from probes.views.language_names import language_names
 from probes.views.reading import read
 from probes.views.report_data import as_json, language_maps
 from probes.views.said import sentences_of
+from probes.views.style import style
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -51,7 +52,9 @@ def write_page(page: Callable[[], str], path: Path) -> Path:
     check_path(path)
     if not path.parent.is_dir():
         raise InputError(f"{path.parent}: no such folder. Make it, or choose another path")
-    write_whole(path, page())
+    with style(width=None):
+        text = page()
+    write_whole(path, text)
     return path
 
 

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 import pandas as pd
 from matplotlib.axes import Axes
+from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from probes.errors import InputError, check_choice
@@ -15,11 +16,12 @@ from probes.printing import printable
 from probes.results.draws import POOLED
 from probes.results.table import Table
 from probes.results.verdict import Verdict, at_the_end
-from probes.views.drawing import Shown, look
+from probes.views.drawing import captioned, look, panels
 from probes.views.language_names import language_names
 from probes.views.sizes import SIMULATED
 
 _STEP = 11.0  # the height of a label in points
+_LETTER = 5.3  # the width of a letter in it
 
 
 class _Against(NamedTuple):
@@ -35,7 +37,15 @@ AGAINST = {
 }
 
 
-def tradeoff(found: Verdict, table: Table, probe: str | None = None, against: str = "bytes") -> Shown:
+def tradeoff(
+    found: Verdict,
+    table: Table,
+    probe: str | None = None,
+    against: str = "bytes",
+    *,
+    ax: Axes | None = None,
+    width: float | None = None,
+) -> Figure:
     """Draw the quality of models against what they cost, with the front of those that none beats in
     both.
 
@@ -44,6 +54,7 @@ def tradeoff(found: Verdict, table: Table, probe: str | None = None, against: st
         table: the comparison that it reads.
         probe: a judged measure; by default the first.
         against: "bytes", "operations" or "seconds".
+        ax, width: as in `Comparison.plot`.
 
     Raises:
         InputError: the measure is not among those that are judged; what it is drawn against is
@@ -62,8 +73,7 @@ def tradeoff(found: Verdict, table: Table, probe: str | None = None, against: st
             "or models, not their Representations, and leave timing on for operations and seconds"
         )
     up = about["better"] != "lower"
-    figure = Shown(figsize=(6.6, 4.3), layout="constrained")
-    axis = figure.subplots()
+    figure, (axis,) = panels([3.6], ax, width, each=6.6)
     colours = {model: look(table, model)["color"] for model in table.provenance["models"]}
     front = points[points["front"]].sort_values("x")
     axis.plot(front["x"], front["value"], color="0.7", linewidth=1, zorder=1, label="_")
@@ -83,9 +93,9 @@ def tradeoff(found: Verdict, table: Table, probe: str | None = None, against: st
     axis.set_xscale("log" if wide else "linear")
     if not wide:
         axis.set_xlim(0, 1.25 * points["x"].max())
-    axis.set_xlabel(scale.words, fontsize=9)
-    axis.set_ylabel(f"{about['title']}, {'higher' if up else 'lower'} is better", fontsize=9)
-    axis.tick_params(labelsize=8.5)
+    axis.set_xlabel(scale.words, fontsize="medium")
+    axis.set_ylabel(f"{about['title']}, {'higher' if up else 'lower'} is better", fontsize="medium")
+    axis.tick_params(labelsize="small")
     axis.grid(visible=True, color="0.92")
     axis.set_axisbelow(True)
     axis.spines[["top", "right"]].set_visible(False)
@@ -95,8 +105,11 @@ def tradeoff(found: Verdict, table: Table, probe: str | None = None, against: st
         Line2D([], [], color="0.7", linewidth=1),
     ]
     names = ["all languages together", "the worst language", "none is better in both"]
-    figure.legend(handles, names, loc="outside upper center", ncols=3, frameon=False, fontsize=8.5)
-    figure.supxlabel("95 % intervals, each by itself; the square is the baseline", fontsize=8.5, color="0.35")
+    if ax is not None:
+        axis.legend(handles, names, frameon=False, fontsize="small")
+    else:
+        figure.legend(handles, names, loc="outside upper center", ncols=3, frameon=False, fontsize="small")
+        captioned(figure, "95 % intervals, each by itself; the square is the baseline")
     _label(figure, axis, points, colours)
     return figure
 
@@ -138,7 +151,7 @@ def points_of(table: Table, probe: str, against: str) -> pd.DataFrame:
     return out.assign(front=~beaten.any(axis=1))
 
 
-def _label(figure: Shown, axis: Axes, points: pd.DataFrame, colours: Mapping[str, Any]) -> None:
+def _label(figure: Figure, axis: Axes, points: pd.DataFrame, colours: Mapping[str, Any]) -> None:
     """Name models and worst languages beside their points, and none over another."""
     codes = list(dict.fromkeys(str(x) for x in points["worst_language"] if x))
     names = dict(zip(codes, language_names(codes), strict=True)) if codes else {}
@@ -159,13 +172,15 @@ def _label(figure: Shown, axis: Axes, points: pd.DataFrame, colours: Mapping[str
             for x, *ends in points[["x", *reach]].fillna(dict.fromkeys(reach, points[name])).itertuples(index=False):
                 (left, lower), (_, upper) = (axis.transData.transform((x, end)) * scale for end in ends)
                 taken.append((left - half, lower - half, left + half, upper + half))
-    for x, y, text, colour in wanted:
+    room = int(((inside[2] - inside[0]) / 2 - 9) / _LETTER)  # letters: beside a point there is half of it at least
+    for x, y, name, colour in wanted:
+        text = name if len(name) <= room else f"{name[: room // 2]}…{name[-(room // 2) + 1 :]}"
         place = axis.transData.transform((x, y)) * scale
-        box = _free(place, 5.3 * len(text) + 2, inside, taken)
+        box = _free(place, _LETTER * len(text) + 2, inside, taken)
         taken.append(box)
         side = "left" if box[0] > place[0] else "right"
         height = (box[1] + box[3]) / 2 - place[1]
-        axis.annotate(
+        label = axis.annotate(
             text,
             (x, y),
             xytext=(box[0] - place[0] if side == "left" else box[2] - place[0], height),
@@ -177,6 +192,7 @@ def _label(figure: Shown, axis: Axes, points: pd.DataFrame, colours: Mapping[str
             arrowprops={"arrowstyle": "-", "color": "0.8", "linewidth": 0.6} if abs(height) > _STEP else None,
             annotation_clip=False,
         )
+        label.set_in_layout(False)  # placed where the panel lies, it must not move that
 
 
 def _free(

@@ -62,8 +62,8 @@ def test_what_has_no_layer_is_drawn_by_language_and_not_said_to_be_pooled(with_h
 def test_a_panel_can_be_drawn_into_a_figure_of_another_without_a_caption(comparison):
     figure = Figure()
     left, right = figure.subplots(1, 2)
-    assert comparison.plot("snr", ax=left) is figure
-    assert comparison.plot_change("snr", ax=right, models="half") is figure
+    assert comparison.plot("snr", ax=left) is left
+    assert comparison.plot_change("snr", ax=right, models="half") is right
     assert left.get_legend() is not None
     assert figure.get_supxlabel() == ""
     assert right.get_title().replace("\n", " ") == "signal-to-noise ratio: half minus base"
