@@ -47,9 +47,7 @@ def made():
     asked = {"probes": ["retrieval", "cka", "label_loyalty"], "draws": 10, "progress": False}
     comparison = probes.compare(models, pivot="eng_Latn", **asked)
     costs = pd.DataFrame({"model": comparison.models["model"], "stored_bytes": 1e6 * np.arange(1, 6), "stored_as": ""})
-    comparison.models = costs.reindex(columns=["model", *COLUMNS]).fillna(
-        {"embeddings": 1, "parameters": 9}
-    )
+    comparison.models = costs.reindex(columns=["model", *COLUMNS]).fillna({"embeddings": 1, "parameters": 9})
     return comparison
 
 
