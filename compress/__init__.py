@@ -44,6 +44,7 @@ from compress.retrieval.sparse_embeddings import sparse_embeddings
 from compress.retrieval.sparsify_embeddings import sparsify_embeddings
 from compress.saving import save
 from compress.training.gradients import GradDrop, GradualUnfreezing, TrainedLayers
+from compress.training.replaced_words import NearestWords
 from compress.training.settings import TrainingSettings
 from compress.tuning.finetune import finetune
 from compress.tuning.restore import restore
@@ -67,6 +68,7 @@ __all__ = [
     "LSTMLanguageModel",
     "LanguageModel",
     "MetaTeacher",
+    "NearestWords",
     "PairSupCon",
     "PatientStates",
     "Relational",

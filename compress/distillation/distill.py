@@ -85,7 +85,7 @@ def distill(
             goes on.
         settings: how the training goes, of `compress.TrainingSettings` (batch_size, learning_rate,
             weight_decay, warmup, max_length, ...), and further ones of `compress.training.train`
-            (evaluate, evaluate_at, callbacks, save_every, progress).
+            (gradients, replace_words, evaluate, evaluate_at, callbacks, save_every, progress).
 
     Returns:
         A new model. `model.config.compression` says how it was made and is saved with it; after

@@ -140,6 +140,8 @@ class Training:
         how = {"training": json.loads(json.dumps(other))} if other else {}  # as the file will have it
         if (rule := self.settings.get("gradients")) is not None:
             how["gradients"] = json.loads(json.dumps(said_of(rule)))
+        if (words := self.settings.get("replace_words")) is not None:
+            how["replace_words"] = words.said()
         return {"seed": self.seed, "steps": self.steps, "objective": names, **how, **self.history.attrs}
 
 

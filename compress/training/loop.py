@@ -17,6 +17,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from compress.objectives.base import Objective, check
 from compress.rows import padding_for, training_rows
 from compress.training.gradients import Gradients
+from compress.training.replaced_words import NearestWords, Replaced
 from compress.training.settings import settings_by
 from compress.training.trainer import train_rows
 from probes.corpus import check_corpus, corpus_fingerprint
@@ -32,6 +33,7 @@ def train(
     steps: int,
     teacher: PreTrainedModel | None = None,
     gradients: Gradients | None = None,
+    replace_words: NearestWords | None = None,
     evaluate: Callable[[PreTrainedModel], Mapping[str, float]] | None = None,
     evaluate_at: Collection[int] = (),
     callbacks: Sequence[TrainerCallback] = (),
@@ -57,6 +59,7 @@ def train(
         teacher: a model of the same tokenizer for the objectives that need one; it is not changed.
         gradients: which of them reach the student's weights: `compress.GradDrop`,
             `GradualUnfreezing`, `TrainedLayers`; None for all.
+        replace_words: which words are read as others: `compress.NearestWords`; None for none.
         evaluate: what to measure of the student, name -> number.
         evaluate_at: the steps at which it is measured, once before the callbacks of that step and
             once after.
@@ -121,6 +124,7 @@ def train(
     labelled = labelled or (numbered_by is None and bool({"labels", "tags"} & set(corpus.column_names)))
     check(objective, student, teacher, labelled, tokenizer, rows)
     padding = padding_for(rows, tokenizer, student, teaches)
+    replaced = Replaced(replace_words, student, tokenizer, corpus, rows, objective, seed, steps, how.prompt)
     of: dict[str, Any] = {}
     if folder is not None:
         of = {"corpus": corpus_fingerprint(check_corpus(corpus))}
@@ -135,6 +139,7 @@ def train(
         tokenizer=tokenizer,
         teacher=teacher,
         gradients=gradients,
+        replaced=replaced,
         evaluate=evaluate,
         evaluate_at=evaluate_at,
         callbacks=callbacks,

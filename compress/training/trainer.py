@@ -50,6 +50,7 @@ from compress.training.kept import (
     steps_of,
 )
 from compress.training.masks import Masks
+from compress.training.replaced_words import Replaced
 from compress.training.settings import DEFAULTS, TrainingSettings
 from compress.training.shares import EqualShares, equal_shares
 from probes.errors import InputError, LayerscopeWarning, path_of
@@ -71,6 +72,7 @@ def train_rows(
     tokenizer: PreTrainedTokenizerBase | None = None,
     teacher: Any = None,
     gradients: Gradients | None = None,
+    replaced: Replaced | None = None,
     evaluate: Callable[[Any], Mapping[str, float]] | None = None,
     evaluate_at: Collection[int] = (),
     callbacks: Sequence[TrainerCallback] = (),
@@ -95,6 +97,7 @@ def train_rows(
         objective, steps, tokenizer, gradients, evaluate, evaluate_at, callbacks, folder,
             save_every, seed, progress, wait, about: as in `compress.training.train`; the objectives
             have been checked.
+        replaced: what replaces words of a batch; None for nothing.
         settings: how it goes; by default as `TrainingSettings` are.
 
     Returns:
@@ -188,6 +191,7 @@ def train_rows(
                 "seed": seed,
                 **asdict(settings),
                 **masks.stamp(),
+                **(replaced.stamp() if replaced is not None else {}),
                 **(about or {}),
                 **{f"{k} of {o.name}": v for o in objective for k, v in settings_of(o).items()},
             }
@@ -202,7 +206,7 @@ def train_rows(
                 write_whole(folder / STAMP, json.dumps(stamp, indent=2) + "\n")
         was_training = student.training
         try:
-            with trainer.prepared(objective, teacher, log, learned, settings.precision, masks):
+            with trainer.prepared(objective, teacher, log, learned, settings.precision, masks, replaced):
                 if last is None:
                     trainer.train()
                 else:
@@ -245,6 +249,7 @@ class _Trainer(GoesOn):
     log_of: Log
     learned: Learned
     masks: Masks
+    replaced: Replaced | None
     needs: set[str]
     precision: str
     apart: dict[int, Apart]
@@ -259,12 +264,13 @@ class _Trainer(GoesOn):
         learned: Learned,
         precision: str,
         masks: Masks,
+        replaced: Replaced | None,
     ) -> Iterator[None]:
         """Make both models read texts and give what the objectives need; leave the teacher as it
         was found.
         """
         self.objective, self.log_of, self.learned, self.precision = objective, log, learned, precision
-        self.masks = masks
+        self.masks, self.replaced = masks, replaced
         student: Any = self.model
         self.needs = {need for o in objective for need in o.needs}
         self.teacher = teacher if "teacher" in self.needs else None
@@ -336,7 +342,11 @@ class _Trainer(GoesOn):
         for o in self.objective:
             if (alter := getattr(o, "alter", None)) is not None:
                 batch |= alter(batch, self.processing_class)
-        own = {k: batch[k] for k in inputs if k not in ("labels", "index", "words")}
+        read = [k for k in inputs if k not in ("labels", "index", "words")]
+        if self.replaced is not None:
+            step = self.state.global_step
+            batch |= self.replaced.apply(batch, step, lambda: self._said(model, {k: batch[k] for k in read}))
+        own = {k: batch[k] for k in read}
         student, output = self._pass(model, own)
         with torch.no_grad():
             teacher = None if self.teacher is None else self._pass(self.teacher, own)[0]
@@ -353,6 +363,12 @@ class _Trainer(GoesOn):
         if self.accelerator.num_processes > 1:  # DDP waits for the gradient of an output, also where none is compared
             loss = loss + output.flatten()[:0].sum()
         return (loss, student) if return_outputs else loss
+
+    def _said(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> torch.Tensor | None:
+        """Return the student's logits of a batch, without dropout."""
+        bare = self.accelerator.unwrap_model(model)
+        with torch.no_grad(), evaluating(bare, self.args.device):
+            return self._pass(bare, inputs)[0].logits
 
     def _pass(self, model: Any, inputs: Mapping[str, torch.Tensor]) -> tuple[Pass, torch.Tensor]:
         """Run a model on this process's part of a batch; return the whole, and its first output."""

@@ -73,7 +73,7 @@ def finetune(
             goes on. The best weights so far lie beside each.
         settings: how the training goes, of `compress.TrainingSettings` (batch_size, learning_rate,
             weight_decay, warmup, max_length, ...), and further ones of `compress.training.train`
-            (gradients, evaluate, evaluate_at, callbacks, save_every, progress).
+            (gradients, replace_words, evaluate, evaluate_at, callbacks, save_every, progress).
 
     Returns:
         A new model. `model.config.compression` says how it was trained, which layers were, and

@@ -14,7 +14,18 @@ from speaking import masking, of_masked_tokens
 from trained import QUIET, Remembers, Spoils, make_corpus, same, weights
 
 import probes
-from compress import CRD, CandidateLabels, CoDIR, GradDrop, LanguageModel, PairSupCon, Robust, SupCLSeq, prune
+from compress import (
+    CRD,
+    CandidateLabels,
+    CoDIR,
+    GradDrop,
+    LanguageModel,
+    NearestWords,
+    PairSupCon,
+    Robust,
+    SupCLSeq,
+    prune,
+)
 from compress.objectives.labels import CrossEntropy, SoftLabels
 from compress.objectives.layers import AttentionOutputs, Attentions, HiddenStates
 from compress.objectives.texts import CrossCorrelation
@@ -325,6 +336,9 @@ def everything(given, out):
     # Rows of several texts, each read as if alone; masks are drawn by row.
     run("packed", LanguageModel(packed=True), of="masked", steps=4, batch_size=3, max_length=20, warmup=0.3)
     run("dropped", CrossEntropy(), steps=3, batch_size=5, gradients=GradDrop(0.5, strict=True))
+    # Words by the model itself, of a batch of which each process runs a part.
+    words = NearestWords("static", 0.4, own_words=0.4)
+    run("replaced", LanguageModel(), of="speaker", batch_size=5, replace_words=words)
     with pytest.raises(probes.InputError, match="step 2: the objective 'spoilt' is nan"):
         run("spoilt", CrossEntropy(), Spoils(2))
 
@@ -345,6 +359,9 @@ def two_processes(tmp_path_factory, make_tokenizer, tiny_models):
     masked = of_masked_tokens(speaking, hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
     masked.save_pretrained(given / "masked")
     speaking.save_pretrained(given / "masked")
+    speaker = tiny_models("LlamaForCausalLM", num_hidden_layers=1, pad_token_id=0)
+    speaker.save_pretrained(given / "speaker")
+    make_tokenizer().save_pretrained(given / "speaker")
     make_corpus().to_pandas().to_csv(given / "corpus.csv", index=False)
     root = Path(__file__).resolve().parents[3]
     done = subprocess.run(
@@ -360,7 +377,7 @@ def two_processes(tmp_path_factory, make_tokenizer, tiny_models):
 
 
 @pytest.mark.parametrize(
-    "name", ["all", "learned", "outputs", "weights", "prune", "settings", "packed", "dropped", "hard"]
+    "name", ["all", "learned", "outputs", "weights", "prune", "settings", "packed", "dropped", "hard", "replaced"]
 )
 def test_two_processes_train_as_one_does(two_processes, name):
     given, one, two, _ = two_processes
@@ -368,10 +385,11 @@ def test_two_processes_train_as_one_does(two_processes, name):
     assert same(found[0], found[1])
     # Softmax does not see the biases of keys: their gradients are rounding, which Adam takes for a direction.
     real = {k: v for k, v in expected.items() if not k.endswith("key.bias")}
-    assert len(real) == len(expected) - (2 if name == "packed" else 3)
+    of = {"packed": "masked", "replaced": "speaker"}.get(name, "student")
+    assert len(real) == len(expected) - {"masked": 2, "speaker": 0, "student": 3}[of]
     assert same(real, {k: found[0][k] for k in real}, atol=1e-6)
     assert same(expected, found[0], atol=1e-4)
-    given = load_file(given / ("masked" if name == "packed" else "student") / "model.safetensors")
+    given = load_file(given / of / "model.safetensors")
     assert not same(given, expected, atol=1e-4)  # they were trained
     expected, *found = (pd.read_csv(p / f"{name}-{r}.csv") for p, r in ((one, 0), (two, 0), (two, 1)))
     pd.testing.assert_frame_equal(found[0], found[1])
