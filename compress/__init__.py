@@ -10,6 +10,7 @@ from compress.factorization.recurrent import TensorTrainLSTM, low_rank_lstm, ten
 from compress.fusion.fuse import fuse
 from compress.fusion.layer_similarity import layer_similarity
 from compress.objectives.candidates import CandidateLabels
+from compress.objectives.continuations import continuations
 from compress.objectives.contrast import CRD, CoDIR
 from compress.objectives.domains import DomainHead, transferability
 from compress.objectives.dropout_views import SupCLSeq
@@ -20,6 +21,7 @@ from compress.objectives.layers import AttentionOutputs, Attentions, HiddenState
 from compress.objectives.numbers import SquaredError
 from compress.objectives.pairs import PairSupCon
 from compress.objectives.patient import PatientStates
+from compress.objectives.reward import SimilarityReward
 from compress.objectives.robust import Robust
 from compress.objectives.sparse import SparseActivations, Translations
 from compress.objectives.supervised import SupervisedContrast
@@ -75,6 +77,7 @@ __all__ = [
     "RepresentationCosine",
     "RepresentationMSE",
     "Robust",
+    "SimilarityReward",
     "SoftLabels",
     "SparseActivations",
     "SquaredError",
@@ -88,6 +91,7 @@ __all__ = [
     "allocate_bits",
     "bit_damage",
     "check",
+    "continuations",
     "distill",
     "drop_layers",
     "factorize",

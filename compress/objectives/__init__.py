@@ -4,8 +4,9 @@
 does on other text; `labels`, `numbers`, `language_model`, `texts`, `layers`, `weights`, `contrast`, `domains`,
 `transferability`, `patient`, `supervised`, `pairs`, `dropout_views`, `candidates` and `sparse` hold them by what
 they compare; `robust` counts texts of another by how hard they are, as `robust_weights` and `robust_adversaries` say;
-`by_text` has losses by text, `memory` is what contrastive ones remember, `likeness` which texts and classes are similar
-to them.
+`reward` rewards what a causal student writes (`sampling`) by how alike texts are (`sentences`), and `continuations`
+measures it on other text; `by_text` has losses by text, `memory` is what contrastive ones remember, `likeness` which
+texts and classes are similar to them.
 """
 
 from compress.objectives.base import Objective, Pass, check
@@ -19,6 +20,7 @@ from compress.objectives.likeness import embedded_names, name_vectors
 from compress.objectives.numbers import SquaredError
 from compress.objectives.pairs import PairSupCon
 from compress.objectives.patient import PatientStates
+from compress.objectives.reward import SimilarityReward
 from compress.objectives.robust import Robust
 from compress.objectives.sparse import SparseActivations, Translations
 from compress.objectives.supervised import SupervisedContrast
@@ -46,6 +48,7 @@ __all__ = [
     "RepresentationCosine",
     "RepresentationMSE",
     "Robust",
+    "SimilarityReward",
     "SoftLabels",
     "SparseActivations",
     "SquaredError",

@@ -100,8 +100,10 @@ class Objective(Protocol):
     `compress.rows.training_rows`, and the seed of the training. It returns a `torch.nn.Module`, as
     a `State`: its parameters are trained beside the student's, by the learning rate of the training
     or the objective's attribute `learning_rate`, and its buffers are kept in checkpoints with them.
-    At each call `batch["modules"][name]` is that module, and `batch["index"]` (batch,) says which
-    of the rows the texts are. The objective itself stays as it is, and can be used again.
+    At each call `batch["modules"][name]` is that module, `batch["index"]` (batch,) says which of
+    the rows the texts are, and `batch["tokenizer"]` reads for the student; where the module has
+    `noted`, name -> number, it is logged beside the losses. The objective itself stays as it is,
+    and can be used again.
 
     One that changes what the models read has a method `alter(batch, tokenizer)`, which returns the
     entries of the batch that are other or new, as `input_ids` and `targets`; one at most of those

@@ -170,16 +170,20 @@ class Log(Keeps):
         """Begin with nothing."""
         self.rows: list[dict[str, Any]] = []
         self.parts: list[dict[str, float]] = []
+        self.noted: list[dict[str, float]] = []
 
-    def add(self, parts: dict[str, float]) -> None:
-        """Take up the losses of one batch, by the name of the objective."""
+    def add(self, parts: dict[str, float], noted: dict[str, float] | None = None) -> None:
+        """Take up the losses of one batch, by the name of the objective, and what else is noted of it."""
         self.parts.append(parts)
+        self.noted.append(noted or {})
 
     def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         """Make a row of the batches of one update."""
-        mean = {k: float(np.mean([p[k] for p in self.parts])) for k in self.parts[0]}
-        self.rows.append({"step": state.global_step + 1, **mean, "loss": sum(mean.values())})
-        self.parts = []
+        mean, noted = (
+            {k: float(np.mean([p[k] for p in parts])) for k in parts[0]} for parts in (self.parts, self.noted)
+        )
+        self.rows.append({"step": state.global_step + 1, **mean, "loss": sum(mean.values()), **noted})
+        self.parts, self.noted = [], []
 
     def write(self, path: Path) -> None:
         """Write the rows so far."""

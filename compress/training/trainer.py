@@ -338,7 +338,7 @@ class _Trainer(GoesOn):
         return loss
 
     def compute_loss(self, model, inputs, return_outputs=False, num_items_in_batch=None):  # type: ignore[no-untyped-def]
-        batch = {**inputs, "modules": self.learned.modules}
+        batch = {**inputs, "modules": self.learned.modules, "tokenizer": self.processing_class}
         for o in self.objective:
             if (alter := getattr(o, "alter", None)) is not None:
                 batch |= alter(batch, self.processing_class)
@@ -358,7 +358,8 @@ class _Trainer(GoesOn):
                     + ("The last checkpoint is kept. " if self.args.save_strategy != "no" else "")
                     + "Lower the learning rate, or look at the texts and weights it is computed from"
                 )
-        self.log_of.add({k: float(v.detach()) for k, v in parts.items()})
+        noted = [getattr(self.learned.of(o), "noted", {}) for o in self.objective]
+        self.log_of.add({k: float(v.detach()) for k, v in parts.items()}, {k: v for n in noted for k, v in n.items()})
         loss = sum(parts.values())
         if self.accelerator.num_processes > 1:  # DDP waits for the gradient of an output, also where none is compared
             loss = loss + output.flatten()[:0].sum()
