@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from typing import Any
 
 import datasets
 import numpy as np
@@ -11,7 +12,7 @@ from scipy import stats
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.objectives.base import check, is_whole
-from compress.objectives.reward import SimilarityReward, ends_of, prompt_of
+from compress.objectives.reward import SimilarityReward, decoded, ends_of, prompt_of
 from compress.objectives.sampling import continued
 from compress.objectives.sentences import movers_similarity, repetition, sliding_similarity
 from compress.rows import training_rows
@@ -97,7 +98,7 @@ def continuations(
         if not is_whole(number) or number < 1:
             raise InputError(f"{name}={number!r}: expected a whole number of at least 1")
     left = prompts.remove_columns([c for c in _LEFT_OUT if c in prompts.column_names and c != reward.references])
-    given = {"columns": ("id", *reward.columns), "max_length": max_length, "prompt": prompt}
+    given: dict[str, Any] = {"columns": ("id", *reward.columns), "max_length": max_length, "prompt": prompt}
     rows, _ = training_rows(left, model, tokenizer, numbered_by=None, **given)
     check([reward], model, teacher, False, tokenizer, rows)
     encoder, ends = reward.sentences(tokenizer), ends_of(model, tokenizer)
@@ -105,8 +106,8 @@ def continuations(
     for start in range(0, len(rows), batch_size):
         part = rows[start : start + batch_size]
         asked = [prompt_of(row["input_ids"], tokenizer) for row in part]
-        how = {"most": reward.length, "seed": None if seed is None else seed + start}
-        texts = continued(model, asked, ends=ends, **how)
+        drawn = None if seed is None else seed + start
+        texts = continued(model, asked, most=reward.length, ends=ends, seed=drawn)
         if reward.references is not None:
             references = [
                 tokenizer(row["beside"][reward.references], add_special_tokens=False)["input_ids"] for row in part
@@ -118,7 +119,7 @@ def continuations(
             references = [[t for t in text if t not in theirs] for text in found]
         won = reward.rewards(texts, references, tokenizer, ends)
         own = [[token for token in text if token not in ends] for text in texts]
-        said, wanted = ([tokenizer.decode(ids) for ids in side] for side in (own, references))
+        said, wanted = ([decoded(ids, tokenizer) for ids in side] for side in (own, references))
         words = zip(encoder.words(said), encoder.words(wanted), strict=True)
         for row, text, reference, rewards, mine, goal, (x, y) in zip(
             part, said, wanted, won, own, references, words, strict=True

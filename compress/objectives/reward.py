@@ -176,7 +176,7 @@ class SimilarityReward:
         for row in rows:
             language = row["beside"]["language"]
             if self.references is None:
-                text = tokenizer.decode(row["input_ids"], skip_special_tokens=True)
+                text = decoded(row["input_ids"], tokenizer, skip_special_tokens=True)
             else:
                 text = row["beside"][self.references]
                 if not isinstance(text, str) or not text.strip():
@@ -233,7 +233,7 @@ class SimilarityReward:
             count = max(1, -(-len(reference) // size))
             for part in range(min(count, -(-len(own) // size))):
                 start, stop = part * size, (part + 1) * size
-                pairs.append((tokenizer.decode(own[start:stop]), tokenizer.decode(reference[start:stop])))
+                pairs.append((decoded(own[start:stop], tokenizer), decoded(reference[start:stop], tokenizer)))
                 # A segment is whole with its last token, a text when nothing more is written.
                 whole = self.segment is not None and stop <= len(own)
                 places.append((number, stop - 1 if whole else len(text) - 1, count))
@@ -346,6 +346,11 @@ def prompt_of(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase) -> list[in
     return out
 
 
+def decoded(ids: Sequence[int], tokenizer: PreTrainedTokenizerBase, **how: Any) -> str:
+    """Return the text of some tokens."""
+    return str(tokenizer.decode(list(ids), **how))
+
+
 def ends_of(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> list[int]:
     """Return the tokens that end a text, by the tokenizer and what the model says."""
     own = getattr(getattr(model, "generation_config", None), "eos_token_id", None)
@@ -432,6 +437,7 @@ class _Critic(State):
                 text = self.rows[i]["beside"][objective.references]
                 self.known[i] = tokenizer(text, add_special_tokens=False)["input_ids"]
         elif new:
+            assert teacher is not None  # it was asked for
             prompts = [prompt_of(self.rows[i]["input_ids"], tokenizer) for i in new]
             ends = ends_of(teacher, tokenizer)
             found = continued(teacher, prompts, most=objective.length, ends=ends, seed=None)

@@ -177,9 +177,9 @@ class Replaced:
                 f"{type(student).__name__} predicts masked ones: leave it out"
             )
         if rule.targets and not any(hasattr(o, "alter") for o in objective):
-            names = ", ".join(o.name for o in objective)
+            given = ", ".join(o.name for o in objective)
             raise InputError(
-                f"replace_words: targets=True replaces tokens that are to be predicted, and the objectives ({names}) "
+                f"replace_words: targets=True replaces tokens that are to be predicted, and the objectives ({given}) "
                 "predict none: leave it out, or add compress.LanguageModel()"
             )
         self.special = np.array(sorted(special_tokens(student, tokenizer)))
@@ -187,9 +187,9 @@ class Replaced:
         how, _ = settle(student, "the student", pooling="mean", max_length=None, prompt=prompt)
         self.leading = leading(tokenizer, replace(how, pools_prompt=False))
         corpus = check_corpus(corpus)
-        names, self.language_of = np.unique(
-            np.asarray(corpus["language"], str)[trained_on(corpus)], return_inverse=True
-        )
+        languages = np.asarray(corpus["language"], object)[trained_on(corpus)]
+        names, of_text = np.unique(languages, return_inverse=True)
+        self.language_of: np.ndarray = of_text
         # Of rows of several texts, the number of the first one of each.
         counts = [row["segments"][-1] + 1 if "segments" in row else 1 for row in rows]
         self.first_text = np.concatenate([[0], np.cumsum(counts)])
@@ -390,8 +390,8 @@ def special_tokens(model: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -
         >>> sorted(special_tokens(*probes.load_checkpoint("bundled-decoder")))
         [0, 1, 2]
     """
-    out = set(tokenizer.all_special_ids)
+    out: set[Any] = set(tokenizer.all_special_ids)
     for name in ("bos_token_id", "eos_token_id", "pad_token_id"):
         given = getattr(model.config.get_text_config(), name, None)
-        out |= set(given if isinstance(given, list | tuple) else [given])
+        out.update(given if isinstance(given, list | tuple) else [given])
     return {token for token in out if isinstance(token, int) and token >= 0}

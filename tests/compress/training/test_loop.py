@@ -23,6 +23,7 @@ from compress import (
     NearestWords,
     PairSupCon,
     Robust,
+    SimilarityReward,
     SupCLSeq,
     prune,
 )
@@ -339,6 +340,7 @@ def everything(given, out):
     # Words by the model itself, of a batch of which each process runs a part.
     words = NearestWords("static", 0.4, own_words=0.4)
     run("replaced", LanguageModel(), of="speaker", batch_size=5, replace_words=words)
+    run("rewarded", SimilarityReward(given / "teacher", references="text", length=3), of="speaker", batch_size=5)
     with pytest.raises(probes.InputError, match="step 2: the objective 'spoilt' is nan"):
         run("spoilt", CrossEntropy(), Spoils(2))
 
@@ -377,7 +379,8 @@ def two_processes(tmp_path_factory, make_tokenizer, tiny_models):
 
 
 @pytest.mark.parametrize(
-    "name", ["all", "learned", "outputs", "weights", "prune", "settings", "packed", "dropped", "hard", "replaced"]
+    "name",
+    ["all", "learned", "outputs", "weights", "prune", "settings", "packed", "dropped", "hard", "replaced", "rewarded"],
 )
 def test_two_processes_train_as_one_does(two_processes, name):
     given, one, two, _ = two_processes
@@ -385,7 +388,7 @@ def test_two_processes_train_as_one_does(two_processes, name):
     assert same(found[0], found[1])
     # Softmax does not see the biases of keys: their gradients are rounding, which Adam takes for a direction.
     real = {k: v for k, v in expected.items() if not k.endswith("key.bias")}
-    of = {"packed": "masked", "replaced": "speaker"}.get(name, "student")
+    of = {"packed": "masked", "replaced": "speaker", "rewarded": "speaker"}.get(name, "student")
     assert len(real) == len(expected) - {"masked": 2, "speaker": 0, "student": 3}[of]
     assert same(real, {k: found[0][k] for k in real}, atol=1e-6)
     assert same(expected, found[0], atol=1e-4)
