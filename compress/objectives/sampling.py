@@ -38,9 +38,9 @@ def continued(
     Example:
         >>> import probes
         >>> model, tokenizer = probes.load_checkpoint("bundled-decoder")
-        >>> prompt = tokenizer("They tried to discuss the")["input_ids"][:-1]
-        >>> tokenizer.decode(continued(model, [prompt], most=8, ends=[2], seed=None)[0][:1])
-        ' film'
+        >>> prompt = tokenizer("They tried to discuss the lyrics two days")["input_ids"][:-1]
+        >>> tokenizer.decode(continued(model, [prompt], most=8, ends=[2], seed=None)[0])
+        ' ago.</s>'
     """
     with (
         evaluating(model, model.device),

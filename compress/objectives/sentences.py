@@ -105,7 +105,7 @@ def likeness(
 
     Example:
         >>> x = torch.tensor([[1.0, 0.0], [3.0, 4.0]])
-        >>> likeness(x, torch.tensor([[7.0, 0.0]])).round(decimals=3).tolist()  # of cosines 1 and 0.6
+        >>> [round(float(r), 3) for r in likeness(x, torch.tensor([[7.0, 0.0]]))]  # of cosines 1 and 0.6
         [0.953, 0.269]
     """
     steepness = STEEPNESS[similarity] if steepness is None else steepness
