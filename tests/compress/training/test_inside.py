@@ -36,7 +36,7 @@ class Doubles(TrainerCallback):
         (3, (False, True), {}, "training needs text: give train=..., a corpus, and tokenizer=..."),
         (3, (True, False), {}, "training needs text: give train=..., a corpus, and tokenizer=..."),
         (3, (True, True), {"batchsize": 2}, "batchsize=2: no such setting. Did you mean batch_size?"),
-        (3, (True, True), {"about": {}}, "about={}: no such setting. Those of a training are accumulate, balanced, batch_size, "),
+        (3, (True, True), {"about": {}}, "about={}: no such setting. Those of a training are accumulate, balanced, "),
         (0, (False, False), {"batch_size": 2}, "batch_size=2 is of a training, and steps=0 trains nothing: give steps"),
         (-1, (True, True), {}, "steps=-1: expected a whole number, 0 for no training"),
         (1.5, (True, True), {}, "steps=1.5: expected a whole number, 0 for no training"),
