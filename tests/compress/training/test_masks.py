@@ -15,7 +15,7 @@ import compress
 import probes
 from compress import CrossEntropy, GradDrop, GradualUnfreezing, TrainedLayers
 from compress.training.loop import train
-from compress.training.masks import layer_numbers
+from compress.training.masks import Part, layer_numbers
 
 HEAD = {"bert.pooler.dense.weight", "bert.pooler.dense.bias", "classifier.weight", "classifier.bias"}
 
@@ -244,3 +244,21 @@ def test_a_model_without_a_head_cannot_be_frozen_whole(tiny_models, tokenizer, c
     train(student, tokenizer, corpus, gradients=TrainedLayers([3]), **given)
     with pytest.raises(probes.InputError, match=r"gradients=.* is of a training, and steps=0 trains nothing"):
         compress.prune(student, sparsity=0.5, gradients=GradDrop(0.3))
+
+
+def test_numbers_of_any_size_share_a_draw_and_a_share_is_counted_in_65536ths():
+    models = [
+        torch.nn.Linear(64, 64, bias=False, dtype=dtype) for dtype in (torch.bfloat16, torch.float32, torch.float64)
+    ]
+    parts = [Part(torch.device("cpu"), model.weight.element_size(), 64 * 64) for model in models]
+    for part in parts:
+        part.runs = [(0, 0, 1024), (1, 1024, 2048), (2, 2048, 4096)]
+        part.draw([0, 1, 2], [1, 65535, 40000])
+        assert part.spans == [(1, 0, 1024), (65535, 1024, 2048), (40000, 2048, 4096)]
+        assert set(part.masks.unique().tolist()) <= {-1, 0}
+        assert torch.equal(part.masks.long(), parts[0].masks.long())
+    drawn = torch.from_numpy(np.random.SFC64(np.random.SeedSequence([0, 1, 2])).random_raw(1024).view(np.int16))
+    kept = [drawn[:1024] < 1 - 32768, drawn[1024:2048] < 65535 - 32768, drawn[2048:] < 40000 - 32768]
+    assert torch.equal(parts[0].masks == -1, torch.cat(kept))
+    parts[1].draw([0, 1, 2], [0, 500, 500])  # a whole layer needs none, and two of one share are one piece
+    assert parts[1].spans == [(500, 1024, 4096)]
