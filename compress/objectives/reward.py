@@ -161,10 +161,14 @@ class SimilarityReward:
         """Raise `InputError` where the student, or a teacher that writes references, is no causal model."""
         writing = [student, *([teacher] if self.references is None and teacher is not None else [])]
         for model in writing:
-            if not predicts_next(model, f"objective {self.name}"):
+            try:
+                causal = predicts_next(model, self.name)
+            except InputError:  # it predicts no tokens, or reads those that it is to predict
+                causal = False
+            if not causal:
                 raise InputError(
-                    f"objective {self.name}: {type(model).__name__} predicts masked tokens and writes no text: "
-                    "expected a causal language model"
+                    f"objective {self.name}: {type(model).__name__} writes no text: expected a causal language model, "
+                    "which predicts the next token"
                 )
 
     def check_text(self, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Rows) -> None:

@@ -7,6 +7,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from speaking import of_masked_tokens
 from trained import QUIET, same, weights
 
 import compress
@@ -308,6 +309,7 @@ def test_settings_that_cannot_be(encoder, given, message):
 
 def test_what_does_not_fit_is_refused_before_a_step(encoder, speaker, classifier, prompts, make_tokenizer, tiny_models):
     tokenizer = make_tokenizer()
+    masked = of_masked_tokens(tokenizer)
     gaps = prompts.remove_columns("reference").add_column("reference", ["red", None, "a", "b", "c", "d"])
     strange = prompts.map(lambda row: {"language": "xx" if row["id"] == "2" else "en"})
     strange = strange.map(lambda row: {"reference": "unheard words" if row["language"] == "xx" else row["reference"]})
@@ -322,7 +324,9 @@ def test_what_does_not_fit_is_refused_before_a_step(encoder, speaker, classifier
         (speaker, prompts.remove_columns("reference"), {}, r"the corpus has no column 'reference'"),
         (speaker, prompts, {"length": 40}, r"a prompt of 4 tokens and length=40 more are above the 32 that .* reads"),
         (speaker, prompts, {"layer": 7}, r"layer=7: expected 0, the embeddings of .*, to 1, its last layer"),
-        (classifier, prompts, {}, r"objective similarity_reward: BertForSequenceClassification predicts no tokens"),
+        (classifier, prompts, {}, r"BertForSequenceClassification writes no text: expected a causal language"),
+        (masked, prompts, {}, r"objective similarity_reward: BertForMaskedLM writes no text"),
+        (tiny_models("T5ForConditionalGeneration"), prompts, {}, r"T5ForConditionalGeneration writes no text"),
         (speaker, prompts, {"references": None}, r"objective similarity_reward needs a teacher, found none"),
     ):
         objective = SimilarityReward(encoder, **{"references": "reference", "length": 4} | how)
