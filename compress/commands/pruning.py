@@ -21,7 +21,7 @@ from compress.commands.arguments import (
 from compress.pruning.criteria import SCOPES
 from compress.pruning.drop_layers import drop_layers
 from compress.pruning.prune import SCHEDULES, prune
-from compress.pruning.structure import IMPORTANCE, prune_channels, prune_heads
+from compress.pruning.structure import IMPORTANCE, OF_TEXTS, prune_channels, prune_heads
 from compress.pruning.vocabulary import prune_vocabulary
 from probes.command import add_command
 from probes.errors import InputError
@@ -32,6 +32,7 @@ _RECIPES: dict[str, Callable[..., PreTrainedModel]] = {
     "magnitude_pruning": recipes.magnitude_pruning,
     "self_distilled_pruning": recipes.self_distilled_pruning,
     "aligned_weights": recipes.aligned_weights,
+    "snip": recipes.snip,
     "sparse_progressive_distillation": recipes.sparse_progressive_distillation,
 }
 
@@ -50,7 +51,7 @@ def add(commands: Any) -> None:
     weights.add_argument(
         "--recipe", choices=list(_RECIPES), help="a published method, ready set; needs --corpus and --steps"
     )
-    weights.add_argument("--criterion", choices=list(SCOPES), default="magnitude", help="(%(default)s)")
+    weights.add_argument("--criterion", choices=list(SCOPES), help="(magnitude, or that of the recipe)")
     weights.add_argument("--scope", choices=["matrix", "global", "unit"], help="what is compared (what suits)")
     weights.add_argument("--pattern", help="as 2:4: of every 4 inputs of a unit 2 stay")
     weights.add_argument("--damping", type=float, default=0.01, help="of sparsegpt (%(default)s)")
@@ -75,9 +76,9 @@ def _prune(options: argparse.Namespace) -> None:
         raise InputError(f"--recipe {options.recipe} prunes while it trains: give --corpus and --steps")
     model, tokenizer, corpus = load(options)
     how: dict[str, Any] = {"sparsity": options.sparsity, "steps": options.steps, "seed": options.seed}
-    how |= {"criterion": options.criterion, "scope": options.scope, "pattern": options.pattern}
-    how |= {"damping": options.damping}
-    how |= {name: given for name in ("schedule", "prunings") if (given := getattr(options, name)) is not None}
+    how |= {"pattern": options.pattern, "damping": options.damping}
+    named = ("criterion", "scope", "schedule", "prunings")
+    how |= {name: given for name in named if (given := getattr(options, name)) is not None}
     if options.steps:
         how |= training_settings(options)
     if options.recipe is None:
@@ -95,8 +96,8 @@ def _prune(options: argparse.Namespace) -> None:
 def _structure(options: argparse.Namespace) -> None:
     if not (options.heads or options.channels or options.layers):
         raise InputError("nothing to remove: give --heads, --channels or --layers")
-    if (options.layers or options.importance == "taylor") and options.corpus is None:
-        raise InputError("which layers matter, and importance by Taylor, is measured on text: give --corpus")
+    if (options.layers or options.importance in OF_TEXTS) and options.corpus is None:
+        raise InputError("which layers matter, and importance by gradients, is measured on text: give --corpus")
     model, tokenizer, corpus = load(options)
     smaller = model
     given: dict[str, Any] = {"corpus": corpus, "tokenizer": tokenizer}

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
@@ -14,25 +13,25 @@ from compress.experts import ExpertMatrix
 from compress.inputs import row_batches, run_of, say_unreached, walk
 from compress.kernels import check_linear
 from compress.matrices import Matrix, transposed
+from compress.pruning.gradients import curvatures, mean_gradients, say_unreached_experts
 from compress.rows import training_rows
-from compress.views import MatrixView
-from probes.errors import InputError, LayerscopeWarning, check_choice
+from probes.errors import InputError, check_choice
 from probes.models.blocks import read_next
-from probes.models.facts import head_of, name_of
-from probes.states.running import evaluating
 
 # What each compares: the weights of one matrix, of all matrices together, or of one output unit.
 SCOPES = {
     "random": "matrix",
     "magnitude": "matrix",
     "gradient": "matrix",
+    "fisher": "global",
+    "obd": "global",
     "lookahead": "matrix",
     "movement": "matrix",
     "lamp": "global",
     "wanda": "unit",
     "sparsegpt": "matrix",
 }
-NEED_TEXT = {"gradient", "wanda", "sparsegpt"}
+NEED_TEXT = {"gradient", "fisher", "obd", "wanda", "sparsegpt"}
 _FED = {"wanda", "sparsegpt"}  # look at what matrices are fed
 _LITTLE = 4_000_000  # weights
 _Matrices = Mapping[str, Matrix]
@@ -67,7 +66,14 @@ def scores(
 
     - "random": by the seed.
     - "magnitude": |w|.
-    - "gradient": |w g|, g the gradient of the loss on a labelled corpus (first-order Taylor).
+    - "gradient": |w g|, g the gradient of the loss on a labelled corpus (first-order Taylor; of a
+      model that is not trained yet the connection sensitivity of SNIP).
+    - "fisher": w^2 f / 2, f the mean over the texts of a labelled corpus of g^2, g the gradient of
+      the loss of a text; in units of the loss, to be compared over all matrices (Theis, Korshunova,
+      Tejani, Huszar 2018, arXiv 1801.05787, there of feature maps).
+    - "obd": w^2 h / 2, h the second derivative of the loss by the weight (Optimal Brain Damage,
+      LeCun, Denker, Solla 1989), here the diagonal of the Gauss-Newton matrix, exactly and without
+      labels, see `compress.pruning.gradients.curvatures`; as many passes a text as classes.
     - "lamp": w^2 over the sum of the squares that are not smaller, in each matrix; to be compared
       over all of them (Lee, Park, Mo, Ahn, Shin 2020, arXiv 2010.07611).
     - "lookahead": |w| times the norms of what the weight connects: the unit of the matrix before
@@ -110,7 +116,11 @@ def scores(
     assert corpus is not None  # checked above
     assert tokenizer is not None
     if criterion == "gradient":
-        return {n: (sizes[n] * g.abs()) for n, g in _gradients(model, matrices, corpus, tokenizer).items()}
+        return {n: (sizes[n] * g.abs()) for n, g in mean_gradients(model, matrices, corpus, tokenizer).items()}
+    if criterion in ("fisher", "obd"):
+        bent = curvatures(model, matrices, corpus, tokenizer, criterion)
+        # In float64: squares of small gradients are below what float32 holds.
+        return {n: sizes[n].double().square() * bent[n] / 2 for n in sizes}
     if criterion == "wanda":
         check_fed(model, matrices, criterion)
         norms = _input_norms(model, matrices, corpus, tokenizer)
@@ -259,51 +269,6 @@ def _lookahead(
     return out
 
 
-def _gradients(
-    model: PreTrainedModel, matrices: _Matrices, corpus: datasets.Dataset, tokenizer: PreTrainedTokenizerBase
-) -> dict[str, torch.Tensor]:
-    """Gradient of the mean cross-entropy over the corpus, without dropout or a trace."""
-    if (head := head_of(model)) not in ("classes", None):
-        raise InputError(
-            f"criterion='gradient' is of the loss of one class a text, and the head of {name_of(model)} is for {head}: "
-            "choose 'movement', which is gathered in training by any objective, or 'magnitude'"
-        )
-    rows, labelled = training_rows(corpus, model, tokenizer)
-    if not labelled:
-        raise InputError("criterion='gradient' needs labels, and the corpus has none. Give a column 'label'")
-    parameters = {id(p): p for p in (_parameter(w) for w in matrices.values())}
-    total, count = {key: torch.zeros_like(p) for key, p in parameters.items()}, 0
-    with evaluating(model, model.device):
-        for batch in row_batches(rows, tokenizer, model):
-            labels = batch.pop("labels")
-            loss = torch.nn.functional.cross_entropy(model(**batch).logits, labels, reduction="sum")
-            found = torch.autograd.grad(loss, list(parameters.values()))
-            for key, gradient in zip(parameters, found, strict=True):
-                total[key] += gradient
-            count += len(labels)
-    means = {name: total[id(_parameter(w))] / count for name, w in matrices.items()}
-    out = {n: w.part(means[n]) if isinstance(w, MatrixView) else means[n] for n, w in matrices.items()}
-    _say_unreached(model, [n for n, w in matrices.items() if isinstance(w, ExpertMatrix) and not out[n].any()])
-    return out
-
-
-def _parameter(weight: Matrix) -> torch.nn.Parameter:
-    return weight.stack if isinstance(weight, MatrixView) else weight
-
-
-def _say_unreached(model: PreTrainedModel, names: Sequence[str]) -> None:
-    """Warn of experts that the router sends no token of the texts."""
-    experts = sorted({name.rpartition(".")[0].rpartition(".")[0] + name[name.rfind(".") :] for name in names})
-    if experts:
-        warnings.warn(
-            f"{name_of(model)}: no text reaches {len(experts)} of its experts, {', '.join(experts[:8])}"
-            f"{', ...' if len(experts) > 8 else ''}: nothing is known of what their weights are fed, so those of one "
-            "input count as much as those of another. Give more texts, or leave them out by only=",
-            LayerscopeWarning,
-            stacklevel=4,
-        )
-
-
 def _input_norms(
     model: PreTrainedModel, matrices: _Matrices, corpus: datasets.Dataset, tokenizer: PreTrainedTokenizerBase
 ) -> dict[str, torch.Tensor]:
@@ -321,7 +286,7 @@ def _input_norms(
     rows = [{k: v for k, v in row.items() if k != "labels"} for row in rows]
     walk(model, run_of(model), modules, row_batches(rows, tokenizer, model), see, device=model.device)
     unseen = [name for name in matrices if name not in squares]
-    _say_unreached(model, [name for name in unseen if isinstance(matrices[name], ExpertMatrix)])
+    say_unreached_experts(model, [name for name in unseen if isinstance(matrices[name], ExpertMatrix)])
     others = [name for name in unseen if not isinstance(matrices[name], ExpertMatrix)]
     say_unreached(model, others, "of their weights those of one input count as much as those of another")
     for name in unseen:

@@ -48,29 +48,32 @@ def magnitude_scores(site: Site) -> np.ndarray:
     return units.clamp_min(0).sqrt().cpu().numpy()
 
 
-def taylor_scores(
+def gate_scores(
     model: PreTrainedModel,
     sites: Sequence[Site],
     corpus: datasets.Dataset | None,
     tokenizer: PreTrainedTokenizerBase | None,
+    importance: str = "taylor",
 ) -> list[np.ndarray]:
-    """Mean over the texts of |dL/dm|, m = 1 scaling what a head or channel gives, by place."""
+    """Mean over the texts, by place, of |dL/dm| ("taylor") or (dL/dm)^2 / 2 ("fisher"), m = 1 scaling
+    what a head or channel gives.
+    """
     experts = [site for site in sites if site.expert is not None]
     if experts:
         raise InputError(
-            f"importance='taylor': {type(model).__name__} ({model.config.model_type}) has experts ({experts[0].name}."
+            f"importance={importance!r}: {type(model).__name__} ({model.config.model_type}) has experts ({experts[0].name}."
             f"{experts[0].part.names[-1]}), which see some tokens of a text each: what one of their channels does to "
             "the loss of a text is not measured here. Choose 'magnitude', or give scores"
         )
     if not classifies(model):
         problem = getattr(model.config, "problem_type", None)
         raise InputError(
-            f"importance='taylor' needs a head that gives each text one of several classes, found "
+            f"importance={importance!r} needs a head that gives each text one of several classes, found "
             f"{type(model).__name__} with problem_type={problem!r}, num_labels={model.config.num_labels}. "
             "Give a model with such a head, or choose 'magnitude'"
         )
-    corpus, tokenizer = check_measurable(model, corpus, tokenizer, "taylor")
-    codes = _label_codes(model, corpus)
+    corpus, tokenizer = check_measurable(model, corpus, tokenizer, importance)
+    codes = _label_codes(model, corpus, importance)
     where, batches = batches_of(model, tokenizer, corpus, name_of(model))
     counts = [count_of(site) for site in sites]
     writers = [site.block.get_submodule(site.part.names[-1]) for site in sites]
@@ -89,18 +92,21 @@ def taylor_scores(
             # A sum, so that each text's gradient is its own, whatever the batch.
             loss = nn.functional.cross_entropy(model(**inputs).logits.float(), wanted, reduction="sum")
             for total, gradient in zip(totals, torch.autograd.grad(loss, scales), strict=True):
-                total += gradient.abs().double().sum(0).cpu().numpy()
+                moved = gradient.double().abs() if importance == "taylor" else gradient.double().square() / 2
+                total += moved.sum(0).cpu().numpy()
     means = [total / len(corpus) for total in totals]
     for number, values in enumerate(means):
         if not np.isfinite(values).all():
-            raise InputError(f"importance='taylor': a gradient in layer {number} is not finite. Look at the weights")
+            raise InputError(
+                f"importance={importance!r}: a gradient in layer {number} is not finite. Look at the weights"
+            )
     return means
 
 
-def _label_codes(model: PreTrainedModel, corpus: datasets.Dataset) -> torch.Tensor:
+def _label_codes(model: PreTrainedModel, corpus: datasets.Dataset, importance: str) -> torch.Tensor:
     """The number of every text's class, named as the head names it or by its number."""
     if "label" not in corpus.column_names:
-        raise InputError("importance='taylor' needs a corpus with labels, and it has no column 'label'")
+        raise InputError(f"importance={importance!r} needs a corpus with labels, and it has no column 'label'")
     names = {str(i): i for i in range(model.config.num_labels or 0)}
     named = {str(name): int(i) for i, name in (model.config.id2label or {}).items()}
     labels = [str(label) for label in corpus["label"]]
@@ -108,7 +114,7 @@ def _label_codes(model: PreTrainedModel, corpus: datasets.Dataset) -> torch.Tens
     for row, label in enumerate(labels):
         if label not in known:
             raise InputError(
-                f"importance='taylor': row {row}: label {label!r} is no class of the model, which "
+                f"importance={importance!r}: row {row}: label {label!r} is no class of the model, which "
                 f"has {', '.join(map(repr, list(named)[:10]))}. Name them as the labels are, in model.config.id2label"
             )
     return torch.tensor([known[label] for label in labels])

@@ -61,13 +61,13 @@ def prune(
     Args:
         model: a model of transformers; it is not changed.
         sparsity: share of the pruned weights that become zero, at least 0 and below 1.
-        criterion: "random", "magnitude", "gradient", "lamp", "lookahead", "wanda" (see `scores` of
-            `compress.pruning.criteria`), "movement", which is gathered in training (minus the sum
-            of weight times gradient), or "sparsegpt", by which the weights that stay make good for
-            those that go (`compress.pruning.second_order.sparsegpt`).
+        criterion: "random", "magnitude", "gradient", "fisher", "obd", "lamp", "lookahead", "wanda"
+            (see `scores` of `compress.pruning.criteria`), "movement", which is gathered in training
+            (minus the sum of weight times gradient), or "sparsegpt", by which the weights that stay
+            make good for those that go (`compress.pruning.second_order.sparsegpt`).
         scope: what is compared: the weights of one "matrix", of all of them ("global"), or of one
-            output "unit"; by default what suits the criterion: global for lamp, unit for wanda,
-            matrix for the others.
+            output "unit"; by default what suits the criterion: global for fisher, obd and lamp, unit
+            for wanda, matrix for the others.
         pattern: "2:4": of every 4 inputs of a unit side by side 2 stay, whatever the scope; the
             sparsity is then 1 - 2 / 4.
         damping: of "sparsegpt": share of the mean square of inputs that is added to that of each.

@@ -12,7 +12,7 @@ import numpy.typing as npt
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.matrices import check_plain, coverage, matrices_in
-from compress.pruning.importance import given_scores, magnitude_scores, taylor_scores
+from compress.pruning.importance import gate_scores, given_scores, magnitude_scores
 from compress.saving import record
 from probes.errors import InputError, check_choice
 from probes.models.blocks import (
@@ -31,7 +31,8 @@ from probes.models.formats.extensions import unlike
 from probes.models.formats.heads_kept import HEADS_KEPT
 from probes.models.parts import Attention, FeedForward, Parts
 
-IMPORTANCE = ("magnitude", "taylor", "random")
+IMPORTANCE = ("magnitude", "taylor", "fisher", "random")
+OF_TEXTS = ("taylor", "fisher")
 
 
 def prune_heads(
@@ -58,9 +59,11 @@ def prune_heads(
         importance: what says which heads matter. "magnitude": the Frobenius norm of the map that a
             head writes with, output times value (with its bias). "taylor": the mean over the texts
             of |dL/dm|, where m = 1 scales what the head gives and L is the cross-entropy of the
-            text's label: to first order, how much L changes without it. "random": a control. Or
+            text's label: to first order, how much L changes without it. "fisher": the mean of
+            (dL/dm)^2 / 2, to second order of a model that is trained. "random": a control. Or
             scores of your own (layer, head), higher is more important.
-        corpus, tokenizer: for "taylor", a corpus with labels and the model's tokenizer.
+        corpus, tokenizer: for "taylor" and "fisher", a corpus with labels and the model's
+            tokenizer.
         seed: for "random".
 
     Returns:
@@ -70,8 +73,8 @@ def prune_heads(
 
     Raises:
         InputError: the share is out of range; the architecture is not known, or one whose heads
-            cannot be removed (OLMo 2, Falcon with alibi); scores of another shape; for "taylor", no
-            corpus with labels that the model's head knows.
+            cannot be removed (OLMo 2, Falcon with alibi); scores of another shape; for "taylor" and
+            "fisher", no corpus with labels that the model's head knows.
 
     Notes:
         Plain `from_pretrained` loads what was saved where the configuration can count heads of
@@ -125,7 +128,8 @@ def prune_channels(
         InputError: as `prune_heads`.
 
     Notes:
-        Molchanov et al. 2019, arXiv 1906.10771, for the Taylor importance.
+        Molchanov et al. 2019, arXiv 1906.10771, for the Taylor importance, Theis, Korshunova, Tejani
+        and Huszar 2018, arXiv 1801.05787, for that of Fisher, without their count of operations.
 
     Example:
         >>> import probes
@@ -195,7 +199,7 @@ def _scores(
     if importance == "random":
         draw = np.random.default_rng(seed)
         return [draw.random(count_of(site)) for site in sites]
-    return taylor_scores(model, sites, corpus, tokenizer)
+    return gate_scores(model, sites, corpus, tokenizer, importance)
 
 
 def _together(sites: Sequence[Site], scores: list[np.ndarray]) -> None:

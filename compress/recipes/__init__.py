@@ -12,6 +12,7 @@ from compress.recipes.pruning import (
     aligned_weights,
     magnitude_pruning,
     self_distilled_pruning,
+    snip,
     sparse_bert,
     sparse_progressive_distillation,
 )
@@ -34,6 +35,7 @@ __all__ = [
     "rp_dro",
     "self_distilled_pruning",
     "self_distilled_quantization",
+    "snip",
     "sparse_bert",
     "sparse_progressive_distillation",
     "supcl_seq",

@@ -167,6 +167,53 @@ def aligned_weights(
     return _prune(model, tokenizer, train, [supervised(model), aligned], sparsity, steps, settings)
 
 
+def snip(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: datasets.Dataset,
+    *,
+    sparsity: float,
+    steps: int,
+    **settings: Any,
+) -> PreTrainedModel:
+    """Prune a model before it is trained, by how much each connection moves the loss, and train what
+    is left.
+
+    Args:
+        model: one that is not trained yet, as `type(model)(model.config)` makes it, with a head that
+            gives each text one of several classes; it is not changed.
+        tokenizer: of the model.
+        train: a corpus with labels, looked at for the connections and then trained on.
+        sparsity, steps, settings: as in `compress.prune`.
+
+    Returns:
+        A new model, as `compress.prune` gives it.
+
+    Raises:
+        InputError: what `compress.prune` raises.
+
+    Notes:
+        Lee, Ajanthan and Torr 2019, arXiv 1810.02340: |w g|, compared over all matrices, once; that
+        of the criterion "gradient". Their gradient is of one batch, here of the whole corpus, and
+        their weights are drawn with a variance by layer; here they are what the model has. Of a
+        model that is trained already the same call prunes by first-order Taylor.
+
+    Example:
+        >>> import probes
+        >>> model, tokenizer = probes.load_checkpoint("bundled")
+        >>> train = probes.load_corpus("bundled", split="train", languages=["en"]).select(range(8))
+        >>> new = type(model)(model.config)
+        >>> made = snip(new, tokenizer, train, sparsity=0.9, steps=2, batch_size=4, progress=False)
+        >>> made.config.compression["criterion"]
+        'gradient, global, one shot'
+
+    See also:
+        `prune`, `compress.recipes.magnitude_pruning`.
+    """
+    how = {"criterion": "gradient", "scope": "global", "schedule": "one_shot"} | settings
+    return _prune(model, tokenizer, train, [supervised(model)], sparsity, steps, how)
+
+
 def sparse_bert(
     pretrained: PreTrainedModel,
     tokenizer: PreTrainedTokenizerBase,

@@ -115,7 +115,7 @@ def test_wanda_counts_the_tokens_that_an_expert_gets_and_no_padding(kind, text):
         torch.testing.assert_close(found[name], expected, rtol=1e-4, atol=1e-6)
 
 
-@pytest.mark.parametrize("criterion", ["wanda", "gradient"])
+@pytest.mark.parametrize("criterion", ["wanda", "gradient", "fisher"])
 def test_an_expert_that_no_text_reaches_is_named(criterion, text):
     model = single("gpt_oss", "AutoModelForSequenceClassification", vocab_size=27, num_labels=3)
     with torch.no_grad():
@@ -124,7 +124,12 @@ def test_an_expert_that_no_text_reaches_is_named(criterion, text):
         probes.LayerscopeWarning, match=r"no text reaches 1 of its experts, model.layers.2.mlp.experts.3: "
     ):
         pruned = compress.prune(
-            model, sparsity=0.5, criterion=criterion, train=text["corpus"], tokenizer=text["tokenizer"]
+            model,
+            sparsity=0.5,
+            criterion=criterion,
+            scope="unit" if criterion == "wanda" else "matrix",
+            train=text["corpus"],
+            tokenizer=text["tokenizer"],
         )
     weight = expert_matrices(pruned)["model.layers.2.mlp.experts.down_proj.3"].detach()
     assert int((weight == 0).sum()) == weight.numel() // 2

@@ -87,6 +87,23 @@ def test_a_recipe_prunes_as_its_function_does(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
+    ("how", "criterion"),
+    [
+        (["--recipe", "snip", "--steps", "1", "--batch-size", "4"], "gradient, global, one shot"),
+        (["--criterion", "obd"], "obd, global, one shot"),
+        (["--criterion", "fisher", "--scope", "matrix"], "fisher, layer-wise, one shot"),
+    ],
+)
+def test_prune_by_what_the_loss_says(how, criterion, tiny_folder, tmp_path, capsys):
+    lines = ["id,language,text,label", *(f"{i},en,red dog sat,{i % 3}" for i in range(6))]
+    (tmp_path / "few.csv").write_text("\n".join(lines))
+    given = ["--sparsity", "0.5", "--corpus", str(tmp_path / "few.csv"), "--out", str(tmp_path / "out")]
+    assert main(["prune", str(tiny_folder), *how, *given]) == 0
+    assert probes.load_checkpoint(tmp_path / "out")[0].config.compression["criterion"] == criterion
+    assert "50.0% of their weights are zero" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
     ("arguments", "message"),
     [
         (
@@ -95,6 +112,7 @@ def test_a_recipe_prunes_as_its_function_does(tmp_path, capsys):
         ),
         (["structure"], "nothing to remove: give --heads, --channels or --layers"),
         (["structure", "--layers", "1"], "is measured on text: give --corpus"),
+        (["structure", "--heads", "0.5", "--importance", "fisher"], "importance by gradients, is measured on text"),
         (["vocabulary"], "which tokens stay is read from text: give --corpus"),
         (["prune", "--sparsity", "0.5", "--steps", "3"], "training needs text: give train=..., a corpus"),
     ],

@@ -9,7 +9,7 @@ import torch
 from structured import close, make, parts
 
 import probes
-from compress.pruning.importance import magnitude_scores, taylor_scores
+from compress.pruning.importance import gate_scores, magnitude_scores
 from compress.pruning.structure import prune_channels, prune_heads
 from probes.models.blocks import family_of, sites_of
 from probes.models.fingerprint import weights_fingerprint
@@ -23,14 +23,14 @@ def gone_of(pruned, what):
     return [sorted(set(range(20)) - {n for e in layer for n in range(e[0], e[-1] + 1)}) for layer in ends]
 
 
-@pytest.mark.parametrize("importance", ["magnitude", "taylor"])
+@pytest.mark.parametrize("importance", ["magnitude", "taylor", "fisher"])
 @pytest.mark.parametrize("end", ["read", "write"])
 @pytest.mark.parametrize(
     ("prune", "what", "size", "share"), [(prune_heads, "heads", 3, 0.25), (prune_channels, "channels", 1, 0.05)]
 )
 def test_a_planted_useless_part_goes_first(prune, what, size, share, end, importance, texts):
     model = make("bert")
-    given = texts if importance == "taylor" else {}
+    given = {} if importance == "magnitude" else texts
     planted = {0: 2, 1: 0, 2: 3}
     untouched = gone_of(prune(model, share, importance=importance, **given), what)
     assert [[planted[i]] for i in range(3)] != untouched  # the control: they do not go first by themselves
@@ -87,12 +87,13 @@ def test_taylor_is_refused_inside_experts(texts):
 
 @pytest.mark.parametrize(("what", "size"), [("heads", 3), ("channels", 1)])
 @pytest.mark.parametrize("family", ["bert", "distilbert"])
-def test_taylor_is_the_finite_difference_text_by_text(family, what, size, texts):
+def test_taylor_and_fisher_are_finite_differences_text_by_text(family, what, size, texts):
     model = make(family).double().train()
     corpus, tokenizer = texts["corpus"].select(range(7)), texts["tokenizer"]
     states = {k: v.clone() for k, v in model.state_dict().items()}
     counts = [{"heads": 4, "channels": 20}[what]] * 3
-    found = taylor_scores(model, sites_of(model, family_of(model), what), corpus, tokenizer)
+    sites = sites_of(model, family_of(model), what)
+    found, squared = (gate_scores(model, sites, corpus, tokenizer, i) for i in ("taylor", "fisher"))
     assert all(torch.equal(v, states[k]) for k, v in model.state_dict().items())
     assert model.training
     assert all(p.grad is None for p in model.parameters())
@@ -128,8 +129,9 @@ def test_taylor_is_the_finite_difference_text_by_text(family, what, size, texts)
                 ends.append(np.array(losses()))
                 with torch.no_grad():
                     weight[:, at] = kept
-            expected = np.abs(ends[0] - ends[1]).mean() / (2 * step)
-            assert np.isclose(found[layer][number], expected, rtol=1e-4, atol=1e-9)
+            slope = (ends[0] - ends[1]) / (2 * step)
+            assert np.isclose(found[layer][number], np.abs(slope).mean(), rtol=1e-4, atol=1e-9)
+            assert np.isclose(squared[layer][number], (slope**2).mean() / 2, rtol=1e-4, atol=1e-12)
 
 
 def test_taylor_names_classes_as_the_head_does_and_ignores_the_order_of_the_corpus(texts):

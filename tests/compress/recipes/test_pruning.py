@@ -6,6 +6,7 @@ from trained import QUIET
 
 import probes
 from compress import recipes, recovery
+from compress.pruning.criteria import scores
 
 RECIPES = {
     "magnitude": (recipes.magnitude_pruning, {}, ["cross_entropy"]),
@@ -88,3 +89,18 @@ def test_copies_are_trained_on_beside_the_texts(classifier, make_tokenizer, corp
     recipes.sparse_bert(classifier, make_tokenizer(), corpus, copies=2, **how)
     assert len(corpus) < len(seen["train"]) <= 3 * len(corpus)
     assert seen["train"]["text"][: len(corpus)] == corpus["text"][:]
+
+
+def test_what_is_pruned_before_the_training_is_what_moves_the_loss_of_the_new_model_least(
+    classifier, make_tokenizer, corpus
+):
+    pruned = recipes.snip(classifier, make_tokenizer(), corpus, sparsity=0.8, steps=2, **QUIET)
+    matrices = {n: classifier.get_parameter(n) for n in pruned.config.compression["pruned"]}
+    found = scores(classifier, matrices, "gradient", corpus=corpus, tokenizer=make_tokenizer())
+    kept = {n: pruned.get_parameter(n) != 0 for n in matrices}
+    assert sum(int((~k).sum()) for k in kept.values()) == round(0.8 * sum(w.numel() for w in matrices.values()))
+    gone = max(float(found[n][~k].max()) for n, k in kept.items())
+    assert min(float(found[n][k].min()) for n, k in kept.items() if k.any()) >= gone
+    assert len({float(k.float().mean()) for k in kept.values()}) > 2  # compared over all matrices, not in each
+    assert pruned.config.compression["criterion"] == "gradient, global, one shot"
+    assert pruned.config.compression["objective"] == ["cross_entropy"]
