@@ -147,7 +147,7 @@ _VERBS: dict[str, tuple[Callable[..., float], str]] = {
     "prune_heads": (_heads, ""),
     "prune_channels": (_channels, ""),
     "drop_layers": (_layers, ""),
-    "quantize": (_weights, "simulated, 2 to 8 bits"),
+    "quantize": (_weights, "simulated, 1 to 8 bits"),
     **{
         f"quantize {name}": (_backend(name), "runs in 8 bits; compared with the original when made")
         for name in BACKENDS

@@ -31,7 +31,7 @@ def add(commands: Any) -> None:
     both.add_argument("--distilled", action="store_true", help="train on what the original gives, not on labels alone")
 
     rounded = add_command(commands, "quantize", "round weights and inputs to a few bits", _quantize, both)
-    rounded.add_argument("--bits", type=int, help="of the weights, 2 to 8 (8)")
+    rounded.add_argument("--bits", type=int, help="of the weights, 1 to 8 (8); 1 with --ranges least_squares")
     rounded.add_argument("--average-bits", type=float, help="in place of --bits: to each matrix as many as it needs")
     rounded.add_argument(
         "--damage",

@@ -1,4 +1,4 @@
-"""What the loss of a classifier does where a weight changes: its gradients over texts, and the diagonal of its curvature."""
+"""What the loss of a classifier does where a weight changes: its slope, and how it bends, over texts."""
 
 from __future__ import annotations
 

@@ -61,9 +61,9 @@ def gate_scores(
     experts = [site for site in sites if site.expert is not None]
     if experts:
         raise InputError(
-            f"importance={importance!r}: {type(model).__name__} ({model.config.model_type}) has experts ({experts[0].name}."
-            f"{experts[0].part.names[-1]}), which see some tokens of a text each: what one of their channels does to "
-            "the loss of a text is not measured here. Choose 'magnitude', or give scores"
+            f"importance={importance!r}: {type(model).__name__} ({model.config.model_type}) has experts "
+            f"({experts[0].name}.{experts[0].part.names[-1]}), which see some tokens of a text each: what one "
+            "of their channels does to the loss of a text is not measured here. Choose 'magnitude', or give scores"
         )
     if not classifies(model):
         problem = getattr(model.config, "problem_type", None)

@@ -2,6 +2,7 @@
 
 `quantize`, `codebooks` (product quantisation) and `deploy` (other packages' int8) are the verbs;
 `backends` says which models those packages take;
-`quantizers` rounds a tensor, `weights` and `ranges` are what of a model is rounded, `noise` trains
-with it; `bit_damage`, `allocate_bits` and `quantization_error` say what it costs.
+`quantizers` rounds a tensor (`scaled_signs` to two or three values), `weights` and `ranges` are
+what of a model is rounded, `noise` trains with it; `clusters` gives single weights few values;
+`bit_damage`, `allocate_bits` and `quantization_error` say what it costs.
 """

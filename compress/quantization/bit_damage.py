@@ -80,7 +80,7 @@ def bit_damage(
             probabilities of classes or tokens to the rounded model's, in nats, mean over texts, or
             without a head 1 - cosine of pooled vectors. "weights": the sum of squared changes of
             the weights, which needs no text.
-        choices: numbers of bits to measure, 2 to 8.
+        choices: numbers of bits to measure, 1 to 8, as `compress.quantize` takes them.
         by: "matrix", each matrix alone, or "layer", those of a layer together.
         pivot: for "alignment", the language that every other one is compared with; by default the
             first of the corpus.
@@ -120,7 +120,7 @@ def bit_damage(
     check_choice("damage", damage, DAMAGES)
     check_choice("by", by, ("matrix", "layer"))
     chosen = check_choices(choices)
-    check_quantizer(chosen[0], group, ranges, percentile)
+    check_quantizer(chosen[0], group, ranges, percentile, symmetric)
     shapes = matrix_shapes(model, group)
     work = copy.deepcopy(model)
     measured: Callable[[], float] | None = None
@@ -296,7 +296,7 @@ def _module_of(model: PreTrainedModel, name: str) -> torch.nn.Module:
 def check_choices(choices: Collection[int]) -> list[int]:
     """Return numbers of bits to choose from, ascending."""
     if isinstance(choices, str) or not isinstance(choices, Collection) or not choices:
-        raise InputError(f"choices={choices!r}: expected numbers of bits to choose from, of 2 to 8, at least one")
+        raise InputError(f"choices={choices!r}: expected numbers of bits to choose from, of 1 to 8, at least one")
     for bits in choices:
-        check_bits("choices", bits)
+        check_bits("choices", bits, least=1)
     return sorted(set(choices))

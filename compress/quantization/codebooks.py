@@ -19,6 +19,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.matrices import Matrix, block_of, check_plain, covered, distinct, matrices_of, transposed
 from compress.objectives.base import Objective
+from compress.quantization.clusters import clusters, nearest_of
 from compress.saving import record
 from compress.training.inside import Training
 from compress.training.kept import Keeps
@@ -58,7 +59,8 @@ def product_quantize(
     Args:
         model: a model of transformers; it is not changed.
         codes: codewords a matrix, 2 to 65536.
-        block: weights of a sub-vector; it must divide the inputs of every matrix.
+        block: weights of a sub-vector; it must divide the inputs of every matrix. 1 is weight
+            sharing by clustering: each weight of a matrix has one of its few values.
         only: a regular expression; of the matrices only those whose name it finds are quantised.
         embeddings: whether the table of token embeddings is quantised too, as the lowest layer; an
             output layer that is tied to it is the same table.
@@ -168,7 +170,7 @@ def fit_codebook(vectors: torch.Tensor, codes: int, seed: int = 0) -> tuple[torc
         vectors: (vectors, features), finite.
         codes: codewords at most; as few vectors, or as few distinct ones, are their own codewords.
         seed: of the first centroids, and of which vectors are looked at where there are more than
-            256 a code.
+            256 a code. Of single numbers all are looked at, and nothing is drawn.
 
     Returns:
         The codewords (codeword, feature), in the type of the vectors, each of them used; and their
@@ -190,6 +192,11 @@ def fit_codebook(vectors: torch.Tensor, codes: int, seed: int = 0) -> tuple[torc
 
     # In float64, where neither nearly equal nor very small vectors are lost in squares.
     given = vectors.detach().cpu().double().numpy()
+    if given.shape[1] == 1:  # along a line what is nearest lies side by side
+        found = torch.from_numpy(clusters(given[:, 0], codes)).to(vectors.dtype)
+        centres, numbers = nearest_of(given[:, 0], found.double().numpy())
+        codewords = torch.from_numpy(centres[:, None]).to(vectors.device, vectors.dtype)
+        return codewords, torch.from_numpy(numbers).long().to(vectors.device)
     centres, numbers = np.unique(given, axis=0, return_inverse=True)
     if len(centres) > codes:
         fitted = given

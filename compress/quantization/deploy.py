@@ -131,7 +131,7 @@ def check_deployed(model: PreTrainedModel, backend: str, bits: object) -> None:
     if bits not in allowed:
         raise InputError(
             f"bits={bits!r}: backend={backend!r} runs {' or '.join(map(str, allowed))} bits. Leave backend= out to "
-            "simulate 2 to 8"
+            "simulate 1 to 8"
         )
     if backend == "onnxruntime" and model.device.type != "cpu":
         raise InputError(

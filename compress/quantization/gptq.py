@@ -42,7 +42,8 @@ def gptq(
 
     Returns:
         Codes as those of `quantize_tensor`. Of each unit the error on what was seen is at most that
-        of rounding to nearest, which is taken where it is less. Weights that are zero stay zero.
+        of rounding to nearest, which is taken where it is less. Weights that are zero stay zero, but
+        of 1 bit.
 
     Raises:
         InputError: as `quantize_tensor`; the moments have no inverse.
@@ -95,7 +96,9 @@ def gptq(
             scale[begin // size], zero[begin // size] = (v.flatten() for v in new)
         for k, which in zip(range(begin, end), of_group[begin:end].tolist(), strict=True):
             wanted = torch.addmv(left[k] + carried[k - begin], error[begin:k].T, share[k, begin:k])
-            steps[k] = steps_of(wanted, scale[which], zero[which], bits, symmetric).masked_fill_(gone[k], 0)
+            steps[k] = steps_of(wanted, scale[which], zero[which], bits, symmetric)
+            if bits > 1:  # of 1 bit there is no 0
+                steps[k].masked_fill_(gone[k], 0)
             torch.sub(left[k], steps[k] * scale[which], out=error[k])
     steps[order] = steps.clone()
     codes = steps.T + zero.T.repeat_interleave(size, 1)

@@ -157,6 +157,12 @@ def _check(model: PreTrainedModel) -> dict[str, Any]:
             f"{name_of(model)}: its grids have zero points, which plain transformers does not open in this layout. "
             "Quantise it with symmetric=True, or save it by compress.save"
         )
+    given = done["bits"].values() if isinstance(done["bits"], dict) else [done["bits"]]
+    if 1 in given:
+        raise InputError(
+            f"{name_of(model)}: it has weights of 1 bit, which have no 0, and the layout holds grids that do. Quantise "
+            "it to 2 bits or more, or save it by compress.save"
+        )
     linear = {
         name
         for name in block_matrices(model)

@@ -66,7 +66,8 @@ def quantize(
 
     Args:
         model: a model of transformers, in float32; it is not changed.
-        bits: of the weights, 2 to 8; or of each matrix, by its name as
+        bits: of the weights, 1 to 8 (1 and 2 with `ranges="least_squares"`: binary and ternary with
+            the best step); or of each matrix, by its name as
             `compress.matrices.every_matrix` has it: those without stay as they are.
         group, symmetric, ranges, percentile: as in
             `compress.quantization.quantizers.quantize_tensor`.
@@ -125,7 +126,7 @@ def quantize(
         forward pass are replaced by their quantised values, the gradient passes to the weights
         behind them as if they had not been, and at the end all are quantised. The rate 0.1 and the
         block of 8 are choices made here; the reference page names the others. Weights that are zero
-        stay zero without training; training changes them like any other.
+        stay zero without training, but of 1 bit; training changes them like any other.
 
     Example:
         >>> import probes
@@ -158,7 +159,7 @@ def quantize(
             return cast(PreTrainedModel, deploy(model, backend, bits=cast(int, bits)))
     given = [bits] if not isinstance(bits, Mapping) else [8, *bits.values()]
     for each in given:
-        check_quantizer(each, group, ranges, percentile)
+        check_quantizer(each, group, ranges, percentile, symmetric)
     quantized = copy.deepcopy(model)
     chosen = chosen_bits(quantized, bits, embeddings, only)
     how = {"group": group, "symmetric": symmetric, "ranges": ranges, "percentile": percentile}

@@ -8,6 +8,7 @@ from typing import NamedTuple
 import torch
 
 from compress.matrices import check_finite
+from compress.quantization.scaled_signs import binary_step, check_signs, signs_of, ternary_step
 from probes.errors import InputError, check_choice
 from probes.models.coded_bytes import grids_of, integer_bytes
 from probes.models.formats.quantized_inputs import BITS, affine_grid, exact_step, nearest_step
@@ -45,17 +46,19 @@ def quantize_tensor(
 
     Symmetric codes are -(2^(bits-1) - 1) to 2^(bits-1) - 1, and the step is the largest size over
     the largest code. Affine codes are 0 to 2^bits - 1, the step is the range, made to include 0,
-    over the largest code, and the zero point a whole number, so that 0 stays 0 in both.
+    over the largest code, and the zero point a whole number, so that 0 stays 0 in both. Of 1 bit
+    codes are -1 and 1: the sign, that of 0 too.
 
     Args:
         weight: (unit, input), computed with in float32.
-        bits: 2 to 8.
+        bits: 1 to 8; 1 (binary) by least squares alone, 2 and symmetric is ternary.
         group: what has one grid: the "tensor", each "channel" (output unit), or so many inputs of a
             unit.
         symmetric: whether the grid is the same on both sides of 0.
         ranges: what the grid spans: "minmax", all values; "percentile", with the ends clipped;
             "least_squares", the share of the whole range (1.00, 0.98, ..., 0.02) whose squared
-            error is least.
+            error is least, and of -1, 0 and 1 and of 1 bit the step whose is, exactly
+            (`compress.quantization.scaled_signs`).
         percentile: above 50 and at most 100: the range ends at the value, of those of a grid, that
             this share in per cent do not exceed (nearest rank): of sizes where symmetric, on each
             side where affine. So of fewer than 1000 values 99.9 clips none.
@@ -84,7 +87,7 @@ def quantize_tensor(
     See also:
         `compress.quantization.quantizers.dequantize`, `quantize`.
     """
-    check_quantizer(bits, group, ranges, percentile)
+    check_quantizer(bits, group, ranges, percentile, symmetric)
     weight = weight.detach().float()
     check_matrix(weight, group, name)
     units, width = weight.shape
@@ -108,6 +111,9 @@ def grid_of(
         >>> grid_of(torch.tensor([[-1.0, 0.2, 3.0]]), 3)
         (tensor([[1.]]), tensor([[0.]]))
     """
+    if symmetric and ranges == "least_squares" and bits <= 2:
+        step = (binary_step if bits == 1 else ternary_step)(rows)
+        return step, torch.zeros_like(step)
     low, high = _range(rows, symmetric, ranges, percentile)
     scale, zero = _grid(low, high, bits, symmetric)
     if ranges != "least_squares":
@@ -133,6 +139,8 @@ def steps_of(values: torch.Tensor, scale: torch.Tensor, zero: torch.Tensor, bits
         >>> steps_of(torch.tensor([-0.6, 9.0]), torch.tensor(0.5), torch.tensor(0.0), 3, True)
         tensor([-1.,  3.])
     """
+    if bits == 1:
+        return signs_of(values)
     if not symmetric:
         return nearest_step(values, scale, zero, bits)
     most = 2 ** (bits - 1) - 1
@@ -176,25 +184,28 @@ def packed_bytes(shape: tuple[int, int], bits: int, *, group: str | int = "chann
     See also:
         `quantize`, `allocate_bits`.
     """
-    check_quantizer(bits, group)
+    check_quantizer(bits, group, "least_squares", symmetric=symmetric)  # bytes do not depend on ranges
     check_group(shape[1], group, "the matrix")
     return integer_bytes(shape, bits, group, symmetric=symmetric)
 
 
-def check_quantizer(bits: int, group: str | int, ranges: str = "minmax", percentile: float = 99.9) -> None:
+def check_quantizer(
+    bits: int, group: str | int, ranges: str = "minmax", percentile: float = 99.9, symmetric: bool = True
+) -> None:
     """Raise `InputError` where a setting of `quantize_tensor` cannot be, whatever the matrix."""
-    check_bits("bits", bits)
+    check_bits("bits", bits, least=1)
     if not (group in ("tensor", "channel") or (type(group) is int and group > 0)):
         raise InputError(f"group={group!r}: expected 'tensor', 'channel' or a whole number of inputs of at least 1")
     check_choice("ranges", ranges, RANGES)
     if not 50 < percentile <= 100:
         raise InputError(f"percentile={percentile}: expected above 50 and at most 100, in per cent")
+    check_signs(bits, ranges, symmetric)
 
 
-def check_bits(what: str, bits: int) -> None:
-    """Raise `InputError` where a number of bits is not a whole number of 2 to 8."""
-    if type(bits) is not int or bits not in BITS:
-        raise InputError(f"{what}={bits!r}: expected a whole number of 2 to 8")
+def check_bits(what: str, bits: int, least: int = BITS[0]) -> None:
+    """Raise `InputError` where a number of bits is not a whole number of `least` to 8."""
+    if type(bits) is not int or not least <= bits <= BITS[-1]:
+        raise InputError(f"{what}={bits!r}: expected a whole number of {least} to {BITS[-1]}")
 
 
 def check_group(width: int, group: str | int, name: str) -> None:

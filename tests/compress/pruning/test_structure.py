@@ -252,7 +252,7 @@ def test_the_bundled_model_changes_less_than_by_chance():
         (
             0.5,
             {"importance": "loudest"},
-            r"importance='loudest' is not known; choose one of 'magnitude', 'taylor', 'fisher', 'random', or give scores",
+            r"importance='loudest' is not known; choose one of 'magnitude', 'taylor', 'fisher', 'random', or give sc",
         ),
         (
             0.5,

@@ -204,7 +204,7 @@ def test_on_a_real_model_less_drift_than_uniform_on_other_text():
         ({"by": "kind"}, "by='kind' is not known; choose one of 'matrix', 'layer'"),
         ({"choices": []}, "choices=[]: expected numbers of bits to choose from"),
         ({"choices": 4}, "choices=4: expected numbers of bits to choose from"),
-        ({"choices": [4, 9]}, "choices=9: expected a whole number of 2 to 8"),
+        ({"choices": [4, 9]}, "choices=9: expected a whole number of 1 to 8"),
         ({"group": 7}, "group=7 does not divide its 12 inputs"),
         ({"ranges": "all"}, "ranges='all' is not known"),
         ({"pivot": "it"}, "pivot 'it': no such language"),

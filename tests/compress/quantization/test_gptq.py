@@ -103,8 +103,17 @@ def test_what_cannot_be_is_refused():
     weight, moments = problem(40, 6)
     with pytest.raises(InputError, match=r"^layer: group=7 does not divide its 40 inputs"):
         gptq(weight, 3, moments, group=7, name="layer")
-    with pytest.raises(InputError, match=r"^bits=1: expected"):
+    with pytest.raises(InputError, match=r"^bits=1 leaves of a weight its sign"):
         gptq(weight, 1, moments)
     weight[3, 5] = torch.nan
     with pytest.raises(InputError, match=r"^layer: row 3 holds nan"):
         gptq(weight, 3, moments, name="layer")
+
+
+def test_of_one_bit_every_weight_is_a_sign_and_those_after_make_good_for_it():
+    weight, moments = problem(40, 30)
+    weight[:, 3] = 0.0  # of 1 bit there is no 0
+    how = {"ranges": "least_squares"}
+    nearest, found = quantize_tensor(weight, 1, **how), gptq(weight, 1, moments, **how)
+    assert found.codes.unique().tolist() == [-1, 1]
+    assert cost(found, weight, moments).sum() < 0.8 * cost(nearest, weight, moments).sum()

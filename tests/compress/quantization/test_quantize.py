@@ -159,8 +159,12 @@ def test_other_families_are_calibrated_trained_and_loaded(tiny_models, make_toke
 @pytest.mark.parametrize(
     ("options", "message"),
     [
-        ({"bits": 1}, "bits=1: expected a whole number of 2 to 8"),
-        ({"bits": {QUERY: 9}}, "bits=9: expected a whole number of 2 to 8"),
+        ({"bits": 0}, "bits=0: expected a whole number of 1 to 8"),
+        (
+            {"bits": 1},
+            "bits=1 leaves of a weight its sign times a step, which is that of least squares: give ",
+        ),
+        ({"bits": {QUERY: 9}}, "bits=9: expected a whole number of 1 to 8"),
         ({"bits": {}}, "bits names no matrix"),
         ({"bits": {"query": 8}}, "bits names 'query', which is none of the matrices; they are bert.encoder.layer.0"),
         (
