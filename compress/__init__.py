@@ -8,6 +8,7 @@ from compress.factorization.factorize import factorize
 from compress.factorization.lstm_model import LSTMConfig, LSTMLanguageModel, low_rank_model, tensor_train_model
 from compress.factorization.recurrent import TensorTrainLSTM, low_rank_lstm, tensor_train_lstm
 from compress.fusion.fuse import fuse
+from compress.fusion.hash_weights import hash_weights
 from compress.fusion.layer_similarity import layer_similarity
 from compress.objectives.candidates import CandidateLabels
 from compress.objectives.continuations import continuations
@@ -98,6 +99,7 @@ __all__ = [
     "finetune",
     "footprint",
     "fuse",
+    "hash_weights",
     "held_out_loss",
     "inverted_index",
     "language_model_loss",

@@ -12,6 +12,7 @@ from compress.distillation.width import check_narrows
 from compress.factorization.factorize import check_experts
 from compress.factorization.factors import free_modules
 from compress.fusion.fuse import check_file
+from compress.fusion.hash_weights import hashable
 from compress.fusion.pairs import module_name, pairs_of, parts_of
 from compress.matrices import block_matrices, check_plain, coverage, matrices_in, matrices_of
 from compress.pruning.vocabulary import check_vocabulary
@@ -125,6 +126,12 @@ def _fused(model: PreTrainedModel) -> float:
     return coverage(model, matrices_in(model, names))
 
 
+def _hashed(model: PreTrainedModel) -> float:
+    check_plain(model)
+    found = block_matrices(model)
+    return coverage(model, {name: found[name] for name in hashable(model)})
+
+
 def _sparse(model: PreTrainedModel) -> float:
     check_plain(model, "sparsify_embeddings")
     return float("nan")
@@ -155,6 +162,7 @@ _VERBS: dict[str, tuple[Callable[..., float], str]] = {
     "product_quantize": (_weights, ""),
     "factorize": (_factors, ""),
     "fuse": (_fused, "by unit='matrix'"),
+    "hash_weights": (_hashed, ""),
     "distill layers": (_distilled, ""),
     "distill hidden_size": (_narrowed, ""),
     "sparsify_embeddings": (_sparse, "a head on top of the model"),

@@ -58,6 +58,7 @@ def folders(place: Path, model: Any, tokenizer: Any, corpus: Any, training: dict
     saved("channels", compress.prune_channels(model, 0.5))
     saved("layers", compress.drop_layers(model, [1]))
     saved("factors", compress.factorize(model, rank=2))
+    saved("hashed", compress.hash_weights(model, share=0.5))
     saved("shared", compress.fuse(model, share=0.5, similarity="cosine"))
     saved("inputs", compress.quantize(model, bits=4, activation_bits=8, calibrate=corpus, tokenizer=tokenizer))
     _split(saved("index", model))
@@ -213,6 +214,7 @@ OURS = {
     "channels": "channels_kept",
     "layers": "layers_kept",
     "factors": "factorized",
+    "hashed": "hashed_weights",
     "shared": "shared_layers",
     "inputs": "quantized_inputs",
     "plain": "sparse_embeddings",

@@ -23,6 +23,7 @@ from probes.models.blocks import Site, depth_of, family_of, sites_of
 from probes.models.facts import name_of
 from probes.models.formats.channels_kept import CHANNELS_KEPT
 from probes.models.formats.extensions import unlike
+from probes.models.formats.hashed_weights import HASHED_WEIGHTS, hashed_of
 from probes.models.formats.heads_kept import HEADS_KEPT
 from probes.models.formats.layers_kept import LAYERS_KEPT, keep_layers
 from probes.models.formats.quantized_inputs import QUANTIZED_INPUTS, quantized_inputs_of
@@ -130,6 +131,8 @@ def _drop(model: PreTrainedModel, gone: Sequence[int]) -> None:
     for found, stays in zip((HEADS_KEPT, CHANNELS_KEPT), left, strict=True):
         if found.promised(config):
             setattr(config, found.key, [k for k, s in zip(found.said(config), stays, strict=True) if s])
+    if HASHED_WEIGHTS.promised(config):
+        config.hashed_weights = hashed_of(model)
     if QUANTIZED_INPUTS.promised(config):
         config.quantized_inputs = quantized_inputs_of(model)
     said = LAYERS_KEPT.said(config)

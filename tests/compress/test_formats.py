@@ -17,6 +17,7 @@ from probes.models.formats.onnx_model import OnnxModel
 TEXTS = ["a dog sat", "the cat ran", "then he sang", "she sang", "big bird", "red house"]
 CODED, NO_MODEL = "weights are quantised already", "expected a model of transformers, found OnnxModel"
 STRUCTURE, IN_FACTORS = "expected a plain linear map, found LowRankLinear", "students are not made of those"
+HASHED = "are few numbers dealt out by a hash"
 SHARED = "layers of this model share their parameters"
 
 # Everything else is kept.
@@ -32,6 +33,7 @@ REFUSED = {
     ("shared_layers", "prune_channels"): SHARED,
     ("shared_layers", "factorize"): "which factors would part",
     ("shared_layers", "fuse"): "nothing to fuse",
+    ("shared_layers", "hash_weights"): "which a hash would part",
     ("shared_layers", "narrow"): SHARED,
     ("sparse_embeddings", "onnxruntime"): "has a sparse head .* and an export to ONNX has none",
     ("sparse_embeddings", "narrow"): "the sparse head of .* reads states of the width",
@@ -93,6 +95,7 @@ def plain(make_tokenizer):
 MAKERS = {
     "heads_kept": lambda m, *_: compress.prune_heads(m, 0.5),
     "factorized": lambda m, *_: compress.factorize(m, rank=8, embeddings=True),
+    "hashed_weights": lambda m, *_: compress.hash_weights(m, share=0.5),
     "shared_layers": lambda m, *_: compress.fuse(m, share=0.5),
     "sparse_embeddings": lambda m, _, pairs, tokenizer: compress.sparsify_embeddings(
         m, train=pairs, tokenizer=tokenizer, features=48, steps=1, progress=False
@@ -114,6 +117,7 @@ VERBS = {
     "product_quantize": lambda m, *_: compress.product_quantize(m, codes=8),
     "factorize": lambda m, *_: compress.factorize(m, rank=8),
     "fuse": MAKERS["shared_layers"],
+    "hash_weights": MAKERS["hashed_weights"],
     "distill": lambda m, corpus, _, tokenizer: compress.distill(
         m, layers=1, train=corpus, tokenizer=tokenizer, steps=1, progress=False
     ),
@@ -124,6 +128,7 @@ VERBS = {
     "save packed": lambda m, *_: m,
 }
 ADDS = {"prune_heads": "heads_kept", "factorize": "factorized", "fuse": "shared_layers", "quantize": "quantized_inputs"}
+ADDS |= {"hash_weights": "hashed_weights"}
 ADDS |= {"sparsify_embeddings": "sparse_embeddings", "torchao": "quantization_config"}
 
 
@@ -146,6 +151,9 @@ def message(name, verb):
         return REFUSED[name, verb]
     if name == "onnx":
         return NO_MODEL
+    if name == "hashed_weights":
+        free = ("drop_layers", "prune_vocabulary", "sparsify_embeddings", "save packed")
+        return None if verb in free else HASHED
     return CODED if name == "quantization_config" and verb not in ("drop_layers", "prune_vocabulary") else None
 
 

@@ -19,6 +19,7 @@ DO = {
     "quantize": lambda m: compress.quantize(m, bits=8),
     "factorize": lambda m: compress.factorize(m, rank=2),
     "fuse": lambda m: compress.fuse(m, share=0.5, similarity="cosine"),
+    "hash_weights": lambda m: compress.hash_weights(m, share=0.5),
 }
 # One of each kind of row: shared layers, one map for all projections, gates, experts, two stacks, heads that stay.
 SOME = ["bert", "albert", "modernbert", "nomic_bert", "qwen2", "olmo2", "mixtral", "gpt2", "bloom", "t5"]

@@ -21,6 +21,7 @@ from probes.models.formats.coded import CODED
 from probes.models.formats.embedding import EMBEDDING
 from probes.models.formats.factorized import FACTORIZED
 from probes.models.formats.format import Format, Verb
+from probes.models.formats.hashed_weights import HASHED_WEIGHTS
 from probes.models.formats.heads_kept import HEADS_KEPT
 from probes.models.formats.layers_kept import LAYERS_KEPT
 from probes.models.formats.quantized_inputs import QUANTIZED_INPUTS
@@ -35,6 +36,7 @@ FORMATS = (
     HEADS_KEPT,
     CHANNELS_KEPT,
     FACTORIZED,
+    HASHED_WEIGHTS,
     SPARSE_EMBEDDINGS,
     SHARED_LAYERS,
     QUANTIZED_INPUTS,

@@ -71,6 +71,7 @@ LIES = [
     ({"heads_kept": [2, 3, 2]}, "says 3 heads of a layer, and num_attention_heads 2"),
     ({"heads_kept": "many"}, "config.heads_kept: expected a list, found 'many'"),
     ({"heads_kept": {"0": 1}}, "config.heads_kept: expected a list, found {'0': 1}"),
+    ({"hashed_weights": {"encoder": {"buckets": 0, "seed": 1}}}, r"\['buckets'\]: expected a whole number of 1 to"),
     ({"shared_layers": ["encoder.layer.0"]}, "config.shared_layers: expected an object"),
     ({"shared_layers": {"encoder.layer.0": 1}}, r"config.shared_layers\['encoder.layer.0'\]: expected a text, found 1"),
     ({"factorized": {"a": 3}}, r"config.factorized\['a'\]: expected an object or an object, found 3"),

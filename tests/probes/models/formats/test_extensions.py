@@ -22,6 +22,7 @@ SAID = {
     "heads_kept": [1, 2, 1],
     "channels_kept": [5, 6, 6],
     "factorized": {"encoder.layer.0.output.dense": {"rank": 2}},
+    "hashed_weights": {"encoder.layer.0.attention.output.dense": {"buckets": 20, "seed": 5}},
     "sparse_embeddings": {"features": 16},
     "shared_layers": {"encoder.layer.2.intermediate.dense": "encoder.layer.1.intermediate.dense"},
     "quantized_inputs": {"encoder.layer.1.output.dense": {"bits": 4}},
@@ -90,6 +91,10 @@ def test_a_checkpoint_without_the_name_of_an_architecture_has_its_formats(tiny_m
     [
         ("heads_kept", r"fewer heads \(config.heads_kept\), and says \[1, 2, 1\] of each layer where the model has"),
         ("factorized", r"matrices in factors .* and encoder.layer.0.output.dense is whole"),
+        (
+            "hashed_weights",
+            "matrices of hashed weights .* and encoder.layer.0.attention.output.dense has a number",
+        ),
         ("sparse_embeddings", "a sparse head .* and the model has none"),
         ("shared_layers", "layers that share .* and encoder.layer.2.intermediate.dense has a weight of its own"),
         ("quantized_inputs", "inputs that are rounded .* those of encoder.layer.1.output.dense are rounded otherwise"),
@@ -108,6 +113,7 @@ def test_what_is_promised_and_not_there_is_said(tiny_models, key, lacking):
     [
         ("heads_kept", "narrow", "has lost some"),
         ("factorized", "distill", "1 matrices of its layers are in factors"),
+        ("hashed_weights", "prune_heads", "1 of its matrices are few numbers dealt out by a hash"),
         ("shared_layers", "prune_channels", "channels are chosen in each layer, and layers of this model share"),
         ("sparse_embeddings", "onnxruntime", "an export to ONNX has none"),
         ("quantization_config", "torchao", "quantised already"),
@@ -118,8 +124,11 @@ def test_what_a_format_forbids_is_forbidden_and_other_things_are_not(tiny_models
     model = whole(tiny_models, {key: said[key]})
     with pytest.raises(probes.InputError, match=message):
         check_allowed(model, verb)
+    if key == "hashed_weights":
+        check_allowed(model, "sparsify_embeddings")
     if key != "quantization_config":
-        check_allowed(model, "compress")
+        if key != "hashed_weights":
+            check_allowed(model, "compress")
         check_allowed(model, "save packed")
 
 
