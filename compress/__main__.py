@@ -55,12 +55,12 @@ def _parser(prog: str, about: str, purposes: Mapping[str, Sequence[ModuleType]])
     )
     parser.add_argument("-h", "--help", action="help", help=argparse.SUPPRESS)
     commands = parser.add_subparsers(prog=prog, required=True, metavar="COMMAND", help=argparse.SUPPRESS)
-    lines = [about]
+    lines = [about, ""]  # no more empty ones: all of it fits a screen
     for purpose, files in purposes.items():
         before = set(commands.choices)
         for file in files:
             file.add(commands)
-        lines += ["", f"{purpose}:"]
+        lines.append(f"{purpose}:")
         lines += [f"  {n:18}{p.description}" for n, p in commands.choices.items() if n not in before]
     parser.description = "\n".join(lines)
     return parser

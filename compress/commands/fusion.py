@@ -28,7 +28,7 @@ def add(commands: Any) -> None:
     hashed = add_command(
         commands,
         "hash-weights",
-        "let the weights of each matrix share few numbers, dealt out by a hash",
+        "let weights of a matrix share few numbers, by a hash",
         _hash_weights,
         model_arguments(),
         training(),

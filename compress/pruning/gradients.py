@@ -85,9 +85,9 @@ def curvatures(
         # A text at a time: of several the squares would be of their sum, and as large as all weights for each anyway.
         for row in rows:
             (batch,) = row_batches([row], tokenizer, model)
-            label = batch.pop("labels", None)
+            label = batch.pop("labels") if "labels" in batch else None
             surprise = -model(**batch).logits[0].float().log_softmax(-1)
-            classes = range(len(surprise)) if criterion == "obd" else [int(label[0])]
+            classes = range(len(surprise)) if criterion == "obd" or label is None else [int(label[0])]
             for number in classes:
                 share = float(surprise[number].detach().neg().exp()) if criterion == "obd" else 1.0
                 found = torch.autograd.grad(surprise[number], every, retain_graph=number != classes[-1])
