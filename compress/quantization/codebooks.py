@@ -185,11 +185,6 @@ def fit_codebook(vectors: torch.Tensor, codes: int, seed: int = 0) -> tuple[torc
     See also:
         `product_quantize`.
     """
-    # Takes a while to import, and only this needs it.
-    from sklearn.cluster import KMeans
-    from sklearn.exceptions import ConvergenceWarning
-    from sklearn.metrics import pairwise_distances_argmin
-
     # In float64, where neither nearly equal nor very small vectors are lost in squares.
     given = vectors.detach().cpu().double().numpy()
     if given.shape[1] == 1:  # along a line what is nearest lies side by side
@@ -197,6 +192,12 @@ def fit_codebook(vectors: torch.Tensor, codes: int, seed: int = 0) -> tuple[torc
         centres, numbers = nearest_of(given[:, 0], found.double().numpy())
         codewords = torch.from_numpy(centres[:, None]).to(vectors.device, vectors.dtype)
         return codewords, torch.from_numpy(numbers).long().to(vectors.device)
+
+    # Takes a while to import, and only this needs it.
+    from sklearn.cluster import KMeans
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.metrics import pairwise_distances_argmin
+
     centres, numbers = np.unique(given, axis=0, return_inverse=True)
     if len(centres) > codes:
         fitted = given
