@@ -2,8 +2,11 @@
 
 import probes.silence  # noqa: F401  # isort: skip
 from compress import recipes
+from compress.distillation.denoisers import load_denoiser, save_denoiser
+from compress.distillation.diffusion import distill_diffusion, train_denoiser
 from compress.distillation.distill import distill
 from compress.distillation.match_layers import match_layers
+from compress.distillation.samples import capture_denoiser, frechet_distance, sample_diffusion
 from compress.factorization.factorize import factorize
 from compress.factorization.lstm_model import LSTMConfig, LSTMLanguageModel, low_rank_model, tensor_train_model
 from compress.factorization.recurrent import TensorTrainLSTM, low_rank_lstm, tensor_train_lstm
@@ -91,19 +94,23 @@ __all__ = [
     "Translations",
     "allocate_bits",
     "bit_damage",
+    "capture_denoiser",
     "check",
     "continuations",
     "distill",
+    "distill_diffusion",
     "drop_layers",
     "factorize",
     "finetune",
     "footprint",
+    "frechet_distance",
     "fuse",
     "hash_weights",
     "held_out_loss",
     "inverted_index",
     "language_model_loss",
     "layer_similarity",
+    "load_denoiser",
     "low_rank_lstm",
     "low_rank_model",
     "match_layers",
@@ -121,12 +128,15 @@ __all__ = [
     "recovery",
     "restore",
     "retrieval_cost",
+    "sample_diffusion",
     "save",
     "save_codes",
+    "save_denoiser",
     "sparse_embeddings",
     "sparsify_embeddings",
     "tensor_train_lstm",
     "tensor_train_model",
     "text_losses",
+    "train_denoiser",
     "transferability",
 ]

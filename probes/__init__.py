@@ -56,6 +56,7 @@ from probes.results.difference import difference
 from probes.states.capture import capture
 from probes.states.frequencies import Band
 from probes.states.graphs import load_graph
+from probes.states.modules import capture_modules
 from probes.states.movers import WordMoversEmbedding
 from probes.states.outliers import without_outliers
 from probes.states.ragged import each_token
@@ -77,6 +78,7 @@ __all__ = [
     "band_gates",
     "best_layer",
     "capture",
+    "capture_modules",
     "cautions",
     "check",
     "class_distance",

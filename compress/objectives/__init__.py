@@ -12,6 +12,7 @@ texts and classes are similar to them.
 from compress.objectives.base import Objective, Pass, check
 from compress.objectives.candidates import CandidateLabels
 from compress.objectives.contrast import CRD, CoDIR
+from compress.objectives.diffusion import Denoising, GuidedInOnePass, TwoStepsInOne
 from compress.objectives.dropout_views import SupCLSeq
 from compress.objectives.labels import CrossEntropy, SoftLabels
 from compress.objectives.language_model import LanguageModel
@@ -37,6 +38,8 @@ __all__ = [
     "CoDIR",
     "CrossCorrelation",
     "CrossEntropy",
+    "Denoising",
+    "GuidedInOnePass",
     "HiddenStates",
     "LanguageModel",
     "MetaTeacher",
@@ -56,6 +59,7 @@ __all__ = [
     "SupervisedContrast",
     "Transferable",
     "Translations",
+    "TwoStepsInOne",
     "check",
     "embedded_names",
     "name_vectors",

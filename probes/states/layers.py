@@ -32,6 +32,18 @@ def check_part(model: torch.nn.Module, part: str, name: str) -> None:
         )
 
 
+def modules_named(model: torch.nn.Module, modules: Sequence[str], name: str) -> list[torch.nn.Module]:
+    """Return modules of a model by their names; raise where there are none of them."""
+    known = dict(model.named_modules())
+    unknown = [m for m in modules if m not in known]
+    if unknown or not modules:
+        raise InputError(
+            f"{name}: no module named {', '.join(map(repr, unknown)) or '(none given)'}; "
+            f"it has {', '.join(list(known)[1:8])}, ... (all of them: model.named_modules())"
+        )
+    return [known[m] for m in modules]
+
+
 def runner_of(
     model: torch.nn.Module, modules: Sequence[str] | None, name: str, part: str = "encoder"
 ) -> tuple[Callable[..., object], AbstractContextManager[States]]:
@@ -43,17 +55,11 @@ def runner_of(
             raise InputError(f"{name}: an exported model has no modules to name, only its layers. Leave modules= out")
         return model, nullcontext(_exported)
     if modules is not None:
-        known = dict(model.named_modules())
-        unknown = [m for m in modules if m not in known]
-        if unknown or not modules:
-            raise InputError(
-                f"{name}: no module named {', '.join(map(repr, unknown)) or '(none given)'}; "
-                f"it has {', '.join(list(known)[1:8])}, ... (all of them: model.named_modules())"
-            )
+        watched = modules_named(model, modules, name)
         encodes = isinstance(model, PreTrainedModel) and model.config.is_encoder_decoder and part == "encoder"
         window = getattr(getattr(model, "config", None), "attention_window", None) or 1
         filled = window if isinstance(window, int) else max(window)
-        hooked = _hooked([known[m] for m in modules], list(modules), name, filled)
+        hooked = _hooked(watched, list(modules), name, filled)
         return encoder_of(model) if encodes else model, hooked
     if not isinstance(model, PreTrainedModel):
         raise InputError(

@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from denoised import rows, tiny
 from safetensors.torch import load_file, save_file
 from speaking import masking, of_masked_tokens
 from trained import QUIET, Remembers, Spoils, make_corpus, same, weights
@@ -25,6 +26,7 @@ from compress import (
     Robust,
     SimilarityReward,
     SupCLSeq,
+    distill_diffusion,
     prune,
 )
 from compress.objectives.labels import CrossEntropy, SoftLabels
@@ -343,6 +345,11 @@ def everything(given, out):
     run("rewarded", SimilarityReward(given / "teacher", references="text", length=3), of="speaker", batch_size=5)
     with pytest.raises(probes.InputError, match="step 2: the objective 'spoilt' is nan"):
         run("spoilt", CrossEntropy(), Spoils(2))
+    # No text at all: noise, levels and weights of guidance are drawn for the whole batch.
+    how = {"steps": [4, 2], "updates": 4, "batch_size": 5, "learning_rate": 1e-3, "progress": False}
+    fast = distill_diffusion(tiny(), rows(36), **how)
+    save_file(weights(fast), out / f"diffusion-{rank}.safetensors")
+    fast.history.to_csv(out / f"diffusion-{rank}.csv", index=False)
 
 
 @pytest.fixture(scope="module")
@@ -395,6 +402,18 @@ def test_two_processes_train_as_one_does(two_processes, name):
     given = load_file(given / of / "model.safetensors")
     assert not same(given, expected, atol=1e-4)  # they were trained
     expected, *found = (pd.read_csv(p / f"{name}-{r}.csv") for p, r in ((one, 0), (two, 0), (two, 1)))
+    pd.testing.assert_frame_equal(found[0], found[1])
+    pd.testing.assert_frame_equal(found[0], expected, rtol=1e-4, atol=1e-6)
+
+
+def test_two_processes_distil_a_denoiser_as_one_does(two_processes):
+    _, one, two, _ = two_processes
+    names = [(p, f"diffusion-{r}") for p, r in ((one, 0), (two, 0), (two, 1))]
+    expected, *found = (load_file(p / f"{name}.safetensors") for p, name in names)
+    assert same(found[0], found[1])
+    assert same(expected, found[0], atol=1e-5)
+    assert not same(expected, weights(tiny()), atol=1e-4)
+    expected, *found = (pd.read_csv(p / f"{name}.csv") for p, name in names)
     pd.testing.assert_frame_equal(found[0], found[1])
     pd.testing.assert_frame_equal(found[0], expected, rtol=1e-4, atol=1e-6)
 
