@@ -92,13 +92,13 @@ class Guided(torch.nn.Module):
     def __init__(self, denoiser: torch.nn.Module) -> None:
         """Guide what was not distilled."""
         super().__init__()
-        self.denoiser, self.classes = denoiser, denoiser.classes
+        self.denoiser, self.classes = denoiser, check_denoiser(denoiser)
 
     def forward(
         self, x: torch.Tensor, level: torch.Tensor, label: torch.Tensor, guidance: torch.Tensor
     ) -> torch.Tensor:
         """Return the velocity of rows."""
-        labels = torch.cat([label, torch.full_like(label, int(self.classes))])
+        labels = torch.cat([label, torch.full_like(label, self.classes)])
         zero = torch.zeros_like(torch.cat([guidance, guidance]))
         said, said_of_none = self.denoiser(torch.cat([x, x]), torch.cat([level, level]), labels, zero).chunk(2)
         w = guidance.reshape(-1, *[1] * (x.ndim - 1))
@@ -173,7 +173,7 @@ def check_denoiser(denoiser: Any, x: torch.Tensor | None = None) -> int:
     name = type(denoiser).__name__
     if not isinstance(denoiser, torch.nn.Module):
         raise InputError(f"{name} is no torch.nn.Module: expected one with forward(x, level, label, guidance)")
-    classes = getattr(denoiser, "classes", None)
+    classes: Any = getattr(denoiser, "classes", None)
     if not is_whole(classes) or classes < 1:
         raise InputError(
             f"{name}: expected an attribute classes, how many there are, found {classes!r}. The label of that number "
@@ -309,7 +309,7 @@ def load_denoiser(folder: str | Path, make: Callable[..., torch.nn.Module]) -> t
         raise InputError(f"{file}: the weights cannot be read ({type(error).__name__}: {error})") from error
     _check_fits(denoiser, weights, f"{file} does not fit {what['module']}, as its settings make it")
     denoiser.load_state_dict(weights)
-    denoiser.compression = what.get("compression")  # type: ignore[assignment]
+    vars(denoiser)["compression"] = what.get("compression")
     return denoiser.eval()
 
 

@@ -109,8 +109,9 @@ def distill_diffusion(
     for number in numbers if before is None else numbers[1:]:
         first = before is None and number == numbers[0]
         teacher = Guided(copy.deepcopy(denoiser)) if first else copy.deepcopy(student)
-        two = {"steps": number, "sampler": sampler}
-        objective = GuidedInOnePass(low_high) if first else TwoStepsInOne(low_high, **two)
+        objective: GuidedInOnePass = TwoStepsInOne(low_high, steps=number, sampler=sampler)
+        if first:
+            objective = GuidedInOnePass(low_high)
         run.stage(student, objective, number, teacher)
         objectives.append(objective.name)
     what = {"steps": numbers, "guidance": list(low_high), "sampler": sampler if len(numbers) > 1 else None}

@@ -10,7 +10,6 @@ from denoised import CENTRES, SPREAD, Exact, Tiny, rows, tiny
 
 import compress
 import probes
-from compress.objectives.diffusion import SAMPLERS
 from probes.errors import InputError
 
 LABEL = np.arange(600) % 4  # of which 3 is none
