@@ -9,6 +9,7 @@ from importlib.resources import files
 PIECES = (
     "helpers",
     "view",
+    "steps",
     "parts",
     "controls",
     "curves",

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -53,6 +54,7 @@ def describe(scene: Scene, probes: list[dict[str, str]], languages: list[str]) -
         "curve_names": _names_of_curves(languages),
         "curve_scripts": [script_name(code) if code != POOLED else "" for code in languages],
         "orders": orders(scene, languages),
+        **series_in(scene),
         "colours": _colours(scene, missing),
         "kinds": ["pca", "umap"] if scene.reps and "umap" not in missing else ["pca"],
         "missing": missing,
@@ -64,7 +66,7 @@ def describe(scene: Scene, probes: list[dict[str, str]], languages: list[str]) -
         "pivot": None if scene.table is None else scene.table.provenance.get("pivot"),
         "least_p": _least_p(scene),
         "static": False,
-        "title": " | ".join(scene.names),
+        "title": _title(scene),
     }
 
 
@@ -164,6 +166,39 @@ def orders(scene: Scene, languages: list[str]) -> list[str]:
     if len(scripts) > 1:  # where there are many, those of a script are looked for together
         found.insert(0 if len(codes) > _MANY else 1, "script")
     return found + ["loss"] * (len(codes) > 1 and len(scene.names) > 1)
+
+
+def _title(scene: Scene) -> str:
+    """The models, a training by its name."""
+    there = {} if scene.table is None else scene.table.provenance.get("series", {})
+    of = {model: name for name, steps in there.items() for model in steps}
+    return " | ".join(dict.fromkeys(of.get(name, name) for name in scene.names))
+
+
+def series_in(scene: Scene) -> dict[str, Any]:
+    """Return the trainings among the models, by place, and all of their steps in order."""
+    there: dict[str, dict[str, int]] = {} if scene.table is None else scene.table.provenance.get("series", {})
+    series = []
+    for name, steps in there.items():
+        known = {model: step for model, step in steps.items() if model in scene.names}
+        series.append({"name": name, "models": [scene.names.index(m) for m in known], "steps": list(known.values())})
+    return {"series": series, "steps": sorted({step for one in series for step in one["steps"]})}
+
+
+def at_step(about: Mapping[str, Any], model: int, step: int) -> int:
+    """Return the model that stands for one at a step: of its training the last up to there, or the
+    first; of no training itself.
+
+    Example:
+        >>> about = {"series": [{"name": "run", "models": [1, 2, 3], "steps": [0, 50, 100]}]}
+        >>> [at_step(about, 3, step) for step in (0, 70, 100)], at_step(about, 0, 70)
+        ([1, 2, 3], 0)
+    """
+    for one in about["series"]:
+        if model in one["models"]:
+            passed = sum(other <= step for other in one["steps"])
+            return int(one["models"][max(0, passed - 1)])
+    return model
 
 
 def _names_of_curves(languages: list[str]) -> list[str]:

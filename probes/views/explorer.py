@@ -17,7 +17,7 @@ from probes.errors import InputError, needed
 from probes.results.table import Table
 from probes.views import asks
 from probes.views.assets import script, style
-from probes.views.described import curves, describe, texts
+from probes.views.described import at_step, curves, describe, texts
 from probes.views.numbers import Numbers
 from probes.views.page import check_path, contents, write
 from probes.views.picture import Curves, Points, picture, why_still
@@ -51,7 +51,7 @@ class Explorer(anywidget.AnyWidget):
         parts: what to show, of "controls", "curves", "maps", "sentences", "alignment" and
             "similarity".
         state: what to begin with: layer, models, probe, language, colour, kind, compared, focus,
-            measure, order, selection.
+            measure, order, step, selection.
 
     Attributes:
         layer: the layer that everything shows, 0 for the embeddings.
@@ -59,6 +59,7 @@ class Explorer(anywidget.AnyWidget):
         probe, language: of the curves.
         colour: of the maps, "label", "language", "prediction", "drift" or "representer".
         kind: of the maps, "pca" or "umap".
+        step: of trainings (`probes.series`): the models of this step are shown; at first the last.
         order: of the languages: "corpus", "script" or "loss", the most lost of the model `focus`
             first.
         selection: a table of the selected sentences. Set it to a table with a column `id` (and
@@ -99,6 +100,7 @@ class Explorer(anywidget.AnyWidget):
     focus = traitlets.Unicode("").tag(sync=True)
     measure = traitlets.Unicode("").tag(sync=True)
     order = traitlets.Unicode("corpus").tag(sync=True)
+    step = traitlets.Int(0).tag(sync=True)
     selection = _Choice()
 
     own_parts: ClassVar[tuple[str, ...]] = PARTS
@@ -115,6 +117,7 @@ class Explorer(anywidget.AnyWidget):
         "focus",
         "measure",
         "order",
+        "step",
     )
 
     def __init__(
@@ -149,6 +152,7 @@ class Explorer(anywidget.AnyWidget):
         about = describe(scene, probes, languages) | {"token": uuid.uuid4().hex}
         base = scene.names[scene.baseline]
         others = [m for m in scene.names if m != base]
+        last = max(about["steps"], default=0)
         by_layer = [p["name"] for p in probes if p["by"] == "layer"]
         super().__init__(
             about=about,
@@ -157,13 +161,14 @@ class Explorer(anywidget.AnyWidget):
             curves=self.curve_values.tobytes(),
             parts=list(parts),
             layer=len(scene.layers[scene.baseline]) - 1,
-            models=[base, *others][:_FIRST_MAPS],
+            models=_at_step(about, scene.names, [base, *others], last)[:_FIRST_MAPS],
             probe=(by_layer or [p["name"] for p in probes] or [""])[0],
             language=(languages or [""])[0],
             colour=(about["colours"] or [""])[0],
             kind="pca",
-            compared=[base, (others or [base])[0]],
-            focus=(others or [base])[0],
+            compared=[base, _at_step(about, scene.names, others or [base], last)[0]],
+            step=last,
+            focus=_at_step(about, scene.names, others or [base], last)[0],
             measure=(about["measures"] or [""])[0],
             order=about["orders"][0],
             selection=scene.table_of(np.array([], int)),
@@ -254,6 +259,25 @@ class Explorer(anywidget.AnyWidget):
         if not 0 <= layer < deepest:
             raise InputError(f"layer={layer}: expected 0 to {deepest - 1}, the layers of the deepest model")
         return layer
+
+    @traitlets.validate("step")
+    def _step(self, proposal: Mapping[str, Any]) -> int:
+        step, known = proposal["value"], self.about.get("steps", [])
+        if self._ready and step not in known:
+            there = f"there are {plain(known)}" if known else "there is no series of checkpoints"
+            raise InputError(f"step={step}: not known; {there}")
+        return step
+
+    @traitlets.observe("step")
+    def _train(self, change: Mapping[str, Any]) -> None:
+        """Show the models of a step in place of those of another; the baseline is compared with still."""
+        if not self._ready:
+            return
+        names, step = self.scene.names, change["new"]
+        base = names[self.scene.baseline]
+        self.models = _at_step(self.about, names, self.models, step)
+        beside = {name: name if name == base else _at_step(self.about, names, [name], step)[0] for name in names}
+        self.compared, self.focus = [beside[name] for name in self.compared], beside[self.focus]
 
     @traitlets.validate("models", "compared")
     def _models(self, proposal: Mapping[str, Any]) -> list[str]:
@@ -355,6 +379,11 @@ class Explorer(anywidget.AnyWidget):
         fresh = [note for note in notes if note not in self.about["notes"]]
         if fresh:
             self.about = {**self.about, "notes": [*self.about["notes"], *fresh]}
+
+
+def _at_step(about: Mapping[str, Any], names: Sequence[str], models: Sequence[str], step: int) -> list[str]:
+    """Models as they are at a step of their training, each once."""
+    return list(dict.fromkeys(names[at_step(about, names.index(name), step)] for name in models))
 
 
 def reopen(source: Table, last: Explorer | None, settings: dict[str, Any]) -> Explorer:

@@ -250,6 +250,45 @@ class Plots(Table):
 
         return _drawn(by_steps(self, probe, series, layer, languages, width, ax), ax)
 
+    def plot_step_similarity(
+        self,
+        series: str | None = None,
+        *,
+        measure: str = "cka",
+        against: str = "before",
+        steps: Sequence[int] | None = None,
+        width: float | None = None,
+        ax: Axes | None = None,
+    ) -> Figure | Axes:
+        """Draw how similar layers are between steps of a training: a map a step, layers by layers.
+
+        Args:
+            series: as it is called, where there are several.
+            measure: of similarity, as in `similarity`.
+            against: the step "before", the "first", or the "baseline".
+            steps: only these.
+            width, ax: as in `plot`.
+
+        Raises:
+            InputError: there is no series, or one step alone; the states are not at hand.
+
+        Example:
+            >>> import numpy as np, probes
+            >>> x = np.random.default_rng(0).normal(size=(3, 2, 60, 8))
+            >>> run = probes.series([(step, probes.from_arrays(states)) for step, states in enumerate(x)])
+            >>> comparison = probes.compare({"run": run}, probes=["norm"], progress=False)
+            >>> [axis.get_title() for axis in comparison.plot_step_similarity().axes[:2]]
+            ['step 1 with step 0', 'step 2 with step 1']
+
+        See also:
+            `similarity`, `Comparison.plot_steps`.
+        """
+        from probes.views.scene import representations_of
+        from probes.views.steps import similarity_of_steps
+
+        states = representations_of(self)
+        return _drawn(similarity_of_steps(self, states, series, measure, against, width, ax, steps), ax)
+
     def to_markdown(
         self,
         probes: Sequence[str] | None = None,

@@ -2,19 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any
 
 import matplotlib
 import numpy as np
 import pandas as pd
+import xarray as xr
 from matplotlib.axes import Axes
 
-from probes.errors import InputError
+from probes.errors import InputError, check_choice
+from probes.measures.fidelity.layer_pairs import layers_between, side_of
+from probes.measures.fidelity.similarity import MEASURES
 from probes.printing import printable
 from probes.results.cells import NO_LAYER
 from probes.results.draws import POOLED
-from probes.results.steps import by_step, last_layer, series_of
+from probes.results.steps import AGAINST, by_step, last_layer, series_of
 from probes.results.table import Table
 from probes.views.drawing import Names, called, captioned, chosen, panels, tidy, titled
 from probes.views.heatmaps import dotted_at
@@ -107,3 +110,64 @@ def _map(axis: Axes, comparison: Table, probe: str, name: str, language: str) ->
     figure = axis.get_figure()
     assert figure is not None
     figure.colorbar(heat, ax=axis, label="difference", aspect=30, pad=0.02)
+
+
+def similarity_of_steps(
+    comparison: Table,
+    states: Mapping[str, xr.Dataset],
+    name: str | None,
+    measure: str,
+    against: str,
+    width: float | None = None,
+    ax: Axes | None = None,
+    steps: Sequence[int] | None = None,
+) -> Figure:
+    """Draw how similar layers are between steps; the arguments are those of
+    `Comparison.plot_step_similarity`, and the Representations.
+    """
+    name, of = series_of(comparison, name)
+    check_choice("measure", measure, MEASURES)
+    check_choice("against", against, AGAINST)
+    models = sorted(of, key=lambda model: of[model])
+    pairs = {
+        "baseline": [(model, comparison.baseline) for model in models if model != comparison.baseline],
+        "first": [(model, models[0]) for model in models[1:]],
+        "before": list(zip(models[1:], models, strict=False)),
+    }[against]
+    there = [of[model] for model, _ in pairs]
+    if strange := [step for step in steps or () if step not in there]:
+        raise InputError(f"steps: {strange[0]!r} is compared with none; there are {', '.join(map(str, there))}")
+    pairs = [(model, other) for model, other in pairs if steps is None or of[model] in steps]
+    if not pairs:
+        raise InputError(f"series {name!r} has one step: there is none to compare it with")
+    lacking = [model for pair in pairs for model in pair if model not in states]
+    if lacking:
+        raise InputError(
+            f"the states of {', '.join(map(repr, dict.fromkeys(lacking)))} are not at hand, as after opening a "
+            "comparison: open it with store=..."
+        )
+    rows = np.arange(states[pairs[0][1]].sizes["example"])
+    values = []
+    for model, other in pairs:
+        sides = (side_of(states[one], rows) for one in (model, other))
+        values.append(layers_between(MEASURES[measure], *sides)[0])
+    depth = max(value.shape[0] for value in values)
+    figure, axes = panels([0.9 + 0.18 * max(depth, 6)] * len(values), ax, width, each=2.8, most=4)
+    every = np.concatenate([value.ravel() for value in values])
+    lowest = float(np.nanmin(every, initial=0.0))
+    scale: dict[str, Any] = {"cmap": "viridis", "vmin": lowest, "vmax": max(float(np.nanmax(every, initial=0.0)), 1.0)}
+    for axis, value, (model, other) in zip(axes, values, pairs, strict=True):
+        heat = axis.pcolormesh(np.ma.masked_invalid(value), **scale)
+        for ticks, layers in ((axis.set_xticks, states[other]["layer"]), (axis.set_yticks, states[model]["layer"])):
+            thin = max(1, layers.size // 8)
+            ticks(np.arange(layers.size)[::thin] + 0.5, [str(x) for x in layers.values[::thin]], fontsize="small")
+        said = f"step {of[other]}" if other in of else printable(other)
+        titled(axis, f"step {of[model]} with {said}")
+        axis.set_xlabel(f"layer, {said}")
+        axis.set_ylabel(f"layer, step {of[model]}")
+    figure.colorbar(heat, ax=axes, aspect=30, pad=0.02)
+    if ax is None:
+        captioned(
+            figure, f"{MEASURES[measure].estimator} of layers of {printable(name)}; all languages pooled, one scale"
+        )
+    return figure

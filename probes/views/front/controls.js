@@ -1,4 +1,4 @@
-// The layer slider, and the button that plays through the layers.
+// The layer slider, and the button that plays through the layers; below it those of the steps of a training.
 
 const PLAY_MS = 800;
 
@@ -34,7 +34,9 @@ function controlsPart(view) {
   view.endings.push(() => clearInterval(panel.timer));
   button.disabled = slider.disabled = box.disabled = layers < 2;
 
+  const training = stepTrack(view);
   el.append(button, shown, h("div", { class: "lsc-track" }, slider, marks));
+  if (training) el.append(training.el);
   play(panel, false);
   showLayer(panel);
   markLayers(panel);
@@ -42,6 +44,7 @@ function controlsPart(view) {
     el,
     update(what) {
       if (what === "layer") showLayer(panel);
+      else if (what === "step") training?.update();
       else if (what === "size") markLayers(panel);
     },
   };

@@ -42,6 +42,10 @@ function curvesPart(view) {
 function updateCurves(panel, what) {
   const { view, probe, language, host, drawn } = panel;
   if (what === "layer") markLayer(panel);
+  else if (what === "step") {
+    nameModels(panel);
+    drawCurves(panel);
+  }
   else if (what === "probe" || what === "language") {
     probe.select.value = view.state.probe;
     language.select.value = view.state.language;
@@ -67,7 +71,8 @@ function nameModels(panel) {
   const { view, legend } = panel;
   const { names, state } = view;
   legend.replaceChildren(
-    ...names.map((name, m) => {
+    ...names.flatMap((name, m) => {
+      if (!isAtStep(view, m)) return [];
       const pressed = () => String(!state.muted.has(m));
       const item = h(
         "button",
@@ -88,7 +93,8 @@ function nameModels(panel) {
 // ---------------------------------------------------------------------------------------------- what is drawn
 
 /** The chosen probe: value(model, slot, 0 to 3) is value, low, high and p; a slot is a layer or a language. */
-function chosenCurves({ about, curves, layers, names, state }) {
+function chosenCurves(view) {
+  const { about, curves, layers, names, state } = view;
   const p = about.probes.findIndex((one) => one.name === state.probe);
   const probe = about.probes[p];
   const output = probe.by === "output";
@@ -99,9 +105,10 @@ function chosenCurves({ about, curves, layers, names, state }) {
   const value = output ? ofOutput : (m, i, k) => (i < about.models[m].layers ? at(m, c, i, k) : NaN);
   const slots = output ? C : layers;
   const order = output ? outputOrder({ about, state, names }, (m, i) => at(m, i, 0, 0)) : null;
-  const shown = names.map((_, m) => m).filter((m) => !state.muted.has(m));
+  const scaled = names.map((_, m) => m).filter((m) => !state.muted.has(m)); // all steps of a training, on one scale
+  const shown = scaled.filter((m) => isAtStep(view, m));
   const better = { higher: "higher is better", lower: "lower is better" }[probe.better];
-  return { probe, title: probe.title || probe.name, better, output, order, slots, shown, value };
+  return { probe, title: probe.title || probe.name, better, output, order, slots, shown, scaled, value };
 }
 
 /** Languages in the chosen order, all together first. */
@@ -118,16 +125,16 @@ function outputOrder(view, value) {
 }
 
 /** The lowest and highest of values and intervals, with some room, and whether any value has a ring. */
-function extent({ shown, slots, value }) {
+function extent({ shown, scaled, slots, value }) {
   let [low, high] = [Infinity, -Infinity];
   let rings = false;
-  for (const m of shown) {
+  for (const m of scaled) {
     for (let i = 0; i < slots; i++) {
       for (let k = 0; k < 3; k++) {
         const v = value(m, i, k);
         if (Number.isFinite(v)) [low, high] = [Math.min(low, v), Math.max(high, v)];
       }
-      rings ||= value(m, i, 3) < SIGNIFICANT;
+      rings ||= shown.includes(m) && value(m, i, 3) < SIGNIFICANT;
     }
   }
   const empty = !(low <= high);

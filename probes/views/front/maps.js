@@ -2,6 +2,7 @@
 // points go; palette.js colours them, points.js draws them, pointer.js listens to mouse and keys.
 
 const MOVE_MS = 160; // how long points travel after a step of the slider
+const TRAIN_MS = 600; // and from one step of a training to another
 const AGAIN_EVERY_MS = 10000; // how often maps are asked for again that the notebook dropped or lost
 const FEW = 0.15; // share of the variance below which a map shows little
 const COLOUR_NAMES = {
@@ -141,7 +142,8 @@ function chooseModels({ view, choices }) {
   const { names, state } = view;
   const focused = [...choices.querySelectorAll("input")].indexOf(document.activeElement);
   choices.replaceChildren(
-    ...names.map((name, m) => {
+    ...names.flatMap((name, m) => {
+      if (atStep(view, m) !== m) return []; // a training is there once
       const box = h("input", { type: "checkbox", class: "lsc-show-model", "aria-label": `show ${name}` });
       box.checked = state.models.includes(name);
       box.disabled = box.checked && state.models.length === 1;
@@ -161,11 +163,17 @@ function chooseModels({ view, choices }) {
 /** Show the maps of the chosen models; those that were there before stay. */
 function showMaps(panel) {
   const { view, grid, observer } = panel;
-  const before = new Map(panel.maps.map((map) => [map.m, map]));
+  const before = new Map(panel.maps.map((map) => [map.slot, map]));
   for (const map of panel.maps) observer.unobserve(map.stage);
+  const slots = new Set();
   panel.maps = view.state.models.map((name) => {
     const m = view.names.indexOf(name);
-    return before.get(m) ?? makeMap(panel, m);
+    const of = seriesOf(view, m)?.name ?? m;
+    const slot = slots.has(of) ? m : of; // one map a training, whose points travel
+    slots.add(slot);
+    const map = before.get(slot) ?? makeMap(panel, m);
+    if (map.m !== m) turnMap(panel, map, m);
+    return Object.assign(map, { slot });
   });
   grid.replaceChildren(...panel.maps.map((map) => map.el));
   grid.dataset.count = panel.maps.length;
@@ -176,26 +184,22 @@ function showMaps(panel) {
 
 function makeMap(panel, m) {
   const { view } = panel;
-  const { n, names, about } = view;
+  const { n } = view;
   const canvas = h("canvas", { class: "lsc-points", "aria-hidden": "true" });
-  const keys = "Arrow keys go from point to point, Enter selects, Escape clears, plus and minus zoom.";
-  const label = `map of ${names[m]}: ${plural(n, "sentence")}. ${keys}`;
-  const over = h("canvas", { class: "lsc-over", tabindex: 0, role: "application", "aria-label": label });
+  const over = h("canvas", { class: "lsc-over", tabindex: 0, role: "application" });
   const wait = h("div", { class: "lsc-wait", hidden: true });
   const stage = h("div", { class: "lsc-stage" }, canvas, over, wait);
   const caption = words("span", "lsc-caption", "");
   const bar = h("progress", { class: "lsc-progress", hidden: true, "aria-label": "UMAP progress" });
-  const title = h(
-    "div",
-    { class: "lsc-map-title", title: fullName(view, m) },
-    glyph(view, m),
-    words("span", "lsc-name", names[m]),
-    words("span", "lsc-map-note lsc-dim", about.models[m].note ?? ""),
-  );
+  const title = h("div", { class: "lsc-map-title" });
   const above = h("figcaption", {}, title, h("div", { class: "lsc-map-sub" }, caption, bar));
   const map = {
     m,
-    el: h("figure", { class: "lsc-map", "data-model": names[m] }, above, stage),
+    slot: m, // what it is the map of: a model, or a training by name
+    at: m, // the model whose points it has or moves to
+    through: [], // where points pass on their way, of the steps of a training between
+    el: h("figure", { class: "lsc-map" }, above, stage),
+    title,
     stage,
     canvas, // the points
     over, // rings and the lasso
@@ -216,8 +220,21 @@ function makeMap(panel, m) {
     height: 0,
     ratio: 1,
   };
+  turnMap(panel, map, m);
   listenToMap(panel, map);
   return map;
+}
+
+/** Make a map that of a model; its points stay until they are told where to go. */
+function turnMap({ view }, map, m) {
+  const { n, names, about } = view;
+  map.m = m;
+  map.el.dataset.model = names[m];
+  const keys = "Arrow keys go from point to point, Enter selects, Escape clears, plus and minus zoom.";
+  map.over.setAttribute("aria-label", `map of ${names[m]}: ${plural(n, "sentence")}. ${keys}`);
+  map.title.title = fullName(view, m);
+  const note = words("span", "lsc-map-note lsc-dim", about.models[m].note ?? "");
+  map.title.replaceChildren(glyph(view, m), words("span", "lsc-name", names[m]), note);
 }
 
 function watchSizes(panel) {
@@ -271,6 +288,7 @@ function aim(panel) {
   const { view, maps, calm } = panel;
   const { n } = view;
   let moved = false;
+  let trained = false;
   for (const map of maps) {
     const [pca, umap] = pointsOf(panel, map, true);
     describeMap(panel, map, pca, umap);
@@ -279,14 +297,32 @@ function aim(panel) {
     if (map.source === source && map.offset === offset) continue;
     Object.assign(map, { source, offset });
     map.from.set(map.now);
+    placesIn(source, offset, map.to);
+    map.through = umap?.data ? [] : passedPlaces(view, map);
+    trained ||= map.at !== map.m;
+    map.at = map.m;
     const { to } = map;
-    for (let i = 0; i < 2 * n; i++) to[i] = source[offset + i] / 32767.5 - 1;
     if (!map.has || calm.matches) map.now.set(to);
     else moved = map.moving = true;
     map.has = true;
   }
-  if (moved) panel.movement = { begun: null };
+  if (moved) panel.movement = { begun: null, lasts: trained ? TRAIN_MS : MOVE_MS };
   redraw(panel);
+}
+
+function placesIn(source, offset, out) {
+  for (let i = 0; i < out.length; i++) out[i] = source[offset + i] / 32767.5 - 1;
+  return out;
+}
+
+/** Where the points of a map lie at the steps of a training that are passed, as far as that is known. */
+function passedPlaces(view, map) {
+  const { n } = view;
+  return stepsBetween(view, map.at, map.m).flatMap((m) => {
+    const data = answer(view, { ask: "map", model: m, kind: "pca" }, false)?.data;
+    const offset = 2 * n * layerOf(view, m);
+    return data && data.length >= offset + 2 * n ? [placesIn(data, offset, new Float32Array(2 * n))] : [];
+  });
 }
 
 /** Ask for UMAP maps once the slider rests, and again from time to time: what is there is not asked for. */
@@ -340,7 +376,7 @@ function describeMap({ view }, map, pca, umap) {
 function drawMaps(panel, time) {
   const { maps, movement } = panel;
   if (movement && movement.begun === null) movement.begun = time - 12; // the first frame already moves
-  const share = movement ? clamp((time - movement.begun) / MOVE_MS, 0, 1) : 1;
+  const share = movement ? clamp((time - movement.begun) / movement.lasts, 0, 1) : 1;
   if (movement) for (const map of maps) if (map.moving) moveMap(map, share);
   if (panel.dirty || movement) maps.forEach((map, place) => drawPoints(panel, map, place));
   for (const map of maps) drawOver(panel, map);
@@ -350,12 +386,15 @@ function drawMaps(panel, time) {
 }
 
 function moveMap(map, share) {
-  const { from, to, now } = map;
+  const { to, now } = map;
   if (share >= 1) {
     now.set(to);
     map.moving = false;
     return;
   }
-  const eased = 1 - (1 - share) ** 3;
-  for (let i = 0; i < now.length; i++) now[i] = from[i] + (to[i] - from[i]) * eased;
+  const stops = [map.from, ...map.through, to];
+  const way = (1 - (1 - share) ** 3) * (stops.length - 1);
+  const leg = Math.min(Math.floor(way), stops.length - 2);
+  const [a, b, done] = [stops[leg], stops[leg + 1], way - leg];
+  for (let i = 0; i < now.length; i++) now[i] = a[i] + (b[i] - a[i]) * done;
 }

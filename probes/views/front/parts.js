@@ -36,7 +36,7 @@ function absent(section, why) {
 /** The baseline is in ink, the others in colours, each with its own dash and marker. */
 function look({ about, others }, i) {
   if (i === about.baseline) return { colour: "var(--lsc-base)", dash: "", shape: 0 };
-  const place = others.indexOf(i);
+  const place = others.indexOf(stays(about, i));
   // solid lines and circles are the baseline's where there is one
   const step = place + (about.baseline >= 0 ? 1 : 0);
   return {
@@ -45,6 +45,9 @@ function look({ about, others }, i) {
     shape: step % SHAPES.length,
   };
 }
+
+/** The model whose colour one has: of all steps of a training the last. */
+const stays = (about, i) => seriesOf({ about }, i)?.models.filter((m) => m !== about.baseline).at(-1) ?? i;
 
 function glyph(view, i, line = false) {
   const { colour, dash, shape } = look(view, i);

@@ -54,7 +54,8 @@ function updateSentences(panel, what, kind) {
   const { view, el } = panel;
   const { state } = view;
   updateSearch(panel.search, what, kind);
-  if (what === "selected" || what === "open" || ((what === "layer" || what === "models") && state.open >= 0)) {
+  if (what === "step") panel.listed = null; // what models predict is theirs at the step
+  if (what === "step" || what === "selected" || what === "open" || ((what === "layer" || what === "models") && state.open >= 0)) {
     listSentences(panel);
     panel.ask();
   } else if (what === "hover") {
@@ -124,7 +125,8 @@ function sentenceItem(panel, i) {
 function predictionsOf(view, i) {
   const { about, names } = view;
   if (!about.classes.length) return "";
-  const given = names.map((_, m) => predictedBy(view, m, i));
+  const there = names.map((_, m) => m).filter((m) => isAtStep(view, m));
+  const given = names.map((_, m) => (there.includes(m) ? predictedBy(view, m, i) : ""));
   const some = given.filter(Boolean);
   if (!some.length) return "";
   const label = labelOf(view, i);
@@ -132,7 +134,7 @@ function predictionsOf(view, i) {
   const isWrong = (text) => label && text !== label;
   const prediction = (text) => words("span", isWrong(text) ? "lsc-wrong" : "", text);
   const box = h("span", { class: "lsc-predictions" });
-  if (names.length > 1 && some.length === names.length && new Set(some).size === 1) {
+  if (there.length > 1 && some.length === there.length && new Set(some).size === 1) {
     box.append(h("span", { class: "lsc-dim" }, "all models predict "), prediction(some[0]));
     return box;
   }
@@ -237,7 +239,8 @@ function neighboursOf(panel, got) {
   const title = `Nearest sentences, layer ${state.layer}`;
   if (!got) return block(title, waits());
   if (got.why && !got.neighbours) return block(title, note(got.why));
-  const box = block(title, ...(got.neighbours ?? []).map((one) => neighboursIn(panel, one)));
+  const there = (got.neighbours ?? []).filter((one) => isAtStep(panel.view, one.model));
+  const box = block(title, ...there.map((one) => neighboursIn(panel, one)));
   if (about.models.some((one) => one.layers - 1 < state.layer)) {
     box.append(h("p", { class: "lsc-dim" }, "A model with fewer layers answers with its last."));
   }

@@ -93,6 +93,7 @@ const KNOWN = {
     names.includes(value) ? value : (names.find((_, i) => i !== about.baseline) ?? names[0]),
   measure: ({ about }, value) => oneOf(about.measures, value, ""),
   order: ({ about }, value) => oneOf(about.orders, value, "corpus"),
+  step: ({ about }, value) => (about.steps?.includes(value) ? value : (about.steps?.at(-1) ?? 0)),
 };
 
 const oneOf = (list, value, otherwise) => (list.includes(value) ? value : (list[0] ?? otherwise));
@@ -120,7 +121,8 @@ function take(view, name, next) {
   state[name] = next;
   if (name === "colour") state.hidden.clear();
   if (name === "selected") state.open = next.length === 1 ? next[0] : next.includes(state.open) ? state.open : -1;
-  if (name === "layer") stepClock(view);
+  if (name === "layer" || name === "step") stepClock(view);
+  if (name === "step") followStep(view);
   notify(view, name);
   if (name === "selected") {
     notify(view, "open");

@@ -136,3 +136,31 @@ def test_state_survives_and_explorers_are_independent(compared):
     second.colour = "label"
     compared.representations = {}
     assert compared.explore().colour == ""
+
+
+def test_a_step_shows_the_models_of_a_training_at_it(siblings):
+    run = probes.series([(0, siblings["base"]), (10, siblings["base"]), (35, siblings["base"])])
+    made = probes.compare({"base": siblings["base"], "run": run}, probes=["snr"], draws=5, progress=False)
+    widget = Explorer(made)
+    assert widget.about["series"] == [{"name": "run", "models": [1, 2, 3], "steps": [0, 10, 35]}]
+    assert widget.about["steps"] == [0, 10, 35]
+    assert (widget.step, widget.models, widget.focus) == (35, ["base", "run 35"], "run 35")
+    widget.step = 10
+    assert (widget.models, widget.compared, widget.focus) == (["base", "run 10"], ["base", "run 10"], "run 10")
+    assert Explorer(made, step=0).models == ["base", "run 0"]
+    with pytest.raises(InputError, match="step=20: not known; there are 0, 10, 35"):
+        widget.step = 20
+    assert widget.step == 10
+    # Where the baseline is the first step, it is compared with still, and shown by the map of the training.
+    alone = Explorer(made := probes.compare({"run": run}, probes=["snr"], draws=5, progress=False))
+    assert (alone.models, alone.compared) == (["run 35"], ["run 0", "run 35"])
+    alone.step = 0
+    assert (alone.models, alone.compared, alone.focus) == (["run 0"], ["run 0", "run 0"], "run 0")
+    alone.step = 10
+    assert (alone.models, alone.compared[0]) == (["run 10"], "run 0")
+
+
+def test_without_a_training_there_is_no_step(widget):
+    assert (widget.about["series"], widget.about["steps"], widget.step) == ([], [], 0)
+    with pytest.raises(InputError, match="step=1: not known; there is no series of checkpoints"):
+        widget.step = 1
