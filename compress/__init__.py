@@ -7,6 +7,7 @@ from compress.distillation.diffusion import distill_diffusion, train_denoiser
 from compress.distillation.distill import distill
 from compress.distillation.match_layers import match_layers
 from compress.distillation.samples import capture_denoiser, frechet_distance, sample_diffusion
+from compress.factorization.bilstm_model import BiLSTMConfig, BiLSTMLanguageModel
 from compress.factorization.factorize import factorize
 from compress.factorization.lstm_model import LSTMConfig, LSTMLanguageModel, low_rank_model, tensor_train_model
 from compress.factorization.recurrent import TensorTrainLSTM, low_rank_lstm, tensor_train_lstm
@@ -22,11 +23,15 @@ from compress.objectives.held_out import held_out_loss, language_model_loss, tex
 from compress.objectives.labels import CrossEntropy, SoftLabels
 from compress.objectives.language_model import LanguageModel
 from compress.objectives.layers import AttentionOutputs, Attentions, HiddenStates
+from compress.objectives.noise import NoiseContrast
+from compress.objectives.normalizers import self_normalization
 from compress.objectives.numbers import SquaredError
 from compress.objectives.pairs import PairSupCon
 from compress.objectives.patient import PatientStates
+from compress.objectives.rescoring import corrupted_texts, rescore
 from compress.objectives.reward import SimilarityReward
 from compress.objectives.robust import Robust
+from compress.objectives.sentence_noise import PseudoLikelihood, SentenceContrast
 from compress.objectives.sparse import SparseActivations, Translations
 from compress.objectives.supervised import SupervisedContrast
 from compress.objectives.texts import CrossCorrelation, Relational, RepresentationCosine, RepresentationMSE
@@ -62,6 +67,8 @@ __all__ = [
     "AlignedWeights",
     "AttentionOutputs",
     "Attentions",
+    "BiLSTMConfig",
+    "BiLSTMLanguageModel",
     "CandidateLabels",
     "CoDIR",
     "CrossCorrelation",
@@ -75,12 +82,15 @@ __all__ = [
     "LanguageModel",
     "MetaTeacher",
     "NearestWords",
+    "NoiseContrast",
     "PairSupCon",
     "PatientStates",
+    "PseudoLikelihood",
     "Relational",
     "RepresentationCosine",
     "RepresentationMSE",
     "Robust",
+    "SentenceContrast",
     "SimilarityReward",
     "SoftLabels",
     "SparseActivations",
@@ -97,6 +107,7 @@ __all__ = [
     "capture_denoiser",
     "check",
     "continuations",
+    "corrupted_texts",
     "distill",
     "distill_diffusion",
     "drop_layers",
@@ -126,12 +137,14 @@ __all__ = [
     "recall",
     "recipes",
     "recovery",
+    "rescore",
     "restore",
     "retrieval_cost",
     "sample_diffusion",
     "save",
     "save_codes",
     "save_denoiser",
+    "self_normalization",
     "sparse_embeddings",
     "sparsify_embeddings",
     "tensor_train_lstm",

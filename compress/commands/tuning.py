@@ -31,6 +31,7 @@ RECIPES: dict[str, Callable[..., PreTrainedModel]] = {
     "supcl_seq": recipes.supcl_seq,
     "pair_sup_con": recipes.pair_sup_con,
     "plsp": recipes.plsp,
+    "noise_contrast": recipes.noise_contrast,
 }
 
 

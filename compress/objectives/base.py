@@ -56,13 +56,13 @@ class Pass:
             None without a head.
         hidden_states: (batch, token, feature) of the embeddings and after each block, where they
             were asked for.
-        attentions: (batch, head, token, token), probabilities of each block, where they were asked
-            for.
+        attentions: (batch, head, token, token), probabilities of each block, where asked for.
         attention_outputs: (batch, token, heads * size) of each block, what its heads give, side by
             side, before the output projection, where they were asked for; `watching_attention`
             collects them.
         attention_scores: what the softmax makes attentions of, -inf where a pair is masked, where
             they were asked for; `watching_scores` collects them.
+        output_inputs: (batch, token, feature), what would be fed to an output layer that is left out.
 
     Example:
         >>> import probes, torch
@@ -79,6 +79,7 @@ class Pass:
     attentions: tuple[torch.Tensor, ...] | None = None
     attention_outputs: tuple[torch.Tensor, ...] | None = None
     attention_scores: tuple[torch.Tensor, ...] | None = None
+    output_inputs: torch.Tensor | None = None
 
 
 class Objective(Protocol):
@@ -121,6 +122,7 @@ class Objective(Protocol):
     One that reads columns of the corpus has the attribute `columns`, their names: the rows that it
     is given have them as `beside`, as `compress.rows.training_rows` says; where its attribute
     `apart` is true, the texts of a pair are read apart.
+    Where the modules of all have the attribute `samples` true, the output layer does not run.
 
     Under `torchrun` each process calls it on the whole of every batch, so that what it remembers is
     the same in all of them, as long as it draws from a generator of its own, seeded by `seed` and

@@ -7,7 +7,7 @@ from compress.recipes.distillation import (
     patient_distillation,
     relational_distillation,
 )
-from compress.recipes.finetuning import p_dro, pair_sup_con, plsp, rp_dro, supcl_seq
+from compress.recipes.finetuning import noise_contrast, p_dro, pair_sup_con, plsp, rp_dro, supcl_seq
 from compress.recipes.pruning import (
     aligned_weights,
     magnitude_pruning,
@@ -27,6 +27,7 @@ __all__ = [
     "gradual_unfreezing",
     "magnitude_pruning",
     "meta_distillation",
+    "noise_contrast",
     "p_dro",
     "pair_sup_con",
     "patient_distillation",

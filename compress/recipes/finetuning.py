@@ -1,4 +1,4 @@
-"""Published methods that fine-tune by another objective: hard texts, contrast, candidate labels."""
+"""Published methods that fine-tune by another objective: hard texts, contrast, candidate labels, noise."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from compress.objectives.candidates import CandidateLabels
 from compress.objectives.dropout_views import SupCLSeq
 from compress.objectives.labels import CrossEntropy
+from compress.objectives.noise import NoiseContrast
 from compress.objectives.pairs import PairSupCon
 from compress.objectives.robust import Robust
 from compress.training.gradients import TrainedLayers
@@ -262,3 +263,46 @@ def plsp(
     """
     objective = CandidateLabels(warmup=warmup_epochs, top_k=top_k)
     return finetune(model, tokenizer, train, steps=steps, objective=objective, **settings)
+
+
+def noise_contrast(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: datasets.Dataset,
+    *,
+    steps: int,
+    k: int = 25,
+    **settings: Any,
+) -> PreTrainedModel:
+    """Train a model of the next token without a softmax over its vocabulary, against unigrams.
+
+    Args:
+        model: a decoder, trained before or not; it is not changed.
+        tokenizer: of the model.
+        train: a corpus.
+        steps: updates of the weights.
+        k: draws of noise for each token.
+        settings: of `compress.finetune`.
+
+    Returns:
+        A new model, as `compress.finetune` gives it.
+
+    Raises:
+        InputError: what `NoiseContrast` and `finetune` raise.
+
+    Notes:
+        Mnih and Teh 2012, arXiv 1206.6426, with their noise and k; what differs is said by
+        `NoiseContrast`.
+
+    Example:
+        >>> import probes
+        >>> model, tokenizer = probes.load_checkpoint("bundled-decoder")
+        >>> train = probes.load_corpus("bundled", split="train", languages=["en"]).select(range(8))
+        >>> made = noise_contrast(model, tokenizer, train, steps=2, batch_size=4, progress=False)
+        >>> made.config.compression["objective"]
+        ['noise_contrast']
+
+    See also:
+        `NoiseContrast`, `self_normalization`
+    """
+    return finetune(model, tokenizer, train, steps=steps, objective=NoiseContrast(k=k), **settings)

@@ -22,6 +22,7 @@ from transformers.trainer_callback import PrinterCallback, ProgressCallback, Tra
 
 from compress.objectives.base import Objective, Pass, Rows
 from compress.objectives.layers import watching
+from compress.objectives.sampled import left_out, sample
 from compress.packing import Apart
 from compress.training.checkpoints import (
     GoesOn,
@@ -385,14 +386,15 @@ class _Trainer(GoesOn):
         computing: AbstractContextManager[Any] = nullcontext()
         if self.precision != "float32":  # not the Trainer's own, which would hold for what is measured, and after it
             computing = torch.autocast(self.args.device.type, getattr(torch, self.precision))
-        with watching(bare, self.needs) as seen, computing:
+        samples = model is not self.teacher and sample(self.learned.of(o) for o in self.objective)
+        with watching(bare, self.needs) as seen, left_out(bare, samples) as fed, computing:
             outputs = model(
                 **inputs,
                 output_hidden_states="hidden_states" in self.needs,
                 output_attentions="attentions" in self.needs,
                 return_dict=True,
             )
-        found = {"logits": outputs.get("logits")}
+        found = {"logits": None, "output_inputs": fed[0]} if fed else {"logits": outputs.get("logits")}
         for what in ("hidden_states", "attentions"):  # of an encoder-decoder those of its encoder, as captured
             found[what] = outputs.get(what, outputs.get(f"encoder_{what}"))
         found |= {what: tuple(layers) or None for what, layers in seen.items()}

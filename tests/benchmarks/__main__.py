@@ -16,7 +16,18 @@ from common import ROWS, Row, here, table
 
 FOLDER = Path(__file__).parent
 NAMES = ["capture", "similarity", "representers", "pruning", "quantization", "distillation", "finetuning"]
-NAMES += ["gradients", "sparse_probe", "retrieval", "words", "next_token", "gptq", "patching", "explorer", "memory"]
+NAMES += [
+    "noise",
+    "gradients",
+    "sparse_probe",
+    "retrieval",
+    "words",
+    "next_token",
+    "gptq",
+    "patching",
+    "explorer",
+    "memory",
+]
 
 
 def main() -> None:

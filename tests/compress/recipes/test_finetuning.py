@@ -3,6 +3,7 @@
 import datasets
 import pandas as pd
 import pytest
+from speaking import masking, of_the_next_token, spoken
 from stops import goes_on
 from trained import QUIET, make_corpus, same, weights
 
@@ -39,6 +40,15 @@ def test_each_is_finetune_by_its_objective(classifier, tokenizer, recipe, corpus
     assert not same(weights(made), before)
     assert same(weights(classifier), before)
     assert made.config.compression == tuned.config.compression
+
+
+def test_noise_contrast_is_finetune_of_a_decoder_by_it(make_tokenizer):
+    tokenizer, how = masking(make_tokenizer), {"steps": 2, **QUIET}
+    model = of_the_next_token(tokenizer)
+    made = recipes.noise_contrast(model, tokenizer, spoken(), k=3, **how)
+    tuned = compress.finetune(model, tokenizer, spoken(), objective=compress.NoiseContrast(k=3), **how)
+    assert same(weights(made), weights(tuned))
+    assert not same(weights(made), weights(model))
 
 
 def test_the_rates_are_those_of_the_papers(classifier, tokenizer):
