@@ -15,6 +15,7 @@ from compress.fusion.fuse import fuse
 from compress.fusion.hash_weights import hash_weights
 from compress.fusion.layer_similarity import layer_similarity
 from compress.objectives.candidates import CandidateLabels
+from compress.objectives.codes import CodedLabels, CodedTokens
 from compress.objectives.continuations import continuations
 from compress.objectives.contrast import CRD, CoDIR
 from compress.objectives.domains import DomainHead, transferability
@@ -23,13 +24,11 @@ from compress.objectives.held_out import held_out_loss, language_model_loss, tex
 from compress.objectives.labels import CrossEntropy, SoftLabels
 from compress.objectives.language_model import LanguageModel
 from compress.objectives.layers import AttentionOutputs, Attentions, HiddenStates
-from compress.objectives.masked import MaskedTokens
 from compress.objectives.noise import NoiseContrast
 from compress.objectives.normalizers import self_normalization
 from compress.objectives.numbers import SquaredError
 from compress.objectives.pairs import PairSupCon
 from compress.objectives.patient import PatientStates
-from compress.objectives.replaced_tokens import ReplacedTokens
 from compress.objectives.rescoring import corrupted_texts, rescore
 from compress.objectives.reward import SimilarityReward
 from compress.objectives.robust import Robust
@@ -47,6 +46,8 @@ from compress.pruning.structure import prune_channels, prune_heads
 from compress.pruning.vocabulary import prune_vocabulary
 from compress.quantization.allocate_bits import allocate_bits
 from compress.quantization.bit_damage import bit_damage
+from compress.quantization.code_accuracy import code_accuracy
+from compress.quantization.code_outputs import code_outputs
 from compress.quantization.codebooks import product_quantize
 from compress.quantization.interchange import save_codes
 from compress.quantization.quantization_error import quantization_error
@@ -73,6 +74,8 @@ __all__ = [
     "BiLSTMLanguageModel",
     "CandidateLabels",
     "CoDIR",
+    "CodedLabels",
+    "CodedTokens",
     "CrossCorrelation",
     "CrossEntropy",
     "DomainHead",
@@ -82,7 +85,6 @@ __all__ = [
     "LSTMConfig",
     "LSTMLanguageModel",
     "LanguageModel",
-    "MaskedTokens",
     "MetaTeacher",
     "NearestWords",
     "NoiseContrast",
@@ -90,7 +92,6 @@ __all__ = [
     "PatientStates",
     "PseudoLikelihood",
     "Relational",
-    "ReplacedTokens",
     "RepresentationCosine",
     "RepresentationMSE",
     "Robust",
@@ -110,6 +111,8 @@ __all__ = [
     "bit_damage",
     "capture_denoiser",
     "check",
+    "code_accuracy",
+    "code_outputs",
     "continuations",
     "corrupted_texts",
     "distill",

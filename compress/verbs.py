@@ -17,6 +17,7 @@ from compress.fusion.pairs import module_name, pairs_of, parts_of
 from compress.matrices import block_matrices, check_plain, coverage, matrices_in, matrices_of
 from compress.pruning.vocabulary import check_vocabulary
 from compress.quantization.backends import BACKENDS, check_backend
+from compress.quantization.code_outputs import codable_layer
 from probes.errors import InputError
 from probes.models.blocks import family_of, sites_of
 from probes.models.checked import outline
@@ -137,6 +138,11 @@ def _sparse(model: PreTrainedModel) -> float:
     return float("nan")
 
 
+def _coded(model: PreTrainedModel) -> float:
+    codable_layer(model)
+    return float("nan")
+
+
 def _backend(backend: str) -> Callable[[PreTrainedModel], float]:
     def covers(model: PreTrainedModel) -> float:
         check_backend(model, backend)
@@ -165,5 +171,6 @@ _VERBS: dict[str, tuple[Callable[..., float], str]] = {
     "hash_weights": (_hashed, ""),
     "distill layers": (_distilled, ""),
     "distill hidden_size": (_narrowed, ""),
+    "code_outputs": (_coded, "the output layer"),
     "sparsify_embeddings": (_sparse, "a head on top of the model"),
 }

@@ -160,6 +160,7 @@ test_swallowed_rows_are_said = pytest.mark.faults(tried(check_swallowing, swallo
 KEYS = ["heads_kept", "factorized", "shared_layers", "sparse_embeddings", "quantized_inputs", "quantization_config"]
 KEYS += ["hashed_weights"]
 KEYS += ["num_hidden_layers", "vocab_size", "num_labels", "attn_implementation", "architectures", "model_type"]
+KEYS += ["output_codes"]
 INNER = st.sampled_from(["encoder.layer.0.output.dense", "bits", "rank", "features", "x"])
 NESTED: Any = st.recursive(
     st.none() | st.booleans() | st.integers() | st.floats() | st.sampled_from(["x", "encoder.layer.0", "owner/kernel"]),

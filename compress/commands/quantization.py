@@ -1,4 +1,4 @@
-"""Fewer bits a weight: `quantize`, `product-quantize`."""
+"""Fewer bits a weight, or bits in place of words: `quantize`, `product-quantize`, `code-outputs`."""
 
 from __future__ import annotations
 
@@ -10,10 +10,13 @@ from transformers import PreTrainedModel
 
 from compress import recipes
 from compress.commands.arguments import load, model_arguments, refuse_corpus, training, training_settings, write
+from compress.objectives.codes import MIXTURES
 from compress.quantization.allocate_bits import allocate_bits
 from compress.quantization.backends import BACKENDS
 from compress.quantization.bit_damage import DAMAGES
+from compress.quantization.code_outputs import code_outputs
 from compress.quantization.codebooks import product_quantize
+from compress.quantization.codewords import ASSIGNMENTS
 from compress.quantization.fitted import METHODS
 from compress.quantization.interchange import save_codes
 from compress.quantization.quantize import quantize
@@ -75,6 +78,20 @@ def add(commands: Any) -> None:
     shared.add_argument("--codes", type=int, default=256, help="codewords a matrix (%(default)s)")
     shared.add_argument("--block", type=int, default=8, help="weights that share one (%(default)s)")
 
+    coded = add_command(
+        commands,
+        "code-outputs",
+        "let the output layer say bits of a codeword for each word",
+        _code_outputs,
+        model_arguments(),
+        training(),
+    )
+    coded.add_argument("--bits", type=int, required=True, help="of a codeword, at least log2 of the vocabulary")
+    coded.add_argument(
+        "--assignment", choices=ASSIGNMENTS, default="embedding", help="which word has which codeword (%(default)s)"
+    )
+    coded.add_argument("--mixture", choices=MIXTURES, help="in training, read a part of what the model itself says")
+
 
 def _quantize(options: argparse.Namespace) -> None:
     if options.calibrate and options.corpus is None:
@@ -120,6 +137,24 @@ def _product_quantize(options: argparse.Namespace) -> None:
     else:
         quantised = product_quantize(model, **how)
     _write(quantised, options, tokenizer)
+
+
+def _code_outputs(options: argparse.Namespace) -> None:
+    counted = options.assignment == "frequency"
+    if (options.steps or counted) and options.corpus is None:
+        raise InputError(f"{'--assignment frequency counts' if counted else '--steps trains on'} text: give --corpus")
+    if not options.steps and not counted:
+        refuse_corpus(options, "--steps to train on it, or --assignment frequency")
+    model, tokenizer, corpus = load(options)
+    how: dict[str, Any] = {"bits": options.bits, "assignment": options.assignment, "mixture": options.mixture}
+    how |= {"train": corpus, "tokenizer": tokenizer, "steps": options.steps, "seed": options.seed}
+    coded = code_outputs(model, **how, **(training_settings(options) if options.steps else {}))
+    write(coded, options, tokenizer)
+    done = coded.config.compression
+    print(
+        f"output layer of {done['words']:,} words in {done['bits']} bits: {done['output_bytes_of_parent']:,} -> "
+        f"{done['output_bytes']:,} bytes; wrote {printable(options.out)}"
+    )
 
 
 def _before(options: argparse.Namespace) -> tuple[Any, Any, datasets.Dataset | None, dict[str, Any]]:

@@ -107,10 +107,10 @@ class Objective(Protocol):
     and can be used again.
 
     One that changes what the models read has a method `alter(batch, tokenizer)`, which returns the
-    entries of the batch that are other or new, as `input_ids` and `targets`; one at most of those
-    that are trained on together. A method `check_text(student, tokenizer, rows)` of it raises
-    `InputError` where it cannot; where its attribute `words` is true, the batch has `words` (batch,
-    token), the number of each token's word in its text, -1 for none.
+    entries of the batch that are other or new, as `input_ids` and `targets`, or `inputs_embeds`,
+    which the student reads instead; one at most of those trained on together. A method
+    `check_text(student, tokenizer, rows)` of it raises `InputError` where it cannot; where it has
+    `words` true, the batch has `words` (batch, token), the number of each token's word, or -1.
 
     One with the attribute `packed` true has several texts in each row; beside it are only those
     whose attribute `by_token` is true: they compare tokens, each by itself.

@@ -20,6 +20,7 @@ from compress.saving import record
 from probes.corpus import check_corpus, corpus_fingerprint
 from probes.errors import InputError
 from probes.models.facts import check_reads_text, embedding_rows
+from probes.models.formats.output_codes import CodedOutput
 from probes.silence import quiet
 
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
@@ -296,6 +297,9 @@ def _slice(model: PreTrainedModel, numbers: list[int]) -> None:
     """Keep some rows of the token embeddings, and of all that has one number a token."""
     new = {old: place for place, old in enumerate(numbers)}
     outputs: Any = model.get_output_embeddings()
+    if isinstance(outputs, CodedOutput):
+        outputs.keep(torch.tensor(numbers))
+        outputs = None
     tables = {id(module.weight) for module in (model.get_input_embeddings(), outputs) if module is not None}
     # The bias of an output layer is its own, or belongs to the head that it is a part of.
     heads = [m for m in model.modules() if outputs is not None and (m is outputs or outputs in m.children())]

@@ -182,6 +182,12 @@ class Replaced:
                 f"replace_words: targets=True replaces tokens that are to be predicted, and the objectives ({given}) "
                 "predict none: leave it out, or add compress.LanguageModel()"
             )
+        for o in objective:
+            if (mixture := getattr(o, "mixture", None)) is not None:
+                raise InputError(
+                    f"replace_words=... and mixture={mixture!r} of the objective {o.name} both say what is read in "
+                    "place of the text: leave one of the two out"
+                )
         self.special = np.array(sorted(special_tokens(student, tokenizer)))
         self.ordinary = np.setdiff1d(np.arange(len(tokenizer)), self.special)
         how, _ = settle(student, "the student", pooling="mean", max_length=None, prompt=prompt)

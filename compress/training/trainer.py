@@ -348,7 +348,7 @@ class _Trainer(GoesOn):
             step = self.state.global_step
             batch |= self.replaced.apply(batch, step, lambda: self._said(model, {k: batch[k] for k in read}))
         own = {k: batch[k] for k in read}
-        student, output = self._pass(model, own)
+        student, output = self._pass(model, own | {k: batch[k] for k in ("inputs_embeds",) if k in batch})
         with torch.no_grad():
             teacher = None if self.teacher is None else self._pass(self.teacher, own)[0]
         parts = {o.name: o(student, teacher, batch) for o in self.objective}
@@ -383,6 +383,8 @@ class _Trainer(GoesOn):
         if "segments" in inputs:
             rest = {k: v for k, v in inputs.items() if k != "segments"}
             inputs = self.apart[id(bare)](bare, rest, inputs["segments"])
+        if "inputs_embeds" in inputs:  # which an objective put in their place
+            inputs = {k: v for k, v in inputs.items() if k != "input_ids"}
         computing: AbstractContextManager[Any] = nullcontext()
         if self.precision != "float32":  # not the Trainer's own, which would hold for what is measured, and after it
             computing = torch.autocast(self.args.device.type, getattr(torch, self.precision))

@@ -141,7 +141,8 @@ def _chain(
     def end(_module: torch.nn.Module, args: Any) -> None:
         now["ends"] = _same(args[0], now["states"])
 
-    outside = [m for m in model.modules() if m not in holding]
+    inside = {*head.modules()}  # what a head is made of may be fed what it is fed
+    outside = [m for m in model.modules() if m not in holding | inside]
     hooks = [m.register_forward_pre_hook(enter, with_kwargs=True) for m in outside]
     hooks += [m.register_forward_hook(leave) for m in outside]
     with removed([*hooks, head.register_forward_pre_hook(end)]):

@@ -35,6 +35,8 @@ REFUSED = {
     ("shared_layers", "fuse"): "nothing to fuse",
     ("shared_layers", "hash_weights"): "which a hash would part",
     ("shared_layers", "narrow"): SHARED,
+    ("output_codes", "narrow"): "the output codes of .* read states of the width",
+    ("output_codes", "code_outputs"): "has output codes already",
     ("sparse_embeddings", "onnxruntime"): "has a sparse head .* and an export to ONNX has none",
     ("sparse_embeddings", "narrow"): "the sparse head of .* reads states of the width",
     ("sparse_embeddings", "sparsify_embeddings"): "has a sparse head already",
@@ -100,6 +102,7 @@ MAKERS = {
     "sparse_embeddings": lambda m, _, pairs, tokenizer: compress.sparsify_embeddings(
         m, train=pairs, tokenizer=tokenizer, features=48, steps=1, progress=False
     ),
+    "output_codes": lambda m, *_: compress.code_outputs(m, bits=3),
     "quantized_inputs": lambda m, corpus, _, tokenizer: compress.quantize(m, calibrate=corpus, tokenizer=tokenizer),
     "quantization_config": lambda m, *_: compress.quantize(m, backend="torchao"),
     "text_embedding": lambda m, *_: told_how(m),
@@ -125,11 +128,12 @@ VERBS = {
         m, hidden_size=16, train=corpus, tokenizer=tokenizer, steps=1, progress=False
     ),
     "sparsify_embeddings": MAKERS["sparse_embeddings"],
+    "code_outputs": MAKERS["output_codes"],
     "save packed": lambda m, *_: m,
 }
 ADDS = {"prune_heads": "heads_kept", "factorize": "factorized", "fuse": "shared_layers", "quantize": "quantized_inputs"}
 ADDS |= {"hash_weights": "hashed_weights"}
-ADDS |= {"sparsify_embeddings": "sparse_embeddings", "torchao": "quantization_config"}
+ADDS |= {"sparsify_embeddings": "sparse_embeddings", "code_outputs": "output_codes", "torchao": "quantization_config"}
 
 
 @pytest.fixture(scope="module")
@@ -208,16 +212,16 @@ def test_a_format_is_kept_by_a_verb_or_refused_before_the_work(name, verb, made,
 def test_formats_go_together(plain, given, tmp_path):
     corpus, _, tokenizer = given
     model = plain
-    for name in ("heads_kept", "factorized", "sparse_embeddings", "shared_layers", "quantized_inputs"):
+    for name in ("heads_kept", "factorized", "sparse_embeddings", "output_codes", "shared_layers", "quantized_inputs"):
         model = MAKERS[name](model, *given)
-    assert len(promised(model.config)) == 5
+    assert len(promised(model.config)) == 6
     for packed in (False, True):
         loaded = saved_and_loaded(model, tmp_path / str(packed), tokenizer, packed)
         check_kept(loaded)
         assert_the_same(model, loaded, corpus, tokenizer)
     coded = compress.quantize(model, backend="torchao")
     loaded = saved_and_loaded(coded, tmp_path / "coded", tokenizer)
-    keys = {"heads_kept", "factorized", "sparse_embeddings", "quantization_config"}
+    keys = {"heads_kept", "factorized", "sparse_embeddings", "output_codes", "quantization_config"}
     assert {f.key for f in promised(loaded.config)} == keys
     assert_the_same(coded, loaded, corpus, tokenizer)
 

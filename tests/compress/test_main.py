@@ -53,7 +53,7 @@ def test_help_fits_a_screen_and_lists_every_command_with_its_purpose(capsys):
     verbs = {}
     for file in files:
         verbs |= commands_of(importlib.import_module(f"compress.commands.{file}").add)
-    assert len(verbs) == 12
+    assert len(verbs) == 13
     measures = commands_of(probes.__main__.add)
     measures |= commands_of(compress.commands.checking.add) | commands_of(compress.commands.footprint.add)
     for command, wanted in ((main, verbs), (layerscope, measures | verbs)):

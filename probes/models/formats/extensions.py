@@ -24,6 +24,7 @@ from probes.models.formats.format import Format, Verb
 from probes.models.formats.hashed_weights import HASHED_WEIGHTS
 from probes.models.formats.heads_kept import HEADS_KEPT
 from probes.models.formats.layers_kept import LAYERS_KEPT
+from probes.models.formats.output_codes import OUTPUT_CODES
 from probes.models.formats.quantized_inputs import QUANTIZED_INPUTS
 from probes.models.formats.shared_layers import SHARED_LAYERS
 from probes.models.formats.sparse_embeddings import SPARSE_EMBEDDINGS
@@ -38,6 +39,7 @@ FORMATS = (
     FACTORIZED,
     HASHED_WEIGHTS,
     SPARSE_EMBEDDINGS,
+    OUTPUT_CODES,
     SHARED_LAYERS,
     QUANTIZED_INPUTS,
     CODED,

@@ -20,6 +20,7 @@ Verb = Literal[
     "distill",
     "narrow",
     "sparsify_embeddings",
+    "code_outputs",
     "onnxruntime",
     "torchao",
     "save packed",

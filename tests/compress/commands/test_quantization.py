@@ -1,4 +1,4 @@
-"""quantize and product-quantize: what they write and print, and what they refuse."""
+"""quantize, product-quantize and code-outputs: what they write and print, and what they refuse."""
 
 import pytest
 import torch
@@ -97,3 +97,40 @@ def test_quantize_and_product_quantize_in_training(tmp_path, capsys):
 def test_what_cannot_be_quantised_is_refused_in_one_line(refused, tiny_folder, options, message):
     command, *rest = options
     refused(message, command, tiny_folder, *rest)
+
+
+def test_code_outputs_writes_a_model_of_codewords_and_says_how_small_its_layer_is(tiny_folder, tmp_path, capsys):
+    (tmp_path / "few.csv").write_text(
+        "id,language,text,label\n" + "\n".join(f"{i},en,red dog sat,{i % 3}" for i in range(9))
+    )
+    out, given = tmp_path / "out", ["--corpus", str(tmp_path / "few.csv"), "--assignment", "frequency", "--seed", "3"]
+    options = ["--bits", "4", "--steps", "2", "--batch-size", "4", *given]
+    assert main(["code-outputs", str(tiny_folder), *options, "--out", str(out)]) == 0
+    model, _ = probes.load_checkpoint(out)
+    done = model.config.compression
+    assert (model.config.output_codes, done["assignment"], done["seed"], done["steps"]) == (
+        {"bits": 4},
+        "frequency",
+        3,
+        2,
+    )
+    assert capsys.readouterr().out.endswith(
+        f"output layer of 3 words in 4 bits: {3 * 13 * 4} -> {4 * 13 * 4 + 3} bytes; wrote {out}\n"
+    )
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        (["--bits", "2"], "bits=2: 2 bits make 4 codewords at most, and there are 6 words"),
+        (["--bits", "8", "--assignment", "frequency"], "--assignment frequency counts text: give --corpus"),
+        (["--bits", "8", "--steps", "2"], "--steps trains on text: give --corpus"),
+        (["--bits", "8", "--corpus", "bundled"], "--corpus is given and nothing reads it: give --steps to train on it"),
+        (
+            ["--bits", "8", "--mixture", "curriculum"],
+            "mixes tokens that are read, and the model puts texts into classes",
+        ),
+    ],
+)
+def test_codewords_that_cannot_be_made_are_refused_in_one_line(refused, options, message):
+    refused(message, "code-outputs", "bundled", *options)

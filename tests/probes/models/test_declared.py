@@ -77,6 +77,7 @@ LIES = [
     ({"factorized": {"a": 3}}, r"config.factorized\['a'\]: expected an object or an object, found 3"),
     ({"factorized": {"a": {"rank": "8"}}}, r"config.factorized\['a'\].*: expected .*, found"),
     ({"sparse_embeddings": {"features": HUGE}}, "do not hold, most of them in sparse_head.linear.weight"),
+    ({"output_codes": {"bits": HUGE}}, r"config.output_codes\['bits'\]: expected a whole number of 1 to 65535, found"),
     ({"sparse_embeddings": 7}, "config.sparse_embeddings: expected an object, found 7"),
     ({"quantized_inputs": {"encoder": {"bits": 99}}}, r"\['bits'\]: expected a whole number of 2 to 8, found 99"),
     ({"quantization_config": "x"}, "config.quantization_config: expected an object, found 'x'"),

@@ -24,6 +24,7 @@ SAID = {
     "factorized": {"encoder.layer.0.output.dense": {"rank": 2}},
     "hashed_weights": {"encoder.layer.0.attention.output.dense": {"buckets": 20, "seed": 5}},
     "sparse_embeddings": {"features": 16},
+    "output_codes": {"bits": 7},
     "shared_layers": {"encoder.layer.2.intermediate.dense": "encoder.layer.1.intermediate.dense"},
     "quantized_inputs": {"encoder.layer.1.output.dense": {"bits": 4}},
 }
@@ -96,6 +97,7 @@ def test_a_checkpoint_without_the_name_of_an_architecture_has_its_formats(tiny_m
             "matrices of hashed weights .* and encoder.layer.0.attention.output.dense has a number",
         ),
         ("sparse_embeddings", "a sparse head .* and the model has none"),
+        ("output_codes", "an output layer of codewords .* and its output layer has a number for each word"),
         ("shared_layers", "layers that share .* and encoder.layer.2.intermediate.dense has a weight of its own"),
         ("quantized_inputs", "inputs that are rounded .* those of encoder.layer.1.output.dense are rounded otherwise"),
     ],
@@ -116,6 +118,7 @@ def test_what_is_promised_and_not_there_is_said(tiny_models, key, lacking):
         ("hashed_weights", "prune_heads", "1 of its matrices are few numbers dealt out by a hash"),
         ("shared_layers", "prune_channels", "channels are chosen in each layer, and layers of this model share"),
         ("sparse_embeddings", "onnxruntime", "an export to ONNX has none"),
+        ("output_codes", "narrow", "read states of the width that it has"),
         ("quantization_config", "torchao", "quantised already"),
     ],
 )
