@@ -18,15 +18,37 @@ def unit_scores(x: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     return u[:, keep], s[keep], vt[keep]
 
 
-def _procrustes(x: tuple[np.ndarray, ...], y: tuple[np.ndarray, ...]) -> tuple[float, np.ndarray]:
+def angle(x: tuple[np.ndarray, ...], y: tuple[np.ndarray, ...]) -> tuple[float, np.ndarray]:
+    """The angle, and what each example moves it by: by leaving it out, to second order.
+
+    To first order the rotation stays where it is as an example leaves. With fewer examples than features it follows
+    each of them, and two models seem to differ in 15 of 100 corpora of 60 sentences where they do not.
+    """
     (a, s, _), (b, t, _) = x, y
     u, cross, vt = np.linalg.svd(s[:, None] * (a.T @ b) * t, full_matrices=False)
     scale = np.sqrt((s @ s) * (t @ t))
     cosine = min(cross.sum() / scale, 1.0)
-    squares = [np.square(z * w) @ np.ones(len(w)) / (w @ w) for z, w in ((a, s), (b, t))]
-    moved = len(a) * (np.einsum("ar,ar->a", (a * s) @ u, (b * t) @ vt.T) / scale - cosine * sum(squares) / 2)
-    sine = np.sqrt(1 - cosine**2)
-    return float(np.arccos(cosine)), -moved / sine if sine > 1e-6 else np.zeros(len(a))
+    if np.sqrt(1 - cosine**2) <= 1e-6:
+        return float(np.arccos(cosine)), np.zeros(len(a))
+    n = len(a)
+    share = n / (n - 1)  # the mean moves as an example leaves
+    one, other = (a * s) @ u, (b * t) @ vt.T
+    # Without example i the sum of cross is that of diag(cross) - pq': less p'q, and more by what the best rotation of
+    # the rest wins back, which grows with what of pq' is not symmetric.
+    own, p, q = one * other, np.square(one), np.square(other)
+    lengths = [np.square(z * w).sum(axis=1) for z, w in ((a, s), (b, t))]
+    apart = cross[:, None] + cross
+    among = np.divide(1, apart, out=np.zeros_like(apart), where=apart > 1e-12 * cross[0])
+    alone = np.diag(among) * 2  # directions that the other model has none for
+    won = ((p @ among) * q).sum(axis=1) - ((own @ among) * own).sum(axis=1)
+    won += (q @ alone) * np.maximum(lengths[0] - p.sum(axis=1), 0)
+    won += (p @ alone) * np.maximum(lengths[1] - q.sum(axis=1), 0)
+    left = cross.sum() - share * own.sum(axis=1) + share**2 / 2 * won
+    squares = [w @ w - share * length for w, length in zip((s, t), lengths, strict=True)]
+    with np.errstate(invalid="ignore", divide="ignore"):  # nothing is left without the only example off the mean
+        without = np.arccos(np.clip(left / np.sqrt(squares[0] * squares[1]), -1, 1))
+    moved = (n - 1) * np.nan_to_num(np.arccos(cosine) - without)
+    return float(np.arccos(cosine)), moved - moved.mean()
 
 
 PROCRUSTES = partial(
@@ -40,5 +62,5 @@ PROCRUSTES = partial(
     higher_is="less alike",
     unchanged=0.0,
     paper="Williams, Kunz, Kornblith, Linderman 2021, arXiv 2110.14739",
-    between=partial(by_pair, unit_scores, _procrustes, True),
+    between=partial(by_pair, unit_scores, angle, True),
 )

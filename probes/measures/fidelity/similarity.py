@@ -82,8 +82,9 @@ def similarity(
         and where it comes out below 0 it stays so. SVCCA and PWCCA have no value where the
         directions to match (99 % of the variance of both) are as many as the examples, and no
         interval, which a warning says, where layers are nearly alike (0.95 and above). RSA ranks
-        the pairs of at most 1,000 examples, drawn by the seed. The draws are of first order; the
-        intervals are for samples of this size.
+        the pairs of at most 1,000 examples, drawn by the seed. The draws are of first order
+        (Procrustes: second, as its rotation follows each example); the intervals are for samples of
+        this size.
 
     See also:
         `drift`, `alignment_gap`, `difference`.
