@@ -196,8 +196,7 @@ def capture(
         texts = corpus.remove_columns("text_pair")
         pairs = texts.remove_columns("text").add_column("text", list(corpus["text_pair"]))
         told = tokenise(tokenizer, pairs, limit, model, name)
-    prompts = leading(tokenizer, replace(how, pools_prompt=False))  # how many tokens
-    cutting: dict[str, Any] = {"long_texts": long_texts, "overlap": overlap, "prompt": prompts}
+    cutting: dict[str, Any] = {"long_texts": long_texts, "overlap": overlap, "prompt": how.prompt or ""}
     read, long = read_texts(tokenizer, prompted(texts, how), limit, model, name, **cutting)
     places = word_places(tokenizer, prompted(texts, how), len(how.prompt or ""), limit) if kept == "words" else None
     made = pooling if isinstance(pooling, OfTokens) else None
@@ -215,7 +214,7 @@ def capture(
             prompted(shown, how) if told is None else shown,
             words or (made is not None and made.joins),
             start=len(how.prompt or "") if told is None else 0,
-            prompt=prompts if told is None else 0,
+            prompt=leading(tokenizer, replace(how, pools_prompt=False)) if told is None else 0,
             name=name,
         )
     unpooled = leading(tokenizer, how)

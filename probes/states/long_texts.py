@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import replace
 
 import datasets
@@ -27,15 +27,14 @@ def read_texts(
     *,
     long_texts: str,
     overlap: int | None,
-    prompt: int,
+    prompt: str,
 ) -> tuple[Tokens, Windows | None]:
     """Tokenise a corpus, longer texts cut or as the first of their windows; and the other windows.
 
     Args:
         tokenizer, corpus, limit, model, name: as `probes.states.tokens.tokenise` takes them.
         long_texts, overlap: as of `capture`.
-        prompt: how many tokens of a text are those of a prompt, with special ones before it; 0
-            without one.
+        prompt: what all texts begin with, "" for nothing.
 
     Raises:
         InputError: there is no room in a window, or it overlaps itself; what `tokenise` raises.
@@ -44,7 +43,7 @@ def read_texts(
         return tokenise(tokenizer, corpus, limit, model, name), None
     whole = tokenise(tokenizer, corpus, None, model, name)
     before, after = _frame(whole)
-    before = max(before, prompt)
+    before = max(before, _shared(whole, tokenizer(prompt)["input_ids"] if prompt else []))
     room = limit - before - after
     if room < 1:
         raise InputError(
@@ -66,6 +65,13 @@ def _frame(tokens: Tokens) -> tuple[int, int]:
     place = np.arange(len(tokens.special)) - np.repeat(tokens.starts, tokens.lengths)
     own, last = tokens.special == 0, np.repeat(tokens.lengths, tokens.lengths) - 1 - place
     return int(place[own].min()), int(last[own].min())
+
+
+def _shared(tokens: Tokens, prompt: Sequence[int]) -> int:
+    """How many tokens all texts begin with that are those of a prompt: its last one may be joined to a text's first."""
+    ids, least = tokens.inputs["input_ids"], int(tokens.lengths.min())
+    alike = [bool((ids[tokens.starts + i] == token).all()) for i, token in enumerate(prompt[:least])]
+    return len(alike) if all(alike) else alike.index(False)
 
 
 class Windows:

@@ -82,7 +82,7 @@ def test_any_overlap_counts_each_token_once(bert, tokenizer, many, overlap):
     many = many.select([2, 4, 7])
     reps = capture(bert, tokenizer, many, long_texts="windows", overlap=overlap)
     assert_close(reps, np.stack([by_hand(bert, tokenizer, t, overlap=overlap)[0] for t in many["text"]], 1))
-    _, windows = read_texts(tokenizer, many, 32, bert, "", long_texts="windows", overlap=overlap, prompt=0)
+    _, windows = read_texts(tokenizer, many, 32, bert, "", long_texts="windows", overlap=overlap, prompt="")
     windows.weigh("mean")
     for row, count in enumerate((70, 31, 45)):
         parts = np.concatenate([windows.of_first[row][None], windows.of_further[windows.owner == row]])
@@ -134,6 +134,17 @@ def test_a_prompt_stands_in_every_window_and_counts_once_or_not_at_all(bert, tok
         ids, prompt = tokenizer(text, add_special_tokens=False)["input_ids"], tokenizer("she sang")["input_ids"]
         before, own, *_ = read(bert, ids, prompt[:3], prompt[3:], 28, 4)
         assert_close(reps.hidden.values[:, row], np.concatenate([before[:, 1:], own] if counts else [own], 1).mean(1))
+
+
+def test_a_token_of_a_prompt_that_joins_a_text_is_no_part_of_a_window(bert, make_tokenizer):
+    """As of SentencePiece, where the space that ends a prompt begins the text's first word."""
+    tokenizer = make_tokenizer(words=["she", "sang:", "the", "cat", "sang:the"])
+    both = make_corpus(["sang:the cat " * 20, "sang:the cat"])
+    _, windows = read_texts(tokenizer, both, 20, bert, "", long_texts="windows", overlap=0, prompt="sang:")
+    assert (windows.before, windows.after) == (1, 1)
+    both = make_corpus(["she sang:the cat " * 20, "she sang: cat"])
+    _, windows = read_texts(tokenizer, both, 20, bert, "", long_texts="windows", overlap=0, prompt="she sang:")
+    assert (windows.before, windows.after) == (2, 1)
 
 
 @pytest.mark.parametrize(("name", "after"), [("xlnet", 2), ("gpt2", 0)])
@@ -293,7 +304,7 @@ def test_pairs_decoders_and_labels_of_words_have_no_windows(what, message):
 def test_a_limit_that_is_not_there_needs_no_windows(tiny_models, make_tokenizer):
     model, tokenizer = tiny_models("T5Model"), make_tokenizer(limit=None)
     corpus = make_corpus([words(100), "a cat"])
-    tokens, windows = read_texts(tokenizer, corpus, None, model, "", long_texts="windows", overlap=None, prompt=0)
+    tokens, windows = read_texts(tokenizer, corpus, None, model, "", long_texts="windows", overlap=None, prompt="")
     assert (tokens.limit, windows) == (None, None)
     whole = tokenise(tokenizer, corpus, None, model, "")
     made = Windows(whole, 200, 1, 1, 5)
