@@ -1,7 +1,7 @@
 """Output codes of the bundled decoder beside what else makes its output layer small, at equal bytes.
 
 Each is trained for the same steps on the train split, by its own loss; measured is the loss on the
-dev split, renormalised over words. The table goes into the reference page; about seven minutes on one core.
+dev split, renormalised over words. The table goes into the reference page; about eight minutes on one core.
 """
 
 from __future__ import annotations
