@@ -59,6 +59,7 @@ from probes.states.graphs import load_graph
 from probes.states.modules import capture_modules
 from probes.states.movers import WordMoversEmbedding
 from probes.states.outliers import without_outliers
+from probes.states.own_pooling import pooling
 from probes.states.ragged import each_token
 from probes.states.representations import from_arrays, open_representations
 from probes.views.style import style
@@ -115,6 +116,7 @@ __all__ = [
     "off_diagonal_correlation",
     "open_representations",
     "patching",
+    "pooling",
     "pretraining_sizes",
     "probe",
     "representer_support",

@@ -13,7 +13,7 @@ from typing import Any
 import datasets
 import pandas as pd
 
-from probes.command import add_command, corpus_arguments, corpus_settings, listed, output_argument, run
+from probes.command import add_command, corpus_arguments, corpus_settings, from_module, listed, output_argument, run
 from probes.comparison import Comparison, Comparisons, compare
 from probes.corpus import cautions, describe, load_corpus
 from probes.errors import InputError, LayerscopeWarning, check_choice
@@ -26,7 +26,7 @@ from probes.results.calibration import p_text
 from probes.results.cells import NO_LAYER
 from probes.results.table import Table
 from probes.several import check_folders, on_corpus
-from probes.states.pooling import POOLINGS
+from probes.states.pooling import POOLINGS, OfTokens
 from probes.states.running import LONG_TEXTS
 from probes.views.report import check_path
 
@@ -93,7 +93,10 @@ def add(commands: Any) -> None:
     measure.add_argument("--draws", type=int, default=200, help="bootstrap draws (%(default)s)")
     measure.add_argument("--seed", type=int, default=0, help="of the bootstrap (%(default)s)")
     measure.add_argument(
-        "--pooling", choices=list(POOLINGS), help="tokens -> one vector (as the checkpoint says; mean)"
+        "--pooling",
+        type=_pooling,
+        help=f"tokens -> one vector: {', '.join(POOLINGS)} (as the checkpoint says; mean), or MODULE:FUNCTION for one "
+        "of your own (probes.pooling)",
     )
     measure.add_argument("--max-length", type=int, help="cut texts at so many tokens (the limit of the model)")
     measure.add_argument(
@@ -144,6 +147,12 @@ def _tolerance(text: str) -> list[tuple[str, float]]:
     return found
 
 
+def _pooling(text: str) -> str:
+    if text in POOLINGS or ":" in text:
+        return text
+    raise argparse.ArgumentTypeError(f"expected {', '.join(POOLINGS)}, or MODULE:FUNCTION; found {text!r}")
+
+
 def _compare(options: argparse.Namespace) -> int:
     models: dict[str, list[str | Path]] = {}
     for given in options.models:
@@ -153,6 +162,13 @@ def _compare(options: argparse.Namespace) -> int:
         models.setdefault(name, []).append(checkpoint)
     if options.probes:
         options.probes = named_in_modules(options.probes)
+    if ":" in (options.pooling or ""):
+        given = options.pooling
+        function, options.pooling = from_module("--pooling", given, "last_two")
+        if not isinstance(options.pooling, OfTokens):
+            raise InputError(
+                f"--pooling {given}: expected a function {function!r} in it that is made a pooling by @probes.pooling"
+            )
     for probe in [*(options.judge or []), *(probe for probe, _ in options.tolerance)]:
         check_choice("judge", probe, catalogue.by_name())
     options.until_done.enter_context(locked(options.out / "comparison", wait=options.wait))

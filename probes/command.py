@@ -5,6 +5,7 @@ in one message.
 from __future__ import annotations
 
 import argparse
+import importlib
 import io
 import os
 import sys
@@ -96,6 +97,25 @@ def corpus_arguments() -> argparse.ArgumentParser:
 def corpus_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return them as `probes.load_corpus` takes them."""
     return {name: getattr(options, name) for name in ("split", "languages", *_COLUMNS)}
+
+
+def from_module(option: str, given: str, what: str) -> tuple[str, Any]:
+    """Return the name of a function that is given as MODULE:FUNCTION, and it, its module imported.
+
+    Raises:
+        InputError: there is no such module, or no such function in it.
+    """
+    module, _, function = given.partition(":")
+    if "" not in sys.path:
+        sys.path.insert(0, "")  # the folder that the command is given in, as of `python -m`
+    try:
+        there = importlib.import_module(module)
+    except Exception as error:
+        raise InputError(
+            f"{option} {given}: the module {module!r} cannot be imported ({type(error).__name__}: {error}). "
+            f"Expected MODULE:FUNCTION, as in my_probes:{what} for my_probes.py in this folder"
+        ) from error
+    return function, getattr(there, function, None)
 
 
 def listed(text: str) -> list[str]:

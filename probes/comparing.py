@@ -27,7 +27,7 @@ from probes.models.checkpoint import check_checkpoint, load_checkpoint
 from probes.models.facts import check_fit, check_length, embedding_rows
 from probes.models.fingerprint import tokenizer_fingerprint
 from probes.models.formats.onnx_model import OnnxModel
-from probes.models.named import by_name, check_pairs, tokenizers_of
+from probes.models.named import by_name, check_depths, check_pairs, tokenizers_of
 from probes.models.series import Series, spread
 from probes.order import caution
 from probes.results.draws import check_draws, sample
@@ -37,7 +37,7 @@ from probes.states.depth import baseline_layers
 from probes.states.examples import examples_of
 from probes.states.order import alike_in_order
 from probes.states.outliers import without_outliers
-from probes.states.pooling import OfTokens
+from probes.states.pooling import OfTokens, named_pooling
 from probes.states.predictions import predicts
 from probes.states.representations import LEFT_OUT, check_representations, left_out_in_words
 from probes.states.running import check_settings
@@ -122,6 +122,8 @@ def planned(
     tokenizers = tokenizers_of(every, tokenizer)
     check_draws(draws, seed)
     check_settings(**settings)
+    if "pooling" in settings:
+        settings = settings | {"pooling": named_pooling(settings["pooling"])}
     if store is not None:
         check_writable(path_of(store, "store"))
     known: dict[str, Any] = dict(every)
@@ -134,6 +136,7 @@ def planned(
         elif isinstance(model, PreTrainedModel):
             read_by[name] = tokenizer_fingerprint(tokenizers[name])
             check_fit(embedding_rows(model), tokenizers[name], name)
+    check_depths(replicates, known)
     compare_vectors({n: m for n, m in known.items() if not isinstance(m, xr.Dataset)}, settings)
     # The same examples, and the same draws of them, for all models.
     shared = Run(

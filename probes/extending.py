@@ -26,6 +26,7 @@ from probes.results.cells import BESIDE, COLUMNS, COUNTS, FURTHER, NO_LAYER, pla
 from probes.results.kept import as_kept
 from probes.results.table import Table
 from probes.states.depth import baseline_layers
+from probes.states.pooling import OWN, POOLINGS
 from probes.states.representations import LEFT_OUT
 
 _COLUMNS = ("id", "language", "text", "label", "text_pair", "split", "group", *SEVERAL)
@@ -66,6 +67,15 @@ def with_model(
             f"the baseline {found.baseline!r} has {first['replicates']} replicates, and the states of one alone are "
             "kept: compare all models again"
         )
+    before = asked["settings"].get("pooling")  # of an opened comparison by its name alone
+    if "pooling" not in settings and isinstance(before, str) and before not in POOLINGS:
+        known = {one.name: one for one in OWN.values()}
+        if before not in known:
+            raise InputError(
+                f"this comparison was made with pooling={before}, which its name alone does not make: give it as "
+                "pooling=..."
+            )
+        settings = settings | {"pooling": known[before]}
     original: Any = base
     tokenizers = dict(tokenizer) if isinstance(tokenizer, Mapping) else {name: tokenizer} if tokenizer else {}
     if base is None:

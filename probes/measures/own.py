@@ -3,9 +3,7 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import inspect
-import sys
 from collections.abc import Callable, Sequence
 from numbers import Real
 from typing import Any, Literal
@@ -14,6 +12,7 @@ import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
+from probes.command import from_module
 from probes.errors import InputError
 from probes.measures import catalogue
 from probes.measures.classes.labels import check_labels
@@ -149,20 +148,11 @@ def named_in_modules(asked: Sequence[str]) -> list[str]:
     """
     out = []
     for name in asked:
-        module, colon, function = name.partition(":")
-        if not colon:
+        if ":" not in name:
             out.append(name)
             continue
-        if "" not in sys.path:
-            sys.path.insert(0, "")  # the folder that the command is given in, as of `python -m`
-        try:
-            there = importlib.import_module(module)
-        except Exception as error:
-            raise InputError(
-                f"--probes {name}: the module {module!r} cannot be imported ({type(error).__name__}: {error}). "
-                "Expected MODULE:FUNCTION, as in my_probes:norm_gap for my_probes.py in this folder"
-            ) from error
-        if function not in catalogue.OWN or not hasattr(there, function):
+        function, there = from_module("--probes", name, "norm_gap")
+        if function not in catalogue.OWN or there is None:
             raise InputError(
                 f"--probes {name}: expected a function {function!r} in it that is made a probe by @probes.probe(...)"
             )

@@ -68,6 +68,33 @@ def check_pairs(replicates: Mapping[str, Mapping[str, Any]], baseline: str) -> N
             )
 
 
+def check_depths(replicates: Mapping[str, Mapping[str, Any]], known: Mapping[str, Any]) -> None:
+    """Raise `InputError` where replicates of a model have other layers than its first.
+
+    Args:
+        replicates: as `by_name` gives them.
+        known: of each its configuration, itself, or its Representations, as far as they are known.
+    """
+    for name, own in replicates.items():
+        (_, first), *others = ((number, _layers(known.get(one))) for number, one in enumerate(own, start=1))
+        for number, layers in others:
+            if None not in (first, layers) and layers != first:
+                raise InputError(
+                    f"model {name!r}: replicate 1 has {first} and replicate {number} has {layers}. Replicates are one "
+                    "model trained with several seeds: give models of another depth names of their own"
+                )
+
+
+def _layers(model: Any) -> str | None:
+    """The layers of a model in words, where they are known."""
+    if isinstance(model, xr.Dataset):
+        layers = model["layer"].values.tolist()
+        whole = layers == list(range(len(layers)))
+        return f"layers 0 to {len(layers) - 1}" if whole else f"layers {', '.join(map(str, layers))}"
+    depth = getattr(getattr(model, "config", model), "num_hidden_layers", None)
+    return f"layers 0 to {depth}" if isinstance(depth, int) else None
+
+
 def tokenizers_of(
     models: Mapping[str, Any], tokenizer: PreTrainedTokenizerBase | Mapping[str, PreTrainedTokenizerBase] | None
 ) -> dict[str, PreTrainedTokenizerBase]:

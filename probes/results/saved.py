@@ -58,7 +58,8 @@ def write_files(
         InputError: as `Table.save`.
     """
     hashes = {f"{name}_sha256": hashlib.sha256(content).hexdigest() for name, content in files.items()}
-    about = json.dumps({**provenance, **hashes}, indent=2, ensure_ascii=False)
+    # A pooling that is made of tokens is an object that has a name.
+    about = json.dumps({**provenance, **hashes}, indent=2, ensure_ascii=False, default=lambda made: made.name)
     with locked(folder / "comparison", wait=wait):
         check_folder(folder, overwrite=overwrite)
         # The new ones are whole beside the old ones until the provenance says which of them count.

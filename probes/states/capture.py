@@ -37,7 +37,7 @@ from probes.models.formats.onnx_model import OnnxModel
 from probes.states.by_token import names_of
 from probes.states.layers import check_part, runner_of
 from probes.states.long_texts import check_windows, read_texts
-from probes.states.pooling import POOLINGS, OfTokens, pool, sinks, sinks_in_words
+from probes.states.pooling import POOLINGS, OfTokens, named_pooling, pool, sinks, sinks_in_words
 from probes.states.predictions import KEPT
 from probes.states.ragged import with_units
 from probes.states.representations import BLOCK, as_strings
@@ -164,6 +164,7 @@ def capture(
     if isinstance(model, OnnxModel):
         model.check(device, dtype)
         device = model.device
+    pooling = named_pooling(pooling)
     vectors: dict[str, Any] = {"prompt": prompt, "dimensions": dimensions, "long_texts": long_texts, "overlap": overlap}
     where = check_settings(pooling, dtype, device, batch_size, batch_tokens, **vectors)
     name = name or name_of(model)

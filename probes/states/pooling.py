@@ -45,6 +45,15 @@ class OfTokens(Protocol):
         """Return the vectors (text, feature) of texts of so many tokens each, at one layer."""
 
 
+# Those that were made of functions, by the names of these; see `probes.pooling`.
+OWN: dict[str, OfTokens] = {}
+
+
+def named_pooling(pooling: Any) -> Any:
+    """Return the pooling that is meant by the name of a function that was made one; any other as it is."""
+    return OWN.get(pooling, pooling) if isinstance(pooling, str) else pooling
+
+
 def pool(states: torch.Tensor, weights: torch.Tensor, name: str, layer: int) -> torch.Tensor:
     """Weighted sum over the tokens: (batch, token, feature), (batch, token) -> (batch, feature), in
     float32.

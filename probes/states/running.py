@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 
 from probes.errors import InputError, check_choice
 from probes.models.facts import body_of, encoder_of, types_tokens
-from probes.states.pooling import POOLINGS, OfTokens
+from probes.states.pooling import OWN, POOLINGS, OfTokens
 
 LONG_TEXTS = ("cut", "windows")  # what becomes of texts that are longer than a model reads
 
@@ -37,8 +37,10 @@ def check_settings(
     """
     if isinstance(pooling, OfTokens):
         pooling.needs()
+    elif callable(pooling):
+        raise InputError(f"pooling={pooling!r}: a function is made a pooling by @probes.pooling, and this one was not")
     elif pooling is not None:
-        check_choice("pooling", pooling, POOLINGS)
+        check_choice("pooling", pooling, [*POOLINGS, *OWN])
     if prompt is not None and not isinstance(prompt, str):
         raise InputError(f"prompt={prompt!r}: expected a text, as 'query: '")
     if dimensions is not None and (type(dimensions) is not int or dimensions < 1):

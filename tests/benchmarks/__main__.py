@@ -15,7 +15,7 @@ from pathlib import Path
 from common import ROWS, Row, here, table
 
 FOLDER = Path(__file__).parent
-NAMES = ["capture", "similarity", "representers", "pruning", "quantization", "distillation", "finetuning"]
+NAMES = ["capture", "similarity", "representers", "pruning", "quantization", "distillation", "finetuning", "series"]
 NAMES += [
     "noise",
     "gradients",

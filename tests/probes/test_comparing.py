@@ -48,3 +48,44 @@ def test_what_models_cost_is_measured_once_beside_the_baseline(bundled, monkeypa
     assert quiet.models[["operations", "seconds_1", "seconds_32"]].isna().all(axis=None)
     assert quiet.models["parameters"].tolist() == [costs.loc["base", "parameters"]]
     assert "timed" not in quiet.provenance
+
+
+def test_replicates_of_another_depth_are_refused_before_a_model_is_run(models, monkeypatch):
+    monkeypatch.setattr("probes.comparing.measured_on", lambda *_, **__: pytest.fail("something was measured"))
+    both = {"base": models["base"], "seeds": [models["base"], models["half"]]}
+    with pytest.raises(probes.InputError, match="replicate 1 has layers 0 to 2 and replicate 2 has layers 0 to 1"):
+        measure_models(both, pivot="l0", probes=["retrieval"], **PLAIN)
+    model, tokenizer = probes.load_checkpoint("bundled")
+    monkeypatch.setattr("probes.comparing.capture", lambda *_, **__: pytest.fail("a model was run"))
+    corpus = probes.load_corpus("bundled", split="dev", languages=["en"]).select(range(4))
+    with pytest.raises(probes.InputError, match="replicate 1 has layers 0 to 6 and replicate 2 has layers 0 to 3"):
+        probes.compare({"a": ["bundled", compress.drop_layers(model, [0, 1, 2])]}, corpus, tokenizer=tokenizer)
+
+
+def test_a_series_goes_on_at_the_checkpoint_at_which_it_was_interrupted(tiny_folder, tmp_path, monkeypatch):
+    texts = ["the red cat", "a big dog", "he ran", "she sat on it", "a bird", "the small house", "it sang", "then he"]
+    rows = list(enumerate(texts))
+    corpus = probes.load_corpus(pd.DataFrame(rows, columns=["id", "text"]).assign(language="en"))
+    run = probes.series([(step, tiny_folder) for step in (0, 10, 20)])
+    how = {"probes": ["norm"], "draws": 2, "timing": False, "progress": False}
+    whole = probes.compare({"run": run}, corpus, **how)
+    passes, stops = [], [True]
+    forward = torch.nn.Embedding.forward
+
+    def counted(self, ids):
+        passes.append(len(list((tmp_path / "states").glob("*.zarr"))))
+        if stops and passes[-1] == 2:
+            raise KeyboardInterrupt
+        return forward(self, ids)
+
+    monkeypatch.setattr(torch.nn.Embedding, "forward", counted)
+    with pytest.raises(KeyboardInterrupt):
+        probes.compare({"run": run}, corpus, store=tmp_path / "states", **how)
+    first, each = passes.count(0), passes.count(1)
+    assert first == each > 0
+    assert sorted(p.name for p in (tmp_path / "states").glob("*.zarr")) == ["run%200.zarr", "run%2010.zarr"]
+    passes.clear()
+    stops.clear()
+    again = probes.compare({"run": run}, corpus, store=tmp_path / "states", **how)
+    assert len(passes) == each  # of the third alone
+    pd.testing.assert_frame_equal(again.table, whole.table)
