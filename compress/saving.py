@@ -24,6 +24,7 @@ from probes.models.formats.extensions import check_allowed, check_kept
 from probes.models.formats.layers_kept import LAYERS_KEPT
 from probes.models.formats.onnx_model import OnnxModel
 from probes.models.formats.packed import pack_weights
+from probes.models.spread import check_whole
 from probes.models.weights import stored_bytes
 from probes.silence import quiet
 
@@ -135,6 +136,7 @@ def save(
     elif packed:
         check_allowed(model, "save packed")
     else:
+        check_whole(model, "saving")
         check_kept(model)
     card = None if comparison is None else _card(model, comparison)
     partial = beside(place, "partial")

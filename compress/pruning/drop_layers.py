@@ -29,6 +29,7 @@ from probes.models.formats.layers_kept import LAYERS_KEPT, keep_layers
 from probes.models.formats.quantized_inputs import QUANTIZED_INPUTS, quantized_inputs_of
 from probes.models.formats.shared_layers import renumber_sharing
 from probes.models.parts import Parts
+from probes.models.spread import check_whole
 from probes.states.capture import capture
 
 
@@ -81,6 +82,7 @@ def drop_layers(
     See also:
         `prune_heads`, `distill`.
     """
+    check_whole(model, "drop_layers")
     family = family_of(model)
     count = depth_of(model, family)
     scores: list[float] = []

@@ -21,6 +21,7 @@ from probes.corpus import check_corpus, corpus_fingerprint
 from probes.errors import InputError
 from probes.models.facts import check_reads_text, embedding_rows
 from probes.models.formats.output_codes import CodedOutput
+from probes.models.spread import check_whole
 from probes.silence import quiet
 
 _BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
@@ -76,6 +77,7 @@ def prune_vocabulary(
     See also:
         `prune`, `footprint`.
     """
+    check_whole(model, "prune_vocabulary")
     backend, vocabulary = check_vocabulary(model, tokenizer)
     corpus = check_corpus(corpus)
     known = tokenizer.get_vocab()

@@ -4,6 +4,7 @@ code, checked to fit.
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
 from typing import cast
 
@@ -17,21 +18,26 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
-from probes.errors import InputError
+from probes.errors import InputError, check_choice
 from probes.models.adapters import merged
 from probes.models.bundled import BUNDLED, bundled_folder
 from probes.models.facts import check_fit, embedding_rows
 from probes.models.formats.coded import read_plain, say_plain
-from probes.models.formats.extensions import apply_formats, from_pretrained
+from probes.models.formats.extensions import apply_formats, from_pretrained, promised
 from probes.models.formats.onnx_model import OnnxModel
 from probes.models.formats.packed import PACKED, unpack
-from probes.models.found import find, is_onnx, model_class, unloadable
+from probes.models.found import Found, find, is_onnx, model_class, unloadable
 from probes.models.heads import missing_of_head, warn_of_head
 from probes.silence import quiet
 
 
 def load_checkpoint(
-    source: str | Path, *, allow_pickle: bool = False
+    source: str | Path,
+    *,
+    allow_pickle: bool = False,
+    dtype: str = "float32",
+    device_map: str | Mapping[str, str | int] | None = None,
+    offload_folder: str | Path | None = None,
 ) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Load a checkpoint of transformers with the head it was saved with, in float32 on the CPU.
 
@@ -45,6 +51,14 @@ def load_checkpoint(
             `model.config.dequantized` says.
         allow_pickle: also read weights from pickle files (`pytorch_model.bin`). A pickle can run
             any code when it is opened: ask for it only where you trust who made it.
+        dtype: "float32", or "auto" as the weights are stored (bfloat16 in half the memory; states
+            then differ by rounding), or the name of another.
+        device_map: for models larger than one device, as in transformers: "auto" spreads the model
+            over the devices there are, then memory, then the disk; or module -> device ("cpu",
+            "disk", "cuda:0"). `capture` leaves such a model where it is; compressions and most
+            measures that change a model while it runs need it whole, and say so.
+        offload_folder: where what goes to the disk is written, if it is not read from the
+            checkpoint's own safetensors.
 
     Returns:
         The model in evaluation mode, and its tokenizer. Code from the checkpoint is never run. Of a
@@ -54,7 +68,8 @@ def load_checkpoint(
     Raises:
         InputError: the folder holds no model; its weights are pickles only, or both plain and
             packed; weights of the encoder are missing; packed ones do not fit together; the
-            tokenizer is missing or does not fit the model.
+            tokenizer is missing or does not fit the model; `device_map` beside packed weights, an
+            adapter, an exported model or a format that is put together after loading.
 
     Warns:
         LayerscopeWarning: the head is not in the weights: the model comes without it.
@@ -64,13 +79,16 @@ def load_checkpoint(
         >>> type(model).__name__
         'BertForSequenceClassification'
     """
+    check_choice("dtype", dtype, ("auto", "float32", "bfloat16", "float16"))
     if source in BUNDLED:
         with bundled_folder(source) as folder:
-            model, tokenizer = load_checkpoint(folder)
+            model, tokenizer = load_checkpoint(folder, dtype=dtype, device_map=device_map)
         model.name_or_path = model.config.name_or_path = str(source)  # not a path on this computer
         return model, tokenizer
     found = find(source, allow_pickle=allow_pickle)
     name, folder = found.name, Path(found.source)
+    if device_map is not None:
+        _check_spread(found, folder)
     if is_onnx(folder):
         exported = OnnxModel.from_pretrained(found.source)
         check_fit(exported.embeddings, found.tokenizer, name)
@@ -93,7 +111,9 @@ def load_checkpoint(
                 **({"gguf_file": found.gguf} if found.gguf else {}),
                 generation_config=None if weights is None else _generation(folder),
                 config=found.config,
-                dtype=torch.float32,
+                dtype=dtype if dtype == "auto" else getattr(torch, dtype),
+                device_map=device_map if device_map is None or isinstance(device_map, str) else dict(device_map),
+                **({} if offload_folder is None else {"offload_folder": str(offload_folder)}),
                 use_safetensors=None if allow_pickle else True,
                 weights_only=True,
                 trust_remote_code=False,
@@ -136,6 +156,22 @@ def check_checkpoint(
             return check_checkpoint(folder)
     found = find(source, allow_pickle=allow_pickle)
     return found.config, found.tokenizer
+
+
+def _check_spread(found: Found, folder: Path) -> None:
+    """Raise `InputError` where what is loaded has to be whole before it can be spread."""
+    kinds = {
+        "an exported model": is_onnx(folder),
+        "packed weights": (folder / PACKED).is_file(),
+        "an adapter": found.adapter is not None,
+        "GGUF": bool(found.gguf),
+    }
+    kinds |= {f"{one.has} (config.{one.key})": True for one in promised(found.config)}
+    if wrong := [kind for kind, there in kinds.items() if there]:
+        raise InputError(
+            f"{found.name}: device_map is for plain checkpoints, and this one has {wrong[0]}, which is put together in "
+            "one place. Leave device_map out"
+        )
 
 
 def _generation(folder: Path) -> GenerationConfig | None:

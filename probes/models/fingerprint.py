@@ -11,6 +11,8 @@ from transformers import (
     PreTrainedTokenizerBase,
 )
 
+from probes.models.spread import weights_in
+
 # What a configuration says of where and when a model was saved, not of what it computes.
 _NOT_COMPUTED = {
     "_name_or_path",
@@ -35,7 +37,7 @@ def weights_fingerprint(model: torch.nn.Module) -> str:
         settings = {k: v for k, v in config.to_dict().items() if k not in _NOT_COMPUTED and not k.startswith("_")}
         digest.update(json.dumps(settings, sort_keys=True, default=str).encode())
     digest.update(type(model).__name__.encode())
-    for key, tensor in sorted(model.state_dict().items()):
+    for key, tensor in weights_in(model):
         if not isinstance(tensor, torch.Tensor):
             digest.update(f"{key}{tensor}".encode())
             continue

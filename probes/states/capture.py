@@ -41,7 +41,7 @@ from probes.states.pooling import POOLINGS, OfTokens, named_pooling, pool, sinks
 from probes.states.predictions import KEPT
 from probes.states.ragged import with_units
 from probes.states.representations import BLOCK, as_strings
-from probes.states.running import check_settings, decoder_inputs, evaluating, precision
+from probes.states.running import check_settings, decoder_inputs, evaluating, place_of, precision
 from probes.states.store import DIMS, Store
 from probes.states.tokens import Batches, tokenise
 from probes.states.units import Units, Words, check_words, units_of
@@ -119,7 +119,8 @@ def capture(
             have room in one.
         dtype: "float32", or "bfloat16" for mixed precision (about twice as fast; cosine to float32
             above 0.999).
-        device: by default CUDA, MPS or the CPU, the first there is.
+        device: by default CUDA, MPS or the CPU, the first there is. A model that is spread over
+            several (`load_checkpoint(device_map=)`) stays where it is.
         batch_size, batch_tokens: most texts, and most tokens with padding, in one batch.
         tokens: keep the state of every token of a text too, special ones and a prompt left out; in
             memory that takes as much as there are tokens, in a store a piece of them at a time.
@@ -168,6 +169,7 @@ def capture(
     vectors: dict[str, Any] = {"prompt": prompt, "dimensions": dimensions, "long_texts": long_texts, "overlap": overlap}
     where = check_settings(pooling, dtype, device, batch_size, batch_tokens, **vectors)
     name = name or name_of(model)
+    where = place_of(model, device, where, name)
     if isinstance(model, PreTrainedModel | OnnxModel):
         check_fit(embedding_rows(model), tokenizer, name)
     how, declared = settle(
@@ -324,7 +326,7 @@ def capture(
                     vectors = np.stack([made.vectors(x, units.counts[rows], of) for x, of in each])
                     hidden = finished(torch.from_numpy(vectors), replace(how, dimensions=None))
                 else:
-                    raw = torch.stack([pool(h, mask, name, i) for i, h in enumerate(layers)])
+                    raw = torch.stack([pool(h, mask.to(h.device), name, i).to(where) for i, h in enumerate(layers)])
                     if long is not None:
                         long.begin(rows, {"hidden": raw} | outputs)
                     hidden = finished(raw, how)
@@ -334,7 +336,8 @@ def capture(
 
             def further(inputs: dict[str, torch.Tensor], mask: torch.Tensor) -> dict[str, torch.Tensor]:
                 layers, outputs = states_of(runner, inputs)
-                return {"hidden": torch.stack([pool(h, mask, name, i) for i, h in enumerate(layers)])} | outputs
+                raw = [pool(h, mask.to(h.device), name, i).to(where) for i, h in enumerate(layers)]
+                return {"hidden": torch.stack(raw)} | outputs
 
             if made is not None:  # from some of the texts, the same ones in whatever order
                 some = np.argsort(names_of(corpus), kind="stable")[:_BEGUN]

@@ -103,7 +103,7 @@ def sinks(layers: Sequence[torch.Tensor], weights: torch.Tensor) -> dict[int, tu
     counted = counted[enough]
     place = counted.cumsum(1) - 1
     for number, states in enumerate(layers):
-        norms = states[enough].float().norm(dim=-1).masked_fill(~counted, torch.nan)
+        norms = states.to(weights.device)[enough].float().norm(dim=-1).masked_fill(~counted, torch.nan)
         longest = norms.nan_to_num(nan=-1.0).argmax(1, keepdim=True)
         times = (norms.gather(1, longest) / norms.nanmedian(1, keepdim=True).values)[:, 0]
         where = place.gather(1, longest)[:, 0]

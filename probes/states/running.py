@@ -14,6 +14,7 @@ from transformers import PreTrainedModel
 
 from probes.errors import InputError, check_choice
 from probes.models.facts import body_of, encoder_of, types_tokens
+from probes.models.spread import places_of, runs_on
 from probes.states.pooling import OWN, POOLINGS, OfTokens
 
 LONG_TEXTS = ("cut", "windows")  # what becomes of texts that are longer than a model reads
@@ -68,6 +69,19 @@ def device_of(wanted: str | torch.device | None) -> torch.device:
     if torch.cuda.is_available():
         return torch.device("cuda")
     return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+
+
+def place_of(
+    model: torch.nn.Module, wanted: str | torch.device | None, device: torch.device, name: str
+) -> torch.device:
+    """Return where a model reads its inputs: on a device, or, in several places, where it is spread."""
+    places = places_of(model)
+    if places and wanted is not None:
+        raise InputError(
+            f"{name} is spread over {', '.join(places)} (device_map) and runs there; device={str(wanted)!r} would pull "
+            "it together: leave device out"
+        )
+    return runs_on(model) if places else device
 
 
 def precision(device: torch.device, dtype: str) -> torch.autocast:
@@ -258,7 +272,7 @@ def evaluating(model: torch.nn.Module, device: torch.device) -> Iterator[None]:
     `reading` says.
     """
     training = [module for module in model.modules() if module.training]
-    home = next((p.device for p in model.parameters()), device)
+    home = device if places_of(model) else next((p.device for p in model.parameters()), device)
     model.eval()
     try:
         if home != device:

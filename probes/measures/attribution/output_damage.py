@@ -24,6 +24,7 @@ from probes.models.facts import (
     name_of,
     predicted_tokens,
 )
+from probes.models.spread import check_whole
 from probes.states.by_token import NO_TOKEN, next_of
 from probes.states.pooling import pool
 from probes.states.predictions import label_codes
@@ -117,6 +118,8 @@ class OutputDamage:
 
     def check(self, other: PreTrainedModel, name: str) -> None:
         """Raise `InputError` where another model's output cannot be held against the original's."""
+        for model in (self.base, other):
+            check_whole(model, "the damage at the output")
         check_fit(embedding_rows(other), self.tokenizer, name)
         rows = embedding_rows(self.base), embedding_rows(other)
         if rows[0] != rows[1]:

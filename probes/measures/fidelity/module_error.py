@@ -19,6 +19,7 @@ from probes.corpus import check_corpus
 from probes.errors import InputError
 from probes.measures.probe import LARGE, Probe, Run
 from probes.models.facts import body_of, check_fit, embedding_rows, name_of
+from probes.models.spread import check_whole
 from probes.results.draws import POOLED, sample
 from probes.results.result import result, stack_measures
 from probes.states.representations import as_strings, from_arrays
@@ -114,6 +115,7 @@ def _errors(run: Run) -> tuple[np.ndarray, list[str]]:
     (base, other, tokenizer), corpus = run.models, run.corpus
     names = str(run.base.attrs["model"]), str(run.reps.attrs["model"])
     for model, name in zip((base, other), names, strict=True):
+        check_whole(model, "module_error")
         check_fit(embedding_rows(model), tokenizer, name)
     where, batches = batches_of(base, tokenizer, corpus, names[0], **run.settings)
     bodies = [body_of(m) for m in (base, other)]

@@ -29,6 +29,7 @@ from probes.models.formats.quantized_inputs import QUANTIZED_INPUTS
 from probes.models.formats.shared_layers import SHARED_LAYERS
 from probes.models.formats.sparse_embeddings import SPARSE_EMBEDDINGS
 from probes.models.parts import FAMILIES
+from probes.models.spread import check_whole
 from probes.silence import quiet
 
 # In the order in which they are made and applied: factors are those of the matrices that pruning has left.
@@ -208,6 +209,7 @@ def check_allowed(model: PreTrainedModel, verb: Verb) -> None:
         verb: what is to be done: "compress" for whatever works on its weights, or a verb with rules
             of its own.
     """
+    check_whole(model, "saving" if verb == "save packed" else "a compression")
     for found in promised(model.config):
         forbidden = found.forbids(model, verb)
         if forbidden is not None:

@@ -1,0 +1,65 @@
+"""Models that are in several places: over devices, in memory, on disk (`device_map` of transformers)."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from contextlib import nullcontext
+from typing import Any
+
+import torch
+from accelerate.utils import align_module_device
+
+from probes.errors import InputError
+
+
+def places_of(model: torch.nn.Module) -> list[str]:
+    """Return where the parts of a model lie, where that is more than one place or the disk; else
+    nothing.
+
+    Example:
+        >>> places_of(torch.nn.Linear(2, 2))
+        []
+    """
+    found = list(dict.fromkeys(str(place) for place in (getattr(model, "hf_device_map", None) or {}).values()))
+    return found if len(found) > 1 or "disk" in found else []
+
+
+def runs_on(model: torch.nn.Module) -> torch.device:
+    """Return the device that a model of several places reads its inputs on: the first that computes."""
+    for module in model.modules():
+        for hook in _hooks(module):
+            if getattr(hook, "execution_device", None) is not None:
+                return torch.device(hook.execution_device)
+    return next((p.device for p in model.parameters() if not p.is_meta), torch.device("cpu"))
+
+
+def weights_in(model: torch.nn.Module) -> Iterator[tuple[str, Any]]:
+    """Yield what a model's `state_dict` holds, by name; of what lies elsewhere one tensor at a time.
+
+    Example:
+        >>> [name for name, _ in weights_in(torch.nn.Linear(2, 2))]
+        ['bias', 'weight']
+    """
+    for name, value in sorted(model.state_dict().items()):
+        if not (isinstance(value, torch.Tensor) and value.is_meta):
+            yield name, value
+            continue
+        place, _, own = name.rpartition(".")
+        module = model.get_submodule(place)
+        with align_module_device(module, "cpu") if _hooks(module) else nullcontext():
+            yield name, getattr(module, own).detach()
+
+
+def check_whole(model: torch.nn.Module, what: str) -> None:
+    """Raise `InputError` where a model that has to be in one place is in several."""
+    if places := places_of(model):
+        raise InputError(
+            f"{what} needs the model whole, and it is spread over {', '.join(places)}. Load it without device_map, or, "
+            "where one device has room, with device_map={'': 'cuda:0'}"
+        )
+
+
+def _hooks(module: torch.nn.Module) -> list[Any]:
+    """What accelerate does around the forward pass of a module."""
+    hook = getattr(module, "_hf_hook", None)
+    return [] if hook is None else list(getattr(hook, "hooks", [hook]))
