@@ -129,15 +129,27 @@ class Read(torch.nn.Module):
 def rows_of(data: Any, classes: int) -> tuple[torch.Tensor, torch.Tensor]:
     """Return x (row, ...) in float32 and labels (row,); raise `InputError` where data are not that."""
     try:
-        x, label = (np.asarray(values) for values in data)
+        x, label = data
     except (TypeError, ValueError) as error:
         raise InputError(f"data: expected a pair of arrays, x (row, ...) and label (row,); {error}") from error
-    if x.ndim < 2 or 0 in x.shape or x.dtype.kind not in "fiub" or not np.isfinite(x).all():
+    values = numbers_of(x, "data: x")
+    return values, labels_of(label, len(values), classes)
+
+
+def numbers_of(x: npt.ArrayLike, what: str) -> torch.Tensor:
+    """Return (row, ...) in float32; raise `InputError` where they are no finite numbers of rows."""
+    try:
+        values = np.asarray(x)
+    except (TypeError, ValueError, RuntimeError) as error:  # numpy's and torch's
+        raise InputError(f"{what}: expected finite numbers of shape (row, ...); {error}") from error
+    numbers = values.dtype.kind in "fiub"
+    if values.ndim < 2 or 0 in values.shape or not numbers or not np.isfinite(values).all():
+        spoilt = ", some of them not finite" if numbers and not np.isfinite(values).all() else ""
         raise InputError(
-            f"data: expected x of finite numbers, of shape (row, ...), none of them 0; found {x.dtype} of shape "
-            f"{x.shape}" + ("" if x.dtype.kind not in "f" or np.isfinite(x).all() else ", some of them not finite")
+            f"{what}: expected finite numbers of shape (row, ...), none of these 0; found {values.dtype} of shape "
+            f"{values.shape}{spoilt}"
         )
-    return torch.from_numpy(x.astype(np.float32)), labels_of(label, len(x), classes)
+    return torch.from_numpy(values.astype(np.float32))
 
 
 def labels_of(label: npt.ArrayLike, count: int, classes: int, none: bool = False) -> torch.Tensor:

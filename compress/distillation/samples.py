@@ -10,7 +10,7 @@ import numpy.typing as npt
 import torch
 import xarray as xr
 
-from compress.distillation.denoisers import Data, Guided, check_denoiser, labels_of, rows_of
+from compress.distillation.denoisers import Data, Guided, check_denoiser, labels_of, numbers_of, rows_of
 from compress.distillation.diffusion import distilled
 from compress.objectives.base import is_number, is_whole
 from compress.objectives.diffusion import SAMPLERS, noised, noised_further, stepped
@@ -75,7 +75,7 @@ def sample_diffusion(
         [[-2.0], [-3.0]]
     """
     classes = check_denoiser(denoiser)
-    z, about = rows_of((noise, np.zeros(len(np.asarray(noise)), int)), classes)[0], distilled(denoiser)
+    z, about = numbers_of(noise, "noise"), distilled(denoiser)
     labels = labels_of(label, len(z), classes, none=True)
     steps, sampler = _as_distilled(denoiser, about, steps, guidance, sampler)
     check_denoiser(denoiser, z)

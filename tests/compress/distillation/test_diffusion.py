@@ -150,7 +150,7 @@ def test_what_was_interrupted_goes_on_and_ends_as_it_would_have(teacher, tmp_pat
         ({"data": (rows()[0], rows()[1] - 1)}, "label: row 0 has -1"),
         ({"data": (rows()[0], rows()[1][:5])}, r"expected 60 whole numbers, one a row of x; found int64 of"),
         ({"data": (rows()[0], rows()[1] / 2)}, "found float64 of shape"),
-        ({"data": (rows()[0] * np.nan, rows()[1])}, r"expected x of finite numbers, .* some of them not finite"),
+        ({"data": (rows()[0] * np.nan, rows()[1])}, r"data: x: expected finite numbers .* some of them not finite"),
         ({"data": rows()[0]}, "expected a pair of arrays"),
         ({"denoiser": Tiny(size=3)}, r"Tiny: forward\(x, level, label, guidance\) fails on two rows of shape \(2, 2\)"),
         ({"denoiser": torch.nn.Linear(2, 2)}, "Linear: expected an attribute classes, how many there are, found None"),

@@ -89,6 +89,7 @@ def test_what_was_distilled_runs_once_a_step_as_it_learned():
         (tiny(), {"steps": 2, "sampler": "x"}, "sampler='x' is not known"),
         (tiny(), {"steps": 2, "label": LABEL + 1}, "label: row 3 has 4: expected 0 to 2, or 3 for none"),
         (tiny(), {"steps": 2, "noise": NOISE[:, :1]}, r"Tiny: forward\(x, level, label, guidance\) fails on two rows"),
+        (tiny(), {"steps": 2, "noise": 3.0}, "noise: expected finite numbers of shape"),
         (distilled(), {"guidance": 3}, "guidance=3: Tiny was distilled for weights of 0 to 2"),
         (distilled(), {"steps": 4}, "steps=4: Tiny was distilled to take 2 steps"),
         (distilled(), {"sampler": "stochastic"}, "sampler='stochastic': Tiny was distilled for the deterministic one"),
