@@ -438,6 +438,42 @@ CLAIMS: dict[str, list[tuple[str, str]]] = {
             " and at(gently.comparison(), 'gently 60', 'accuracy', column='difference') >= 0",
         ),
     ],
+    "12_a_distilled_diffusion_model": [
+        ("in every row more than 95 % of the samples", "table['accuracy'].min() > 0.95"),
+        (
+            "In 64 steps the teacher's digits are nearly as various as real ones, in 4 steps little more than half as"
+            " much",
+            "table['variety']['teacher, 64 steps', 0] > 0.9 and 0.5 < table['variety']['teacher, 4 steps', 0] < 0.65",
+        ),
+        ("The student in 4 steps keeps nearly nine tenths", "0.84 < table['variety']['student, 4 steps', 0] < 0.94"),
+        (
+            "Guidance costs variety too, whoever samples, and takes the samples away from the real ones",
+            "(table['variety'].xs(1, level=1) < table['variety'].xs(0, level=1)).all()"
+            " and (table['Fréchet'].xs(1, level=1) > 5 * table['Fréchet'].xs(0, level=1)).all()",
+        ),
+        (
+            "takes less than a fifteenth of the time",
+            "table['times as fast']['student, 4 steps', 1] > 15",
+        ),
+        (
+            "CKA is above 0.95 in all layers and at all levels, lowest at the least noise",
+            "alike.min(axis=None) > 0.95 and (alike.idxmin(axis=1) == 'noise 0.25').all()",
+        ),
+        (
+            "At the least noise, 0.25, the digits lie further apart in every layer of the student; at 0.50 and above"
+            " they lie closer together in the last two",
+            "all(apart['difference_low'][k, 'noise 0.25'] > 0 for k in range(4))"
+            " and all(apart['difference_high'][k, f'noise {v:.2f}'] < 0 for k in (2, 3) for v in (0.5, 0.75, 1))",
+        ),
+        (
+            "Pooled over all levels, the loss in the last two layers is what is left to see",
+            "all(at(comparison, '4 steps', 'class_separability', k, column='difference_high') < 0 for k in (2, 3))",
+        ),
+        (
+            "about four fifths are left, and the class stays",
+            "0.7 < left < 0.88 and judge.score(one, wanted) > 0.95",
+        ),
+    ],
 }
 
 

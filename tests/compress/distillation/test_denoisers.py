@@ -85,9 +85,7 @@ def test_data_and_labels_come_as_they_are_meant():
     assert labels_of([2, 0], 2, 2, none=True).tolist() == [2, 0]
     with pytest.raises(InputError, match="label: row 0 has 2: expected 0 to 1, as"):
         labels_of([2, 0], 2, 2)
-    with pytest.raises(
-        InputError, match=r"data: x: expected finite numbers of shape \(row, \.\.\.\), none of"
-    ):
+    with pytest.raises(InputError, match=r"data: x: expected finite numbers of shape \(row, \.\.\.\), none of"):
         rows_of(([1.0, 2.0], [0, 1]), 2)
     model = tiny()
     assert check_denoiser(model, x) == 3
