@@ -2,7 +2,7 @@
 
 import probes.silence  # noqa: F401  # isort: skip
 from compress import recipes
-from compress.distillation.denoisers import load_denoiser, save_denoiser
+from compress.distillation.denoisers import Denoiser, load_denoiser, save_denoiser
 from compress.distillation.diffusion import distill_diffusion, train_denoiser
 from compress.distillation.distill import distill
 from compress.distillation.match_layers import match_layers
@@ -78,6 +78,7 @@ __all__ = [
     "CodedTokens",
     "CrossCorrelation",
     "CrossEntropy",
+    "Denoiser",
     "DomainHead",
     "GradDrop",
     "GradualUnfreezing",

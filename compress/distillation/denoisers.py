@@ -209,8 +209,7 @@ def check_denoiser(denoiser: Any, x: torch.Tensor | None = None) -> int:
     found = tuple(given.shape) if isinstance(given, torch.Tensor) else type(given).__name__
     if found != tuple(two.shape):
         raise InputError(
-            f"{name}: expected a velocity of the shape of x, {tuple(two.shape)}, found {found}: see "
-            "compress.distillation.denoisers.Denoiser"
+            f"{name}: expected a velocity of the shape of x, {tuple(two.shape)}, found {found}: see compress.Denoiser"
         )
     return int(classes)
 

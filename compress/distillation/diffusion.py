@@ -43,7 +43,7 @@ def distill_diffusion(
     teacher of the next.
 
     Args:
-        denoiser: any module of the form of `compress.distillation.denoisers.Denoiser`; it stays as
+        denoiser: any module of the form of `Denoiser`; it stays as
             it is. One that this function gave is gone on with from the number of steps that it
             takes.
         data: x (row, ...), about of mean 0 and variance at most 1, and label (row,), as
@@ -133,7 +133,7 @@ def train_denoiser(
     """Train a denoiser on data, of their classes and of none, so that it can be guided.
 
     Args:
-        denoiser: any module of the form of `compress.distillation.denoisers.Denoiser`; it stays as
+        denoiser: any module of the form of `Denoiser`; it stays as
             it is.
         unlabelled: the share of rows that are of no class, at least 0 and below 1.
         data, updates, folder, seed, settings: as of `distill_diffusion`.

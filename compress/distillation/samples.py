@@ -34,7 +34,7 @@ def sample_diffusion(
     """Make samples of some classes out of noise.
 
     Args:
-        denoiser: as of `compress.distillation.denoisers.Denoiser`: one that `distill_diffusion` gave
+        denoiser: as of `Denoiser`: one that `distill_diffusion` gave
             runs once a step; any other twice, where there is guidance.
         noise: (row, ...), of variance 1, of the shape of what the denoiser was trained on. The same
             noise makes the same samples, by the deterministic sampler.
@@ -180,7 +180,7 @@ def capture_denoiser(
     """Capture what named modules of a denoiser hold of data with noise, level by level.
 
     Args:
-        denoiser: as of `compress.distillation.denoisers.Denoiser`.
+        denoiser: as of `Denoiser`.
         data: x (row, ...) and label (row,).
         modules: names from `denoiser.named_modules()`; they become layers 0, 1, ...
         levels: of noise, each above 0 and at most 1, to two decimals; of what was distilled those at
