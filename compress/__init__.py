@@ -24,11 +24,13 @@ from compress.objectives.held_out import held_out_loss, language_model_loss, tex
 from compress.objectives.labels import CrossEntropy, SoftLabels
 from compress.objectives.language_model import LanguageModel
 from compress.objectives.layers import AttentionOutputs, Attentions, HiddenStates
+from compress.objectives.masked import MaskedTokens
 from compress.objectives.noise import NoiseContrast
 from compress.objectives.normalizers import self_normalization
 from compress.objectives.numbers import SquaredError
 from compress.objectives.pairs import PairSupCon
 from compress.objectives.patient import PatientStates
+from compress.objectives.replaced_tokens import ReplacedTokens
 from compress.objectives.rescoring import corrupted_texts, rescore
 from compress.objectives.reward import SimilarityReward
 from compress.objectives.robust import Robust
@@ -86,6 +88,7 @@ __all__ = [
     "LSTMConfig",
     "LSTMLanguageModel",
     "LanguageModel",
+    "MaskedTokens",
     "MetaTeacher",
     "NearestWords",
     "NoiseContrast",
@@ -93,6 +96,7 @@ __all__ = [
     "PatientStates",
     "PseudoLikelihood",
     "Relational",
+    "ReplacedTokens",
     "RepresentationCosine",
     "RepresentationMSE",
     "Robust",

@@ -32,6 +32,7 @@ RECIPES: dict[str, Callable[..., PreTrainedModel]] = {
     "pair_sup_con": recipes.pair_sup_con,
     "plsp": recipes.plsp,
     "noise_contrast": recipes.noise_contrast,
+    "replaced_tokens": recipes.replaced_tokens,
 }
 
 
@@ -44,6 +45,7 @@ def add(commands: Any) -> None:
     tuned.add_argument("--recipe", choices=RECIPES, help="a published method (plain)")
     tuned.add_argument("--layers", choices=CHOICES, help="which are trained beside the head (all)")
     tuned.add_argument("--tuned", type=int, metavar="N", help="how many --layers those are (2)")
+    tuned.add_argument("--keep-zeros", action="store_true", help="weights that a pruning set to zero stay so")
     measures = list(dict.fromkeys(name for names in MEASURES.values() for name in names))
     tuned.add_argument(
         "--best",
@@ -68,6 +70,7 @@ def _finetune(options: argparse.Namespace) -> None:
     model, tokenizer, corpus = load(options)
     how: dict[str, Any] = {"steps": options.steps, "seed": options.seed, **training_settings(options)}
     how |= {name: value for name in ("layers", "tuned", "best") if (value := getattr(options, name)) is not None}
+    how |= {"keep_zeros": True} if options.keep_zeros else {}
     made = RECIPES.get(options.recipe, finetune)(model, tokenizer, corpus, **how)
     done = made.config.compression
     for name in ("best", "head_layer"):

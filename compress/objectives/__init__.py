@@ -4,7 +4,8 @@
 does on other text; `labels`, `numbers`, `language_model`, `texts`, `layers`, `weights`, `contrast`, `domains`,
 `transferability`, `patient`, `supervised`, `pairs`, `dropout_views`, `candidates`, `codes`, `sparse`, `noise`
 and `sentence_noise` hold them by what they compare; `robust` counts texts of another by how hard they are, as
-`robust_weights` and `robust_adversaries` say; `reward` rewards what a causal student writes (`sampling`) by how alike
+`robust_weights` and `robust_adversaries` say; `masked` and `replaced_tokens` heal encoders of any head on text without
+labels, by what `token_heads` puts beside them; `reward` rewards what a causal student writes (`sampling`) by how alike
 texts are (`sentences`), and `continuations` measures it on other text; `rescoring` is which of some sentences a
 language model scores highest, `normalizers` whether one is normalised by itself; `ngrams` is what noise is drawn from,
 `sampled` some logits without all others; `by_text` has losses by text, `memory` is what contrastive ones remember,
@@ -21,10 +22,12 @@ from compress.objectives.labels import CrossEntropy, SoftLabels
 from compress.objectives.language_model import LanguageModel
 from compress.objectives.layers import AttentionOutputs, Attentions, HiddenStates
 from compress.objectives.likeness import embedded_names, name_vectors
+from compress.objectives.masked import MaskedTokens
 from compress.objectives.noise import NoiseContrast
 from compress.objectives.numbers import SquaredError
 from compress.objectives.pairs import PairSupCon
 from compress.objectives.patient import PatientStates
+from compress.objectives.replaced_tokens import ReplacedTokens
 from compress.objectives.reward import SimilarityReward
 from compress.objectives.robust import Robust
 from compress.objectives.sentence_noise import PseudoLikelihood, SentenceContrast
@@ -49,6 +52,7 @@ __all__ = [
     "GuidedInOnePass",
     "HiddenStates",
     "LanguageModel",
+    "MaskedTokens",
     "MetaTeacher",
     "NoiseContrast",
     "Objective",
@@ -57,6 +61,7 @@ __all__ = [
     "PatientStates",
     "PseudoLikelihood",
     "Relational",
+    "ReplacedTokens",
     "RepresentationCosine",
     "RepresentationMSE",
     "Robust",

@@ -175,13 +175,7 @@ def masked_tokens(
     """
     special = np.asarray(tokenizer.all_special_ids)
     here = ids.cpu().numpy()
-    may = attended.cpu().numpy() & ~np.isin(here, special)
-    drawn = rng.random(here.shape)
-    if words is not None:
-        of_word = words.cpu().numpy()
-        may &= of_word >= 0
-        drawn = np.take_along_axis(drawn, of_word.clip(0), axis=1)  # a text has no more words than tokens
-    chosen = may & (drawn < share)
+    chosen = drawn_tokens(ids, attended, tokenizer, rng, share, words)
     becomes = rng.random(here.shape)
     ordinary = np.setdiff1d(np.arange(len(tokenizer)), special)
     any_token = ordinary[rng.integers(len(ordinary), size=here.shape)]
@@ -191,3 +185,23 @@ def masked_tokens(
         "input_ids": torch.from_numpy(read).to(ids),
         "targets": torch.from_numpy(np.where(chosen, here, IGNORED)).to(ids),
     }
+
+
+def drawn_tokens(
+    ids: torch.Tensor,
+    attended: torch.Tensor,
+    tokenizer: PreTrainedTokenizerBase,
+    rng: np.random.Generator,
+    share: float,
+    words: torch.Tensor | None = None,
+) -> np.ndarray:
+    """Return which tokens of a batch are drawn, (batch, token); the arguments are those of `masked_tokens`."""
+    here = ids.cpu().numpy()
+    may = attended.cpu().numpy() & ~np.isin(here, np.asarray(tokenizer.all_special_ids))
+    drawn = rng.random(here.shape)
+    if words is not None:
+        of_word = words.cpu().numpy()
+        may &= of_word >= 0
+        drawn = np.take_along_axis(drawn, of_word.clip(0), axis=1)  # a text has no more words than tokens
+    chosen: np.ndarray = may & (drawn < share)
+    return chosen

@@ -12,7 +12,7 @@ from typing import Any
 import datasets
 import torch
 from safetensors.torch import load_file, save_file
-from transformers import PreTrainedModel, PreTrainedTokenizerBase
+from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
 
 from compress.matrices import Matrix, check_plain, covered, matrices_of, transposed
 from compress.moments import check_damping
@@ -281,6 +281,18 @@ class Masks:
         with torch.no_grad(), few_threads(self.matrices):
             for name, weight in self.matrices.items():
                 weight.detach().mul_(self.kept[name]).add_(0.0)  # which makes of -0 a 0
+
+
+class KeepsZeros(TrainerCallback):
+    """Keeps weights of a model's matrices at zero that are so before a training."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        """Look which."""
+        self.masks = Masks(model, matrices_of(model), "matrix")
+
+    def on_optimizer_step(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Set to zero what is gone."""
+        self.masks.apply()
 
 
 class _Prunes(Keeps):

@@ -17,7 +17,7 @@ from compress.recipes.pruning import (
     sparse_progressive_distillation,
 )
 from compress.recipes.quantization import self_distilled_quantization
-from compress.recipes.tuning import graddrop, gradual_unfreezing, variability_tuning
+from compress.recipes.tuning import graddrop, gradual_unfreezing, replaced_tokens, variability_tuning
 
 __all__ = [
     "aligned_weights",
@@ -33,6 +33,7 @@ __all__ = [
     "patient_distillation",
     "plsp",
     "relational_distillation",
+    "replaced_tokens",
     "rp_dro",
     "self_distilled_pruning",
     "self_distilled_quantization",

@@ -8,6 +8,7 @@ from typing import Any, Literal
 import datasets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
+from compress.objectives.replaced_tokens import ReplacedTokens
 from compress.training.gradients import GradDrop, GradualUnfreezing
 from compress.tuning.finetune import finetune
 
@@ -149,3 +150,49 @@ def variability_tuning(
     """
     how: dict[str, Any] = {"warmup": 0.06} | settings
     return finetune(model, tokenizer, train, steps=steps, layers="by variability", tuned=tuned, **how)
+
+
+def replaced_tokens(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    train: datasets.Dataset,
+    *,
+    steps: int,
+    generator: PreTrainedModel | None = None,
+    **settings: Any,
+) -> PreTrainedModel:
+    """Heal a compressed encoder on text without labels: which tokens has a small generator replaced?
+
+    Args:
+        model: an encoder, with any head or none; it is not changed.
+        tokenizer: of the model.
+        train: a corpus of text, in all languages that are to be healed.
+        steps: updates of the weights.
+        generator: as of `ReplacedTokens`.
+        settings: of `compress.finetune`; by default keep_zeros=True, so that a pruned model stays
+            pruned.
+
+    Returns:
+        A new model, as `compress.finetune` gives it.
+
+    Raises:
+        InputError: what `ReplacedTokens` and `finetune` raise.
+
+    Notes:
+        Niklaus and Giofre 2022 (BudgetLongformer), arXiv 2211.17135, after Clark et al. 2020 (ELECTRA),
+        arXiv 2003.10555. They pretrain from nothing, in 100,000 steps and more.
+
+    Example:
+        >>> import compress, probes
+        >>> model, tokenizer = probes.load_checkpoint("bundled")
+        >>> text = probes.load_corpus("bundled", split="train", languages=["en", "zh"]).select(range(8))
+        >>> pruned = compress.prune(model, sparsity=0.7)
+        >>> healed = replaced_tokens(pruned, tokenizer, text, steps=2, progress=False)
+        >>> healed.config.compression["objective"], healed.config.compression["keep_zeros"]
+        (['replaced_tokens'], True)
+
+    See also:
+        `ReplacedTokens`, `MaskedTokens`
+    """
+    how: dict[str, Any] = {"keep_zeros": True} | settings
+    return finetune(model, tokenizer, train, steps=steps, objective=ReplacedTokens(generator), **how)

@@ -13,6 +13,7 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 from compress.matrices import check_plain
 from compress.objectives.base import Objective
 from compress.pruning.drop_layers import drop_layers
+from compress.pruning.prune import KeepsZeros
 from compress.saving import record
 from compress.training.inside import Training
 from compress.tuning.best import Best
@@ -35,6 +36,7 @@ def finetune(
     dev: datasets.Dataset | None = None,
     languages: Sequence[str] | None = None,
     looks: int | None = None,
+    keep_zeros: bool = False,
     seed: int = 0,
     folder: str | Path | None = None,
     **settings: Any,
@@ -42,8 +44,8 @@ def finetune(
     """Return a copy of a model that is trained further.
 
     What was done to the model before stays: factors are trained as factors, tensors that layers
-    share as one. Not so weights that a pruning set to zero, or rounded ones: training changes them
-    like any other (`compress.prune` and `compress.quantize` train with them as they are).
+    share as one. Not so weights that a pruning set to zero, but with `keep_zeros`, nor rounded ones:
+    training changes them like any other (`compress.quantize` trains weights that are rounded).
 
     Args:
         model: a model of transformers; it is not changed. One without a head gets one for the
@@ -68,6 +70,8 @@ def finetune(
             zero-shot.
         looks: how often it is measured, at even distances, the last time at the end; by default 10
             times, or in fewer steps at each.
+        keep_zeros: weights of the matrices that `compress.prune` prunes stay zero where they are, so
+            that a pruned model stays as sparse.
         seed: of a new head and of the training.
         folder: for checkpoints, as in `compress.training.train`; a training that was interrupted
             goes on. The best weights so far lie beside each.
@@ -130,10 +134,14 @@ def finetune(
     if rule is not None:
         training.settings["gradients"] = rule
         how |= {"layers": list(rule.layers)}
+    about: dict[str, Any] = {"keep_zeros": True} if keep_zeros else {}
+    how |= about
+    before = [KeepsZeros(student)] if keep_zeros and steps else []
     if chosen is None:
-        training.run(student)
+        training.run(student, callbacks=before, about=about)
     else:
-        training.run(student, about={"best": best, "looks": len(chosen.at), "best_on": chosen.fingerprint})
+        about |= {"best": best, "looks": len(chosen.at), "best_on": chosen.fingerprint}
+        training.run(student, callbacks=before, about=about)
         chosen.give(student)
         how |= chosen.recorded()
     return record(student, how | training.recorded(), parent=model, history=training.history, layers=kept)

@@ -64,10 +64,11 @@ def test_finetune_makes_a_head_and_keeps_the_best_step(tiny_models, make_tokeniz
 
 def test_finetune_places_the_head_by_variability(make_classifier, tokenizer, labelled, tmp_path, capsys):
     folder = compress.save(make_classifier(), tmp_path / "from", tokenizer)
-    given = ["--corpus", labelled, "--steps", "1", "--layers", "by variability", "--tuned", "1"]
+    given = ["--corpus", labelled, "--steps", "1", "--layers", "by variability", "--tuned", "1", "--keep-zeros"]
     assert main(["finetune", str(folder), *given, "--out", str(tmp_path / "it")]) == 0
     done = probes.load_checkpoint(tmp_path / "it")[0].config.compression
     assert done["layers"] == [done["head_layer"]]
+    assert done["keep_zeros"] is True
     assert capsys.readouterr().out.startswith(f"the head reads layer {done['head_layer']}\n")
 
 

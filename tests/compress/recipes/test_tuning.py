@@ -1,5 +1,7 @@
 """Recipes that fine-tune: each is finetune with what its paper says."""
 
+import copy
+
 import pytest
 from trained import QUIET, make_corpus, same, weights
 
@@ -21,3 +23,15 @@ def test_each_is_finetune_by_its_rule(classifier, tokenizer, recipe, said, plain
     tuned = compress.finetune(classifier, tokenizer, make_corpus(), **plain, **how)
     assert same(weights(made), weights(tuned))
     assert made.config.compression == tuned.config.compression
+
+
+def test_replaced_tokens_is_finetune_by_its_objective_and_keeps_zeros(classifier, tokenizer):
+    tokenizer = copy.deepcopy(tokenizer)
+    tokenizer.mask_token = "it"
+    pruned, how = compress.prune(classifier, sparsity=0.5), {"steps": 2, **QUIET}
+    made = recipes.replaced_tokens(pruned, tokenizer, make_corpus(), **how)
+    objective = compress.ReplacedTokens()
+    tuned = compress.finetune(pruned, tokenizer, make_corpus(), objective=objective, keep_zeros=True, **how)
+    assert same(weights(made), weights(tuned))
+    assert made.config.compression == tuned.config.compression
+    assert made.config.compression["keep_zeros"] is True
