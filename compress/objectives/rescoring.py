@@ -192,7 +192,7 @@ def rescore(
             part = by_length[start : start + batch_size]
             batch = {k: v.to(model.device) for k, v in collate(padding, part).items()}
             there = batch["attention_mask"].bool()
-            logits = model(**batch).logits.double()
+            logits = model(**batch).logits
             found = text_scores(logits, batch["input_ids"], there, side, normalized)
             scores[[row["index"] for row in part]] = found.cpu().numpy()
     unigram = np.full(len(rows), np.nan)

@@ -25,6 +25,7 @@ from compress.objectives.base import (
     given_entry,
     given_logits,
     given_module,
+    wide,
 )
 from compress.objectives.by_text import inputs_by, shared_out
 from compress.objectives.ngrams import ORDERS, Ngrams
@@ -254,9 +255,10 @@ def text_scores(
     targets = _targets(ids, there, side)
     asked = targets != IGNORED
     wanted = targets[asked][:, None]
-    found = logits[asked].gather(1, wanted)[:, 0]
+    here = wide(logits[asked])
+    found = here.gather(1, wanted)[:, 0].double()
     if normalized:
-        found = found - logits[asked].logsumexp(1)
+        found = found - here.logsumexp(1)
     return found.new_zeros(asked.shape).masked_scatter(asked, found).sum(1)
 
 
