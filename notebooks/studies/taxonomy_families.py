@@ -166,7 +166,10 @@ FAMILIES: dict[str, tuple[Part, ...]] = {
         ),
         Part(
             "healed afterwards",
-            ("compress.restore(compress.prune(model, sparsity=0.6), model, tokenizer, some, budget=0.02)",),
+            (
+                "compress.restore(compress.prune(model, sparsity=0.6), model, tokenizer, some, budget=0.02)",
+                "compress.finetune(student, tokenizer, some, objective=compress.ReplacedTokens(), steps=200)",
+            ),
         ),
         Part(
             "search",
