@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import jinja2
 import markupsafe
 import numpy as np
+import pandas as pd
 
 from probes.errors import InputError
 from probes.printing import printable
@@ -92,7 +93,7 @@ def _of_measure(found: Agreement, tables: Mapping[str, Table], model: str, probe
             changes.append(as_change(float(own.loc[own["language"] == code, "difference"].iloc[0]), share))
         return f"{names[code]} ({', '.join(changes)})"
 
-    for what, there in (("lost on each", "lost"), (DIFFERS, DIFFERS)):
+    for what, there in (("on each of them", "lost"), ("they differ on", DIFFERS)):
         of_state = [str(code) for code in alone.loc[alone["state"] == there, "language"]]
         if of_state:
             more = f" and {len(of_state) - _MOST} more" if len(of_state) > _MOST else ""
@@ -210,12 +211,18 @@ def _page(tables: Mapping[str, Table]) -> str:
         readings=[] if found is None else readings(found, tables),
         unjudged=unjudged if len(first.provenance["models"]) > 1 else "",
         common=common_languages(tables),
-        languages=[] if found is None else found.languages.to_dict("records"),
+        languages=[] if found is None else _named(found.languages).to_dict("records"),
         rankings={} if found is None else {p: image(ranking(tables, found, p, None, {})) for p in judged},
         curves=image(curves(tables, None, None, False, {})) if flat else "",
         pages={name: page_of(table) for name, table in tables.items()},
         style=markupsafe.Markup(own_file("report.css")),  # of this package
     )
+
+
+def _named(rows: pd.DataFrame) -> pd.DataFrame:
+    codes = [str(code) for code in dict.fromkeys(rows["language"]) if code != POOLED]
+    names = dict(zip(codes, language_names(codes), strict=True)) | {POOLED: "all together"}
+    return rows.assign(language=rows["language"].map(names))
 
 
 def _agreement(tables: Mapping[str, Table]) -> tuple[Agreement | None, str]:
@@ -265,21 +272,26 @@ def _grid(
     """A panel each row and corpus: all of a row on one scale, one legend."""
     heights = [height for _, height in rows for _ in tables]
     figure, axes = panels(heights, None, shown.get("width"), each=each, most=len(tables))
-    keep = True
+    looks: dict[str, Any] = {}  # what stands for what, of all panels
     for number, (what, _) in enumerate(rows):
         row = axes[number * len(tables) : (number + 1) * len(tables)]
         for axis, (name, table) in zip(row, tables.items(), strict=True):
             draw(table, what, axis)
             titled(axis, f"{printable(name)}: {axis.get_title().replace(chr(10), ' ')}")
-            if (legend := axis.get_legend()) is not None and not keep:
+            if (legend := axis.get_legend()) is not None:
+                texts = [text.get_text() for text in legend.get_texts()]
+                looks |= dict(zip(texts, legend.legend_handles, strict=True))
                 legend.remove()
-            keep = keep and axis.get_legend() is None
         if same:
             ends = np.array([getattr(axis, f"get_{same}lim")() for axis in row])
             inverted = ends[0, 0] > ends[0, 1]
             if not inverted:
                 for axis in row:
                     getattr(axis, f"set_{same}lim")(ends[:, 0].min(), ends[:, 1].max())
+    if looks:
+        columns = max(1, min(len(looks), int(figure.get_figwidth() / 1.6)))
+        where: Any = {"loc": "outside upper center", "ncols": columns}
+        figure.legend(list(looks.values()), list(looks), frameon=False, fontsize="small", **where)
     if shown.get("caption", True):
         captioned(figure, said)
     return figure
