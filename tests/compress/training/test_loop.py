@@ -396,7 +396,7 @@ def two_processes(tmp_path_factory, make_tokenizer, tiny_models):
         env={**os.environ, "PYTHONPATH": f"{root}{os.pathsep}{root / 'tests'}", "OMP_NUM_THREADS": "1"},
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=400,
     )
     assert done.returncode == 0, done.stderr[-3000:]
     everything(given, one)
