@@ -215,7 +215,7 @@ def planned(
                 for base, original in bases if len(replicates[name]) == 1 else [bases[number % len(bases)]]:
                     both = None if original is None else (original, there, own)
                     pairs.append(replace(run, base=base.reps, models=both))
-            representations[name] = _first(runs, name)
+            representations[name] = _sharing(_first(runs, name), representations.get(baseline))
             if only is not None and name not in only:
                 continue
             how: dict[str, Any] = {"head": predicts(bases[0][0].reps), "by_id": by_id}
@@ -289,6 +289,19 @@ class Spent:
         if not self.seconds:
             return {}
         return {"timed": {"texts": list(TEXTS), "rounds": ROUNDS, "threads": torch.get_num_threads()}}
+
+
+def _sharing(reps: xr.Dataset, base: xr.Dataset | None) -> xr.Dataset:
+    """Representations whose ids, texts and labels are those of the baseline in memory too: of many
+    models, as the steps of a training, they take more than all else.
+    """
+    if base is None:
+        return reps
+    same = {c: base[c].variable for c in reps.coords if c in base.coords and reps[c].dims == ("example",)}
+    same = {c: one for c, one in same.items() if np.array_equal(one.values, reps[c].values)}
+    out = reps.assign_coords(same)
+    out.encoding = dict(reps.encoding)
+    return out
 
 
 def _first(runs: Sequence[Run], name: str) -> xr.Dataset:

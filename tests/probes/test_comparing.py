@@ -89,3 +89,7 @@ def test_a_series_goes_on_at_the_checkpoint_at_which_it_was_interrupted(tiny_fol
     again = probes.compare({"run": run}, corpus, store=tmp_path / "states", **how)
     assert len(passes) == each  # of the third alone
     pd.testing.assert_frame_equal(again.table, whole.table)
+    # What all steps share is in memory once, and each knows where its states lie.
+    first, *others = again.representations.values()
+    assert all(one["text"].values is first["text"].values for one in others)
+    assert len({one.encoding["source"] for one in (first, *others)}) == 3
