@@ -51,8 +51,11 @@ def states_before() -> xr.Dataset:
     return probes.capture(*bundled(), corpus("test"), progress=False)
 
 
-def pretrained(folder: Path) -> PreTrainedModel:
-    """The bundled model as it was before fine-tuning, with a new head; built once, in about five minutes."""
+def pretrained(folder: Path, steps: int | None = None) -> PreTrainedModel:
+    """The bundled model as it was before fine-tuning, with a new head; built once, in about five minutes.
+
+    In fewer steps of its encoder than it was made in, where they are given, in as much less time.
+    """
     kept = folder / "pretrained"
     if not kept.exists():
         # data/ holds files, it is no package.
@@ -61,6 +64,7 @@ def pretrained(folder: Path) -> PreTrainedModel:
         assert spec.loader is not None
         build = importlib.util.module_from_spec(spec)
         spec.loader.exec_module(build)
+        build.STEPS = build.STEPS if steps is None else steps
         model, tokenizer = bundled()
         encoder = build.pretrain(tokenizer, corpus("train")).bert
         torch.manual_seed(0)
@@ -121,6 +125,11 @@ def _by_training(name: str, value: xr.DataArray) -> dict[str, float]:
     return {f"{name} en": float(value.sel(language="en")), f"{name} zero-shot": zero_shot}
 
 
+def file_of(folder: Path, setting: Mapping[str, Any]) -> Path:
+    """Where a run of these settings is kept."""
+    return folder / ("-".join(str(v).replace("/", "_") for v in setting.values()) + ".json")
+
+
 def runs(
     make: Callable[..., dict[str, Any]], settings: Iterable[Mapping[str, Any]], folder: Path, name: str
 ) -> pd.DataFrame:
@@ -130,7 +139,7 @@ def runs(
     """
     settings = list(settings)
     folder.mkdir(parents=True, exist_ok=True)
-    files = [folder / ("-".join(str(v).replace("/", "_") for v in s.values()) + ".json") for s in settings]
+    files = [file_of(folder, s) for s in settings]
 
     def one(given: Mapping[str, Any], file: Path) -> None:
         # A core each: two threads make a small model little faster.
