@@ -27,7 +27,7 @@ def at(tmp_path, corpus, tiny_models, make_tokenizer, monkeypatch):
     monkeypatch.setattr("probes.states.capture._WINDOW", 4)
     # What is told takes longer than all else, and is one write: that of the report.
     page = "<!-- layerscope report -->"
-    monkeypatch.setattr("probes.views.report._page", lambda comparison: page + comparison.table.to_csv())
+    monkeypatch.setattr("probes.views.report.page_of", lambda comparison: page + comparison.table.to_csv())
     monkeypatch.setattr("probes.__main__._text", lambda _: "")
     corpus.to_csv(tmp_path / "corpus.csv")
     for name in ("a", "b"):

@@ -161,9 +161,9 @@ def test_what_cannot_be_run_is_said_before_a_model_runs(tiny_models, make_tokeni
         pairs_of({"one": base, "two": [base, base]}, corpus(), **about)
     reps = probes.from_arrays(np.ones((4, 2)))
     with pytest.raises(InputError, match=r"one: patching=True runs each model, and this is Dataset\."):
-        probes.compare({"one": reps, "two": reps}, corpus(), patching=True)
+        pairs_of({"one": reps, "two": reps}, corpus(), **about)
     with pytest.raises(InputError, match=r"patching=True runs the models: give a corpus"):
-        probes.compare({"one": reps, "two": reps}, patching=True)
+        probes.compare({"one": reps, "two": reps}, probes=["norm"], patching=True)
 
 
 def test_of_a_model_of_the_next_token_causes_are_of_its_tokens(tiny_models, make_tokenizer):
