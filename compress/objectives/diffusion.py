@@ -174,7 +174,7 @@ class Denoising(_Noised):
         2202.00512); labels are left out as in Ho and Salimans 2022, arXiv 2207.12598.
 
     See also:
-        `train_denoiser`, `GuidedInOnePass`
+        `train_denoiser`.
 
     Example:
         >>> batch = {"level": torch.tensor([0.5, 1.0]), "velocity": torch.ones(2, 3)}
@@ -225,7 +225,7 @@ class GuidedInOnePass(_Noised):
         Meng et al. 2022, arXiv 2210.03142, stage one. Rows are counted as in `Denoising`.
 
     See also:
-        `distill_diffusion`, `TwoStepsInOne`
+        `distill_diffusion`.
 
     Example:
         >>> GuidedInOnePass(guidance=(4, 0))
