@@ -10,7 +10,8 @@
 # make architectures
 #              do every operation with tiny models of every architecture, and say what is right (an hour)
 # make study-pruning, make study-quantization, make study-distillation, make study-budget, make study-language-models,
-# make study-decoder, make study-restore, make study-finetune, make study-output-codes, make study-taxonomy
+# make study-decoder, make study-restore, make study-finetune, make study-output-codes, make study-training,
+# make study-taxonomy
 #              make the studies in notebooks/studies/ again (up to an hour each)
 # make calibration
 #              count again what the reference pages say of intervals and estimates (an hour or two)
@@ -26,7 +27,7 @@ BIN := .venv/bin
 # Threads that spin while they wait make each other slow where cores are shared.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test test-faults test-browser lint docs bench architectures study-pruning study-quantization study-distillation study-budget study-language-models study-decoder study-restore study-finetune study-output-codes study-taxonomy calibration data figures screenshots lab clean
+.PHONY: demo test test-faults test-browser lint docs bench architectures study-pruning study-quantization study-distillation study-budget study-language-models study-decoder study-restore study-finetune study-output-codes study-training study-taxonomy calibration data figures screenshots lab clean
 
 demo: .venv/installed runs/demo/pruned runs/demo/quantized runs/demo/distilled
 	$(BIN)/python -m probes compare base=bundled pruned=runs/demo/pruned quantized=runs/demo/quantized \
@@ -96,6 +97,9 @@ study-finetune: .venv/installed
 
 study-output-codes: .venv/installed
 	$(BIN)/python -W ignore notebooks/studies/output_codes.py
+
+study-training: .venv/installed
+	$(BIN)/python -W ignore notebooks/studies/training.py $(if $(ONLY),--only "$(ONLY)")
 
 study-taxonomy: .venv/installed-test
 	$(BIN)/python -W ignore notebooks/studies/taxonomy.py
