@@ -47,6 +47,7 @@ from probes.measures.space.departure import departure
 from probes.measures.space.depth_control import depth_control
 from probes.measures.space.depth_dynamics import depth_dynamics
 from probes.measures.space.geometry import geometry
+from probes.measures.space.latent_features import latent_features
 from probes.measures.space.spectrum import depth_spectrum, spectrum
 from probes.models.checked import check
 from probes.models.checkpoint import load_checkpoint
@@ -100,6 +101,7 @@ __all__ = [
     "influence",
     "kernel_probe",
     "label_names",
+    "latent_features",
     "lens",
     "linear_probe",
     "load_checkpoint",
