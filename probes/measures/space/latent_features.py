@@ -17,7 +17,7 @@ from probes.states.representations import states
 def latent_features(
     reps: xr.Dataset, k: int = 16, *, refits: int = 10, permutations: int = 199, seed: int = 0
 ) -> xr.Dataset:
-    """Find binary codes of sentences, the same at all layers, of whose features the states are sums.
+    """Find binary codes of sentences, one for all layers, of whose features the states are sums.
 
     At layer l the states are about mean_l + codes @ features_l. Every layer counts alike, by its
     share of the mean square around the mean.
@@ -179,7 +179,8 @@ def _again(gram: np.ndarray, bits: np.ndarray, times: np.ndarray, k: int, rng: n
         k: as `pursue` takes it.
         rng: of the search.
     """
-    drawn, out = np.repeat(np.arange(len(gram)), times), np.flatnonzero(times == 0)
+    drawn: np.ndarray = np.repeat(np.arange(len(gram)), times)
+    out = np.flatnonzero(times == 0)
     again = pursue(gram[np.ix_(drawn, drawn)], k, rng)
     return matched(bits[out], _others(gram, drawn, out, again))
 
@@ -280,6 +281,6 @@ def permuted(of_row: np.ndarray, units: list[np.ndarray], rng: np.random.Generat
         if (of_row[first[unit]] == of_row).all():
             return first[rng.permutation(len(first))][unit]
     unit = units[-1]
-    out = np.empty(len(unit), int)
+    out: np.ndarray = np.empty(len(unit), int)
     out[np.argsort(unit, kind="stable")] = np.lexsort((rng.random(len(unit)), unit))
     return out

@@ -40,7 +40,7 @@ def pursue(gram: np.ndarray, k: int, rng: np.random.Generator) -> Codes:
     Example:
         >>> bits = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]).repeat(3, axis=0)
         >>> x = bits @ [[1.0, 2.0, 0.0], [0.0, 1.0, 3.0]]
-        >>> pursue(x @ x.T, 2, np.random.default_rng(0)).left[-1] < 1e-12
+        >>> bool(pursue(x @ x.T, 2, np.random.default_rng(0)).left[-1] < 1e-12)
         True
     """
     gram = centred(gram)
@@ -232,7 +232,7 @@ def _flipped(gram: np.ndarray, bits: np.ndarray, left: list[float], total: float
     among, worth = around.T @ around, around.T @ gram @ around
     explained = []
     for code in range(len(among)):
-        others = np.delete(np.arange(len(among)), code)
+        others: np.ndarray = np.delete(np.arange(len(among)), code)
         inverse = np.linalg.pinv(among[np.ix_(others, others)], hermitian=True)
         explained.append(float((inverse * worth[np.ix_(others, others)]).sum()))
     return Codes(bits[:, np.argsort(np.array(explained), kind="stable")], left)
