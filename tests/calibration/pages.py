@@ -30,8 +30,9 @@ def page_of(probe: str) -> Path:
     about = catalogue.by_name()[probe]
     places = (TOP / "notebooks" / "reference" / "probes" / "measures").rglob("*.md")
     by_name = {place.stem: place for place in places}
-    if about.family in by_name:
-        return by_name[about.family]
+    for name in (about.family, about.family.removesuffix("s")):
+        if name in by_name:
+            return by_name[name]
     # What differs by a setting stands on the page of what it begins like.
     return by_name[max((name for name in by_name if probe.startswith(name)), key=len)]
 
