@@ -292,17 +292,7 @@ def apply_factors(model: PreTrainedModel) -> None:
         >>> type(model.bert.encoder.layer[0].output.dense).__name__
         'LowRankLinear'
     """
-    wanted: dict[str, dict[str, Any]] = FACTORIZED.said(model.config) or {}
-    body = model.base_model
-    known = dict(body.named_modules())
-    for name, settings in wanted.items():
-        if name not in known:
-            raise InputError(
-                f"config.factorized names the module {name!r}, which {type(model).__name__} does not have: "
-                "configuration and weights do not belong together"
-            )
-        if not isinstance(known[name], FACTORS):
-            body.set_submodule(name, _in_factors(name, known[name], settings))
+    FACTORIZED.put_modules(model, _in_factors, FACTORS)
 
 
 FACTORS = (LowRankLinear, LowRankEmbedding, TensorTrainLinear, TensorTrainEmbedding)

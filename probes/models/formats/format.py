@@ -8,8 +8,10 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from torch import nn
 from transformers import PreTrainedConfig, PreTrainedModel
 
+from probes.errors import InputError
 from probes.forms import Form
 
 # What can be forbidden. "compress": whatever works on the weights of a model; "narrow": to distil into fewer features.
@@ -69,3 +71,33 @@ class Format:
     def promised(self, config: Any) -> bool:
         """Whether a configuration says that its model has it."""
         return bool(self.said(config))
+
+    def unknown(self, model: PreTrainedModel, name: str) -> InputError:
+        """Return the error of a module that the configuration names and the model does not have."""
+        return InputError(
+            f"config.{self.key} names the module {name!r}, which {type(model).__name__} does not have: "
+            "configuration and weights do not belong together"
+        )
+
+    def put_modules(
+        self,
+        model: PreTrainedModel,
+        make: Callable[[str, nn.Module, Any], nn.Module],
+        made: type[nn.Module] | tuple[type[nn.Module], ...],
+    ) -> None:
+        """Put other modules in the place of those that the configuration names.
+
+        Args:
+            model: it is changed.
+            make: gets the name of a module, the module, and what the configuration says of it.
+            made: the types of what is in its place already.
+
+        Raises:
+            InputError: the model does not have a module that is named; what `make` raises.
+        """
+        known = dict(model.base_model.named_modules())
+        for name, settings in (self.said(model.config) or {}).items():
+            if name not in known:
+                raise self.unknown(model, name)
+            if not isinstance(known[name], made):
+                model.base_model.set_submodule(name, make(name, known[name], settings))

@@ -105,17 +105,7 @@ def apply_hashing(model: PreTrainedModel) -> None:
         >>> type(model.bert.encoder.layer[0].output.dense).__name__
         'HashedLinear'
     """
-    wanted: dict[str, dict[str, int]] = HASHED_WEIGHTS.said(model.config) or {}
-    body = model.base_model
-    known = dict(body.named_modules())
-    for name, settings in wanted.items():
-        if name not in known:
-            raise InputError(
-                f"config.hashed_weights names the module {name!r}, which {type(model).__name__} does not have: "
-                "configuration and weights do not belong together"
-            )
-        if not isinstance(known[name], HashedLinear):
-            body.set_submodule(name, _hashed(name, known[name], settings))
+    HASHED_WEIGHTS.put_modules(model, _hashed, HashedLinear)
 
 
 def hashed_of(model: PreTrainedModel) -> dict[str, dict[str, int]]:

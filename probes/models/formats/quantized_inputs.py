@@ -48,10 +48,7 @@ def apply_quantized_inputs(model: PreTrainedModel) -> dict[str, QuantizedInput]:
     known = dict(model.base_model.named_modules())
     for name in wanted:
         if name not in known:
-            raise InputError(
-                f"config.quantized_inputs names the module {name!r}, which {type(model).__name__} does not have: "
-                "configuration and weights do not belong together"
-            )
+            raise QUANTIZED_INPUTS.unknown(model, name)
     hooks = {name: _hook(name, settings) for name, settings in wanted.items()}
     for module in model.modules():
         for key, hook in list(module._forward_pre_hooks.items()):

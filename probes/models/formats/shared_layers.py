@@ -196,10 +196,7 @@ def _parameters(name: str, model: PreTrainedModel) -> dict[str, str]:
     try:
         return layer_parameters(dict(model.base_model.named_modules()), name)
     except KeyError:
-        raise InputError(
-            f"config.shared_layers names the module {name!r}, which {type(model).__name__} does not have: "
-            "configuration and weights do not belong together"
-        ) from None
+        raise SHARED_LAYERS.unknown(model, name) from None
 
 
 def _put(base: Any, path: str, parameter: torch.nn.Parameter) -> None:
