@@ -46,8 +46,9 @@ runs/demo/distilled: .venv/installed data/model/model.safetensors
 	$(BIN)/python -m compress distill bundled --layers 2 --corpus bundled --split train --languages en \
 		--steps 150 --learning-rate 5e-4 --out $@
 
+# A thread each: two workers of two threads take a third longer.
 test: .venv/installed-test
-	$(BIN)/python -m pytest -n 2 --dist loadfile
+	OMP_NUM_THREADS=1 $(BIN)/python -m pytest -n 2 --dist loadfile
 
 test-faults: .venv/installed-test
 	$(BIN)/python -m pytest -n 2 -m faults
