@@ -256,26 +256,30 @@ def main() -> int:
 
 # What the runs of the page show: to be written again with them.
 SAID = """\
-**Healing** has its three seeds. Forty updates on text without labels do not heal the pruned encoder: by either
-objective the head that it had fits the states less well than before, topics lie closer together, and translations,
+**Output codes** bear the paper out in their order: codewords by embedding lose least, then by frequency, then at
+random, and with 32 bits all lose less than an SVD of the same bytes. Trained by the bits more of them help up to 32
+and harm at 100, since each bit adds to what is minimised and 60 updates are few; by the loss renormalised over words
+the same codewords lose 1.4 nats less. Latent mixture sampling moves nothing that three seeds could tell.
+
+**Noise contrast** does what its theory says: the gradient tends to that of maximum likelihood with k, and log Z spreads
+a quarter as far as by a softmax; whether that costs 0.05 nats cannot be told. Sentences of noise do not show what their
+paper claims: after 200 updates from scratch a model of both sides is at chance, where the pseudo-likelihood finds 0.89
+of the changed words, and going on from there with noise unlearns half of it.
+
+**Healing** by forty updates on text without labels does not heal the pruned encoder: by either objective the head that
+it had fits the states less well than before, topics lie closer together, the alignment gap halves, and translations,
 which the pruned model finds often, are found no more often, with replaced tokens a little less often. Replaced tokens
-are not shown to be better than masked ones, or worse, in any of the three measures. To get a head back that fits, train
-it again, or give `SoftLabels` beside the objective.
+are not shown to be better than masked ones, or worse. To get a head back that fits, train it again, or give
+`SoftLabels` beside the objective.
 
-**Against noise**, of single tokens, there are three seeds too: the table has the verdicts.
+**Near words** cost a small model from scratch 0.2 to 0.3 nats at a share of 0.2, where the paper gains; larger shares
+cost more, and own words beside them do not help.
 
-**Near words** have two seeds, and no verdict yet. A small model, from scratch and on few sentences, lost 0.2 to 0.3
-nats more on dev with up to 0.2 of its words replaced by near ones than with none; large shares lost more than small
-ones, as in the paper.
+**Rewards** rise on the prompts trained on, and on others by nothing that three seeds could tell; texts become shorter.
 
-Of what has no verdict below, the reference has figures of its own, with how each was measured. Output codes (one seed):
-the order of the assignments is the paper's; more bits lose more where they are trained by the bits, and less by the
-renormalised loss; at about 40 kB they lose less than an SVD. The gradient (three draws) tends to that of maximum
-likelihood, and the spread of log Z falls to a fifth (one seed). Sentences of noise (three seeds) are at chance after
-200 steps, where the pseudo-likelihood finds 0.89 of the changed words and one direction 0.65: the paper's gain over the
-pseudo-likelihood does not show, and that alone finds more than one direction, against the paper. Rewards (three seeds)
-bring more on the prompts trained on and none on others. Four steps of the digits (one seed, in the tutorial) keep the
-accuracy."""
+**Guided diffusion** holds what its paper claims: four steps keep the accuracy of 64 at a sixteenth of the time or less,
+and are nearer to real digits than the teacher's own four. With guidance all samplers draw typical digits, 13 to 35
+times as far from the real ones by Fréchet as without; there the stochastic sampler is the nearest."""
 
 TEXT = """# Training methods: what their papers claim
 

@@ -17,6 +17,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from sklearn.datasets import load_digits
+from sklearn.exceptions import ConvergenceWarning
 from sklearn.neural_network import MLPClassifier
 from transformers import PreTrainedModel
 
@@ -266,7 +267,10 @@ def diffusion(method: str, seed: int) -> dict[str, float]:
     """The denoiser in 64 steps, and distilled to 4: samples judged by a small classifier, seconds of the processor."""
     pictures, digit = load_digits(return_X_y=True)
     x = (pictures / 8 - 1).astype("float32")
-    judge = MLPClassifier((64,), random_state=0, max_iter=60).fit(x[:1200], digit[:1200])
+    judge = MLPClassifier((64,), random_state=0, max_iter=60)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # 60 passes are enough for a judge
+        judge.fit(x[:1200], digit[:1200])
 
     def seen(rows: np.ndarray) -> np.ndarray:
         return np.asarray(np.maximum(rows @ judge.coefs_[0] + judge.intercepts_[0], 0))
