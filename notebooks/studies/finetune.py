@@ -546,12 +546,12 @@ def main() -> int:
 SAID = """\
 **English labels alone.** Plain fine-tuning learns English and loses the languages: retrieval in the last layer falls
 from 0.99 to 0.17, the more the deeper the layer. What helps most is to move less. GradDrop that draws its mask once an
-epoch keeps retrieval at 0.73 and gains 0.10 of zero-shot accuracy over plain fine-tuning at no cost in English;
-accumulating, it keeps 0.95 and gains 0.09 at some cost. Drawn in each update, as its authors do, it keeps a little more
-retrieval than plain fine-tuning and gains nothing that five seeds could tell. A third of the learning rate keeps as much
-as GradDrop of 0.8, which is a hundredth or two ahead in accuracy. A head alone and gradual unfreezing keep retrieval
-whole, and learn less English in so few steps; two layers alone, at the top or at the bottom, gain 0.06 and 0.10
-zero-shot.
+epoch, of which the first trains the head alone, keeps retrieval at 0.73 and gains 0.10 of zero-shot accuracy over plain
+fine-tuning at no cost in English; accumulating, it keeps 0.95 and gains 0.09 at some cost. Drawn anew in each update,
+it keeps a little more retrieval than plain fine-tuning and gains nothing that five seeds could tell. A third of the
+learning rate keeps as much as GradDrop of 0.8, which is two hundredths ahead in accuracy. A head alone and gradual
+unfreezing keep retrieval whole, and learn less English in so few steps; two layers alone, at the top or at the bottom,
+gain 0.06 and 0.10 zero-shot.
 
 **Layers by variability**: it hardly differs from layer to layer in this encoder, which puts the head after the first of
 six layers. Against the claim, zero-shot accuracy is then below that of two layers at the top or at the bottom.
