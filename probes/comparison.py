@@ -231,7 +231,7 @@ class Comparison(Plots):
         """Show curves, maps and sentences in a notebook, linked by one layer slider.
 
         Args:
-            settings: of `probes.widgets.Explorer`: most, seed, parts, and what to begin with
+            settings: of `probes.widgets.Explorer`: most, seed, latent, parts, and what to begin with
                 (layer, models, probe, language, colour, kind, compared, focus, measure, selection).
                 What is not given begins where the last explorer of this comparison is, so that a
                 cell can be run again.

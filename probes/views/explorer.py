@@ -12,12 +12,14 @@ from typing import Any, ClassVar
 
 import numpy as np
 import pandas as pd
+import xarray as xr
 
 from probes.errors import InputError, needed
 from probes.results.table import Table
 from probes.views import asks
 from probes.views.assets import script, style
 from probes.views.described import at_step, curves, describe, texts
+from probes.views.latent import latent_in
 from probes.views.numbers import Numbers
 from probes.views.page import check_path, contents, write
 from probes.views.picture import Curves, Points, picture, why_still
@@ -48,6 +50,8 @@ class Explorer(anywidget.AnyWidget):
         most: how many sentences are shown at most; of more a sample is drawn by id, so that
             translations stay together.
         seed: of that sample, and of the maps.
+        latent: what `probes.latent_features` found of these sentences, or of some of them: maps can
+            then be coloured by each of its codes.
         parts: what to show, of "controls", "curves", "maps", "sentences", "alignment" and
             "similarity".
         state: what to begin with: layer, models, probe, language, colour, kind, compared, focus,
@@ -57,7 +61,8 @@ class Explorer(anywidget.AnyWidget):
         layer: the layer that everything shows, 0 for the embeddings.
         models: names of the models whose maps are shown; at first four at most.
         probe, language: of the curves.
-        colour: of the maps, "label", "language", "prediction", "drift" or "representer".
+        colour: of the maps, "label", "language", "prediction", "drift", "representer", or a code of
+            `latent`, as "code 1".
         kind: of the maps, "pca" or "umap".
         step: of trainings (`probes.series`): the models of this step are shown; at first the last.
         order: of the languages: "corpus", "script" or "loss", the most lost of the model `focus`
@@ -126,6 +131,7 @@ class Explorer(anywidget.AnyWidget):
         *,
         most: int = 5000,
         seed: int = 0,
+        latent: xr.Dataset | None = None,
         parts: Sequence[str] | None = None,
         _numbers: Numbers | None = None,
         **state: Any,
@@ -135,7 +141,9 @@ class Explorer(anywidget.AnyWidget):
         known = (*(s for s in self.STATE if s != "selected"), "selection")
         unknown = [s for s in state if s not in known]
         if unknown:
-            raise InputError(f"unknown setting {plain(unknown)}; there are most, seed, parts, {', '.join(known)}")
+            raise InputError(
+                f"unknown setting {plain(unknown)}; there are most, seed, latent, parts, {', '.join(known)}"
+            )
         strange = [p for p in parts if p not in PARTS]
         if strange or isinstance(parts, str) or not parts:
             raise InputError(f"parts={parts!r}: expected some of {plain(PARTS)}")
@@ -148,8 +156,10 @@ class Explorer(anywidget.AnyWidget):
             send=lambda content, buffers: self.send(content, buffers),
             is_open=lambda: self.comm is not None,
         )
+        self.latent, codes = latent, latent_in(scene, latent)
         probes, languages, self.curve_values = curves(scene)
-        about = describe(scene, probes, languages) | {"token": uuid.uuid4().hex}
+        about = describe(scene, probes, languages) | {"token": uuid.uuid4().hex, "latent": codes.about()}
+        about["colours"] += codes.names
         base = scene.names[scene.baseline]
         others = [m for m in scene.names if m != base]
         last = max(about["steps"], default=0)
@@ -157,7 +167,7 @@ class Explorer(anywidget.AnyWidget):
         super().__init__(
             about=about,
             texts=texts(scene),
-            codes=scene.codes().tobytes(),
+            codes=np.concatenate([scene.codes(), codes.has]).astype("<i2").tobytes(),
             curves=self.curve_values.tobytes(),
             parts=list(parts),
             layer=len(scene.layers[scene.baseline]) - 1,
@@ -224,8 +234,11 @@ class Explorer(anywidget.AnyWidget):
     def _drawn_map(self, name: str) -> Points:
         model = self.scene.names.index(name)
         layer = self.scene.last(model, self.layer)
-        colour = self.colour if self.colour in ("label", "prediction") else "language"
-        codes = self.scene.codes()[{"language": 0, "label": 1, "prediction": 2 + model}[colour]]
+        latent = self.about["latent"]["names"]
+        colour = self.colour if self.colour in ("label", "prediction", *latent) else "language"
+        rows = {"language": 0, "label": 1, "prediction": 2 + model}
+        rows |= {name: 2 + len(self.scene.names) + k for k, name in enumerate(latent)}
+        codes = np.frombuffer(self.codes, "<i2").reshape(-1, self.scene.n)[rows[colour]]
         points = self.numbers.maps(model).points[layer]
         return Points(f"{name}, layer {layer}, by {colour}", points, codes, self.numbers.domain())
 
@@ -391,6 +404,7 @@ def reopen(source: Table, last: Explorer | None, settings: dict[str, Any]) -> Ex
     sample: dict[str, Any] = {k: settings.pop(k) for k in ("most", "seed") if k in settings}
     numbers = None
     if last is not None:
+        settings.setdefault("latent", last.latent)
         scene, given = last.scene, representations_of(source)
         before = {"most": scene.most, "seed": scene.seed}
         sample = before | sample

@@ -9,7 +9,8 @@ from browser.lab import Watched, opened, until
 from matplotlib.path import Path as Polygon
 from playwright.sync_api import expect
 
-from probes.widgets import LayerCurves
+import probes
+from probes.widgets import Explorer, LayerCurves
 
 pytestmark = pytest.mark.browser
 
@@ -737,6 +738,30 @@ def test_tokens_of_a_sentence_are_chosen_for_their_layers_and_coloured(browser, 
         before = tokens.nth(most).evaluate(colour)
         shown(".lsc-token-colour").select_option(label="surprise in the model")
         assert tokens.nth(most).evaluate(colour) != before
+        assert unsaid(shown.root) == []
+
+
+def test_maps_are_coloured_by_a_code_and_its_sentences_are_hidden(browser, tmp_path):
+    reps = cases.arrays(rows=40, languages=2)
+    some = reps.isel(example=reps.language == "l0")
+    found = probes.latent_features(some, k=2, refits=2, permutations=19)
+    explorer = Explorer({"base": reps, "other": cases.arrays(rows=40, languages=2, seed=1)}, latent=found)
+    with open_page(browser, explorer.save(tmp_path / "view.html")) as watched:
+        shown = Shown(watched.page)
+        shown.ready()
+        shown(".lsc-colour").select_option("code 2")
+        having = int(found.codes.sel(code="code 2").sum())
+        sums = [f"without code 2{some.sizes['example'] - having}", f"with code 2{having}"]
+        sums.append(f"no codes known{reps.sizes['example'] - some.sizes['example']}")
+        items = shown(".lsc-categories .lsc-item")
+        expect(items).to_have_count(3)
+        assert items.all_text_contents() == sums
+        expect(shown(".lsc-categories")).to_contain_text("stability")
+        pixels = "node => node.toDataURL()"
+        before = shown(".lsc-points").first.evaluate(pixels)
+        items.nth(1).click()
+        shown.ready()
+        assert shown(".lsc-points").first.evaluate(pixels) != before
         assert unsaid(shown.root) == []
 
 

@@ -32,7 +32,8 @@ def latent_features(
     Returns:
         Without intervals; codes come in the order of what is lost without each:
 
-        - `codes (example, code)`, boolean; at most half of the sentences have a code.
+        - `codes (example, code)`, boolean, beside `id` and `of_language`; at most half of the
+          sentences have a code.
         - `features (layer, code, feature)` and `mean (layer, feature)`, in units of the states.
         - `explained (layer, language)`, the share of squares around the mean that the sum explains,
           `pooled` over all languages from 0 to 1; below 0 where it is worse than the mean for one.
@@ -58,7 +59,7 @@ def latent_features(
         alone. Memory is that of a matrix of sentences by sentences.
 
     See also:
-        `geometry`, `sparse_probe`.
+        `geometry`, `sparse_probe`, `Explorer`, whose maps are coloured by a code.
 
     Example:
         >>> import probes
@@ -94,7 +95,8 @@ def latent_features(
         bits[order] = whole.bits
         out = _fitted(reps, drawn, bits)
     out = out.assign(left=("step", np.array(whole.left)), stability=("code", stable), stability_chance=np.mean(chance))
-    out = out.assign_coords(id=reps["id"].variable, code=[f"code {1 + j}" for j in range(bits.shape[1])])
+    names = [f"code {1 + j}" for j in range(bits.shape[1])]
+    out = out.assign_coords(id=reps["id"].variable, of_language=("example", reps["language"].values), code=names)
     about = {"label": drawn.label} if len(drawn.classes) > 1 else {}
     about |= {"language": drawn.language} if len(drawn.languages) > 1 else {}
     # A group that is an id, or holds several: what it is of is permuted as a whole where it can be.

@@ -101,6 +101,9 @@ function mapTools(view, zoomed, shownWhole) {
   const colours = Object.entries(COLOUR_NAMES).map(([value, text]) => {
     return { value, text, disabled: !about.colours.includes(value) };
   });
+  const { names, model } = about.latent;
+  const items = names.map((value) => ({ value, text: value }));
+  if (items.length) colours.push({ text: `latent features of ${model}`, items });
   const kinds = ["pca", "umap"].map((value) => {
     return { value, text: value.toUpperCase(), disabled: !about.kinds.includes(value) };
   });

@@ -82,7 +82,9 @@ function representerPalette(panel) {
 
 function categoryPalette({ view, maps }, colour) {
   const { about, n, codes, theme } = view;
-  const naming = { label: about.labels, language: about.languages, prediction: about.classes }[colour] ?? [];
+  const latent = about.latent.names.indexOf(colour);
+  const named = { label: about.labels, language: about.languages, prediction: about.classes };
+  const naming = latent >= 0 ? [`without ${colour}`, `with ${colour}`] : (named[colour] ?? []);
   const none = naming.length;
   // what is predicted has the colour of the label of that name
   const place = (code) => {
@@ -101,7 +103,8 @@ function categoryPalette({ view, maps }, colour) {
     for (let i = 0; i < n; i++) each[i] = codes[from + i] >= 0 ? codes[from + i] : none;
     return each;
   };
-  const shared = { label: () => read(n), language: () => read(0) }[colour]?.() ?? null;
+  const ofLatent = () => read((2 + about.models.length + latent) * n);
+  const shared = latent >= 0 ? ofLatent() : ({ label: () => read(n), language: () => read(0) }[colour]?.() ?? null);
   const each = maps.map((map) => shared ?? (colour === "prediction" ? read((2 + map.m) * n) : new Uint16Array(n)));
   const noneNames = { label: "no label", language: "no language", prediction: "no prediction" };
   return {
@@ -110,7 +113,8 @@ function categoryPalette({ view, maps }, colour) {
     repeats: families ? none > DISTINCT : none > CATEGORIES,
     near: Boolean(families),
     none,
-    noneName: noneNames[colour] ?? "sentences",
+    noneName: latent >= 0 ? "no codes known" : (noneNames[colour] ?? "sentences"),
+    said: about.latent.said[latent],
     tables: maps.map(() => table),
     codes: (_, i) => each[i],
   };
@@ -238,7 +242,7 @@ function showCategories(panel) {
     ...codes.map((code) => item(code, palette.naming[code])),
   ]);
   if (sums.has(palette.none)) items.push(item(palette.none, palette.noneName));
-  legend.replaceChildren(...items, all);
+  legend.replaceChildren(...items, ...(palette.said ? [words("span", "lsc-dim", palette.said)] : []), all);
   repeats.hidden = !palette.repeats;
   repeats.textContent = palette.near
     ? `Colours of more than ${DISTINCT} languages lie close together; those of one script differ in shape too.`

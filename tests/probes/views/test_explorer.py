@@ -88,7 +88,7 @@ def test_a_selection_of_what_is_not_there_is_refused(widget, value, message):
         ("focus", "x", "focus: 'x' is not known"),
         ("measure", "x", "measure: 'x' is not known; there are 'cka'"),
         ("selected", b"\1\0", "expected rows 0 to 119"),
-        ("weather", "fine", "unknown setting 'weather'; there are most, seed, parts, layer"),
+        ("weather", "fine", "unknown setting 'weather'; there are most, seed, latent, parts, layer"),
         ("parts", ["map"], "expected some of 'controls'"),
         ("parts", "maps", "expected some of 'controls'"),
         ("most", 0, "most=0: expected a whole number of at least 1"),
