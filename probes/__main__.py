@@ -27,6 +27,7 @@ from probes.results.cells import NO_LAYER
 from probes.results.table import Table
 from probes.several import check_folders, on_corpus
 from probes.states.pooling import POOLINGS, OfTokens
+from probes.states.ranks import ranks_of
 from probes.states.running import LONG_TEXTS
 from probes.views.report import check_path
 
@@ -171,15 +172,20 @@ def _compare(options: argparse.Namespace) -> int:
             )
     for probe in [*(options.judge or []), *(probe for probe, _ in options.tolerance)]:
         check_choice("judge", probe, catalogue.by_name())
-    options.until_done.enter_context(locked(options.out / "comparison", wait=options.wait))
+    ranks = ranks_of(options.out)
     sources = _sources(options.corpus)
-    check_folders(options.out, [name for name in sources if name], overwrite=options.overwrite)
-    check_path(options.out / "report.html")
+
+    def free() -> None:
+        options.until_done.enter_context(locked(options.out / "comparison", wait=options.wait))
+        check_folders(options.out, [name for name in sources if name], overwrite=options.overwrite)
+        check_path(options.out / "report.html")
+
+    ranks.first(free)
     corpora = {}
     for name, source in sources.items():
         with on_corpus(name) if name else nullcontext():
             corpora[name] = _corpus(source, options)
-        for caution in cautions(corpora[name]):
+        for caution in cautions(corpora[name]) if ranks.number == 0 else ():
             print(f"caution: {f'{printable(name)}: ' * bool(name)}{printable(caution)}", file=sys.stderr)
     corpus: Any = corpora.get("", corpora)
     comparison: Comparison | Comparisons = compare(
@@ -207,6 +213,8 @@ def _compare(options: argparse.Namespace) -> int:
         batch_tokens=options.batch_tokens,
         wait=options.wait,
     )
+    if ranks.number:  # the first of the processes of torchrun writes
+        return 0
     # The table last: where it is, the run is whole, and the same command is not asked for again.
     report = comparison.report(options.out / "report.html")
     comparison.save(options.out, overwrite=options.overwrite)

@@ -8,10 +8,12 @@ import argparse
 import importlib
 import io
 import os
+import signal
 import sys
+import threading
 import warnings
-from collections.abc import Callable, Sequence
-from contextlib import ExitStack
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -31,13 +33,15 @@ _COLUMNS = {
 def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int:
     """Run the command that the parser sets as `run`, and return the exit status: 2 for bad input,
     said in one line, or what the command itself returns.
+
+    Of several processes of torchrun the first says warnings, and each its own errors.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # letters that a terminal does not have are written as escapes
             stream.reconfigure(errors="backslashreplace")
     options = parser.parse_args(arguments)
-    with warnings.catch_warnings():
-        warnings.simplefilter("always", LayerscopeWarning)
+    with warnings.catch_warnings(), _ends_in_order():
+        warnings.simplefilter("always" if _rank() == 0 else "ignore", LayerscopeWarning)
         warnings.showwarning = _say
         try:
             with ExitStack() as options.until_done:  # what a command holds: the lock of what it writes
@@ -137,13 +141,32 @@ def folder(text: str) -> Path:
     return Path(text)
 
 
+@contextmanager
+def _ends_in_order() -> Iterator[None]:
+    """Let what asks a process to end, as torchrun and clusters do, interrupt it: it gives its lock back."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _rank() -> int:
+    """Which process this is of those that torchrun started."""
+    return int(os.environ.get("RANK", "0")) if "TORCHELASTIC_RUN_ID" in os.environ else 0
+
+
 def _told(error: OSError) -> str:
     where = "" if error.filename is None else f"{os.fsdecode(error.filename)}: "
     return f"{where}{error.strerror}. {remedy(error)}; what was there before is as it was"
 
 
 def _refused(message: str) -> int:
-    print(f"error: {printable(message)}", file=sys.stderr)
+    who = f"rank {_rank()}: " if _rank() else ""
+    print(f"{who}error: {printable(message)}", file=sys.stderr)
     return 2
 
 

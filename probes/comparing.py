@@ -39,6 +39,7 @@ from probes.states.order import alike_in_order
 from probes.states.outliers import without_outliers
 from probes.states.pooling import OfTokens, named_pooling
 from probes.states.predictions import predicts
+from probes.states.ranks import ranks_of
 from probes.states.representations import LEFT_OUT, check_representations, left_out_in_words
 from probes.states.running import check_settings
 from probes.states.vectors import compare_vectors
@@ -106,6 +107,7 @@ def planned(
     Raises:
         InputError: models, corpus, pivot and probes do not fit together. No model has been run.
     """
+    ranks = ranks_of(store)  # before a device is chosen: each has its own
     models, steps = spread(models)
     replicates = by_name(models)
     every = {own: model for group in replicates.values() for own, model in group.items()}
@@ -168,7 +170,7 @@ def planned(
                 "Leave long_texts out, or measure them apart"
             )
         settings = settings if settings.get("tokens") else {"words": True} | settings
-    running = any("models to run" in p.needs for p in chosen)
+    running = ranks.number == 0 and any("models to run" in p.needs for p in chosen)
     if beside:
         check_pairs(replicates, baseline)
     by_id = sample(examples.drop_vars("group"), draws=draws, seed=seed) if "group" in examples.coords else None
@@ -207,7 +209,7 @@ def planned(
                 run = replace(run, reps=without_outliers(run.reps, without, like=first_base if same_width else None))
                 runs.append(run)
                 if number == 0:  # of replicates the first
-                    spent.add(name, there, own, every[own_name])
+                    ranks.first(spent.add, name, there, own, every[own_name])
                 if name == baseline:
                     bases.append((run, there if running else None))
                     continue
@@ -220,12 +222,14 @@ def planned(
                 continue
             how: dict[str, Any] = {"head": predicts(bases[0][0].reps), "by_id": by_id}
             if len(pairs) == len(runs) == 1:  # what runs both models says of one what it says of the pair
-                measured[name] = measured_on(chosen, pairs, name, **how)
+                each = [(chosen, pairs)]
             elif pairs:
-                measured[name] = measured_on(alone, runs, name, **how) | measured_on(beside, pairs, name, **how)
+                each = [(alone, runs), (beside, pairs)]
             else:
-                itself = [p for p in chosen if "another model" not in p.needs]
-                measured[name] = measured_on(itself, runs, name, **how)
+                each = [([p for p in chosen if "another model" not in p.needs], runs)]
+            measured[name] = {}
+            for these, of in each:
+                measured[name] |= ranks.first(measured_on, these, of, name, **how)
         results = [measured[name][p.name] for name in models for p in chosen if p.name in measured.get(name, ())]
         depth = {name: baseline_layers(representations[baseline], representations[name]) for name in measured}
         table, kept = tabulated(results, depth)
@@ -248,7 +252,8 @@ def planned(
             about["series"] = steps
         if without:
             about[LEFT_OUT] = left_out_in_words(representations[baseline])
-        return Measured(table, about | spent.about(), kept, spent.table(list(models)), representations)
+        about |= ranks.first(spent.about)
+        return Measured(table, about, kept, ranks.first(spent.table, list(models)), representations)
 
     return run
 

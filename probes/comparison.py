@@ -20,6 +20,7 @@ from probes.measures.catalogue import by_name
 from probes.measures.provenance import states_of
 from probes.results.verdict import Verdict, verdict
 from probes.several import Several, check_corpora, on_corpus, store_of
+from probes.states.ranks import ranks_of
 from probes.views.plots import Plots
 
 if TYPE_CHECKING:
@@ -365,7 +366,8 @@ def compare(
             model gets the same draws.
         store: a folder for the Representations, one zarr store a model, which a later run with the
             same weights, corpus and settings opens in place of running the model. Of several corpora
-            one folder each, in it.
+            one folder each, in it. Under `torchrun` all processes must make the same call: each
+            captures a part of the texts, the first one measures, and all return the same.
         allow_pickle: as in `load_checkpoint`.
         timing: run every model on 32 texts of the corpus, in turns with the baseline, to count its
             operations and measure its time; two models are in memory at once. False leaves these
@@ -433,7 +435,9 @@ def _plan(models: Mapping[str, Any], corpus: Any, *, patching: bool, **asked: An
         pairs, loaded = pairs_of(models, corpus, **known, settings=how)
         found = Comparison(**plan(loaded)._asdict())
         about = {k: asked[k] for k in ("pivot", "draws", "seed")} | how
-        found.provenance["causes"] = {pair.names[1]: causes_of(pair, corpus, **about) for pair in pairs}
+        found.provenance["causes"] = ranks_of(asked["store"]).first(
+            lambda: {pair.names[1]: causes_of(pair, corpus, **about) for pair in pairs}
+        )
         return _with_differences(found)
 
     return made

@@ -30,6 +30,7 @@ from probes.models.series import Series
 from probes.results.cells import NO_LAYER
 from probes.results.draws import check_draws
 from probes.states.capture import capture
+from probes.states.ranks import alone
 from probes.states.running import check_settings
 
 
@@ -145,7 +146,7 @@ class Watch(TrainerCallback):
             raise InputError(f"{self.name}: the Trainer has no tokenizer: give Watch(..., tokenizer=...)")
         store = None if self.store is None else self.store / f"{self.name} {step}.zarr"
         where = {"device": next(model.parameters()).device} | self.settings
-        with unchanged():
+        with unchanged(), alone():  # the other processes train on
             name = f"{self.name} {step}"
             reps = capture(model, tokenizer, self.corpus, store=store, name=name, **where)
             with warnings.catch_warnings():

@@ -40,6 +40,7 @@ from probes.states.long_texts import check_windows, read_texts
 from probes.states.pooling import POOLINGS, OfTokens, named_pooling, pool, sinks, sinks_in_words
 from probes.states.predictions import KEPT
 from probes.states.ragged import with_units
+from probes.states.ranks import fill, ranks_of
 from probes.states.representations import BLOCK, as_strings
 from probes.states.running import check_settings, decoder_inputs, evaluating, place_of, precision
 from probes.states.store import DIMS, Store
@@ -130,7 +131,8 @@ def capture(
             from a text to its words, as {"th": cut}.
         store: a path for a zarr store. An interrupted capture goes on where it stopped; a complete
             one with the same weights, corpus and settings is opened without running the model; one
-            that does not match is made anew, and a warning says so.
+            that does not match is made anew, and a warning says so. Under `torchrun` all processes
+            must ask for it, and each runs a part of the texts; without a store each runs all.
         name: what the model is called in tables and messages; by default the name it was loaded by.
         progress: show a progress bar.
         wait: where another process writes into the store, wait until it is done, and say so; False
@@ -151,7 +153,8 @@ def capture(
     Raises:
         InputError: before the first forward pass, where corpus, tokenizer, model and settings do
             not fit together; the store cannot be written to, or a process of another host writes
-            into it; its disk has not room for the states.
+            into it; its disk has not room for the states; processes of `torchrun` do not see the
+            same corpus, model, settings or disk, or not all of them ask for the store.
 
     Example:
         >>> import probes
@@ -161,6 +164,7 @@ def capture(
         >>> reps.hidden.dims
         ('layer', 'example', 'feature')
     """
+    ranks = ranks_of(store)
     corpus = check_corpus(corpus)
     if isinstance(model, OnnxModel):
         model.check(device, dtype)
@@ -277,7 +281,9 @@ def capture(
     attributes["fingerprint"] = digest.hexdigest()[:16]
     if (made_of := layers_made_of(model)) is not None:
         attributes["made_of"] = made_of
-    if read.cut:
+    here = {"device": where.type, "batch_size": batch_size, "batch_tokens": batch_tokens}
+    ranks.check_same(attributes | here)
+    if read.cut and ranks.number == 0:
         warnings.warn(
             f"{name}: {read.cut} of {len(corpus)} texts are longer than {read.limit} tokens and are cut there. "
             "long_texts='windows' reads all of each",
@@ -285,15 +291,15 @@ def capture(
             stacklevel=2,
         )
     target = None if store is None else Store(path_of(store, "store"), attributes["fingerprint"])
-    with nullcontext() if target is None else target.writing(wait=wait) as ready:
+    with nullcontext() if target is None else ranks.writing(target, wait=wait) as ready:
         if ready is not None:
             ready.attrs.pop("made_of", None)  # of this model, whose weights another folder may have as well
             return ready.assign_attrs({k: attributes[k] for k in ("model", "made_of") if k in attributes})
         if target is not None and modules is None:
-            target.check_space(_expected(model, len(corpus), None if made else units))
+            ranks.first(target.check_space, _expected(model, len(corpus), None if made else units))
         batches = Batches(read, batch_size, batch_tokens)
         answers = batches if told is None else Batches(told, batch_size, batch_tokens)
-        bar = tqdm(total=len(corpus), desc=f"capture {name}", unit="text", disable=not progress)
+        bar = tqdm(total=len(corpus), desc=f"capture {name}", unit="text", disable=not progress or ranks.number > 0)
         with bar, evaluating(model, where), taken as states_of, torch.inference_mode(), precision(where, dtype):
             # Whether a mean is one of tokens at all is seen in the second call: the first batch of several texts.
             watched = iter([False, made is None and how.pooling in ("mean", "weighted", "mean_all")])
@@ -361,18 +367,10 @@ def capture(
             if units is not None and made is None:
                 dataset = with_units(dataset, units)
             dataset.attrs = attributes
-            # What is kept before it is written: enough rows to sort by length, whatever the size of the corpus.
-            windows = [(0, len(corpus))] if target is None else _windows(bounds, sizes)
-            arrays = {} if target is None else target.open(dataset, sizes, len(windows))
-            for number, (start, stop) in enumerate(windows):
-                if target is not None and target.done(number):
-                    bar.update(stop - start)
-                    continue
-                ends = {k: slice(int(of_k[start]), int(of_k[stop])) for k, of_k in bounds.items()}
-                buffers = {
-                    k: np.empty((*size[:-2], ends[k].stop - ends[k].start, size[-1]), np.float32)
-                    for k, size in sizes.items()
-                }
+
+            def of_rows(start: int, stop: int) -> dict[str, np.ndarray]:
+                counts = {k: int(of_k[stop] - of_k[start]) for k, of_k in bounds.items()}
+                buffers = {k: np.empty((*size[:-2], counts[k], size[-1]), np.float32) for k, size in sizes.items()}
                 for rows in batches.over(start, stop):
                     for k, values in pooled(rows).items():
                         at = units.at(rows, start) if units is not None and k == "tokens" else rows - start
@@ -382,14 +380,19 @@ def capture(
                     sums["hidden"] = finished(sums["hidden"], how)
                     for k, whole in sums.items():
                         buffers[k][..., row - start, :] = whole.numpy()
-                if target is not None:
-                    for k, array in arrays.items():
-                        array[..., ends[k], :] = buffers[k]
-                    target.mark(number)
-        if found:
+                return buffers
+
+            if target is None:
+                buffers = of_rows(0, len(corpus))
+            else:
+                # What is kept before it is written: enough rows to sort by length, whatever the size of the corpus.
+                windows = _windows(bounds, sizes)
+                arrays = ranks.open(target, dataset, sizes, len(windows))
+                fill(ranks, target, arrays, windows, bounds, of_rows, bar)
+        if found and ranks.number == 0:
             warnings.warn(f"{name}: {sinks_in_words(found)}", LayerscopeWarning, stacklevel=2)
         if target is not None:
-            return target.finish()
+            return ranks.finish(target)
         return dataset.assign({k: (DIMS[k], values) for k, values in buffers.items()})
 
 

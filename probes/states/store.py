@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
@@ -120,6 +120,13 @@ class Store:
                     LayerscopeWarning,
                     stacklevel=3,
                 )
+        elif any(p.name.endswith("-partial") and p != self.partial for p in leftovers(self.path)):
+            warnings.warn(
+                f"{self.path}: a capture of another model, corpus or settings was begun there and did not end. This "
+                "one begins anew, and removes what that one wrote when it is whole",
+                LayerscopeWarning,
+                stacklevel=3,
+            )
         elif self.path.exists():
             raise InputError(
                 f"{self.path} exists and is no store of Representations; it is left as it is. "
@@ -171,6 +178,13 @@ class Store:
         }
         self._done = group.get("done")
         return arrays
+
+    def join(self, names: Iterable[str]) -> dict[str, zarr.Array]:
+        """Return the arrays that another process has opened, to write into them as well."""
+        group = zarr.open_group(self.partial, mode="r+")
+        self._done = group.get("done")
+        found = {name: group[name] for name in names}
+        return {name: array for name, array in found.items() if isinstance(array, zarr.Array)}
 
     def done(self, window: int) -> bool:
         """Whether a window is written."""

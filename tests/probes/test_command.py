@@ -2,7 +2,10 @@
 
 import argparse
 import errno
+import os
+import signal
 import sys
+import time
 import warnings
 from pathlib import Path
 
@@ -129,3 +132,31 @@ def test_messages_do_not_steer_the_terminal(capsys):
 
     assert run(parser_of(command), ["do"]) == 2
     assert capsys.readouterr().err == "warning: red \\x1b[31m\nerror: turned \\u202e\\nover\n"
+
+
+def test_a_command_that_is_asked_to_end_is_interrupted(capsys):
+    ended, before = [], signal.getsignal(signal.SIGTERM)
+
+    def command(options):
+        options.until_done.callback(lambda: ended.append("gave back"))
+        os.kill(os.getpid(), signal.SIGTERM)
+        time.sleep(10)
+
+    assert run(parser_of(command), ["do"]) == 130
+    assert ended == ["gave back"]
+    assert "the same command goes on from there" in capsys.readouterr().err
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+def test_of_several_processes_the_first_warns_and_each_says_its_errors(capsys, monkeypatch):
+    def command(_options):
+        warnings.warn("mind this", LayerscopeWarning, stacklevel=1)
+        raise InputError("this is wrong")
+
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "a run")
+    said = {}
+    for rank in ("0", "1"):
+        monkeypatch.setenv("RANK", rank)
+        assert run(parser_of(command), ["do"]) == 2
+        said[rank] = capsys.readouterr().err
+    assert said == {"0": "warning: mind this\nerror: this is wrong\n", "1": "rank 1: error: this is wrong\n"}

@@ -216,7 +216,8 @@ def test_an_interrupted_capture_of_another_model_is_not_gone_on_with(bert, token
     with torch.no_grad():
         bert.bert.embeddings.LayerNorm.bias += 1
     seen = count_rows(bert, monkeypatch)
-    reps = capture(bert, tokenizer, windows, store=tmp_path / "s.zarr")
+    with pytest.warns(probes.LayerscopeWarning, match="was begun there and did not end. This one begins anew"):
+        reps = capture(bert, tokenizer, windows, store=tmp_path / "s.zarr")
     assert sum(seen) == 21
     assert_close(reps, independent(bert.bert, tokenizer, windows))
 
