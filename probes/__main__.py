@@ -13,14 +13,23 @@ from typing import Any
 import datasets
 import pandas as pd
 
-from probes.command import add_command, corpus_arguments, corpus_settings, from_module, listed, output_argument, run
+from probes.command import (
+    add_command,
+    address,
+    corpus_arguments,
+    corpus_settings,
+    from_module,
+    listed,
+    output_argument,
+    run,
+)
 from probes.comparison import Comparison, Comparisons, compare
 from probes.corpus import cautions, describe, load_corpus
 from probes.errors import InputError, LayerscopeWarning, check_choice
-from probes.files import locked
 from probes.measures import catalogue
 from probes.measures.own import named_in_modules
 from probes.printing import printable
+from probes.remote import locked_at, within
 from probes.results.agreed import Agreement
 from probes.results.calibration import p_text
 from probes.results.cells import NO_LAYER
@@ -59,7 +68,7 @@ def add(commands: Any) -> None:
         action="append",
         help=f"{_CORPUS}; NAME=CORPUS, given several times, for several, which have a language in common",
     )
-    output_argument(measure, "folder for comparison.csv, report.html and the states")
+    output_argument(measure, "folder, or URL, for comparison.csv, report.html and the states", address)
     measure.add_argument("--overwrite", action="store_true", help="replace a run that is in the folder already")
     measure.add_argument("--pivot", help="language that alignment is measured against, and that linear probes learn")
     measure.add_argument("--baseline", help="model that the others are compared with (the first)")
@@ -176,9 +185,9 @@ def _compare(options: argparse.Namespace) -> int:
     sources = _sources(options.corpus)
 
     def free() -> None:
-        options.until_done.enter_context(locked(options.out / "comparison", wait=options.wait))
+        options.until_done.enter_context(locked_at(within(options.out, "comparison"), wait=options.wait))
         check_folders(options.out, [name for name in sources if name], overwrite=options.overwrite)
-        check_path(options.out / "report.html")
+        check_path(within(options.out, "report.html"))
 
     ranks.first(free)
     corpora = {}
@@ -196,7 +205,7 @@ def _compare(options: argparse.Namespace) -> int:
         probes=options.probes,
         draws=options.draws,
         seed=options.seed,
-        store=options.out / "representations",
+        store=within(options.out, "representations"),
         allow_pickle=options.allow_pickle,
         timing=options.timing,
         without_outliers=options.without_outliers,
@@ -216,7 +225,7 @@ def _compare(options: argparse.Namespace) -> int:
     if ranks.number:  # the first of the processes of torchrun writes
         return 0
     # The table last: where it is, the run is whole, and the same command is not asked for again.
-    report = comparison.report(options.out / "report.html")
+    report = comparison.report(within(options.out, "report.html"))
     comparison.save(options.out, overwrite=options.overwrite)
     status = _told(comparison, options)
     if isinstance(comparison, Comparisons):
@@ -224,7 +233,7 @@ def _compare(options: argparse.Namespace) -> int:
     else:
         print(_text(comparison))
     table = "corpora.json" if isinstance(comparison, Comparisons) else "comparison.csv"
-    print(f"\nwrote {printable(options.out / table)} and {printable(report)}")
+    print(f"\nwrote {printable(within(options.out, table))} and {printable(report)}")
     return status
 
 

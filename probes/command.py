@@ -17,7 +17,7 @@ from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
-from probes.errors import InputError, LayerscopeWarning, is_path, of_the_system, remedy
+from probes.errors import InputError, LayerscopeWarning, address_of, is_path, is_url, of_the_system, remedy
 from probes.printing import printable
 
 _COLUMNS = {
@@ -77,9 +77,13 @@ def add_command(
     return parser
 
 
-def output_argument(parser: argparse.ArgumentParser, about: str) -> None:
-    """Give a parser the arguments that say where to, and what if another process writes there."""
-    parser.add_argument("--out", type=folder, required=True, help=about)
+def output_argument(
+    parser: argparse.ArgumentParser, about: str, where: Callable[[str], Path | str] | None = None
+) -> None:
+    """Give a parser the arguments that say where to, to a folder or what `where` makes of the text,
+    and what if another process writes there.
+    """
+    parser.add_argument("--out", type=where or folder, required=True, help=about)
     parser.add_argument(
         "--no-wait", dest="wait", action="store_false", help="end where another process writes there, and do not wait"
     )
@@ -136,9 +140,17 @@ def seed(text: str) -> int:
 
 def folder(text: str) -> Path:
     """Return an argument as the path of a folder; refuse one that is empty or cannot be a path."""
-    if not is_path(text):
+    if not is_path(text) or is_url(text):
         raise argparse.ArgumentTypeError(f"expected the path of a folder, found {text!r}")
     return Path(text)
+
+
+def address(text: str) -> Path | str:
+    """Return an argument as the path of a folder, or the URL that it is."""
+    try:
+        return address_of(text, "--out") if is_url(text) else folder(text)
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error)) from error
 
 
 @contextmanager

@@ -17,8 +17,8 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.corpus import cautions, check_corpus
 from probes.costs import ROUNDS, TEXTS, Subject, as_table, counted, on_texts, operations_of, seconds_of
-from probes.errors import InputError, LayerscopeWarning, path_of
-from probes.files import check_writable, file_name
+from probes.errors import InputError, LayerscopeWarning, address_of
+from probes.files import file_name
 from probes.measures.choice import choose
 from probes.measures.measuring import measured_on
 from probes.measures.probe import Run
@@ -30,6 +30,7 @@ from probes.models.formats.onnx_model import OnnxModel
 from probes.models.named import by_name, check_depths, check_pairs, tokenizers_of
 from probes.models.series import Series, spread
 from probes.order import caution
+from probes.remote import check_writable_at, within
 from probes.results.draws import check_draws, sample
 from probes.results.kept import tabulated
 from probes.states.capture import capture
@@ -126,8 +127,9 @@ def planned(
     check_settings(**settings)
     if "pooling" in settings:
         settings = settings | {"pooling": named_pooling(settings["pooling"])}
-    if store is not None:
-        check_writable(path_of(store, "store"))
+    place = None if store is None else address_of(store, "store")
+    if place is not None:
+        check_writable_at(place)
     known: dict[str, Any] = dict(every)
     read_by: dict[str, str] = {}  # the fingerprints of tokenizers
     for name, model in every.items():
@@ -189,7 +191,7 @@ def planned(
                 there, own = model, tokenizers[name]
             else:
                 there, own = (loaded or {}).get(name) or load_checkpoint(model, allow_pickle=allow_pickle)
-            target = None if store is None else Path(store) / f"{file_name(name)}.zarr"
+            target = None if place is None else within(place, f"{file_name(name)}.zarr")
             reps = capture(there, own, corpus, store=target, name=name, **settings)
             return replace(shared, reps=reps, models=(None, there, own) if running else None), there, own
 

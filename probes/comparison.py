@@ -13,7 +13,7 @@ import xarray as xr
 from transformers import PreTrainedTokenizerBase
 
 from probes.comparing import Model, planned
-from probes.errors import InputError, LayerscopeWarning, path_of
+from probes.errors import InputError, LayerscopeWarning, address_of
 from probes.extending import with_baseline, with_model
 from probes.measures.attribution.causes import causes_of, pairs_of
 from probes.measures.catalogue import by_name
@@ -111,7 +111,7 @@ class Comparison(Plots):
         """
         opened = super().open(folder)
         if store is not None:
-            opened.representations = states_of(opened.provenance, path_of(store, "store"))
+            opened.representations = states_of(opened.provenance, address_of(store, "store"))
         return opened
 
     def again(self, models: Sequence[str], probes: Sequence[str], draws: int) -> Comparison | None:
@@ -256,11 +256,11 @@ class Comparison(Plots):
         self._explorer = reopen(self, self._explorer, settings)
         return self._explorer
 
-    def report(self, path: str | Path) -> Path:
+    def report(self, path: str | Path) -> Path | str:
         """Write one self-contained HTML page: figures, table and where the numbers come from.
 
         Args:
-            path: where to; an earlier report there is replaced.
+            path: where to, or a URL; an earlier report there is replaced.
 
         Raises:
             InputError: there is a file at the path that is no earlier report.
@@ -278,7 +278,7 @@ class Comparison(Plots):
         """
         from probes.views.report import write
 
-        return write(self, path_of(path, "path"))
+        return write(self, address_of(path, "path"))
 
 
 class Comparisons(Several):
@@ -364,10 +364,11 @@ def compare(
             predictions, and "cka", as far as models, corpus and pivot allow.
         draws, seed: of the bootstrap by sentence id, or by group where the corpus has groups; every
             model gets the same draws.
-        store: a folder for the Representations, one zarr store a model, which a later run with the
-            same weights, corpus and settings opens in place of running the model. Of several corpora
-            one folder each, in it. Under `torchrun` all processes must make the same call: each
-            captures a part of the texts, the first one measures, and all return the same.
+        store: a folder for the Representations, or a URL as s3://bucket/states: in it one zarr store
+            a model, which a later run with the same weights, corpus and settings opens in place of
+            running the model. Of several corpora one folder each, in it. Under `torchrun` all
+            processes must make the same call: each captures a part of the texts, the first one
+            measures, and all return the same.
         allow_pickle: as in `load_checkpoint`.
         timing: run every model on 32 texts of the corpus, in turns with the baseline, to count its
             operations and measure its time; two models are in memory at once. False leaves these

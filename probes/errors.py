@@ -29,6 +29,10 @@ _REMEDIES = {
     errno.EMFILE: "Close other programs, or allow more open files (ulimit -n)",
 }
 
+_URL = re.compile(r"([A-Za-z0-9]+::)*[A-Za-z][A-Za-z0-9+.-]+://")
+_FILE = re.compile(r"(file|local)://")  # what is a path, in the words of fsspec
+_LOST_SLASH = re.compile(r"^((abfss?|az|gcs|gs|hdfs|https?|memory|s3a?):)/")
+
 
 class InputError(ValueError):
     """What was given cannot be used; the message says what was expected, found and what to do.
@@ -103,6 +107,16 @@ def is_path(given: object) -> bool:
     return False
 
 
+def is_url(given: object) -> bool:
+    """Whether something is the address of what fsspec reaches and no disk, as s3://bucket/name.
+
+    Example:
+        >>> is_url("s3://bucket/states.zarr"), is_url("states.zarr"), is_url("file:///states.zarr")
+        (True, False, False)
+    """
+    return isinstance(given, str) and bool(_URL.match(given)) and not _FILE.match(given)
+
+
 def path_of(given: str | Path, setting: str) -> Path:
     """Return what was given as a path; raise `InputError` where it can be none.
 
@@ -112,9 +126,35 @@ def path_of(given: str | Path, setting: str) -> Path:
             ...
         probes.errors.InputError: store='': expected a path. Give one of letters, without NUL
     """
+    found = address_of(given, setting)
+    if isinstance(found, Path):
+        return found
+    raise InputError(
+        f"{setting}={given!r}: expected a path of this computer, found a URL: states and comparisons alone are "
+        "written to and read from URLs. Give a path, and copy it there"
+    )
+
+
+def address_of(given: str | Path, setting: str) -> Path | str:
+    """Return what was given as a path, or as the URL that it is; raise `InputError` where it can be
+    neither.
+
+    Example:
+        >>> address_of("s3://bucket/run/", "store")
+        's3://bucket/run'
+    """
     if not is_path(given):
         raise InputError(f"{setting}={given!r}: expected a path. Give one of letters, without NUL")
-    return Path(given)
+    if is_url(given):
+        if "::" in str(given):
+            raise InputError(f"{setting}={given!r}: expected one URL, found a chain of several. Give the last of them")
+        if not str(given).split("://", 1)[1].strip("/"):
+            raise InputError(f"{setting}={given!r}: expected a place in a bucket, found none. Give s3://bucket/name")
+        return str(given).rstrip("/")
+    if isinstance(given, Path) and _LOST_SLASH.match(str(given)):
+        meant = _LOST_SLASH.sub(r"\1//", str(given))
+        raise InputError(f"{setting}={given!r}: a URL is a text, and as a path it has lost a slash. Give {meant!r}")
+    return Path(_FILE.sub("", given) if isinstance(given, str) else given)
 
 
 def of_the_system(error: BaseException) -> OSError | None:

@@ -24,7 +24,7 @@ from filelock import SoftFileLock, Timeout
 from probes.errors import InputError, LayerscopeWarning, of_the_system, remedy
 
 # What is ours beside a file or folder bears this in its name, so that nothing of a user's is ever taken for it.
-_OURS = ".layerscope-"
+OURS = ".layerscope-"
 _LONGEST = 80  # of a file's name: most disks take 255 bytes, some encrypted ones 143
 _POLL = 0.1  # seconds between two looks at a lock
 _ABANDONED = 2.0  # seconds after which a lock that names no living process and does not change is nobody's
@@ -34,7 +34,7 @@ _held: set[tuple[int, int, Path]] = set()
 
 def beside(path: Path, what: str) -> Path:
     """Return the path of what is ours beside a path: its lock, what is not whole, what is replaced."""
-    return path.with_name(f"{path.name}{_OURS}{what}")
+    return path.with_name(f"{path.name}{OURS}{what}")
 
 
 def file_name(name: str) -> str:
@@ -53,17 +53,18 @@ def file_name(name: str) -> str:
 
 def leftovers(path: Path) -> list[Path]:
     """Return what of ours lies beside a path: a lock that is held, or what a kill left there."""
-    return sorted(path.parent.glob(f"{glob.escape(path.name)}{_OURS}*"))
+    return sorted(path.parent.glob(f"{glob.escape(path.name)}{OURS}*"))
 
 
 @contextmanager
-def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
+def locked(path: Path, *, wait: bool = True, called: str = "") -> Iterator[None]:
     """Be the only one that writes at a path, in this process and in all others.
 
     Args:
         path: what is written. The lock is a file beside it, `NAME.layerscope-lock`, which is gone
             afterwards; a folder that others write into as well is locked by a name inside it.
         wait: until another process of this host is done, or be refused.
+        called: what messages call it, where that is not the path.
 
     Raises:
         InputError: another process of this host writes there and `wait` is False; one of another
@@ -95,7 +96,7 @@ def locked(path: Path, *, wait: bool = True) -> Iterator[None]:
         made = missing_folders(file.parent)
         lock = SoftFileLock(file)
         try:
-            _acquire(lock, path, file, wait)
+            _acquire(lock, called or str(path), file, wait)
         except BaseException:
             _remove_empty(made)
             raise
@@ -233,6 +234,24 @@ def move_whole(new: Path, path: Path) -> None:
     remove(old)
 
 
+def check_moves(path: Path) -> None:
+    """Raise `InputError` where folders beside a path cannot be moved, as on buckets that are mounted:
+    before the work, after which one is.
+    """
+    trial, gone = beside(path, "trial-partial"), beside(path, "gone")
+    remove(trial)
+    trial.mkdir()
+    try:
+        trial.rename(gone)
+    except OSError as error:
+        trial.rmdir()
+        raise InputError(
+            f"{path}: folders there cannot be renamed ({error.strerror}), and what is written is moved to its place "
+            "once it is whole. Choose a path on another disk, or give the bucket itself, as s3://bucket/name"
+        ) from error
+    gone.rmdir()
+
+
 def put_back(path: Path) -> None:
     """Put the older folder back where a kill left `move_whole` before the newer one was there."""
     old = beside(path, "old")
@@ -243,7 +262,7 @@ def put_back(path: Path) -> None:
 
 def remove(folder: Path) -> None:
     """Remove a folder, where it is there; a kill never leaves a part of it in its place."""
-    gone = folder if folder.name.endswith(f"{_OURS}gone") else beside(folder, "gone")
+    gone = folder if folder.name.endswith(f"{OURS}gone") else beside(folder, "gone")
     if gone.exists():
         shutil.rmtree(gone)
     if folder.exists():
@@ -257,7 +276,7 @@ def _free(path: Path) -> int:
     return shutil.disk_usage(missing[-1].parent if missing else path).free
 
 
-def _acquire(lock: SoftFileLock, path: Path, file: Path, wait: bool) -> None:
+def _acquire(lock: SoftFileLock, path: str, file: Path, wait: bool) -> None:
     """Take a lock; say whom it was taken over from, or who is waited for."""
     said, killed, seen, since = False, 0, None, 0.0
     while True:
@@ -270,14 +289,14 @@ def _acquire(lock: SoftFileLock, path: Path, file: Path, wait: bool) -> None:
             continue
         except Timeout:
             pass
-        if host and host != _this_host():
+        if host and host != this_host():
             raise InputError(
                 f"{path} is being written by process {process} of the host {host}. "
                 f"Wait for it; if it runs no longer, remove {file}"
             )
         if identity != seen:
             seen, since = identity, time.monotonic()
-        if not _runs(process):
+        if not runs(process):
             # Killed before it wrote its name, or on a disk where the library cannot exchange two names.
             if time.monotonic() - since > _ABANDONED and _record(file)[1] == seen:
                 file.unlink(missing_ok=True)
@@ -291,7 +310,7 @@ def _acquire(lock: SoftFileLock, path: Path, file: Path, wait: bool) -> None:
             _say(f"{path} is being written by process {process}; waiting until it is done")
             said = True
         time.sleep(_POLL)
-    if process and not _runs(process):
+    if process and not runs(process):
         killed = process
     if killed:
         try:
@@ -305,8 +324,13 @@ def _say(message: str) -> None:
     warnings.warn(message, LayerscopeWarning, stacklevel=5)
 
 
-def _runs(process: int) -> bool:
-    """Whether a process of this host still runs."""
+def runs(process: int) -> bool:
+    """Whether a process of this host still runs.
+
+    Example:
+        >>> runs(os.getpid())
+        True
+    """
     try:
         return bool(process) and psutil.Process(process).status() != psutil.STATUS_ZOMBIE
     except psutil.NoSuchProcess:
@@ -329,8 +353,8 @@ def _record(file: Path) -> tuple[tuple[int, str], tuple[int, int] | None]:
 
 
 @cache
-def _this_host() -> str:
-    """The name of this host as locks hold it."""
+def this_host() -> str:
+    """Return the name of this host as locks hold it."""
     with tempfile.TemporaryDirectory() as folder:
         file = Path(folder) / "lock"
         with SoftFileLock(file):
@@ -340,7 +364,7 @@ def _this_host() -> str:
 def _strays(file: Path) -> list[Path]:
     """What processes that were killed while they took over a lock left beside it."""
     parts = ((p, p.name[len(file.name) :].split(".")) for p in file.parent.glob(f"{glob.escape(file.name)}.*.*.*"))
-    return [p for p, part in parts if part[2].isdecimal() and not _runs(int(part[2]))]
+    return [p for p, part in parts if part[2].isdecimal() and not runs(int(part[2]))]
 
 
 def _remove_empty(folders: list[Path]) -> None:

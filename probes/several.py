@@ -14,10 +14,10 @@ import datasets
 import pandas as pd
 
 from probes.corpus import check_corpus
-from probes.errors import InputError, path_of
-from probes.files import file_name, locked, write_whole
-from probes.forms import read_json
+from probes.errors import InputError, address_of
+from probes.files import file_name
 from probes.models.series import Series
+from probes.remote import Address, exists, locked_at, read_at, read_json_at, within, write_whole_at
 from probes.results.agreed import Agreement, agreement
 from probes.results.cells import plain_layers
 from probes.results.saved import INDEX, check_folder
@@ -167,11 +167,11 @@ class Several(Mapping[str, Any]):
 
         return ranking(self, agreement(self, judge=judge, tolerance=tolerance), probe, languages, shown)
 
-    def report(self, path: str | Path) -> Path:
+    def report(self, path: str | Path) -> Path | str:
         """Write one self-contained HTML page: what holds on every corpus, and the page of each."""
         from probes.views.several import write
 
-        return write(self, path_of(path, "path"))
+        return write(self, address_of(path, "path"))
 
     def add(
         self,
@@ -210,7 +210,7 @@ class Several(Mapping[str, Any]):
         """
         return type(self)({name: one.against(baseline) for name, one in self.items()})
 
-    def save(self, folder: str | Path, *, overwrite: bool = False, wait: bool = True) -> Path:
+    def save(self, folder: str | Path, *, overwrite: bool = False, wait: bool = True) -> Path | str:
         """Write each comparison into a folder of its own, and `corpora.json`, which says which.
 
         Args:
@@ -220,15 +220,15 @@ class Several(Mapping[str, Any]):
         Raises:
             InputError: the folder holds a comparison already, and `overwrite` was not asked for.
         """
-        folder = path_of(folder, "folder")
-        with locked(folder / "corpora", wait=wait):
+        folder = address_of(folder, "folder")
+        with locked_at(within(folder, "corpora"), wait=wait):
             check_folders(folder, self, overwrite=overwrite)
             index = {}
             for name, one in self.items():
-                own = one.save(folder / file_name(name), overwrite=overwrite, wait=wait)
-                digest = hashlib.sha256((own / "provenance.json").read_bytes()).hexdigest()
+                own = one.save(within(folder, file_name(name)), overwrite=overwrite, wait=wait)
+                digest = hashlib.sha256(read_at(within(own, "provenance.json")) or b"").hexdigest()
                 index[name] = digest
-            write_whole(folder / INDEX, json.dumps({"corpora": index}, indent=2, ensure_ascii=False) + "\n")
+            write_whole_at(within(folder, INDEX), json.dumps({"corpora": index}, indent=2, ensure_ascii=False) + "\n")
         return folder
 
     @classmethod
@@ -242,16 +242,15 @@ class Several(Mapping[str, Any]):
         Raises:
             InputError: there are none in the folder, or they do not belong together.
         """
-        folder = path_of(folder, "folder")
-        if not (folder / INDEX).is_file():
-            single = (folder / "comparison.csv").is_file()
+        folder = address_of(folder, "folder")
+        if not exists(within(folder, INDEX)):
+            single = exists(within(folder, "comparison.csv"))
             hint = "it holds one comparison: open it with probes.Comparison.open" if single else "found none"
             raise InputError(f"{folder}: expected {INDEX} in it, as Comparisons.save writes it; {hint}")
         found = {}
-        for name, digest in read_json(folder / INDEX, _INDEX)["corpora"].items():
-            own = folder / file_name(name)
-            there = (own / "provenance.json").read_bytes() if (own / "provenance.json").is_file() else b""
-            if hashlib.sha256(there).hexdigest() != digest:
+        for name, digest in read_json_at(within(folder, INDEX), _INDEX)["corpora"].items():
+            own = within(folder, file_name(name))
+            if hashlib.sha256(read_at(within(own, "provenance.json")) or b"").hexdigest() != digest:
                 raise InputError(
                     f"{own}: this is not the comparison that {INDEX} belongs to: it was changed, or its writing "
                     "was interrupted. Save the comparisons again"
@@ -346,19 +345,19 @@ def check_common(languages: Mapping[str, Sequence[str]]) -> None:
     )
 
 
-def check_folders(folder: Path, corpora: Mapping[str, Any] | Sequence[str], *, overwrite: bool) -> None:
+def check_folders(folder: Address, corpora: Mapping[str, Any] | Sequence[str], *, overwrite: bool) -> None:
     """Raise `InputError` where comparisons cannot be saved into a folder, one a corpus."""
-    if not overwrite and (folder / INDEX).exists():
+    if not overwrite and exists(within(folder, INDEX)):
         raise InputError(
             f"{folder} already holds a run. Choose another folder, or replace it with overwrite=True (--overwrite)"
         )
-    for own in (folder, *(folder / file_name(name) for name in corpora)):
+    for own in (folder, *(within(folder, file_name(name)) for name in corpora)):
         check_folder(own, overwrite=overwrite)
 
 
-def store_of(store: str | Path | None, corpus: str) -> Path | None:
+def store_of(store: str | Path | None, corpus: str) -> Address | None:
     """Return the folder of the states on one corpus."""
-    return None if store is None else path_of(store, "store") / file_name(corpus)
+    return None if store is None else within(address_of(store, "store"), file_name(corpus))
 
 
 def _languages(codes: Any) -> list[str]:

@@ -24,9 +24,10 @@ from transformers.integrations import get_reporting_integration_callbacks
 
 from probes.comparison import Comparison, compare
 from probes.corpus import check_corpus
-from probes.errors import InputError, LayerscopeWarning, path_of
+from probes.errors import InputError, LayerscopeWarning, address_of
 from probes.measures.choice import in_order
 from probes.models.series import Series
+from probes.remote import within
 from probes.results.cells import NO_LAYER
 from probes.results.draws import check_draws
 from probes.states.capture import capture
@@ -104,7 +105,7 @@ class Watch(TrainerCallback):
         self.corpus = check_corpus(corpus)
         self.every, self.probes, self.pivot, self.tokenizer, self.name = every, probes, pivot, tokenizer, name
         self.draws, self.seed, self.settings = draws, seed, {"progress": False} | settings
-        self.store = None if store is None else path_of(store, "store")
+        self.store = None if store is None else address_of(store, "store")
         self.states: dict[int, xr.Dataset] = {}
         self._reporters: list[TrainerCallback] | None = None
 
@@ -144,7 +145,7 @@ class Watch(TrainerCallback):
         tokenizer = given.get("processing_class") if self.tokenizer is None else self.tokenizer
         if not isinstance(tokenizer, PreTrainedTokenizerBase):
             raise InputError(f"{self.name}: the Trainer has no tokenizer: give Watch(..., tokenizer=...)")
-        store = None if self.store is None else self.store / f"{self.name} {step}.zarr"
+        store = None if self.store is None else within(self.store, f"{self.name} {step}.zarr")
         where = {"device": next(model.parameters()).device} | self.settings
         with unchanged(), alone():  # the other processes train on
             name = f"{self.name} {step}"

@@ -23,8 +23,8 @@ probes.widgets > probes.views
 > probes.measures.catalogue > probes.measures.classes
 probes.measures.languages probes.measures.fidelity probes.measures.space probes.measures.attribution >
 probes.measures.probe probes.measures.threads > probes.results probes.costs > probes.states > probes.models
-probes.corpus > probes.tables probes.alike probes.order > probes.files probes.command > probes.forms > probes.errors
-probes.silence probes.printing probes.installed
+probes.corpus > probes.tables probes.alike probes.order probes.remote > probes.files probes.command > probes.forms >
+probes.errors probes.silence probes.printing probes.installed
 """
 RANK = {room: number for number, rooms in enumerate(RANKS.split(">")) for room in rooms.split()}
 ROOF = {

@@ -5,7 +5,6 @@ from __future__ import annotations
 import importlib.metadata
 import platform
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 import pandas as pd
@@ -15,6 +14,7 @@ from probes.errors import InputError
 from probes.files import file_name
 from probes.measures import catalogue
 from probes.measures.probe import Run
+from probes.remote import Address, within
 from probes.results.difference import adjustment
 from probes.states.representations import open_representations
 
@@ -67,19 +67,19 @@ def provenance_of(
     }
 
 
-def states_of(provenance: Mapping[str, Any], store: Path) -> dict[str, xr.Dataset]:
+def states_of(provenance: Mapping[str, Any], store: Address) -> dict[str, xr.Dataset]:
     """Return the Representations that a table was made of, from the folder that they were kept in.
 
     Args:
         provenance: of the table.
-        store: the folder.
+        store: the folder, or its URL.
 
     Raises:
         InputError: those of a model are not there, or are of other weights, texts or settings.
     """
     out = {}
     for name, about in provenance["models"].items():
-        path = store / f"{file_name(f'{name} (1)' if 'replicates' in about else name)}.zarr"
+        path = within(store, f"{file_name(f'{name} (1)' if 'replicates' in about else name)}.zarr")
         reps = open_representations(path).assign_attrs(model=name)
         if reps.attrs.get("fingerprint") != about.get("fingerprint"):
             other = [k for k in ("weights", "corpus", "tokenizer") if reps.attrs.get(k) != about.get(k)]

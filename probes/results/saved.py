@@ -6,12 +6,23 @@ import hashlib
 import json
 from collections.abc import Mapping
 from contextlib import ExitStack
-from pathlib import Path
 from typing import Any
 
 from probes.errors import InputError
-from probes.files import beside, check_writable, gone_on_failure, locked, named, write_whole
-from probes.forms import read_json
+from probes.remote import (
+    Address,
+    beside_at,
+    check_writable_at,
+    exists,
+    gone_on_failure_at,
+    locked_at,
+    move_at,
+    read_at,
+    read_json_at,
+    within,
+    write_at,
+    write_whole_at,
+)
 from probes.results.blame import CAUSE
 
 INDEX = "corpora.json"  # of comparisons on several corpora, which lie beside it in folders
@@ -42,7 +53,7 @@ _PROVENANCE = {
 
 
 def write_files(
-    folder: Path, files: Mapping[str, bytes], provenance: Mapping[str, Any], *, overwrite: bool, wait: bool
+    folder: Address, files: Mapping[str, bytes], provenance: Mapping[str, Any], *, overwrite: bool, wait: bool
 ) -> None:
     """Write the files of a comparison and its provenance, which holds a hash of each.
 
@@ -60,37 +71,37 @@ def write_files(
     hashes = {f"{name}_sha256": hashlib.sha256(content).hexdigest() for name, content in files.items()}
     # A pooling that is made of tokens is an object that has a name.
     about = json.dumps({**provenance, **hashes}, indent=2, ensure_ascii=False, default=lambda made: made.name)
-    with locked(folder / "comparison", wait=wait):
+    with locked_at(within(folder, "comparison"), wait=wait):
         check_folder(folder, overwrite=overwrite)
         # The new ones are whole beside the old ones until the provenance says which of them count.
-        new = {name: beside(folder / FILES[name], "new") for name in files}
+        new = {name: beside_at(within(folder, FILES[name]), "new") for name in files}
         with ExitStack() as until_said:
             for name, path in new.items():
-                until_said.enter_context(named(path))
-                until_said.enter_context(gone_on_failure(path))
-                path.write_bytes(files[name])
-            write_whole(folder / "provenance.json", about + "\n")
+                until_said.enter_context(gone_on_failure_at(path))
+                write_at(path, files[name])
+            write_whole_at(within(folder, "provenance.json"), about + "\n")
         for name, path in new.items():
-            path.replace(folder / FILES[name])
+            move_at(path, within(folder, FILES[name]))
 
 
-def read_files(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
+def read_files(folder: Address) -> tuple[dict[str, Any], dict[str, bytes]]:
     """Return the provenance of a comparison, and what is in those of its files that it names.
 
     Raises:
         InputError: as `Table.open`.
     """
-    about = folder / "provenance.json"
+    about = within(folder, "provenance.json")
     # The second one where a saving was killed before it moved them.
-    there = {name: [f for f in (folder / n, beside(folder / n, "new")) if f.is_file()] for name, n in FILES.items()}
-    if not there["table"] and (folder / INDEX).is_file():
+    places = {name: [place := within(folder, n), beside_at(place, "new")] for name, n in FILES.items()}
+    there = {name: [c for place in both if (c := read_at(place)) is not None] for name, both in places.items()}
+    if not there["table"] and exists(within(folder, INDEX)):
         raise InputError(
             f"{folder}: it holds comparisons on several corpora. Open them with probes.Comparisons.open, or the folder "
             "of one in it"
         )
-    if not there["table"] or not about.is_file():
+    if not there["table"] or not exists(about):
         raise InputError(f"{folder}: expected comparison.csv and provenance.json in it, as Comparison.save writes them")
-    provenance = read_json(about, _PROVENANCE)
+    provenance = read_json_at(about, _PROVENANCE)
     wanted = {name: provenance.pop(f"{name}_sha256", None) for name in FILES}
     if wanted["models"] is None:  # of an earlier version, which did not measure it
         del wanted["models"]
@@ -101,8 +112,7 @@ def read_files(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
         )
     read = {}
     for name, expected in wanted.items():
-        contents = (path.read_bytes() for path in there[name])
-        found = next((c for c in contents if hashlib.sha256(c).hexdigest() == expected), None)
+        found = next((c for c in there[name] if hashlib.sha256(c).hexdigest() == expected), None)
         if found is None:
             raise InputError(
                 f"{folder}: {FILES[name]} is not the one that provenance.json belongs to: one of them was changed "
@@ -112,10 +122,10 @@ def read_files(folder: Path) -> tuple[dict[str, Any], dict[str, bytes]]:
     return provenance, read
 
 
-def check_folder(folder: Path, *, overwrite: bool) -> None:
+def check_folder(folder: Address, *, overwrite: bool) -> None:
     """Raise `InputError` where a folder cannot be written to, or holds a comparison to be kept."""
-    if (folder / "comparison.csv").exists() and not overwrite:
+    if not overwrite and exists(within(folder, "comparison.csv")):
         raise InputError(
             f"{folder} already holds a run. Choose another folder, or replace it with overwrite=True (--overwrite)"
         )
-    check_writable(folder)
+    check_writable_at(folder)

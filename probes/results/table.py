@@ -12,7 +12,8 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from probes.errors import InputError, check_choice, path_of
+from probes.errors import InputError, address_of, check_choice
+from probes.remote import within
 from probes.results.calibration import stretch
 from probes.results.cells import (
     BESIDE,
@@ -275,11 +276,11 @@ class Table:
         """The model that the others are compared with."""
         return self.provenance["baseline"]
 
-    def save(self, folder: str | Path, *, overwrite: bool = False, wait: bool = True) -> Path:
+    def save(self, folder: str | Path, *, overwrite: bool = False, wait: bool = True) -> Path | str:
         """Write `comparison.csv`, `models.csv`, `draws.npy` and `provenance.json` into a folder.
 
         Args:
-            folder: where to; it is made where it is missing.
+            folder: where to, a path or a URL as s3://bucket/run; it is made where it is missing.
             overwrite: replace a comparison that is there.
             wait: where another process writes into the folder, wait until it is done, and say so;
                 False to be refused.
@@ -306,7 +307,7 @@ class Table:
         See also:
             `Comparison.open`, `Comparison.report`.
         """
-        folder = path_of(folder, "folder")
+        folder = address_of(folder, "folder")
         # The table last: where it is, all is.
         files = {
             "draws": to_bytes(self.draws),
@@ -337,9 +338,9 @@ class Table:
         See also:
             `Comparison.save`.
         """
-        folder = path_of(folder, "folder")
+        folder = address_of(folder, "folder")
         provenance, read = read_files(folder)
-        table = from_csv(io.BytesIO(read["table"]), folder / FILES["table"])
+        table = from_csv(io.BytesIO(read["table"]), within(folder, FILES["table"]))
         for column, place in {"model": "models", "probe": "probes"}.items():
             other = set(table[column]).difference(provenance[place])
             if other or (column == "model" and provenance["baseline"] not in provenance[place]):
@@ -348,11 +349,11 @@ class Table:
                     f"{folder}: provenance.json does not know the {column} {name[:80]}: it is that of another "
                     "comparison. Make the comparison again"
                 )
-        draws = from_bytes(read["draws"], len(table), folder / FILES["draws"])
+        draws = from_bytes(read["draws"], len(table), within(folder, FILES["draws"]))
         if "models" not in read:
             return cls(table, provenance, draws)
         return cls(
-            table, provenance, draws, models=costs_from_csv(io.BytesIO(read["models"]), folder / FILES["models"])
+            table, provenance, draws, models=costs_from_csv(io.BytesIO(read["models"]), within(folder, FILES["models"]))
         )
 
     def is_map(self, probe: str) -> bool:

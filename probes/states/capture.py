@@ -22,7 +22,7 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from probes.corpus import check_corpus, corpus_fingerprint
-from probes.errors import InputError, LayerscopeWarning, path_of
+from probes.errors import InputError, LayerscopeWarning, address_of
 from probes.models.facts import (
     check_fit,
     classes_of,
@@ -41,9 +41,10 @@ from probes.states.pooling import POOLINGS, OfTokens, named_pooling, pool, sinks
 from probes.states.predictions import KEPT
 from probes.states.ragged import with_units
 from probes.states.ranks import fill, ranks_of
+from probes.states.remote_store import store_at
 from probes.states.representations import BLOCK, as_strings
 from probes.states.running import check_settings, decoder_inputs, evaluating, place_of, precision
-from probes.states.store import DIMS, Store
+from probes.states.store import DIMS
 from probes.states.tokens import Batches, tokenise
 from probes.states.units import Units, Words, check_words, units_of
 from probes.states.vectors import counted, finished, leading, length_of, prompted, settle
@@ -129,10 +130,12 @@ def capture(
             tokenizer splits before it makes pieces (in scripts without spaces each piece), or what
             spaces separate where the corpus has `tags`. For languages without spaces also functions
             from a text to its words, as {"th": cut}.
-        store: a path for a zarr store. An interrupted capture goes on where it stopped; a complete
-            one with the same weights, corpus and settings is opened without running the model; one
-            that does not match is made anew, and a warning says so. Under `torchrun` all processes
-            must ask for it, and each runs a part of the texts; without a store each runs all.
+        store: a path for a zarr store, or a URL that fsspec reaches, as s3://bucket/states.zarr
+            (`pip install 'layerscope[remote]'`). An interrupted capture goes on where it stopped; a
+            complete one with the same weights, corpus and settings is opened without running the
+            model; one that does not match is made anew, and a warning says so. Under `torchrun` all
+            processes must ask for it, and each runs a part of the texts; without a store each runs
+            all.
         name: what the model is called in tables and messages; by default the name it was loaded by.
         progress: show a progress bar.
         wait: where another process writes into the store, wait until it is done, and say so; False
@@ -290,7 +293,7 @@ def capture(
             LayerscopeWarning,
             stacklevel=2,
         )
-    target = None if store is None else Store(path_of(store, "store"), attributes["fingerprint"])
+    target = None if store is None else store_at(address_of(store, "store"), attributes["fingerprint"])
     with nullcontext() if target is None else ranks.writing(target, wait=wait) as ready:
         if ready is not None:
             ready.attrs.pop("made_of", None)  # of this model, whose weights another folder may have as well

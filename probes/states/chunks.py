@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import math
 import os
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import zarr
 
 from probes.errors import InputError
-from probes.forms import check_form, read_json
+from probes.forms import check_form
+from probes.remote import Address, read_json_at, sizes_at, within
+from probes.states.opened import as_zarr
 
 _SIZE = range(2**40)
 _GROUP = {
@@ -25,21 +27,42 @@ _ARRAY = {"node_type": str, "shape": [_SIZE], "data_type": (str, dict), "chunk_g
 _FREE = 10**7
 # What is written whole, chunks of nothing but NaN too.
 STATES = ("hidden", "tokens", "logits", "head_input")
+# The attribute of a store that grows in its place, since it is on what cannot rename: the fingerprint it will have.
+GROWING = "growing"
 _AGAIN = "Copy the store again, or remove it and capture again"
 
 
-def check_chunks(store: Path) -> None:
+def check_chunks(store: Address) -> None:
     """Raise `InputError`, by name, where a file of a store is a link, missing, cut or longer than its
     chunk.
 
     Also where the metadata is of another form, or counts far more numbers than there are files for.
 
     Args:
-        store: the folder of the store. Where `capture` has not written it, chunks of nothing but
-            the fill value may be missing.
+        store: the folder of the store, or its URL. Where `capture` has not written it, chunks of
+            nothing but the fill value may be missing.
     """
-    about = read_json(store / "zarr.json", _GROUP)
-    captured = "fingerprint" in (about.get("attributes") or {}) and not (store / "done").exists()
+    attributes = read_json_at(within(store, "zarr.json"), _GROUP).get("attributes") or {}
+    if GROWING in attributes:
+        raise InputError(
+            f"{store}: the store is not complete: a capture into it goes on, or was interrupted. Capture again, which "
+            "goes on from there"
+        )
+    sizes = _sizes_of(store) if isinstance(store, Path) else sizes_at(store)
+    captured = "fingerprint" in attributes and "done/zarr.json" not in sizes
+    for name in sizes:
+        folder, _, last = name.rpartition("/")
+        about = read_json_at(within(store, name), {"node_type": str}) if last == "zarr.json" else {}
+        if about.get("node_type") == "array":
+            check_form(about, _ARRAY, str(within(store, name)))
+            inside = f"{folder}/c" if folder else "c"
+            own = {n: size for n, size in sizes.items() if n == inside or n.startswith(f"{inside}/")}
+            _check_array(store, folder, own, captured)
+
+
+def _sizes_of(store: Path) -> dict[str, int]:
+    """The files of a folder by their path in it, and their bytes; a link is refused."""
+    sizes = {}
     for folder, folders, files in os.walk(store):
         for name in (*folders, *files):
             path = Path(folder) / name
@@ -47,40 +70,37 @@ def check_chunks(store: Path) -> None:
                 raise InputError(
                     f"{path} is a link: expected a store whose files are its own. Copy what it leads to into its place"
                 )
-        metadata = Path(folder) / "zarr.json"
-        if "zarr.json" in files and read_json(metadata, {"node_type": str})["node_type"] == "array":
-            _check_array(Path(folder), read_json(metadata, _ARRAY), captured)
+        for name in files:
+            path = Path(folder) / name
+            sizes[path.relative_to(store).as_posix()] = path.stat().st_size
+    return sizes
 
 
-def _check_array(folder: Path, about: dict[str, Any], captured: bool) -> None:
+def _check_array(store: Address, folder: str, sizes: Mapping[str, int], captured: bool) -> None:
+    where = within(store, f"{folder}/zarr.json" if folder else "zarr.json")
     try:
-        array = zarr.open_array(folder, mode="r")
+        array = zarr.open_array(as_zarr(store), path=folder, mode="r", zarr_format=3)
     except Exception as error:  # several kinds, one for each way in which metadata can be wrong
         said = " ".join(str(error).split())
-        raise InputError(f"{folder / 'zarr.json'}: not the metadata of an array ({said}). Capture it again") from error
-    check_form(list(array.chunks), [range(1, 2**31)], f"{folder / 'zarr.json'}: chunks")
-    files = sorted(p for p in (folder / "c").rglob("*") if p.is_file()) if (folder / "c").is_dir() else []
-    files += [folder / "c"] if (folder / "c").is_file() else []
+        raise InputError(f"{where}: not the metadata of an array ({said}). Capture it again") from error
+    check_form(list(array.chunks), [range(1, 2**31)], f"{where}: chunks")
     chunk = math.prod(array.chunks)
     plain = not array.compressors and array.dtype.kind in "fiub"
-    if captured and folder.name in STATES and not plain:
-        raise InputError(
-            f"{folder / 'zarr.json'}: expected states as capture writes them, plain numbers; found others. {_AGAIN}"
-        )
-    for path in files if plain else ():
-        expected, found = chunk * array.dtype.itemsize, path.stat().st_size
+    if captured and folder in STATES and not plain:
+        raise InputError(f"{where}: expected states as capture writes them, plain numbers; found others. {_AGAIN}")
+    for name, found in sorted(sizes.items()) if plain else ():
+        expected = chunk * array.dtype.itemsize
         if found != expected:
             raise InputError(
-                f"{path}: expected a chunk of {expected:,} bytes, found {found:,}: it was "
+                f"{within(store, name)}: expected a chunk of {expected:,} bytes, found {found:,}: it was "
                 f"{'cut' if found < expected else 'changed'}. {_AGAIN}"
             )
-    if math.prod(array.shape) > _FREE + 100 * chunk * len(files):
+    if math.prod(array.shape) > _FREE + 100 * chunk * len(sizes):
         raise InputError(
-            f"{folder / 'zarr.json'}: counts {math.prod(array.shape):,} numbers, and there are files for "
-            f"{chunk * len(files):,}. {_AGAIN}"
+            f"{where}: counts {math.prod(array.shape):,} numbers, and there are files for "
+            f"{chunk * len(sizes):,}. {_AGAIN}"
         )
-    if captured and folder.name in STATES and len(files) < array.nchunks:
-        lost = next(
-            key for key in np.ndindex(*array.cdata_shape) if not (folder / "c").joinpath(*map(str, key)).is_file()
-        )
-        raise InputError(f"{(folder / 'c').joinpath(*map(str, lost))}: a chunk of states is missing. {_AGAIN}")
+    if captured and folder in STATES and len(sizes) < array.nchunks:
+        keys = ("/".join([folder, "c", *map(str, key)]) for key in np.ndindex(*array.cdata_shape))
+        lost = next(key for key in keys if key not in sizes)
+        raise InputError(f"{within(store, lost)}: a chunk of states is missing. {_AGAIN}")

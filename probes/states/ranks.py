@@ -22,7 +22,7 @@ from torch.cuda import is_available
 from tqdm.auto import tqdm
 
 from probes.errors import InputError
-from probes.states.store import Store
+from probes.states.remote_store import AnyStore
 
 Answer = TypeVar("Answer")
 _MEET = timedelta(minutes=30)  # within which all processes begin
@@ -94,7 +94,7 @@ class Ranks:
                 raise InputError(f"rank {rank}: {said}" if rank else said)
 
     @contextmanager
-    def writing(self, target: Store, *, wait: bool = True) -> Iterator[xr.Dataset | None]:
+    def writing(self, target: AnyStore, *, wait: bool = True) -> Iterator[xr.Dataset | None]:
         """As `Store.writing`: the first process holds the lock, for all of them."""
         if self.count == 1:
             with target.writing(wait=wait) as ready:
@@ -105,7 +105,7 @@ class Ranks:
             yield self._opened(target) if whole else None
 
     def open(
-        self, target: Store, dataset: xr.Dataset, sizes: Mapping[str, tuple[int, ...]], windows: int
+        self, target: AnyStore, dataset: xr.Dataset, sizes: Mapping[str, tuple[int, ...]], windows: int
     ) -> dict[str, zarr.Array]:
         """As `Store.open`: the first process makes the arrays that all of them write into."""
         if self.count == 1:
@@ -119,14 +119,14 @@ class Ranks:
         self.check(problem)
         return arrays
 
-    def finish(self, target: Store) -> xr.Dataset:
+    def finish(self, target: AnyStore) -> xr.Dataset:
         """As `Store.finish`, once all processes have written what is theirs."""
         if self.count == 1:
             return target.finish()
         self.first(lambda: bool(target.finish().sizes))
         return self._opened(target)
 
-    def _opened(self, target: Store) -> xr.Dataset:
+    def _opened(self, target: AnyStore) -> xr.Dataset:
         """Open a store that the first process sees."""
         reps = target.representations()
         self.check("" if reps is not None else _unseen(str(target.path)))
@@ -195,7 +195,7 @@ def alone() -> Iterator[None]:
 
 def fill(
     ranks: Ranks,
-    target: Store,
+    target: AnyStore,
     arrays: Mapping[str, zarr.Array],
     windows: Sequence[tuple[int, int]],
     bounds: Mapping[str, np.ndarray],

@@ -18,12 +18,12 @@ import numpy.typing as npt
 import pandas as pd
 import torch
 import xarray as xr
-from zarr.core.buffer import Buffer
-from zarr.storage import LocalStore
 
 from probes.corpus import check_groups
-from probes.errors import InputError
+from probes.errors import InputError, address_of
+from probes.remote import exists, within
 from probes.states.chunks import check_chunks
+from probes.states.opened import opened
 
 # Rows that are read or written together; also the chunk of the zarr store, so that a piece is one file a layer.
 BLOCK = 1024
@@ -106,6 +106,9 @@ def from_arrays(
 def open_representations(path: str | Path) -> xr.Dataset:
     """Open a zarr store that `capture` wrote; hidden states are read when they are needed.
 
+    Args:
+        path: of a folder, or a URL that fsspec reaches, as s3://bucket/states.zarr.
+
     Raises:
         InputError: there is no complete store of Representations at the path.
 
@@ -120,11 +123,12 @@ def open_representations(path: str | Path) -> xr.Dataset:
         ...     open_representations(store).hidden.load().sizes["example"]
         8
     """
-    if not (Path(path) / "zarr.json").is_file():
+    place = address_of(path, "path")
+    if not exists(within(place, "zarr.json")):
         raise InputError(f"{path}: expected a zarr store that probes.capture(..., store=...) wrote, found none")
-    check_chunks(Path(path))
+    check_chunks(place)
     try:
-        reps = xr.open_zarr(_Same(path), chunks=None, consolidated=False)
+        reps = xr.open_zarr(opened(place), chunks=None, consolidated=False, zarr_format=3)
     except Exception as error:  # xarray and zarr raise several kinds for a store that is not one of groups and arrays
         raise InputError(f"{path}: the store cannot be opened ({type(error).__name__}: {error})") from error
     if "hidden" not in reps or "done" in reps:
@@ -132,46 +136,8 @@ def open_representations(path: str | Path) -> xr.Dataset:
     # The coordinates are small and every probe needs them; `hidden` stays on disk.
     texts = {c: (reps[c].dims, as_strings(reps[c].values)) for c in reps.coords if c != "layer"}
     reps = reps.assign_coords(texts)
-    reps.encoding["source"] = os.path.abspath(path)
+    reps.encoding["source"] = os.path.abspath(place) if isinstance(place, Path) else place
     return reps
-
-
-class _Same(LocalStore):
-    """A store that is read only as long as it is the one that was opened.
-
-    States are read when they are needed, by the name of the store. Another process may have put
-    those of another model there meanwhile, or removed it, which zarr would read as no numbers.
-    """
-
-    def __init__(self, root: Path | str, *, read_only: bool = True) -> None:
-        super().__init__(root, read_only=read_only)
-        self._opened = self._now()
-
-    def _now(self) -> tuple[int, int] | None:
-        try:
-            found = (self.root / "zarr.json").stat()
-        except OSError:
-            return None
-        return found.st_ino, found.st_mtime_ns
-
-    def _check(self) -> None:
-        if self._opened is None or self._now() != self._opened:
-            raise InputError(f"{self.root}: the store was replaced or removed after it was opened. Open it again")
-
-    async def get(self, *args: Any, **options: Any) -> Buffer | None:
-        found = await super().get(*args, **options)
-        self._check()  # afterwards: what was read before is of the store that was opened
-        return found
-
-    async def get_partial_values(self, *args: Any, **options: Any) -> list[Buffer | None]:
-        found = await super().get_partial_values(*args, **options)
-        self._check()
-        return found
-
-    def get_sync(self, *args: Any, **options: Any) -> Buffer | None:
-        found = super().get_sync(*args, **options)
-        self._check()
-        return found
 
 
 def check_representations(reps: xr.Dataset) -> xr.Dataset:

@@ -17,6 +17,7 @@ import zarr
 from probes.errors import InputError, LayerscopeWarning
 from probes.files import (
     beside,
+    check_moves,
     check_space,
     check_writable,
     leftovers,
@@ -132,6 +133,7 @@ class Store:
                 f"{self.path} exists and is no store of Representations; it is left as it is. "
                 "Choose another path for store="
             )
+        check_moves(self.path)
 
     def check_space(self, sizes: Mapping[str, tuple[int, ...]]) -> None:
         """Raise `InputError` where the disk has not room for states of these sizes.
@@ -163,19 +165,7 @@ class Store:
             self.partial, zarr_format=3, consolidated=False, encoding=encoding
         )
         group = zarr.open_group(self.partial, mode="r+")
-        arrays = {
-            k: group.create_array(
-                k,
-                shape=size,
-                dtype="float32",
-                fill_value=float("nan"),  # so that a file that gets lost is not read as zeros
-                chunks=(*(1 for _ in size[:-2]), min(BLOCK, size[-2]), size[-1]),
-                dimension_names=DIMS[k],
-                compressors=None,  # floats of a network do not shrink
-                config={"write_empty_chunks": True},  # also those of a layer without values: a missing one is lost
-            )
-            for k, size in sizes.items()
-        }
+        arrays = arrays_in(group, sizes)
         self._done = group.get("done")
         return arrays
 
@@ -205,6 +195,23 @@ class Store:
             if left.name.endswith(("-gone", "-partial")):  # of captures of whatever model
                 remove(left)
         return open_representations(self.path)
+
+
+def arrays_in(group: zarr.Group, sizes: Mapping[str, tuple[int, ...]]) -> dict[str, zarr.Array]:
+    """Make the arrays of states in a store, of these sizes."""
+    return {
+        k: group.create_array(
+            k,
+            shape=size,
+            dtype="float32",
+            fill_value=float("nan"),  # so that a file that gets lost is not read as zeros
+            chunks=(*(1 for _ in size[:-2]), min(BLOCK, size[-2]), size[-1]),
+            dimension_names=DIMS[k],
+            compressors=None,  # floats of a network do not shrink
+            config={"write_empty_chunks": True},  # also those of a layer without values: a missing one is lost
+        )
+        for k, size in sizes.items()
+    }
 
 
 def _attributes(path: Path) -> dict | None:

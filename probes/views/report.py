@@ -18,7 +18,7 @@ import pandas as pd
 
 from probes.costs import as_rows
 from probes.errors import InputError
-from probes.files import write_whole
+from probes.remote import Address, exists, read_at, write_whole_at
 from probes.results.calibration import p_text
 from probes.results.difference import MARKED, family_in_words
 from probes.results.table import Table
@@ -38,7 +38,7 @@ _MARK = "<!-- layerscope report -->"
 _MAP = 3.15  # inches
 
 
-def write(comparison: Table, path: Path) -> Path:
+def write(comparison: Table, path: Address) -> Address:
     """Write the page; an earlier report at the path is replaced, any other file is left alone.
 
     Raises:
@@ -47,20 +47,21 @@ def write(comparison: Table, path: Path) -> Path:
     return write_page(lambda: page_of(comparison), path)
 
 
-def write_page(page: Callable[[], str], path: Path) -> Path:
+def write_page(page: Callable[[], str], path: Address) -> Address:
     """Write a page that is made once it is known that it can be written; see `write`."""
     check_path(path)
-    if not path.parent.is_dir():
+    if isinstance(path, Path) and not path.parent.is_dir():
         raise InputError(f"{path.parent}: no such folder. Make it, or choose another path")
     with style(width=None):
         text = page()
-    write_whole(path, text)
+    write_whole_at(path, text)
     return path
 
 
-def check_path(path: Path) -> None:
+def check_path(path: Address) -> None:
     """Raise `InputError` where there is something at the path that is no earlier report."""
-    if path.exists() and not (path.is_file() and _MARK in path.read_text(encoding="utf-8", errors="replace")[:200]):
+    there = path.exists() if isinstance(path, Path) else exists(path)
+    if there and _MARK.encode() not in (read_at(path) or b"")[:200]:
         raise InputError(f"{path} exists and is no layerscope report; it is left as it is. Choose another path")
 
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jinja2
@@ -13,6 +12,7 @@ import pandas as pd
 
 from probes.errors import InputError
 from probes.printing import printable
+from probes.remote import Address
 from probes.results.agreed import DIFFERS, Agreement, agreement, common_languages
 from probes.results.agreed import STATES as TOGETHER
 from probes.results.draws import POOLED
@@ -190,7 +190,7 @@ def ranking(tables: Mapping[str, Table], found: Agreement, probe: str | None, la
     )
 
 
-def write(tables: Mapping[str, Table], path: Path) -> Path:
+def write(tables: Mapping[str, Table], path: Address) -> Address:
     """Write the page; an earlier report at the path is replaced, any other file is left alone.
 
     Raises:

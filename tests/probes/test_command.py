@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 import probes
-from probes.command import add_command, corpus_arguments, corpus_settings, folder, listed, run, seed
+from probes.command import add_command, address, corpus_arguments, corpus_settings, folder, listed, run, seed
 from probes.errors import InputError, LayerscopeWarning
 
 
@@ -116,6 +116,15 @@ def test_who_has_read_enough_is_not_told(capsys):
     finally:
         sys.stdout = out
     assert capsys.readouterr().err == ""
+
+
+def test_where_a_run_is_kept_is_a_folder_or_a_url():
+    assert address("s3://bucket/run/") == "s3://bucket/run"
+    assert address("run") == Path("run")
+    with pytest.raises(argparse.ArgumentTypeError, match="expected a place in a bucket"):
+        address("s3://")
+    with pytest.raises(argparse.ArgumentTypeError, match="expected the path of a folder, found .s3://bucket.x"):
+        folder("s3://bucket/x")
 
 
 def test_folders_are_paths():

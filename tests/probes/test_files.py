@@ -1,5 +1,6 @@
 """Files and folders: written whole or not at all, and tried before the work without a trace."""
 
+import errno
 import os
 import signal
 import threading
@@ -10,7 +11,17 @@ import faults
 import pytest
 
 from probes.errors import InputError, LayerscopeWarning
-from probes.files import beside, check_writable, file_name, locked, move_whole, put_back, remove, write_whole
+from probes.files import (
+    beside,
+    check_moves,
+    check_writable,
+    file_name,
+    locked,
+    move_whole,
+    put_back,
+    remove,
+    write_whole,
+)
 
 
 def names(folder):
@@ -188,6 +199,23 @@ def test_a_lock_where_nothing_can_be_written_is_refused_in_words(tmp_path):
 def test_the_check_writes_nothing_at_all(tmp_path):
     check = lambda: check_writable(tmp_path / "a" / "b")  # noqa: E731
     assert faults.changes(check) == 0
+
+
+def test_a_disk_that_moves_no_folders_is_refused_with_what_to_do(tmp_path, monkeypatch):
+    check_moves(tmp_path / "a")
+    (tmp_path / "a.layerscope-trial-partial").mkdir()  # as a kill leaves it
+    check_moves(tmp_path / "a")
+    assert names(tmp_path) == []
+
+    def refused(*_):
+        raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+
+    monkeypatch.setattr(Path, "rename", refused)
+    with pytest.raises(
+        InputError, match=r"a: folders there cannot be renamed \(Function not implemented\).*s3://bucket"
+    ):
+        check_moves(tmp_path / "a")
+    assert names(tmp_path) == []
 
 
 @pytest.mark.parametrize("at", ["nothing", "old", "both"])

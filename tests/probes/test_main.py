@@ -4,10 +4,13 @@ import sys
 import pandas as pd
 import pytest
 import torch
+import xarray as xr
+from fsspec.implementations.memory import MemoryFileSystem
 
 import compress
 import probes
 from probes.__main__ import main
+from probes.remote import read_at, sizes_at, within
 
 SMALL = ["--corpus", "bundled", "--split", "dev", "--languages", "en,fr,zh", "--pivot", "en", "--draws", "20"]
 
@@ -67,6 +70,28 @@ def test_several_corpora_are_compared_on_each_and_judged_together(tmp_path, caps
     ):
         assert main(["compare", *models, *corpora, *small, "--out", str(out)]) == 2
         assert message in capsys.readouterr().err
+
+
+@pytest.mark.usefixtures("without_figures")
+def test_a_run_is_kept_where_nothing_is_renamed_as_on_a_disk(tmp_path, capsys, monkeypatch, tiny_folder):
+    monkeypatch.setattr(MemoryFileSystem, "store", {})
+    words = ["the red cat", "a big dog", "he ran", "she sat on it", "a bird", "the small house"]
+    rows = [(i, x, f"{text} {x}") for x in ("en", "fr") for i, text in enumerate(words)]
+    pd.DataFrame(rows, columns=["id", "language", "text"]).to_csv(tmp_path / "text.csv", index=False)
+    asked = ["compare", f"a={tiny_folder}", f"b={tiny_folder}", "--probes", "retrieval", "--pivot", "en"]
+    asked += ["--draws", "10", "--no-timing", "--corpus"]
+    url, disk = "memory://bucket/run", tmp_path / "run"
+    for out in (disk, url):
+        assert main([*asked, str(tmp_path / "text.csv"), "--out", str(out)]) == 0
+    assert f"wrote {url}/comparison.csv and {url}/report.html" in capsys.readouterr().out
+    opened, other = (probes.Comparison.open(out, store=within(out, "representations")) for out in (url, disk))
+    pd.testing.assert_frame_equal(opened.table, other.table)
+    for model in "ab":
+        xr.testing.assert_identical(opened.representations[model].load(), other.representations[model].load())
+    assert read_at(f"{url}/comparison.csv") == (disk / "comparison.csv").read_bytes()
+    assert not [name for name in sizes_at("memory://bucket") if "layerscope-" in name]
+    assert main([*asked, str(tmp_path / "text.csv"), "--out", url]) == 2
+    assert f"{url} already holds a run" in capsys.readouterr().err
 
 
 @pytest.mark.usefixtures("without_figures")

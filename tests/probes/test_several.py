@@ -2,6 +2,7 @@
 
 import pandas as pd
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 from planted import parallel_corpus
 
 import probes
@@ -38,6 +39,16 @@ def test_each_corpus_is_as_if_it_were_compared_alone(made):
     assert set(both.summary()["corpus"]) == set(both.models["corpus"]) == set(corpora)
     assert sorted(p.name for p in store.iterdir()) == ["news", "tales%2F2"]  # states kept apart
     assert {p.name for p in (store / "news").iterdir()} == {"base.zarr", "small.zarr"}
+
+
+def test_where_nothing_is_renamed_they_are_saved_and_opened_too(made, monkeypatch):
+    monkeypatch.setattr(MemoryFileSystem, "store", {})
+    url = made[-1].save("memory://bucket/run")
+    pd.testing.assert_frame_equal(probes.Comparisons.open(url).table, made[-1].table, check_dtype=False)
+    with pytest.raises(probes.InputError, match=f"{url} already holds a run"):
+        made[-1].save(url)
+    with pytest.raises(probes.InputError, match=rf"{url}/news: expected corpora\.json in it.* it holds one comparison"):
+        probes.Comparisons.open(f"{url}/news")
 
 
 def test_saved_and_opened_grown_and_turned_they_are_what_each_is(made, tmp_path, tiny_models, make_tokenizer):

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from fsspec.implementations.memory import MemoryFileSystem
 
 import probes
 from probes.files import beside
@@ -57,3 +58,37 @@ def test_a_run_of_before_models_were_counted_has_none(tmp_path):
     (folder / "provenance.json").write_text(json.dumps(said))
     (folder / "models.csv").unlink()
     assert set(read_files(folder)[1]) == {"draws", "table"}
+
+
+def test_where_nothing_is_renamed_a_kill_leaves_the_old_one_or_the_new_one(monkeypatch):
+    """At every change of an object."""
+    monkeypatch.setattr(MemoryFileSystem, "store", {})
+    folder, changes, limit = "memory://bucket/run", 0, 10**9
+
+    def counted(change):
+        def changing(fs, path, *given, **how):
+            nonlocal changes
+            changes += "lock" not in path
+            if changes > limit:
+                raise KeyboardInterrupt
+            return change(fs, path, *given, **how)
+
+        return changing
+
+    for name in ("pipe_file", "rm_file"):
+        monkeypatch.setattr(MemoryFileSystem, name, counted(getattr(MemoryFileSystem, name)))
+    assert read_files(written(folder)) == (ABOUT, CONTENT)
+    with pytest.raises(probes.InputError, match=rf"{folder} already holds a run"):
+        check_folder(folder, overwrite=False)
+    before, changes, seen = dict(MemoryFileSystem.store), 0, []
+    written(folder)
+    for limit in range(changes):  # noqa: B007 - `counted` reads it
+        MemoryFileSystem.store, changes = dict(before), 0
+        with pytest.raises(KeyboardInterrupt):
+            written(folder, dict.fromkeys(FILES, b"new"), seed=1)
+        changes = -(10**9)
+        about, found = read_files(folder)
+        assert found == (dict.fromkeys(FILES, b"new") if about["seed"] else CONTENT)
+        seen.append(about["seed"])
+    assert seen == sorted(seen)
+    assert set(seen) == {0, 1}
