@@ -123,7 +123,7 @@ def test_where_a_run_is_kept_is_a_folder_or_a_url():
     assert address("run") == Path("run")
     with pytest.raises(argparse.ArgumentTypeError, match="expected a place in a bucket"):
         address("s3://")
-    with pytest.raises(argparse.ArgumentTypeError, match="expected the path of a folder, found .s3://bucket.x"):
+    with pytest.raises(argparse.ArgumentTypeError, match=r"expected the path of a folder, found .s3://bucket.x"):
         folder("s3://bucket/x")
 
 
