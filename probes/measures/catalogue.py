@@ -34,6 +34,7 @@ from probes.measures.languages.word_movers import WORD_MOVERS
 from probes.measures.probe import Probe
 from probes.measures.space.departure import DEPARTURE
 from probes.measures.space.geometry import GEOMETRY
+from probes.measures.space.spectrum import SPECTRUM
 
 PROBES: tuple[Probe, ...] = (
     CLASS_SEPARABILITY,
@@ -66,6 +67,7 @@ PROBES: tuple[Probe, ...] = (
     *WORD_MOVERS,
     REPRESENTER_SUPPORT,
     DEPARTURE,
+    *SPECTRUM,
 )
 
 # Those of users, by name (`probes.probe`).

@@ -58,6 +58,7 @@ NEEDS = {
     "states of tokens": Need(
         "models, whose words are then captured, or Representations captured with tokens=True or words=True"
     ),
+    "several languages": Need("a corpus in several languages", said=True),
     "splits": Need("a corpus with a column 'split' that holds 'train' and 'test'"),
     "two texts in every language": Need("more texts, or drop the language", said=True),
 }
@@ -181,6 +182,7 @@ def _there(run: Run, given: Mapping[str, Any], headed: list[str], heads: bool, k
         "states of tokens": all("tokens" in m for m in models if isinstance(m, xr.Dataset)),
         "models to run": not any(isinstance(m, xr.Dataset) for m in models),
         "models of one architecture": _one([_architecture(m) for m in models]),
+        "several languages": len(run.sample.languages) > 1,
         "splits": {"train", "test"} <= splits,
         "two texts in every language": int(np.bincount(run.sample.language).min()) > 1,
     }

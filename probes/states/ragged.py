@@ -87,6 +87,12 @@ def in_pieces(reps: xr.Dataset, rows: np.ndarray, most: int = PIECE) -> Iterator
         start = stop
 
 
+def broken_tokens(reps: xr.Dataset, layer: int, rows: np.ndarray) -> int:
+    """Return how many tokens of some examples are not finite at a layer (by position)."""
+    pieces = (states_of_tokens(reps, layer, part)[0] for part in in_pieces(reps, rows))
+    return sum(int((~np.isfinite(x).all(axis=1)).sum()) for x in pieces)
+
+
 def each_token(reps: xr.Dataset) -> xr.Dataset:
     """Return Representations in which each token, or word, is an example: every probe takes them.
 

@@ -19,6 +19,7 @@ from sklearn.linear_model import LogisticRegression
 import compress
 import probes
 from probes.measures import catalogue
+from probes.measures.space.spectrum import SPECTRUM
 
 TOP = Path(__file__).parents[2]
 KEPT = TOP / "build" / "calibration"  # states, so that a model runs once
@@ -26,7 +27,11 @@ DATA = TOP.parent / "shared" / "data"
 BUNDLED, LANGUAGES = ["en", "zh"], ["eng_Latn", "hin_Deva"]
 # Of a model's modules, of trained heads, and of maps that each sample fits (calibration/dynamics.py), there are none.
 LEFT_OUT = {"accumulated_error", "local_error", "amplification", "representer_support", "departure"}
-LEFT_OUT |= {"word_movers", "word_movers_gain"}  # of words, whose states are not kept
+LEFT_OUT |= {
+    "word_movers",
+    "word_movers_gain",
+    *(probe.name for probe in SPECTRUM),
+}  # of words, whose states are not kept
 NOT_OF_STATES = {"models to run", "predicted numbers"}  # what probes need that states of classifiers have not
 FAMILIES = ("linear_probes", "kernel_probes", "sparse_probes")
 TRAINED = tuple(name for family in FAMILIES for name in catalogue.families()[family])

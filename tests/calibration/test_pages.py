@@ -61,6 +61,7 @@ def test_every_probe_with_an_interval_of_states_or_outputs_has_a_table():
         "departure",  # of maps that each sample fits: calibration/dynamics.py
         "word_movers",
         "word_movers_gain",
+        *(f"spectrum_{what}_{speed}" for what in ("energy", "language", "class") for speed in ("mean", "slow", "fast")),
     }
 
 

@@ -21,7 +21,7 @@ from probes.results.draws import POOLED, sample
 from probes.results.intervals import of_shares
 from probes.results.result import result, stack_measures
 from probes.states.movers import Bags, bags_of, costs, movers_distance, relaxed, transport
-from probes.states.ragged import check_tokens, in_pieces, states_of_tokens, tokens_at
+from probes.states.ragged import broken_tokens, check_tokens, states_of_tokens, tokens_at
 
 _TIED = 4 * float(np.finfo(np.float32).eps)  # what separates equal inputs that ran in different batches
 
@@ -139,7 +139,7 @@ def _of_run(run: Run, idf: bool) -> xr.Dataset:
     used[POOLED] = np.concatenate(list(used.values()))
 
     def missing(position: tuple[int, ...], language: str) -> str:
-        bad = _broken(reps, position[0], np.union1d(used[language], there))
+        bad = broken_tokens(reps, position[0], np.union1d(used[language], there))
         return f"layer {reps['layer'].values[position[0]]}: {bad} words are not finite" if bad else ""
 
     def of(about: int, statistics: dict[str, np.ndarray]) -> xr.Dataset:
@@ -246,12 +246,6 @@ def _inverse_frequencies(reps: xr.Dataset) -> np.ndarray:
         # As scikit-learn smooths it: above 0 for a word that every sentence has.
         out[at] = np.log((1 + len(rows)) / (1 + having.reindex(codes[at]).to_numpy())) + 1
     return out
-
-
-def _broken(reps: xr.Dataset, layer: int, rows: np.ndarray) -> int:
-    """How many words of some examples are not finite at a layer."""
-    pieces = (states_of_tokens(reps, layer, part)[0] for part in in_pieces(reps, rows))
-    return sum(int((~np.isfinite(x).all(axis=1)).sum()) for x in pieces)
 
 
 _FOUND = of_alignment(

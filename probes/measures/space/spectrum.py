@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import xarray as xr
 from tqdm.auto import tqdm
 
 from probes.errors import InputError
-from probes.measures.probe import LARGE, THIS_SIZE
+from probes.measures.probe import LARGE, THIS_SIZE, Probe, Run
 from probes.measures.threads import one_thread
-from probes.results.draws import POOLED, Sample, sample, weighted_ratios
+from probes.results.draws import POOLED, Sample, need_classes, sample, weighted_ratios
 from probes.results.intervals import linearised, of_shares
 from probes.results.result import result, stack_measures
 from probes.states.frequencies import amplitudes, check_bands
-from probes.states.ragged import check_tokens, in_pieces, states_of_tokens
+from probes.states.ragged import broken_tokens, check_tokens, in_pieces, states_of_tokens
 from probes.states.representations import states
 
 FOLDS = 5
@@ -54,7 +56,8 @@ def spectrum(reps: xr.Dataset, *, bands: int = 5, draws: int = 200, seed: int = 
         beat is the share of the largest class.
 
     See also:
-        `Band`, `band_gates`, `depth_spectrum`.
+        `Band`, `band_gates`, `depth_spectrum`; `compare` for three speeds of words, as
+        `probes=["spectrum_class"]`.
 
     Example:
         >>> import probes
@@ -67,14 +70,23 @@ def spectrum(reps: xr.Dataset, *, bands: int = 5, draws: int = 200, seed: int = 
         1.0
     """
     check_tokens(reps, "spectrum")
+    run = Run(reps, sample(reps, draws=draws, seed=seed), seed=seed, progress=progress)
+    there = {"energy": True, "language": len(run.sample.languages) > 1, "class": len(run.sample.classes) > 1}
+    return stack_measures(_found(run, bands, [what for what in there if there[what]]))
+
+
+def _found(run: Run, bands: int, asked: Sequence[str]) -> list[xr.Dataset]:
+    """Results by band: the "energy", and how often the "language" and the "class" are named."""
+    reps, drawn = run.reps, run.sample
     check_bands(bands, "spectrum", int(reps["token_count"].max()))
-    drawn = sample(reps, draws=draws, seed=seed)
-    kinds = _kinds(drawn)
-    folds = folds_of(drawn, seed, kinds.get("class", drawn.language)) if kinds else []
+    kinds = _kinds(drawn, asked)
+    # The same folds, whichever is asked for.
+    by_class = len(drawn.classes) > 1 and np.bincount(drawn.label).min() >= FOLDS
+    folds = folds_of(drawn, run.seed, drawn.label if by_class else drawn.language) if kinds else []
     layers, examples = reps.sizes["layer"], reps.sizes["example"]
     squares = np.empty((examples, layers, bands))
     right = {kind: np.empty((examples, layers, bands)) for kind in kinds}
-    bar = tqdm(range(layers), desc=f"spectrum {reps.attrs.get('model', '?')}", unit="layer", disable=not progress)
+    bar = tqdm(range(layers), desc=f"spectrum {reps.attrs.get('model', '?')}", unit="layer", disable=not run.progress)
     for layer in bar:
         x = amplitudes_of(reps, layer, bands)
         squares[:, layer] = _energy(reps, drawn, layer, x)
@@ -83,15 +95,22 @@ def spectrum(reps: xr.Dataset, *, bands: int = 5, draws: int = 200, seed: int = 
                 right[kind][:, layer, band] = named_right(x[:, band], of_row, folds)
     over = {"layer": reps["layer"].values, "band": np.arange(bands)}
     total = squares.sum(axis=2, keepdims=True)
-    out = [_result(reps, drawn, _shares(drawn, squares, total), "spectrum_energy", over)]
+
+    def missing(at: tuple[int, ...], language: str) -> str:
+        bad = broken_tokens(reps, at[0], drawn.group(language))
+        return f"layer {reps['layer'].values[at[0]]}: {bad} tokens are not finite" if bad else ""
+
+    out = []
+    if "energy" in asked:
+        out.append(_result(reps, drawn, _shares(drawn, squares, total), "spectrum_energy", over, missing))
     for kind, hits in right.items():
         found = {}
         for group in [*drawn.languages, POOLED]:
             rows = drawn.group(group)
             value = hits[rows].mean(axis=0)
             found[group] = linearised(value, hits[rows], drawn.ids[rows], drawn.weights, drawn.units, (0, 1))
-        out.append(of_shares(_result(reps, drawn, found, f"spectrum_{kind}", over)))
-    return stack_measures(out)
+        out.append(of_shares(_result(reps, drawn, found, f"spectrum_{kind}", over, missing)))
+    return out
 
 
 def depth_spectrum(reps: xr.Dataset, *, draws: int = 200, seed: int = 0) -> xr.Dataset:
@@ -166,11 +185,10 @@ def _energy(reps: xr.Dataset, drawn: Sample, layer: int, x: np.ndarray) -> np.nd
     return squares
 
 
-def _kinds(drawn: Sample) -> dict[str, np.ndarray]:
-    """What a classifier is asked to name, by example."""
-    kinds = {"language": drawn.language} if len(drawn.languages) > 1 else {}
-    if len(drawn.classes) > 1:
-        kinds["class"] = drawn.label
+def _kinds(drawn: Sample, asked: Sequence[str]) -> dict[str, np.ndarray]:
+    """What a classifier is asked to name, by example; raise `InputError` where there is too little of one."""
+    every = {"language": drawn.language, "class": need_classes(drawn).label if "class" in asked else drawn.label}
+    kinds = {kind: of_row for kind, of_row in every.items() if kind in asked}
     for kind, of_row in kinds.items():
         names = drawn.languages if kind == "language" else drawn.classes
         for number, count in enumerate(np.bincount(of_row)):
@@ -250,3 +268,67 @@ def _result(
         "interval": interval,
     }
     return result(reps, drawn, found, about, bounds=(0, 1), over=over, missing=missing)
+
+
+# --- in a comparison: the mean, the slower half of what is faster, and the faster half -------------------------------
+
+SPEEDS = ("mean", "slow", "fast")
+
+
+def _of_run(run: Run, what: str) -> xr.Dataset:
+    check_tokens(run.reps, "spectrum")
+    (found,) = _found(run, len(SPEEDS), [what])
+    about = [probe.about() for probe in SPECTRUM if probe.name.startswith(f"spectrum_{what}")]
+    parts = [found.isel(band=k, drop=True) for k in range(len(SPEEDS))]
+    kept = {"interval": found.attrs["interval"]}
+    return stack_measures([part.assign_attrs(one | kept) for part, one in zip(parts, about, strict=True)])
+
+
+def _declared(what: str, words: str, like: Probe) -> tuple[Probe, ...]:
+    by = ("the mean of the words", "slow changes along the words", "fast changes along the words")
+    return tuple(
+        replace(like, name=f"spectrum_{what}_{speed}", title=f"{words} {said}", estimator=like.estimator.format(band))
+        for speed, said, band in zip(SPEEDS, by, ("mean", "slower half", "faster half"), strict=True)
+    )
+
+
+_ENERGY = Probe(
+    name="spectrum_energy",
+    estimator="share of the mean square of states along words, of the cosine transform the {}",
+    range="0 to 1; the three shares sum to 1",
+    bounds=(0, 1),
+    higher_is="more of it at this speed",
+    unchanged_by=("rotation", "shift", "common scale", "order"),
+    paper="after Tamkin, Jurafsky and Goodman 2020, arXiv 2011.04823",
+    family="spectrum_energy",
+    needs=("states of tokens",),
+    interval=LARGE,
+    measure=partial(_of_run, what="energy"),
+)
+_NAMED = replace(
+    _ENERGY,
+    range="0 to 1; by chance the share of the largest",
+    unchanged_by=("shift", "common scale", "scale of each feature", "order"),
+    interval=_OF_ROWS,
+)
+_LANGUAGE = replace(
+    _NAMED,
+    estimator="accuracy of a linear classifier of languages, of the cosine transform along words the {}",
+    family="spectrum_language",
+    needs=("states of tokens", "several languages"),
+    measure=partial(_of_run, what="language"),
+    check=lambda run: _kinds(run.sample, ["language"]),
+)
+_CLASS = replace(
+    _NAMED,
+    estimator="accuracy of a linear classifier of classes, of the cosine transform along words the {}",
+    family="spectrum_class",
+    needs=("states of tokens", "labels"),
+    measure=partial(_of_run, what="class"),
+    check=lambda run: _kinds(run.sample, ["class"]),
+)
+SPECTRUM = (
+    *_declared("energy", "energy of", _ENERGY),
+    *_declared("language", "language from", _LANGUAGE),
+    *_declared("class", "class from", _CLASS),
+)

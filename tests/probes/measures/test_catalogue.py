@@ -377,11 +377,11 @@ def test_what_is_not_finite_has_no_value_and_is_named(probe, material):
 
 
 def named_where_missing(probe, run):
-    """Measure, and hold that a missing value is said, with the names of model and probe (or what that is made of)."""
+    """Measure, and hold that a missing value is said, with the names of model and probe or family, or what it is of."""
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         out = split_measures(probe.measure(run))[probe.name]
-    names = {p.name for p in catalogue.PROBES}
+    names = {name for p in catalogue.PROBES for name in (p.name, p.family)}
     said = [str(w.message) for w in caught if issubclass(w.category, probes.LayerscopeWarning)]
     said = [text for text in said if text.split(" of model ")[0] in names and "has no value at" in text]
     if out["value"].isnull().any():
@@ -421,7 +421,7 @@ def test_families_hold_what_is_asked_for_together():
     assert set(families) == {
         *("labels", "alignment", "drift", "loyalty", "similarity", "geometry", "linear_probes", "module_error"),
         *("number_quality", "number_loyalty", "kernel_probes", "sparse_probes", "words"),
-        *("next_token", "lens", "tuned_lens"),
+        *("next_token", "lens", "tuned_lens", "spectrum_energy", "spectrum_language", "spectrum_class"),
     }
 
 

@@ -101,6 +101,35 @@ def test_a_language_that_is_told_by_speed_is_named_and_one_language_is_not_asked
     assert list(measured(alone).measure.values) == ["spectrum_energy", "spectrum_class"]
 
 
+def test_a_comparison_has_its_three_speeds_beside_each_other():
+    reps = planted(np.random.default_rng(20), sentences=30)
+    # One in which words are all near their mean has lost what changes along a sentence.
+    near = np.repeat(reps.hidden.values, reps.token_count.values, axis=1)
+    still = reps.assign(tokens=near + 0.01 * (reps.tokens - near))
+    asked = ["spectrum_energy", "spectrum_language", "spectrum_class"]
+    found = probes.compare({"base": reps, "still": still}, probes=asked, draws=40, progress=False)
+    table = found.table.query("language == 'pooled'").set_index(["model", "probe"])
+    own = {"base": reps, "still": still}
+    for model, one in own.items():
+        apart = measured(one, bands=3).sel(language="pooled")
+        for what in ("energy", "language", "class"):
+            for band, speed in enumerate(("mean", "slow", "fast")):
+                row = table.loc[(model, f"spectrum_{what}_{speed}")]
+                said = apart.sel(measure=f"spectrum_{what}", band=band)
+                ends = ["value", "low", "high"]
+                np.testing.assert_allclose(row[ends].astype(float), [float(said[k]) for k in ends], atol=1e-9)
+    lost = table.loc[("still", "spectrum_energy_fast")]
+    assert lost["difference_high"] < 0
+    assert not found.is_map("spectrum_class_fast")
+    assert "spectrum_class_fast" in {p["name"] for p in found.explore().about["probes"]}
+    alone = reps.isel(example=reps.language.values == "en")
+    with pytest.raises(probes.InputError, match="spectrum_language_fast cannot be measured without several languages"):
+        probes.compare({"base": alone}, probes=["spectrum_language"], progress=False)
+    few = alone.assign_coords(label=("example", np.where(np.arange(30) == 3, "odd", "even")))
+    with pytest.raises(probes.InputError, match="spectrum: class 'odd' has 1 sentences, and needs at least 5"):
+        probes.compare({"base": few}, probes=["spectrum_class"], progress=False)
+
+
 @pytest.mark.parametrize(
     ("change", "message"),
     [
