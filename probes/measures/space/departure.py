@@ -11,6 +11,7 @@ import xarray as xr
 from probes.measures.probe import LARGE, Probe, Run
 from probes.measures.space.dynamics import check_dynamics, check_ids, folds_of_units, known_dynamics
 from probes.results.draws import Sample, sample, weighted_ratios
+from probes.results.ratios import of_ratios
 from probes.results.result import result
 from probes.states.representations import states
 
@@ -40,7 +41,8 @@ def departure(base: xr.Dataset, other: xr.Dataset, *, draws: int = 200, seed: in
 
     Notes:
         Maps are ridge regressions drawn to the identity, in four folds of ids: each is tested on
-        ids that it has not seen. Draws do not fit again. What no affine map says of the baseline is
+        ids that it has not seen. Draws do not fit again; intervals are symmetric bootstrap-t ones,
+        since few sentences make much of a sum of squares. What no affine map says of the baseline is
         taken off, as far as the compressed model shares it.
 
     See also:
@@ -97,7 +99,8 @@ def departure_of(
         return ""
 
     about = DEPARTURE.about() | {"other_model": base.attrs.get("model", "?")}
-    return result(other, drawn, statistics, about, over={"layer": layers[1:]}, missing=missing)
+    out = result(other, drawn, statistics, about, over={"layer": layers[1:]}, missing=missing)
+    return of_ratios(out, drawn, missed[1] - missed[0], whole)
 
 
 def _of_run(run: Run) -> xr.Dataset:

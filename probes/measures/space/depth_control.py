@@ -11,8 +11,8 @@ import xarray as xr
 from probes.errors import InputError
 from probes.measures.probe import LARGE
 from probes.measures.space.dynamics import check_dynamics, folds_of_units, known_dynamics
-from probes.results.draws import POOLED, Sample, sample, spread
-from probes.results.intervals import interval
+from probes.results.draws import POOLED, Sample, sample
+from probes.results.intervals import interval, widened
 from probes.results.result import result
 from probes.states.representations import states
 
@@ -94,9 +94,10 @@ def depth_control(
     for language in languages:
         rows = drawn.group(language)
         weights = drawn.weights[:, drawn.ids[rows]].astype(float)
+        units = np.array([len(np.unique(drawn.units[drawn.ids[rows]]))])
         gram = weights @ products[rows].reshape(len(rows), -1) / weights.sum(axis=1, keepdims=True)
         for name, of in corrections(gram.reshape(-1, layers, layers), open_to, effort).items():
-            found[name].append(spread(drawn, of, rows))
+            found[name].append(widened(of, units))
 
     def missing(at: tuple[int, ...], language: str) -> str:
         rows = drawn.group(language)
