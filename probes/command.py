@@ -13,7 +13,7 @@ import sys
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, redirect_stdout
 from pathlib import Path
 from typing import Any
 
@@ -34,7 +34,8 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int
     """Run the command that the parser sets as `run`, and return the exit status: 2 for bad input,
     said in one line, or what the command itself returns.
 
-    Of several processes of torchrun the first says warnings, and each its own errors.
+    Of several processes of torchrun the first prints what comes out and warns, and each says its
+    own errors.
     """
     for stream in (sys.stdout, sys.stderr):
         if isinstance(stream, io.TextIOWrapper):  # letters that a terminal does not have are written as escapes
@@ -45,6 +46,9 @@ def run(parser: argparse.ArgumentParser, arguments: Sequence[str] | None) -> int
         warnings.showwarning = _say
         try:
             with ExitStack() as options.until_done:  # what a command holds: the lock of what it writes
+                if _rank():
+                    nowhere = options.until_done.enter_context(open(os.devnull, "w"))
+                    options.until_done.enter_context(redirect_stdout(nowhere))
                 return options.run(options) or 0
         except BrokenPipeError:  # who read what is printed has read enough
             sys.stdout = open(os.devnull, "w")  # noqa: SIM115 - until the end of the process

@@ -6,6 +6,7 @@ import tempfile
 
 import faults
 import torch.distributed as dist
+from accelerate.state import AcceleratorState
 
 _numbers = itertools.count()
 
@@ -20,6 +21,9 @@ def together(work, count, *, kill=None, at=None, within="/"):
 
     def one(rank):
         def begun():
+            AcceleratorState._reset_state(True)  # as others in this process have left it
+            os.environ |= {name: str(rank) for name in ("RANK", "LOCAL_RANK")}
+            os.environ |= {name: str(count) for name in ("WORLD_SIZE", "LOCAL_WORLD_SIZE")} | {"OMP_NUM_THREADS": "1"}
             dist.init_process_group("gloo", init_method=f"file://{meeting}", rank=rank, world_size=count)
             try:
                 return [work(rank), None]

@@ -19,6 +19,7 @@ from probes.files import check_space, locked
 from probes.models.checkpoint import load_checkpoint
 from probes.models.weights import stored_bytes
 from probes.printing import printable
+from probes.states.ranks import ranks_of
 
 
 def model_arguments() -> argparse.ArgumentParser:
@@ -67,8 +68,12 @@ def load(options: argparse.Namespace) -> tuple[PreTrainedModel, PreTrainedTokeni
     """Return model, tokenizer and corpus (or None), once the new folder is for us alone to write."""
     if options.out.resolve() == Path.cwd():
         raise InputError(f"--out {options.out}: expected a new folder, found the one that you are in. Name another")
-    options.until_done.enter_context(locked(options.out, wait=options.wait))
-    check_new(options.out)
+
+    def taken() -> None:
+        options.until_done.enter_context(locked(options.out, wait=options.wait))
+        check_new(options.out)
+
+    ranks_of(options.out).first(taken)
     corpus: datasets.Dataset | None = None
     if options.corpus is not None:
         corpus = load_corpus(options.corpus, **corpus_settings(options))
@@ -82,7 +87,7 @@ def load(options: argparse.Namespace) -> tuple[PreTrainedModel, PreTrainedTokeni
 
 def write(model: Any, options: argparse.Namespace, tokenizer: Any) -> None:
     """Save a model and its tokenizer as it was asked for."""
-    save(model, options.out, tokenizer, packed=options.packed)
+    ranks_of(options.out).first(save, model, options.out, tokenizer, packed=options.packed)
 
 
 def write_smaller(model: Any, smaller: Any, options: argparse.Namespace, tokenizer: Any) -> None:

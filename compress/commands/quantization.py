@@ -24,6 +24,7 @@ from compress.quantization.quantizers import RANGES
 from probes.command import add_command
 from probes.errors import InputError
 from probes.printing import printable
+from probes.states.ranks import ranks_of
 
 
 def add(commands: Any) -> None:
@@ -177,7 +178,7 @@ def _before(options: argparse.Namespace) -> tuple[Any, Any, datasets.Dataset | N
 
 def _write(model: PreTrainedModel, options: argparse.Namespace, tokenizer: Any) -> None:
     if getattr(options, "compressed_tensors", False):
-        save_codes(model, options.out, tokenizer)
+        ranks_of(options.out).first(save_codes, model, options.out, tokenizer)
     else:
         write(model, options, tokenizer)
     done = model.config.compression

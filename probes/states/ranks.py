@@ -14,11 +14,10 @@ from functools import cache
 from typing import Any, TypeVar
 
 import numpy as np
+import torch
 import torch.distributed as dist
 import xarray as xr
 import zarr
-from accelerate import PartialState
-from torch.cuda import is_available
 from tqdm.auto import tqdm
 
 from probes.errors import InputError
@@ -153,8 +152,8 @@ def ranks_of(store: object | None) -> Ranks:
         InputError: the others have not come within half an hour.
 
     Notes:
-        Where there is no process group yet, accelerate makes one, of nccl on GPUs and gloo else, and
-        gives each process a GPU of its own.
+        Where there is no process group yet, one is made, of nccl on GPUs and gloo else, and each
+        process of a host gets a GPU of its own.
 
     Example:
         >>> ranks_of("states.zarr").count  # not under torchrun
@@ -164,7 +163,9 @@ def ranks_of(store: object | None) -> Ranks:
         return Ranks()
     try:
         if not dist.is_initialized():
-            PartialState(cpu=not is_available())
+            if torch.cuda.is_available():
+                torch.cuda.set_device(int(os.environ["LOCAL_RANK"]) % torch.cuda.device_count())
+            dist.init_process_group()
             atexit.register(_leave)
         meeting, group = _groups(dist.group.WORLD)
         dist.monitored_barrier(meeting, _MEET, wait_all_ranks=True)

@@ -2,8 +2,10 @@
 
 import shutil
 
+import faults
 import pytest
 import torch
+from ranked import together
 
 import probes
 from compress.__main__ import main
@@ -65,3 +67,20 @@ def test_an_empty_path_is_no_folder(capsys):
         main(["prune", "bundled", "--sparsity", "0.5", "--out", ""])
     assert stop.value.code == 2
     assert "argument --out: expected the path of a folder, found ''" in capsys.readouterr().err
+
+
+def test_of_two_processes_one_writes_what_both_train(tiny_folder, tmp_path):
+    rows = [f"{i},en,the {word} ran,{i % 3}" for i, word in enumerate(["dog", "cat", "bird"] * 4)]
+    (tmp_path / "c.csv").write_text("\n".join(["id,language,text,label", *rows]))
+
+    def asked(out):
+        training = ["--corpus", str(tmp_path / "c.csv"), "--steps", "2", "--batch-size", "4"]
+        return ["prune", str(tiny_folder), "--sparsity", "0.5", "--out", str(tmp_path / out), *training]
+
+    assert together(lambda rank: main(asked("two")), 2) == [("done", 0)] * 2
+    assert faults.run(lambda: main(asked("one"))) == 0
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["c.csv", "one", "two"]
+    one, two = (probes.load_checkpoint(tmp_path / name)[0].state_dict() for name in ("one", "two"))
+    for name, weight in one.items():
+        torch.testing.assert_close(two[name], weight, rtol=0, atol=1e-3, msg=name)
+        assert torch.equal(two[name] == 0, weight == 0)

@@ -1,7 +1,10 @@
 """Which checkpoint counts: the newest that is whole; a cut, changed or missing file is found, and one always stays."""
 
+import copy
+import hashlib
 import json
 import os
+import random
 import re
 import shutil
 import subprocess
@@ -11,6 +14,7 @@ import threading
 import pandas as pd
 import pytest
 from kills import environment, kills, meetings
+from ranked import together
 from stops import Stops
 from trained import QUIET, Remembers, make_corpus, same, weights
 from transformers import TrainerCallback
@@ -383,3 +387,43 @@ def test_killed_at_every_change_of_the_file_system_a_training_ends_as_it_would_h
 @pytest.mark.faults
 def test_two_processes_at_once_train_as_one_does(tmp_path):
     assert meetings("killed_trainings:by_movement", tmp_path, rounds=50)["wrong"] == []
+
+
+@pytest.fixture(scope="module")
+def by_two(tmp_path_factory, tiny_models, make_tokenizer):
+    """A training that two processes do, from a folder, and what came out of it uninterrupted: losses and weights."""
+    model = tiny_models("BertForSequenceClassification", id2label=dict(enumerate("xyz")))
+    tokenizer, corpus = make_tokenizer(), make_corpus()
+
+    def trained(folder):
+        def work(_rank):
+            student = copy.deepcopy(model)
+            options = {"objective": [CrossEntropy()], "steps": 4, "save_every": 1, **QUIET}
+            history = train(student, tokenizer, corpus, folder=folder / "training", **options)
+            every = b"".join(p.detach().numpy().tobytes() for p in student.parameters())
+            return [history["loss"].tolist(), hashlib.sha256(every).hexdigest()]
+
+        return work
+
+    ends = together(trained(tmp_path_factory.mktemp("whole")), 2)
+    assert ends[0][0] == "done", ends
+    assert ends[0] == ends[1]
+    return trained, ends
+
+
+@pytest.mark.parametrize("seed", [0, *(pytest.param(n, marks=pytest.mark.faults) for n in range(1, 20))])
+def test_of_two_processes_one_is_killed_and_the_training_ends_as_it_would_have(seed, by_two, tmp_path):
+    trained, expected = by_two
+    at = [random.Random(seed).randrange(1, 70), random.Random(seed).randrange(1, 5)]
+    ends = [together(trained(tmp_path), 2, kill=rank, at=at[rank], within=tmp_path) for rank in (1, 0)]
+    assert seed or [ends[0][1], ends[1][0]] == [("killed", None)] * 2
+    assert together(trained(tmp_path), 2) == expected
+    assert list(checkpoints_in(tmp_path / "training")) == [4, 3]
+
+
+def test_by_another_number_of_processes_a_training_is_not_gone_on_with(by_two, tmp_path):
+    trained, _ = by_two
+    assert together(trained(tmp_path), 2, kill=1, at=3, within=tmp_path)[1] == ("killed", None)
+    (status, said), *_ = together(trained(tmp_path), 1)
+    assert status == "said"
+    assert "does not have the random states of 1 process: expected rng_state.pth, found rng_state_0.pth, rng_st" in said
