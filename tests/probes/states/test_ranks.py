@@ -247,7 +247,6 @@ def test_torchrun_compares_as_one_process_does(given, corpus, tmp_path):
     assert faults.run(lambda: probes.__main__.main(asked("one"))) == 0
     assert faults.contents(tmp_path / "two") == faults.contents(tmp_path / "one")
     assert done.stdout.count("wrote ") == 1
-    assert done.stderr.count("capture a: 100%") == 1
 
 
 if __name__ == "__main__":
