@@ -103,6 +103,9 @@ def add(commands: Any) -> None:
     measure.add_argument("--draws", type=int, default=200, help="bootstrap draws (%(default)s)")
     measure.add_argument("--seed", type=int, default=0, help="of the bootstrap (%(default)s)")
     measure.add_argument(
+        "--jobs", type=int, dest="n_jobs", metavar="N", help="probes measured at once; -1: one a core (1)"
+    )
+    measure.add_argument(
         "--pooling",
         type=_pooling,
         help=f"tokens -> one vector: {', '.join(POOLINGS)} (as the checkpoint says; mean), or MODULE:FUNCTION for one "
@@ -210,6 +213,7 @@ def _compare(options: argparse.Namespace) -> int:
         timing=options.timing,
         without_outliers=options.without_outliers,
         patching=options.patching,
+        n_jobs=options.n_jobs,
         pooling=options.pooling,
         max_length=options.max_length,
         long_texts=options.long_texts,

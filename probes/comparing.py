@@ -23,6 +23,7 @@ from probes.measures.choice import choose
 from probes.measures.measuring import measured_on
 from probes.measures.probe import Run
 from probes.measures.provenance import provenance_of
+from probes.measures.workers import check_n_jobs
 from probes.models.checkpoint import check_checkpoint, load_checkpoint
 from probes.models.facts import check_fit, check_length, embedding_rows
 from probes.models.fingerprint import tokenizer_fingerprint
@@ -90,6 +91,7 @@ def planned(
     timing: bool,
     without: int = 0,
     only: Collection[str] | None = None,
+    n_jobs: int | None = None,
     settings: dict[str, Any],
 ) -> Callable[..., Measured]:
     """Check what is asked for, and return what measures it: probes at every layer and language of
@@ -97,7 +99,7 @@ def planned(
 
     Args:
         models, corpus, tokenizer, pivot, baseline, probes, draws, seed, store, allow_pickle, timing,
-            settings: as there.
+            n_jobs, settings: as there.
         without: its `without_outliers`.
         only: the models that are measured, where the others are there to be compared with.
 
@@ -124,6 +126,7 @@ def planned(
         tokenizer = {own: tokenizer[name] for name in models if name in tokenizer for own in replicates[name]}
     tokenizers = tokenizers_of(every, tokenizer)
     check_draws(draws, seed)
+    check_n_jobs(n_jobs)
     check_settings(**settings)
     if "pooling" in settings:
         settings = settings | {"pooling": named_pooling(settings["pooling"])}
@@ -222,7 +225,7 @@ def planned(
             representations[name] = _sharing(_first(runs, name), representations.get(baseline))
             if only is not None and name not in only:
                 continue
-            how: dict[str, Any] = {"head": predicts(bases[0][0].reps), "by_id": by_id}
+            how: dict[str, Any] = {"head": predicts(bases[0][0].reps), "by_id": by_id, "n_jobs": n_jobs}
             if len(pairs) == len(runs) == 1:  # what runs both models says of one what it says of the pair
                 each = [(chosen, pairs)]
             elif pairs:

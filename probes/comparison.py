@@ -343,6 +343,7 @@ def compare(
     timing: bool = True,
     without_outliers: int = 0,
     patching: bool = False,
+    n_jobs: int | None = None,
     **settings: Any,
 ) -> Comparison | Comparisons:
     """Measure probes at every layer and language of models, and how far each is from the baseline.
@@ -377,6 +378,10 @@ def compare(
             the largest ones of the baseline (`probes.without_outliers`).
         patching: also ask which layers cause what was lost: every model is run with the original's
             blocks, one at a time, so that the verdict names causes. All models are in memory.
+        n_jobs: how many probes of a model are measured at once, by joblib: -1 for as many as there are
+            cores; by default what `joblib.parallel_config` says, one without it. Its backend is taken
+            too (processes, "dask", "ray"). Each measures on one thread, so that however many there are,
+            numbers are the same to the last bit; states in a `store` are read by the workers.
         settings: further settings of `capture`: pooling, max_length, prompt, normalize, dimensions,
             long_texts, overlap, dtype, device, batch_size, batch_tokens, tokens, words, progress,
             wait. Longer texts are read whole for their states alone: what runs the models besides,
@@ -388,7 +393,7 @@ def compare(
 
     Raises:
         InputError: before the first forward pass, where models, corpus, pivot and probes do not fit
-            together; corpora have no language in common.
+            together; corpora have no language in common. A worker died.
 
     See also:
         `capture`, `difference`, `Comparison.open`.
@@ -411,6 +416,7 @@ def compare(
         "allow_pickle": allow_pickle,
         "timing": timing,
         "without": without_outliers,
+        "n_jobs": n_jobs,
         "settings": settings,
     }
     if not isinstance(corpus, Mapping):

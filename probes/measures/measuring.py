@@ -13,10 +13,10 @@ from tqdm.auto import tqdm
 
 from probes.errors import LayerscopeWarning
 from probes.measures.probe import Probe, Run
+from probes.measures.workers import Work, measured
 from probes.models.facts import predicted_tokens
 from probes.results.draws import Sample
 from probes.results.replicates import over_replicates
-from probes.results.result import split_measures
 from probes.states.predictions import DECIDES, predicts
 
 
@@ -27,6 +27,7 @@ def measured_on(
     *,
     head: str | None = None,
     by_id: Sample | None = None,
+    n_jobs: int | None = None,
 ) -> dict[str, xr.Dataset]:
     """Return the results of probes on a model, or on all replicates of one, by name.
 
@@ -38,6 +39,7 @@ def measured_on(
         by_id: of a corpus with groups, the sample with ids drawn one by one: the width of an
             interval over what it would be with these is `design_effect` in the results, and how
             many groups count is `groups`.
+        n_jobs: how many probes at once, in joblib's workers.
     """
     runs = [replace(run) for run in runs]  # with nothing computed
     # A model without a head, or with another, among others: `choose` has said so.
@@ -47,19 +49,19 @@ def measured_on(
     # One whose head was not in its weights: that was said as it was loaded.
     silent = any(run.models is not None and not predicted_tokens(run.models[1]) for run in runs)
     chosen = [p for p in chosen if not (silent and "predicted tokens" in p.needs)]
-    found = _over_all(chosen, runs, name)
+    found = _over_all(chosen, runs, name, n_jobs)
     if by_id is None:
         return found
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LayerscopeWarning)  # said the first time
-        alone = _over_all(chosen, [_without_groups(run, by_id) for run in runs], name)
+        alone = _over_all(chosen, [_without_groups(run, by_id) for run in runs], name, n_jobs)
     return {
         k: result.assign(groups=result["units"], design_effect=_ratio(result, alone[k])) for k, result in found.items()
     }
 
 
-def _over_all(chosen: Sequence[Probe], runs: Sequence[Run], name: str) -> dict[str, xr.Dataset]:
-    by_run = [_of_run(chosen, run, name) for run in runs]
+def _over_all(chosen: Sequence[Probe], runs: Sequence[Run], name: str, n_jobs: int | None) -> dict[str, xr.Dataset]:
+    by_run = [_of_run(chosen, run, name, n_jobs) for run in runs]
     if len(runs) == 1:
         return by_run[0]
     return {
@@ -68,16 +70,16 @@ def _over_all(chosen: Sequence[Probe], runs: Sequence[Run], name: str) -> dict[s
     }
 
 
-def _of_run(chosen: Sequence[Probe], run: Run, name: str) -> dict[str, xr.Dataset]:
+def _of_run(chosen: Sequence[Probe], run: Run, name: str, n_jobs: int | None) -> dict[str, xr.Dataset]:
     """The results of all chosen probes, by name; what gives several is called once."""
     found: dict[str, xr.Dataset] = {}
-    measures: dict[Any, list[str]] = {}
+    works: dict[Any, Work] = {}
     for p in chosen:
-        measures.setdefault(p.measure, []).append(p.name)
+        works.setdefault(p.measure, Work(p.measure, [], "models to run" in p.needs)).names.append(p.name)
     with tqdm(total=len(chosen), desc=f"measure {name}", unit="probe", disable=not run.progress or not chosen) as bar:
-        for measure, names in measures.items():
+        for names, results in measured(list(works.values()), run, name, n_jobs):
+            found |= results
             bar.set_postfix_str(names[0])
-            found |= split_measures(measure(run))
             bar.update(len(names))
         bar.set_postfix_str("")
     return {p.name: found[p.name] for p in chosen}
