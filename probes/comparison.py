@@ -355,10 +355,8 @@ def compare(
             becomes a model.
         corpus: as `load_corpus` gives it; not needed where all models are Representations. Or several by
             name, {"sib200": a, "tatoeba": b}, which have a language in common.
-        tokenizer: of the models that are not given as checkpoints: one for all, or name ->
-            tokenizer.
-        pivot: the language that alignment is measured against; without it those probes are left
-            out.
+        tokenizer: of the models that are not checkpoints: one for all, or name -> tokenizer.
+        pivot: the language that alignment is measured against, which is left out without one.
         baseline: the model that the others are compared with; by default the first.
         probes: names of probes or families of them ("drift", "similarity", "geometry", ...;
             `layerscope compare --help` lists all); by default those of labels, alignment, drift and
@@ -367,9 +365,8 @@ def compare(
             model gets the same draws.
         store: a folder for the Representations, or a URL as s3://bucket/states: in it one zarr store
             a model, which a later run with the same weights, corpus and settings opens in place of
-            running the model. Of several corpora one folder each, in it. Under `torchrun` all
-            processes must make the same call: each captures a part of the texts, the first one
-            measures, and all return the same.
+            running the model. Of several corpora one folder each, in it. Under `torchrun` all make
+            the same call: each captures a part of the texts, the first measures, all return the same.
         allow_pickle: as in `load_checkpoint`.
         timing: run every model on 32 texts of the corpus, in turns with the baseline, to count its
             operations and measure its time; two models are in memory at once. False leaves these
@@ -378,10 +375,8 @@ def compare(
             the largest ones of the baseline (`probes.without_outliers`).
         patching: also ask which layers cause what was lost: every model is run with the original's
             blocks, one at a time, so that the verdict names causes. All models are in memory.
-        n_jobs: how many probes of a model are measured at once, by joblib: -1 for as many as there are
-            cores; by default what `joblib.parallel_config` says, one without it. Its backend is taken
-            too (processes, "dask", "ray"). Each measures on one thread, so that however many there are,
-            numbers are the same to the last bit; states in a `store` are read by the workers.
+        n_jobs: how many probes are measured at once, by joblib and the backend that its
+            `parallel_config` names; -1 for one a core. The same numbers however many there are.
         settings: further settings of `capture`: pooling, max_length, prompt, normalize, dimensions,
             long_texts, overlap, dtype, device, batch_size, batch_tokens, tokens, words, progress,
             wait. Longer texts are read whole for their states alone: what runs the models besides,
