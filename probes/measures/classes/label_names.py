@@ -74,7 +74,7 @@ def label_names(
 
     Raises:
         InputError: there is no support set, no dev or test row; a class has no name; an id is in
-            two splits; layers or features of names and texts differ.
+            two splits, or a group; layers or features of names and texts differ.
 
     Notes:
         Udandarao, Gupta, Albanie 2023, arXiv 2211.16198 (TIP-X), with the term of TIP-Adapter. Here
@@ -249,15 +249,29 @@ def _parts(reps: xr.Dataset, drawn: Sample, pivot: str, support: xr.Dataset | No
             f"support: expected Representations of texts of the pivot {pivot!r} with labels; found "
             f"{'no label' if 'label' not in support.coords else 'other languages only'}"
         )
-    names = reps["id"].values
-    learned = set(names[parts["train"]] if support is None else support["id"].values)
-    for a, b in ((learned, set(names[parts["test"]])), (learned, set(names[parts["dev"]]))):
-        if both := sorted(a & b):
-            raise InputError(
-                f"id {both[0]!r} is in the support and in split 'dev' or 'test', so a text would be classified by its "
-                "own label. Give all rows of an id the same split"
-            )
+    _check_apart(reps, reps.isel(example=parts["train"]) if support is None else support, parts)
     return parts
+
+
+def _check_apart(reps: xr.Dataset, support: xr.Dataset, parts: Mapping[str, np.ndarray]) -> None:
+    """Raise `InputError` where support, dev rows and test rows share an id, or a group."""
+    for column, its, theirs in (
+        ("id", "its own label", "its translations"),
+        ("group", "labels of texts that are not independent of it", "texts that are not independent of it"),
+    ):
+        if column not in reps.coords:
+            continue
+        dev, test = (set(reps[column].values[parts[name]]) for name in ("dev", "test"))
+        if column in support.coords and (both := sorted(set(support[column].values) & (dev | test))):
+            raise InputError(
+                f"{column} {both[0]!r} is in the support and in split 'dev' or 'test', so a text would be classified "
+                f"by {its}. Give all rows of one {column} the same split"
+            )
+        if both := sorted(dev & test):
+            raise InputError(
+                f"{column} {both[0]!r} is in split 'dev' and in split 'test', so the factors by which a text is "
+                f"classified would be chosen on {theirs}. Give all rows of one {column} the same split"
+            )
 
 
 def _named(

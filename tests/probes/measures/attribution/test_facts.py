@@ -1,5 +1,6 @@
 """Facts read from a decoder's layers: out of the box, against shuffled graphs, between two models; messages."""
 
+import importlib
 from dataclasses import replace
 
 import numpy as np
@@ -60,6 +61,28 @@ def test_of_a_shuffled_graph_nothing_is_saved(loaded, graph):
     assert none.sizes["statement"] == 0
     assert float(none.value.sel(language="en")[0]) < 0.03
     assert float(none.low.sel(language="en")[0]) < 0
+
+
+def test_no_read_out_is_tested_on_a_subject_that_it_has_learned_from(loaded, graph, monkeypatch):
+    module = importlib.import_module("probes.measures.attribution.facts")
+    read, seen = module._sentences, []
+
+    def spied(graph, language, rows, *rest):
+        seen.append({graph.sentences["group"][row] for row in rows})
+        return read(graph, language, rows, *rest)
+
+    def unfitted(given, states, relations):
+        spans = len(given[1].sentence)
+        return np.zeros((2, len(given[1].words), len(states[0]) + 1)), np.zeros((2, len(states[0]), spans))
+
+    monkeypatch.setattr(module, "_sentences", spied)
+    monkeypatch.setattr(module, "_of_fold", unfitted)
+    found = probes.facts(*loaded, graph, **HOW | {"languages": ["en", "fr"]})
+    folds = list(zip(seen[::2], seen[1::2], strict=True))
+    assert len(folds) == 6
+    assert all(not learned & tested for learned, tested in folds)
+    assert [tested for _, tested in folds[:3]] == [tested for _, tested in folds[3:]]  # nor on a translation
+    assert found.units.sel(language="pooled") == 64  # draws are of subjects too
 
 
 def test_what_is_lost_is_listed(found):

@@ -149,3 +149,33 @@ def test_what_is_lacking_is_said():
     refused("names have 1 layers of 3 features, and texts 1 of 16", reps, names().isel(feature=slice(3)))
     refused("support: expected Representations of texts of the pivot 'l0'", reps, names(), support=names())
     refused("id '.*' is in the support and in split 'dev' or 'test'", reps, names(), support=reps)
+
+
+def test_groups_and_translations_of_what_is_classified_are_not_learned_or_chosen_by(monkeypatch):
+    reps = corpus(ids=120)
+    split = {number: part for number, part in zip(reps.id.values, reps.split.values, strict=True)}
+    first = {part: [number for number, of in split.items() if of == part] for part in ("train", "dev", "test")}
+    both = {"g": (first["train"][0], first["test"][0]), "h": (first["dev"][0], first["test"][1])}
+    for group, says in (
+        ("g", "group 'g' is in the support and in split 'dev' or 'test', so a text would be classified by labels of"),
+        ("h", "group 'h' is in split 'dev' and in split 'test', so the factors by which a text is classified would be"),
+    ):
+        groups = [group if number in both[group] else number for number in reps.id.values]
+        refused(says, reps.assign_coords(group=("example", np.array(groups, object))), names())
+    moved = np.where((reps.id == first["test"][0]) & (reps.language == "l0"), "dev", reps.split).astype(object)
+    refused("id '.*' is in split 'dev' and in split 'test'", reps.assign_coords(split=("example", moved)), names())
+    # The linear probe beside it chooses its strength in folds of groups.
+    at = {number: k // 4 for part in first.values() for k, number in enumerate(part)}
+    groups = [f"{split[number]} {at[number]}" for number in reps.id.values]
+    seen = []
+
+    def spied(x, y, inner):
+        seen.extend(inner)
+        return lambda x, labels: lambda x: np.zeros((1, len(x)), int)
+
+    monkeypatch.setattr("probes.measures.classes.label_names.fitted", spied)
+    measured(reps.assign_coords(group=("example", np.array(groups, object))), names())
+    learned = reps.isel(example=(reps.split == "train") & (reps.language == "l0"))
+    of_row = np.array([at[number] for number in sorted(learned.id.values)])
+    assert len(seen) == 4
+    assert all(not set(of_row[one]) & set(of_row[other]) for one, other in seen)

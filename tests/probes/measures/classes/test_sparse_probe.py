@@ -110,6 +110,23 @@ def test_halves_keep_groups_together(monkeypatch):
     assert all((np.unique(x, return_counts=True)[1] == 3).all() and len(np.unique(x)) == 5 for x in seen)
 
 
+def test_folds_keep_groups_together(monkeypatch):
+    monkeypatch.setattr(MODULE, "PENALTIES", 2)
+    reps = planted(np.random.default_rng(0), ids=40, languages=1, features=4, classes=2)
+    group = np.array([f"g{int(i) // 4}" for i in reps.id.values], dtype=object)
+    of_row = {tuple(row): one for row, one in zip(reps.hidden[0].values, group, strict=True)}
+    fit, seen = MODULE.one_vs_rest, []
+
+    def spied(x, *rest):
+        seen.append([of_row[tuple(row)] for row in x])
+        return fit(x, *rest)
+
+    monkeypatch.setattr(MODULE, "one_vs_rest", spied)
+    measured(reps.assign_coords(group=("example", group)))
+    assert {len(learned) for learned in seen} >= {32, 24}  # of all folds, and of those that choose the penalty
+    assert all(learned.count(one) == 4 for learned in seen for one in learned)
+
+
 def test_a_constant_layer_has_accuracy_at_chance_and_no_features_to_compare():
     reps = planted(np.random.default_rng(0), ids=40)
     with pytest.warns(probes.LayerscopeWarning, match="sparse_probe_(stab|over).* no feature is chosen, or all are"):

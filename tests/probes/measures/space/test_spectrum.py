@@ -101,6 +101,18 @@ def test_a_language_that_is_told_by_speed_is_named_and_one_language_is_not_asked
     assert list(measured(alone).measure.values) == ["spectrum_energy", "spectrum_class"]
 
 
+def test_what_sentences_of_one_group_tell_of_each_other_is_no_class():
+    rng = np.random.default_rng(21)
+    reps = planted(rng, sentences=80, strength=0.0, languages=("en",))
+    group = np.arange(80) // 4
+    own = 3 * rng.normal(size=(20, 6))[np.repeat(group, reps.token_count.values)]
+    reps = reps.assign(tokens=reps.tokens + own)
+    reps = reps.assign_coords(label=("example", (rng.permutation(20) % 2).astype(str).astype(object)[group]))
+    told = [of_class(one).value[0] for one in (reps, reps.assign_coords(group=("example", group.astype(str).astype(object))))]
+    assert told[0] > told[1] + 0.15
+    assert abs(float(told[1]) - 0.5) < 0.25
+
+
 def test_a_comparison_has_its_three_speeds_beside_each_other():
     reps = planted(np.random.default_rng(20), sentences=30)
     # One in which words are all near their mean has lost what changes along a sentence.
