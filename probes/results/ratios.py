@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import numpy as np
 import xarray as xr
 
@@ -10,7 +12,7 @@ from probes.results.intervals import CONFIDENCE
 
 
 def of_ratios(out: xr.Dataset, drawn: Sample, above: np.ndarray, below: np.ndarray) -> xr.Dataset:
-    """Give ratios of sums over examples symmetric bootstrap-t intervals.
+    """Give ratios of sums over examples, or 1 minus them, symmetric bootstrap-t intervals.
 
     Where few examples make most of a sum, percentiles of draws lie too near: a draw without them
     has a smaller value and a smaller spread at once. So each draw is measured in units of its own
@@ -24,16 +26,25 @@ def of_ratios(out: xr.Dataset, drawn: Sample, above: np.ndarray, below: np.ndarr
     Returns:
         The result with other `low` and `high`; none of a language whose examples are of one group.
     """
-    ends = [_ends(drawn, drawn.group(str(group)), above, below) for group in out["language"].values]
-    low, high = (np.stack(side, axis=-1) for side in zip(*ends, strict=True))
-    dims = out["value"].dims
+    half = half_widths(drawn, [str(group) for group in out["language"].values], above, below)
+    value, dims = out["value"].values, out["value"].dims
     said = out.attrs["interval"].replace("percentile interval", "symmetric bootstrap-t interval")
-    missing = np.isnan(out["value"].values)
-    ends_of = {name: (dims, np.where(missing, np.nan, side)) for name, side in (("low", low), ("high", high))}
-    return out.assign(ends_of).assign_attrs(interval=said)
+    return out.assign(low=(dims, value - half), high=(dims, value + half)).assign_attrs(interval=said)
 
 
-def _ends(drawn: Sample, rows: np.ndarray, above: np.ndarray, below: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def half_widths(drawn: Sample, groups: Sequence[str], above: np.ndarray, below: np.ndarray) -> np.ndarray:
+    """Return half the width of the interval of a ratio of sums in languages, or all of them together:
+    (..., group).
+
+    Args:
+        drawn: the sample.
+        groups: the languages.
+        above, below: (example, ...) what is summed above and below the line.
+    """
+    return np.stack([_half_width(drawn, drawn.group(group), above, below) for group in groups], axis=-1)
+
+
+def _half_width(drawn: Sample, rows: np.ndarray, above: np.ndarray, below: np.ndarray) -> np.ndarray:
     units, first, of_row = np.unique(drawn.units[drawn.ids[rows]], return_index=True, return_inverse=True)
     w = drawn.weights[:, drawn.ids[rows[first]]].astype(np.float64)
     shape = above.shape[1:]
@@ -51,4 +62,5 @@ def _ends(drawn: Sample, rows: np.ndarray, above: np.ndarray, below: np.ndarray)
     half = np.quantile(far, CONFIDENCE, axis=0, method="weibull") * error[0]
     if drawn.grouped and len(units) < 2:
         half = np.full_like(half, np.nan)
-    return (ratio[0] - half).reshape(shape), (ratio[0] + half).reshape(shape)
+    out: np.ndarray = half.reshape(shape)
+    return out

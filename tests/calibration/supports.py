@@ -3,7 +3,8 @@
     PYTHONPATH=tests python -m calibration.supports [samples]
 
 Probes are trained once, on planted classes, and tested on many samples of other sentences; their truth is that of all
-of these. Printed are the rows of the table on the reference page of `probes.sparse_probe`.
+of these. And of the gain of one trained classifier over another, which alone is right, or wrong, by a coin. Printed are
+the rows of the tables on the reference pages of `probes.sparse_probe` and `probes.kernel_probe`.
 """
 
 from __future__ import annotations
@@ -14,10 +15,13 @@ import sys
 import numpy as np
 from planted import planted
 
-from probes.measures.classes import sparse_probe
+import probes
+from probes.measures.classes import kernel_probe, sparse_probe
 from probes.measures.classes.folds import folds_of
+from probes.measures.classes.trained import weighed
 from probes.measures.probe import Run
 from probes.results.draws import sample
+from probes.results.result import result
 
 TRAIN, TRAININGS = 120, 4
 NAMES = ("sparse_probe_in_language", "sparse_probe_features")
@@ -52,14 +56,35 @@ def counted(distance: float, ids: int, samples: int) -> list[float]:
     return np.stack([truth.values.mean(axis=1), holds, width], axis=1).ravel().tolist()
 
 
+def of_gain(ids: int, better: float, worse: float, samples: int) -> list[float]:
+    """Give the mean gain of a classifier that alone is right of a share of sentences and alone wrong of another, the
+    share of samples whose interval holds it, and the interval's width over 3.92 standard deviations of the values.
+    """
+    reps = probes.from_arrays(np.zeros((ids, 1)))
+    drawn = sample(reps, draws=200, seed=0)
+    apart = np.random.default_rng(ids).choice(
+        [-1.0, 0.0, 1.0], p=[worse, 1 - worse - better, better], size=(ids, samples)
+    )
+    statistics = {"und": weighed(apart, drawn.ids, drawn.weights, drawn.units, (-1, 1))}
+    about = {"probe": "gain_over_linear", "interval": ""}
+    found = kernel_probe.of_gains(result(reps, drawn, statistics, about, over={"sample": np.arange(samples)}))
+    truth = better - worse
+    holds = float(((found.low <= truth) & (found.high >= truth)).mean())
+    return [truth, holds, float((found.high - found.low).mean() / (3.92 * found.value.std()))]
+
+
 def _of(one: sparse_probe._Language, rows: slice) -> sparse_probe._Language:
     return sparse_probe._Language(one.right[rows], one.path[rows], one.sizes, one.stability, one.overlap, one.residual)
 
 
 if __name__ == "__main__":
-    os.nice(5)
+    os.nice(10)
     total = int(sys.argv[1]) if len(sys.argv) > 1 else 100
     for apart in (1.0, 2.5):
         for count in (60, 150):
             figures = " | ".join(f"{x:.2f}" for x in counted(apart, count, total))
             print(f"| {apart:g} | {count} | {total} | {figures} |", flush=True)
+    for count in (60, 150):
+        for more, less in ((0.15, 0.03), (0.02, 0.02), (0.01, 0.0)):
+            figures = " | ".join(f"{x:.2f}" for x in of_gain(count, more, less, 2000))
+            print(f"| {more:g} | {less:g} | {count} | 2000 | {figures} |", flush=True)

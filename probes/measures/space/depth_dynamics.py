@@ -20,6 +20,7 @@ from probes.measures.space.dynamics import Known, check_dynamics, folds_of_units
 from probes.measures.space.residual import Cascade, Residual, learned
 from probes.results.draws import POOLED, Sample, check_draws, sample, weighted_ratios
 from probes.results.intervals import interval
+from probes.results.ratios import half_widths, of_ratios
 from probes.results.result import result
 from probes.states.representations import as_strings, check_representations, states
 
@@ -89,7 +90,7 @@ def depth_dynamics(
 
     Notes:
         Four folds of ids: each network sees three quarters. Draws do not learn again, so that
-        intervals hold what other sentences to test on would change. `leaves` holds all layers at
+        intervals (symmetric bootstrap-t ones) hold what other sentences to test on would change. `leaves` holds all layers at
         once. A network that predicts nothing more of sentences it has not seen is left out, so
         that "network" is "linear" there. All states are held in memory.
 
@@ -242,24 +243,35 @@ def _measured(
     missed = _together([s.missed for s in sums], sums, len(drawn.ids))
     whole = _together([s.whole for s in sums], sums, len(drawn.ids))
     by_horizon: dict[str, list[np.ndarray]] = {}
+    missed_of, whole_of = [], []
     for ahead in range(count):
         above = missed[:, : count - ahead, ahead].sum(axis=1)
         for language, of in _share(drawn, above, whole[ahead + 1 :].sum(axis=0)).items():
             by_horizon.setdefault(language, []).append(of)
+        missed_of.append(np.moveaxis(above, -1, 0))
+        whole_of.append(np.broadcast_to(whole[ahead + 1 :].sum(axis=0)[:, None], missed_of[-1].shape))
     over: dict[str, Any] = {"dynamics": as_strings(DYNAMICS), "horizon": np.arange(1, count + 1)}
     statistics = {language: np.stack(of, axis=-1) for language, of in by_horizon.items()}
     about = _ABOUT | {"other_model": base.attrs.get("model", "?")}
-    out = result(other, drawn, statistics, about, bounds=(-np.inf, 1), over=over)
+    out = result(other, drawn, statistics, about, over=over)
+    out = of_ratios(out, drawn, np.stack(missed_of, axis=-1), np.stack(whole_of, axis=-1))
+    out = out.assign(high=out["high"].clip(max=1))
     layers = base["layer"].values[1:]
     steps: dict[str, list[np.ndarray]] = {}
     for k in range(count):
         for language, of in _share(drawn, missed[:, k, 0], whole[k + 1]).items():
             steps.setdefault(language, []).append(of)
-    one_step = np.stack([np.stack(of, axis=-1) for of in steps.values()], axis=-1)
+    one_step = np.stack([np.stack(of, axis=-1)[0] for of in steps.values()], axis=-1)
+    of_step = (
+        np.moveaxis(missed[:, :, 0], -1, 0),
+        np.broadcast_to(whole[1:].T[:, None], (len(drawn.ids), len(DYNAMICS), count)),
+    )
+    half = half_widths(drawn, list(steps), *of_step)
     apart = departure_of(base, other, drawn, folds)
     return out.assign(
-        one_step=(("dynamics", "layer", "language"), one_step[0]),
-        **_with_ends("one_step", ("dynamics", "layer", "language"), one_step),
+        one_step=(("dynamics", "layer", "language"), one_step),
+        one_step_low=(("dynamics", "layer", "language"), one_step - half),
+        one_step_high=(("dynamics", "layer", "language"), np.minimum(one_step + half, 1)),
         departure=apart["value"],
         departure_low=apart["low"],
         departure_high=apart["high"],

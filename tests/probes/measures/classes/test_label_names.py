@@ -153,7 +153,7 @@ def test_what_is_lacking_is_said():
 
 def test_groups_and_translations_of_what_is_classified_are_not_learned_or_chosen_by(monkeypatch):
     reps = corpus(ids=120)
-    split = {number: part for number, part in zip(reps.id.values, reps.split.values, strict=True)}
+    split = dict(zip(reps.id.values, reps.split.values, strict=True))
     first = {part: [number for number, of in split.items() if of == part] for part in ("train", "dev", "test")}
     both = {"g": (first["train"][0], first["test"][0]), "h": (first["dev"][0], first["test"][1])}
     for group, says in (

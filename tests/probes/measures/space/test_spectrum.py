@@ -108,7 +108,10 @@ def test_what_sentences_of_one_group_tell_of_each_other_is_no_class():
     own = 3 * rng.normal(size=(20, 6))[np.repeat(group, reps.token_count.values)]
     reps = reps.assign(tokens=reps.tokens + own)
     reps = reps.assign_coords(label=("example", (rng.permutation(20) % 2).astype(str).astype(object)[group]))
-    told = [of_class(one).value[0] for one in (reps, reps.assign_coords(group=("example", group.astype(str).astype(object))))]
+    told = [
+        of_class(one).value[0]
+        for one in (reps, reps.assign_coords(group=("example", group.astype(str).astype(object))))
+    ]
     assert told[0] > told[1] + 0.15
     assert abs(float(told[1]) - 0.5) < 0.25
 
