@@ -90,9 +90,9 @@ def depth_dynamics(
 
     Notes:
         Four folds of ids: each network sees three quarters. Draws do not learn again, so that
-        intervals (symmetric bootstrap-t ones) hold what other sentences to test on would change. `leaves` holds all layers at
-        once. A network that predicts nothing more of sentences it has not seen is left out, so
-        that "network" is "linear" there. All states are held in memory.
+        intervals (symmetric bootstrap-t ones) hold what other sentences to test on would change.
+        `leaves` holds all layers at once. A network that predicts nothing more of sentences it has
+        not seen is left out, so that "network" is "linear" there. All states are held in memory.
 
     See also:
         `departure`, `depth_control`, `drift`.
