@@ -20,6 +20,7 @@ from probes.command import (
     corpus_settings,
     from_module,
     listed,
+    loading_arguments,
     output_argument,
     run,
 )
@@ -125,7 +126,7 @@ def add(commands: Any) -> None:
         metavar="N",
         help="leave the N largest features of every layer out of all that is measured of states (%(default)s)",
     )
-    measure.add_argument("--dtype", choices=["float32", "bfloat16"], default="float32", help="(%(default)s)")
+    loading_arguments(measure, ["float32", "bfloat16", "auto"], "; bfloat16: mixed precision")
     measure.add_argument("--device", help="cuda, mps or cpu (the first there is)")
     measure.add_argument("--batch-size", type=int, default=64, help="most texts in a batch (%(default)s)")
     measure.add_argument("--batch-tokens", type=int, default=4096, help="most tokens in a batch (%(default)s)")
@@ -221,6 +222,8 @@ def _compare(options: argparse.Namespace) -> int:
         prompt=options.prompt,
         dimensions=options.dimensions,
         dtype=options.dtype,
+        device_map=options.device_map,
+        offload_folder=options.offload_folder,
         device=options.device,
         batch_size=options.batch_size,
         batch_tokens=options.batch_tokens,

@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from probes.errors import InputError, LayerscopeWarning, address_of, is_path, is_url, of_the_system, remedy
+from probes.forms import parse_json
 from probes.printing import printable
 
 _COLUMNS = {
@@ -109,6 +110,32 @@ def corpus_arguments() -> argparse.ArgumentParser:
 def corpus_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return them as `probes.load_corpus` takes them."""
     return {name: getattr(options, name) for name in ("split", "languages", *_COLUMNS)}
+
+
+def loading_arguments(parser: argparse.ArgumentParser, dtypes: Sequence[str], more: str = "") -> None:
+    """Give a parser the arguments that say where models are loaded to, and in which precision."""
+    parser.add_argument(
+        "--dtype",
+        choices=list(dtypes),
+        default="float32",
+        help=f"of weights and passes: auto: weights as they are stored{more} (%(default)s)",
+    )
+    parser.add_argument(
+        "--device-map",
+        type=device_map,
+        help="spread a model that does not fit: 'auto' over devices, memory and disk, or as JSON module -> device",
+    )
+    parser.add_argument("--offload-folder", type=folder, help="where what goes to the disk is written")
+
+
+def device_map(text: str) -> Any:
+    """Return an argument as a device map of transformers: its name, or an object of JSON."""
+    if not text.startswith("{"):
+        return text
+    try:
+        return parse_json(text, {str: (str, int)}, "--device-map")
+    except InputError as error:
+        raise argparse.ArgumentTypeError(str(error).partition(". ")[0]) from error
 
 
 def from_module(option: str, given: str, what: str) -> tuple[str, Any]:

@@ -24,7 +24,7 @@ from probes.measures.measuring import measured_on
 from probes.measures.probe import Run
 from probes.measures.provenance import provenance_of
 from probes.measures.workers import check_n_jobs
-from probes.models.checkpoint import check_checkpoint, load_checkpoint
+from probes.models.checkpoint import check_checkpoint, load_checkpoint, loading_of
 from probes.models.facts import check_fit, check_length, embedding_rows
 from probes.models.fingerprint import tokenizer_fingerprint
 from probes.models.formats.onnx_model import OnnxModel
@@ -127,6 +127,8 @@ def planned(
     tokenizers = tokenizers_of(every, tokenizer)
     check_draws(draws, seed)
     check_n_jobs(n_jobs)
+    given = settings
+    loading, settings = loading_of(given)
     check_settings(**settings)
     if "pooling" in settings:
         settings = settings | {"pooling": named_pooling(settings["pooling"])}
@@ -137,7 +139,7 @@ def planned(
     read_by: dict[str, str] = {}  # the fingerprints of tokenizers
     for name, model in every.items():
         if isinstance(model, str | Path):
-            config, its_own = check_checkpoint(model, allow_pickle=allow_pickle)
+            config, its_own = check_checkpoint(model, allow_pickle=allow_pickle, spread="device_map" in loading)
             check_length(settings.get("max_length"), getattr(config, "max_position_embeddings", None), its_own)
             known[name], read_by[name] = config, tokenizer_fingerprint(its_own)
         elif isinstance(model, PreTrainedModel):
@@ -193,7 +195,7 @@ def planned(
             if not isinstance(model, str | Path):
                 there, own = model, tokenizers[name]
             else:
-                there, own = (loaded or {}).get(name) or load_checkpoint(model, allow_pickle=allow_pickle)
+                there, own = (loaded or {}).get(name) or load_checkpoint(model, allow_pickle=allow_pickle, **loading)
             target = None if place is None else within(place, f"{file_name(name)}.zarr")
             reps = capture(there, own, corpus, store=target, name=name, **settings)
             return replace(shared, reps=reps, models=(None, there, own) if running else None), there, own
@@ -247,7 +249,7 @@ def planned(
         about[ASKED] = {
             "probes": None if probes is None else list(probes),
             "without_outliers": without,
-            "settings": {k: v for k, v in settings.items() if k in OF_STATES and v is not None},
+            "settings": {k: v for k, v in {**given, **settings}.items() if k in OF_STATES and v is not None},
         }
         # The sentences of the tokens that moved most, and one that is drawn, where language models were compared.
         shown = {name: found["kl"].attrs for name, found in measured.items() if "kl" in found}

@@ -18,6 +18,7 @@ from probes.extending import with_baseline, with_model
 from probes.measures.attribution.causes import causes_of, pairs_of
 from probes.measures.catalogue import by_name
 from probes.measures.provenance import states_of
+from probes.models.checkpoint import loading_of
 from probes.results.verdict import Verdict, verdict
 from probes.several import Several, check_corpora, on_corpus, store_of
 from probes.states.ranks import ranks_of
@@ -379,8 +380,8 @@ def compare(
             `parallel_config` names; -1 for one a core. The same numbers however many there are.
         settings: further settings of `capture`: pooling, max_length, prompt, normalize, dimensions,
             long_texts, overlap, dtype, device, batch_size, batch_tokens, tokens, words, progress,
-            wait. Longer texts are read whole for their states alone: what runs the models besides,
-            as patching does, cuts them.
+            wait; for checkpoints device_map, offload_folder, dtype="auto" of `load_checkpoint`.
+            Longer texts are read whole for their states alone: what runs models besides cuts them.
 
     Returns:
         A `Comparison`: the table, where its numbers come from, and the Representations behind it; of
@@ -426,7 +427,7 @@ def compare(
 def _plan(models: Mapping[str, Any], corpus: Any, *, patching: bool, **asked: Any) -> Callable[[], Comparison]:
     """Check what is asked for on one corpus, and return what measures it."""
     plan = planned(models, corpus, **asked)
-    settings = asked["settings"]
+    loading, settings = loading_of(asked["settings"])
     of_states = ("modules", "part", "dtype", "wait", "tokens", "words", "long_texts", "overlap")
     how = {k: v for k, v in settings.items() if k not in of_states}
 
@@ -434,7 +435,7 @@ def _plan(models: Mapping[str, Any], corpus: Any, *, patching: bool, **asked: An
         if not patching:
             return _with_differences(Comparison(**plan()._asdict()))
         known = {k: asked[k] for k in ("tokenizer", "pivot", "baseline", "allow_pickle")}
-        pairs, loaded = pairs_of(models, corpus, **known, settings=how)
+        pairs, loaded = pairs_of(models, corpus, **known, loading=loading, settings=how)
         found = Comparison(**plan(loaded)._asdict())
         about = {k: asked[k] for k in ("pivot", "draws", "seed")} | how
         found.provenance["causes"] = ranks_of(asked["store"]).first(

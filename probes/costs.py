@@ -27,12 +27,13 @@ from probes.models.formats.coded import is_coded
 from probes.models.formats.embedding import weights_folder
 from probes.models.formats.onnx_model import FILE, OnnxModel
 from probes.models.formats.packed import saved_by_packing
+from probes.models.spread import places_of, weight_in
 from probes.models.weights import block_weights, embedding_parameters, hoyer_sparsity, stored_bytes
 from probes.printing import two_digits
 from probes.silence import quiet
 from probes.states.batches import random_batch
 from probes.states.layers import runner_of
-from probes.states.running import device_of, evaluating, precision
+from probes.states.running import device_of, evaluating, place_of, precision
 from probes.states.tokens import batches_of
 
 TEXTS = (1, 32)  # texts of the batches that are timed
@@ -106,7 +107,7 @@ def footprint(model: PreTrainedModel | OnnxModel, smaller: PreTrainedModel | Onn
     rows = {name: counted(one) | {"operations": operations_of(one)} for name, one in subjects.items()}
     for i, (row, one) in enumerate(zip(rows.values(), models.values(), strict=True)):
         row |= {name: float(np.median(seconds[:, i, k])) for k, name in enumerate(SECONDS)}
-        weights = [] if isinstance(one, OnnxModel) else list(block_weights(one).values())
+        weights = [] if isinstance(one, OnnxModel) else [_at_hand(one, n, p) for n, p in block_weights(one).items()]
         row["hoyer"] = math.nan if is_coded(one) else hoyer_sparsity(weights)
     if smaller is not None:
         pairs = ((name, rows["smaller"][name], whole) for name, whole in rows["model"].items())
@@ -120,7 +121,7 @@ def on_random_texts(model: PreTrainedModel | OnnxModel, name: str) -> Subject:
     """Return a model to be run on texts of 32 random tokens, or of fewer where it takes no more."""
     tokens = min(_TOKENS, positions_of(model) or _TOKENS)
     batches = {count: [random_batch(model, [tokens] * count)] for count in TEXTS}
-    return Subject(model, runner_of(model, None, name)[0], batches, model.device)
+    return Subject(model, runner_of(model, None, name)[0], batches, place_of(model, None, model.device, name))
 
 
 def on_texts(
@@ -144,8 +145,9 @@ def on_texts(
     rows = np.random.default_rng(seed).permutation(len(corpus))
     rows = np.resize(rows, max(TEXTS))  # a smaller corpus more than once
     middle = rows[np.argsort([len(corpus[int(row)]["text"]) for row in rows], kind="stable")[len(rows) // 2]]
-    where = device_of("cpu" if isinstance(model, OnnxModel) else device)
-    how: dict[str, Any] = {"max_length": max_length, "prompt": prompt, "device": where, "batch_tokens": 2**40}
+    device = "cpu" if isinstance(model, OnnxModel) else device
+    where = place_of(model, device, device_of(device), name)
+    how: dict[str, Any] = {"max_length": max_length, "prompt": prompt, "device": device, "batch_tokens": 2**40}
     batches = {
         count: [
             batch
@@ -169,13 +171,14 @@ def counted(subject: Subject, source: str | Path | None = None) -> dict[str, Any
     if isinstance(model, OnnxModel):
         parameters = _of_graph(model)
     else:
-        every, blocks = list(model.parameters()), list(block_weights(model).values())
+        blocks = block_weights(model)
+        counts = {name: (p.numel(), _nonzero(_at_hand(model, name, p))) for name, p in model.named_parameters()}
         parameters = {
-            "parameters": sum(p.numel() for p in every),
-            "nonzero": sum(_nonzero(p) for p in every),
+            "parameters": sum(count for count, _ in counts.values()),
+            "nonzero": sum(count for _, count in counts.values()),
             "embeddings": embedding_parameters(model),
-            "encoder": sum(w.numel() for w in blocks),
-            "encoder_nonzero": sum(_nonzero(w) for w in blocks),
+            "encoder": sum(counts[name][0] for name in blocks),
+            "encoder_nonzero": sum(counts[name][1] for name in blocks),
         }
     return parameters | {"bytes": size} | _stored(model, size)
 
@@ -330,7 +333,9 @@ def weight_files(source: str | Path) -> list[Path] | None:
 
 
 def _written(model: PreTrainedModel | OnnxModel) -> int:
-    """How many bytes its weights take as it is saved."""
+    """How many bytes its weights take as it is saved; of a model in several places without what a file has beside."""
+    if places_of(model):
+        return sum(p.numel() * p.element_size() for p in model.parameters())
     with tempfile.TemporaryDirectory() as folder:
         with quiet():
             model.save_pretrained(folder)
@@ -340,7 +345,7 @@ def _written(model: PreTrainedModel | OnnxModel) -> int:
 def _stored(model: PreTrainedModel | OnnxModel, size: int) -> dict[str, Any]:
     """The smallest of the formats that a model could be stored in."""
     ways = {"as it is": float(size)}
-    plain = not (isinstance(model, OnnxModel) or is_coded(model))
+    plain = not (isinstance(model, OnnxModel) or is_coded(model) or places_of(model))
     done = getattr(model.config, "compression", None)
     if plain and isinstance(done, dict) and isinstance(done.get("bytes_of_model"), int | float):
         ways["codebooks" if "codes" in done else "integers"] = float(done["bytes_of_model"])
@@ -365,6 +370,11 @@ def _of_graph(model: OnnxModel) -> dict[str, float]:
         "encoder": math.nan,
         "encoder_nonzero": math.nan,
     }
+
+
+def _at_hand(model: PreTrainedModel, name: str, weight: torch.Tensor) -> torch.Tensor:
+    """A weight, read from where it lies."""
+    return weight_in(model, name) if weight.is_meta else weight
 
 
 def _nonzero(weight: torch.Tensor) -> int:

@@ -20,7 +20,7 @@ from probes.corpus import SEVERAL, check_corpus, corpus_fingerprint
 from probes.errors import InputError, LayerscopeWarning, check_choice
 from probes.measures.catalogue import by_name
 from probes.measures.choice import in_order
-from probes.models.checkpoint import load_checkpoint
+from probes.models.checkpoint import load_checkpoint, loading_of
 from probes.models.fingerprint import weights_fingerprint
 from probes.results.cells import BESIDE, COLUMNS, COUNTS, FURTHER, NO_LAYER, plain_layers
 from probes.results.kept import as_kept
@@ -86,7 +86,9 @@ def with_model(
             )
         original = states[found.baseline].drop_vars(LEFT_OUT, errors="ignore")
     elif isinstance(base, str | Path):
-        original, tokenizers[found.baseline] = load_checkpoint(base, allow_pickle=allow_pickle)
+        original, tokenizers[found.baseline] = load_checkpoint(
+            base, allow_pickle=allow_pickle, **loading_of(asked["settings"] | settings)[0]
+        )
     elif tokenizer is not None and not isinstance(tokenizer, Mapping):
         tokenizers[found.baseline] = tokenizer
     if isinstance(original, torch.nn.Module) and weights_fingerprint(original) != first.get("weights"):

@@ -8,10 +8,10 @@ from typing import Any
 
 import pandas as pd
 
-from probes.command import add_command
+from probes.command import add_command, loading_arguments
 from probes.costs import as_rows, as_table, counted, on_random_texts, operations_of, seconds_of
 from probes.errors import InputError
-from probes.models.checkpoint import load_checkpoint
+from probes.models.checkpoint import load_checkpoint, loading_of
 from probes.printing import printable
 
 
@@ -27,6 +27,7 @@ def add(commands: Any) -> None:
         "against the first",
     )
     show.add_argument("--json", action="store_true", help="as JSON, for programs")
+    loading_arguments(show, ["float32", "auto"])
     show.add_argument("--allow-pickle", action="store_true", help="also open pickled weights, which can run any code")
 
 
@@ -39,8 +40,9 @@ def _footprint(options: argparse.Namespace) -> None:
             raise InputError(f"{given!r}: expected each checkpoint once, as FOLDER or NAME=FOLDER")
         sources[name] = source
     rows, seconds, base = {}, {}, None
+    loading, _ = loading_of(vars(options))
     for name, source in sources.items():  # of the models two at a time
-        subject = on_random_texts(load_checkpoint(source, allow_pickle=options.allow_pickle)[0], name)
+        subject = on_random_texts(load_checkpoint(source, allow_pickle=options.allow_pickle, **loading)[0], name)
         base = base or subject
         rows[name] = counted(subject, source) | {"operations": operations_of(subject)}
         seconds[name] = seconds_of([subject] if subject is base else [base, subject])

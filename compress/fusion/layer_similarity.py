@@ -20,6 +20,7 @@ from probes.errors import InputError, check_choice
 from probes.measures.fidelity.similarity import similarity as states_similarity
 from probes.models.blocks import weight_of
 from probes.models.formats.shared_layers import layer_parameters
+from probes.models.spread import check_whole
 from probes.states.capture import capture
 from probes.states.representations import from_arrays
 
@@ -92,6 +93,8 @@ def layer_similarity(
     check_similarity(similarity, unit, corpus is None or tokenizer is None, corpus is not None)
     pairs = pairs_of(model, unit)
     check_compared(model, pairs, similarity)
+    if similarity != "cka":
+        check_whole(model, f"similarity={similarity!r}, of weights,")
     if similarity == "cka":
         assert corpus is not None  # _check_similarity has raised
         assert tokenizer is not None

@@ -6,7 +6,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import torch
 from transformers import (
@@ -142,11 +142,30 @@ def load_checkpoint(
     return model.eval(), found.tokenizer
 
 
+def loading_of(settings: Mapping[str, Any]) -> tuple[dict[str, Any], dict[str, Any]]:
+    """Return what of the settings of a comparison is for `load_checkpoint`, and what for `capture`.
+
+    Example:
+        >>> loading_of({"dtype": "auto", "device_map": "auto", "pooling": "mean"})
+        ({'device_map': 'auto', 'dtype': 'auto'}, {'pooling': 'mean'})
+        >>> loading_of({"dtype": "bfloat16"})  # of the forward pass
+        ({}, {'dtype': 'bfloat16'})
+    """
+    loading = {k: settings[k] for k in ("device_map", "offload_folder") if settings.get(k) is not None}
+    loading |= {"dtype": "auto"} if settings.get("dtype") == "auto" else {}
+    others = {k: v for k, v in settings.items() if k not in (*loading, "device_map", "offload_folder")}
+    return loading, others
+
+
 def check_checkpoint(
-    source: str | Path, *, allow_pickle: bool = False
+    source: str | Path, *, allow_pickle: bool = False, spread: bool = False
 ) -> tuple[PreTrainedConfig, PreTrainedTokenizerBase]:
     """Return the configuration and the tokenizer of a checkpoint, having checked all that can be
     without its weights.
+
+    Args:
+        source, allow_pickle: as `load_checkpoint` takes them.
+        spread: whether it will be spread over several places.
 
     Raises:
         InputError: as `load_checkpoint`, but for weights that are missing inside their file.
@@ -155,6 +174,8 @@ def check_checkpoint(
         with bundled_folder(source) as folder:
             return check_checkpoint(folder)
     found = find(source, allow_pickle=allow_pickle)
+    if spread:
+        _check_spread(found, Path(found.source))
     return found.config, found.tokenizer
 
 

@@ -41,13 +41,21 @@ def weights_in(model: torch.nn.Module) -> Iterator[tuple[str, Any]]:
         ['bias', 'weight']
     """
     for name, value in sorted(model.state_dict().items()):
-        if not (isinstance(value, torch.Tensor) and value.is_meta):
-            yield name, value
-            continue
-        place, _, own = name.rpartition(".")
-        module = model.get_submodule(place)
-        with align_module_device(module, "cpu") if _hooks(module) else nullcontext():
-            yield name, getattr(module, own).detach()
+        yield name, weight_in(model, name) if isinstance(value, torch.Tensor) and value.is_meta else value
+
+
+def weight_in(model: torch.nn.Module, name: str) -> torch.Tensor:
+    """Return a parameter or buffer of a model by its name, read from where it lies.
+
+    Example:
+        >>> weight_in(torch.nn.Linear(2, 3), "weight").shape
+        torch.Size([3, 2])
+    """
+    place, _, own = name.rpartition(".")
+    module = model.get_submodule(place)
+    with align_module_device(module, "cpu") if _hooks(module) else nullcontext():
+        found: torch.Tensor = getattr(module, own).detach()
+        return found
 
 
 def check_whole(model: torch.nn.Module, what: str) -> None:

@@ -14,7 +14,7 @@ from probes.models.facts import name_of, weights_dtype
 from probes.models.fingerprint import weights_fingerprint
 from probes.states.layers import modules_named
 from probes.states.representations import as_strings, from_arrays
-from probes.states.running import device_of, evaluating, removed
+from probes.states.running import device_of, evaluating, place_of, removed
 
 
 def capture_modules(
@@ -78,7 +78,7 @@ def capture_modules(
         raise InputError(f"{name}: expected inputs of one length, (example, ...), above 0; found {sizes}")
     if batch_size < 1:
         raise InputError(f"batch_size={batch_size!r}: expected at least 1")
-    where, found, rows = device_of(device), dict[int, object](), list[np.ndarray]()
+    where, found, rows = place_of(model, device, device_of(device), name), dict[int, object](), list[np.ndarray]()
 
     def keep(i: int, output: object) -> None:
         found[i] = output[0] if isinstance(output, tuple | list) else output

@@ -17,7 +17,7 @@ from probes.models.facts import embedding_rows, types_tokens
 from probes.models.formats.embedding import Embedding
 from probes.models.formats.onnx_model import OnnxModel
 from probes.states.representations import BLOCK
-from probes.states.running import check_settings
+from probes.states.running import check_settings, place_of
 from probes.states.vectors import counted, leading, length_of, prompted, settle
 
 _TOKENISED = 2 * BLOCK  # rows that are tokenised at a time
@@ -75,6 +75,7 @@ def pooled_batches(
         made: pooling, max_length, prompt, normalize, dimensions of `capture`.
     """
     where = check_settings(device=device, batch_size=batch_size, batch_tokens=batch_tokens)
+    where = place_of(model, device, where, name)
     how, declared = settle(model, name, **made)
     tokens = tokenise(tokenizer, prompted(corpus, how), length_of(how, model, tokenizer, declared), model, name)
     pooling = how.pooling

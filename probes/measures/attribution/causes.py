@@ -50,6 +50,7 @@ def pairs_of(
     pivot: str | None,
     baseline: str | None,
     allow_pickle: bool = False,
+    loading: Mapping[str, Any] | None = None,
     settings: Mapping[str, Any] | None = None,
 ) -> tuple[list[Pair], dict[str, tuple[Any, Any]]]:
     """Load the baseline and the models that are held against it, and check that their blocks can
@@ -57,6 +58,7 @@ def pairs_of(
 
     Args:
         models, corpus, tokenizer, pivot, baseline, allow_pickle: as `compare` takes them.
+        loading: further settings of `load_checkpoint`.
         settings: of `capture`.
 
     Returns:
@@ -74,7 +76,7 @@ def pairs_of(
     loaded: dict[str, tuple[Any, Any]] = {}
     for name, model in models.items():
         if isinstance(model, str | Path):
-            loaded[name] = load_checkpoint(model, allow_pickle=allow_pickle)
+            loaded[name] = load_checkpoint(model, allow_pickle=allow_pickle, **(loading or {}))
         elif isinstance(model, PreTrainedModel):
             loaded[name] = model, tokenizer.get(name) if isinstance(tokenizer, Mapping) else tokenizer
         else:
