@@ -362,8 +362,7 @@ def compare(
         probes: names of probes or families of them ("drift", "similarity", "geometry", ...;
             `layerscope compare --help` lists all); by default those of labels, alignment, drift and
             predictions, and "cka", as far as models, corpus and pivot allow.
-        draws, seed: of the bootstrap by sentence id, or by group where the corpus has groups; every
-            model gets the same draws.
+        draws, seed: of the bootstrap by sentence id, or by group, if any; the same for all models.
         store: a folder for the Representations, or a URL as s3://bucket/states: in it one zarr store
             a model, which a later run with the same weights, corpus and settings opens in place of
             running the model. Of several corpora one folder each, in it. Under `torchrun` all make

@@ -128,14 +128,19 @@ def test_what_a_model_costs_is_counted_where_it_lies(models):
 
 
 def test_checkpoints_are_compared_where_a_map_says(models, folder, corpus, tmp_path):
-    about = {"pivot": "en", "probes": ["retrieval", "cosine_to_baseline"], "draws": 5, "progress": False}
+    about = {
+        "pivot": "en",
+        "probes": ["retrieval", "cosine_to_baseline"],
+        "draws": 5,
+        "progress": False,
+        "timing": False,
+    }
     expected = probes.compare({"a": folder, "b": folder}, corpus, **about)
     found = probes.compare({"a": folder, "b": folder}, corpus, device_map=MAP, **about)
     pd.testing.assert_frame_equal(found.table, expected.table)
-    with pytest.raises(
-        probes.InputError, match=r"a is spread over cpu, disk \(device_map\) and runs there; device='cpu'"
-    ):
-        probes.compare({"a": folder}, corpus, device_map=MAP, device="cpu", **about)
+    said = r"a is spread over cpu, disk \(device_map\) and runs there; device='cpu'"
+    with pytest.raises(probes.InputError, match=said):
+        probes.compare({"a": folder, "b": folder}, corpus, device_map=MAP, device="cpu", **about)
     whole, _, tokenizer = models
     compress.save(compress.quantize(whole, bits=4), tmp_path / "packed", tokenizer, packed=True)
     with pytest.MonkeyPatch.context() as patch:
