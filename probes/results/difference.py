@@ -40,7 +40,7 @@ def difference(result: xr.Dataset, baseline: xr.Dataset) -> xr.Dataset:
 
     Raises:
         InputError: the two results come from different probes, ids, groups, seeds or numbers of
-            draws, or have no draws.
+            draws, have no draws, or have no layer (or another coordinate) in common.
 
     See also:
         `compare`, `Comparison.difference`, `Comparison.adjusted`.
@@ -66,6 +66,7 @@ def difference(result: xr.Dataset, baseline: xr.Dataset) -> xr.Dataset:
                 f"the results of {result.attrs['model']} and {baseline.attrs['model']} come from different {what}, so "
                 "their draws are not paired. Measure both on the same corpus with the same draws and seed"
             )
+    _check_common(result, baseline)
     result, baseline = xr.align(result, baseline, join="inner")
     dims = tuple(map(str, result["value"].dims))
     shape = result["value"].shape
@@ -87,6 +88,20 @@ def difference(result: xr.Dataset, baseline: xr.Dataset) -> xr.Dataset:
         {name: (dims, out[name].to_numpy().reshape(shape)) for name in out},
         coords={k: result[k].values for k in dims},
     )
+
+
+def _check_common(result: xr.Dataset, baseline: xr.Dataset) -> None:
+    """Raise `InputError` where two results have no layer, or no other coordinate of a dimension, in common."""
+    for dim in map(str, result["value"].dims):
+        first, second = (one[dim].to_index() for one in (result, baseline))
+        if first.intersection(second).empty:
+            one, other = (", ".join(map(str, found[:8])) + ", ..." * (len(found) > 8) for found in (first, second))
+            todo = "give the layers of one the numbers of those of the other (assign_coords), or " * (dim == "layer")
+            raise InputError(
+                f"the results of {result.attrs['model']} and {baseline.attrs['model']} have no {dim} in common: "
+                f"expected the same at least once, found {dim} {one or 'none'} and {other or 'none'}. To compare them, "
+                f"{todo}measure both over the same"
+            )
 
 
 def differences(table: pd.DataFrame, kept: xr.Dataset, pairs: Mapping[str, str], over: Iterable[str]) -> pd.DataFrame:

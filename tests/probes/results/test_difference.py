@@ -85,6 +85,15 @@ def test_results_of_different_probes_are_refused():
         probes.difference(probes.snr(other), probes.variability(base))
 
 
+def test_results_without_a_common_layer_or_language_are_refused():
+    base, other = (probes.snr(one) for one in pair(layers=2))
+    said = "results of other and .* have no layer in common: expected .*, found layer 5, 6 and 0, 1. To compare them, give"
+    with pytest.raises(probes.InputError, match=said):
+        probes.difference(other.assign_coords(layer=[5, 6]), base)
+    with pytest.raises(probes.InputError, match="no language in common: .* pooled and .* To compare them, measure both"):
+        probes.difference(other.sel(language=["pooled"]), base.drop_sel(language="pooled"))
+
+
 def test_differences_of_several_measures_are_those_of_each():
     rng = np.random.default_rng(0)
     base, other = (planted(rng, layers=2) for _ in range(2))
