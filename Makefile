@@ -11,7 +11,7 @@
 #              do every operation with tiny models of every architecture, and say what is right (an hour)
 # make study-pruning, make study-quantization, make study-distillation, make study-budget, make study-language-models,
 # make study-decoder, make study-restore, make study-finetune, make study-output-codes, make study-training,
-# make study-taxonomy
+# make study-taxonomy, make study-noise
 #              make the studies in notebooks/studies/ again (up to an hour each)
 # make calibration
 #              count again what the reference pages say of intervals and estimates (an hour or two)
@@ -27,7 +27,7 @@ BIN := .venv/bin
 # Threads that spin while they wait make each other slow where cores are shared.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test test-faults test-browser lint docs bench architectures study-pruning study-quantization study-distillation study-budget study-language-models study-decoder study-restore study-finetune study-output-codes study-training study-taxonomy calibration data figures screenshots lab clean
+.PHONY: demo test test-faults test-browser lint docs bench architectures study-pruning study-quantization study-distillation study-budget study-language-models study-decoder study-restore study-finetune study-output-codes study-training study-taxonomy study-noise calibration data figures screenshots lab clean
 
 demo: .venv/installed runs/demo/pruned runs/demo/quantized runs/demo/distilled
 	$(BIN)/python -m probes compare base=bundled pruned=runs/demo/pruned quantized=runs/demo/quantized \
@@ -104,6 +104,11 @@ study-training: .venv/installed
 
 study-taxonomy: .venv/installed-test
 	$(BIN)/python -W ignore notebooks/studies/taxonomy.py
+
+# make study-noise ONLY=log_z prints one of its three tables: gradient, log_z, sentences.
+study-noise: .venv/installed
+	for table in $(or $(ONLY),gradient log_z sentences); do \
+		$(BIN)/python -W ignore notebooks/studies/noise.py $$table || exit 1; done
 
 # make calibration ONLY="snr retrieval" counts these alone, ENCODER=folder also on the states of this encoder; RESUME=1
 # leaves out what is counted already.

@@ -11,6 +11,7 @@ import datasets
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.saving import check_new, save
+from compress.training.replaced_words import SCHEDULES, NearestWords
 from compress.training.settings import SCHEDULERS
 from probes.command import corpus_arguments, corpus_settings, output_argument, seed
 from probes.corpus import load_corpus
@@ -53,6 +54,18 @@ def training(
     out.add_argument(
         "--balanced", metavar="COLUMN", help="its groups, as of 'language', come alike often (each row once)"
     )
+    out.add_argument(
+        "--replace-words",
+        choices=list(SCHEDULES),
+        help="read near words in place of more and more words, so fast (none)",
+    )
+    rule = NearestWords()
+    share = f"the largest share of words that is replaced ({rule.upto:g})"
+    out.add_argument("--replace-upto", type=float, metavar="SHARE", help=share)
+    out.add_argument("--replace-k", type=int, metavar="K", help=f"near words to choose from ({rule.k})")
+    out.add_argument("--replace-own-words", type=float, metavar="SHARE", help="also by what the model itself says (0)")
+    out.add_argument("--replace-across", action="store_true", help="near words are of the other languages of the text")
+    out.add_argument("--replace-targets", action="store_true", help="replace what is to be predicted, not what is read")
     return out
 
 
@@ -61,7 +74,21 @@ def training_settings(options: argparse.Namespace) -> dict[str, Any]:
     names = ("learning_rate", "scheduler", "warmup", "weight_decay", "max_length", "balanced")
     named = {name: getattr(options, name) for name in names}
     given = {name: value for name, value in named.items() if value is not None}
-    return {"batch_size": options.batch_size, **given}
+    words = _replaced_words(options)
+    return {"batch_size": options.batch_size, **given, **({} if words is None else {"replace_words": words})}
+
+
+def _replaced_words(options: argparse.Namespace) -> NearestWords | None:
+    names = ("upto", "k", "own_words", "across", "targets")
+    given = {name: value for name in names if (value := getattr(options, f"replace_{name}")) not in (None, False)}
+    if options.replace_words is not None:
+        return NearestWords(options.replace_words, **given)
+    if given:
+        option = f"--replace-{next(iter(given))}".replace("_", "-")
+        raise InputError(
+            f"{option} says how words are replaced: give --replace-words too, one of {', '.join(SCHEDULES)}"
+        )
+    return None
 
 
 def load(options: argparse.Namespace) -> tuple[PreTrainedModel, PreTrainedTokenizerBase, Any]:

@@ -10,6 +10,7 @@ from transformers import PreTrainedModel
 
 from compress import recipes
 from compress.commands.arguments import load, model_arguments, training, training_settings, write, write_smaller
+from compress.objectives.reward import SimilarityReward
 from compress.outcomes import MEASURES
 from compress.tuning.chosen_layers import CHOICES
 from compress.tuning.finetune import finetune
@@ -46,6 +47,13 @@ def add(commands: Any) -> None:
     tuned.add_argument("--layers", choices=CHOICES, help="which are trained beside the head (all)")
     tuned.add_argument("--tuned", type=int, metavar="N", help="how many --layers those are (2)")
     tuned.add_argument("--keep-zeros", action="store_true", help="weights that a pruning set to zero stay so")
+    tuned.add_argument(
+        "--reward",
+        metavar="ENCODER",
+        help="let a causal model write on, and reward it for texts that ENCODER finds like those of --teacher",
+    )
+    tuned.add_argument("--teacher", metavar="MODEL", help="of --reward: what writes the texts to come close to")
+    tuned.add_argument("--reward-length", type=int, metavar="N", help="tokens that are written at most (32)")
     measures = list(dict.fromkeys(name for names in MEASURES.values() for name in names))
     tuned.add_argument(
         "--best",
@@ -67,8 +75,21 @@ def _finetune(options: argparse.Namespace) -> None:
         raise InputError("training needs text: give --corpus")
     if options.recipe is not None and options.layers is not None:
         raise InputError("--recipe and --layers both say which weights are trained: give one of them")
+    if (options.reward is None) != (options.teacher is None):
+        raise InputError("--reward says what finds texts alike, and --teacher what writes those to be like: give both")
+    if options.reward_length is not None and options.reward is None:
+        raise InputError("--reward-length is of --reward: give both, or leave it out")
+    if options.recipe is not None and options.reward is not None:
+        raise InputError("--recipe and --reward both say what is trained for: give one of them")
+    settings = training_settings(options)
     model, tokenizer, corpus = load(options)
-    how: dict[str, Any] = {"steps": options.steps, "seed": options.seed, **training_settings(options)}
+    how: dict[str, Any] = {"steps": options.steps, "seed": options.seed, **settings}
+    if options.reward is not None:
+        encoder, teacher = (
+            load_checkpoint(one, allow_pickle=options.allow_pickle) for one in (options.reward, options.teacher)
+        )
+        length = {} if options.reward_length is None else {"length": options.reward_length}
+        how |= {"objective": SimilarityReward(encoder, **length), "teacher": teacher[0]}
     how |= {name: value for name in ("layers", "tuned", "best") if (value := getattr(options, name)) is not None}
     how |= {"keep_zeros": True} if options.keep_zeros else {}
     made = RECIPES.get(options.recipe, finetune)(model, tokenizer, corpus, **how)

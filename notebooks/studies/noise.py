@@ -1,6 +1,6 @@
 """What the reference says of noise contrast, as tables: its gradient by k, log Z after it, which sentences models find.
 
-`python notebooks/studies/noise.py gradient` takes a minute, `... log_z` and `... sentences` a few.
+`make study-noise ONLY=gradient` takes a minute, `... log_z` and `... sentences` a few.
 """
 
 from __future__ import annotations

@@ -80,7 +80,35 @@ def test_finetune_takes_the_rate_of_a_recipe(make_classifier, tokenizer, labelle
     assert probes.load_checkpoint(tmp_path / "it")[0].config.compression["training"]["learning_rate"] == rate
 
 
+def test_finetune_rewards_what_a_decoder_writes(tiny_models, make_tokenizer, tiny_folder, texts, tmp_path):
+    writer = compress.save(
+        tiny_models("LlamaForCausalLM", pad_token_id=0, num_hidden_layers=1), tmp_path / "from", make_tokenizer()
+    )
+    given = ["--corpus", texts, "--steps", "1", "--batch-size", "2", "--reward-length", "4"]
+    given += ["--reward", str(tiny_folder), "--teacher", str(writer)]
+    assert main(["finetune", str(writer), *given, "--out", str(tmp_path / "it")]) == 0
+    assert probes.load_checkpoint(tmp_path / "it")[0].config.compression["objective"] == ["similarity_reward"]
+
+
+def test_words_are_replaced_as_the_options_say(make_classifier, tokenizer, labelled, tmp_path):
+    folder = compress.save(make_classifier(), tmp_path / "from", tokenizer)
+    given = ["--corpus", labelled, "--steps", "1", "--replace-words", "very fast", "--replace-upto", "0.5"]
+    given += ["--replace-k", "3"]
+    assert main(["finetune", str(folder), *given, "--out", str(tmp_path / "it")]) == 0
+    done = probes.load_checkpoint(tmp_path / "it")[0].config.compression
+    assert done["replace_words"] == compress.NearestWords("very fast", upto=0.5, k=3).said()
+
+
 def test_finetune_refuses_what_cannot_be(tiny_folder, labelled, refused):
     refused("training needs text: give --corpus", "finetune", tiny_folder, "--steps", "2")
     both = ["--recipe", "graddrop", "--layers", "top"]
     refused("give one of them", "finetune", tiny_folder, "--steps", "2", "--corpus", labelled, *both)
+    given = ["--steps", "2", "--corpus", labelled]
+    refused("--teacher what writes those to be like: give both", "finetune", tiny_folder, *given, "--reward", "bundled")
+    refused("--reward-length is of --reward: give both", "finetune", tiny_folder, *given, "--reward-length", "4")
+    both = ["--recipe", "graddrop", "--reward", "bundled", "--teacher", "bundled"]
+    refused("both say what is trained for: give one of them", "finetune", tiny_folder, *given, *both)
+    said = "--replace-own-words says how words are replaced: give --replace-words too, one of static, linear"
+    refused(said, "finetune", tiny_folder, *given, "--replace-own-words", "0.1")
+    much = ["--replace-words", "linear", "--replace-upto", "2"]
+    refused("upto=2.0: expected a share", "finetune", tiny_folder, *given, *much)
