@@ -80,7 +80,8 @@ def training_settings(options: argparse.Namespace) -> dict[str, Any]:
 
 def _replaced_words(options: argparse.Namespace) -> NearestWords | None:
     names = ("upto", "k", "own_words", "across", "targets")
-    given = {name: value for name in names if (value := getattr(options, f"replace_{name}")) not in (None, False)}
+    named = {name: getattr(options, f"replace_{name}") for name in names}
+    given = {name: value for name, value in named.items() if value is not None and value is not False}
     if options.replace_words is not None:
         return NearestWords(options.replace_words, **given)
     if given:

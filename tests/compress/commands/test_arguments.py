@@ -7,8 +7,10 @@ import pytest
 import torch
 from ranked import together
 
+import compress
 import probes
 from compress.__main__ import main
+from compress.commands.arguments import training, training_settings
 
 
 @pytest.mark.parametrize(
@@ -84,3 +86,11 @@ def test_of_two_processes_one_writes_what_both_train(tiny_folder, tmp_path):
     for name, weight in one.items():
         torch.testing.assert_close(two[name], weight, rtol=0, atol=1e-3, msg=name)
         assert torch.equal(two[name] == 0, weight == 0)
+
+
+def test_how_words_are_replaced_is_what_the_options_say_zeros_too():
+    given = ["--replace-words", "static", "--replace-upto", "0", "--replace-own-words", "0.1", "--replace-k", "3"]
+    found = training_settings(training().parse_args([*given, "--replace-across", "--replace-targets"]))
+    rule = compress.NearestWords("static", upto=0, k=3, across=True, own_words=0.1, targets=True)
+    assert found["replace_words"] == rule
+    assert "replace_words" not in training_settings(training().parse_args([]))
