@@ -46,6 +46,7 @@ from probes.states.representations import BLOCK, as_strings
 from probes.states.running import check_settings, decoder_inputs, evaluating, place_of, precision
 from probes.states.store import DIMS
 from probes.states.tokens import Batches, tokenise
+from probes.states.transfers import landed
 from probes.states.units import Units, Words, check_words, units_of
 from probes.states.vectors import counted, finished, leading, length_of, prompted, settle
 from probes.states.words import scores_of_words, word_places
@@ -314,7 +315,7 @@ def capture(
                 assert units is not None
                 return units.states(layers, read if told is None else told, rows)[..., : how.dimensions]
 
-            def pooled(rows: np.ndarray, begin: bool = False) -> dict[str, np.ndarray]:
+            def pooled(rows: np.ndarray, begin: bool = False) -> dict[str, torch.Tensor]:
                 inputs, mask = batches.tensors(rows, pooling, where)
                 if part == "decoder":
                     given, mask = answers.tensors(rows, pooling, where)
@@ -328,10 +329,10 @@ def capture(
                 if places is not None:
                     outputs["words"] = scores_of_words(outputs["words"], places[rows], read.before(rows))
                 if made is not None and units is not None:
-                    states = of_units(layers, rows).double().cpu().numpy()
+                    states = of_units(layers, rows).double().cpu()
                     if begin:
                         return {"begun": states}
-                    each = zip(states, known, strict=True)
+                    each = zip(states.numpy(), known, strict=True)
                     vectors = np.stack([made.vectors(x, units.counts[rows], of) for x, of in each])
                     hidden = finished(torch.from_numpy(vectors), replace(how, dimensions=None))
                 else:
@@ -341,7 +342,7 @@ def capture(
                     hidden = finished(raw, how)
                     if units is not None:
                         outputs["tokens"] = of_units(layers, rows)
-                return {k: v.float().cpu().numpy() for k, v in ({"hidden": hidden} | outputs).items()}
+                return {"hidden": hidden} | outputs
 
             def further(inputs: dict[str, torch.Tensor], mask: torch.Tensor) -> dict[str, torch.Tensor]:
                 layers, outputs = states_of(runner, inputs)
@@ -350,7 +351,7 @@ def capture(
 
             if made is not None:  # from some of the texts, the same ones in whatever order
                 some = np.argsort(names_of(corpus), kind="stable")[:_BEGUN]
-                begun = [pooled(rows, begin=True)["begun"] for rows in batches.of(some)]
+                begun = [pooled(rows, begin=True)["begun"].numpy() for rows in batches.of(some)]
                 known += made.begun(np.concatenate(begun, axis=1))
             first = pooled(batches.longest())
             # The examples are the last dimension but one of all of them.
@@ -374,8 +375,8 @@ def capture(
             def of_rows(start: int, stop: int) -> dict[str, np.ndarray]:
                 counts = {k: int(of_k[stop] - of_k[start]) for k, of_k in bounds.items()}
                 buffers = {k: np.empty((*size[:-2], counts[k], size[-1]), np.float32) for k, size in sizes.items()}
-                for rows in batches.over(start, stop):
-                    for k, values in pooled(rows).items():
+                for rows, states in landed((rows, pooled(rows)) for rows in batches.over(start, stop)):
+                    for k, values in states.items():
                         at = units.at(rows, start) if units is not None and k == "tokens" else rows - start
                         buffers[k][..., at, :] = values
                     bar.update(len(rows))

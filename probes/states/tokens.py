@@ -18,6 +18,7 @@ from probes.models.formats.embedding import Embedding
 from probes.models.formats.onnx_model import OnnxModel
 from probes.states.representations import BLOCK
 from probes.states.running import check_settings, place_of
+from probes.states.transfers import sent
 from probes.states.vectors import counted, leading, length_of, prompted, settle
 
 _TOKENISED = 2 * BLOCK  # rows that are tokenised at a time
@@ -284,4 +285,4 @@ class Batches:
             weights = torch.nn.functional.one_hot(at, width).float()
         weights = weights / weights.sum(1, keepdim=True)
         inputs["attention_mask"] = attention
-        return {k: v.to(device) for k, v in inputs.items()}, weights.to(device)
+        return {k: sent(v, device) for k, v in inputs.items()}, sent(weights, device)
