@@ -5,13 +5,13 @@ row 0 is all ones (the sample itself), every further row is one bootstrap draw, 
 was drawn. Ids are drawn, not rows, so that translations stay together; where a corpus has groups,
 whole groups are drawn, so that all ids of one have the same weight. The draws depend on the ids,
 their groups and the seed alone, so that two models get the same ones and their difference is
-paired. A statistic for all rows of weights is one matrix product.
+paired. A statistic for all rows of weights is one matrix product. Of very many ids the weights are
+made anew wherever some of them are needed (`probes/results/counts.py`).
 """
 
 from __future__ import annotations
 
 import hashlib
-import math
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -20,6 +20,7 @@ import xarray as xr
 
 from probes.corpus import SEVERAL, check_groups
 from probes.errors import InputError
+from probes.results.counts import AT_ONCE, Counts, Weights, sums_over
 from probes.results.intervals import widened
 from probes.states.representations import check_representations
 
@@ -37,7 +38,7 @@ class Sample:
     language: np.ndarray  # (example,) codes
     classes: list[str]
     label: np.ndarray  # (example,) codes, empty without labels
-    weights: np.ndarray  # (1 + draws, ids)
+    weights: Weights  # (1 + draws, ids)
     units: np.ndarray  # (ids,) what is drawn together: the number of the group of each id, or of the id itself
     key: str  # the same for two results if and only if their draws are the same
     other: str = ""  # a column of labels that are none of a text: those of words, or several
@@ -86,8 +87,13 @@ def sample(reps: xr.Dataset, *, draws: int, seed: int) -> Sample:
     parts = [*map(str, names), str(seed), str(draws)]
     if len(units) > units.max() + 1:  # groups of one id each are none
         parts += map(str, units)
+    weights: Weights
+    if (int(units.max()) + 1) * draws > AT_ONCE:
+        parts.append("each by itself")
+        weights = Counts(units, draws, seed)
+    else:
+        weights = balanced_weights(int(units.max()) + 1, draws, seed)[:, units]
     key = hashlib.sha256("\0".join(parts).encode()).hexdigest()[:16]
-    weights = balanced_weights(int(units.max()) + 1, draws, seed)[:, units]
     other = next((column for column in reversed(SEVERAL) if column in reps.coords), "")
     return Sample(ids, list(languages), language, list(classes), label, weights, units, key, other)
 
@@ -170,10 +176,11 @@ def weighted_ratios(drawn: Sample, above: np.ndarray, below: np.ndarray) -> dict
     out = {}
     for group in [*drawn.languages, POOLED]:
         rows = drawn.group(group)
-        w = drawn.weights[:, drawn.ids[rows]].astype(np.float64)
+        ids = drawn.ids[rows]
         with np.errstate(invalid="ignore", divide="ignore"):
-            summed = w @ above[rows].reshape(len(rows), math.prod(above.shape[1:])) / (w @ below[rows])[:, None]
-        out[group] = spread(drawn, summed.reshape(len(w), *above.shape[1:]), rows)
+            of = sums_over(drawn.weights, ids, below[rows]).reshape(-1, *(1 for _ in above.shape[1:]))
+            summed = sums_over(drawn.weights, ids, above[rows]) / of
+        out[group] = spread(drawn, summed, rows)
     return out
 
 

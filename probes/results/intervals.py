@@ -9,6 +9,8 @@ import xarray as xr
 from scipy.special import ndtri, stdtrit
 from scipy.stats import beta
 
+from probes.results.counts import Weights, sums_over
+
 CONFIDENCE = 0.95
 
 
@@ -64,7 +66,7 @@ def linearised(
     value: np.ndarray,
     influence: np.ndarray,
     ids: np.ndarray,
-    weights: np.ndarray,
+    weights: Weights,
     units: np.ndarray,
     bounds: tuple[float, float],
 ) -> np.ndarray:
@@ -91,10 +93,10 @@ def linearised(
     flat = (influence - influence.mean(axis=0)).reshape(len(ids), -1)
     summed = np.zeros((len(there), flat.shape[1]))
     np.add.at(summed, own, flat)
-    w = weights[1:, there].astype(np.float64)
     factor = student_factor(len(np.unique(units[there])))
     with np.errstate(invalid="ignore", divide="ignore"):
-        moved = factor * (w @ summed) / (w @ np.bincount(own))[:, None]
+        size = sums_over(weights, there, np.bincount(own).astype(np.float64))[1:, None]
+        moved = factor * sums_over(weights, there, summed)[1:] / size
     out = value + np.concatenate([np.zeros((1, *value.shape)), moved.reshape(-1, *value.shape)])
     out[1:] = np.clip(out[1:], *bounds)
     return out

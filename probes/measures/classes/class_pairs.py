@@ -13,6 +13,7 @@ from functools import cached_property
 import numpy as np
 import xarray as xr
 
+from probes.results.counts import sums_over
 from probes.results.draws import Sample
 from probes.results.intervals import t_factor
 from probes.states.representations import states
@@ -185,7 +186,7 @@ class PairMeans:
         # Without any first order, half of the variance is error.
         share = max(1 - excess / variance, 0.5)
         factor = t_factor(self._freedom(moved, slope / np.outer(n, n), rest)) * np.sqrt(share)
-        out[1:] += factor * (drawn.weights[1:, parts.ids] @ of_unit)
+        out[1:] += factor * sums_over(drawn.weights, parts.ids, of_unit)[1:]
         return out
 
     def _freedom(self, moved: np.ndarray, slope: np.ndarray, rest: np.ndarray) -> float:

@@ -13,6 +13,7 @@ import numpy as np
 import xarray as xr
 
 from probes.measures.classes.folds import Fold, by_id
+from probes.results.counts import Weights
 from probes.results.draws import POOLED, Sample
 from probes.results.intervals import linearised
 from probes.states.representations import states
@@ -134,7 +135,7 @@ def pooled(drawn: Sample, pivot: str, of_languages: dict[str, np.ndarray]) -> di
 def weighed(
     right: np.ndarray,
     ids: np.ndarray,
-    weights: np.ndarray,
+    weights: Weights,
     units: np.ndarray,
     bounds: tuple[float, float] = (0, 1),
 ) -> np.ndarray:

@@ -7,6 +7,7 @@ from itertools import product
 
 import numpy as np
 
+from probes.measures.fidelity.cka_in_pieces import debias
 from probes.measures.fidelity.layer_pairs import ENTRIES, Correlation, Layers, Measure, Values
 
 _ROWS = 256  # of the Gram matrices at a time
@@ -25,8 +26,12 @@ def _cka(x: Layers, y: Layers | None, debiased: bool = False) -> Values:
     if debiased:
         norms_x = x.norms()
         norms_y = norms_x if y is None else y.norms()
-        both = _debias(both, norms_x[:, :, None], norms_y[:, None, :])
-        of_x, of_y = _debias(of_x, norms_x, norms_x), _debias(of_y, norms_y, norms_y)
+        sum_x, sum_y = norms_x.sum(axis=0), norms_y.sum(axis=0)
+        both = debias(both, norms_x[:, :, None], norms_y[:, None, :], n, sum_x[:, None], sum_y)
+        of_x, of_y = (
+            debias(of, norms, norms, n, total, total)
+            for of, norms, total in ((of_x, norms_x, sum_x), (of_y, norms_y, sum_y))
+        )
     else:
         both, of_x, of_y = both / n, of_x / n, of_y / n
     top, left, right = both.mean(axis=0), of_x.mean(axis=0)[:, None], of_y.mean(axis=0)[None, :]
@@ -35,15 +40,6 @@ def _cka(x: Layers, y: Layers | None, debiased: bool = False) -> Values:
     # Each term is a mean over pairs, so an example acts on it twice.
     influence = 2 * (both / scale - value * (of_x[:, :, None] / (2 * left) + of_y[:, None, :] / (2 * right)))
     return np.clip(value, -1, 1), influence
-
-
-def _debias(r: np.ndarray, norms_x: np.ndarray, norms_y: np.ndarray) -> np.ndarray:
-    """Per example, so that the mean is the unbiased HSIC of Song et al. 2012; the Gram matrices are
-    centred already.
-    """
-    n = len(r)
-    traces = norms_x * norms_y.sum(axis=0) + norms_y * norms_x.sum(axis=0)
-    return (r - norms_x * norms_y * n / (n - 2) + traces / (2 * (n - 1) * (n - 2))) / (n - 3)
 
 
 def _products(x: Layers, y: Layers | None) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -122,6 +118,7 @@ CKA = partial(
     paper="Kornblith, Norouzi, Lee, Hinton 2019, arXiv 1905.00414",
     needs=("two texts in every language",),
     default=True,
+    debiased=False,
     between=_cka,
 )
 CKA_DEBIASED = partial(
@@ -131,5 +128,6 @@ CKA_DEBIASED = partial(
     estimator="linear CKA, debiased (U-statistic)",
     range="-1 to 1; around 0, also below, where there is nothing in common",
     paper="Song, Smola, Gretton, Bedo, Borgwardt 2012; Nguyen, Raghu, Kornblith 2021, arXiv 2010.15327",
+    debiased=True,
     between=partial(_cka, debiased=True),
 )

@@ -52,8 +52,7 @@ def drift(base: xr.Dataset, other: xr.Dataset, *, draws: int = 200, seed: int = 
 
     Notes:
         Relative error in dB is the signal to quantisation noise ratio: 20 dB is a change of a tenth
-        of the states' length. Memory does not grow with the corpus beyond a few numbers a sentence
-        and layer.
+        of the states' length. Memory grows by a few numbers a sentence.
 
     See also:
         `similarity`, `loyalty`, `module_error`.
@@ -71,8 +70,15 @@ def drift(base: xr.Dataset, other: xr.Dataset, *, draws: int = 200, seed: int = 
 def _measured(base: xr.Dataset, other: xr.Dataset, drawn: Sample) -> xr.Dataset:
     base, moved = side_by_side(base, other, "drift")
     layers = moved["layer"].values.tolist()
-    sums = _sums(base, moved)
-    means = {name: weighted_means(drawn, values) for name, values in sums.items()}
+    step = max(1, _NUMBERS // base.sizes["example"])
+    parts = [
+        {name: weighted_means(drawn, values) for name, values in _sums(base, moved, slice(at, at + step)).items()}
+        for at in range(0, len(layers), step)
+    ]
+    means = {
+        name: {group: np.concatenate([part[name][group] for part in parts], axis=1) for group in parts[0][name]}
+        for name in parts[0]
+    }
     with np.errstate(invalid="ignore", divide="ignore"):
         measures = [
             means["cosine"],
@@ -107,18 +113,20 @@ def _of_run(run: Run) -> xr.Dataset:
     return _measured(run.base, run.reps, run.sample)
 
 
+_NUMBERS = 2**21  # of each sum that are kept at a time: (example, layer)
 # Stands for infinitely many dB while quantiles are taken.
 _NO_ERROR = 1e300
 
 
-def _sums(base: xr.Dataset, other: xr.Dataset) -> dict[str, np.ndarray]:
-    """What the measures are means of: (example, layer) each."""
-    shape = (base.sizes["example"], base.sizes["layer"])
+def _sums(base: xr.Dataset, other: xr.Dataset, layers: slice) -> dict[str, np.ndarray]:
+    """What the measures are means of in some layers: (example, layer) each."""
+    every = range(base.sizes["layer"])[layers]
+    shape = (base.sizes["example"], len(every))
     out = {k: np.empty(shape) for k in ("cosine", "squares", "change", "norm", "norm of other")}
-    for layer in range(shape[1]):
+    for layer, number in enumerate(every):
         for start in range(0, shape[0], BLOCK):
             rows = slice(start, start + BLOCK)
-            x, y = states(base, layer, rows), states(other, layer, rows)
+            x, y = states(base, number, rows), states(other, number, rows)
             with np.errstate(invalid="ignore", divide="ignore", over="ignore"):
                 norms = np.linalg.norm(x, axis=1), np.linalg.norm(y, axis=1)
                 out["cosine"][rows, layer] = np.einsum("ij,ij->i", x, y) / norms[0] / norms[1]

@@ -34,7 +34,7 @@ class Layers(NamedTuple):
     @property
     def rounding(self) -> float:
         """What separates states of equal texts that ran in different batches, over their length."""
-        return _rounding(self.dtype)
+        return rounding_of(self.dtype)
 
     def norms(self) -> np.ndarray:
         """Squared lengths of the centred states (example, layer)."""
@@ -77,6 +77,7 @@ class Measure(Probe):
     """
 
     between: Callable[[Layers, Layers | None], Values]
+    debiased: bool | None = None  # of CKA, which is computed in pieces where layers are large
     symmetric: bool = True
     fewest: int = 2
     most: int | None = None
@@ -162,8 +163,8 @@ def layers_between(
     return value, influence, reasons
 
 
-def _rounding(dtype: np.dtype) -> float:
-    """A few roundings; of half precision those of float32, in which models compute."""
+def rounding_of(dtype: np.dtype) -> float:
+    """Return a few roundings; of half precision those of float32, in which models compute."""
     return float(max(4 * np.finfo(np.result_type(dtype, np.float32)).eps, 1e-12))
 
 
@@ -174,7 +175,7 @@ def coarser(x: Layers, y: Layers | None) -> float:
 
 def _loader(side: Side, of_directions: bool) -> Callable[[int], _Layer]:
     """Return what reads a layer; the last ones that were read are kept, as far as memory allows."""
-    precision = _rounding(side.dtype)
+    precision = rounding_of(side.dtype)
 
     @lru_cache(maxsize=max(1, ENTRIES // (side.examples * side.features)))
     def load(layer: int) -> _Layer:

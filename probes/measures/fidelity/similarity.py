@@ -13,6 +13,7 @@ import xarray as xr
 from probes.errors import InputError, LayerscopeWarning, check_choice
 from probes.measures.fidelity.canonical import PWCCA, SVCCA
 from probes.measures.fidelity.cka import CKA, CKA_DEBIASED
+from probes.measures.fidelity.cka_in_pieces import cka_in_pieces, in_pieces
 from probes.measures.fidelity.layer_pairs import Measure, layers_between, side_of, side_of_array
 from probes.measures.fidelity.mutual_information import MUTUAL_INFORMATION
 from probes.measures.fidelity.neighbour_overlap import NEIGHBOUR_OVERLAP
@@ -119,6 +120,12 @@ def _measured(about: Measure, run: Run) -> xr.Dataset:
         if about.most is not None and len(rows) > about.most:
             rows = _some(rows, drawn.ids, x["language"].values, about.most, run.seed)
         used[group] = rows
+        if about.debiased is not None and in_pieces(x, None if y is None else other, len(rows)):
+            found, said = cka_in_pieces(
+                x, None if y is None else other, rows, drawn, about.bounds, debiased=about.debiased
+            )
+            statistics[group], reasons = found, reasons | {(*place, group): why for place, why in said.items()}
+            continue
         value, influence, why = layers_between(about, side_of(x, rows), None if y is None else side_of(other, rows))
         reasons |= {(which, layer, group): reason for (which, layer), reason in why.items()}
         statistics[group] = linearised(value, influence, drawn.ids[rows], drawn.weights, drawn.units, about.bounds)
@@ -139,8 +146,8 @@ def _measured(about: Measure, run: Run) -> xr.Dataset:
             "Take more sentences"
         )
 
-    found = result(x, drawn, statistics, attributes, rows=used, bounds=about.bounds, over=over, missing=missing)
-    return _where_sure(about, found)
+    out = result(x, drawn, statistics, attributes, rows=used, bounds=about.bounds, over=over, missing=missing)
+    return _where_sure(about, out)
 
 
 def _where_sure(about: Measure, found: xr.Dataset) -> xr.Dataset:

@@ -10,6 +10,7 @@ from xarray import Dataset
 
 from probes.measures.languages.pairs import Pairs, checked, of_alignment, of_arrays, of_languages
 from probes.measures.probe import Run
+from probes.results.counts import Weights
 from probes.results.draws import sample
 from probes.states.representations import BLOCK
 
@@ -59,7 +60,7 @@ def alignment_gap(
     return _measured(Run(x, sample(x, draws=draws, seed=seed), pivot=pivot))
 
 
-def _gap(pairs: Pairs, weights: np.ndarray) -> np.ndarray:
+def _gap(pairs: Pairs, weights: Weights) -> np.ndarray:
     right, own, n, squares = np.zeros((4, len(weights)))
     sums = np.zeros((2, len(weights), pairs.features))
     for part in pairs.pieces(BLOCK):

@@ -78,7 +78,7 @@ def of_all_languages(probe: Probe, run: Run, fewest: int, *, by_margin: bool) ->
             broken[layer] = bad
         found = {} if bad else _found(pool, units, by_margin)
         for i, ids in pool.shared.items():
-            weights = drawn.weights[:, pool.code[ids]]
+            weights = drawn.weights.take(pool.code[ids], axis=1)
             alike = undefined(*(units[pool.place[k, ids]] for k in (i, pool.pivot)))
             if bad or alike:
                 values[i].append(np.full(len(weights), np.nan))

@@ -14,6 +14,7 @@ from probes.measures.languages.neighbours import NEIGHBOURS, translation_accurac
 from probes.measures.languages.pairs import Pairs, checked, of_arrays, of_languages
 from probes.measures.languages.retrieval import RETRIEVAL
 from probes.measures.probe import Run
+from probes.results.counts import Weights
 from probes.results.draws import sample
 from probes.results.intervals import of_shares
 
@@ -83,7 +84,7 @@ def margin_retrieval(
     return measured(Run(x, sample(x, draws=draws, seed=seed), pivot=pivot))
 
 
-def _margin_retrieval(pairs: Pairs, weights: np.ndarray) -> np.ndarray:
+def _margin_retrieval(pairs: Pairs, weights: Weights) -> np.ndarray:
     return translation_accuracy(*pairs.all(), weights, by_margin=True)
 
 

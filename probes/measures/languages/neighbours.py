@@ -7,6 +7,8 @@ from functools import partial
 
 import numpy as np
 
+from probes.results.counts import Weights, sums_over
+
 NEIGHBOURS = 4  # of a margin
 _ENTRIES = 2**22  # of one block of similarities
 # What separates equal inputs that ran in different batches: a few roundings of their states.
@@ -73,7 +75,7 @@ def undefined(x: np.ndarray, y: np.ndarray) -> bool:
     return all(np.abs(z - x[0]).max() < _ROUNDING for z in (x, y))
 
 
-def translation_accuracy(x: np.ndarray, y: np.ndarray, weights: np.ndarray, *, by_margin: bool) -> np.ndarray:
+def translation_accuracy(x: np.ndarray, y: np.ndarray, weights: Weights, *, by_margin: bool) -> np.ndarray:
     """Return the share of rows whose best match is the same row, by cosine or margin, for every row
     of weights.
     """
@@ -107,7 +109,7 @@ def _means_of_nearest(scores: Iterable[tuple[slice, np.ndarray]], n: int) -> tup
     return of_x, of_y.mean(axis=0)
 
 
-def share_found(better: np.ndarray, best: np.ndarray, there: np.ndarray, weights: np.ndarray) -> np.ndarray:
+def share_found(better: np.ndarray, best: np.ndarray, there: np.ndarray, weights: Weights) -> np.ndarray:
     """Return the share of sentences that are found, mean of both directions, for every row of weights.
 
     A draw weighs what each sentence does to the share: it is right or wrong itself, and it may be
@@ -128,6 +130,8 @@ def share_found(better: np.ndarray, best: np.ndarray, there: np.ndarray, weights
     effect = (right - spoiled) / 2
     share = right.sum() / (2 * n)
     with np.errstate(invalid="ignore", divide="ignore"):
-        out: np.ndarray = share + weights @ (effect - effect.mean()) / weights.sum(axis=1)
+        every = np.arange(n)
+        moved = sums_over(weights, every, effect - effect.mean())
+        out: np.ndarray = share + moved / sums_over(weights, every, np.ones(n))
     out[0] = share
     return out

@@ -13,6 +13,7 @@ import xarray as xr
 
 from probes.errors import InputError
 from probes.measures.probe import Probe, Run
+from probes.results.counts import Weights
 from probes.results.draws import POOLED
 from probes.results.result import result
 from probes.states.representations import as_numbers, directions, rows_of
@@ -57,7 +58,7 @@ class Pairs(NamedTuple):
         return self.read(slice(0, self.size))
 
 
-Statistic = Callable[[Pairs, np.ndarray], np.ndarray]  # of pairs, for every row of weights
+Statistic = Callable[[Pairs, Weights], np.ndarray]  # of pairs, for every row of weights
 
 
 def of_arrays(statistic: Statistic, probe: str, fewest: int, x: npt.ArrayLike, y: npt.ArrayLike | None) -> float:
@@ -96,13 +97,13 @@ def of_languages(statistic: Statistic, probe: Probe, run: Run, fewest: int) -> x
         apart = len(np.unique(of_group)) == len(of_group)
         order = np.argsort(rows[here]) if apart else np.lexsort((rows[here], of_group))
         used[language] = rows[here][order]
-        pairs[language] = at_pivot[there][order], of_group[order], drawn.weights[:, ids[order]]
+        pairs[language] = at_pivot[there][order], of_group[order], ids[order]
     out = {language: np.empty((len(drawn.weights), reps.sizes["layer"])) for language in pairs}
     for layer in range(reps.sizes["layer"]):
         read = rows_of(reps, layer, directions)
-        for language, (there, of_group, weights) in pairs.items():
+        for language, (there, of_group, ids) in pairs.items():
             of_one = Pairs(_reader(read, used[language], there), of_group, reps.sizes["feature"])
-            out[language][:, layer] = statistic(of_one, weights)
+            out[language][:, layer] = statistic(of_one, drawn.weights.take(ids, axis=1))
     # Every language counts equally, however many sentences it has.
     out[POOLED] = np.mean(list(out.values()), axis=0)
     used[POOLED] = np.concatenate(list(used.values()))

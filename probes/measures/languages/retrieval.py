@@ -13,6 +13,7 @@ from probes.measures.languages.all_languages import Candidates, check_pool, of_a
 from probes.measures.languages.neighbours import translation_accuracy
 from probes.measures.languages.pairs import Pairs, checked, of_alignment, of_arrays, of_languages
 from probes.measures.probe import Run
+from probes.results.counts import Weights
 from probes.results.draws import sample
 from probes.results.intervals import of_shares
 
@@ -91,7 +92,7 @@ def retrieval(
     return measured(Run(x, sample(x, draws=draws, seed=seed), pivot=pivot))
 
 
-def _retrieval(pairs: Pairs, weights: np.ndarray) -> np.ndarray:
+def _retrieval(pairs: Pairs, weights: Weights) -> np.ndarray:
     return translation_accuracy(*pairs.all(), weights, by_margin=False)
 
 
