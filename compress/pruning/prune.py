@@ -286,6 +286,8 @@ class Masks:
 class KeepsZeros(TrainerCallback):
     """Keeps weights of a model's matrices at zero that are so before a training."""
 
+    sharded = True
+
     def __init__(self, model: PreTrainedModel) -> None:
         """Look which."""
         self.masks = Masks(model, matrices_of(model), "matrix")
@@ -311,6 +313,7 @@ class _Prunes(Keeps):
         self.corpus, self.tokenizer, self.seed = corpus, tokenizer, seed
         self.movement = {name: torch.zeros_like(w.detach()) for name, w in masks.matrices.items()}
         self.file = "movement.safetensors" if criterion == "movement" else ""
+        self.sharded = criterion != "movement"  # which needs gradients
 
     def on_train_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
         super().on_train_begin(args, state, control)

@@ -28,6 +28,8 @@ class Noise(Keeps):
     means, and no module needs to know.
     """
 
+    sharded = True
+
     def __init__(
         self,
         matrices: QuantizedMatrices,

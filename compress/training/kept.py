@@ -129,9 +129,12 @@ class Keeps(TrainerCallback):
 
     Attributes:
         file: the name of the file; nothing where there is nothing to keep.
+        sharded: whether it needs no more of a student in shards than to read and write its weights
+            (`compress.training.sharded`).
     """
 
     file: str = ""
+    sharded: bool = False
 
     def size(self, student: PreTrainedModel) -> int:
         """Return about how many bytes it has at most: the disk must have room for them."""

@@ -53,6 +53,7 @@ from compress.training.kept import (
 from compress.training.masks import Masks
 from compress.training.replaced_words import Replaced
 from compress.training.settings import DEFAULTS, TrainingSettings
+from compress.training.sharded import Sharded, asked, check_learned, check_shardable, check_sharding
 from compress.training.shares import EqualShares, equal_shares
 from probes.errors import InputError, LayerscopeWarning, path_of
 from probes.files import check_writable, locked, write_whole
@@ -138,6 +139,9 @@ def train_rows(
     teaches = teacher if any("teacher" in o.needs for o in objective) else None
     kept = configuration_kept(student) if isinstance(student, PreTrainedModel) else nullcontext()
     order = equal_shares(rows, settings.balanced, seed)
+    if asked():
+        words = None if replaced is None else replaced.stamp() or None
+        check_shardable(student, callbacks, folder, {"gradients": gradients, "replace_words": words})
     masks = Masks(gradients, student, seed, steps, math.ceil(len(rows) / (settings.batch_size * settings.accumulate)))
     with tempfile.TemporaryDirectory() as scratch, kept, masks.held(), ExitStack() as held:
         arguments = TrainingArguments(
@@ -166,15 +170,21 @@ def train_rows(
                 callback.modules = learned.modules
         measured = set(evaluate_at) if evaluate is not None else set()
         before, after = (Measure(w, evaluate, measured, log) for w in ("before", "after"))
+        shards = Sharded(student) if asked() else None
+        changing = [*([] if evaluate is None else [before]), *callbacks, *([] if evaluate is None else [after])]
+        if shards is not None:
+            changing = [shards.whole(callback) for callback in changing]
         with quiet():  # that two callbacks are of one kind is meant
             trainer = _Trainer(
-                model=student,
+                model=student if shards is None else shards.copy,
                 args=arguments,
                 train_dataset=rows,
                 processing_class=tokenizer,
                 data_collator=collate,
-                callbacks=[log, learned, before, *callbacks, after, marks],
+                callbacks=[log, learned, *changing, marks],
             )
+        if shards is not None:
+            check_sharding(trainer.accelerator)
         trainer.order = order
         trainer.remove_callback(PrinterCallback)
         if trainer.pop_callback(ProgressCallback) is not None and progress:
@@ -208,8 +218,12 @@ def train_rows(
         was_training = student.training
         try:
             with trainer.prepared(objective, teacher, log, learned, settings.precision, masks, replaced):
+                if shards is not None:
+                    check_learned(learned.modules)
                 if last is None:
                     trainer.train()
+                    if shards is not None:
+                        shards.gather()
                 else:
                     _go_on(trainer, student, last, [log, learned, *callbacks])
         finally:
