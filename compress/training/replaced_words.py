@@ -24,7 +24,7 @@ from probes.corpus import check_corpus
 from probes.errors import InputError, check_choice
 from probes.models.facts import embedding_rows
 from probes.states.by_token import predicts_next
-from probes.states.vectors import leading, settle
+from probes.states.vectors import leading, of_prompt, settle
 
 # The share of the words, before it is capped, by the share of the updates that are done.
 SCHEDULES: dict[str, Callable[[float], float]] = {
@@ -191,7 +191,6 @@ class Replaced:
         self.special = np.array(sorted(special_tokens(student, tokenizer)))
         self.ordinary = np.setdiff1d(np.arange(len(tokenizer)), self.special)
         how, _ = settle(student, "the student", pooling="mean", max_length=None, prompt=prompt)
-        self.leading = leading(tokenizer, replace(how, pools_prompt=False))
         corpus = check_corpus(corpus)
         languages = np.asarray(corpus["language"], object)[trained_on(corpus)]
         names, of_text = np.unique(languages, return_inverse=True)
@@ -199,6 +198,7 @@ class Replaced:
         # Of rows of several texts, the number of the first one of each.
         counts = [row["segments"][-1] + 1 if "segments" in row else 1 for row in rows]
         self.first_text = np.concatenate([[0], np.cumsum(counts)])
+        self.leading = self._leading(rows, leading(tokenizer, replace(how, pools_prompt=False)))
         if rule.upto:
             seen = self._seen(rows, len(names))
             self.near = _near_words(_vectors(rule, student, tokenizer), seen, rule, self.special, names.tolist())
@@ -227,22 +227,22 @@ class Replaced:
         ids, attended = batch["input_ids"].cpu().numpy(), batch["attention_mask"].cpu().numpy() > 0
         rng = np.random.default_rng([self.seed, *self.at, _SALT])
         drawn = rng.random((4, *ids.shape))
-        texts, places = self._places(batch, attended)
+        languages, places, first = self._places(batch, attended)
         read = ids
         out: dict[str, torch.Tensor] = {}
         if near:
             what = batch["targets"].cpu().numpy() if self.rule.targets else ids
             may = attended & (drawn[0] < near) & (what != IGNORED)
             if not self.rule.targets:
-                may &= places >= self.leading
-            changed = self._near(what, may, texts, drawn[1])
+                may &= places >= first
+            changed = self._near(what, may, languages, drawn[1])
             if self.rule.targets:
                 out["targets"] = torch.from_numpy(changed).to(batch["input_ids"])
             else:
                 read = changed
         if own:
             # Of the first token of a text nothing is said.
-            may = attended & (places >= max(self.leading, 1)) & ~np.isin(ids, self.special) & (drawn[2] < own)
+            may = attended & (places >= np.maximum(first, 1)) & ~np.isin(ids, self.special) & (drawn[2] < own)
             read = self._own(read, may, drawn[3], say) if may.any() else read
         if read is not ids:
             out["input_ids"] = torch.from_numpy(read).to(batch["input_ids"])
@@ -258,18 +258,31 @@ class Replaced:
                 found[self.language_of[first + text]].update(ids[segments == text].tolist())
         return [np.setdiff1d(np.array(sorted(one), int), self.special) for one in found]
 
-    def _places(self, batch: Mapping[str, Any], attended: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """The language of each token's text, and where in it each stands, (text, token)."""
+    def _leading(self, rows: Rows, prompt: Sequence[int]) -> np.ndarray:
+        """How many tokens of a prompt are before each text."""
+        out = np.zeros(self.first_text[-1], int)
+        for i, row in enumerate(rows if prompt else ()):
+            ids = np.asarray(row["input_ids"])
+            starts = np.flatnonzero(np.diff(row.get("segments", np.zeros(len(ids), int)), prepend=-1))
+            same = of_prompt(ids, starts, np.diff(starts, append=len(ids)), prompt)
+            out[self.first_text[i] + np.arange(len(starts))] = np.add.reduceat(same, starts, dtype=int)
+        return out
+
+    def _places(self, batch: Mapping[str, Any], attended: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+        """The language of each token's text, where in it each stands, and where it begins after a prompt,
+        (text, token).
+        """
         rows = batch["index"].cpu().numpy()
         count = attended.cumsum(1) - 1
         if "segments" not in batch:
             texts = self.first_text[rows][:, None]
-            return np.broadcast_to(self.language_of[texts], attended.shape), count
+            return np.broadcast_to(self.language_of[texts], attended.shape), count, self.leading[texts]
         segments = batch["segments"].cpu().numpy()
         texts = self.first_text[rows][:, None] + segments.clip(0)
         begins = np.ones_like(attended)
         begins[:, 1:] = segments[:, 1:] != segments[:, :-1]
-        return self.language_of[texts], count - np.maximum.accumulate(np.where(begins, count, 0), axis=1)
+        places = count - np.maximum.accumulate(np.where(begins, count, 0), axis=1)
+        return self.language_of[texts], places, self.leading[texts]
 
     def _near(self, ids: np.ndarray, may: np.ndarray, languages: np.ndarray, drawn: np.ndarray) -> np.ndarray:
         """Replace tokens that are drawn and have near ones."""

@@ -225,13 +225,13 @@ def capture(
             prompted(shown, how) if told is None else shown,
             words or (made is not None and made.joins),
             start=len(how.prompt or "") if told is None else 0,
-            prompt=leading(tokenizer, replace(how, pools_prompt=False)) if told is None else 0,
+            prompt=leading(tokenizer, replace(how, pools_prompt=False)) if told is None else [],
             name=name,
         )
     unpooled = leading(tokenizer, how)
     if unpooled:
         for its in (read,) if long is None else (read, long.whole):
-            its.special = counted(its.special, its.starts, its.lengths, how, unpooled)
+            its.special = counted(its.special, its.before_texts(unpooled), how)
         pooling = "mean" if pooling == "mean_all" else pooling
     if long is not None:
         long.weigh(pooling)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
 from typing import Any, NamedTuple
@@ -19,7 +19,7 @@ from probes.models.formats.onnx_model import OnnxModel
 from probes.states.representations import BLOCK
 from probes.states.running import check_settings, place_of
 from probes.states.transfers import sent
-from probes.states.vectors import counted, leading, length_of, prompted, settle
+from probes.states.vectors import counted, leading, length_of, of_prompt, prompted, settle
 
 _TOKENISED = 2 * BLOCK  # rows that are tokenised at a time
 
@@ -81,7 +81,7 @@ def pooled_batches(
     tokens = tokenise(tokenizer, prompted(corpus, how), length_of(how, model, tokenizer, declared), model, name)
     pooling = how.pooling
     if unpooled := leading(tokenizer, how):
-        tokens.special = counted(tokens.special, tokens.starts, tokens.lengths, how, unpooled)
+        tokens.special = counted(tokens.special, tokens.before_texts(unpooled), how)
         pooling = "mean" if pooling == "mean_all" else pooling
     batches = Batches(tokens, batch_size, batch_tokens)
     return where, how, lambda: ((rows, *batches.tensors(rows, pooling, where)) for rows in batches.over(0, len(corpus)))
@@ -144,6 +144,10 @@ class Tokens:
 
     def __post_init__(self) -> None:
         self.starts = np.cumsum(self.lengths) - self.lengths
+
+    def before_texts(self, prompt: Sequence[int]) -> np.ndarray:
+        """Return which tokens are those of a prompt, (token,)."""
+        return of_prompt(self.inputs["input_ids"], self.starts, self.lengths, prompt)
 
     def padded(self, values: np.ndarray, rows: np.ndarray, padding: int) -> torch.Tensor:
         """Return some rows of an input side by side: (row, token)."""

@@ -105,7 +105,7 @@ def units_of(
     words: Words,
     *,
     start: int,
-    prompt: int,
+    prompt: Sequence[int],
     name: str,
 ) -> Units:
     """Return the own tokens of every text, or its words.
@@ -117,7 +117,7 @@ def units_of(
         words: join the tokens of a word: what the tokenizer splits before it makes pieces, each
             piece alone in scripts without spaces; what a segmenter of the language gives; what
             spaces separate where the corpus has `tags`, which are counted so.
-        start, prompt: how many characters, and tokens before a text, the prompt has.
+        start, prompt: how many characters the prompt before each text has, and its tokens.
         name: what the model is called.
 
     Raises:
@@ -147,11 +147,11 @@ def units_of(
 
 
 def _after(
-    tokens: Tokens, tokenizer: PreTrainedTokenizerBase, corpus: datasets.Dataset, start: int, prompt: int
+    tokens: Tokens, tokenizer: PreTrainedTokenizerBase, corpus: datasets.Dataset, start: int, prompt: Sequence[int]
 ) -> np.ndarray:
     """Which tokens come after the prompt: (token,), of all texts end to end."""
     if not tokenizer.is_fast:
-        return np.arange(int(tokens.lengths.sum())) - np.repeat(tokens.starts, tokens.lengths) >= prompt
+        return ~tokens.before_texts(prompt)
     # By where they lie: what ends in a space may be other tokens by itself than before a text.
     return np.array(
         [

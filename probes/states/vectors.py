@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import warnings
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -123,12 +123,31 @@ def prompted(corpus: datasets.Dataset, how: Embedding) -> datasets.Dataset:
     return corpus.remove_columns("text").add_column("text", texts)
 
 
-def leading(tokenizer: PreTrainedTokenizerBase, how: Embedding) -> int:
-    """Return how many tokens before a text are those of a prompt that no mean counts."""
+def leading(tokenizer: PreTrainedTokenizerBase, how: Embedding) -> list[int]:
+    """Return the tokens of a prompt that no mean counts, as they are by themselves; none without one."""
     if how.pools_prompt or not how.prompt:
-        return 0
-    ids = tokenizer(how.prompt)["input_ids"]
-    return len(ids) - int(ids[-1] in tokenizer.all_special_ids)
+        return []
+    ids: list[int] = tokenizer(how.prompt)["input_ids"]
+    return ids[:-1] if ids[-1] in tokenizer.all_special_ids else ids
+
+
+def of_prompt(ids: np.ndarray, starts: np.ndarray, lengths: np.ndarray, prompt: Sequence[int]) -> np.ndarray:
+    """Return which tokens of some texts, end to end, are those of a prompt before each: (token,).
+
+    Its last one may be another before some texts: a space at its end is a token by itself, and of a
+    word the beginning.
+
+    Example:
+        >>> ids = np.array([0, 7, 9, 5, 2, 0, 7, 6, 2])  # of two texts, after a prompt of 0, 7, 9
+        >>> of_prompt(ids, np.array([0, 5]), np.array([5, 4]), [0, 7, 9]).astype(int)
+        array([1, 1, 1, 0, 0, 1, 1, 0, 0])
+    """
+    out, same = np.zeros(len(ids), bool), np.ones(len(starts), bool)
+    for k, token in enumerate(prompt):
+        same &= lengths > k
+        same[same] = ids[starts[same] + k] == token
+        out[starts[same] + k] = True
+    return out
 
 
 def finished(vectors: torch.Tensor, how: Embedding) -> torch.Tensor:
@@ -139,11 +158,10 @@ def finished(vectors: torch.Tensor, how: Embedding) -> torch.Tensor:
     return F.normalize(vectors, dim=-1) if how.normalize else vectors
 
 
-def counted(special: np.ndarray, starts: np.ndarray, lengths: np.ndarray, how: Embedding, first: int) -> np.ndarray:
+def counted(special: np.ndarray, prompt: np.ndarray, how: Embedding) -> np.ndarray:
     """Return which tokens (end to end) no mean counts, 1 where so: special ones unless all count,
-    and the first ones of each text.
+    and those of a prompt.
     """
     out = special.copy() if how.pooling in ("mean", "weighted") else np.zeros_like(special)
-    for k in range(first):
-        out[starts[lengths > k] + k] = 1
+    out[prompt] = 1
     return out

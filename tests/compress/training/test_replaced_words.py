@@ -1,13 +1,16 @@
 """Words replaced by near ones: schedules, neighbours by brute force, what is never replaced, seeds, and bad input."""
 
+import copy
 import math
 
 import numpy as np
 import pandas as pd
 import pytest
 import scipy.stats
+import tokenizers
 import torch
 from trained import QUIET, make_corpus, same, weights
+from transformers import PreTrainedTokenizerFast
 
 import compress
 import probes
@@ -140,6 +143,24 @@ def test_words_without_a_vector_and_prompts_stay(speaker, make_tokenizer, severa
     still[:, :3] = True
     assert ((out == ids) == (still | ~there)).all()
     assert not torch.isin(out[~still & there], torch.tensor([dog, bird])).any()
+
+
+def test_each_text_begins_after_those_tokens_of_a_prompt_that_are_before_it(speaker):
+    pieces = [("[PAD]", 0), ("[UNK]", 0), *((piece, -2) for piece in ["▁", "▁query", ":", "▁a", "▁dog", "▁the"])]
+    backend = tokenizers.Tokenizer(tokenizers.models.Unigram(pieces, unk_id=1))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    named = {"pad_token": "[PAD]", "unk_token": "[UNK]"}
+    tokenizer = PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=32, **named)
+    model = copy.deepcopy(speaker)
+    model.resize_token_embeddings(len(tokenizer))
+    # A space at the end of a prompt is part of a word that is known, and a token before another.
+    corpus = probes.load_corpus(pd.DataFrame({"id": [0, 1], "language": "en", "text": ["a dog a dog", "中 the a dog"]}))
+    made, batch = replacing(NearestWords("static", 1.0), model, tokenizer, corpus, prompt="query: ")
+    ids, out = batch["input_ids"], made.apply(batch, 0, nothing)["input_ids"]
+    assert made.leading.tolist() == [2, 3]
+    there = (batch["attention_mask"] > 0) & (ids != 1)
+    begins = torch.arange(ids.shape[1]) >= torch.tensor(made.leading)[:, None]
+    assert ((out != ids) == (there & begins)).all()
 
 
 def test_own_words_are_drawn_by_what_the_model_says_after_the_words_before(speaker, make_tokenizer, several):

@@ -3,7 +3,9 @@
 import numpy as np
 import pandas as pd
 import pytest
+import tokenizers
 import torch
+from transformers import PreTrainedTokenizerFast
 
 import probes
 from probes.errors import LayerscopeWarning
@@ -57,6 +59,39 @@ def test_vectors_are_made_as_the_checkpoint_says(tiny_models, make_tokenizer, ho
             same = probes.capture(model.float(), tokenizer, corpus, progress=False, **asked)
         np.testing.assert_allclose(same.hidden, expected, atol=1e-5)
         assert same.attrs["declared"] == []
+
+
+@pytest.fixture
+def unigrams():
+    """A tokenizer where a space is a token by itself, or the beginning of a word that is known."""
+    pieces = [
+        ("<s>", 0),
+        ("<pad>", 0),
+        ("</s>", 0),
+        ("<unk>", 0),
+        *((p, -2) for p in ["▁", "▁query", ":", "▁a", "▁dog"]),
+    ]
+    backend = tokenizers.Tokenizer(tokenizers.models.Unigram(pieces, unk_id=3))
+    backend.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+    ends = [("<s>", 0), ("</s>", 2)]
+    backend.post_processor = tokenizers.processors.TemplateProcessing(single="<s> $A </s>", special_tokens=ends)
+    named = {f"{key}_token": f"<{key}>" for key in ("pad", "unk")} | {"bos_token": "<s>", "eos_token": "</s>"}
+    return PreTrainedTokenizerFast(tokenizer_object=backend, model_max_length=32, **named)
+
+
+@pytest.mark.parametrize("pooling", ["mean", "mean_all"])
+def test_a_prompt_that_ends_in_a_space_takes_no_token_of_a_text(tiny_models, unigrams, pooling):
+    model, texts = tiny_models("BertModel"), {"a dog": 3, "中 a": 4}  # tokens of the prompt before each
+    model.resize_token_embeddings(len(unigrams))
+    model.config.text_embedding = Embedding(pooling=pooling, prompt="query: ", pools_prompt=False).said()
+    corpus = probes.load_corpus(pd.DataFrame({"id": [0, 1], "language": "en", "text": list(texts)}))
+    reps = probes.capture(model, unigrams, corpus, progress=False)
+    for i, (text, first) in enumerate(texts.items()):
+        ids = unigrams(f"query: {text}", return_tensors="pt")["input_ids"]
+        with torch.inference_mode():
+            states = torch.stack(model(ids, output_hidden_states=True).hidden_states)[:, 0]
+        last = -1 if pooling == "mean" else None
+        np.testing.assert_allclose(reps.hidden[:, i], states[:, first:last].mean(1), atol=1e-5)
 
 
 def test_what_is_asked_for_goes_before_what_the_checkpoint_says(tiny_models, make_tokenizer):
