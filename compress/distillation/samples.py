@@ -239,7 +239,7 @@ def capture_denoiser(
         "label": label.repeat(len(each)),
         "guidance": torch.full((len(x) * len(each),), float(guidance)),
     }
-    return capture_modules(
+    reps = capture_modules(
         denoiser,
         inputs,
         modules,
@@ -251,3 +251,4 @@ def capture_denoiser(
         device=device,
         name=name,
     )
+    return reps.assign_attrs(languages_are="noise level")

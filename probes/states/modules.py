@@ -45,7 +45,8 @@ def capture_modules(
             and of a module that runs several times the last time.
         id, language, label, text, group: (example,), as of `from_arrays`. What an example was made
             under (a level of noise, a camera, a speaker) can take the place of the language, with
-            the same id for one thing under each.
+            the same id for one thing under each; captions of figures then say what it is where
+            `reps.assign_attrs(languages_are="camera")` does.
         features: which dimension of an output holds its features: 1 of (example, channel, ...), -1
             of (example, place, feature). The others are averaged over.
         batch_size: examples that are run at once.

@@ -122,6 +122,11 @@ def called(codes: Sequence[str]) -> list[str]:
     return [printable(names[x]) for x in codes]
 
 
+def stands_for(comparison: Table) -> str:
+    """Return what a language of a comparison is: a language, or what its states say of themselves."""
+    return printable(comparison.provenance["models"][comparison.baseline].get("languages_are", "language"))
+
+
 def look(comparison: Table, model: str) -> dict[str, Any]:
     """How the line of a model looks, whichever others are drawn: see `look_among`."""
     return look_among(list(comparison.provenance["models"]), comparison.baseline, model)

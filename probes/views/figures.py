@@ -25,6 +25,7 @@ from probes.views.drawing import (
     models_of,
     panels,
     placed,
+    stands_for,
     tidy,
     titled,
 )
@@ -136,11 +137,11 @@ def _caption(comparison: Table, languages: Sequence[str], points: bool, simultan
     """What is drawn, and what its bands and bars are."""
     said = []
     if languages == [POOLED]:
-        said.append("curves: all languages pooled")
+        said.append(f"curves: all {stands_for(comparison)}s pooled")
     elif languages:
         said.append(f"curves: {', '.join(called(languages))}")
     if points:
-        said.append("points: one a language")
+        said.append(f"points: one a {stands_for(comparison)}")
     what = " and ".join(["bands"] * bool(languages) + ["bars"] * points)
     drawn = comparison.provenance.get("drawn", "sentences")
     unit = "group" if "group" in drawn else "sentence"

@@ -15,7 +15,18 @@ from probes.results.cells import BESIDE, NO_LAYER
 from probes.results.difference import MARKED, family_in_words
 from probes.results.draws import POOLED
 from probes.results.table import FURTHER, Table
-from probes.views.drawing import Names, called, captioned, chosen, inches, models_of, panels, titled, wrapped
+from probes.views.drawing import (
+    Names,
+    called,
+    captioned,
+    chosen,
+    inches,
+    models_of,
+    panels,
+    stands_for,
+    titled,
+    wrapped,
+)
 from probes.views.language_names import language_names
 
 if TYPE_CHECKING:
@@ -64,7 +75,7 @@ def maps(
             raise InputError(f"a map of {probe} is of one language: give one of {', '.join(map(repr, languages))}")
         if language not in set(table["language"]):
             raise InputError(f"no values of {probe} for language {language!r}")
-        where = "all languages pooled" if language == POOLED else language_names([language])[0]
+        where = f"all {stands_for(comparison)}s pooled" if language == POOLED else language_names([language])[0]
         table = chosen(table, names, language, layers)
     names = [m for m in names if m in set(table["model"])]
     wide = {
@@ -82,8 +93,12 @@ def maps(
         heat = _heat(axis, wide[model], {"cmap": "viridis", "vmin": lowest, "vmax": top}, numbers=True)
         titled(axis, f"{title}: {printable(model)}" if ax is not None else printable(model))
         other = f"layer of {printable(comparison.baseline)}"
-        axis.set_xlabel({"other_layer": other, "other_language": "training language"}.get(columns, columns))
-        axis.set_ylabel({"layer": f"layer of {printable(model)}", "language": "test language"}.get(rows, ""))
+        axis.set_xlabel(
+            {"other_layer": other, "other_language": f"training {stands_for(comparison)}"}.get(columns, columns)
+        )
+        axis.set_ylabel(
+            {"layer": f"layer of {printable(model)}", "language": f"test {stands_for(comparison)}"}.get(rows, "")
+        )
     figure.colorbar(heat, ax=axes, aspect=30, pad=0.02)
     if ax is None:
         figure.suptitle(wrapped(title, figure.get_figwidth(), matplotlib.rcParams["figure.titlesize"]))

@@ -19,7 +19,7 @@ from probes.results.cells import NO_LAYER
 from probes.results.draws import POOLED
 from probes.results.steps import AGAINST, by_step, last_layer, series_of
 from probes.results.table import Table
-from probes.views.drawing import Names, called, captioned, chosen, panels, tidy, titled
+from probes.views.drawing import Names, called, captioned, chosen, panels, stands_for, tidy, titled
 from probes.views.heatmaps import dotted_at
 
 if TYPE_CHECKING:
@@ -167,7 +167,6 @@ def similarity_of_steps(
         axis.set_ylabel(f"layer, step {of[model]}")
     figure.colorbar(heat, ax=axes, aspect=30, pad=0.02)
     if ax is None:
-        captioned(
-            figure, f"{MEASURES[measure].estimator} of layers of {printable(name)}; all languages pooled, one scale"
-        )
+        what = f"{MEASURES[measure].estimator} of layers of {printable(name)}"
+        captioned(figure, f"{what}; all {stands_for(comparison)}s pooled, one scale")
     return figure

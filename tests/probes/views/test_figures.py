@@ -59,6 +59,13 @@ def test_what_has_no_layer_is_drawn_by_language_and_not_said_to_be_pooled(with_h
         comparison.plot("accuracy", languages="xx")
 
 
+def test_captions_say_what_stands_in_the_place_of_languages(models):
+    levels = {name: reps.assign_attrs(languages_are="noise level") for name, reps in models.items()}
+    comparison = probes.compare(levels, probes=["snr", "cka"], draws=10, progress=False)
+    assert comparison.plot("snr").get_supxlabel().startswith("curves: all noise levels pooled; bands")
+    assert comparison.plot("cka").get_supxlabel().startswith("all noise levels pooled; ")
+
+
 def test_a_panel_can_be_drawn_into_a_figure_of_another_without_a_caption(comparison):
     figure = Figure()
     left, right = figure.subplots(1, 2)
