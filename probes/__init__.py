@@ -41,6 +41,7 @@ from probes.measures.languages.alignment_gap import alignment_gap
 from probes.measures.languages.margin_retrieval import margin_retrieval
 from probes.measures.languages.retrieval import retrieval
 from probes.measures.languages.word_movers import word_movers
+from probes.measures.of_graph import declare_facts
 from probes.measures.own import probe
 from probes.measures.space.band_gates import band_gates
 from probes.measures.space.departure import departure
@@ -86,6 +87,7 @@ __all__ = [
     "class_distance",
     "class_separability",
     "compare",
+    "declare_facts",
     "departure",
     "depth_control",
     "depth_dynamics",

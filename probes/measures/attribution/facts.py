@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -13,7 +14,7 @@ import xarray as xr
 from tqdm.auto import tqdm
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from probes.errors import InputError
+from probes.errors import InputError, LayerscopeWarning
 from probes.measures.attribution.relations import (
     RANK,
     ReadOut,
@@ -24,7 +25,7 @@ from probes.measures.attribution.relations import (
     forward,
     posteriors,
 )
-from probes.measures.probe import LARGE
+from probes.measures.probe import LARGE, Probe, Run
 from probes.models.facts import name_of
 from probes.results.draws import check_draws, sample, weighted_ratios
 from probes.results.intervals import interval
@@ -36,17 +37,6 @@ from probes.states.representations import as_strings, from_arrays
 FEWEST = 30  # subjects, to learn from and test on
 READ = 0.5  # the probability of a fact among those of its subject from which on it counts as read
 _FOLDS = 3
-_ABOUT = {
-    "probe": "facts",
-    "estimator": "nats a word of held-out sentences that a read-out of words and relations saves against one of words "
-    "alone with as many weights",
-    "range": "-infinity to infinity; 0 where relations say nothing",
-    "better": "higher",
-    "higher_is": "better read",
-    "unchanged_by": "rotation, shift, common scale, order",
-    "paper": "after Hayashi et al. 2020, arXiv 1908.07690",
-    "interval": LARGE,
-}
 
 
 def facts(
@@ -107,7 +97,7 @@ def facts(
         compare with `without_states`.
 
     See also:
-        `load_graph`, `lost_facts`, `lens`.
+        `load_graph`, `lost_facts`, `declare_facts` for a comparison, `lens`.
 
     Example:
         >>> import probes
@@ -118,8 +108,26 @@ def facts(
         >>> bool(found.low.sel(language="en")[0] > 0)
         True
     """
+    how: dict[str, Any] = {"layers": layers, "languages": languages, "draws": draws, "seed": seed, "progress": progress}
+    return measured_facts(model, tokenizer, graph, name=name, **how, **settings)[0]
+
+
+def measured_facts(
+    model: PreTrainedModel,
+    tokenizer: PreTrainedTokenizerBase,
+    graph: Graph,
+    *,
+    layers: Sequence[int] | None,
+    languages: Sequence[str] | None,
+    draws: int,
+    seed: int,
+    name: str | None,
+    progress: bool,
+    **settings: Any,
+) -> tuple[xr.Dataset, xr.Dataset]:
+    """Return what `facts` does, and what states add as a result of its own."""
     check_draws(draws, seed)
-    graph = check_graph(_some(graph, languages))
+    graph = check_graph(some_of(graph, languages))
     corpus, who = graph.sentences, name or name_of(model)
     subjects = sorted(set(corpus["group"]))
     if len(subjects) < FEWEST:
@@ -143,23 +151,30 @@ def facts(
     def missing(at: tuple[int, ...], language: str) -> str:
         return f"layer {numbers[at[0]]}: its states are not finite"
 
-    out = result(texts, drawn, own, _ABOUT, over={"layer": np.array(numbers)}, missing=missing)
+    at: dict[str, Any] = {"over": {"layer": np.array(numbers)}, "missing": missing}
+    out = result(texts, drawn, own, FACTS.about(), **at)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LayerscopeWarning)  # missing where that is, which has said so
+        added = {language: of[:, :-1] - of[:, -1:] for language, of in saved.items()}
+        over = result(texts, drawn, added, FACTS_OVER_NONE.about(), **at)
     blind = np.stack([of[:, -1] for of in saved.values()], axis=-1)
-    over = np.stack([of[:, :-1] - of[:, -1:] for of in saved.values()], axis=-1)
     perplexity = np.exp(np.stack([np.stack([of[0, :-1] for of in one.values()], axis=-1) for one in nats]))
     about = read.statements
-    return (
+    out = (
         out.assign(
             perplexity=(("reader", "layer", "language"), perplexity),
             posterior=(("layer", "statement"), read.shares[0]),
             chosen=(("layer", "statement"), read.shares[1]),
             **_with_ends("without_states", ("language",), blind),
-            **_with_ends("over_none", ("layer", "language"), over),
+            over_none=over["value"],
+            over_none_low=over["low"],
+            over_none_high=over["high"],
         )
         .assign_coords(reader=as_strings(["relations", "words"]))
         .assign_coords({c: ("statement", as_strings(about[c])) for c in about if c not in ("start", "end")})
         .assign_coords({c: ("statement", about[c].to_numpy(np.int64)) for c in ("start", "end")})
     )
+    return out, over
 
 
 def lost_facts(base: xr.Dataset, other: xr.Dataset, *, layer: int | None = None) -> pd.DataFrame:
@@ -219,8 +234,8 @@ def lost_facts(base: xr.Dataset, other: xr.Dataset, *, layer: int | None = None)
     return frame.loc[order].reset_index(drop=True)
 
 
-def _some(graph: Graph, languages: Sequence[str] | None) -> Graph:
-    """A graph with the sentences of some languages."""
+def some_of(graph: Graph, languages: Sequence[str] | None) -> Graph:
+    """Return a graph with the sentences of some languages; raise `InputError` where it has none."""
     if languages is None or not isinstance(graph, Graph):
         return graph
     there = graph.languages
@@ -345,3 +360,30 @@ def _of_fold(given: list[Sentences], states: list[np.ndarray], relations: int) -
     found = np.stack(likely)
     found[..., bad], share[:, bad] = np.nan, np.nan
     return found, share[:, :-1]
+
+
+def _undeclared(run: Run) -> xr.Dataset:
+    raise InputError("facts has to know the graph: call probes.declare_facts(graph) first")
+
+
+FACTS = Probe(
+    name="facts",
+    title="facts that are read",
+    estimator="nats a word of held-out sentences that a read-out of words and relations saves against one of words "
+    "alone with as many weights",
+    range="-infinity to infinity; 0 where relations say nothing",
+    better="higher",
+    higher_is="better read",
+    unchanged_by=("rotation", "shift", "common scale", "order"),
+    paper="after Hayashi et al. 2020, arXiv 1908.07690",
+    needs=("predicted tokens", "models to run"),
+    interval=LARGE,
+    measure=_undeclared,
+)
+FACTS_OVER_NONE = replace(
+    FACTS,
+    name="facts_over_none",
+    title="facts that are read, by states alone",
+    estimator="facts minus what the same read-out saves without states",
+    range="-infinity to infinity; 0 where states say nothing",
+)

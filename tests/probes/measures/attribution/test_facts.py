@@ -114,9 +114,3 @@ def test_what_does_not_fit_is_refused_before_the_model_runs(loaded, graph):
         probes.facts(*loaded, replace(graph, aliases=no_arabic))
     with pytest.raises(probes.InputError, match="predicts no tokens"):
         probes.facts(*probes.load_checkpoint("bundled"), graph)
-
-
-def test_two_models_on_one_graph_are_compared_draw_by_draw(found):
-    worse = found.assign(value=found.value - 0.5, draws=found.draws - 0.5).assign_attrs(model="worse")
-    gap = probes.difference(worse, found).sel(layer=3, language="en")
-    np.testing.assert_allclose([gap.difference, gap.low, gap.high], -0.5)
