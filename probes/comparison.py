@@ -98,7 +98,7 @@ class Comparison(Plots):
         """Read what `save` wrote.
 
         Args:
-            folder: of the comparison.
+            folder: of the comparison, or its URL.
             store: the folder that `compare` was given as `store`, or "representations" in what
                 `layerscope compare` wrote, for the states too: for the explorer's maps and
                 sentences, and for more draws.

@@ -260,7 +260,8 @@ def locked_at(address: Address, *, wait: bool = True) -> Iterator[None]:
             yield
         return
     user = getattr(os, "getuid", lambda: "user")()
-    here = Path(tempfile.gettempdir()) / f"layerscope-{user}" / sha256(address.encode()).hexdigest()[:32]
+    whose = os.getpid() if address.startswith("memory://") else ""  # which each process has for itself
+    here = Path(tempfile.gettempdir()) / f"layerscope-{user}" / sha256(f"{whose}{address}".encode()).hexdigest()[:32]
     again = here in _marked
     with locked(here, wait=wait, called=address), nullcontext() if again else _mark(address, here, wait):
         yield

@@ -319,7 +319,7 @@ class Table:
 
     @classmethod
     def open(cls, folder: str | Path) -> Self:
-        """Read what `save` wrote. The Representations are not part of it.
+        """Read what `save` wrote, from a folder or a URL. The Representations are not part of it.
 
         Raises:
             InputError: there is no comparison in the folder, or its table or draws are not those

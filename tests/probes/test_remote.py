@@ -4,6 +4,7 @@ import os
 import re
 import threading
 import time
+from contextlib import contextmanager, nullcontext
 
 import psutil
 import pytest
@@ -157,6 +158,26 @@ def test_one_writes_at_a_time_and_leaves_no_lock():
             pass
         assert exists(LOCK)
     assert sizes_at("memory://bucket") == {}
+
+
+def test_processes_have_memory_of_their_own_and_share_what_is_elsewhere(monkeypatch):
+    held = []
+
+    @contextmanager
+    def lock(path, **_):
+        held.append(path)
+        yield
+
+    monkeypatch.setattr("probes.remote.locked", lock)
+    monkeypatch.setattr("probes.remote._mark", lambda *_: nullcontext())
+    for process in (1, 2):
+        monkeypatch.setattr(os, "getpid", lambda process=process: process)
+        for url in (URL, "s3://bucket/run"):
+            with locked_at(url):
+                pass
+    memory, s3 = held[::2], held[1::2]
+    assert memory[0] != memory[1]
+    assert s3[0] == s3[1]
 
 
 def test_a_writer_of_another_host_is_refused_with_what_to_do():
