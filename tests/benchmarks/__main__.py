@@ -27,6 +27,7 @@ NAMES += [
     "patching",
     "explorer",
     "memory",
+    "ranks",
 ]
 
 

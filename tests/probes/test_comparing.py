@@ -1,6 +1,10 @@
+import json
+
+import faults
 import pandas as pd
 import pytest
 import torch
+from ranked import together
 
 import compress
 import probes
@@ -93,3 +97,26 @@ def test_a_series_goes_on_at_the_checkpoint_at_which_it_was_interrupted(tiny_fol
     first, *others = again.representations.values()
     assert all(one["text"].values is first["text"].values for one in others)
     assert len({one.encoding["source"] for one in (first, *others)}) == 3
+
+
+def test_all_processes_return_what_one_would(tiny_models, make_tokenizer, tmp_path):
+    classes = {"id2label": dict(enumerate("abc"))}
+    models = {name: tiny_models("BertForSequenceClassification", **classes) for name in ("base", "other")}
+    models["other"].bert.encoder.layer[1].output.dense.weight.data.zero_()
+    words = ["the", "red", "dog", "a", "small", "cat", "sat", "on", "big", "mat", "and", "ran"]
+    texts = [" ".join(words[i % 5 : i % 5 + 3 + i % 4]) for i in range(30)]
+    frame = pd.DataFrame({"id": range(30), "language": "en", "text": texts, "label": ["a", "b", "c"] * 10})
+    corpus = probes.load_corpus(frame)
+
+    def compared(place):
+        asked = {"probes": ["snr", "drift", "accuracy"], "draws": 5, "timing": False, "progress": False}
+        found = probes.compare(
+            models, corpus, tokenizer=make_tokenizer(), store=tmp_path / place, patching=True, **asked
+        )
+        about = {k: v for k, v in found.provenance.items() if k != "models"}
+        hidden = found.representations["other"].hidden.values
+        return [found.table.to_csv(), found.models.to_csv(), json.dumps(about, default=str), float(hidden.sum())]
+
+    one = faults.run(lambda: compared("one"))
+    assert together(lambda rank: compared("two"), 2) == [("done", one)] * 2
+    assert "causes" in one[2]
