@@ -320,6 +320,9 @@ class _Prunes(Keeps):
         if any(step <= state.global_step for step in self.targets):
             self.masks.restore()
 
+    def size(self, student: PreTrainedModel) -> int:
+        return sum(m.numel() * m.element_size() for m in self.movement.values()) if self.file else 0
+
     def write(self, path: Path) -> None:
         save_file(self.movement, path)
 

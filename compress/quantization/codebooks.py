@@ -294,6 +294,10 @@ class _Quantizes(Keeps):
         self.due = [name for step, names in self.layers.items() if step <= state.global_step for name in names]
         super().on_train_begin(args, state, control)
 
+    def size(self, student: PreTrainedModel) -> int:
+        every = [self.books.matrices[name] for names in self.layers.values() for name in names]
+        return sum(4 * math.prod(matrix.shape) // self.books.block for matrix in every)
+
     def write(self, path: Path) -> None:
         save_file({n: c.int() for n, c in self.books.codes.items()}, path)
 

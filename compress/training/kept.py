@@ -243,6 +243,12 @@ class Learned(Keeps):
             self.modules[o.name] = module
         self.file = _LEARNED if self.state() else ""
 
+    def size(self, student: PreTrainedModel) -> int:
+        """Return the bytes of what was learned, with two means of each number that is trained."""
+        modules = self.modules.values()
+        trained = sum(p.numel() * p.element_size() for m in modules for p in m.parameters() if p.requires_grad)
+        return sum(v.numel() * v.element_size() for v in self.state().values()) + 2 * trained
+
     def state(self) -> dict[str, torch.Tensor]:
         """Return all that was learned, by the name of the objective and its own."""
         return {f"{name}/{k}": v for name, module in self.modules.items() for k, v in module.state_dict().items()}

@@ -191,6 +191,12 @@ def train_rows(
             trainer.add_callback(_Bar())
         marks.accelerator = trainer.accelerator
         last: Path | None = None
+
+        def check_disk() -> None:
+            if folder is not None and arguments.should_save:
+                more = sum(beside.size(student) for beside in (learned, *callbacks) if isinstance(beside, Keeps))
+                check_room(folder, student, 0 if last is None else steps_of(last), steps, save_every, more)
+
         if folder is not None:
             trainer.accelerator.wait_for_everyone()  # until one has the folder
             stamp = {
@@ -212,14 +218,15 @@ def train_rows(
             if arguments.should_save:
                 for message in passed_over:
                     warnings.warn(message, LayerscopeWarning, stacklevel=3)
-                more = sum(callback.size(student) for callback in callbacks if isinstance(callback, Keeps))
-                check_room(folder, student, 0 if last is None else steps_of(last), steps, save_every, more)
+                check_disk()
                 write_whole(folder / STAMP, json.dumps(stamp, indent=2) + "\n")
         was_training = student.training
         try:
             with trainer.prepared(objective, teacher, log, learned, settings.precision, masks, replaced):
                 if shards is not None:
                     check_learned(learned.modules)
+                if learned.modules:  # which objectives have made by now
+                    check_disk()
                 if last is None:
                     trainer.train()
                     if shards is not None:

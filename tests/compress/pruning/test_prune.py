@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 from stops import Stops
 from trained import EACH_STEP, QUIET, all_but, texts_of_classes
 
@@ -189,7 +190,11 @@ def test_trained_to_exactly_the_sparsity_that_was_asked_for(classifier, make_tok
 
 
 @pytest.mark.parametrize("criterion", ["magnitude", "movement"])
-def test_an_interrupted_pruning_ends_as_it_would_have(classifier, make_tokenizer, corpus, criterion, tmp_path):
+def test_an_interrupted_pruning_ends_as_it_would_have(
+    classifier, make_tokenizer, corpus, criterion, tmp_path, monkeypatch
+):
+    room = []
+    monkeypatch.setattr("compress.training.trainer.check_room", lambda *given: room.append(given[-1]))
     options = {
         "sparsity": 0.8,
         "criterion": criterion,
@@ -206,6 +211,9 @@ def test_an_interrupted_pruning_ends_as_it_would_have(classifier, make_tokenizer
     with pytest.raises(KeyboardInterrupt):
         prune(classifier, folder=tmp_path / "run", callbacks=[Stops(11)], **options)
     assert (tmp_path / "run" / "checkpoint-10").is_dir()
+    kept = tmp_path / "run" / "checkpoint-10" / "movement.safetensors"
+    gathered = sum(v.numel() * v.element_size() for v in load_file(kept).values()) if criterion == "movement" else 0
+    assert room[-1] == gathered
     again = prune(classifier, folder=tmp_path / "run", **options)
     assert all(torch.equal(v, again.state_dict()[k]) for k, v in whole.state_dict().items())
     pd.testing.assert_frame_equal(again.history, whole.history)

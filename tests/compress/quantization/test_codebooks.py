@@ -6,6 +6,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from safetensors.torch import load_file
 from stops import Stops
 from trained import EACH_STEP, QUIET, all_but, texts_of_classes
 from transformers import TrainerCallback
@@ -428,7 +429,7 @@ def test_a_codeword_moves_by_the_mean_of_the_gradients_of_its_sub_vectors(
     )
 
 
-def test_an_interrupted_quantisation_ends_as_it_would_have(classifier, make_tokenizer, corpus, tmp_path):
+def test_an_interrupted_quantisation_ends_as_it_would_have(classifier, make_tokenizer, corpus, tmp_path, monkeypatch):
     options = {
         "train": corpus,
         "tokenizer": make_tokenizer(),
@@ -439,7 +440,11 @@ def test_an_interrupted_quantisation_ends_as_it_would_have(classifier, make_toke
         **SMALL,
         **QUIET,
     }
+    room = []
+    monkeypatch.setattr("compress.training.trainer.check_room", lambda *given: room.append(given[-1]))
     whole = product_quantize(classifier, folder=tmp_path / "whole", **options)
+    codes = load_file(tmp_path / "whole" / "checkpoint-12" / "codes.safetensors")
+    assert room == [sum(v.numel() * v.element_size() for v in codes.values())]
 
     # Three of the four layers (at 3, 6, 9, 12) are quantised when it is interrupted, two when it was saved last.
     with pytest.raises(KeyboardInterrupt):
