@@ -74,19 +74,15 @@ def from_csv(file: Path | IO[bytes], name: object = None) -> pd.DataFrame:
         name: what messages call it; by default the path.
     """
     types: dict[str, Any] = dict.fromkeys(_TEXTS, str) | dict.fromkeys((*LAYERS, "groups", "replicates"), "Int64")
-    types |= {c: float for c in (*COLUMNS[4:], "design_effect", "between") if c != "n"}
+    # Numbers are read as text, and made of it by Python: pandas before 3.1 rounds some of them.
+    numbers = [c for c in (*COLUMNS[4:], "design_effect", "between") if c != "n"]
+    types |= dict.fromkeys(numbers, object)
     try:
-        table = pd.read_csv(
-            file,
-            dtype=types,
-            keep_default_na=False,
-            na_values=[""],
-            encoding="utf-8",
-            float_precision="round_trip",
-        )
+        table = pd.read_csv(file, dtype=types, keep_default_na=False, na_values=[""], encoding="utf-8")
         missing = [c for c in COLUMNS if c not in table]
         if missing:
             raise ValueError(f"no column {missing[0]!r}")
+        table = table.assign(**{c: table[c].to_numpy(object).astype(float) for c in numbers if c in table})
         if not pd.api.types.is_numeric_dtype(table["n"]):
             raise ValueError("column 'n' holds what is no number")
     except (ValueError, OverflowError) as error:

@@ -61,6 +61,14 @@ def test_what_is_read_is_what_was_written(names):
     assert str(back["layer"].dtype) == "int64"
 
 
+def test_every_number_is_read_to_the_last_bit():
+    bits = np.random.default_rng(0).integers(0, 2**64, 3000, dtype=np.uint64)
+    numbers = np.concatenate([bits.view(float), [5e-324, -0.0, 1 / 3, np.inf, -np.inf]])
+    numbers = numbers[~np.isnan(numbers)]
+    back = again(table(["a"] * len(numbers), value=numbers))
+    np.testing.assert_array_equal(back["value"].to_numpy().view("u8"), numbers.view("u8"))
+
+
 def test_no_cell_of_text_begins_as_a_formula_and_numbers_are_numbers():
     text = to_csv(table(HOSTILE, value=-0.5))
     rows = list(csv.DictReader(io.StringIO(text, newline="")))
