@@ -286,9 +286,10 @@ class Comparisons(Several):
     """The result of `compare` on several corpora: a Comparison on each, by name.
 
     `comparisons["sib200"]` is the comparison on one corpus, the same as if it were made alone. What all
-    have alike is here too: `to_dataframe`, `summary`, `adjusted`, `difference` and `models` with a
-    column `corpus` first; `verdict`, which says what holds on every corpus; `plot`, `plot_change`,
-    `plot_languages` and `report`; `add`, `against`, `save` and `Comparisons.open`.
+    have alike is here too: `to_dataframe`, `summary`, `adjusted`, `difference`, `steps`, `since`,
+    `models`, `to_markdown` and `to_latex` with a column `corpus` first; `verdict`, which says what
+    holds on every corpus; `plot`, `plot_change`, `plot_languages` and `report`; `add`, `against`,
+    `save` and `Comparisons.open`.
 
     Args:
         comparisons: name of a corpus -> Comparison: the same models, with the same baseline. They

@@ -113,6 +113,45 @@ class Several(Mapping[str, Any]):
         """Return the differences of a model to any other one; as `Comparison.difference`."""
         return self._stacked(lambda one: one.difference(model, baseline, over=over))
 
+    def steps(
+        self, series: str | None = None, *, against: str = "first", over: Sequence[str] = ("layer",)
+    ) -> pd.DataFrame:
+        """Return the rows of a training by step; as `Comparison.steps`, on each corpus."""
+        return self._stacked(lambda one: one.steps(series, against=against, over=over))
+
+    def since(
+        self, series: str | None = None, *, against: str = "first", over: Sequence[str] = ("model",)
+    ) -> pd.DataFrame:
+        """Return when a change began on each corpus; as `Comparison.since`."""
+        return self._stacked(lambda one: one.since(series, against=against, over=over))
+
+    def to_markdown(
+        self,
+        probes: Sequence[str] | None = None,
+        *,
+        layer: int | None = None,
+        languages: Sequence[str] | None = None,
+        digits: int = 2,
+    ) -> str:
+        """Return one table of all corpora for a page; as `Comparison.to_markdown`, the corpus first."""
+        from probes.views.paper import as_markdown
+
+        return as_markdown(self, probes, layer, languages, digits)
+
+    def to_latex(
+        self,
+        probes: Sequence[str] | None = None,
+        *,
+        layer: int | None = None,
+        languages: Sequence[str] | None = None,
+        digits: int = 2,
+        label: str | None = None,
+    ) -> str:
+        """Return one table of all corpora for LaTeX; as `Comparison.to_latex`, the corpus first."""
+        from probes.views.paper import as_latex
+
+        return as_latex(self, probes, layer, languages, digits, label)
+
     def verdict(self, *, judge: Sequence[str] | None = None, tolerance: Mapping[str, float] | None = None) -> Agreement:
         """Return what holds on every corpus: "lost" or "kept" where each says so by itself.
 

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -18,36 +19,39 @@ _KEYS = ["probe", "model"]
 
 
 def as_markdown(
-    table: Table,
+    table: Table | Mapping[str, Table],
     probes: Sequence[str] | None,
     layer: int | None,
     languages: Sequence[str] | None,
     digits: int,
     models: Sequence[str] | None = None,
 ) -> str:
-    """Return a table of Markdown, by default of all models; the other arguments are those of
-    `Comparison.to_markdown`.
+    """Return a table of Markdown, by default of all models; of several corpora with a first column
+    that says which. The other arguments are those of `Comparison.to_markdown`.
     """
-    frame = _frame(table, probes, layer, languages, digits, "\\*", models).reset_index()
+    frame = _frame(table, probes, layer, languages, digits, "\\*", models)
+    names, frame = frame.index.nlevels, frame.reset_index()
     lines = [
         [str(c) for c in frame],
-        [":--"] * 2 + ["--:"] * (frame.shape[1] - 2),
+        [":--"] * names + ["--:"] * (frame.shape[1] - names),
         *frame.astype(str).to_numpy().tolist(),
     ]
-    escaped = [lines[0], lines[1], *([plain(cell) for cell in line[:2]] + line[2:] for line in lines[2:])]
+    escaped = [lines[0], lines[1], *([plain(cell) for cell in line[:names]] + line[names:] for line in lines[2:])]
     rows = [f"| {' | '.join(line)} |" for line in escaped]
     return "\n".join([*rows, "", _caption(table, layer).replace("*", "\\*"), ""])
 
 
 def as_latex(
-    table: Table,
+    table: Table | Mapping[str, Table],
     probes: Sequence[str] | None,
     layer: int | None,
     languages: Sequence[str] | None,
     digits: int,
     label: str | None,
 ) -> str:
-    """Return a table of LaTeX (booktabs); the arguments are those of `Comparison.to_latex`."""
+    """Return a table of LaTeX (booktabs), of several corpora with a first column that says which; the
+    arguments are those of `Comparison.to_latex`.
+    """
     frame = _frame(table, probes, layer, languages, digits, "$^{*}$")
     style = frame.style.format_index(escape="latex", axis=0).format_index(escape="latex", axis=1)
     caption = _caption(table, layer)
@@ -57,13 +61,32 @@ def as_latex(
         hrules=True,
         caption=caption.replace("*", "$^{*}$"),
         label=label,
-        column_format="ll" + "r" * frame.shape[1],
+        column_format="l" * frame.index.nlevels + "r" * frame.shape[1],
         multirow_align="t",
         position_float="centering",
     )
 
 
-def _frame(
+def _frame(table: Table | Mapping[str, Table], *asked: Any) -> pd.DataFrame:
+    """Texts of values as they are shown: a row a probe and model, or a corpus, probe and model, and a
+    column a language.
+    """
+    if isinstance(table, Table):
+        wide = _texts(table, *asked)
+    else:
+        frames = {}
+        for corpus, one in table.items():
+            try:
+                frames[corpus] = _texts(one, *asked)
+            except InputError as error:
+                raise InputError(f"corpus {corpus!r}: {error}") from error
+        wide = pd.concat(frames, names=["corpus"]).fillna("")
+    codes = [c for c in wide if c != POOLED]
+    names = dict(zip(codes, language_names(codes), strict=True)) | {POOLED: "all"}
+    return wide.rename(columns=names).rename_axis(columns=None)
+
+
+def _texts(
     table: Table,
     probes: Sequence[str] | None,
     layer: int | None,
@@ -72,7 +95,7 @@ def _frame(
     star: str,
     models: Sequence[str] | None = None,
 ) -> pd.DataFrame:
-    """Texts of values, a row a probe and model and a column a language."""
+    """Texts of values, a row a probe and model and a column a code of a language."""
     if type(digits) is not int or not 0 <= digits <= 10:
         raise InputError(f"digits={digits!r}: expected a whole number of 0 to 10, of decimal places")
     for name, given in (("probes", probes), ("languages", languages)):
@@ -103,11 +126,8 @@ def _frame(
     wide = rows.assign(text=text).pivot(index=_KEYS, columns="language", values="text").fillna("")
     places = sorted(wide.index, key=lambda key: (order[key[0]], places_of[key[1]]))
     wide = wide.loc[places, [language for language in wanted if language in wide]]
-    codes = [c for c in wide if c != POOLED]
-    names = dict(zip(codes, language_names(codes), strict=True)) | {POOLED: "all"}
     titles = {name: about["title"] for name, about in table.provenance["probes"].items()}
-    wide = wide.rename(columns=names).rename(index=titles, level=0)
-    return wide.rename_axis(columns=None)
+    return wide.rename(index=titles, level=0)
 
 
 def _with_interval(row: object, digits: int) -> str:
@@ -123,7 +143,11 @@ def plain(text: str) -> str:
     return text
 
 
-def _caption(table: Table, layer: int | None) -> str:
+def _caption(table: Table | Mapping[str, Table], layer: int | None) -> str:
+    if not isinstance(table, Table):  # one for all corpora, where it says the same of all
+        each = {corpus: _caption(one, layer) for corpus, one in table.items()}
+        alike = len(set(each.values())) == 1
+        return " ".join(dict.fromkeys(said if alike else f"{corpus}: {said}" for corpus, said in each.items()))
     where = "At the last layer of each model" if layer is None else f"At layer {layer}"
     return (
         f"{where}, with {CONFIDENCE:.0%} intervals by {table.provenance['draws']} bootstrap draws of "

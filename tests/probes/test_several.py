@@ -100,6 +100,40 @@ def test_bad_input_is_refused_before_a_model_is_run(corpora, models, message, mo
         probes.compare(models or {"a": "bundled"}, corpora, pivot="en")
 
 
+def test_tables_for_papers_have_the_corpus_first(made):
+    def cells(table):
+        lines = [line for line in table.splitlines() if line.startswith("| ") and ":--" not in line]
+        header, *rows = ([cell.strip() for cell in line.split("|")[1:-1]] for line in lines)
+        return pd.DataFrame(rows, columns=header)
+
+    both = made[-1]
+    found = cells(both.to_markdown(["snr"]))
+    assert found.columns[:3].tolist() == ["corpus", "probe", "model"]
+    assert set(found.columns[3:]) == {"all", "English", "French", "German"}
+    assert (found.loc[found["corpus"] == "news", "German"] == "").all()
+    for name in both:
+        alone = cells(both[name].to_markdown(["snr"]))
+        mine = found[found["corpus"] == name].reset_index(drop=True)[list(alone)]
+        pd.testing.assert_frame_equal(mine, alone)
+    latex = both.to_latex(["snr"], label="tab:snr")
+    assert r"\begin{tabular}{lllrrrr}" in latex
+    assert r"\multirow[t]{2}{*}{tales/2}" in latex
+    assert latex.count("At the last layer of each model") == 1
+    with pytest.raises(probes.InputError, match="corpus 'news': languages='de'"):
+        both.to_markdown(languages=["de"])
+
+
+def test_steps_are_those_of_each_corpus(made):
+    models, corpora, how, *_ = made
+    series = probes.series([(k, model) for k, model in enumerate(models.values())])
+    both = probes.compare({"run": series}, corpora, **how | {"probes": ["snr"]})
+    for table in (both.steps(against="before"), both.since()):
+        assert next(iter(table)) == "corpus"
+    for name in corpora:
+        rows = both.steps().query("corpus == @name").drop(columns="corpus").reset_index(drop=True)
+        pd.testing.assert_frame_equal(rows, both[name].steps().reset_index(drop=True), check_dtype=False)
+
+
 def test_comparisons_made_apart_are_joined_where_they_are_of_the_same_models(made):
     both = made[-1]
     joined = probes.Comparisons(dict(both))
