@@ -11,7 +11,7 @@ import probes
 import probes.__main__
 from compress.__main__ import main as compress_main
 
-_SAMPLE = 6  # points of a case in `make test`; all of them in `make test-faults`
+_SAMPLE = 4  # points of a case in `make test`; all of them in `make test-faults`
 
 
 @pytest.fixture

@@ -191,8 +191,9 @@ def test_similarity_has_a_row_for_every_pair_of_layers(models):
 def test_every_probe_can_be_asked_for_and_drawn_and_reported(with_heads, tmp_path, few_fits):
     split = np.where(np.arange(120) % 60 < 40, "train", "test")
     models = {k: r.assign_coords(split=("example", split)) for k, r in with_heads.items()}
-    # Of models that are run, or of other heads.
-    others = ("module_error", "next_token", "lens", "tuned_lens", "number_quality", "number_loyalty", "words")
+    # Of models that are run, of other heads, or of tokens.
+    others = ["module_error", "next_token", "lens", "tuned_lens", "number_quality", "number_loyalty", "words"]
+    others += [name for name in FAMILIES if name.startswith("spectrum_")]
     asked = [p for p in by_name() if p not in [name for family in others for name in FAMILIES[family]]]
     with warnings.catch_warnings():
         warnings.filterwarnings("ignore", "sparse_probe_overlap", probes.LayerscopeWarning)  # few fits choose none
