@@ -7,6 +7,7 @@ import importlib.util
 import json
 import os
 import platform
+import re
 from collections.abc import Callable, Iterable, Mapping
 from functools import cache
 from pathlib import Path
@@ -126,8 +127,8 @@ def _by_training(name: str, value: xr.DataArray) -> dict[str, float]:
 
 
 def file_of(folder: Path, setting: Mapping[str, Any]) -> Path:
-    """Where a run of these settings is kept."""
-    return folder / ("-".join(str(v).replace("/", "_") for v in setting.values()) + ".json")
+    """Where a run of these settings is kept: a name that every file system takes."""
+    return folder / (re.sub(r'[/\\:*?"<>|]', "_", "-".join(map(str, setting.values()))) + ".json")
 
 
 def runs(

@@ -33,7 +33,7 @@ def gradient() -> None:
     there = targets != IGNORED
     logits = model(**batch).logits
     log_z = logits.detach().logsumexp(-1)[there]
-    wanted = _flat(F.cross_entropy(logits[there], targets[there]), model)
+    wanted = flat_gradient(F.cross_entropy(logits[there], targets[there]), model)
     print(f"{int(there.sum())} tokens; log Z of the model: mean {log_z.mean():.2f}, spread {log_z.std():.2f}\n")
     print("| noise | k | normalised: cosine | norm | as it is: cosine | norm |\n|---|---|---|---|---|---|")
     for noise in ("unigram", "bigram"):
@@ -50,13 +50,14 @@ def gradient() -> None:
                     said = model(**batch).logits
                     given = Pass(model, said.log_softmax(-1) if normalised else said)
                     now = {**batch, "targets": targets, "modules": {objective.name: state}}
-                    g = _flat(objective(given, None, now), model)
+                    g = flat_gradient(objective(given, None, now), model)
                     found.append((g @ wanted / g.norm() / wanted.norm(), g.norm() / wanted.norm()))
                 cells += [f"{value:.2f}" for value in np.mean(found, axis=0)]
             print(f"| {noise} | {k} | {' | '.join(cells)} |", flush=True)
 
 
-def _flat(loss: torch.Tensor, model: PreTrainedModel) -> torch.Tensor:
+def flat_gradient(loss: torch.Tensor, model: PreTrainedModel) -> torch.Tensor:
+    """The gradient of all weights, end to end."""
     return torch.cat([g.flatten() for g in torch.autograd.grad(loss, list(model.parameters()))])
 
 

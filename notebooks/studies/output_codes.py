@@ -67,7 +67,7 @@ def main() -> None:
         by = "renormalised loss" if "objective" in how else "bits" + (f", {how['mixture']}" if "mixture" in how else "")
         add(f"{bits} bits, {assignment}", by, coded.config.compression["output_bytes"], coded)
     for rank in RANKS:
-        low = _low_rank(model, rank)
+        low = low_rank_output(model, rank)
         size = sum(p.numel() * p.element_size() for p in low.lm_head.parameters())
         train(low, tokenizer, text, objective=[compress.LanguageModel()], **TRAINING)
         add(f"SVD of rank {rank}", "loss", size, low)
@@ -89,7 +89,7 @@ def _is_english(row: Any) -> bool:
     return bool(row["language"] == "en")
 
 
-def _low_rank(model: Any, rank: int) -> Any:
+def low_rank_output(model: Any, rank: int) -> Any:
     """A copy whose output layer is the product nearest to it of this rank."""
     low = copy.deepcopy(model)
     weight = low.lm_head.weight.detach().double()

@@ -85,9 +85,9 @@ def output_codes(method: str, seed: int) -> dict[str, float]:
     how: dict[str, Any] = {"learning_rate": 3e-3, "warmup": 0.1, "seed": seed, "progress": False}
     how |= {"steps": STEPS[CODES], "batch_size": BATCH[CODES]}
     if method.startswith("SVD"):
-        from output_codes import _low_rank
+        from output_codes import low_rank_output
 
-        made = _low_rank(model, RANK)
+        made = low_rank_output(model, RANK)
         size = sum(p.numel() * p.element_size() for p in made.lm_head.parameters())
         train(made, tokenizer, text, objective=[compress.LanguageModel()], **how)
     else:
@@ -99,7 +99,7 @@ def output_codes(method: str, seed: int) -> dict[str, float]:
 
 def gradient(method: str, seed: int) -> dict[str, float]:
     """The cosine of the gradient against noise, of normalised logits, with that of cross-entropy, by draws a token."""
-    from noise import _flat
+    from noise import flat_gradient
 
     from compress.objectives.base import IGNORED, Pass
     from compress.objectives.by_text import inputs_by
@@ -113,11 +113,11 @@ def gradient(method: str, seed: int) -> dict[str, float]:
     objective = compress.NoiseContrast(k=int(method.split()[-1]), log_normalizer=0.0)
     targets = objective.alter(batch, tokenizer)["targets"]  # type: ignore[arg-type]
     there = targets != IGNORED
-    wanted = _flat(F.cross_entropy(model(**batch).logits[there], targets[there]), model)
+    wanted = flat_gradient(F.cross_entropy(model(**batch).logits[there], targets[there]), model)
     state = objective.prepare(model, None, rows, seed=seed)
     said = model(**batch).logits.log_softmax(-1)
     now = {**batch, "targets": targets, "modules": {objective.name: state}}
-    found = _flat(objective(Pass(model, said), None, now), model)
+    found = flat_gradient(objective(Pass(model, said), None, now), model)
     return {"cosine": float(found @ wanted / found.norm() / wanted.norm())}
 
 
