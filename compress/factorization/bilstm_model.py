@@ -6,9 +6,10 @@ from typing import Any
 
 import torch
 from torch import nn
-from transformers import PreTrainedConfig, PreTrainedModel
+from transformers import PreTrainedConfig
 from transformers.modeling_outputs import MaskedLMOutput
 
+from compress.factorization.lstm_model import RecurrentModel
 from probes.errors import InputError
 
 
@@ -51,7 +52,7 @@ class BiLSTMConfig(PreTrainedConfig):
         super().__init__(**{"tie_word_embeddings": False, **other, "pad_token_id": pad_token_id})
 
 
-class BiLSTMLanguageModel(PreTrainedModel):
+class BiLSTMLanguageModel(RecurrentModel):
     """A recurrent model of each token given those before and after it.
 
     Args:
@@ -87,17 +88,6 @@ class BiLSTMLanguageModel(PreTrainedModel):
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(2 * hidden, config.vocab_size)
         self.post_init()
-
-    def _init_weights(self, module: nn.Module) -> None:
-        """Leave all as PyTorch draws it."""
-
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the table of embeddings."""
-        return self.embeddings
-
-    def get_output_embeddings(self) -> nn.Module:
-        """Return the output layer."""
-        return self.output
 
     def forward(
         self,

@@ -63,7 +63,40 @@ class LSTMConfig(PreTrainedConfig):
         super().__init__(**{"tie_word_embeddings": False, **other, "pad_token_id": pad_token_id})
 
 
-class LSTMLanguageModel(PreTrainedModel):
+class RecurrentModel(PreTrainedModel):
+    """What recurrent language models share: how they are drawn and loaded, and which parts are tables."""
+
+    embeddings: nn.Embedding
+    output: nn.Linear
+
+    def _init_weights(self, module: nn.Module) -> None:
+        """Leave all as PyTorch draws it."""
+
+    @classmethod
+    def from_pretrained(cls, folder: str | Path, *args: Any, **settings: Any) -> Any:  # type: ignore[override]
+        """Load what `compress.save` wrote, packed or not, with all that was done to it."""
+        kinds: Any = cls.config_class
+        config = kinds.from_pretrained(folder)
+        packed = Path(folder) / PACKED
+        if packed.is_file():
+            settings |= {"state_dict": unpack(packed)}
+        kind: Any = super(RecurrentModel, shaped_class(cls, config))
+        with quiet():  # of weights that are not in the file, since layers share them
+            model = kind.from_pretrained(None if packed.is_file() else folder, *args, config=config, **settings)
+        model.__class__ = cls
+        apply_formats(model)
+        return model
+
+    def get_input_embeddings(self) -> nn.Module:
+        """Return the table of embeddings."""
+        return self.embeddings
+
+    def get_output_embeddings(self) -> nn.Module:
+        """Return the output layer."""
+        return self.output
+
+
+class LSTMLanguageModel(RecurrentModel):
     """A recurrent model of the next token, which trains by `compress.finetune` as any other.
 
     Args:
@@ -107,31 +140,6 @@ class LSTMLanguageModel(PreTrainedModel):
         self.dropout = nn.Dropout(config.dropout)
         self.output = nn.Linear(config.rank or hidden, config.vocab_size)
         self.post_init()
-
-    def _init_weights(self, module: nn.Module) -> None:
-        """Leave all as PyTorch draws it."""
-
-    @classmethod
-    def from_pretrained(cls, folder: str | Path, *args: Any, **settings: Any) -> Any:  # type: ignore[override]
-        """Load what `compress.save` wrote, packed or not, with all that was done to it."""
-        config = cls.config_class.from_pretrained(folder)
-        packed = Path(folder) / PACKED
-        if packed.is_file():
-            settings |= {"state_dict": unpack(packed)}
-        kind: Any = super(LSTMLanguageModel, shaped_class(cls, config))
-        with quiet():  # of weights that are not in the file, since layers share them
-            model = kind.from_pretrained(None if packed.is_file() else folder, *args, config=config, **settings)
-        model.__class__ = cls
-        apply_formats(model)
-        return model
-
-    def get_input_embeddings(self) -> nn.Module:
-        """Return the table of embeddings."""
-        return self.embeddings
-
-    def get_output_embeddings(self) -> nn.Module:
-        """Return the output layer."""
-        return self.output
 
     def forward(
         self,

@@ -51,8 +51,11 @@ def test_it_trains_from_both_sides_and_comes_back_from_a_folder(model, tokenizer
     assert same(weights(model), before)
     assert tuned.history["loss"][-3:].mean() < 0.7 * tuned.history["loss"][0]
     compress.save(tuned, tmp_path / "saved", tokenizer)
-    back = BiLSTMLanguageModel.from_pretrained(tmp_path / "saved")
-    assert same(weights(back), weights(tuned))
+    compress.save(tuned, tmp_path / "packed", tokenizer, packed=True)
+    for folder in ("saved", "packed"):
+        back = BiLSTMLanguageModel.from_pretrained(tmp_path / folder)
+        assert type(back) is BiLSTMLanguageModel
+        assert same(weights(back), weights(tuned))
     assert back.config.compression["objective"] == ["pseudo_likelihood"]
 
 
