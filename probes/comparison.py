@@ -287,9 +287,8 @@ class Comparisons(Several):
 
     `comparisons["sib200"]` is the comparison on one corpus, the same as if it were made alone. What all
     have alike is here too: `to_dataframe`, `summary`, `adjusted`, `difference`, `steps`, `since`,
-    `models`, `to_markdown` and `to_latex` with a column `corpus` first; `verdict`, which says what
-    holds on every corpus; `plot`, `plot_change`, `plot_languages` and `report`; `add`, `against`,
-    `save` and `Comparisons.open`.
+    `models`, `to_markdown`, `to_latex`, with a column `corpus` first; `verdict`, of every corpus;
+    `plot`, `plot_change`, `plot_languages`, `report`; `add`, `against`, `save`, `Comparisons.open`.
 
     Args:
         comparisons: name of a corpus -> Comparison: the same models, with the same baseline. They
