@@ -18,6 +18,7 @@ from probes.results.draws import Sample
 from probes.results.intervals import t_factor
 from probes.states.representations import states
 
+_LARGE = 2**24  # numbers of a layer that is read at once
 _ENTRIES = 2**19  # of one block of distances
 _MANY = 10**7  # multiplications, from which on distances are taken in float32
 _NARROW = 0.01  # of the largest squared length is the variance of a class, for that
@@ -103,8 +104,10 @@ class Some:
         self.too_much = too_much / np.maximum(freedom, 1)
 
 
-def parts_of(drawn: Sample, rows: np.ndarray) -> Parts:
-    """Sort some rows by class and unit."""
+def parts_of(drawn: Sample, rows: np.ndarray, *, among: np.ndarray | None = None) -> Parts:
+    """Sort some rows by class and unit; `rows` of the parts are their places `among` others, in
+    order, where these are given.
+    """
     label = np.unique(drawn.label[rows], return_inverse=True)[1]
     _, first, unit = np.unique(drawn.units[drawn.ids[rows]], return_index=True, return_inverse=True)
     ids = drawn.ids[rows[first]]
@@ -112,7 +115,8 @@ def parts_of(drawn: Sample, rows: np.ndarray) -> Parts:
     label, unit = label[order], unit[order]
     starts = np.flatnonzero(np.r_[True, (np.diff(label) != 0) | (np.diff(unit) != 0)])
     size = np.diff(np.r_[starts, len(rows)])
-    return Parts(rows[order], starts, size, label[starts], unit[starts], ids)
+    at = rows if among is None else np.searchsorted(among, rows)
+    return Parts(at[order], starts, size, label[starts], unit[starts], ids)
 
 
 def by_layer(
@@ -122,14 +126,16 @@ def by_layer(
     kept: Mapping[str, np.ndarray],
 ) -> dict[str, np.ndarray]:
     """Return what is measured of states (example, feature) and their parts, layer after layer:
-    group -> (1 + draws, layer). One layer is in memory at a time.
+    group -> (1 + draws, layer). One layer is in memory at a time; of a large one those of a group.
     """
-    parts = {group: parts_of(drawn, rows) for group, rows in kept.items()}
+    whole = reps.sizes["example"] * reps.sizes["feature"] <= _LARGE
+    read = {group: slice(None) if whole else np.sort(rows) for group, rows in kept.items()}
+    parts = {group: parts_of(drawn, rows, among=None if whole else np.sort(rows)) for group, rows in kept.items()}
     out = {group: np.empty((len(drawn.weights), reps.sizes["layer"])) for group in kept}
     for layer in range(reps.sizes["layer"]):
-        x = states(reps, layer, slice(None))
+        every = states(reps, layer, slice(None)) if whole else None
         for group, found in parts.items():
-            out[group][:, layer] = of(x, found, drawn)
+            out[group][:, layer] = of(states(reps, layer, read[group]) if every is None else every, found, drawn)
     return out
 
 
