@@ -28,6 +28,7 @@ NAMES += [
     "explorer",
     "memory",
     "ranks",
+    "rows",
 ]
 
 
