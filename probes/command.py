@@ -101,6 +101,9 @@ def corpus_arguments() -> argparse.ArgumentParser:
     corpus = argparse.ArgumentParser(add_help=False)
     corpus.add_argument("--split", help="keep this split of the corpus only")
     corpus.add_argument("--languages", type=listed, help="keep these languages only, separated by commas")
+    corpus.add_argument(
+        "--streaming", action="store_true", help="never hold the corpus, files of a table, in memory: read it from disk"
+    )
     for name, about in _COLUMNS.items():
         option = name.replace("_", "-")
         corpus.add_argument(f"--{option}", default=name, metavar="COLUMN", help=f"the column that holds the {about}")
@@ -109,7 +112,7 @@ def corpus_arguments() -> argparse.ArgumentParser:
 
 def corpus_settings(options: argparse.Namespace) -> dict[str, Any]:
     """Return them as `probes.load_corpus` takes them."""
-    return {name: getattr(options, name) for name in ("split", "languages", *_COLUMNS)}
+    return {name: getattr(options, name) for name in ("split", "languages", "streaming", *_COLUMNS)}
 
 
 def loading_arguments(parser: argparse.ArgumentParser, dtypes: Sequence[str], more: str = "") -> None:

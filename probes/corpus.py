@@ -25,6 +25,7 @@ from probes.alike import alike, conventions, quoted
 from probes.errors import InputError, LayerscopeWarning
 from probes.order import caution, neighbours_agree, one_hot
 from probes.printing import printable
+from probes.streamed import load_streamed, pieces
 from probes.tables import REQUIRED, is_hub_name, read_table, to_frame
 
 
@@ -39,6 +40,7 @@ def load_corpus(
     label: str = "label",
     text_pair: str = "text_pair",
     group: str = "group",
+    streaming: bool = False,
 ) -> datasets.Dataset:
     """Load labelled, parallel text: "bundled", a file, a frame, a data set or a hub name.
 
@@ -52,6 +54,9 @@ def load_corpus(
         id, language, text, label, text_pair, group: the names of the columns in the source, where
             they differ from these. A group is what sentences share that are not independent (an
             article, a document, a template): error bars and folds keep it together.
+        streaming: never hold the corpus in memory: files of parquet, .csv (with commas), .tsv or JSON
+            lines are converted once, into the cache of `datasets`, read from there and checked in
+            pieces.
 
     Returns:
         A `datasets.Dataset` with the string columns `id, language, text` and, where the source has
@@ -80,14 +85,18 @@ def load_corpus(
         >>> sorted(set(corpus["language"]))
         ['ar', 'en']
     """
-    frame, name, notes = read_table(source, split)
     if isinstance(languages, str):
         raise InputError(f"languages={languages!r}: expected a list of language codes, found one string")
+    columns = {id: "id", language: "language", text: "text", label: "label", text_pair: "text_pair", group: "group"}
+    if streaming:
+        out = load_streamed(source, columns, SEVERAL, _checked, split=split, languages=languages)
+        _CHECKED.add(out)
+        return out
+    frame, name, notes = read_table(source, split)
     given_names = [id, language, text, *(c for c in (label, text_pair, group, "split") if c in frame)]
     for column in given_names:
         if given_names.count(column) > 1 or (column in frame and list(frame).count(column) > 1):
             raise InputError(f"{name}: column {column!r} stands for more than one thing. Give each its own column")
-    columns = {id: "id", language: "language", text: "text", label: "label", text_pair: "text_pair", group: "group"}
     for given, meant in columns.items():
         required = meant in REQUIRED
         if given not in frame and (required or given != meant):
@@ -213,9 +222,12 @@ def corpus_fingerprint(corpus: datasets.Dataset) -> str:
     values, in order.
     """
     digest = hashlib.sha256()
-    frame = to_frame(corpus)
-    for column in sorted(frame):
-        digest.update(json.dumps([column, frame[column].tolist()], ensure_ascii=False).encode())
+    for column in sorted(corpus.column_names):  # of each a list of its name and its values, as JSON
+        digest.update(json.dumps([column, []], ensure_ascii=False)[:-2].encode())
+        for number, frame in enumerate(pieces(corpus, [column])):
+            values = json.dumps(frame[column].tolist(), ensure_ascii=False)[1:-1]
+            digest.update((", " * (number > 0) + values).encode())
+        digest.update(b"]]")
     return digest.hexdigest()[:16]
 
 

@@ -1,5 +1,5 @@
-"""Peak memory of each default probe at 2,000, 20,000 and 200,000 rows of two models whose states lie on disk, its growth
-a row, and rows per second; each in a process of its own.
+"""Peak memory of each default probe at 2,000, 20,000 and 200,000 rows of two models whose states lie on disk, its
+growth a row, and rows per second; each in a process of its own.
 """
 
 import tempfile
