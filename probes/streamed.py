@@ -205,8 +205,8 @@ def _check_across(data: datasets.Dataset, name: str) -> None:
         if twice is not None:
             raise InputError(
                 f"{name}: id {twice[0]!r} occurs more than once in language {twice[1]!r} (rows "
-                f"{', '.join(map(str, at[:5].tolist()))}, counted from 0). An id stands for one sentence: give each its "
-                "own, and the same id to its translations only"
+                f"{', '.join(map(str, at[:5].tolist()))}, counted from 0). An id stands for one sentence: give each "
+                "its own, and the same id to its translations only"
             )
     if "group" not in data.column_names:
         return
