@@ -122,8 +122,8 @@ def stream_files(source: object) -> tuple[datasets.Dataset, str]:
 
 def _header(path: str, ending: str) -> list[str]:
     with open(path, encoding="utf-8-sig", newline="") as file:
-        quoting = csv.QUOTE_NONE if ending == ".tsv" else csv.QUOTE_MINIMAL
-        return next(csv.reader(file, delimiter="\t" if ending == ".tsv" else ",", quoting=quoting), [])
+        cells = csv.reader(file, csv.excel_tab if ending == ".tsv" else csv.excel)
+        return next(cells, [])
 
 
 def checked_in_pieces(
@@ -213,8 +213,8 @@ def _check_across(data: datasets.Dataset, name: str) -> None:
     ids = np.concatenate([_hash(frame) for frame in pieces(data, ["id"])])
     groups = np.concatenate([_hash(frame) for frame in pieces(data, ["group"])])
     order = np.lexsort((groups, ids))
-    for at in np.flatnonzero((np.diff(ids[order]) == 0) & (np.diff(groups[order]) != 0)).tolist():
-        one, other = data[int(order[at])], data[int(order[at + 1])]
+    for place in np.flatnonzero((np.diff(ids[order]) == 0) & (np.diff(groups[order]) != 0)).tolist():
+        one, other = data[int(order[place])], data[int(order[place + 1])]
         if one["id"] == other["id"]:
             raise InputError(
                 f"{name}: id {one['id']!r} lies in group {one['group']!r} and in group {other['group']!r}. "

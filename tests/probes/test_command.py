@@ -41,6 +41,7 @@ def test_a_corpus_is_read_as_its_arguments_say(tmp_path):
     assert run(parser_of(lambda options: found.append(corpus_settings(options))), given) == 0
     assert found[0] == {
         "split": "dev",
+        "streaming": False,
         "languages": ["en", "de"],
         "id": "key",
         "language": "lang",

@@ -75,7 +75,7 @@ def snr(
 
 
 def _measured(run: Run, fewest: int = FEWEST) -> xr.Dataset:
-    parted = []
+    parted: list[str] = []
 
     def statistics(reps: xr.Dataset, drawn: Sample, kept: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
         large = {group: rows for group, rows in kept.items() if len(rows) > MOST}
