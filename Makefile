@@ -13,6 +13,8 @@
 # make study-decoder, make study-restore, make study-finetune, make study-output-codes, make study-training,
 # make study-taxonomy, make study-noise
 #              make the studies in notebooks/studies/ again (up to an hour each)
+# make study-real MODEL=FOLDER DATA=FOLDER
+#              the study of a real encoder, which is no part of this project (two hours, then several evenings)
 # make calibration
 #              count again what the reference pages say of intervals and estimates (an hour or two)
 # make data    rebuild the bundled corpus and the bundled models (about twenty minutes)
@@ -27,7 +29,7 @@ BIN := .venv/bin
 # Threads that spin while they wait make each other slow where cores are shared.
 export OMP_WAIT_POLICY ?= passive
 
-.PHONY: demo test test-faults test-browser lint docs bench architectures study-pruning study-quantization study-distillation study-budget study-language-models study-decoder study-restore study-finetune study-output-codes study-training study-taxonomy study-noise calibration data figures screenshots lab clean
+.PHONY: demo test test-faults test-browser lint docs bench architectures study-pruning study-quantization study-distillation study-budget study-language-models study-decoder study-restore study-finetune study-output-codes study-training study-taxonomy study-noise study-real calibration data figures screenshots lab clean
 
 demo: .venv/installed runs/demo/pruned runs/demo/quantized runs/demo/distilled
 	$(BIN)/python -m probes compare base=bundled pruned=runs/demo/pruned quantized=runs/demo/quantized \
@@ -109,6 +111,11 @@ study-taxonomy: .venv/installed-test
 study-noise: .venv/installed
 	for table in $(or $(ONLY),gradient log_z sentences); do \
 		$(BIN)/python -W ignore notebooks/studies/noise.py $$table || exit 1; done
+
+# make study-real ONLY="training-free" makes that part alone, ONLY="Wanda" that method.
+study-real: .venv/installed
+	OMP_NUM_THREADS=1 $(BIN)/python -W ignore notebooks/studies/real_encoder.py --model "$(MODEL)" --data "$(DATA)" \
+		$(if $(ONLY),--only "$(ONLY)")
 
 # make calibration ONLY="snr retrieval" counts these alone, ENCODER=folder also on the states of this encoder; RESUME=1
 # leaves out what is counted already.
