@@ -76,7 +76,9 @@ def main() -> int:
     if "--so-far" not in given:
         make(given)
     every = methods.settings()
-    kept = answers.Kept.read(of.FOLDER, [s for s in every if common.file_of(of.FOLDER, s).exists()])
+    if not (there := [s for s in every if common.file_of(of.FOLDER, s).exists()]):
+        raise SystemExit(f"{of.FOLDER} holds no run yet, so that there is nothing to write")
+    kept = answers.Kept.read(of.FOLDER, there)
     tuned = trained.there(trained.settings())
     found = page.write(kept, len(every), tuned)
     return common.written("real_encoder", *found)

@@ -43,7 +43,7 @@ LANGUAGES = {
     "urd_Arab": ("Indo-Aryan", "ur"),
     "tha_Thai": ("Kra-Dai", "th"),
     "vie_Latn": ("Austroasiatic", "vi"),
-    "zho_Hans": ("Sinitic", "zh-Hans"),
+    "zho_Hans": ("Sinitic", "zh"),
     "jpn_Jpan": ("Japonic", "ja"),
     "kor_Hang": ("Koreanic", "ko"),
     "swh_Latn": ("Bantu", "sw"),

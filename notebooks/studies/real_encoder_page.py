@@ -7,6 +7,7 @@ from typing import Any
 
 import common
 import matplotlib.pyplot as plt
+import numpy as np
 import pandas as pd
 import real_encoder_answers as answers
 import real_encoder_figures as figures_of
@@ -81,8 +82,13 @@ def _what_is_kept(kept: Kept) -> str:
             + (f" ({'; '.join(safe)})" if safe else "")
             + "."
         )
+    own, _ = kept.at_end("accuracy", kept.languages)
+    order = np.argsort(own[0])
+    least, most = (f"{language_name(kept.languages[i])} ({own[0, i]:.3f})" for i in (order[0], order[-1]))
+    said.append(f"The head is right least often in {least} and most often in {most}, before any compression.")
     table = answers.front(kept, "retrieval")
-    rows = [f"{r[2]}, {r[4]} of retrieval within {r[1]} of the bytes" for r in table.itertuples() if r[2] != "none"]
+    first_fit = table[table["best run"] != "none"].drop_duplicates("best run")
+    rows = [f"{r[2]}, {r[4]} of retrieval within {r[1]} of the bytes" for r in first_fit.itertuples()]
     return (
         "**What does compression cost?** "
         + " ".join(said)
