@@ -26,8 +26,11 @@ RUN: dict[str, Any] = {"method": "magnitude", "strength": 0.5, "text": "no text"
 
 @torch.inference_mode()
 def last_states(model: Any, tokenizer: Any, texts: list[str]) -> np.ndarray:
-    """The mean of each text's last states over its own tokens: not the prompt, not the first and last special token."""
-    prompt = len(tokenizer(PROMPT, add_special_tokens=False)["input_ids"])
+    """The mean of each text's last states over its own tokens: not the prompt, not the first and last special token.
+
+    The space after the prompt is the beginning of a text's first word.
+    """
+    prompt = len(tokenizer(PROMPT.strip(), add_special_tokens=False)["input_ids"])
     out = np.zeros((len(texts), model.config.hidden_size))
     order = np.argsort([len(t) for t in texts], kind="stable")
     for at in np.array_split(order, max(1, len(texts) // 16)):

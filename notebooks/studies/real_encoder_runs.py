@@ -37,6 +37,7 @@ from probes.silence import quiet
 FOLDER = common.ROOT / "runs" / "study-real"
 ORIGINAL = "original"
 DRAWS = 100
+SAME = 1e-3  # of the largest state: what machines and batches differ by is less
 TOLERANCE = {"retrieval": 0.02, "accuracy": 0.02}
 # What is measured at every layer in every language, and at the output.
 ALONE = ["class_separability", "variability", "snr", "retrieval", "alignment_gap", "accuracy"]
@@ -96,6 +97,7 @@ def prepared(model: Path, data: Path, ids: int | None = None) -> dict[str, Any]:
             raise SystemExit(
                 f"{FOLDER} holds runs of other {' and '.join(other)}. Move them away, or give what they are of"
             )
+        still_the_same(source, tokenizer, test, kept)
         return about
     kept.mkdir(parents=True, exist_ok=True)
     weights, biases, names = head_of(source, tokenizer, data)
@@ -125,12 +127,26 @@ def prepared(model: Path, data: Path, ids: int | None = None) -> dict[str, Any]:
         "vocabulary": len(tokenizer),
         "coarse": on_a_grid(source),
         "zeros": zeros(source),
-        "head dev": "English dev split",
         "seconds": {"capture": captured, "measure": time.process_time() - begun - captured},
         "cost": compress.footprint(source).loc["model"].to_dict(),
     }
     write_whole(file, json.dumps(about, indent=1) + "\n")
     return about
+
+
+def still_the_same(source: Any, tokenizer: Any, test: datasets.Dataset, kept: Path) -> None:
+    """Refuse to go on where this version makes other states of the original than those that all runs are held to."""
+    few = test.select(range(0, len(test), max(1, len(test) // 8)))
+    now = probes.capture(source, tokenizer, few, **HOW)
+    there = probes.open_representations(kept / "states.zarr")
+    places = pd.MultiIndex.from_arrays([there.id.values, there.language.values])
+    rows = places.get_indexer(pd.MultiIndex.from_arrays([now.id.values, now.language.values]))
+    apart = float(np.abs(there.hidden.values[:, rows] - now.hidden.values).max())
+    if not apart < SAME * float(np.abs(now.hidden.values).max()):
+        raise SystemExit(
+            f"{kept}: states of the original are off by {apart:.2g} from what this version gives, so that its runs "
+            f"would be held to others. Move {FOLDER} away, and all are made again"
+        )
 
 
 def zeros(model: Any) -> float:

@@ -185,6 +185,11 @@ def test_a_measure_that_knows_the_loss_warns_and_one_that_does_not_is_told_from_
     assert ahead[1] > 0
 
 
+def test_every_language_has_a_family_and_a_count_of_text(of):
+    sizes = probes.pretraining_sizes()
+    assert all(code in sizes.index for _, code in of["answers"].LANGUAGES.values())
+
+
 def test_verdicts_of_the_bundled_models_studies_are_read_from_their_pages(of):
     assert of["answers"].small_verdict("pruning", "Magnitude: zero-shot languages lose more accuracy than English") in (
         "confirmed", "contradicted", "not confirmed")  # fmt: skip
@@ -207,6 +212,14 @@ def test_what_is_missing_is_said_before_the_work(of, made, tmp_path):
         of["runs"].prepared(model, data, 8)
 
 
+def test_another_version_of_the_states_is_refused(of, made, monkeypatch):
+    model, data, _ = made
+    of["runs"].prepared(model, data)  # nothing changed
+    monkeypatch.setitem(of["runs"].HOW, "prompt", None)
+    with pytest.raises(SystemExit, match=r"states of the original are off by .* Move .* away, and all are made again"):
+        of["runs"].prepared(model, data)
+
+
 def test_an_encoder_that_was_rounded_is_known(of):
     source, _ = probes.load_checkpoint("bundled")
     assert not of["runs"].on_a_grid(source)
@@ -215,11 +228,3 @@ def test_an_encoder_that_was_rounded_is_known(of):
             parameter.copy_((parameter * 4).round().clamp(-7, 7) / 4)
     assert of["runs"].on_a_grid(source)
     assert of["runs"].zeros(source) > 0.1
-
-
-def test_the_page_is_of_the_runs_beside_it(of):
-    page = TOP / "notebooks" / "studies" / "real_encoder.md"
-    table = pd.read_csv(page.with_suffix(".csv"))
-    runs = [run for run in table["run"].unique() if run != "original"]
-    assert f"**{len(runs)} of {len(of['runs'].settings())} runs without training" in page.read_text(encoding="utf-8")
-    assert all(f"| {run} |" in page.read_text(encoding="utf-8") for run in runs)
