@@ -239,7 +239,7 @@ class Explorer(anywidget.AnyWidget):
         rows = {"language": 0, "label": 1, "prediction": 2 + model}
         rows |= {name: 2 + len(self.scene.names) + k for k, name in enumerate(latent)}
         codes = np.frombuffer(self.codes, "<i2").reshape(-1, self.scene.n)[rows[colour]]
-        points = self.numbers.maps(model).points[layer]
+        points = self.numbers.map_of(model, layer)
         return Points(f"{name}, layer {layer}, by {colour}", points, codes, self.numbers.domain())
 
     def save(self, path: str | Path, *, overwrite: bool = False) -> Path:

@@ -7,7 +7,7 @@ import hashlib
 import json
 import re
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from importlib.metadata import version
 from pathlib import Path
@@ -150,32 +150,69 @@ def layer_maps(reps: xr.Dataset, rows: np.ndarray, onto: Maps | None = None, *, 
         done: a map never shows an alignment that is not there by more than a rotation of two
         dimensions can bring.
     """
-    layers = reps.sizes["layer"]
-    plain = np.zeros((layers, len(rows), 2))
-    explained = np.zeros(layers)
-    notes = []
-    name = reps.attrs.get("model", "?")
+    return turned_maps([plain_map(reps, layer, rows, seed=seed) for layer in range(reps.sizes["layer"])], onto)
+
+
+@dataclass(frozen=True)
+class Plain:
+    """The map of one layer before it is turned.
+
+    Attributes:
+        points: (example, 2) float64, of root mean square length 1.
+        explained: share of the variance that they hold.
+        notes: what could not be drawn, in plain sentences.
+    """
+
+    points: np.ndarray
+    explained: float
+    notes: list[str]
+
+
+def plain_map(reps: xr.Dataset, layer: int, rows: np.ndarray, *, seed: int = 0) -> Plain:
+    """Return the map of one layer by principal components, not turned yet.
+
+    Args:
+        reps, rows, seed: as `layer_maps` takes them.
+        layer: its place, 0 for the first.
+    """
+    points, explained, notes = np.zeros((len(rows), 2)), 0.0, []
+    where = f"model {reps.attrs.get('model', '?')}, layer {layer}"
     with one_thread() if reps.sizes["feature"] <= _DIRECT else contextlib.nullcontext():
-        for layer in range(layers):
-            x = read(reps, layer, rows)
-            finite = np.isfinite(x).all(axis=1)
-            if not finite.all():
-                notes.append(
-                    f"model {name}, layer {layer}: {int((~finite).sum())} sentences have no finite states; they are "
-                    "drawn at the centre of the map"
-                )
-            plain[layer, finite], explained[layer] = principal_map(x[finite], seed=seed)
-            if finite.any() and not plain[layer].any():
-                notes.append(f"model {name}, layer {layer}: no map, since all its states are equal")
-    points = np.empty_like(plain)
-    last = np.zeros((len(rows), 2))
-    for layer in range(layers):
+        x = read(reps, layer, rows)
+        finite = np.isfinite(x).all(axis=1)
+        if not finite.all():
+            notes.append(
+                f"{where}: {int((~finite).sum())} sentences have no finite states; they are drawn at the centre of "
+                "the map"
+            )
+        points[finite], explained = principal_map(x[finite], seed=seed)
+    if finite.any() and not points.any():
+        notes.append(f"{where}: no map, since all its states are equal")
+    return Plain(points, explained, notes)
+
+
+def turned_maps(plain: Sequence[Plain], onto: Maps | None = None) -> Maps:
+    """Return the maps of all layers of a model, turned as `layer_maps` says."""
+    points = np.empty((len(plain), *plain[0].points.shape), np.float32)
+    last = np.zeros(points.shape[1:])
+    for layer, one in enumerate(plain):
         if onto is not None:
-            last = onto.points[round(layer * (len(onto.points) - 1) / max(layers - 1, 1))]
-        points[layer] = turned(plain[layer], last)
-        if onto is None and points[layer].any():
-            last = points[layer]
-    return Maps(points.astype(np.float32), plain.astype(np.float32), explained, notes)
+            last = facing(onto, layer, len(plain))
+        found = turned(one.points, last)
+        points[layer] = found
+        if onto is None and found.any():
+            last = found
+    return Maps(
+        points,
+        np.stack([one.points for one in plain]).astype(np.float32),
+        np.array([one.explained for one in plain]),
+        [note for one in plain for note in one.notes],
+    )
+
+
+def facing(onto: Maps, layer: int, layers: int) -> np.ndarray:
+    """Return the map of the baseline at the depth of a layer of a model with so many."""
+    return onto.points[round(layer * (len(onto.points) - 1) / max(layers - 1, 1))]
 
 
 @contextlib.contextmanager

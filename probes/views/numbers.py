@@ -19,13 +19,16 @@ from probes.states.depth import baseline_layers
 from probes.states.representations import BLOCK, directions
 from probes.views.maps import (
     Maps,
+    Plain,
     domain,
+    facing,
     keep_map,
-    layer_maps,
     one_thread,
     open_map,
+    plain_map,
     read,
     turned,
+    turned_maps,
     umap_map,
     umap_place,
     unit,
@@ -62,6 +65,7 @@ class Numbers:
         self.similarity = lru_cache(maxsize=64)(self._similarity)
         self._lock = threading.RLock()
         self._maps: dict[int, Maps] = {}
+        self._plains: dict[tuple[int, int], Plain] = {}
         self._umaps: dict[tuple[int, int], np.ndarray] = {}
 
     def maps(self, model: int) -> Maps:
@@ -70,8 +74,28 @@ class Numbers:
         with self._lock:
             if model not in self._maps:
                 onto = None if model == scene.baseline else self.maps(scene.baseline)
-                self._maps[model] = layer_maps(scene.reps[model], scene.rows, onto, seed=scene.seed)
+                plain = [self._plain(model, layer) for layer in range(len(scene.layers[model]))]
+                self._maps[model] = turned_maps(plain, onto)
+                for layer in range(len(plain)):
+                    del self._plains[model, layer]
             return self._maps[model]
+
+    def map_of(self, model: int, layer: int) -> np.ndarray:
+        """The PCA map (example, 2) of one layer, without those of other layers where it can be; all
+        of the baseline are needed, since it is turned onto them.
+        """
+        scene = self.scene
+        with self._lock:
+            if model == scene.baseline or model in self._maps:
+                return self.maps(model).points[layer]
+            onto = facing(self.maps(scene.baseline), layer, len(scene.layers[model]))
+            return turned(self._plain(model, layer).points, onto).astype(np.float32)
+
+    def _plain(self, model: int, layer: int) -> Plain:
+        if (model, layer) not in self._plains:
+            scene = self.scene
+            self._plains[model, layer] = plain_map(scene.reps[model], layer, scene.rows, seed=scene.seed)
+        return self._plains[model, layer]
 
     def domain(self) -> float:
         """How far the axes of all maps go."""

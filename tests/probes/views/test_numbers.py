@@ -169,3 +169,21 @@ def test_constant_and_broken_layers_are_drawn_and_said():
     assert (every[3] == 40).all()  # none
     assert (np.delete(every, 3, axis=0) < 40).all()
     assert not (every == 3).any()
+
+
+def test_one_map_of_a_model_needs_one_of_its_layers_and_is_the_one_among_all(siblings, monkeypatch):
+    made = []
+    plain_map = numbers.plain_map
+    monkeypatch.setattr(
+        numbers,
+        "plain_map",
+        lambda reps, layer, *a, **k: made.append((reps.attrs["model"], layer)) or plain_map(reps, layer, *a, **k),
+    )
+    base, near, *_ = siblings
+    shown = Explorer({name: siblings[name] for name in (base, near)}).numbers
+    found = shown.map_of(1, 2)
+    assert made == [(base, 0), (base, 1), (base, 2), (near, 2)]
+    np.testing.assert_array_equal(found, shown.maps(1).points[2])
+    np.testing.assert_array_equal(shown.map_of(0, 1), shown.maps(0).points[1])
+    assert sorted(made[4:]) == [(near, 0), (near, 1)]  # what was there is not made again
+    assert np.abs(found - shown.maps(1).points[1]).max() > 1e-3
