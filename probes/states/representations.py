@@ -27,6 +27,7 @@ from probes.states.opened import opened
 
 # Rows that are read or written together; also the chunk of the zarr store, so that a piece is one file a layer.
 BLOCK = 1024
+_NAMES = 1000  # different texts of a coordinate that are kept once each
 _SMALL = 2**21  # numbers of a layer that is read at once
 # The coordinate (layer, feature) of what `without_outliers` leaves out.
 LEFT_OUT = "left_out"
@@ -237,7 +238,9 @@ def as_strings(values: npt.ArrayLike) -> np.ndarray:
     # Not by way of an array of numpy's strings: those are all as long as the longest.
     flat = list(values) if isinstance(values, Sequence) else np.asarray(values).ravel().tolist()
     out = np.empty(len(flat), dtype=object)
-    out[:] = [str(v) for v in flat]
+    # Of few different ones, as languages, each is in memory once.
+    known: dict[str, str] = {}
+    out[:] = [known.setdefault(t, t) if len(known) < _NAMES else known.get(t, t) for t in map(str, flat)]
     return out
 
 

@@ -177,7 +177,7 @@ def tokenise(
     lengths, special, cut = inputs.pop("lengths"), inputs.pop("special_tokens_mask"), int(inputs.pop("cut").sum())
     if limit is not None and lengths.max() > limit:  # a tokenizer does not cut below its special tokens
         raise InputError(f"{name}: at most {limit} tokens leave no room for special tokens. Raise max_length")
-    own = np.bincount(np.repeat(np.arange(len(lengths)), lengths), 1 - special, minlength=len(lengths))
+    own = inputs.pop("own")
     if not own.all():
         bare = np.flatnonzero(own == 0)
         row = corpus[int(bare[0])]
@@ -207,6 +207,10 @@ def tokenise(
     return Tokens(inputs, special, lengths, padding_of(tokenizer, model), reads_padding(model), limit, cut)
 
 
+# In as few bytes as hold them: all tokens of a corpus are in memory.
+_STORED: dict[str, type] = {"special_tokens_mask": np.int8, "token_type_ids": np.int16}
+
+
 def _encode(tokenizer: PreTrainedTokenizerBase, part: datasets.Dataset, limit: int | None) -> dict[str, np.ndarray]:
     """Token ids and what goes with them, rows end to end: lists of lists take ten times as much."""
 
@@ -231,8 +235,13 @@ def _encode(tokenizer: PreTrainedTokenizerBase, part: datasets.Dataset, limit: i
             for row, value in zip(long, values, strict=True):
                 encoded[key][row] = value
     lengths = np.array([len(ids) for ids in encoded["input_ids"]])
-    flat = {key: np.fromiter(chain.from_iterable(values), np.int32) for key, values in encoded.items()}
-    return flat | {"lengths": lengths, "cut": np.array([len(long)])}
+    flat: dict[str, np.ndarray] = {
+        key: np.fromiter(chain.from_iterable(values), _STORED.get(key, np.int32)) for key, values in encoded.items()
+    }
+    own = np.bincount(
+        np.repeat(np.arange(len(lengths)), lengths), 1 - flat["special_tokens_mask"], minlength=len(lengths)
+    )
+    return flat | {"lengths": lengths, "own": own, "cut": np.array([len(long)])}
 
 
 @dataclass

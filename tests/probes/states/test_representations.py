@@ -8,7 +8,7 @@ import xarray as xr
 import zarr
 
 import probes
-from probes.states.representations import as_numbers, check_representations, directions, rows_of, states
+from probes.states.representations import as_numbers, as_strings, check_representations, directions, rows_of, states
 
 HIDDEN = np.arange(24.0).reshape(2, 4, 3)
 
@@ -156,3 +156,10 @@ def test_rows_of_a_layer_are_the_same_at_once_and_in_pieces(monkeypatch, small, 
     for rows in (slice(2, 5), np.array([7, 0, 3])):
         np.testing.assert_array_equal(found(rows), read(reps, 1, rows))
     assert np.shares_memory(found(slice(0, 2)), found(slice(0, 2))) == small  # read once
+
+
+def test_texts_of_few_kinds_are_in_memory_once_each():
+    languages = as_strings([f"language {i % 2}" for i in range(100)])
+    assert len({id(text) for text in languages}) == 2
+    many = as_strings([f"id {i % 5000}" for i in range(10_000)])
+    assert many.tolist() == [f"id {i % 5000}" for i in range(10_000)]

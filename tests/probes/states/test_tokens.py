@@ -7,7 +7,7 @@ from capturing import LONG, TEXTS, assert_close, capture, independent, make_corp
 from tokenizers.processors import TemplateProcessing
 
 import probes
-from probes.states.tokens import padding_of, reads_padding
+from probes.states.tokens import padding_of, reads_padding, tokenise
 
 
 @pytest.mark.parametrize(
@@ -128,3 +128,9 @@ def test_token_types_that_a_model_does_not_know_are_refused_and_those_of_one_typ
     assert np.max(tokenizer(pairs["text"][:1], pairs["text_pair"][:1])["token_type_ids"]) == 2
     with pytest.raises(probes.InputError, match=r"BertModel: .* token type 2 occurs, but the model tells 2 .*0 to 1"):
         capture(model, tokenizer, pairs)
+
+
+def test_tokens_take_few_bytes_each(bert, tokenizer, corpus):
+    tokens = tokenise(tokenizer, corpus, None, bert, "bert")
+    every = [*tokens.inputs.values(), tokens.special]
+    assert sum(values.nbytes for values in every) == 5 * len(tokens.special)  # of a tokenizer without token types
