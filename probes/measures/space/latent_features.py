@@ -59,7 +59,7 @@ def latent_features(
         alone. Memory is that of a matrix of sentences by sentences.
 
     See also:
-        `geometry`, `sparse_probe`, `Explorer`, whose maps are coloured by a code.
+        `geometry`, `sparse_probe`, `probes.widgets.Explorer`, whose maps are coloured by a code.
 
     Example:
         >>> import probes
