@@ -6,6 +6,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import datasets
+import numpy as np
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -168,11 +169,27 @@ def smallest(
         units = ranked.T if transposed[name] else ranked
         keep = s.numel() - round(sparsity * s.numel())
         counts = _evenly(kept[name].sum(0 if transposed[name] else 1), keep)[:, None]
-        order = units.argsort(dim=1, descending=True, stable=True)
-        first = torch.arange(units.shape[1], device=s.device) < counts
-        stays = torch.zeros_like(units, dtype=torch.bool).scatter_(1, order, first)
+        stays = _first(units, counts)
         out[name] = (stays.T if transposed[name] else stays) & kept[name]
     return out
+
+
+def _first(units: torch.Tensor, counts: torch.Tensor) -> torch.Tensor:
+    """Mark the largest of each row, so many; of equal ones the first. No entry is NaN."""
+    # Values are sorted several times as fast as an order is found; only rows with equal ones at the end need it.
+    if units.device.type == "cpu" and units.dtype in (torch.float32, torch.float64):
+        ascending = torch.from_numpy(np.sort(units.detach().contiguous().numpy(), axis=1))
+    else:
+        ascending = units.sort(dim=1).values
+    width = units.shape[1]
+    least = ascending.gather(1, (width - counts).clamp_max(width - 1))
+    stays = (units >= least) & (counts > 0)
+    tied = (stays.sum(1, keepdim=True) != counts).flatten().nonzero().flatten()
+    if len(tied):
+        order = units[tied].argsort(dim=1, descending=True, stable=True)
+        first = torch.arange(width, device=units.device) < counts[tied]
+        stays[tied] = torch.zeros_like(order, dtype=torch.bool).scatter_(1, order, first)
+    return stays
 
 
 def _evenly(left: torch.Tensor, keep: int) -> torch.Tensor:

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any
 
 import datasets
+import numpy as np
 import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallback
@@ -280,7 +281,12 @@ class Masks:
         """Set to zero what is gone."""
         with torch.no_grad(), few_threads(self.matrices):
             for name, weight in self.matrices.items():
-                weight.detach().mul_(self.kept[name]).add_(0.0)  # which makes of -0 a 0
+                w, kept = weight.detach(), self.kept[name]
+                if w.device.type == "cpu" and w.dtype in (torch.float32, torch.float64):
+                    np.multiply(w.numpy(), kept.numpy(), out=w.numpy())  # a third of torch's time by truth values
+                else:
+                    w.mul_(kept)
+                w.add_(0.0)  # which makes of -0 a 0
 
 
 class KeepsZeros(TrainerCallback):

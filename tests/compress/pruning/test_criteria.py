@@ -297,3 +297,9 @@ def test_wanda_does_not_mind_labels_that_are_no_classes_of_the_model(model, corp
         for c in (strange, corpus.remove_columns("label"))
     )
     assert all(torch.equal(with_labels[name], without[name]) for name in without)
+
+
+def test_units_order_what_is_equal_only_at_their_threshold():
+    units = torch.tensor([[3.0, 1.0, 2.0, 0.0], [1.0, 2.0, 2.0, 2.0], [5.0, 5.0, 5.0, 5.0], [4.0, 3.0, 2.0, 1.0]])
+    stays = smallest({"w": units}, {"w": torch.ones(4, 4).bool()}, 0.5, "unit", {"w": False})["w"]
+    assert stays.int().tolist() == [[1, 0, 1, 0], [0, 1, 1, 0], [1, 1, 0, 0], [1, 1, 0, 0]]
