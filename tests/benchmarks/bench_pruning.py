@@ -1,10 +1,10 @@
 """What pruning adds to a step of training on the bundled model: masks that grow, and masks that are put on again; and
 what a forward pass saves once half of the heads and channels are really gone.
 
-Of the processor's time, beside 54 ms for a step of 16 texts of 24 tokens: 1 ms puts masks on; masks that grow take 5 ms more
-of magnitude (a selection by NumPy, 1.6 ms of it), 15 ms within units, 30 ms by LAMP, half of it the order of the weights.
-That did not get less by a band of a sample around the threshold in place of the selection (2.2 ms), by `masked_fill_` in
-place of the product (5.7 ms), or by NumPy's sums and quotients for LAMP.
+Of the processor's time, beside 54 ms for a step of 16 texts of 24 tokens: 1 ms puts masks on; masks that grow take 5 ms
+more of magnitude (a selection by NumPy, 1.6 ms of it), 15 ms within units, 30 ms by LAMP, half of it the order of the
+weights. It did not get less by a band of a sample around the threshold in place of the selection (2.2 ms), by
+`masked_fill_` in place of the product (5.7 ms), or by NumPy's sums and quotients for LAMP.
 """
 
 import copy
