@@ -3,9 +3,11 @@
 import numpy as np
 import pytest
 from alike import mutual_information
+from scipy.spatial.distance import cdist
 from scipy.special import digamma
 
 import probes
+from probes.measures.fidelity.mutual_information import shared_information
 
 
 def information(x, y):
@@ -51,6 +53,21 @@ def test_a_turn_of_either_says_as_much_and_shuffled_rows_say_nothing():
     assert information(4 * x @ turn - 1, y) == pytest.approx(information(x, y), abs=1e-9)
     chance = [information(x, rng.permutation(y)) for _ in range(10)]
     assert abs(np.mean(chance)) < 0.05
+
+
+def test_what_a_sentence_moves_is_what_leaving_it_out_moves():
+    rng, n = np.random.default_rng(4), 40
+    x, y = gaussians(rng, n, 3, 0.7)
+    x, y = (cdist(z, z) for z in (x, np.round(y, 1)))  # with ties
+
+    def without(i):
+        rest = np.delete(np.arange(n), i)
+        return shared_information((x[np.ix_(rest, rest)],), (y[np.ix_(rest, rest)],))[0]
+
+    value, moved = shared_information((x,), (y,))
+    expected = (n - 1) * (value - np.array([without(i) for i in range(n)]))
+    assert moved == pytest.approx(expected - expected.mean(), abs=1e-9)
+    assert np.ptp(expected) > 0.1
 
 
 def test_its_interval_holds_the_mean_over_samples_of_this_size():
