@@ -6,7 +6,7 @@ import tempfile
 import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,10 +18,12 @@ from threadpoolctl import threadpool_limits
 
 from probes.errors import InputError, LayerscopeWarning
 from probes.measures.probe import Run
+from probes.measures.threads import one_thread
 from probes.results.result import split_measures
 
 Results = dict[str, xr.Dataset]
 _DIED = {"TerminatedWorkerError", "BrokenProcessPool", "KilledWorker", "WorkerCrashedError"}  # of loky, dask and ray
+_SMALL = 2**20  # entries of a layer, up to which several threads wait for each other longer than they compute
 _ALONE = threading.Lock()
 
 
@@ -66,7 +68,9 @@ def measured(works: Sequence[Work], run: Run, name: str, n_jobs: int | None) -> 
     """
     if n_jobs is None and joblib.effective_n_jobs(None) == 1:
         for work in works:
-            yield work.names, split_measures(work.measure(run))
+            with one_thread() if _is_small(run.reps) else nullcontext():
+                results = split_measures(work.measure(run))
+            yield work.names, results
         return
     here = [work for work in works if work.runs_models]
     there = [work for work in works if not work.runs_models]
@@ -99,6 +103,10 @@ def measured(works: Sequence[Work], run: Run, name: str, n_jobs: int | None) -> 
             ) from error
         finally:
             limit.restore_original_limits()
+
+
+def _is_small(reps: xr.Dataset) -> bool:
+    return reps.sizes["example"] * reps.sizes["feature"] <= _SMALL
 
 
 def _one(number: int, measure: Callable[[Run], xr.Dataset], run: Run, begun: Path, shared: bool) -> _Done:

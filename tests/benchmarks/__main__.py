@@ -27,6 +27,7 @@ NAMES += [
     "patching",
     "explorer",
     "memory",
+    "neighbour",
     "ranks",
     "rows",
 ]

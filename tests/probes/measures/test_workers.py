@@ -148,3 +148,19 @@ def test_a_number_of_workers_is_expected(n_jobs):
         check_n_jobs(n_jobs)
     with pytest.raises(probes.InputError, match=r"n_jobs=.*: expected a number of workers"):
         probes.compare(models(), probes=["norm"], n_jobs=n_jobs)
+
+
+def test_small_layers_are_measured_on_one_thread_without_workers(monkeypatch):
+    found = []
+
+    def seen(run):
+        found.append({p["num_threads"] for p in threadpoolctl.threadpool_info() if p["user_api"] == "blas"})
+        return xr.Dataset(attrs={"probe": "norm"})
+
+    reps = models()["base"]
+    run = Run(reps, sample(reps, draws=2, seed=0))
+    with threadpoolctl.threadpool_limits(2, user_api="blas"):
+        list(measured([Work(seen, ["norm"])], run, "m", None))
+        monkeypatch.setattr("probes.measures.workers._SMALL", 60 * 8 - 1)
+        list(measured([Work(seen, ["norm"])], run, "m", None))
+    assert found == [{1}, {2}]
