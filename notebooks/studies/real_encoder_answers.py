@@ -162,10 +162,12 @@ def traits(kept: Kept, languages: Sequence[str]) -> dict[str, np.ndarray]:
 
     return {
         "more tokens a sentence": np.array([tokens[x] / tokens[PIVOT] for x in languages]),
-        "not in Latin script": np.array([float(not x.endswith("_Latn")) for x in languages]),
+        "a script other than Latin": np.array([float(not x.endswith("_Latn")) for x in languages]),
         "less text in CC-100": np.array([-float(sizes.get(LANGUAGES[x][1], np.nan)) for x in languages]),
-        "not Germanic or Romance": np.array([float(LANGUAGES[x][0] not in ("Germanic", "Romance")) for x in languages]),
-        "farther from English in the original": -original("alignment_gap"),
+        "a family other than Germanic or Romance": np.array(
+            [float(LANGUAGES[x][0] not in ("Germanic", "Romance")) for x in languages]
+        ),
+        "translations farther from English in the original": -original("alignment_gap"),
     }
 
 

@@ -23,6 +23,7 @@ from probes.results.verdict import CEILING
 from probes.views.language_names import language_name
 
 DPI = 110
+FEW_RUNS = 20  # fewer models are no ground to choose a measure by
 
 
 def english_names(codes: list[str]) -> str:
@@ -118,6 +119,9 @@ def _warning_in_words(kept: Kept, tables: dict[str, pd.DataFrame]) -> str:
         said.append(
             f"Over all, {plain(best['measure'])} {sure} the next, {plain(second['measure'])} (by {span(*found)})."
         )
+    if len(kept.runs) < FEW_RUNS:
+        count, families = len(kept.runs), len(set(kept.families))
+        said.append(f"These are {count} models of {families} families, too few to choose a measure by.")
     return " ".join(said)
 
 
@@ -183,10 +187,6 @@ def write(kept: Kept, every: int, tuned: pd.DataFrame) -> tuple[Any, ...]:
     csv_of(kept).to_csv(common.HERE / "real_encoder.csv", index=False, float_format="%.5g")
     claims = pd.concat([answers.claims(kept), trained.claims(tuned, answers.small_verdict)], ignore_index=True)
     about = kept.about
-    wrapped = [
-        textwrap.fill(x, 120, break_long_words=False, break_on_hyphens=False)
-        for x in answered(kept, falls, follows, tables)
-    ]
     coarse = (
         (
             "The copy measured here had been rounded to 4 bits in blocks of 32 before, so that its weights stand on a "
@@ -198,7 +198,7 @@ def write(kept: Kept, every: int, tuned: pd.DataFrame) -> tuple[Any, ...]:
     )
     ceiling = float(kept.at_end("retrieval", ["pooled"])[0][0, 0])
     text = TEXT.format(
-        answers="\n\n".join(wrapped),
+        answers="\n\n".join(answered(kept, falls, follows, tables)),
         runs=len(kept.runs),
         every=every,
         tuned=len(tuned),
@@ -239,7 +239,17 @@ def write(kept: Kept, every: int, tuned: pd.DataFrame) -> tuple[Any, ...]:
             "split; one draw of calibration text, seed 0",
         ),
     )
-    return text, claims[["claim", "gain", "verdict"]]
+    return filled(text), claims[["claim", "gain", "verdict"]]
+
+
+def filled(text: str) -> str:
+    """The page with its paragraphs broken into lines; tables, headings, pictures and lists as they are."""
+    out = []
+    for part in text.split("\n\n"):
+        plain_text = not any(line.startswith(("|", "#", "!", "- ")) for line in part.split("\n"))
+        joined = " ".join(part.split("\n"))
+        out.append(textwrap.fill(joined, 120, break_long_words=False, break_on_hyphens=False) if plain_text else part)
+    return "\n\n".join(out)
 
 
 def missing(kept: Kept) -> str:

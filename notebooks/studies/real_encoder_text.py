@@ -31,14 +31,18 @@ The corpus is the test split of SIB-200: {about[ids]} ids in {names}. Ids are nu
 of one article follow each other: sentences whose numbers are at most {neighbours} apart are one group,
 {about[groups]} in all, and the {draws} draws of the bootstrap are of groups, the same for every model. "Lost" is said
 of a language where the interval of its difference, for all languages and both measures at once, lies wholly beyond a
-loss of {tolerance:.2f}. Texts have "{prompt}" before them, as the encoder asks for. What looks at text to compress by
-(Wanda, SparseGPT, GPTQ, AWQ, SVD by activation, which layers go) sees {texts} sentences of the train split, in every
-language in turn, or in English where the name says so. {coarse}A run takes {cpu:.0f} seconds of a core.
+loss of {tolerance:.2f}. Texts have "{prompt}" before them, as the encoder asks for, and a text's state is the mean
+over its tokens and these. What looks at text to compress by (Wanda, SparseGPT, GPTQ, AWQ, SVD by activation, which
+layers go) sees {texts} sentences of the train split, in every language in turn, or in English where the name says so.
+{coarse}A run takes {cpu:.0f} seconds of a core.
 
 MODEL is a folder as `transformers` saves it: multilingual-e5-small (arXiv 2402.05672, MIT), on the Hugging Face Hub
 as `intfloat/multilingual-e5-small`. DATA is a folder with `sib200.train.parquet`, `sib200.dev.parquet` and
 `sib200.test.parquet`, each with the columns `id` (`index_id`), `language` (as `swh_Latn`), `text` and `label`
 (`category`) of these languages: SIB-200 (arXiv 2309.07445, CC-BY-SA 4.0), on the Hub as `Davlan/sib200`.
+
+`real_encoder_check.py` beside the script computes retrieval, accuracy and the cosine to the original again, for the
+original and a copy that it prunes itself, by plain transformers and NumPy; it fails where they are not the same.
 
 ## What is not in it
 

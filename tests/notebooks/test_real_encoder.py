@@ -98,8 +98,12 @@ def test_numbers_of_a_run_are_those_that_numpy_gives_from_raw_states(of, made):
     kept = check.kept("-".join(str(v) for v in ONE.values()))
     with np.load(folder / "original" / "head.npz") as head:
         found = check.numbers(x, base, rows, head)
-        assert check.numbers(base, base, rows, head)["retrieval"] == pytest.approx(check.kept("original")["retrieval"])
+        original = check.numbers(base, base, rows, head)
     assert {k: kept[k] for k in found} == pytest.approx(found, abs=1e-6)
+    there = check.kept("original")
+    assert {k: there[k] for k in original if k in there} == pytest.approx(
+        {k: v for k, v in original.items() if k in there}, abs=1e-6
+    )
 
 
 def planted(of, loss, families):
@@ -167,7 +171,7 @@ def test_what_a_loss_follows_is_found_and_the_other_way_round_it_is_said(of):
     found = of["answers"].follows(kept, "retrieval").set_index("languages lose more that have")
     assert found.loc["more tokens a sentence", "verdict"] == "the other way"
     # Over languages that all lie as far from English there is no correlation.
-    assert np.isnan(found.loc["farther from English in the original", "correlation"])
+    assert np.isnan(found.loc["translations farther from English in the original", "correlation"])
 
 
 def test_a_measure_that_knows_the_loss_warns_and_one_that_does_not_is_told_from_it(of):
@@ -228,3 +232,11 @@ def test_an_encoder_that_was_rounded_is_known(of):
             parameter.copy_((parameter * 4).round().clamp(-7, 7) / 4)
     assert of["runs"].on_a_grid(source)
     assert of["runs"].zeros(source) > 0.1
+
+
+def test_the_page_is_of_the_runs_beside_it(of):
+    page = TOP / "notebooks" / "studies" / "real_encoder.md"
+    table = pd.read_csv(page.with_suffix(".csv"))
+    runs = [run for run in table["run"].unique() if run != "original"]
+    assert f"**{len(runs)} of {len(of['runs'].settings())} runs without training" in page.read_text(encoding="utf-8")
+    assert all(f"| {run} |" in page.read_text(encoding="utf-8") for run in runs)
