@@ -79,12 +79,12 @@ def measured(works: Sequence[Work], run: Run, name: str, n_jobs: int | None) -> 
     shared = bool(getattr(get_active_backend()[0], "supports_sharedmem", False))
     with tempfile.TemporaryDirectory() as folder:
         begun = Path(folder)
+        # Numbers do not depend on how many there are. Here once for all, before any begins: threads share the limit.
+        limit = threadpool_limits(1)
         # Memory that is mapped to a file is not copied to each worker.
         parallel = joblib.Parallel(n_jobs=n_jobs, return_as="generator_unordered", pre_dispatch="all", batch_size=1)
         done = parallel(joblib.delayed(_one)(i, work.measure, sent, begun, shared) for i, work in enumerate(there))
         left = dict(enumerate(there))
-        # Numbers do not depend on how many there are. Here once for all: threads share the limit.
-        limit = threadpool_limits(1)
         try:
             for work in here:
                 yield work.names, split_measures(work.measure(run))

@@ -71,19 +71,18 @@ def snr(
     """
     if not isinstance(x, xr.Dataset):
         return _of_array(*labelled(x, labels, "snr", fewest))
-    return _measured(Run(x, sample(x, draws=draws, seed=seed)), fewest)
+    return _said(measured(SNR, Run(x, sample(x, draws=draws, seed=seed)), _statistics, fewest=fewest))
 
 
-def _measured(run: Run, fewest: int = FEWEST) -> xr.Dataset:
-    parted: list[str] = []
+def _statistics(reps: xr.Dataset, drawn: Sample, kept: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    large = {group: rows for group, rows in kept.items() if len(rows) > MOST}
+    small = {group: rows for group, rows in kept.items() if group not in large}
+    return by_layer(_snr, reps, drawn, small) | mean_over_parts(_snr, reps, drawn, large)
 
-    def statistics(reps: xr.Dataset, drawn: Sample, kept: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        large = {group: rows for group, rows in kept.items() if len(rows) > MOST}
-        parted.extend(large)
-        small = {group: rows for group, rows in kept.items() if group not in large}
-        return by_layer(_snr, reps, drawn, small) | mean_over_parts(_snr, reps, drawn, large)
 
-    out = measured(SNR, run, statistics, fewest=fewest)
+def _said(out: xr.Dataset) -> xr.Dataset:
+    """Say of which languages pairs within random parts count."""
+    parted = [str(group) for group in out["language"].values[(out["n"] > MOST).values]]
     if not parted:
         return out
     said = f"of pairs within random parts of about {PART:,} texts, whose error is in it ({', '.join(parted)})"
@@ -118,5 +117,5 @@ SNR: Probe = of_labels(
     unchanged_by=("rotation", "shift", "common scale", "order"),
     paper="O' Neill, Dutta, Assem 2021, arXiv 2109.15014",
     interval=LARGE,
-    measure=_measured,
+    measure=lambda run: _said(measured(SNR, run, _statistics)),
 )
