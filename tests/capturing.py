@@ -84,3 +84,17 @@ class Pair(torch.nn.Module):
 
 def hooks(model):
     return {n: (dict(m._forward_hooks), dict(m._forward_pre_hooks)) for n, m in model.named_modules()}
+
+
+def count_rows(model, monkeypatch, stop_after=None):
+    """Count the rows that a model is run on; raise once it was run on so many."""
+    seen, forward = [], model.bert.forward
+
+    def counting(*args, **inputs):
+        if stop_after is not None and sum(seen) >= stop_after:
+            raise KeyboardInterrupt
+        seen.append(len(args[0] if args else inputs["input_ids"]))
+        return forward(*args, **inputs)
+
+    monkeypatch.setattr(model.bert, "forward", counting)
+    return seen

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import torch
 import xarray as xr
-from capturing import LONG, capture, make_corpus
+from capturing import LONG, capture, count_rows, make_corpus
 from fsspec.implementations.memory import MemoryFileSystem
 from on_s3 import allowed, server
 
@@ -44,20 +44,6 @@ def windows(monkeypatch):
     monkeypatch.setattr("probes.states.store.BLOCK", 4)
     monkeypatch.setattr("probes.states.capture._WINDOW", 4)
     return make_corpus([" ".join(LONG.split()[: 1 + i % 7]) + f" w{i}" for i in range(12)])
-
-
-def count_rows(model, monkeypatch, stop_after=None):
-    """Count the rows that a model is run on; raise once it was run on so many."""
-    seen, forward = [], model.bert.forward
-
-    def counting(*args, **inputs):
-        if stop_after is not None and sum(seen) >= stop_after:
-            raise KeyboardInterrupt
-        seen.append(len(args[0] if args else inputs["input_ids"]))
-        return forward(*args, **inputs)
-
-    monkeypatch.setattr(model.bert, "forward", counting)
-    return seen
 
 
 def contents(url):

@@ -8,7 +8,7 @@ import pytest
 import torch
 import xarray as xr
 import zarr
-from capturing import LONG, assert_close, capture, independent, make_corpus
+from capturing import LONG, assert_close, capture, count_rows, independent, make_corpus
 
 import probes
 from probes.files import beside
@@ -169,20 +169,6 @@ def windows(monkeypatch):
     monkeypatch.setattr("probes.states.store.BLOCK", 4)
     monkeypatch.setattr("probes.states.capture._WINDOW", 4)
     return make_corpus([" ".join(LONG.split()[: 1 + i % 7]) + f" w{i}" for i in range(20)])
-
-
-def count_rows(model, monkeypatch, stop_after=None):
-    """Count the rows that a model is run on; raise once it was run on so many."""
-    seen, forward = [], model.bert.forward
-
-    def counting(*args, **inputs):
-        if stop_after is not None and sum(seen) >= stop_after:
-            raise KeyboardInterrupt
-        seen.append(len(args[0] if args else inputs["input_ids"]))
-        return forward(*args, **inputs)
-
-    monkeypatch.setattr(model.bert, "forward", counting)
-    return seen
 
 
 @pytest.mark.parametrize("stop_after", [0, 1, 5, 9, 17])
