@@ -14,6 +14,7 @@ from probes.errors import InputError
 from probes.measures.fidelity.layer_pairs import layers_between, side_of
 from probes.measures.fidelity.similarity import MEASURES
 from probes.measures.languages.neighbours import translation_accuracy
+from probes.measures.languages.pairs import pairs_of
 from probes.results.draws import POOLED
 from probes.states.depth import baseline_layers
 from probes.states.representations import BLOCK, directions
@@ -259,8 +260,8 @@ def alignment(scene: Scene, model: int, layer: int) -> np.ndarray:
             for b in range(a):
                 _, here, there = np.intersect1d(ids[a], ids[b], assume_unique=True, return_indices=True)
                 if len(here):
-                    pair = x[where[a][here]], x[where[b][there]]
-                    out[a, b] = out[b, a] = translation_accuracy(*pair, np.ones((1, len(here))), by_margin=False)[0]
+                    pairs = pairs_of(x[where[a][here]], x[where[b][there]])
+                    out[a, b] = out[b, a] = translation_accuracy(pairs, np.ones((1, len(here))), by_margin=False)[0]
     return out
 
 

@@ -85,7 +85,7 @@ def margin_retrieval(
 
 
 def _margin_retrieval(pairs: Pairs, weights: Weights) -> np.ndarray:
-    return translation_accuracy(*pairs.all(), weights, by_margin=True)
+    return translation_accuracy(pairs, weights, by_margin=True)
 
 
 def _measured(run: Run) -> Dataset:

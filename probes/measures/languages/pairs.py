@@ -58,6 +58,11 @@ class Pairs(NamedTuple):
         return self.read(slice(0, self.size))
 
 
+def pairs_of(x: np.ndarray, y: np.ndarray) -> Pairs:
+    """Return pairs of arrays (sentence, feature) at unit length, each sentence a group of its own."""
+    return Pairs(lambda rows: (x[rows], y[rows]), np.arange(len(x)), x.shape[1])
+
+
 Statistic = Callable[[Pairs, Weights], np.ndarray]  # of pairs, for every row of weights
 
 
@@ -72,13 +77,12 @@ def of_arrays(statistic: Statistic, probe: str, fewest: int, x: npt.ArrayLike, y
     sides = [as_numbers(side) for side in (x, y)]
     if 0 in sides[0].shape or any(side.dtype.kind not in "fiub" for side in sides):
         raise InputError(f"expected arrays of numbers; found {sides[0].dtype} and {sides[1].dtype} {sides[0].shape}")
-    count, features = sides[0].shape
+    count = len(sides[0])
     if count < fewest:
         raise InputError(f"{probe}: expected at least {fewest} sentences; found {count}")
     with np.errstate(invalid="ignore", divide="ignore"):
         units = [z / np.linalg.norm(z, axis=1, keepdims=True) for z in (side.astype(np.float64) for side in sides)]
-    pairs = Pairs(lambda rows: (units[0][rows], units[1][rows]), np.arange(count), features)
-    return float(statistic(pairs, np.ones((1, count), np.uint16))[0])
+    return float(statistic(pairs_of(units[0], units[1]), np.ones((1, count), np.uint16))[0])
 
 
 def of_languages(statistic: Statistic, probe: Probe, run: Run, fewest: int) -> xr.Dataset:

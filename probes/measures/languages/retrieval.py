@@ -93,7 +93,7 @@ def retrieval(
 
 
 def _retrieval(pairs: Pairs, weights: Weights) -> np.ndarray:
-    return translation_accuracy(*pairs.all(), weights, by_margin=False)
+    return translation_accuracy(pairs, weights, by_margin=False)
 
 
 def _measured(run: Run) -> Dataset:

@@ -1,8 +1,11 @@
 """What retrieval by cosine and by margin share: ties, blocks and exact intervals."""
 
+import tracemalloc
+
 import brute_force
 import numpy as np
 import pytest
+import xarray as xr
 from planted import planted, translations
 
 import probes
@@ -57,8 +60,39 @@ def test_where_all_are_right_the_interval_is_the_exact_binomial_one(probe):
 
 
 @FINDS
-def test_blocks_of_similarities_give_the_same_as_one(probe, monkeypatch):
-    x, y = translations()
-    whole = probe(x, y)
-    monkeypatch.setattr("probes.measures.languages.neighbours._ENTRIES", 7 * len(x))
-    assert probe(x, y) == pytest.approx(whole, rel=1e-12)
+@pytest.mark.parametrize("rows", [1, 7, 20, 40, 41])  # of a block: 40 sentences are several of them, or one
+def test_blocks_give_what_one_gives_and_brute_force(probe, rows, monkeypatch):
+    x, y = translations(n=40)
+    x[7:10], y[20] = x[6], x[6]  # ties across the borders of blocks
+    reps = probes.from_arrays(np.r_[x, y], id=np.tile(np.arange(40), 2), language=np.repeat(["a", "b"], 40))
+    whole = probe(reps, pivot="b", draws=10)
+    monkeypatch.setattr("probes.measures.languages.neighbours._STATES", 32 * x.shape[1] * rows)
+    monkeypatch.setattr("probes.measures.languages.neighbours._ENTRIES", 3 * rows)
+    monkeypatch.setattr("probes.measures.languages.neighbours._COLUMNS", 5)
+    xr.testing.assert_identical(probe(reps, pivot="b", draws=10), whole)
+    assert probe(x[9:], y[9:]) == pytest.approx(getattr(brute_force, probe.__name__)(x[9:], y[9:]), rel=1e-12)
+
+
+@FINDS
+def test_of_many_sentences_neither_all_cosines_nor_all_states_are_in_memory(probe, monkeypatch):
+    ids, features = 1000, 512
+    hidden = np.random.default_rng(0).normal(size=(2 * ids, features)).astype(np.float32)
+    reps = probes.from_arrays(hidden, id=np.tile(np.arange(ids), 2), language=np.repeat(["a", "b"], ids))
+    monkeypatch.setattr("probes.states.representations._SMALL", 0)
+    monkeypatch.setattr("probes.measures.languages.neighbours._STATES", 2**20)
+    monkeypatch.setattr("probes.measures.languages.neighbours._ENTRIES", 2**16)
+    probe(reps.isel(example=np.r_[:4, ids : ids + 4]), pivot="b", draws=2)  # what is loaded once
+    tracemalloc.start()
+    try:
+        probe(reps, pivot="b", draws=2)
+        assert tracemalloc.get_traced_memory()[1] < 0.5 * 2 * ids * features * 8
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_single_sentence_and_translations_that_are_all_one():
+    x = np.random.default_rng(0).normal(size=(6, 5))
+    # All tie with the right one, which counts as right; and what is closest to all of them is so of one alone.
+    assert probes.retrieval(x, np.repeat(x[:1], 6, axis=0)) == pytest.approx((6 + 1) / 12)
+    reps = probes.from_arrays(x[:2], id=[0, 0], language=["a", "b"])
+    assert (probes.retrieval(reps, pivot="b", draws=2).value == 1).all()
