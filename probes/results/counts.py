@@ -36,7 +36,7 @@ class Counts:
         self._kept = None
         if count * draws <= _KEPT and draws < 256:
             self._kept = np.empty((count, draws), np.uint8)
-            for part in _pieces(count, draws):
+            for part in pieces(count, draws):
                 self._kept[part] = self._made(np.arange(part.start, part.stop))
 
     @property
@@ -69,7 +69,7 @@ class Counts:
         out = np.empty((len(units), self._draws), np.uint16)
         draw, step = np.uint64(self._draws), self._step
         for run in np.split(np.arange(len(units)), np.flatnonzero(np.diff(units) != 1) + 1):
-            for part in _pieces(len(run), self._draws):
+            for part in pieces(len(run), self._draws):
                 rows = run[part]
                 generator = np.random.Philox(key=self._key, counter=int(units[rows[0]]) * step)
                 words = generator.random_raw(len(rows) * step * 4).view(np.uint32).reshape(len(rows), -1)
@@ -82,7 +82,7 @@ class Counts:
 Weights = np.ndarray | Counts  # (1 + draws, id)
 
 
-def sums_over(weights: Weights, ids: np.ndarray, values: np.ndarray) -> np.ndarray:
+def sums_over(weights: Weights, ids: np.ndarray, values: np.ndarray, power: int = 1) -> np.ndarray:
     """Return weighted sums of values (row, ...) for every row of weights: (1 + draws, ...), some rows
     at a time.
 
@@ -90,6 +90,7 @@ def sums_over(weights: Weights, ids: np.ndarray, values: np.ndarray) -> np.ndarr
         weights: (1 + draws, id).
         ids: (row,) codes, columns of the weights.
         values: (row, ...).
+        power: of the weights: 2 where rows are multiplied with themselves.
 
     Example:
         >>> sums_over(np.array([[1, 1], [0, 2]]), np.array([0, 1, 1]), np.array([1.0, 2.0, 3.0])).tolist()
@@ -97,12 +98,13 @@ def sums_over(weights: Weights, ids: np.ndarray, values: np.ndarray) -> np.ndarr
     """
     flat = values.reshape(len(values), -1) if values.ndim > 1 else values
     out = np.zeros((len(weights), *flat.shape[1:]))
-    for part in _pieces(len(ids), len(weights)):
-        out += weights[:, ids[part]].astype(np.float64) @ flat[part]
+    for part in pieces(len(ids), len(weights)):
+        w = weights[:, ids[part]].astype(np.float64)
+        out += (w if power == 1 else w**power) @ flat[part]
     return out.reshape(len(weights), *values.shape[1:])
 
 
-def _pieces(rows: int, draws: int) -> Iterator[slice]:
+def pieces(rows: int, draws: int) -> Iterator[slice]:
     """Yield some rows at a time, so that their counts fit into memory."""
     step = max(1, _PIECE // draws)
     for start in range(0, rows, step):

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 import xarray as xr
 
+from probes.results.counts import sums_over
 from probes.results.draws import Sample
 from probes.results.intervals import CONFIDENCE
 
@@ -46,15 +47,16 @@ def half_widths(drawn: Sample, groups: Sequence[str], above: np.ndarray, below: 
 
 def _half_width(drawn: Sample, rows: np.ndarray, above: np.ndarray, below: np.ndarray) -> np.ndarray:
     units, first, of_row = np.unique(drawn.units[drawn.ids[rows]], return_index=True, return_inverse=True)
-    w = drawn.weights[:, drawn.ids[rows[first]]].astype(np.float64)
+    there = drawn.ids[rows[first]]
     shape = above.shape[1:]
     a, b = (np.zeros((len(units), int(np.prod(shape)))) for _ in range(2))
     np.add.at(a, of_row, above[rows].reshape(len(rows), -1))
     np.add.at(b, of_row, below[rows].reshape(len(rows), -1))
     with np.errstate(invalid="ignore", divide="ignore"):
-        whole = w @ b
-        ratio = (w @ a) / whole
-        squares = w @ np.square(a) - 2 * ratio * (w @ (a * b)) + np.square(ratio) * (w @ np.square(b))
+        whole = sums_over(drawn.weights, there, b)
+        ratio = sums_over(drawn.weights, there, a) / whole
+        of_a, of_both, of_b = (sums_over(drawn.weights, there, s) for s in (np.square(a), a * b, np.square(b)))
+        squares = of_a - 2 * ratio * of_both + np.square(ratio) * of_b
         error = np.sqrt(np.maximum(squares, 0)) / whole
         away = np.abs(ratio[1:] - ratio[0])
         # Of what does not vary nothing is away, by no error.

@@ -43,6 +43,7 @@ def _canonical(
 # The number of directions that explain the variance jumps from sample to sample, which first-order draws do not follow:
 # of layers that are more alike than this, intervals hold in a tenth to a half of samples.
 _ALIKE = 0.95
+_NOTHING = "some pairs of layers: more directions to match than examples, so that everything would. Take more sentences"
 _INTERVAL = f"{THIS_SIZE}; none where layers are nearly alike ({_ALIKE} and above, but not equal)"
 
 SVCCA = partial(
@@ -53,6 +54,7 @@ SVCCA = partial(
     paper="Raghu, Gilmer, Yosinski, Sohl-Dickstein 2017, arXiv 1706.05806",
     fewest=3,
     interval=_INTERVAL,
+    nothing=_NOTHING,
     sure_below=_ALIKE,
     between=partial(by_pair, _main_scores, partial(_canonical, weighted=False), True),
 )
@@ -66,6 +68,7 @@ PWCCA = partial(
     symmetric=False,
     fewest=3,
     interval=_INTERVAL,
+    nothing=_NOTHING,
     sure_below=_ALIKE,
     between=partial(by_pair, _main_scores, partial(_canonical, weighted=True), False),
 )

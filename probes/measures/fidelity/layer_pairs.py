@@ -72,6 +72,7 @@ class Measure(Probe):
         fewest: examples a language.
         most: examples that it can take; of more some are drawn.
         of_directions: whether it sees the directions of states alone, and not their lengths.
+        nothing: why a pair of layers that can be compared has no value, where there is such a thing.
         sure_below: from this value on, up to 1 itself, draws say too little of its spread, so that
             it has no interval.
     """
@@ -82,6 +83,7 @@ class Measure(Probe):
     fewest: int = 2
     most: int | None = None
     of_directions: bool = False
+    nothing: str = ""
     sure_below: float = np.inf
     family: str = "similarity"
     compares: bool = True

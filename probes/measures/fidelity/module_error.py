@@ -20,6 +20,7 @@ from probes.errors import InputError
 from probes.measures.probe import LARGE, Probe, Run
 from probes.models.facts import body_of, check_fit, embedding_rows, name_of
 from probes.models.spread import check_whole
+from probes.results.counts import sums_over
 from probes.results.draws import POOLED, sample
 from probes.results.result import result, stack_measures
 from probes.states.representations import as_strings, from_arrays
@@ -225,8 +226,7 @@ def _results(run: Run, sums: np.ndarray, modules: list[str]) -> xr.Dataset:
     found: dict[str, dict[str, np.ndarray]] = {p.name: {} for p in MODULE_ERROR}
     for group in [*drawn.languages, POOLED]:
         rows = drawn.group(group)
-        w = drawn.weights[:, drawn.ids[rows]].astype(np.float64)
-        size, accumulated, local = (w @ s[rows] for s in sums)
+        size, accumulated, local = (sums_over(drawn.weights, drawn.ids[rows], s[rows]) for s in sums)
         with np.errstate(invalid="ignore", divide="ignore"):
             found["accumulated_error"][group], found["local_error"][group] = accumulated / size, local / size
             found["amplification"][group] = np.where(local > 0, accumulated / local, np.nan)

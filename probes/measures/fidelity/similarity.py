@@ -141,10 +141,7 @@ def _measured(about: Measure, run: Run) -> xr.Dataset:
             if (which, layer, language) in reasons:
                 of = "" if y is None else f" of model {reps.attrs.get('model', '?')}"
                 return f"layer {reps['layer'].values[layer]}{of}: {reasons[which, layer, language]}"
-        return (
-            "some pairs of layers: more directions to match than examples, so that everything would. "
-            "Take more sentences"
-        )
+        return about.nothing
 
     out = result(x, drawn, statistics, attributes, rows=used, bounds=about.bounds, over=over, missing=missing)
     return _where_sure(about, out)

@@ -122,7 +122,7 @@ def _of_run(run: Run, idf: bool) -> xr.Dataset:
     for layer, _ in enumerate(bar):
         for language, (ids, here, at) in shared.items():
             x, y = (_bags(reps, layer, rows, weights) for rows in (here, at))
-            w = drawn.weights[:, ids]
+            w = drawn.weights.take(ids, axis=1)
             if _undefined(x, y):
                 shares[language].append(np.full(len(w), np.nan))
                 hubs[language].append(np.nan)

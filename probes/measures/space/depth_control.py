@@ -11,6 +11,7 @@ import xarray as xr
 from probes.errors import InputError
 from probes.measures.probe import LARGE
 from probes.measures.space.dynamics import check_dynamics, folds_of_units, known_dynamics
+from probes.results.counts import sums_over
 from probes.results.draws import POOLED, Sample, sample
 from probes.results.intervals import interval, widened
 from probes.results.result import result
@@ -93,9 +94,9 @@ def depth_control(
     languages = [*drawn.languages, POOLED]
     for language in languages:
         rows = drawn.group(language)
-        weights = drawn.weights[:, drawn.ids[rows]].astype(float)
         units = np.array([len(np.unique(drawn.units[drawn.ids[rows]]))])
-        gram = weights @ products[rows].reshape(len(rows), -1) / weights.sum(axis=1, keepdims=True)
+        size = sums_over(drawn.weights, drawn.ids[rows], np.ones(len(rows)))
+        gram = sums_over(drawn.weights, drawn.ids[rows], products[rows].reshape(len(rows), -1)) / size[:, None]
         for name, of in corrections(gram.reshape(-1, layers, layers), open_to, effort).items():
             found[name].append(widened(of, units))
 

@@ -9,6 +9,7 @@ import numpy as np
 from probes.measures.probe import THIS_SIZE
 from probes.measures.space.principal import Within, spectrum_of, within_sentences
 from probes.measures.space.sentences import ROUNDING, Sentences, of_geometry
+from probes.results.counts import Weights
 from probes.results.resampled import without_parts
 
 _STEP = 0.25
@@ -54,7 +55,7 @@ def entropy_of_covariance(
     return float(area + low - np.log1p(t[0])), float(low - t[0] * f[0])
 
 
-def entropy_draws(x: np.ndarray, ids: np.ndarray, entropy: float, weights: np.ndarray) -> np.ndarray:
+def entropy_draws(x: np.ndarray, ids: np.ndarray, entropy: float, weights: Weights) -> np.ndarray:
     """Return the entropy of states sorted by id for every row of weights: (1 + draws,), row 0 the
     value.
 

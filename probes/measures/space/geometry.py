@@ -20,8 +20,10 @@ from probes.measures.space.norm import NORM, mean_norm
 from probes.measures.space.participation_ratio import ISO_SCORE, PARTICIPATION_RATIO, participation_ratio
 from probes.measures.space.principal import principal, within_sentences
 from probes.measures.space.sentences import FEWEST_IDS, ROUNDING, Sentences
+from probes.results.counts import Weights
 from probes.results.draws import POOLED, Sample, sample
 from probes.results.intervals import linearised, widened
+from probes.results.resampled import held_twice
 from probes.results.result import result, stack_measures
 from probes.states.representations import as_numbers, check_enough, states
 
@@ -112,7 +114,7 @@ def _of_array(x: np.ndarray) -> dict[str, float]:
             LayerscopeWarning,
             stacklevel=3,
         )
-    values["intrinsic_dimension"], _ = intrinsic_dimension([ratios], weights)
+    values["intrinsic_dimension"], _ = intrinsic_dimension([ratios], held_twice(weights))
     return {name: float(values[name][0]) for name in GEOMETRY}
 
 
@@ -156,7 +158,8 @@ class _Found:
 def _found(reps: xr.Dataset, drawn: Sample) -> _Found:
     groups = {language: drawn.group(language) for language in drawn.languages}
     # What counts as a sentence is what is drawn: an id with its translations, or a whole group of ids.
-    of_row, weights = drawn.units[drawn.ids], drawn.weights[:, np.unique(drawn.units, return_index=True)[1]]
+    of_row, weights = drawn.units[drawn.ids], drawn.weights.take(np.unique(drawn.units, return_index=True)[1], axis=1)
+    held = held_twice(weights)
     what = "group" if drawn.grouped else "sentence"
     for language, rows in groups.items():
         if (found := len(np.unique(of_row[rows]))) < FEWEST_IDS:
@@ -187,7 +190,7 @@ def _found(reps: xr.Dataset, drawn: Sample) -> _Found:
                 if len(ratios[-1].logs) and len(ratios[-1].kept) < len(x):
                     copies.append(f"{len(x) - len(ratios[-1].kept)} of {group} at {place}")
             kept = ratios if group == POOLED else ratios[-1:]
-            values["intrinsic_dimension"], why = intrinsic_dimension(kept, weights)
+            values["intrinsic_dimension"], why = intrinsic_dimension(kept, held)
             reasons["intrinsic_dimension"] = reasons.get("norm", why)
             for name, value in values.items():
                 out.statistics[name][group][:, layer] = value
@@ -208,7 +211,7 @@ def _found(reps: xr.Dataset, drawn: Sample) -> _Found:
 
 
 def _measure(
-    x: np.ndarray, ids: np.ndarray, weights: np.ndarray
+    x: np.ndarray, ids: np.ndarray, weights: Weights
 ) -> tuple[dict[str, np.ndarray], dict[str, str], Largest | None]:
     """Return all measures but the intrinsic dimension of states sorted by id, a value a row of
     weights, reasons, and which feature is the largest.
@@ -218,15 +221,13 @@ def _measure(
     if bad := int((~np.isfinite(x).all(axis=1)).sum()):
         return dict.fromkeys(names, nan), dict.fromkeys(names, f"{bad} rows are not finite"), None
     sentences = Sentences.of(ids)
-    there, counts = ids[sentences.starts], sentences.counts
-    w = weights[:, there].astype(np.float64)
     norm = np.linalg.norm(x, axis=1)
     values = dict.fromkeys(names, nan)
     reasons = {}
     with np.errstate(invalid="ignore", divide="ignore"):
-        values["norm"] = mean_norm(sentences.sum(norm), w, counts)
-        values["mean_cosine_of_pairs"] = mean_cosine(sentences.sum(x / norm[:, None]), w, counts)
-    values["largest_feature_share"], largest = largest_feature(sentences.sum(np.square(x)), w)
+        values["norm"] = mean_norm(sentences.sum(norm), weights, sentences)
+        values["mean_cosine_of_pairs"] = mean_cosine(sentences.sum(x / norm[:, None]), weights, sentences)
+    values["largest_feature_share"], largest = largest_feature(sentences.sum(np.square(x)), weights, sentences)
     if not norm.all():
         reasons["mean_cosine_of_pairs"] = f"{int((norm == 0).sum())} rows are all zero and have no direction"
     centred = x - x.mean(axis=0)
@@ -244,9 +245,10 @@ def _measure(
     reasons["iso_score"] = reasons["participation_ratio"] if features > 1 else "there is only one feature"
     entropy, guessed = entropy_of_covariance(scores, spectrum, within, sentences, features)
     if guessed <= _GUESSED:
-        values["effective_rank"] = np.exp(entropy_draws(x, ids, entropy, weights[:, there]))
+        values["effective_rank"] = np.exp(entropy_draws(x, ids, entropy, weights.take(sentences.there, axis=1)))
     reasons["effective_rank"] = (
-        f"{len(there)} sentences are too few for so many dimensions: more than half of the value would be a guess"
+        f"{len(sentences.counts)} sentences are too few for so many dimensions: more than half of the value would be a "
+        "guess"
     )
     return values, reasons, largest
 

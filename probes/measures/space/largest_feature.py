@@ -7,7 +7,8 @@ from typing import NamedTuple
 
 import numpy as np
 
-from probes.measures.space.sentences import of_geometry
+from probes.measures.space.sentences import Sentences, of_geometry
+from probes.results.counts import Weights, sums_over
 
 # From here on one feature is named: it decides cosines, and no language or topic does.
 _DECIDES, _TIMES = 0.5, 20.0
@@ -37,19 +38,21 @@ class Largest(NamedTuple):
         )
 
 
-def largest_feature(squares: np.ndarray, w: np.ndarray) -> tuple[np.ndarray, Largest]:
-    """Share of the largest feature in the squared length, for rows of weights, and which it is.
+def largest_feature(squares: np.ndarray, weights: Weights, sentences: Sentences) -> tuple[np.ndarray, Largest]:
+    """Share of the largest feature in the squared length, for every row of weights, and which it is.
 
     The feature is that of the sample in every draw.
 
     Args:
         squares: (sentence, feature) summed squares of each sentence.
-        w: (1 + draws, sentence) weights, row 0 all ones.
+        weights: (1 + draws, ids), row 0 all ones.
+        sentences: which ids they are.
     """
     total = squares.sum(axis=0)
     feature = int(total.argmax())
     with np.errstate(invalid="ignore", divide="ignore"):
-        share = w @ squares[:, feature] / (w @ squares.sum(axis=1))
+        one, every = (sums_over(weights, sentences.there, s) for s in (squares[:, feature], squares.sum(axis=1)))
+        share = one / every
         times = float(np.sqrt(total[feature] / np.median(total)))
     return share, Largest(feature, float(share[0]), times)
 

@@ -6,16 +6,18 @@ from functools import partial
 
 import numpy as np
 
-from probes.measures.space.sentences import of_geometry
+from probes.measures.space.sentences import Sentences, of_geometry
+from probes.results.counts import Weights, sums_over
 
 
-def mean_cosine(sums: np.ndarray, w: np.ndarray, counts: np.ndarray) -> np.ndarray:
+def mean_cosine(sums: np.ndarray, weights: Weights, sentences: Sentences) -> np.ndarray:
     """Mean cosine of rows of different sentences, from the summed unit vectors (sentence, feature)
-    of each.
+    of each, for every row of weights.
     """
-    total, own = w @ sums, np.einsum("sf,sf->s", sums, sums)
-    pairs = (w @ counts) ** 2 - np.square(w) @ np.square(counts.astype(np.float64))
-    return (np.einsum("wf,wf->w", total, total) - np.square(w) @ own) / pairs
+    there, counts = sentences.there, sentences.counts.astype(np.float64)
+    total, own = sums_over(weights, there, sums), np.einsum("sf,sf->s", sums, sums)
+    pairs = sums_over(weights, there, counts) ** 2 - sums_over(weights, there, np.square(counts), power=2)
+    return (np.einsum("wf,wf->w", total, total) - sums_over(weights, there, own, power=2)) / pairs
 
 
 MEAN_COSINE = partial(

@@ -6,12 +6,14 @@ from functools import partial
 
 import numpy as np
 
-from probes.measures.space.sentences import of_geometry
+from probes.measures.space.sentences import Sentences, of_geometry
+from probes.results.counts import Weights, sums_over
 
 
-def mean_norm(sums: np.ndarray, w: np.ndarray, counts: np.ndarray) -> np.ndarray:
-    """Mean length, from the summed lengths of each sentence (sentence,), for rows of weights."""
-    return w @ sums / (w @ counts)
+def mean_norm(sums: np.ndarray, weights: Weights, sentences: Sentences) -> np.ndarray:
+    """Mean length, from the summed lengths of each sentence (sentence,), for every row of weights."""
+    there = sentences.there
+    return sums_over(weights, there, sums) / sums_over(weights, there, sentences.counts)
 
 
 NORM = partial(

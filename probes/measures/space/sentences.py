@@ -38,6 +38,11 @@ class Sentences:
         """Return those of sorted rows."""
         return cls(ids, *np.unique(ids, return_index=True, return_counts=True)[1:])
 
+    @property
+    def there(self) -> np.ndarray:
+        """The id of every sentence: (sentence,)."""
+        return self.ids[self.starts]
+
     def sum(self, values: np.ndarray) -> np.ndarray:
         """Add up the rows (row, ...) of every sentence: (sentence, ...)."""
         return values if len(self.starts) == len(self.ids) else np.add.reduceat(values, self.starts, axis=0)

@@ -1,11 +1,14 @@
 """Intervals of ratios of sums with long tails: against loops, and where percentiles hold too seldom."""
 
+from dataclasses import replace
+
 import numpy as np
 import pytest
 
 import probes
-from probes.results.draws import sample, weighted_ratios
-from probes.results.ratios import of_ratios
+from probes.results.counts import Counts
+from probes.results.draws import POOLED, sample, weighted_ratios
+from probes.results.ratios import half_widths, of_ratios
 from probes.results.result import result
 
 ABOUT = {"probe": "a ratio", "interval": "for the value of a large sample"}
@@ -73,3 +76,14 @@ def test_what_does_not_vary_has_no_width_and_one_group_no_interval():
         _, _, found = measured(broken, ones)
     assert found.low.isnull().all()
     assert found.high.isnull().all()
+
+
+def test_draws_that_are_no_matrix_give_what_a_matrix_of_them_gives():
+    rng = np.random.default_rng(0)
+    above, below = rng.normal(size=(30, 2)) ** 2, 1 + rng.random((30, 2))
+    drawn = sample(probes.from_arrays(np.zeros((30, 1))), draws=20, seed=0)
+    counts = Counts(drawn.units, 20, seed=0)
+    found, expected = (
+        half_widths(replace(drawn, weights=w), [POOLED], above, below) for w in (counts, counts[:, np.arange(30)])
+    )
+    np.testing.assert_allclose(found, expected, rtol=1e-12)

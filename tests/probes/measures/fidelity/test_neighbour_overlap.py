@@ -1,5 +1,7 @@
 """Shared neighbours: from their definition, with ties by rounding, and their interval."""
 
+import tracemalloc
+
 import alike
 import numpy as np
 import pandas as pd
@@ -22,12 +24,38 @@ def test_equals_brute_force(noise):
     assert overlap(x, y) == pytest.approx(overlap(y, x), rel=1e-12)
 
 
-def test_blocks_give_the_same_as_one(monkeypatch):
+@pytest.mark.parametrize("rows", [1, 9, 69, 70])
+def test_blocks_give_the_same_as_one(rows, monkeypatch):
     rng = np.random.default_rng(0)
     x, y = rng.normal(size=(2, 70, 12))
+    x[5:30] = x[4]  # ties across the borders of blocks
     whole = overlap(x, y)
-    monkeypatch.setattr("probes.measures.fidelity.neighbour_overlap.ENTRIES", 8 * 70 * 9)
+    monkeypatch.setattr("probes.measures.fidelity.neighbour_overlap._ROWS", rows)
+    monkeypatch.setattr("probes.measures.fidelity.neighbour_overlap._ENTRIES", 1)
     assert overlap(x, y) == whole
+    assert overlap(x[29:], y[29:]) == pytest.approx(alike.neighbour_overlap(x[29:], y[29:]), rel=1e-12)
+
+
+def test_not_all_cosines_are_in_memory(monkeypatch):
+    x, y = np.random.default_rng(0).normal(size=(2, 1500, 16))
+    monkeypatch.setattr("probes.measures.fidelity.neighbour_overlap._ENTRIES", 2**14)
+    overlap(x[:50], y[:50])  # what is loaded once
+    tracemalloc.start()
+    try:
+        overlap(x, y)
+        assert tracemalloc.get_traced_memory()[1] < 0.25 * 1500**2 * 8
+    finally:
+        tracemalloc.stop()
+
+
+def test_too_many_copies_have_no_value_and_are_named(monkeypatch):
+    monkeypatch.setattr("probes.measures.fidelity.neighbour_overlap.ENTRIES", 1)
+    x = np.random.default_rng(0).normal(size=(2, 100, 8))
+    x[1, 5:] = x[1, 4]
+    with pytest.warns(probes.LayerscopeWarning, match="too many texts lie equally far .* Leave copies out"):
+        out = similarity(probes.from_arrays(x), measure="neighbour_overlap", draws=2).value.isel(language=0)
+    assert out[0, 0] == 1
+    assert np.isnan(out[1]).all()
 
 
 def test_copies_of_a_text_are_ties_within_rounding():

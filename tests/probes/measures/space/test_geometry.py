@@ -1,6 +1,7 @@
 """Geometry: direction, isotropy, dimension and length of states, what they ignore, and their intervals."""
 
 import itertools
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -16,8 +17,9 @@ from planted import planted
 from scipy.stats import ortho_group
 
 import probes
-from probes.measures.probe import THIS_SIZE
+from probes.measures.probe import THIS_SIZE, Run
 from probes.measures.space.geometry import GEOMETRY, geometry
+from probes.results.counts import Counts
 from probes.results.draws import sample
 from probes.results.result import split_measures
 
@@ -222,3 +224,16 @@ def test_too_few_groups_are_refused():
     reps = probes.from_arrays(np.random.default_rng(0).normal(size=(30, 4)), group=np.arange(30) // 10)
     with pytest.raises(probes.InputError, match="language 'und' has 3 groups, and needs at least 4"):
         geometry(reps)
+
+
+@pytest.mark.parametrize("group", [None, np.tile(np.arange(40) // 2, 2)])
+def test_draws_that_are_no_matrix_give_what_a_matrix_of_them_gives(group, monkeypatch):
+    monkeypatch.setattr("probes.results.draws.AT_ONCE", 0)
+    monkeypatch.setattr("probes.results.counts._PIECE", 7 * 21)
+    reps = planted(np.random.default_rng(0), ids=40)
+    reps = reps if group is None else reps.assign_coords(group=("example", group.astype(str)))
+    drawn = sample(reps, draws=20, seed=0)
+    assert isinstance(drawn.weights, Counts)
+    of_matrix = replace(drawn, weights=drawn.weights[:, :])
+    out, expected = (GEOMETRY["norm"].measure(Run(reps, one)).draws for one in (drawn, of_matrix))
+    np.testing.assert_allclose(out, expected, rtol=1e-9)

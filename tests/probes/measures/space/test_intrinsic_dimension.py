@@ -1,5 +1,7 @@
 """TwoNN: equal to brute force, the dimension of what is curved, and copies left out."""
 
+import tracemalloc
+
 import numpy as np
 import pytest
 from filled import falling, gaussian, two_nn
@@ -7,7 +9,11 @@ from planted import planted
 from scipy.stats import ortho_group
 
 import probes
+from probes.measures.space import intrinsic_dimension as module
 from probes.measures.space.geometry import geometry
+from probes.measures.space.intrinsic_dimension import intrinsic_dimension, ratios_of_neighbours
+from probes.results.draws import balanced_weights
+from probes.results.resampled import held_twice
 
 
 @pytest.mark.parametrize("seed", range(3))
@@ -68,3 +74,51 @@ def test_sentences_of_one_group_are_no_neighbours_of_each_other():
     )
     assert alone > 6
     assert grouped == pytest.approx(2, rel=0.2)
+
+
+@pytest.mark.parametrize("rows", [1, 7, 49, 50])
+@pytest.mark.parametrize("alike", [1, 3])  # rows of an id
+def test_blocks_give_the_same_as_one(rows, alike, monkeypatch):
+    x, ids = gaussian(falling(8, 1), n=50), np.arange(50) // alike
+    x[20:24] = x[3]  # copies across the borders of blocks
+    held = held_twice(balanced_weights(50, 30, seed=0))
+    whole = ratios_of_neighbours(x, ids)
+    monkeypatch.setattr(module, "_ROWS", rows)
+    monkeypatch.setattr(module, "_ENTRIES", 1)
+    found = ratios_of_neighbours(x, ids)
+    assert len(found.kept) == 46
+    np.testing.assert_allclose(found.logs, whole.logs, rtol=1e-9)
+    values = [intrinsic_dimension([one], held)[0] for one in (whole, found)]
+    np.testing.assert_allclose(values[1], values[0], rtol=1e-9)
+
+
+def test_neighbours_that_are_kept_are_the_nearest_of_each_of_the_nearest_ids(monkeypatch):
+    monkeypatch.setattr(module, "_KEPT", 1)
+    x, ids = gaussian(falling(4, 1), n=120), np.random.default_rng(0).integers(0, 40, 120)
+    found = ratios_of_neighbours(x, ids)
+    distance = np.linalg.norm(x[:, None] - x, axis=2) / np.abs(x).max()
+    for row in (0, 57, 119):
+        nearest = sorted((distance[row, ids == i].min(), i) for i in set(ids) - {ids[row]})[:32]
+        assert ids[found.near[row]].tolist() == [i for _, i in nearest]
+        np.testing.assert_allclose(np.exp(found.distance[row]), [d for d, _ in nearest], rtol=1e-9)
+
+
+def test_neither_all_distances_nor_those_of_a_large_group_are_in_memory(monkeypatch):
+    x, ids = np.random.default_rng(0).normal(size=(1500, 8)), np.maximum(np.arange(1500) - 700, 0)
+    monkeypatch.setattr(module, "_ENTRIES", 2**14)
+    monkeypatch.setattr(module, "_ROWS", 8)
+    monkeypatch.setattr(module, "_KEPT", 1)
+    tracemalloc.start()
+    try:
+        ratios_of_neighbours(x, ids)
+        assert tracemalloc.get_traced_memory()[1] < 0.25 * 1500**2 * 8
+    finally:
+        tracemalloc.stop()
+
+
+def test_rows_that_are_all_equal_have_none():
+    ratios = ratios_of_neighbours(np.ones((20, 3)), np.arange(20))
+    assert not len(ratios.logs)
+    value, why = intrinsic_dimension([ratios], held_twice(balanced_weights(20, 5, seed=0)))
+    assert np.isnan(value).all()
+    assert why == "fewer than 4 rows differ"
