@@ -1,5 +1,7 @@
-"""Peak memory of each default probe at 2,000, 20,000 and 200,000 rows of two models whose states lie on disk, its
-growth a row, and rows per second; each in a process of its own.
+"""Peak memory of each default probe, and of others that compare all pairs, at 2,000, 20,000 and 200,000 rows of two
+models whose states lie on disk, its growth a row, and rows per second; each in a process of its own.
+
+What compares all pairs of a layer is left out at 200,000 rows: many.py measures it at any size.
 """
 
 import tempfile
@@ -12,18 +14,21 @@ from common import Row, alone, run  # first: it sets the environment
 from many import measure, pair
 
 LAYERS, WIDTH, LANGUAGES, DRAWS = 2, 384, 20, 50
+MOST = 20_000  # rows, for what compares all pairs
 PROBES = (
     *("class_separability", "variability", "snr", "retrieval", "margin_retrieval", "alignment_gap"),
     *("drift", "cka"),
 )
+ALL_PAIRS = ("neighbour_overlap", "intrinsic_dimension")
 
 
 def rows(quick: bool) -> Iterator[Row]:
     counts = (2_000, 8_000) if quick else (2_000, 20_000, 200_000)
     with tempfile.TemporaryDirectory() as place:
-        for name in PROBES:
-            found = {n: alone(measure, pair(Path(place), n, LAYERS, WIDTH, LANGUAGES), [name], DRAWS) for n in counts}
-            (less, few), (most, many) = ((found[n][0], n) for n in counts[-2:])
+        for name in (*PROBES, *ALL_PAIRS):
+            at = [n for n in counts if name in PROBES or n <= MOST]
+            found = {n: alone(measure, pair(Path(place), n, LAYERS, WIDTH, LANGUAGES), [name], DRAWS) for n in at}
+            (less, few), (most, many) = ((found[n][0], n) for n in at[-2:])
             states = many * LAYERS * WIDTH * 4 / 2**20
             note = ", ".join(
                 f"{n:,} rows: {lifted:.0f} MiB, {2 * n / s:,.0f} rows/s" for n, (lifted, s) in found.items()

@@ -2,6 +2,8 @@
 
 python tests/benchmarks/many.py --rows 200000 --layers 13 [--probes NAMES] [--languages 20]
     [--draws 200] [--folder PLACE]
+
+Of pairs within a language, as retrieval compares, there are most in few languages: --languages 2.
 """
 
 import argparse

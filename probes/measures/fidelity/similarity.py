@@ -16,7 +16,7 @@ from probes.measures.fidelity.cka import CKA, CKA_DEBIASED
 from probes.measures.fidelity.cka_in_pieces import cka_in_pieces, in_pieces
 from probes.measures.fidelity.layer_pairs import Measure, layers_between, side_of, side_of_array
 from probes.measures.fidelity.mutual_information import MUTUAL_INFORMATION
-from probes.measures.fidelity.neighbour_overlap import NEIGHBOUR_OVERLAP
+from probes.measures.fidelity.neighbour_overlap import NEIGHBOUR_OVERLAP, searched
 from probes.measures.fidelity.procrustes import PROCRUSTES
 from probes.measures.fidelity.rsa import RSA
 from probes.measures.probe import Run
@@ -36,13 +36,25 @@ def similarity_of(measure: str) -> Measure:
 
 @overload
 def similarity(
-    x: xr.Dataset, y: xr.Dataset | None = None, *, measure: str = "cka", draws: int = 200, seed: int = 0
+    x: xr.Dataset,
+    y: xr.Dataset | None = None,
+    *,
+    measure: str = "cka",
+    search: str = "exact",
+    draws: int = 200,
+    seed: int = 0,
 ) -> xr.Dataset: ...
 
 
 @overload
 def similarity(
-    x: npt.ArrayLike, y: npt.ArrayLike, *, measure: str = "cka", draws: int = 200, seed: int = 0
+    x: npt.ArrayLike,
+    y: npt.ArrayLike,
+    *,
+    measure: str = "cka",
+    search: str = "exact",
+    draws: int = 200,
+    seed: int = 0,
 ) -> float: ...
 
 
@@ -51,6 +63,7 @@ def similarity(
     y: xr.Dataset | npt.ArrayLike | None = None,
     *,
     measure: str = "cka",
+    search: str = "exact",
     draws: int = 200,
     seed: int = 0,
 ) -> xr.Dataset | float:
@@ -66,6 +79,9 @@ def similarity(
             of one model are compared with each other.
         measure: "cka" (biased), "cka_debiased", "procrustes" (a distance), "svcca", "pwcca", "rsa",
             "neighbour_overlap" or "mutual_information" (a share of the most that is seen).
+        search: of "neighbour_overlap": "exact", or "ivf" of some 100,000 examples and more, in
+            the nearest clusters alone (faiss, layerscope[neighbours]). `estimator` says so, and a
+            warning where it misses many.
         draws, seed: of the bootstrap by sentence id.
 
     Returns:
@@ -74,8 +90,9 @@ def similarity(
         arrays a float.
 
     Raises:
-        InputError: the measure is not known; the two hold different sentences; a language has too
-            few.
+        InputError: the measure is not known, or looks for no neighbours; the two hold different
+            sentences; a language has too few.
+        DependencyError: search="ivf" without faiss.
 
     Notes:
         "cka" and the measures of canonical correlation and Procrustes are above 0 (below pi / 2)
@@ -95,7 +112,7 @@ def similarity(
         >>> round(similarity(x, 2 * x[:, ::-1] + 1), 6)
         1.0
     """
-    about = similarity_of(measure)
+    about = searched(similarity_of(measure), search)
     if not isinstance(x, xr.Dataset):
         return _of_arrays(about, x, y)
     if y is not None and not isinstance(y, xr.Dataset):

@@ -15,8 +15,8 @@ from probes.results.resampled import Held, of_parts
 KEPT = 0.9  # of the ratios of distances; the larger ones count as at least that large
 _ENTRIES = 2**22  # of one block of distances
 _ROWS = 64  # of one at least: thinner products take longer
-_NEAR = 32  # neighbours of a row that are kept at least, one an id: two of them are nearly always drawn
-_KEPT = 2**23  # neighbours of all rows that are kept at most, where each has more
+_NEAR = 32  # neighbours of a row that are kept, one an id: two of them are nearly always drawn
+_KEPT = 2**23  # of larger groups so many of all rows at most, but at least the former of each
 
 
 class Ratios(NamedTuple):

@@ -1,6 +1,8 @@
 """Shared neighbours: from their definition, with ties by rounding, and their interval."""
 
+import sys
 import tracemalloc
+from types import SimpleNamespace
 
 import alike
 import numpy as np
@@ -119,3 +121,66 @@ def test_a_model_with_itself_shares_all_whatever_its_batches():
     )
     out = similarity(one, other, measure="neighbour_overlap").value.sel(language="en")
     np.testing.assert_array_equal(np.diag(out), 1)
+
+
+def imitated(skipped=0):
+    """What is used of faiss, by the product of all; without the nearest ones."""
+
+    class Index:
+        def __init__(self, quantizer, features, lists, metric):
+            assert (quantizer, metric) == (features, "inner product")
+            self.lists = lists
+
+        def train(self, x):
+            assert x.dtype == np.float32
+
+        def add(self, x):
+            self.x = x
+
+        def search(self, x, k):
+            scores = x @ self.x.T
+            order = np.argsort(-scores, axis=1)[:, skipped : skipped + k]
+            order = np.pad(order, [(0, 0), (0, k - order.shape[1])], constant_values=-1)
+            return np.take_along_axis(scores, order, axis=1), order
+
+    return SimpleNamespace(IndexFlatIP=int, IndexIVFFlat=Index, METRIC_INNER_PRODUCT="inner product")
+
+
+@pytest.mark.parametrize("n", [11, 40, 150])
+def test_neighbours_that_faiss_lists_are_measured_as_all_are(n, monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", imitated())
+    monkeypatch.setattr("probes.measures.fidelity.neighbour_overlap._ENTRIES", 64 * 12 * 7)
+    x, y = np.random.default_rng(0).normal(size=(2, n, 12))
+    x[2], y[2] = x[3], y[3]
+    reps, other = (probes.from_arrays(z) for z in (x, x + 0.5 * y))
+    exact, found = (similarity(reps, other, measure="neighbour_overlap", search=s, draws=5) for s in ("exact", "ivf"))
+    np.testing.assert_allclose(found.value, exact.value, rtol=1e-12)
+    np.testing.assert_allclose(found.draws, exact.draws, rtol=1e-9)
+    assert "in the nearest clusters alone" in found.attrs["estimator"]
+    assert "clusters" not in exact.attrs["estimator"]
+
+
+def test_neighbours_that_faiss_misses_are_said(monkeypatch):
+    monkeypatch.setitem(sys.modules, "faiss", imitated(skipped=6))  # a text itself, and half of its ten nearest
+    x, y = np.random.default_rng(0).normal(size=(2, 80, 12))
+    with pytest.warns(probes.LayerscopeWarning, match='search="ivf" finds 50% of the neighbours of 80 texts'):
+        similarity(x, y, measure="neighbour_overlap", search="ivf")
+
+
+def test_faiss_itself_finds_nearly_all():
+    pytest.importorskip("faiss")
+    rng = np.random.default_rng(0)
+    x = rng.normal(size=(1500, 24)) + 3 * rng.normal(size=(30, 24))[np.arange(1500) % 30]
+    y = x + 0.3 * rng.normal(size=x.shape)
+    assert similarity(x, y, measure="neighbour_overlap", search="ivf") == pytest.approx(overlap(x, y), abs=0.02)
+
+
+def test_what_is_asked_of_the_search_is_refused_where_it_cannot_be(monkeypatch):
+    x = np.random.default_rng(0).normal(size=(20, 4))
+    with pytest.raises(probes.InputError, match="search='hnsw' is not known; choose one of 'exact', 'ivf'"):
+        similarity(x, x, measure="neighbour_overlap", search="hnsw")
+    with pytest.raises(probes.InputError, match="measure 'cka' looks for no neighbours"):
+        similarity(x, x, search="ivf")
+    monkeypatch.setitem(sys.modules, "faiss", None)
+    with pytest.raises(probes.DependencyError, match=r"package faiss, .*: pip install 'layerscope\[neighbours\]'"):
+        similarity(x, x, measure="neighbour_overlap", search="ivf")
