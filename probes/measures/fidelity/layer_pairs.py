@@ -6,7 +6,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache, partial
 from itertools import product
-from typing import Literal, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 import numpy as np
 import xarray as xr
@@ -208,7 +208,7 @@ def _unusable(layer: _Layer) -> str:
 
 
 def by_pair(
-    prepare: Callable[[np.ndarray], tuple[np.ndarray, ...]],
+    prepare: Callable[[np.ndarray], tuple[Any, ...]],
     compare: Callable[..., tuple[float, np.ndarray]],
     symmetric: bool,
     x: Layers,
