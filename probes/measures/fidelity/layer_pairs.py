@@ -17,6 +17,7 @@ from probes.measures.threads import one_thread
 from probes.states.representations import states
 
 ENTRIES = 2**25  # numbers that are kept at a time
+_ENTRIES = 2**20  # of one layer that are changed at a time
 Values = tuple[np.ndarray, np.ndarray]  # (layer, other layer), and what each example does to it, (example, ..., ...)
 
 
@@ -154,14 +155,16 @@ def layers_between(
             else:
                 usable[-1].append(layer)
     value = np.full((x.layers, (x if y is None else y).layers), np.nan)
-    influence = np.zeros((x.examples, *value.shape))
+    influence = np.zeros((x.examples, *value.shape))  # takes memory only where it is written
     if usable[0] and usable[-1]:
         at_x, at_y = usable[0], usable[-1]
         right = None if y is None else Layers(loads[1], at_y, y.dtype)
         found, moved = measure.between(Layers(loads[0], at_x, x.dtype), right)
         value[np.ix_(at_x, at_y)] = found
-        # What has no value moves nothing.
-        influence[:, np.array(at_x)[:, None], at_y] = np.where(np.isnan(found), 0.0, moved)
+        moved[:, np.isnan(found)] = 0.0  # what has no value moves nothing
+        if moved.shape == influence.shape:
+            return value, moved, reasons
+        influence[:, np.array(at_x)[:, None], at_y] = moved
     return value, influence, reasons
 
 
@@ -185,10 +188,13 @@ def _loader(side: Side, of_directions: bool) -> Callable[[int], _Layer]:
         mean = x.mean(axis=0)
         largest = np.abs(mean).max() if np.isfinite(mean).all() else np.nan
         if of_directions and np.isfinite(largest):
+            # Some rows at a time, so that no other array of this size is made.
+            parts = np.array_split(x, -(-x.size // _ENTRIES))
             with np.errstate(invalid="ignore", divide="ignore"):
-                x /= np.linalg.norm(x, axis=1, keepdims=True)
-            mean, largest = x.mean(axis=0), 1.0
-            return _Layer(x, np.square(x - mean).sum(axis=1), precision)
+                for part in parts:
+                    part /= np.linalg.norm(part, axis=1, keepdims=True)
+            mean = x.mean(axis=0)
+            return _Layer(x, np.concatenate([np.square(part - mean).sum(axis=1) for part in parts]), precision)
         if np.isfinite(largest):
             x -= mean
         return _Layer(x, np.einsum("ad,ad->a", x, x), precision * largest)

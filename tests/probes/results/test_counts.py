@@ -4,8 +4,11 @@ import tracemalloc
 
 import numpy as np
 import pytest
+from planted import planted
 
 import probes
+from probes.measures.catalogue import by_name
+from probes.measures.probe import Run
 from probes.results import counts as module
 from probes.results import draws
 from probes.results.counts import Counts, sums_over
@@ -78,3 +81,25 @@ def test_a_million_ids_take_no_matrix():
         assert tracemalloc.get_traced_memory()[1] < 30 * 2**20
     finally:
         tracemalloc.stop()
+
+
+@pytest.mark.filterwarnings("ignore::probes.LayerscopeWarning")
+@pytest.mark.parametrize(
+    "probe",
+    ["retrieval", "margin_retrieval", "retrieval_all_languages", "norm", "neighbour_overlap", "cosine_to_baseline"],
+)
+def test_a_probe_never_asks_for_all_counts_of_all_ids(probe, monkeypatch):
+    monkeypatch.setattr(draws, "AT_ONCE", 0)
+    monkeypatch.setattr(module, "_PIECE", 21 * 20)
+    asked, get = [], Counts.__getitem__
+
+    def watched(self, at):
+        out = get(self, at)
+        asked.append(out.size)
+        return out
+
+    monkeypatch.setattr(Counts, "__getitem__", watched)
+    reps = planted(np.random.default_rng(0), ids=100)
+    measured = by_name()[probe].measure(Run(reps, draws.sample(reps, draws=20, seed=0), base=reps, pivot="l0"))
+    assert np.isfinite(measured["draws"]).any()
+    assert 0 < max(asked) <= 21 * 20 < 21 * 100
