@@ -49,6 +49,33 @@ LANGUAGES = {
     "swh_Latn": ("Bantu", "sw"),
     "fin_Latn": ("Uralic", "fi"),
 }
+# Billions of tokens in mC4, as counted in arXiv 2010.11934 (Hebrew is "iw" there).
+MC4 = {
+    "eng_Latn": 2733,
+    "fra_Latn": 318,
+    "deu_Latn": 347,
+    "spa_Latn": 433,
+    "ita_Latn": 162,
+    "por_Latn": 146,
+    "nld_Latn": 73,
+    "rus_Cyrl": 713,
+    "bul_Cyrl": 22,
+    "ukr_Cyrl": 41,
+    "pol_Latn": 130,
+    "ell_Grek": 43,
+    "tur_Latn": 71,
+    "arb_Arab": 57,
+    "heb_Hebr": 17,
+    "hin_Deva": 24,
+    "urd_Arab": 2.4,
+    "tha_Thai": 11,
+    "vie_Latn": 116,
+    "zho_Hans": 39,
+    "jpn_Jpan": 164,
+    "kor_Hang": 26,
+    "swh_Latn": 1,
+    "fin_Latn": 25,
+}
 LOST = ("retrieval", "accuracy")  # what a model can lose; both are shares, higher is better
 
 
@@ -164,6 +191,7 @@ def traits(kept: Kept, languages: Sequence[str]) -> dict[str, np.ndarray]:
         "more tokens a sentence": np.array([tokens[x] / tokens[PIVOT] for x in languages]),
         "a script other than Latin": np.array([float(not x.endswith("_Latn")) for x in languages]),
         "less text in CC-100": np.array([-float(sizes.get(LANGUAGES[x][1], np.nan)) for x in languages]),
+        "less text in mC4": np.array([-MC4[x] for x in languages]),
         "a family other than Germanic or Romance": np.array(
             [float(LANGUAGES[x][0] not in ("Germanic", "Romance")) for x in languages]
         ),

@@ -16,8 +16,9 @@ from probes.results.intervals import interval
 from probes.views.language_names import language_name
 
 FAMILIES = ("pruning", "quantisation", "fewer layers", "factors", "fusion", VOCABULARY)
-COLOURS = dict(zip(FAMILIES, sns.color_palette("colorblind", len(FAMILIES)), strict=True))
-MARKERS = dict(zip(FAMILIES, "osD^vP", strict=True))
+TRAINED = ("pruning, trained", "quantisation, trained", "students")
+COLOURS = dict(zip([*FAMILIES, *TRAINED], sns.color_palette("colorblind", len(FAMILIES + TRAINED)), strict=True))
+MARKERS = dict(zip([*FAMILIES, *TRAINED], "osD^vPX*<", strict=True))
 
 
 def tradeoff(kept: Kept) -> plt.Figure:
@@ -100,12 +101,12 @@ def depth(kept: Kept, most: int = 8) -> plt.Figure:
     return figure
 
 
-def warnings_figure(kept: Kept, tables: dict[str, pd.DataFrame]) -> plt.Figure:
+def warnings_figure(tables: dict[str, tuple[warning.Models, pd.DataFrame]]) -> plt.Figure:
     """How well each measure tells what was lost, and what the best one said of each model and language."""
     figure, axes = plt.subplots(1, 3, figsize=(11.6, 6.2), width_ratios=[1, 1, 1.5])
-    retrieval, best = tables["retrieval"], first(tables["retrieval"])
-    names = retrieval["measure"].tolist()[::-1]
-    for ax, (probe, table) in zip(axes, tables.items(), strict=False):
+    models, retrieval = tables["retrieval"]
+    names, best = retrieval["measure"].tolist()[::-1], first(retrieval)
+    for ax, (probe, (_, table)) in zip(axes, tables.items(), strict=False):
         table = table.set_index("measure").loc[names]
         ax.errorbar(
             table["over all"],
@@ -120,22 +121,19 @@ def warnings_figure(kept: Kept, tables: dict[str, pd.DataFrame]) -> plt.Figure:
         ax.set(title=f"{probe} lost", xlabel="rank correlation", xlim=(min(-0.3, table["low"].min()), 1.02))
         ax.set_yticks(np.arange(len(names)), [plain(name) for name in names] if ax is axes[0] else [])
         ax.grid(color="0.93")
-    probe, languages = "retrieval", kept.others("retrieval")
-    lost, _ = kept.lost(probe, languages)
-    said = warning.damages(kept, languages)[best][0]
-    for family in FAMILIES:
-        of = kept.families.to_numpy() == family
+    for family in dict.fromkeys([*FAMILIES, *models.families]):
+        of = models.families == family
         if of.any():
             axes[2].scatter(
-                said[of].ravel(),
-                lost[of].ravel(),
+                models.said[best][0][of].ravel(),
+                models.lost[of].ravel(),
                 s=14,
                 color=COLOURS[family],
                 marker=MARKERS[family],
                 label=family,
                 alpha=0.75,
             )
-    axes[2].set(title="a point a model and language", xlabel=f"damage by {plain(best)}", ylabel=f"{probe} lost")
+    axes[2].set(title="a point a model and language", xlabel=f"damage by {plain(best)}", ylabel="retrieval lost")
     axes[2].xaxis.set_major_locator(MaxNLocator(5))
     axes[2].legend(fontsize=9)
     axes[2].grid(color="0.93")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import Any
 
 import common
@@ -11,34 +10,24 @@ import numpy as np
 import pandas as pd
 import real_encoder_answers as answers
 import real_encoder_figures as figures_of
-import real_encoder_trained as trained
 import real_encoder_warning as warning
 from real_encoder_answers import LOST, Kept
 from real_encoder_figures import plain
 from real_encoder_methods import NEIGHBOURS, PIVOT, PROMPT, TEXTS, settings
 from real_encoder_runs import DRAWS, ORIGINAL, TOLERANCE
+from real_encoder_tables import wide
 from real_encoder_text import TEXT
+from real_encoder_words import DPI, english_names, filled, shown, span, warning_in_words
 
 from probes.results.verdict import CEILING
 from probes.views.language_names import language_name
 
-DPI = 110
-FEW_RUNS = 20  # fewer models are no ground to choose a measure by
-
-
-def english_names(codes: list[str]) -> str:
-    """Languages in words."""
-    names = [language_name(x) for x in codes]
-    return ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else "".join(names)
-
-
-def span(value: float, low: float, high: float, digits: int = 2) -> str:
-    """A number with its interval."""
-    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
-
 
 def answered(
-    kept: Kept, falls: dict[str, pd.DataFrame], follows: dict[str, pd.DataFrame], tables: dict[str, pd.DataFrame]
+    kept: Kept,
+    falls: dict[str, pd.DataFrame],
+    follows: dict[str, pd.DataFrame],
+    tables: dict[str, tuple[warning.Models, pd.DataFrame]],
 ) -> list[str]:
     """The answers, a paragraph each, made of the numbers."""
     out = [_what_is_kept(kept)]
@@ -65,7 +54,7 @@ def answered(
             f"is larger in languages that have {'; '.join(yes)}. " if yes else "follows none of what was looked at. "
         )
         out.append(said + (f"One cannot tell, or it is the other way, of: {'; '.join(other)}." if other else ""))
-    out.append(_warning_in_words(kept, tables))
+    out.append(warning_in_words(tables))
     return out
 
 
@@ -97,51 +86,6 @@ def _what_is_kept(kept: Kept) -> str:
     )
 
 
-def _warning_in_words(kept: Kept, tables: dict[str, pd.DataFrame]) -> str:
-    said = ["**Which measure warns, without labels?**"]
-    for probe, table in tables.items():
-        real = table[~table["measure"].isin([warning.BYTES, warning.CHANCE])]
-        best, second = real.iloc[0], real.iloc[1]
-        size = table.set_index("measure").loc[warning.BYTES]
-        said.append(
-            f"For {probe}, {plain(best['measure'])}: its rank correlation with what each language of each model "
-            f"lost is {span(best['over all'], best['low'], best['high'])}, in the family where it does worst "
-            f"{best['family left out']:.2f}; that of the bytes saved is "
-            f"{span(size['over all'], size['low'], size['high'])}."
-        )
-        within = real.sort_values("within a model", ascending=False, na_position="last").iloc[0]
-        said.append(
-            f"Which language of a model loses most is told best by {plain(within['measure'])}: over the languages of "
-            f"a model {span(within['within a model'], within['within low'], within['within high'])} on the mean."
-        )
-        found = warning.ahead(kept, probe, best["measure"], second["measure"])
-        sure = "is ahead of" if found[1] > 0 else "cannot be told apart from"
-        said.append(
-            f"Over all, {plain(best['measure'])} {sure} the next, {plain(second['measure'])} (by {span(*found)})."
-        )
-    if len(kept.runs) < FEW_RUNS:
-        count, families = len(kept.runs), len(set(kept.families))
-        said.append(f"These are {count} models of {families} families, too few to choose a measure by.")
-    return " ".join(said)
-
-
-def shown(table: pd.DataFrame) -> str:
-    """The table of warnings as Markdown."""
-    out = pd.DataFrame(
-        {
-            "measure": table["measure"].map(plain),
-            "over all": [span(r["over all"], r["low"], r["high"]) for _, r in table.iterrows()],
-            "within a model": [
-                span(r["within a model"], r["within low"], r["within high"]) for _, r in table.iterrows()
-            ],
-            "mild": table["mild"],
-            "family left out": table["family left out"],
-            "explained": table["explained"],
-        }
-    )
-    return common.markdown(out, 2)
-
-
 def overview(kept: Kept) -> str:
     """A row a run: bytes, time, and what is left of each measure at the end, all languages together."""
     columns = {
@@ -164,13 +108,16 @@ def overview(kept: Kept) -> str:
     return common.markdown(table).replace(" nan ", " ")
 
 
-def csv_of(kept: Kept) -> pd.DataFrame:
-    """A row a run and language: what is measured at its end."""
-    rows = kept.rows[kept.rows["end"]]
-    return rows.pivot_table("value", ["run", "language"], "probe", sort=False).reset_index()
+def runs_of(kept: Kept) -> pd.DataFrame:
+    """A row a run: how it was made, what it weighs and how fast it is."""
+    columns = ["run", "family", "method", "strength", "text", "stored_as"]
+    columns += [
+        f"{c}{end}" for c in ("parameters", "stored_bytes", "operations", "seconds_32") for end in ("", " before")
+    ]
+    return kept.runs[columns]
 
 
-def write(kept: Kept, every: int, tuned: pd.DataFrame) -> tuple[Any, ...]:
+def write(kept: Kept, every: int) -> tuple[Any, ...]:
     """Draw the figures, write the rows, and return the page's text and the table of claims."""
     falls = {p: answers.who_falls(kept, p) for p in LOST}
     follows = {p: answers.follows(kept, p) for p in LOST}
@@ -179,13 +126,14 @@ def write(kept: Kept, every: int, tuned: pd.DataFrame) -> tuple[Any, ...]:
         "tradeoff": figures_of.tradeoff(kept),
         "languages": figures_of.heat(kept),
         "layers": figures_of.depth(kept),
-        "warning": figures_of.warnings_figure(kept, tables),
+        "warning": figures_of.warnings_figure(tables),
     }
     for name, figure in figures.items():
         figure.savefig(common.HERE / f"real_encoder_{name}.png", dpi=DPI)
         plt.close(figure)
-    csv_of(kept).to_csv(common.HERE / "real_encoder.csv", index=False, float_format="%.5g")
-    claims = pd.concat([answers.claims(kept), trained.claims(tuned, answers.small_verdict)], ignore_index=True)
+    wide(kept.rows, "run").to_csv(common.HERE / "real_encoder.csv", index=False, float_format="%.4g")
+    runs_of(kept).to_csv(common.HERE / "real_encoder_runs.csv", index=False, float_format="%.6g")
+    claims = answers.claims(kept)
     about = kept.about
     coarse = (
         (
@@ -201,8 +149,6 @@ def write(kept: Kept, every: int, tuned: pd.DataFrame) -> tuple[Any, ...]:
         answers="\n\n".join(answered(kept, falls, follows, tables)),
         runs=len(kept.runs),
         every=every,
-        tuned=len(tuned),
-        all_tuned=len(trained.settings()),
         coarse=coarse,
         about=about,
         pivot=language_name(PIVOT),
@@ -221,11 +167,11 @@ def write(kept: Kept, every: int, tuned: pd.DataFrame) -> tuple[Any, ...]:
             f"### By {p}\n\n" + common.markdown(t.assign(language=t["language"].map(language_name)))
             for p, t in falls.items()
         ),
+        traits=len(follows["retrieval"]),
         follows="\n".join(f"### By {p}\n\n" + common.markdown(t) for p, t in follows.items()),
-        warned="\n".join(f"### {p.capitalize()} lost\n\n" + shown(t) for p, t in tables.items()),
+        warned="\n".join(f"### {p.capitalize()} lost\n\n" + shown(t) for p, (_, t) in tables.items()),
         overview=overview(kept),
         claims=common.markdown(claims),
-        trained=trained.means(tuned),
         mild=warning.MILD,
         missing=missing(kept),
         families=len(set(kept.families)),
@@ -240,16 +186,6 @@ def write(kept: Kept, every: int, tuned: pd.DataFrame) -> tuple[Any, ...]:
         ),
     )
     return filled(text), claims[["claim", "gain", "verdict"]]
-
-
-def filled(text: str) -> str:
-    """The page with its paragraphs broken into lines; tables, headings, pictures and lists as they are."""
-    out = []
-    for part in text.split("\n\n"):
-        plain_text = not any(line.startswith(("|", "#", "!", "- ")) for line in part.split("\n"))
-        joined = " ".join(part.split("\n"))
-        out.append(textwrap.fill(joined, 120, break_long_words=False, break_on_hyphens=False) if plain_text else part)
-    return "\n\n".join(out)
 
 
 def missing(kept: Kept) -> str:
