@@ -15,12 +15,16 @@ from real_encoder_answers import LOST, Kept
 from real_encoder_figures import plain
 from real_encoder_methods import NEIGHBOURS, PIVOT, PROMPT, TEXTS, settings
 from real_encoder_runs import DRAWS, ORIGINAL, TOLERANCE
-from real_encoder_tables import wide
+from real_encoder_tables import middle_of, wide
 from real_encoder_text import TEXT
 from real_encoder_words import DPI, english_names, filled, shown, span, warning_in_words
 
+from probes.results.intervals import interval
 from probes.results.verdict import CEILING
 from probes.views.language_names import language_name
+
+WORTH = 0.005  # of retrieval, that a run with more bytes keeps more
+SOME = (0.02, 0.5)  # of retrieval lost, by models that lost neither nothing nor all
 
 
 def answered(
@@ -54,6 +58,8 @@ def answered(
             f"is larger in languages that have {'; '.join(yes)}. " if yes else "follows none of what was looked at. "
         )
         out.append(said + (f"One cannot tell, or it is the other way, of: {'; '.join(other)}." if other else ""))
+    if where := _where(kept):
+        out.insert(1, where)
     out.append(warning_in_words(tables))
     return out
 
@@ -70,19 +76,58 @@ def _what_is_kept(kept: Kept) -> str:
             f"Of {probe} ({value[0, 0]:.3f} in the original), {len(lost)} of {len(states)} compressed models lost more "
             f"than {TOLERANCE[probe]:.2f} in at least one language, and {len(safe)} are shown not to in any"
             + (f" ({'; '.join(safe)})" if safe else "")
-            + "."
+            + f"; over all languages together {_together(ends, probe)}."
         )
+    said.append(
+        f"{kept.about['ids']} sentences are few to show that a language did not: even where none of them changed, "
+        "the interval for all languages at once reaches beyond that loss."
+    )
     own, _ = kept.at_end("accuracy", kept.languages)
     order = np.argsort(own[0])
     least, most = (f"{language_name(kept.languages[i])} ({own[0, i]:.3f})" for i in (order[0], order[-1]))
     said.append(f"The head is right least often in {least} and most often in {most}, before any compression.")
     table = answers.front(kept, "retrieval")
-    first_fit = table[table["best run"] != "none"].drop_duplicates("best run")
-    rows = [f"{r[2]}, {r[4]} of retrieval within {r[1]} of the bytes" for r in first_fit.itertuples()]
+    fits = table[table["best run"] != "none"].drop_duplicates("best run")
+    fits = fits[fits["retrieval"].astype(float).cummax().diff().fillna(1) > WORTH]
+    rows = [f"{r[2]}, {r[4]} of retrieval within {r[1]} of the bytes" for r in fits.itertuples()]
     return (
         "**What does compression cost?** "
         + " ".join(said)
-        + (f" At equal bytes the best were: {'; '.join(rows)}." if rows else "")
+        + (f" At equal bytes the best were: {'; '.join(rows)}; more bytes do not keep more." if rows else "")
+    )
+
+
+def _together(ends: pd.DataFrame, probe: str) -> str:
+    """How many models are shown to lose, and not to lose, over all languages together."""
+    states = ends[(ends["probe"] == probe) & (ends["language"] == "pooled")]["state"]
+    did, safe = (states == "lost").sum(), states.isin(["kept", "gained", "not lost"]).sum()
+    return f"{did} did, and {safe} are shown not to"
+
+
+def _where(kept: Kept) -> str:
+    """At which depth retrieval is lost, over models of all layers that lost neither nothing nor all."""
+    lost, _ = kept.lost("retrieval", ["pooled"])
+    of = kept.rows[(kept.rows["probe"] == "retrieval") & (kept.rows["language"] == "pooled")]
+    deep = of.groupby("run")["layer"].max().reindex(kept.runs["run"]).to_numpy() == kept.about["layers"]
+    some = np.flatnonzero((lost[:, 0] > SOME[0]) & (lost[:, 0] < SOME[1]) & deep)
+    if len(some) < 3:
+        return ""
+    middle = middle_of(kept.about["layers"])
+    value, draws = kept.block(of[of["layer"] == middle], ["pooled"])
+    inside, drawn = (x[:1, 0] - x[1:, 0] for x in (value, draws))
+    _, at_end = kept.lost("retrieval", ["pooled"])
+    low, high = interval(np.array(inside[some].mean()), drawn[some].mean(axis=0))
+    ends = interval(np.array(lost[some, 0].mean()), at_end[some, 0].mean(axis=0))
+    back = drawn[some].mean(axis=0) - at_end[some, 0].mean(axis=0)
+    gained = inside[some].mean() - lost[some, 0].mean()
+    one = of[of["layer"] == 1].set_index("run")["value"]
+    first = float((one[ORIGINAL] - one.reindex(kept.runs["run"].to_numpy()[some])).mean())
+    return (
+        f"**At which layer?** Of the {len(some)} models that lost between {SOME[0]:.2f} and {SOME[1]:.1f} of retrieval "
+        f"and have all layers, the mean loss is {first:.3f} at layer 1, "
+        f"{span(inside[some].mean(), float(low), float(high), 3)} at layer {middle} and "
+        f"{span(lost[some, 0].mean(), float(ends[0]), float(ends[1]), 3)} at the end: the last layers find again "
+        f"{span(gained, *(float(x) for x in interval(np.array(gained), back)), 3)}."
     )
 
 
@@ -123,6 +168,7 @@ def write(kept: Kept, every: int) -> tuple[Any, ...]:
     follows = {p: answers.follows(kept, p) for p in LOST}
     tables = warning.of_all(kept)
     figures = {
+        "story": figures_of.story(kept),
         "tradeoff": figures_of.tradeoff(kept),
         "languages": figures_of.heat(kept),
         "layers": figures_of.depth(kept),
@@ -167,6 +213,8 @@ def write(kept: Kept, every: int) -> tuple[Any, ...]:
             f"### By {p}\n\n" + common.markdown(t.assign(language=t["language"].map(language_name)))
             for p, t in falls.items()
         ),
+        seen=figures_of.SEEN,
+        unseen=int((kept.lost("retrieval", kept.others("retrieval"))[0].max(axis=1) < figures_of.SEEN).sum()),
         traits=len(follows["retrieval"]),
         follows="\n".join(f"### By {p}\n\n" + common.markdown(t) for p, t in follows.items()),
         warned="\n".join(f"### {p.capitalize()} lost\n\n" + shown(t) for p, (_, t) in tables.items()),

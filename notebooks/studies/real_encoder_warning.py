@@ -8,8 +8,10 @@ import numpy as np
 import pandas as pd
 from real_encoder_answers import LOST, Kept, _rowwise, spearman
 from real_encoder_tables import LESS, MOVED, RATIO, middle_of
+from scipy.stats import rankdata
 from sklearn.isotonic import IsotonicRegression
 
+from probes.results.correlations import correlations
 from probes.results.intervals import interval
 
 RESAMPLES = 300
@@ -86,13 +88,14 @@ def warned(models: Models) -> pd.DataFrame:
     """
     lost, families = models.lost, models.families
     picks = resampled(models)
-    loss_again = [models.draws[np.ix_(m, x)][..., d] for m, x, d in picks]
+    loss_again = [_Loss(models.draws[np.ix_(m, x)][..., d]) for m, x, d in picks]
+    loss = _Loss(lost)
     rows = []
     for name, (value, draws) in models.said.items():
         again = np.array(
-            [_both(draws[np.ix_(m, x)][..., d], loss) for (m, x, d), loss in zip(picks, loss_again, strict=True)]
+            [held.told(draws[np.ix_(m, x)][..., d]) for (m, x, d), held in zip(picks, loss_again, strict=True)]
         )
-        own = _both(value, lost)
+        own = loss.told(value)
         ends = [interval(np.array(own[k]), again[:, k]) for k in (0, 1)]
         mild = lost.mean(axis=1) < MILD
         within = {
@@ -149,12 +152,27 @@ def resampled(models: Models) -> list[tuple[np.ndarray, np.ndarray, int]]:
     ]
 
 
-def _both(value: np.ndarray, lost: np.ndarray) -> tuple[float, float]:
-    """The rank correlation over all, and the mean over models that lost something of that over languages."""
-    some = lost.mean(axis=1) > 0.01
-    within = _rowwise(value[some], lost[some]) if some.any() else np.array([np.nan])
-    within = within[np.isfinite(within)]
-    return spearman(value.ravel(), lost.ravel()), float(within.mean()) if len(within) else np.nan
+class _Loss:
+    """Losses (model, language) and their ranks, which all measures are held to."""
+
+    def __init__(self, lost: np.ndarray) -> None:
+        self.lost, self.some = lost, lost.mean(axis=1) > 0.01
+        self.over_all, self.within = rankdata(lost.ravel()), rankdata(lost[self.some], axis=1)
+
+    def told(self, value: np.ndarray) -> tuple[float, float]:
+        """The rank correlation over all, and the mean over models that lost something of that over languages."""
+        if np.isfinite(value).all():
+            over_all = _correlated(rankdata(value.ravel())[None], self.over_all[None])
+            within = _correlated(rankdata(value[self.some], axis=1), self.within)
+        else:
+            over_all = np.array([spearman(value.ravel(), self.lost.ravel())])
+            within = _rowwise(value[self.some], self.lost[self.some])
+        within = within[np.isfinite(within)]
+        return float(over_all[0]), float(within.mean()) if len(within) else np.nan
+
+
+def _correlated(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return correlations(x, y, np.ones_like(x))
 
 
 def explained(value: np.ndarray, lost: np.ndarray, families: np.ndarray) -> float:
