@@ -13,7 +13,7 @@ import real_encoder_figures as figures_of
 import real_encoder_warning as warning
 from real_encoder_answers import LOST, Kept
 from real_encoder_figures import plain
-from real_encoder_methods import NEIGHBOURS, PIVOT, PROMPT, TEXTS, settings
+from real_encoder_methods import NEIGHBOURS, PIVOT, PROMPT, TEXTS, VOCABULARY, settings
 from real_encoder_runs import DRAWS, ORIGINAL, TOLERANCE
 from real_encoder_tables import middle_of, wide
 from real_encoder_text import TEXT
@@ -83,9 +83,11 @@ def _what_is_kept(kept: Kept) -> str:
         "the interval for all languages at once reaches beyond that loss."
     )
     own, _ = kept.at_end("accuracy", kept.languages)
-    order = np.argsort(own[0])
-    least, most = (f"{language_name(kept.languages[i])} ({own[0, i]:.3f})" for i in (order[0], order[-1]))
-    said.append(f"The head is right least often in {least} and most often in {most}, before any compression.")
+    least, most = (kept.languages[i] for i in (own[0].argmin(), own[0].argmax()))
+    said.append(
+        f"Before any compression the head is right least often in {language_name(least)} ({own[0].min():.3f}; "
+        f"{answers.why_least(kept, least)}), and most often in {language_name(most)} ({own[0].max():.3f})."
+    )
     table = answers.front(kept, "retrieval")
     fits = table[table["best run"] != "none"].drop_duplicates("best run")
     fits = fits[fits["retrieval"].astype(float).cummax().diff().fillna(1) > WORTH]
@@ -222,7 +224,7 @@ def write(kept: Kept, every: int) -> tuple[Any, ...]:
         claims=common.markdown(claims),
         mild=warning.MILD,
         missing=missing(kept),
-        families=len(set(kept.families)),
+        families=len(set(kept.families) - {VOCABULARY}),
         cpu=sum(float(kept.runs[c].mean()) for c in kept.runs if c.startswith("cpu ")),
         provenance=common.provenance(
             model=f"weights {about['weights']}, {about['layers']} layers of {about['features']} features, "

@@ -72,7 +72,8 @@ flatters it a little.
 {front}
 ## Which languages fall first
 
-The mean over {families} families of compressions, each the mean of its runs; `beyond` is the distance to the mean
+The mean over {families} families of compressions, each the mean of its runs, without smaller vocabularies, which lose
+the languages whose tokens are left out; `beyond` is the distance to the mean
 over all languages, with an interval that holds for all at once.
 
 {falls}

@@ -140,7 +140,7 @@ def planted(of, loss, families):
                 add(run, "cka", 2, language, 1 - lost**2, 0.0)
     runs = pd.DataFrame({"run": names, "family": families, "stored_bytes": 1.0, "stored_bytes before": 2.0})
     about = {"tokens": dict.fromkeys(languages, 10) | {"hin_Deva": 30, "zho_Hans": 20, "swh_Latn": 15, "urd_Arab": 28}}
-    kept = of["answers"].Kept(runs, pd.DataFrame(rows), about)
+    kept = of["answers"].Kept(runs, pd.DataFrame(rows), about, Path())
     return kept, languages[1:]
 
 
