@@ -175,7 +175,8 @@ def test_models_of_both_parts_warn_together_each_held_to_its_own_original(of, ma
     assert models.said["share of bytes saved"][0][0].tolist() == [0.5, 0.5]
 
 
-def test_the_page_is_of_the_runs_beside_it(of):
+def test_the_page_is_of_the_runs_beside_it(of, tmp_path, monkeypatch):
+    monkeypatch.setattr(of["runs"], "FOLDER", tmp_path)
     page = TOP / "notebooks" / "studies" / "real_encoder_trained.md"
     text, found = " ".join(page.read_text(encoding="utf-8").split()), of["kept"].kept()
     measured = found.runs[found.runs["trained"] != of["trained"].TRIAL]
