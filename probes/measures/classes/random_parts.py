@@ -19,7 +19,7 @@ from probes.states.representations import BLOCK, states
 MOST = 2**15  # texts of a group that are compared all with all
 PART = 2**13  # of a part, about, where they are more
 _FEW = 32  # units of a class that a part has at least; of smaller classes all
-_NUMBERS = 2**27  # of a layer that are in memory at a time
+_NUMBERS = 2**26  # of a layer that are in memory at a time
 _SEED = 0  # of the parts, which are the same for every model
 
 
@@ -50,18 +50,22 @@ def mean_over_parts(
 ) -> dict[str, np.ndarray]:
     """Return what `by_layer` does, as the mean over random parts of every group.
 
-    A layer is read once a group, as it is stored; of more than fits into memory some parts count.
+    Some parts are in memory at a time, as they are stored: of very many texts a layer is read several
+    times. All of them count, and in one order, so that the mean does not change with how many fit.
     """
-    out = {group: np.empty((len(drawn.weights), reps.sizes["layer"])) for group in kept}
+    out = {group: np.zeros((len(drawn.weights), reps.sizes["layer"])) for group in kept}
+    at_once = max(1, _NUMBERS // (PART * reps.sizes["feature"]))
     for group, rows in kept.items():
-        parts = random_parts(drawn, rows)[: max(1, _NUMBERS // (PART * reps.sizes["feature"]))]
-        there = np.unique(np.concatenate(parts))
-        parts = [np.sort(part) for part in parts]
-        found = [(np.searchsorted(there, part), parts_of(drawn, part, among=part)) for part in parts]
-        dtype = reps["hidden"].dtype
-        for layer in range(reps.sizes["layer"]):
-            x = np.empty((len(there), reps.sizes["feature"]), dtype)
-            for start in range(0, len(there), BLOCK):
-                x[start : start + BLOCK] = states(reps, layer, there[start : start + BLOCK])
-            out[group][:, layer] = np.mean([of(x[at].astype(np.float64), one, drawn) for at, one in found], axis=0)
+        every = [np.sort(part) for part in random_parts(drawn, rows)]
+        for first in range(0, len(every), at_once):
+            parts = every[first : first + at_once]
+            there = np.unique(np.concatenate(parts))
+            found = [(np.searchsorted(there, part), parts_of(drawn, part, among=part)) for part in parts]
+            x = np.empty((len(there), reps.sizes["feature"]), reps["hidden"].dtype)
+            for layer in range(reps.sizes["layer"]):
+                for start in range(0, len(there), BLOCK):
+                    x[start : start + BLOCK] = states(reps, layer, there[start : start + BLOCK])
+                for at, one in found:
+                    out[group][:, layer] += of(x[at].astype(np.float64), one, drawn)
+        out[group] /= len(every)
     return out
