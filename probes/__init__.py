@@ -8,7 +8,7 @@ from importlib import import_module
 from types import ModuleType
 
 from probes.comparison import Comparison, Comparisons, compare
-from probes.corpus import cautions, describe, load_corpus
+from probes.corpus import describe, load_corpus
 from probes.errors import DependencyError, InputError, LayerscopeWarning
 from probes.measures.attribution.facts import facts, lost_facts
 from probes.measures.attribution.influence import influence
@@ -53,6 +53,7 @@ from probes.measures.space.spectrum import depth_spectrum, spectrum
 from probes.models.checked import check
 from probes.models.checkpoint import load_checkpoint
 from probes.models.series import series
+from probes.pitfalls import cautions
 from probes.results.by_size import loss_by_size, pretraining_sizes
 from probes.results.difference import difference
 from probes.states.capture import capture

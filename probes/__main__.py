@@ -25,10 +25,11 @@ from probes.command import (
     run,
 )
 from probes.comparison import Comparison, Comparisons, compare
-from probes.corpus import cautions, describe, load_corpus
+from probes.corpus import describe, load_corpus
 from probes.errors import InputError, LayerscopeWarning, check_choice
 from probes.measures import catalogue
 from probes.measures.own import named_in_modules
+from probes.pitfalls import cautions
 from probes.printing import printable
 from probes.remote import locked_at, within
 from probes.results.agreed import Agreement

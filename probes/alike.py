@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import unicodedata
+from collections.abc import Iterable
 
 import pandas as pd
 
@@ -27,11 +28,11 @@ _TWO = {three: word[:2] for word in _TWO_AND_THREE.split() for three in word[3:]
 _CODE = re.compile(r"([a-z]{2,3})(?:([-_])([A-Z][a-z]{3}))?(?:([-_])([A-Z]{2}|\d{3}))?")
 
 
-def alike(column: pd.Series, what: str) -> list[str]:
+def alike(column: Iterable[str], what: str) -> list[str]:
     """Say which values of a column can be told apart only with care.
 
     Args:
-        column: texts.
+        column: texts, in order; what looks like no other may be left out.
         what: what they are; ids may well differ by case.
 
     Returns:
@@ -43,10 +44,7 @@ def alike(column: pd.Series, what: str) -> list[str]:
     """
     groups: dict[str, list[str]] = {}
     for value in dict.fromkeys(column):
-        # Composed, without what cannot be seen, and 1.0 as 1.
-        key = "".join(c for c in unicodedata.normalize("NFKC", value) if unicodedata.category(c) != "Cf")
-        key = re.sub(r"^([+-]?\d+)\.0*$", r"\1", " ".join(key.split()))
-        groups.setdefault(key if what == "id" else key.casefold(), []).append(value)
+        groups.setdefault(look_of(value, what), []).append(value)
     found = [values for values in groups.values() if len(values) > 1]
     if not found:
         return []
@@ -54,6 +52,21 @@ def alike(column: pd.Series, what: str) -> list[str]:
     shown = [" and ".join(map(repr if _told_apart(values) else ascii, values)) for values in found[:5]]
     more = f" and {len(found) - 5} more" if len(found) > 5 else ""
     return [f"{what}s that look alike, and count as different: {'; '.join(shown)}{more}"]
+
+
+def look_of(value: str, what: str) -> str:
+    """Return what a value looks like: composed, without what cannot be seen, 1.0 as 1, and but for
+    ids in lower case.
+
+    Example:
+        >>> look_of("Ａ\u200b", "label"), look_of("1.0", "id")
+        ('a', '1')
+    """
+    if value.isascii() and value.isalnum():  # as most ids are
+        return value if what == "id" else value.casefold()
+    key = "".join(c for c in unicodedata.normalize("NFKC", value) if unicodedata.category(c) != "Cf")
+    key = re.sub(r"^([+-]?\d+)\.0*$", r"\1", " ".join(key.split()))
+    return key if what == "id" else key.casefold()
 
 
 def _told_apart(values: list[str]) -> bool:
@@ -101,26 +114,34 @@ def conventions(languages: pd.Series) -> list[str]:
     return found
 
 
-def quoted(frame: pd.DataFrame) -> list[str]:
+def quoted(frames: Iterable[pd.DataFrame]) -> list[str]:
     """Say where cells begin and end with quotation marks, which tab-separated text keeps.
 
     Args:
-        frame: columns of texts.
+        frames: of columns of texts, some rows of a table each.
 
     Returns:
         A sentence, or none. Some texts that are wholly quoted are none; half of a column's, or a
         doubled mark within one, are.
 
     Example:
-        >>> quoted(pd.DataFrame({"text": ['"a ""b"" c"', "d"]}))  # doctest: +ELLIPSIS
+        >>> quoted([pd.DataFrame({"text": ['"a ""b"" c"', "d"]})])  # doctest: +ELLIPSIS
         ['cells begin and end with quotation marks: text in 1 of 2 rows. Were they written with ...
     """
-    told = []
-    for column in frame:
-        wrapped = frame[column].str.fullmatch(r'"(?:[^"]|"")*"', flags=re.DOTALL)
-        doubled = wrapped & frame[column].str[1:-1].str.contains('""', regex=False)
-        if doubled.any() or wrapped.sum() * 2 > len(frame):
-            told.append(f"{column} in {int(wrapped.sum())} of {len(frame)} rows")
+    counts: dict[str, int] = {}
+    doubled, rows = set(), 0
+    for frame in frames:
+        rows += len(frame)
+        for column in frame:
+            wrapped = frame[column].str.fullmatch(r'"(?:[^"]|"")*"', flags=re.DOTALL)
+            counts[column] = counts.get(column, 0) + int(wrapped.sum())
+            if (wrapped & frame[column].str[1:-1].str.contains('""', regex=False)).any():
+                doubled.add(column)
+    told = [
+        f"{column} in {count} of {rows} rows"
+        for column, count in counts.items()
+        if column in doubled or count * 2 > rows
+    ]
     if not told:
         return []
     return [

@@ -15,7 +15,7 @@ import torch
 import xarray as xr
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from probes.corpus import cautions, check_corpus
+from probes.corpus import check_corpus
 from probes.costs import ROUNDS, TEXTS, Subject, as_table, counted, on_texts, operations_of, seconds_of
 from probes.errors import InputError, LayerscopeWarning, address_of
 from probes.files import file_name
@@ -32,6 +32,7 @@ from probes.models.named import by_name, check_depths, check_pairs, tokenizers_o
 from probes.models.series import Series, spread
 from probes.order import caution
 from probes.remote import check_writable_at, within
+from probes.pitfalls import cautions
 from probes.results.draws import check_draws, sample
 from probes.results.kept import tabulated
 from probes.states.capture import capture

@@ -21,9 +21,8 @@ import datasets
 import numpy as np
 import pandas as pd
 
-from probes.alike import alike, conventions, quoted
 from probes.errors import InputError, LayerscopeWarning
-from probes.order import caution, neighbours_agree, one_hot
+from probes.pitfalls import cautions, swallowed
 from probes.printing import printable
 from probes.streamed import load_streamed, pieces
 from probes.tables import REQUIRED, is_hub_name, read_table, to_frame
@@ -90,6 +89,8 @@ def load_corpus(
     columns = {id: "id", language: "language", text: "text", label: "label", text_pair: "text_pair", group: "group"}
     if streaming:
         out = load_streamed(source, columns, SEVERAL, _checked, split=split, languages=languages)
+        if said := swallowed(out):
+            warnings.warn(f"{source}: {said}", LayerscopeWarning, stacklevel=2)
         _CHECKED.add(out)
         return out
     frame, name, notes = read_table(source, split)
@@ -115,8 +116,8 @@ def load_corpus(
         frame = _keep(frame, "language", list(languages), name)
         frame = frame.iloc[np.argsort(pd.Categorical(frame["language"], list(languages)).codes, kind="stable")]
     frame = _checked(frame, name)
-    if (swallowed := _swallowed(frame)) and not isinstance(source, datasets.Dataset):
-        notes.append(f"{name}: {swallowed}")
+    if (said := swallowed(frame)) and not isinstance(source, datasets.Dataset):
+        notes.append(f"{name}: {said}")
     for note in notes:
         warnings.warn(note, LayerscopeWarning, stacklevel=2)
     out = datasets.Dataset.from_pandas(frame.reset_index(drop=True), preserve_index=False)
@@ -136,7 +137,9 @@ def describe(corpus: datasets.Dataset) -> None:
         >>> describe(corpus)  # doctest: +ELLIPSIS
         480 rows, 240 ids, 2 languages...
     """
-    frame = to_frame(corpus)
+    frame = to_frame(
+        corpus.select_columns([c for c in ("id", "language", "split", "label") if c in corpus.column_names])
+    )
     for column in ("language", "split", "label"):
         if column in frame:
             frame[column] = frame[column].map(printable)
@@ -156,65 +159,6 @@ def describe(corpus: datasets.Dataset) -> None:
         if found
         else "\nnothing that is known to mislead was found"
     )
-
-
-def cautions(corpus: datasets.Dataset) -> list[str]:
-    """Say what in a corpus could mislead a probe: a plain sentence each, or an empty list.
-
-    Looked for: rows sorted by label, classes of one example, labels readable from the length of the
-    text alone (cross-validated, more than 5 points above the largest class), duplicated texts, ids
-    missing in a language, translations that carry different labels, neighbours that share a label
-    far more often than in shuffled orders (without a column `group`), rows that quotation marks
-    have swallowed, and languages, labels, splits, ids and groups that look alike: in upper and
-    lower case, composed and decomposed, 1 and 1.0.
-
-    Example:
-        >>> cautions(load_corpus("bundled", split="test"))
-        []
-    """
-    frame = to_frame(corpus)
-    found = [swallowed] if (swallowed := _swallowed(frame)) else []
-    for column in ("language", "label", "split", "id", "group"):
-        if column in frame:
-            found += alike(frame[column], column)
-    found += conventions(frame["language"]) + quoted(frame)
-    sizes = frame.groupby("language", sort=False)["id"].nunique()
-    union = frame["id"].nunique()
-    missing = {language: union - n for language, n in sizes.items() if n < union}
-    if missing and len(sizes) > 1:
-        found.append("ids missing in a language: " + ", ".join(f"{k} lacks {n} of {union}" for k, n in missing.items()))
-    pairs = [c for c in ("language", "text", "text_pair") if c in frame]
-    duplicated = frame[frame.duplicated(pairs, keep=False)].groupby("language", sort=False).size()
-    if len(duplicated):
-        found.append("duplicated texts: " + ", ".join(f"{n} rows in {k}" for k, n in duplicated.items()))
-    if "label" not in frame:
-        return found
-    if frame.groupby("id")["label"].nunique().max() > 1:
-        n = int((frame.groupby("id")["label"].nunique() > 1).sum())
-        found.append(f"translations of one sentence carry different labels: {n} ids")
-    ordered, lonely, sharing = [], [], []
-    for language, rows in frame.groupby("language", sort=False):
-        labels = rows["label"]
-        counts = labels.value_counts()
-        if 1 < len(counts) < len(labels) / 2 and (labels.to_numpy()[1:] != labels.to_numpy()[:-1]).sum() < len(counts):
-            ordered.append(str(language))
-        elif "group" not in frame and neighbours_agree(one_hot(labels)):
-            sharing.append(str(language))
-        if (counts == 1).any():
-            lonely.append(f"{', '.join(map(repr, counts.index[counts == 1]))} in {language}")
-        accuracy, majority = _accuracy_from_length(rows)
-        if accuracy > majority + 0.05:
-            found.append(
-                f"label readable from text length alone in {language}: accuracy {accuracy:.2f}, "
-                f"largest class {majority:.2f}"
-            )
-    if ordered:
-        found.append(f"rows sorted by label in {', '.join(ordered)}: never take the first n rows")
-    if sharing:
-        found.append(caution(sharing, "labels"))
-    if lonely:
-        found.append(f"classes of one example: {'; '.join(lonely)}")
-    return found
 
 
 def corpus_fingerprint(corpus: datasets.Dataset) -> str:
@@ -391,50 +335,9 @@ def _as_text(column: pd.Series, name: str) -> pd.Series:
 _SURROGATE = re.compile("[\ud800-\udfff]")
 
 
-# A language as codes are written, with a separator of cells on both sides.
-_CODE = re.compile(r"[a-z]{2}([-_]\w+)*")
-
-
-def _swallowed(frame: pd.DataFrame) -> str:
-    """Where a cell holds what looks like rows of a table, which quotation marks make; else ""."""
-    languages = set(frame["language"])
-    for column in frame:
-        for row, text in frame.loc[frame[column].str.contains("[\r\n]"), column].items():
-            for separator in ",;\t":
-                if text.count(separator) < len(frame.columns) - 1:
-                    continue
-                cells = [cell.strip('"') for line in text.splitlines() for cell in line.split(separator)]
-                if any(cell in languages or _CODE.fullmatch(cell) for cell in cells):
-                    lines = len(text.splitlines()) - 1
-                    return (
-                        f"{column} in row {row} holds line breaks and, after them, as many separators as rows of the "
-                        f"table: did two quotation marks swallow {lines} row{'s' if lines > 1 else ''}? A quotation "
-                        "mark within a cell is written twice"
-                    )
-    return ""
-
-
 def _rows(mask: pd.Series) -> str:
     at = mask.index[mask]
     shown = ", ".join(str(i) for i in at[:5])
     return (
         f"row {shown}" if len(at) == 1 else f"{len(at)} rows (counted from 0: {shown}{', ...' if len(at) > 5 else ''})"
     )
-
-
-def _accuracy_from_length(rows: pd.DataFrame) -> tuple[float, float]:
-    """Cross-validated accuracy of a small tree on lengths alone, and the share of the largest
-    class.
-    """
-    from sklearn.model_selection import StratifiedKFold, cross_val_score
-    from sklearn.tree import DecisionTreeClassifier
-
-    counts = rows["label"].value_counts()
-    rows = rows[rows["label"].isin(counts.index[counts >= 5])]
-    if rows["label"].nunique() < 2 or len(rows) < 50:
-        return 0.0, 1.0
-    lengths = np.column_stack([rows["text"].str.len(), rows["text"].str.split().str.len()])
-    tree = DecisionTreeClassifier(max_depth=3, min_samples_leaf=5, random_state=0)
-    folds = StratifiedKFold(5, shuffle=True, random_state=0)
-    accuracy = cross_val_score(tree, lengths, rows["label"], cv=folds).mean()
-    return float(accuracy), float(counts.max() / counts.sum())

@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 
 from probes.errors import InputError
-from probes.tables import REQUIRED, to_frame
+from probes.tables import REQUIRED, SEPARATORS, separator_of, to_frame
 
 PIECE = 20_000  # rows that are read and checked at a time
 _LOADERS = {".parquet": "parquet", ".csv": "csv", ".tsv": "csv", ".jsonl": "json", ".json": "json"}
@@ -78,7 +78,8 @@ def stream_files(source: object) -> tuple[datasets.Dataset, str]:
         source: the path of a .parquet, .csv, .tsv or .jsonl file, or a pattern of such files.
 
     Raises:
-        InputError: no such file, or another kind of source; the files cannot be read as one table.
+        InputError: no such file, or another kind of source; cells are separated by something else
+            than the name says; the files cannot be read as one table.
     """
     kinds = ", ".join(_LOADERS)
     if not isinstance(source, str | Path):
@@ -121,6 +122,14 @@ def stream_files(source: object) -> tuple[datasets.Dataset, str]:
 
 
 def _header(path: str, ending: str) -> list[str]:
+    if ending == ".csv":
+        with open(path, "rb") as head:
+            by = separator_of(head.read(4096))
+        if by != ",":
+            raise InputError(
+                f"{path}: cells are separated by {SEPARATORS[by]}, not by commas, and streaming=True reads commas "
+                "alone. Write the file with commas, or with tabs as .tsv, or leave streaming out"
+            )
     with open(path, encoding="utf-8-sig", newline="") as file:
         cells = csv.reader(file, csv.excel_tab if ending == ".tsv" else csv.excel)
         return next(cells, [])

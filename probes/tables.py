@@ -150,9 +150,9 @@ def _read_csv(path: Path, separator: str, notes: list[str]) -> pd.DataFrame:
         raise ValueError("binary content")
     quoting = csv.QUOTE_NONE if separator == "\t" else csv.QUOTE_MINIMAL
     if separator == ",":
-        separator = _separator(head)
+        separator = separator_of(head)
         if separator != ",":
-            notes.append(f"{path}: cells are separated by {_SEPARATORS[separator]}, not by commas, and are read so")
+            notes.append(f"{path}: cells are separated by {SEPARATORS[separator]}, not by commas, and are read so")
     how: dict[str, Any] = {
         "sep": separator,
         "dtype": str,
@@ -174,13 +174,18 @@ def _read_csv(path: Path, separator: str, notes: list[str]) -> pd.DataFrame:
     return _with_points(frame, path, notes) if separator == ";" else frame
 
 
-_SEPARATORS = {";": "semicolons", "\t": "tabs"}
+SEPARATORS = {";": "semicolons", "\t": "tabs"}
 
 
-def _separator(head: bytes) -> str:
-    """What separates the cells of a table that is called comma-separated, from its first line."""
+def separator_of(head: bytes) -> str:
+    """Return what separates the cells of a table that is called comma-separated, from its first line.
+
+    Example:
+        >>> separator_of(b"id;language;text"), separator_of(b"id,language,text;more")
+        (';', ',')
+    """
     line = head.decode("utf-8-sig", errors="replace").splitlines()[:1]
-    cells = {by: len(next(csv.reader(line, delimiter=by), [])) for by in (",", *_SEPARATORS)}
+    cells = {by: len(next(csv.reader(line, delimiter=by), [])) for by in (",", *SEPARATORS)}
     most = max(cells, key=lambda by: cells[by])  # of equals the first
     return most if cells[","] < len(REQUIRED) <= cells[most] else ","
 

@@ -24,8 +24,8 @@ probes.measures.provenance
 > probes.measures.catalogue probes.measures.workers > probes.measures.classes
 probes.measures.languages probes.measures.fidelity probes.measures.space probes.measures.attribution >
 probes.measures.probe probes.measures.threads > probes.results probes.costs > probes.states > probes.models
-probes.corpus > probes.streamed > probes.tables probes.alike probes.order probes.remote > probes.files probes.command >
-probes.forms > probes.errors probes.silence probes.printing probes.installed
+probes.corpus > probes.pitfalls > probes.streamed > probes.tables probes.alike probes.order probes.remote > probes.files
+probes.command > probes.forms > probes.errors probes.silence probes.printing probes.installed
 """
 RANK = {room: number for number, rooms in enumerate(RANKS.split(">")) for room in rooms.split()}
 ROOF = {

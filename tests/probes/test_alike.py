@@ -39,9 +39,9 @@ def test_codes_of_one_convention_are_no_caution(codes):
 
 
 def test_quoted_cells_are_said_and_speech_is_not():
-    assert quoted(pd.DataFrame({"text": ['"a"', '"b"', "c"]})) != []
-    assert quoted(pd.DataFrame({"text": ['"a ""b"" c"', "b", "c", "d", "e"]})) != []
-    assert quoted(pd.DataFrame({"text": ['"Go!"', "b", '"Stop," she said, "now"', '"', ""]})) == []
+    assert quoted([pd.DataFrame({"text": ['"a"', '"b"', "c"]})]) != []
+    assert quoted([pd.DataFrame({"text": ['"a ""b"" c"', "b", "c", "d", "e"]})]) != []
+    assert quoted([pd.DataFrame({"text": ['"Go!"', "b", '"Stop," she said, "now"', '"', ""]})]) == []
 
 
 def test_a_tab_separated_file_with_quotes_gets_a_caution(tmp_path):

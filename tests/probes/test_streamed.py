@@ -99,3 +99,18 @@ def test_what_cannot_be_streamed_is_said(tmp_path):
     (tmp_path / "bad.parquet").write_text("no table")
     with pytest.raises(probes.InputError, match="cannot be read as a table of parquet"):
         probes.load_corpus(tmp_path / "bad.parquet", streaming=True)
+    (tmp_path / "semicolons.csv").write_text("id;language;text\n1;en;a, b\n")
+    said = r"semicolons\.csv: cells are separated by semicolons, not by commas.* or with tabs as \.tsv, or leave stream"
+    with pytest.raises(probes.InputError, match=said):
+        probes.load_corpus(tmp_path / "semicolons.csv", streaming=True)
+
+
+def test_rows_that_quotation_marks_swallowed_are_said_once(tmp_path):
+    texts = ["the cat", '"a dog', "a bird", 'a fish"', "the end"]
+    lines = [f"{i},en,{text}" for i, text in enumerate(texts)]
+    (tmp_path / "c.csv").write_text("\n".join(["id,language,text", *lines]))
+    said = r"c\.csv: text in row 1 holds line breaks .*did two quotation marks swallow 2 rows"
+    with pytest.warns(probes.LayerscopeWarning, match=said) as told:
+        corpus = probes.load_corpus(tmp_path / "c.csv", streaming=True)
+    assert len(told) == 1
+    assert len(corpus) == 3
