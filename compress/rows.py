@@ -92,8 +92,7 @@ def training_rows(
     how, said = settle(student, names[0], pooling="mean", max_length=max_length, prompt=prompt)
     limits = [length_of(how, m, tokenizer, said) for m in models]
     limit = min((n for n in limits if n is not None), default=None)
-    corpus = prompted(corpus, how)
-    texts = list(corpus["text"])
+    texts = prompted(corpus, how)["text"][:]
     pairs = list(corpus["text_pair"]) if "text_pair" in corpus.column_names else None
     cut: dict[str, Any] = {"truncation": limit is not None, "max_length": limit, "verbose": False}
     encoded = tokenizer(texts, None if apart else pairs, **cut)

@@ -46,6 +46,7 @@ from probes.states.ranks import ranks_of
 from probes.states.representations import LEFT_OUT, check_representations, left_out_in_words
 from probes.states.running import check_settings
 from probes.states.vectors import compare_vectors
+from probes.states.texts import READ_LATER
 
 # What a comparison was asked for, in its provenance, so that a model can be added to it; and the settings of `capture`
 # that states depend on.
@@ -311,7 +312,8 @@ def _sharing(reps: xr.Dataset, base: xr.Dataset | None) -> xr.Dataset:
     if base is None:
         return reps
     same = {c: base[c].variable for c in reps.coords if c in base.coords and reps[c].dims == ("example",)}
-    same = {c: one for c, one in same.items() if np.array_equal(one.values, reps[c].values)}
+    on_disk = READ_LATER if "source" in {**base.encoding, **reps.encoding} else ()  # where they may stay
+    same = {c: one for c, one in same.items() if c not in on_disk and np.array_equal(one.values, reps[c].values)}
     out = reps.assign_coords(same)
     out.encoding = dict(reps.encoding)
     return out

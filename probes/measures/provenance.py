@@ -7,6 +7,7 @@ import platform
 from collections.abc import Mapping
 from typing import Any
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -39,8 +40,10 @@ def provenance_of(
     declared = {name: probe for name, probe in catalogue.by_name().items() if name in results}
     more = ("interval", "kind", "symmetric")  # of the draws, and of measures of similarity
     first = next(iter(representations.values()))
-    examples = pd.DataFrame({c: first[c].values for c in ("id", "language", "text") if c in first.coords})
-    sizes = examples.groupby("language", sort=False).agg(texts=("id", "size"), example=("text", "first"))
+    codes, languages = pd.factorize(first["language"].values)
+    begins = np.unique(codes, return_index=True)[1]
+    shown = first["text"].variable[begins].values  # the first text of each language
+    sizes = zip(languages.tolist(), np.bincount(codes).tolist(), shown.tolist(), strict=True)
     packages = ("layerscope", "torch", "transformers", "tokenizers", "numpy", "scipy", "scikit-learn", "xarray", "zarr")
     return {
         "baseline": baseline,
@@ -58,9 +61,7 @@ def provenance_of(
             for name, probe in declared.items()
         },
         "corpus": {
-            "languages": {
-                language: {"texts": int(row["texts"]), "example": row["example"]} for language, row in sizes.iterrows()
-            },
+            "languages": {language: {"texts": count, "example": text} for language, count, text in sizes},
             "cautions": said,
         },
         "versions": {"python": platform.python_version()} | {p: importlib.metadata.version(p) for p in packages},

@@ -35,6 +35,7 @@ from probes.models.facts import (
 from probes.models.fingerprint import tokenizer_fingerprint, weights_fingerprint
 from probes.models.formats.onnx_model import OnnxModel
 from probes.states.by_token import names_of
+from probes.states.examples import column_of
 from probes.states.layers import check_part, runner_of
 from probes.states.long_texts import check_windows, read_texts
 from probes.states.pooling import POOLINGS, OfTokens, named_pooling, pool, sinks, sinks_in_words
@@ -45,6 +46,7 @@ from probes.states.remote_store import store_at
 from probes.states.representations import BLOCK, as_strings
 from probes.states.running import check_settings, decoder_inputs, evaluating, place_of, precision
 from probes.states.store import DIMS
+from probes.states.texts import READ_LATER, of_column
 from probes.states.tokens import Batches, tokenise
 from probes.states.transfers import landed
 from probes.states.units import Units, Words, check_words, units_of
@@ -190,7 +192,7 @@ def capture(
         dimensions=dimensions,
     )
     check_part(model, part, name)
-    check_words(words, tokenizer, list(corpus["language"]))
+    check_words(words, tokenizer, column_of(corpus, "language").tolist() if words else [])
     head = kept_head(model) if modules is None and part == "encoder" else None
     kept = "" if head is None else KEPT[head][0]
     check_windows(
@@ -205,7 +207,7 @@ def capture(
     limit, texts, told = length_of(how, model, tokenizer, declared), corpus, None
     if part == "decoder" and "text_pair" in corpus.column_names:
         texts = corpus.remove_columns("text_pair")
-        pairs = texts.remove_columns("text").add_column("text", list(corpus["text_pair"]))
+        pairs = corpus.remove_columns("text").rename_column("text_pair", "text")
         told = tokenise(tokenizer, pairs, limit, model, name)
     cutting: dict[str, Any] = {"long_texts": long_texts, "overlap": overlap, "prompt": how.prompt or ""}
     read, long = read_texts(tokenizer, prompted(texts, how), limit, model, name, **cutting)
@@ -355,14 +357,16 @@ def capture(
                 known += made.begun(np.concatenate(begun, axis=1))
             first = pooled(batches.longest())
             # The examples are the last dimension but one of all of them.
-            bounds = {k: np.arange(len(corpus) + 1) for k in first}
+            bounds = dict.fromkeys(first, np.arange(len(corpus) + 1))
             if units is not None and made is None:
                 bounds["tokens"] = units.bounds
             sizes = {k: (*v.shape[:-2], int(bounds[k][-1]), v.shape[-1]) for k, v in first.items()}
-            coordinates = {c: as_strings(list(corpus[c])) for c in corpus.column_names}
-            dataset = xr.Dataset(
-                coords={"layer": np.arange(sizes["hidden"][0])} | {k: ("example", v) for k, v in coordinates.items()}
-            )
+            coordinates = {
+                # Beside states in memory texts are small, and beside those in a store they are all that grows.
+                c: of_column(corpus, c) if c in READ_LATER and target is not None else ("example", column_of(corpus, c))
+                for c in corpus.column_names
+            }
+            dataset = xr.Dataset(coords={"layer": np.arange(sizes["hidden"][0])} | coordinates)
             if modules:
                 dataset = dataset.assign_coords(module=("layer", as_strings(list(modules))))
             if kept and kept != "numbers":

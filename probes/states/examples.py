@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
+from typing import Any
 
 import datasets
 import numpy as np
-import pandas as pd
 import xarray as xr
 
 from probes.corpus import SEVERAL
 from probes.errors import InputError
-from probes.states.representations import from_arrays
+from probes.states.representations import as_strings, from_arrays
+from probes.streamed import pieces
 
 
 def examples_of(corpus: datasets.Dataset | None, captured: dict[str, xr.Dataset], models: Iterable[str]) -> xr.Dataset:
@@ -34,22 +35,33 @@ def examples_of(corpus: datasets.Dataset | None, captured: dict[str, xr.Dataset]
                 f"model {name!r} is still to be run: expected a corpus, as probes.load_corpus(...) gives it"
             )
         first = next(iter(captured.values()))
-        frame = pd.DataFrame({c: first[c].values for c in columns if c in first.coords})
+        values = {c: first[c].values for c in columns if c in first.coords}
     else:
-        frame = pd.DataFrame({c: list(corpus[c]) for c in columns if c in corpus.column_names})
+        values = {c: column_of(corpus, c) for c in columns if c in corpus.column_names}
     for name, reps in captured.items():
-        other = pd.DataFrame({c: reps[c].values for c in columns if c in reps.coords})
-        if corpus is None and "group" in other and "group" not in frame:
+        other = {c: reps[c].values for c in columns if c in reps.coords}
+        if corpus is None and "group" in other and "group" not in values:
             raise InputError(
                 f"model {name!r}: its Representations have groups, and those of {next(iter(captured))!r} have none. "
                 "Capture all models on one corpus"
             )
-        keys = [c for c in frame if c in other and c != "split"]
-        if not frame[keys].equals(other[keys]):
+        if not all(np.array_equal(values[c], other[c]) for c in values if c in other and c != "split"):
             raise InputError(
                 f"model {name!r}: its Representations hold other examples (id, language, label, group) than the "
                 "others, or the same in another order. Capture all models on one corpus"
             )
-    named = {c: frame[c].to_numpy() for c in ("id", "language", "label", "group") if c in frame}
-    others = {c: ("example", frame[c].to_numpy()) for c in ("split", *SEVERAL) if c in frame}
-    return from_arrays(np.zeros((len(frame), 1)), **named).assign_coords(others)
+    named: dict[str, Any] = {c: values[c] for c in ("id", "language", "label", "group") if c in values}
+    others = {c: ("example", values[c]) for c in ("split", *SEVERAL) if c in values}
+    return from_arrays(np.zeros((len(values["id"]), 1)), **named).assign_coords(others)
+
+
+def column_of(corpus: datasets.Dataset, column: str) -> np.ndarray:
+    """Return a column of a corpus as Python strings, each of not too many in memory once.
+
+    Example:
+        >>> corpus = datasets.Dataset.from_dict({"language": ["en", "fr", "en"]})
+        >>> column_of(corpus, "language").tolist()
+        ['en', 'fr', 'en']
+    """
+    known: dict[str, str] = {}
+    return np.concatenate([as_strings(frame[column].tolist(), known) for frame in pieces(corpus, [column])])

@@ -145,12 +145,12 @@ def each_token(reps: xr.Dataset) -> xr.Dataset:
     if "split" in reps.coords:
         coordinates["split"] = reps["split"].values[of]
     if tagged:
-        tags = [cell.split() for cell in reps["tags"].values]
+        tags, texts = [cell.split() for cell in reps["tags"].values], reps["text"].values
         for row in rows:
-            if len(reps["text"].values[row].split()) != len(tags[row]):
+            if len(texts[row].split()) != len(tags[row]):
                 raise InputError(
                     f"each_token: row {row} (id {ids[row]!r}, language {languages[row]!r}): expected as many tags as "
-                    f"words, found {len(tags[row])} tags of {len(reps['text'].values[row].split())} words"
+                    f"words, found {len(tags[row])} tags of {len(texts[row].split())} words"
                 )
         coordinates["label"] = [tags[row][number] for row, number in zip(of, place, strict=True)]
     hidden = reps["tokens"].variable

@@ -23,6 +23,7 @@ from probes.states.chunks import GROWING
 from probes.states.opened import as_zarr
 from probes.states.representations import open_representations
 from probes.states.store import Store, arrays_in
+from probes.states.texts import write
 
 # Attributes of a store that grows beside `GROWING`: which process writes, and how far it is.
 _WRITER, _STAGE = "writer", "stage"
@@ -115,8 +116,7 @@ class RemoteStore:
         self._remove(name for name in sizes_at(self.path) if name != "zarr.json")
         unnamed = dataset.copy()
         unnamed.attrs = {k: v for k, v in dataset.attrs.items() if k != "fingerprint"} | growing
-        unnamed.to_zarr(store, mode="a", zarr_format=3, consolidated=False)
-        group = zarr.open_group(store, mode="r+", zarr_format=3)
+        group = write(unnamed, store, mode="a")
         self._written = set()
         self._marks = group.create_array("done", shape=(windows,), dtype="uint8", chunks=(1,))
         arrays = arrays_in(group, sizes)

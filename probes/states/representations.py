@@ -24,10 +24,11 @@ from probes.errors import InputError, address_of
 from probes.remote import exists, within
 from probes.states.chunks import check_chunks
 from probes.states.opened import opened
+from probes.states.texts import READ_LATER, of_store
 
 # Rows that are read or written together; also the chunk of the zarr store, so that a piece is one file a layer.
 BLOCK = 1024
-_NAMES = 1000  # different texts of a coordinate that are kept once each
+_NAMES = 2**17  # different values of a coordinate that are in memory once each
 _SMALL = 2**21  # numbers of a layer that is read at once
 # The coordinate (layer, feature) of what `without_outliers` leaves out.
 LEFT_OUT = "left_out"
@@ -105,7 +106,7 @@ def from_arrays(
 
 
 def open_representations(path: str | Path) -> xr.Dataset:
-    """Open a zarr store that `capture` wrote; hidden states are read when they are needed.
+    """Open a zarr store that `capture` wrote; hidden states and texts are read when they are needed.
 
     Args:
         path: of a folder, or a URL that fsspec reaches, as s3://bucket/states.zarr.
@@ -134,9 +135,9 @@ def open_representations(path: str | Path) -> xr.Dataset:
         raise InputError(f"{path}: the store cannot be opened ({type(error).__name__}: {error})") from error
     if "hidden" not in reps or "done" in reps:
         raise InputError(f"{path}: the store is not complete or not one of Representations. Capture it again")
-    # The coordinates are small and every probe needs them; `hidden` stays on disk.
-    texts = {c: (reps[c].dims, as_strings(reps[c].values)) for c in reps.coords if c != "layer"}
-    reps = reps.assign_coords(texts)
+    # Ids, languages and labels are small and every probe needs them; `hidden` and texts stay on disk.
+    named = {c: (reps[c].dims, as_strings(reps[c].values)) for c in reps.coords if c not in ("layer", *READ_LATER)}
+    reps = reps.assign_coords(named | {c: of_store(reps[c].variable) for c in READ_LATER if c in reps.coords})
     reps.encoding["source"] = os.path.abspath(place) if isinstance(place, Path) else place
     return reps
 
@@ -231,15 +232,15 @@ def as_numbers(values: npt.ArrayLike) -> np.ndarray:
     return array.astype(np.float32) if array.dtype.kind == "V" and array.dtype.type is not np.void else array
 
 
-def as_strings(values: npt.ArrayLike) -> np.ndarray:
+def as_strings(values: npt.ArrayLike, known: dict[str, str] | None = None) -> np.ndarray:
     """Return values as a one-dimensional array of Python strings, which pandas groups and zarr
-    stores as text.
+    stores as text. Of not too many different ones, as languages, or ids in many languages, each is
+    in memory once, also of several arrays that share what is `known`.
     """
     # Not by way of an array of numpy's strings: those are all as long as the longest.
     flat = list(values) if isinstance(values, Sequence) else np.asarray(values).ravel().tolist()
     out = np.empty(len(flat), dtype=object)
-    # Of few different ones, as languages, each is in memory once.
-    known: dict[str, str] = {}
+    known = {} if known is None else known
     out[:] = [known.setdefault(t, t) if len(known) < _NAMES else known.get(t, t) for t in map(str, flat)]
     return out
 
@@ -261,9 +262,10 @@ def aligned(x: xr.Dataset, y: xr.Dataset) -> xr.Dataset:
     Raises:
         InputError: one holds sentences that the other does not.
     """
-    keys = [list(zip(check_representations(r)["id"].values, r["language"].values, strict=True)) for r in (x, y)]
-    if keys[0] == keys[1]:
+    by = [[check_representations(r)[c].values for c in ("id", "language")] for r in (x, y)]
+    if all(np.array_equal(one, other) for one, other in zip(*by, strict=True)):
         return y
+    keys = [list(zip(*columns, strict=True)) for columns in by]
     place = {key: i for i, key in enumerate(keys[1])}
     lacking = [k for k in keys[0] if k not in place]
     extra = set(keys[1]).difference(keys[0])

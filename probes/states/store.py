@@ -29,6 +29,7 @@ from probes.files import (
     remove,
 )
 from probes.states.representations import BLOCK, open_representations
+from probes.states.texts import write
 
 DIMS = {
     "hidden": ("layer", "example", "feature"),
@@ -161,10 +162,7 @@ class Store:
         remove(self.partial)
         marks = xr.Dataset({"done": ("window", np.zeros(windows, np.uint8))})
         encoding = {"done": {"chunks": (1,)}}
-        dataset.merge(marks).assign_attrs(dataset.attrs).to_zarr(
-            self.partial, zarr_format=3, consolidated=False, encoding=encoding
-        )
-        group = zarr.open_group(self.partial, mode="r+")
+        group = write(dataset.merge(marks).assign_attrs(dataset.attrs), self.partial, encoding=encoding)
         arrays = arrays_in(group, sizes)
         self._done = group.get("done")
         return arrays

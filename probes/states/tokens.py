@@ -217,8 +217,8 @@ def _encode(tokenizer: PreTrainedTokenizerBase, part: datasets.Dataset, limit: i
     def encode(rows: datasets.Dataset, truncation: bool) -> dict[str, list[list[int]]]:
         return dict(
             tokenizer(
-                list(rows["text"]),
-                list(rows["text_pair"]) if "text_pair" in rows.column_names else None,
+                rows["text"][:],
+                rows["text_pair"][:] if "text_pair" in rows.column_names else None,
                 truncation=truncation,
                 max_length=limit if truncation else None,
                 padding=False,

@@ -16,6 +16,7 @@ import torch
 from transformers import PreTrainedTokenizerBase
 
 from probes.errors import InputError
+from probes.states.examples import column_of
 from probes.states.tokens import Tokens
 from probes.states.words import NO_PLACES
 
@@ -168,8 +169,8 @@ def _encoded(
     """Yield each text as its tokenizer sees it, with the text, its pair ("" for none), and its row."""
     for at in range(0, len(corpus), _AT_ONCE):
         part = corpus.select(range(at, min(at + _AT_ONCE, len(corpus))))
-        texts = list(part["text"])
-        pairs = list(part["text_pair"]) if "text_pair" in part.column_names else None
+        texts = part["text"][:]
+        pairs = part["text_pair"][:] if "text_pair" in part.column_names else None
         encoded = tokenizer(texts, pairs, truncation=tokens.limit is not None, max_length=tokens.limit, verbose=False)
         both = zip(texts, pairs or [""] * len(texts), strict=True)
         for row, (encoding, read) in enumerate(zip(encoded.encodings or [], both, strict=True)):
@@ -183,7 +184,7 @@ def _words(
     cuts = words if isinstance(words, Mapping) else {}
     of_token = np.full(int(tokens.lengths.sum()), -1)
     counts, place, texts = [], [], []
-    languages = list(corpus["language"])
+    languages = column_of(corpus, "language")
     for encoding, both, row in _encoded(tokens, tokenizer, corpus):
         cut = None if tagged else cuts.get(languages[row])
         spans = None

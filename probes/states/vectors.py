@@ -5,6 +5,7 @@ from __future__ import annotations
 import warnings
 from collections.abc import Mapping, Sequence
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import datasets
@@ -116,11 +117,21 @@ def length_of(
 
 
 def prompted(corpus: datasets.Dataset, how: Embedding) -> datasets.Dataset:
-    """Return a corpus whose texts are as the model is to read them."""
+    """Return a corpus whose texts are as the model is to read them; they are made where they are read.
+
+    Example:
+        >>> corpus = datasets.Dataset.from_dict({"id": ["1"], "text": ["A cat"]})
+        >>> prompted(corpus, Embedding(prompt="query: ", lowercase=True))["text"][:]
+        ['query: a cat']
+    """
     if not how.prompt and not how.lowercase:
         return corpus
-    texts = [how.prompt + (text.lower() if how.lowercase else text) for text in corpus["text"]]
-    return corpus.remove_columns("text").add_column("text", texts)
+    return corpus.with_transform(partial(_prompted, how))
+
+
+def _prompted(how: Embedding, rows: dict[str, list[str]]) -> dict[str, list[str]]:
+    texts = (text.lower() if how.lowercase else text for text in rows["text"])
+    return rows | {"text": [(how.prompt or "") + text for text in texts]}
 
 
 def leading(tokenizer: PreTrainedTokenizerBase, how: Embedding) -> list[int]:

@@ -41,8 +41,8 @@ def word_places(
     rows: list[list[int | None]] = []
     for at in range(0, len(corpus), _AT_ONCE):
         part = corpus.select(range(at, min(at + _AT_ONCE, len(corpus))))
-        texts = list(part["text"])
-        pairs = list(part["text_pair"]) if "text_pair" in part.column_names else None
+        texts = part["text"][:]
+        pairs = part["text_pair"][:] if "text_pair" in part.column_names else None
         encoded = tokenizer(texts, pairs, truncation=limit is not None, max_length=limit, verbose=False)
         rows += first_tokens(texts, start, encoded)
     out = np.full((len(rows), max(1, *map(len, rows))), -1)

@@ -178,7 +178,7 @@ def scene_of(source: Source, *, most: int = 5000, seed: int = 0) -> Scene:
     rows = _sample(reps[0]["id"].values, int(most), int(seed)) if reps else np.array([], int)
     columns = ("id", "language", "text", "label", "text_pair", "split")
     frame = pd.DataFrame(
-        {c: as_strings(reps[0][c].values[rows]) for c in columns if reps and c in reps[0].coords},
+        {c: as_strings(reps[0][c].variable[rows].values) for c in columns if reps and c in reps[0].coords},
         columns=None if reps else ["id", "language", "text"],
     )
     classes, predicted = _predictions(reps, len(names), rows)

@@ -93,9 +93,11 @@ def test_a_series_goes_on_at_the_checkpoint_at_which_it_was_interrupted(tiny_fol
     again = probes.compare({"run": run}, corpus, store=tmp_path / "states", **how)
     assert len(passes) == each  # of the third alone
     pd.testing.assert_frame_equal(again.table, whole.table)
-    # What all steps share is in memory once, and each knows where its states lie.
-    first, *others = again.representations.values()
-    assert all(one["text"].values is first["text"].values for one in others)
+    # What all steps share is in memory once, and each knows where its states lie; with a store texts lie there too.
+    for made, shared in ((whole, ("id", "text")), (again, ("id",))):
+        first, *others = made.representations.values()
+        assert all(one[c].values is first[c].values for one in others for c in shared)
+        assert all(one["text"].values.tolist() == texts for one in (first, *others))
     assert len({one.encoding["source"] for one in (first, *others)}) == 3
 
 
