@@ -173,7 +173,7 @@ def tokenise(
         _encode(tokenizer, corpus.select(range(start, min(start + _TOKENISED, len(corpus)))), limit)
         for start in range(0, len(corpus), _TOKENISED)
     ]
-    inputs = {key: np.concatenate([piece[key] for piece in pieces]) for key in pieces[0]}
+    inputs = {key: _joined(key, [piece.pop(key) for piece in pieces]) for key in list(pieces[0])}
     lengths, special, cut = inputs.pop("lengths"), inputs.pop("special_tokens_mask"), int(inputs.pop("cut").sum())
     if limit is not None and lengths.max() > limit:  # a tokenizer does not cut below its special tokens
         raise InputError(f"{name}: at most {limit} tokens leave no room for special tokens. Raise max_length")
@@ -209,6 +209,16 @@ def tokenise(
 
 # In as few bytes as hold them: all tokens of a corpus are in memory.
 _STORED: dict[str, type] = {"special_tokens_mask": np.int8, "token_type_ids": np.int16}
+
+
+def _joined(key: str, parts: list[np.ndarray]) -> np.ndarray:
+    """What all rows have, end to end: ids of a small vocabulary in two bytes, types that are all 0 in none."""
+    if key == "token_type_ids" and not any(part.any() for part in parts):
+        return np.broadcast_to(np.zeros(1, np.int16), sum(map(len, parts)))
+    if key == "input_ids":
+        kind = np.min_scalar_type(max(int(part.max(initial=0)) for part in parts))
+        parts = [part.astype(kind) for part in parts]
+    return np.concatenate(parts)
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, part: datasets.Dataset, limit: int | None) -> dict[str, np.ndarray]:

@@ -130,7 +130,13 @@ def test_token_types_that_a_model_does_not_know_are_refused_and_those_of_one_typ
         capture(model, tokenizer, pairs)
 
 
-def test_tokens_take_few_bytes_each(bert, tokenizer, corpus):
-    tokens = tokenise(tokenizer, corpus, None, bert, "bert")
-    every = [*tokens.inputs.values(), tokens.special]
-    assert sum(values.nbytes for values in every) == 5 * len(tokens.special)  # of a tokenizer without token types
+def test_tokens_take_few_bytes_each(bert, tokenizer):
+    own, its_model = tiny.tokenizer_of("bert"), tiny.make("bert")
+    for made_by, pairs in ((tokenizer, None), (own, None), (own, TEXTS)):
+        corpus = make_corpus(TEXTS, **({} if pairs is None else {"text_pair": pairs}))
+        tokens = tokenise(made_by, corpus, None, bert if made_by is tokenizer else its_model, "bert")
+        every = {**tokens.inputs, "special": tokens.special}
+        size = {name: values.itemsize if values.strides[0] else 0 for name, values in every.items()}
+        types = {"token_type_ids": 2 if pairs else 0} if made_by is own else {}
+        assert size == {"input_ids": 1, "special": 1} | types  # of a vocabulary of some dozens
+        assert tokens.inputs["input_ids"].dtype == np.uint8
