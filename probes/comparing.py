@@ -30,9 +30,10 @@ from probes.models.fingerprint import tokenizer_fingerprint
 from probes.models.formats.onnx_model import OnnxModel
 from probes.models.named import by_name, check_depths, check_pairs, tokenizers_of
 from probes.models.series import Series, spread
+from probes.models.spread import places_for, places_of
 from probes.order import caution
-from probes.remote import check_writable_at, within
 from probes.pitfalls import cautions
+from probes.remote import check_writable_at, within
 from probes.results.draws import check_draws, sample
 from probes.results.kept import tabulated
 from probes.states.capture import capture
@@ -45,8 +46,8 @@ from probes.states.predictions import predicts
 from probes.states.ranks import ranks_of
 from probes.states.representations import LEFT_OUT, check_representations, left_out_in_words
 from probes.states.running import check_settings
-from probes.states.vectors import compare_vectors
 from probes.states.texts import READ_LATER
+from probes.states.vectors import compare_vectors
 
 # What a comparison was asked for, in its provenance, so that a model can be added to it; and the settings of `capture`
 # that states depend on.
@@ -165,7 +166,9 @@ def planned(
         known = dict([next(iter(known.items()))])  # replicates of one model are not compared with each other
     first = next(iter(replicates[baseline]))
     heads = not settings.get("modules") and settings.get("part") != "decoder"
-    chosen = choose(probes, shared, known, heads=heads, baseline=first, tokenizers=read_by)
+    over = places_for(loading.get("device_map"))
+    whole = not any(over if isinstance(m, str | Path) else places_of(m) for m in every.values())
+    chosen = choose(probes, shared, known, heads=heads, baseline=first, tokenizers=read_by, whole=whole)
     alone, beside = ([p for p in chosen if p.compares is compares] for compares in (False, True))
     if of_tokens := [p.name for p in chosen if "states of tokens" in p.needs]:
         if isinstance(settings.get("pooling"), OfTokens):

@@ -55,6 +55,7 @@ NEEDS = {
     ),
     "models to run": Need("models or checkpoints in place of Representations"),
     "models of one architecture": Need("models of one type, depth and width"),
+    "models in one place": Need("models without device_map, or with one place where it has room: {'': 'cuda:0'}"),
     "states of tokens": Need(
         "models, whose words are then captured, or Representations captured with tokens=True or words=True"
     ),
@@ -72,6 +73,7 @@ def choose(
     heads: bool,
     baseline: str | None = None,
     tokenizers: Mapping[str, str] | None = None,
+    whole: bool = True,
 ) -> list[Probe]:
     """Return the probes to measure: those that models and examples allow.
 
@@ -84,6 +86,7 @@ def choose(
         baseline: the model that others are compared with; by default the first. Where it has a
             head, what needs heads is measured of the models that have one.
         tokenizers: name -> the fingerprint of a model's tokenizer, where it is known.
+        whole: whether each model is in one place, as far as is known before it is loaded.
 
     Raises:
         InputError: a name is unknown; what was asked for cannot be measured; the examples do not
@@ -107,6 +110,7 @@ def choose(
     tokens = {predicted_tokens(model) for model in models.values()}
     # Each masked token takes a pass of its own: that is asked for by name.
     there["predicted tokens"] = heads and (tokens == {"next"} or (tokens == {"masked"} and asked is not None))
+    there["models in one place"] = whole
     there["models of one tokenizer"] = len(set((tokenizers or {}).values())) < 2
     said: list[str] = []
     for what, need in NEEDS.items():

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import nullcontext
 from typing import Any
 
@@ -20,7 +20,19 @@ def places_of(model: torch.nn.Module) -> list[str]:
         >>> places_of(torch.nn.Linear(2, 2))
         []
     """
-    found = list(dict.fromkeys(str(place) for place in (getattr(model, "hf_device_map", None) or {}).values()))
+    return places_for(getattr(model, "hf_device_map", None))
+
+
+def places_for(device_map: object) -> list[str]:
+    """Return the places that a `device_map` names, where they are several or the disk; else nothing.
+    What "auto" comes to is known once the model is loaded.
+
+    Example:
+        >>> places_for({"model.embed_tokens": "cpu", "model.layers": "disk"}), places_for({"": "cpu"})
+        (['cpu', 'disk'], [])
+    """
+    named = device_map.values() if isinstance(device_map, Mapping) else ["disk"] if device_map == "disk" else []
+    found = list(dict.fromkeys(map(str, named)))
     return found if len(found) > 1 or "disk" in found else []
 
 
@@ -60,7 +72,12 @@ def weight_in(model: torch.nn.Module, name: str) -> torch.Tensor:
 
 def check_whole(model: torch.nn.Module, what: str) -> None:
     """Raise `InputError` where a model that has to be in one place is in several."""
-    if places := places_of(model):
+    check_one_place(places_of(model), what)
+
+
+def check_one_place(places: Sequence[str], what: str) -> None:
+    """Raise `InputError` where there are places that a model is, or will be, spread over."""
+    if places:
         raise InputError(
             f"{what} needs the model whole, and it is spread over {', '.join(places)}. Load it without device_map, or, "
             "where one device has room, with device_map={'': 'cuda:0'}"

@@ -24,6 +24,7 @@ from probes.measures.attribution.places import parts_of
 from probes.models.checkpoint import load_checkpoint
 from probes.models.facts import predicted_tokens
 from probes.models.parts import FAMILIES
+from probes.models.spread import check_one_place, places_for
 from probes.results.calibration import calibrated
 from probes.states.resumed import blocks_of
 
@@ -66,7 +67,8 @@ def pairs_of(
 
     Raises:
         InputError: before the first forward pass, where a model is not at hand or is several, or
-            where `patching` of weights would raise.
+            where `patching` of weights would raise; before a checkpoint is loaded that a
+            `device_map` spreads over several places.
     """
     first = next(iter(models)) if baseline is None else baseline
     if corpus is None or first not in models:
@@ -76,6 +78,7 @@ def pairs_of(
     loaded: dict[str, tuple[Any, Any]] = {}
     for name, model in models.items():
         if isinstance(model, str | Path):
+            check_one_place(places_for((loading or {}).get("device_map")), "patching")
             loaded[name] = load_checkpoint(model, allow_pickle=allow_pickle, **(loading or {}))
         elif isinstance(model, PreTrainedModel):
             loaded[name] = model, tokenizer.get(name) if isinstance(tokenizer, Mapping) else tokenizer

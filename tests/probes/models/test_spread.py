@@ -147,6 +147,17 @@ def test_checkpoints_are_compared_where_a_map_says(models, folder, corpus, tmp_p
         patch.setattr("probes.comparing.load_checkpoint", lambda *_, **__: pytest.fail("a model was loaded"))
         with pytest.raises(probes.InputError, match=r"packed: device_map is for plain checkpoints"):
             probes.compare({"a": folder, "b": tmp_path / "packed"}, corpus, device_map=MAP, **about)
+        patch.setattr(
+            "probes.measures.attribution.causes.load_checkpoint", lambda *_, **__: pytest.fail("one was loaded")
+        )
+        with pytest.raises(probes.InputError, match=r"patching needs the model whole, and it is spread over cpu, disk"):
+            probes.compare({"a": folder, "b": folder}, corpus, device_map=MAP, patching=True, **about)
+        about |= {"probes": ["module_error"]}
+        said = r"accumulated_error, .* cannot be measured without models in one place\. Give models without device_map"
+        with pytest.raises(probes.InputError, match=said):
+            probes.compare({"a": folder, "b": folder}, corpus, device_map=MAP, **about)
+        with pytest.raises(probes.InputError, match=said):
+            probes.compare({"a": models[0], "b": models[1]}, corpus, tokenizer=tokenizer, **about)
 
 
 def test_weights_are_compared_as_they_are_stored(models, folder, corpus, tmp_path):
