@@ -8,6 +8,7 @@ import xarray as xr
 from capturing import LONG, capture, count_rows, make_corpus
 from fsspec.implementations.memory import MemoryFileSystem
 from on_s3 import allowed, server
+from ranked import together
 
 import probes
 from probes.remote import read_at, sizes_at, write_at
@@ -72,6 +73,24 @@ def test_a_store_elsewhere_holds_what_a_disk_holds_and_is_reused(bert, tokenizer
     xr.testing.assert_identical(again.load(), disk.assign_attrs(model="two"))
     assert seen == []
     assert sizes_at(url.removesuffix("/s.zarr")).keys() == {f"s.zarr/{name}" for name in sizes_at(url)}
+
+
+def test_two_processes_write_what_one_does(bert, tokenizer, windows, tmp_path, s3):
+    capture(bert, tokenizer, windows, store=tmp_path / "s.zarr")
+    url = "s3://bucket/two/s.zarr"
+
+    def work(rank):
+        seen = []
+        bert.register_forward_pre_hook(lambda _, __, given: seen.append(len(given["input_ids"])), with_kwargs=True)
+        capture(bert, tokenizer, windows, store=url)
+        return sum(seen)
+
+    # Two windows of four and one, and one text each to see of what size states are.
+    assert together(work, 2) == [("done", 9), ("done", 5)]
+    one = {str(p.relative_to(tmp_path / "s.zarr")): p for p in (tmp_path / "s.zarr").rglob("*") if p.is_file()}
+    two = contents(url)
+    assert one.keys() == two.keys()
+    assert all(two[name] == path.read_bytes() for name, path in one.items() if "/c/" in name)
 
 
 @pytest.mark.parametrize("url", ["memory", "s3"], indirect=True)
