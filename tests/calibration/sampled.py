@@ -2,9 +2,11 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Iterable
 from dataclasses import dataclass
+from functools import cache
 from typing import Any
 
 import numpy as np
@@ -14,8 +16,9 @@ from scipy.stats import norm as normal
 
 import probes
 from probes.measures import catalogue
+from probes.measures.classes.labels import FEWEST, units_of_classes
 from probes.measures.probe import LARGE, Run
-from probes.results.draws import sample
+from probes.results.draws import POOLED, sample
 from probes.results.result import split_measures
 
 Models = tuple[xr.Dataset, xr.Dataset, xr.Dataset]  # a baseline and two compressed copies of it
@@ -24,6 +27,8 @@ NORMAL = 2 * float(normal.ppf(0.975))  # width of the interval of a normal value
 # Where neighbours of one sentence are of the one model and of the other, what tells these apart depends on pairs of
 # coins, which is of no first order in sentences, as nothing is that two models differ by.
 NEAREST = ("neighbour_overlap",)
+# These leave out classes with few texts, and are of the others.
+OF_KEPT_CLASSES = ("class_separability", "snr", "fisher_ratio", "class_distance")
 DIMS = ("set", "layer", "language")
 
 
@@ -82,10 +87,34 @@ def outcomes(population: Population, names: Iterable[str], ids: int, alike: int,
         if truths is not None:
             own, other = (which[name].value for which in truths)
             found = found.assign(truth=own, difference_truth=other - own)
+        elif name in OF_KEPT_CLASSES and math.isfinite(population.ids):
+            found = found.assign(of_kept_classes(population, name, models[0]))
         out[name] = found.expand_dims([d for d in DIMS if d not in found.dims]).reset_coords(drop=True)
         if population.at_once and "layer" in found.dims:
             out[name] = out[name].isel(set=0).rename(layer="set").expand_dims("layer")
     return out
+
+
+def of_kept_classes(population: Population, name: str, reps: xr.Dataset) -> xr.Dataset:
+    """Give `truth` and `difference_truth` of a sample: of all that there is of the classes that it has enough of."""
+    drawn = sample(reps, draws=2, seed=0)
+    truths = []
+    for group in [*drawn.languages, POOLED]:
+        enough = np.flatnonzero(units_of_classes(drawn, drawn.group(group)) >= FEWEST)
+        classes = tuple(str(drawn.classes[k]) for k in enough)
+        if len(classes) > 1:
+            truths.append(_among(population, name, classes).sel(language=[group]))
+    return xr.concat(truths, "language") if truths else xr.Dataset({"truth": np.nan, "difference_truth": np.nan})
+
+
+@cache
+def _among(population: Population, name: str, classes: tuple[str, ...]) -> xr.Dataset:
+    """The value of a probe, and its difference to the first copy, in the whole of some classes."""
+    whole = population.whole()
+    rows = np.isin(whole[0].label.values.astype(str), classes)
+    few: Models = tuple(reps.isel(example=rows) for reps in whole)  # type: ignore[assignment]
+    one, two = (found[name].value.reset_coords(drop=True) for found in _both(few, [name], 0))
+    return xr.Dataset({"truth": one, "difference_truth": two - one})
 
 
 def _both(models: Models, names: list[str], seed: int, copies: bool = False) -> list[dict[str, xr.Dataset]]:
@@ -169,8 +198,9 @@ def large_values(population: Population, names: Iterable[str]) -> dict[str, xr.D
 def counted(population: Population, ids: int, found: xr.Dataset, truth: xr.Dataset | None) -> dict[str, float]:
     """Count, over samples: shares that hold the truth, widths over what they have to be, rejections of what is true.
 
-    Without a truth it is the mean over the samples. Those of a finite population, drawn without repetition, lie closer
-    to each other than of one without end; each is taken as far from their mean as it would lie there, interval and all.
+    Without a truth it is the mean over the samples; of what leaves out classes it is each sample's own, of the others.
+    Samples of a finite population, drawn without repetition, lie closer to each other than of one without end; each is
+    taken as far from their mean as it would lie there, interval and all.
 
     Returns:
         Of all layers and languages the mean, the least and the most: `holds`, `width`, `difference_holds`,

@@ -1,10 +1,13 @@
 """What is counted of samples, on means whose intervals are known."""
 
 import numpy as np
+import pandas as pd
 import pytest
 import xarray as xr
-from calibration.sampled import Population, counted, noisy
+from calibration.sampled import Population, counted, noisy, of_kept_classes
 from planted import planted
+
+import probes
 
 
 def means(rng, everyone, n, sets=2000, scale=1.0):
@@ -57,3 +60,30 @@ def test_copies_with_noise_of_their_own_are_as_far_from_the_model_as_the_other_o
     for one in off:
         assert np.sqrt(np.square(one).mean(["example", "feature"])).values == pytest.approx(far.values, rel=0.05)
     assert abs(np.corrcoef(off[0].values.ravel(), off[1].values.ravel())[0, 1]) < 0.05
+
+
+class Sentences(Population):
+    """So many planted sentences and two noisy copies of them."""
+
+    def whole(self):
+        base = planted(np.random.default_rng(5), ids=int(self.ids), layers=2)
+        return base, *(base.assign(hidden=base.hidden * np.linspace(1, k, base.sizes["feature"])) for k in (2, 3))
+
+
+def test_what_leaves_out_classes_is_held_to_all_sentences_of_the_others():
+    people = Sentences("planted", ("class_separability",), ids=80)
+    base, other, _ = people.whole()
+    kept = np.unique(base.label.values)[:2]
+    rows = np.isin(base.label.values, kept)
+    # Of the other classes the sample has no more than two sentences, in one group.
+    few = ~rows & (pd.factorize(base.id.values)[0] < 8)
+    truth = of_kept_classes(people, "class_separability", base.isel(example=rows | few))
+    expected = [probes.class_separability(reps.isel(example=rows), draws=2).value for reps in (base, other)]
+    xr.testing.assert_allclose(truth.truth.sel(language="pooled"), expected[0].sel(language="pooled"))
+    xr.testing.assert_allclose(truth.difference_truth, (expected[1] - expected[0]).reset_coords(drop=True))
+    # Not what all classes give.
+    of_all = probes.class_separability(base, draws=2).value.sel(language="pooled")
+    assert (np.abs(of_all - truth.truth.sel(language="pooled")) > 1e-3).all()
+    # No two classes are left: there is no value to hold.
+    alone = of_kept_classes(people, "class_separability", base.isel(example=base.label.values == kept[0]))
+    assert bool(alone.truth.isnull().all())
