@@ -11,7 +11,7 @@ from probes.measures.languages.pairs import Pairs
 from probes.results.counts import Weights, sums_over
 
 NEIGHBOURS = 4  # of a margin
-_STATES = 2**28  # bytes of states of both languages that are in memory at a time
+_STATES = 2**27  # bytes of states of both languages that are in memory at a time
 _ENTRIES = 2**22  # of one block of similarities; so many are kept
 _COLUMNS = 2**12  # of one block, so that its columns are not too short to be looked through
 # What separates equal inputs that ran in different batches: a few roundings of their states.
@@ -128,7 +128,7 @@ def translation_accuracy(pairs: Pairs, weights: Weights, *, by_margin: bool) -> 
     """Return the share of sentences whose best match is their translation, by cosine or margin, for
     every row of weights.
 
-    All cosines are looked through in blocks: beside some numbers a sentence, memory takes 2^28 bytes
+    All cosines are looked through in blocks: beside some numbers a sentence, memory takes 2^27 bytes
     of states and 2^22 cosines, however many sentences there are.
     """
     n = pairs.size
