@@ -475,6 +475,71 @@ CLAIMS: dict[str, list[tuple[str, str]]] = {
             "0.7 < left < 0.88 and judge.score(one, wanted) > 0.95",
         ),
     ],
+    "13_which_languages_fall_first": [
+        (
+            "Half of the models lost next to nothing, less than 3 of 100 translations on the mean over languages, and "
+            "the worst lost nearly all",
+            "mean.median() < 0.03 and mean.max() > 0.9",
+        ),
+        (
+            "6 of 100 translations are no longer found, on the mean. In Finnish it is 18, in German 1",
+            "(lambda x: (round(100 * x.mean()), x.idxmax(), round(100 * x.max()), x.idxmin(), round(100 * x.min())))"
+            "(between.loc['magnitude 60 %']) == (6, 'fin_Latn', 18, 'deu_Latn', 1)",
+        ),
+        (
+            "Rounded to three bits it lost 10 on the mean, 1 in Portuguese and 31 in Hebrew",
+            "(lambda x: (round(100 * x.mean()), x.idxmax(), round(100 * x.max()), x.idxmin(), round(100 * x.min())))"
+            "(between.loc['rounding 3 bits']) == (10, 'heb_Hebr', 31, 'por_Latn', 1)",
+        ),
+        (
+            "Finnish, Hebrew, Korean, Swahili and Greek lose more than the mean, whichever models are drawn; French, "
+            "Spanish, German, Portuguese, Italian and Dutch lose less",
+            "(falls.loc[['fin_Latn', 'heb_Hebr', 'kor_Hang', 'swh_Latn', 'ell_Grek'], 'low'] > 0).all()"
+            " and (falls.loc[near, 'high'] < 0).all()",
+        ),
+        (
+            "How much text of a language CC-100 has says nothing of what it loses. Whether it is a relative of English "
+            "says a good deal",
+            "(lambda c: abs(c['less text']) < 0.25 and c['no relative of English'] > 0.6)"
+            "(about.astype(float).corr(method='spearman')['lost'])",
+        ),
+        (
+            "CKA, loyalty and the other measures of likeness to the original at the last layer come first, at 0.8 and "
+            "above. Within a model none says much, 0.4 at the most",
+            "warned['over all'].loc[[f'{m}, end' for m in ALIKE]].min() > 0.8"
+            " and warned.index[0].split(',')[0] in ALIKE and warned['within a model'].max() < 0.45",
+        ),
+        (
+            "Lengths and ranks of the states are worse at both, and in some family they point the other way",
+            "warned['over all'].filter(regex='^(norm|effective_rank)').max()"
+            " < warned['over all'].loc[[f'{m}, end' for m in ALIKE]].min()"
+            " and warned['worst family'].filter(regex='^(norm|effective_rank)').min() < 0",
+        ),
+        (
+            "catches more than eight in ten of the bad cases. It pays with false alarms, most of them where a model "
+            "was pruned",
+            "(lambda a: a['caught'].sum() / a['bad'].sum() > 0.8 and a['false alarms'].idxmax() == 'pruning')"
+            "(alarm('cka, end'))",
+        ),
+        (
+            "Where layers were dropped it misses most",
+            "(lambda a: (a['caught'] / a['bad']).idxmin() == 'fewer layers')(alarm('cka, end'))",
+        ),
+        (
+            "the head was right for 58 of 100 Portuguese sentences before any compression, in no language for fewer",
+            "by_accuracy.index[-1] == 'por_Latn' and right.loc['original'].idxmin() == 'por_Latn'"
+            " and round(100 * right.loc['original', 'por_Latn']) == 58",
+        ),
+        (
+            "Yes, about as well as loyalty does; the length of the states does it worse",
+            "still['cka, end'] > 0.6 and abs(still['cka, end'] - still['label_loyalty, end']) < 0.1"
+            " and still['norm, end'] < still['cka, end'] - 0.1",
+        ),
+        (
+            "In pruned models it rings for more than half of all that is fine",
+            "by_norm.loc['pruning', 'false alarms'] > by_norm.loc['pruning', 'fine'] / 2",
+        ),
+    ],
 }
 
 

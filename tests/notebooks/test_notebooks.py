@@ -10,7 +10,7 @@ NOTEBOOKS = sorted((Path(__file__).parents[2] / "notebooks").glob("*.ipynb"))
 
 
 def test_there_are_notebooks():
-    assert sorted(int(path.stem.split("_")[0]) for path in NOTEBOOKS) == list(range(13))
+    assert sorted(int(path.stem.split("_")[0]) for path in NOTEBOOKS) == list(range(14))
     assert set(CLAIMS) <= {path.stem for path in NOTEBOOKS}
 
 
