@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import warnings
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from functools import cache, partial
-from typing import overload
+from itertools import pairwise
+from typing import NamedTuple, overload
 
 import numpy as np
 import numpy.typing as npt
@@ -88,8 +90,9 @@ def variability(
 
 
 def _of_array(x: np.ndarray, drawn: Sample) -> float:
+    group = _group(np.arange(len(x)), drawn, x.shape[1])
     memory = np.empty((len(drawn.classes), 1, x.shape[1]), np.float32)
-    return float(_variability(x.__getitem__, np.arange(len(x)), drawn, memory)[0][0])
+    return float(_variability(x.__getitem__, group, drawn, memory)[0][0])
 
 
 def variability_of(run: Run, fewest: int = FEWEST) -> xr.Dataset:
@@ -117,24 +120,75 @@ def _statistics(
     """
     # Made once: to get fresh memory of this size from the system again and again takes longer than to fill it.
     memory = np.empty((len(drawn.classes), len(drawn.weights), reps.sizes["feature"]), np.float32)
-    found: dict[str, list[tuple[np.ndarray, float]]] = {group: [] for group in kept}
+    groups = {name: _group(rows, drawn, reps.sizes["feature"]) for name, rows in kept.items()}
+    found: dict[str, list[tuple[np.ndarray, float]]] = {name: [] for name in kept}
     for layer in range(reps.sizes["layer"]):
         read = rows_of(reps, layer)
-        for group, rows in kept.items():
-            found[group].append(_variability(read, rows, drawn, memory))
+        for name, group in groups.items():
+            found[name].append(_variability(read, group, drawn, memory))
     out = {}
-    for group, layers in found.items():
+    for name, layers in found.items():
         noise += [share for _, share in layers]
-        counts = units_of_classes(drawn, kept[group])
+        counts = units_of_classes(drawn, kept[name])
         # A ratio that spans orders of magnitude, so its draws are moved and widened on the log scale.
         with np.errstate(invalid="ignore", divide="ignore"):
             logs = centred(np.log(np.stack([nu for nu, _ in layers], axis=-1)))
-            out[group] = np.exp(widened(logs, counts[counts > 0]))
+            out[name] = np.exp(widened(logs, counts[counts > 0]))
     return out
 
 
+class _Group(NamedTuple):
+    """Some rows, which are the same in every layer, and how often draws have their classes."""
+
+    rows: np.ndarray  # some at a time, and of these those of one class after another
+    label: np.ndarray  # (row,) codes of the classes that are there
+    pieces: list[slice]
+    counts: np.ndarray  # (1 + draws, class)
+    # Where it is cheaper to multiply states with each other than with the means of every draw: where what an id has in
+    # a class begins, and its weight in its class, (1 + draws, part).
+    starts: np.ndarray | None
+    weights: np.ndarray | None
+
+    def by_class(self, piece: slice) -> Iterator[tuple[int, slice]]:
+        """Yield the classes of some rows, and where each is among them."""
+        return _runs(self.label[piece])
+
+
+def _runs(label: np.ndarray) -> Iterator[tuple[int, slice]]:
+    """Yield labels that are in order, and where each is."""
+    ends = np.flatnonzero(np.diff(label)) + 1
+    for start, stop in pairwise([0, *ends.tolist(), len(label)]):
+        yield int(label[start]), slice(start, stop)
+
+
+def _group(rows: np.ndarray, drawn: Sample, features: int) -> _Group:
+    label = np.unique(drawn.label[rows], return_inverse=True)[1]
+    at_once = len(rows) * features <= _ENTRIES
+    step = len(rows) if at_once else BLOCK
+    order = np.lexsort((drawn.ids[rows] if at_once else rows, label, np.arange(len(rows)) // step))
+    rows, label = rows[order], label[order]
+    pieces = [slice(start, start + step) for start in range(0, len(rows), step)]
+    draws, n_classes = len(drawn.weights), int(label.max()) + 1
+    counts = np.zeros((draws, n_classes))
+    for piece in pieces:
+        counts += drawn.weights[:, drawn.ids[rows[piece]]] @ np.eye(n_classes)[label[piece]]
+    starts = np.flatnonzero(np.r_[True, (np.diff(label) != 0) | (np.diff(drawn.ids[rows]) != 0)])
+    if not at_once or draws == 1 or len(starts) * (features + draws) > draws * features * n_classes:
+        return _Group(rows, label, pieces, counts, None, None)
+    weights = drawn.weights[:, drawn.ids[rows[starts]]] / np.maximum(counts, 1)[:, label[starts]]
+    return _Group(rows, label, pieces, counts, starts, weights.astype(np.float32))
+
+
+class _Draws(NamedTuple):
+    """What nu is made of in every draw, in units of the sample."""
+
+    between: np.ndarray  # (1 + draws, ..., ...) K
+    within: np.ndarray  # (1 + draws, ..., ...) Q times the number of classes
+    moved: float  # the squared distances of all class means from those of the sample, summed
+
+
 def _variability(
-    read: Callable[[np.ndarray], np.ndarray], rows: np.ndarray, drawn: Sample, memory: np.ndarray
+    read: Callable[[np.ndarray], np.ndarray], group: _Group, drawn: Sample, memory: np.ndarray
 ) -> tuple[np.ndarray, float]:
     """Return nu of rows of states for every row of weights, and the share of noise in the distance
     of the class means.
@@ -142,23 +196,12 @@ def _variability(
     With M the centred class means, Sigma_between = M'M / C, so nu is trace(K^-1 Q K^-1) for K = M
     M' and Q = M Sigma_within M', which are small.
     """
-    label = np.unique(drawn.label[rows], return_inverse=True)[1]
-    # Some rows at a time, and of these those of one class after another.
-    step = len(rows) if len(rows) * memory.shape[2] <= _ENTRIES else BLOCK
-    order = np.lexsort((label, np.arange(len(rows)) // step))
-    rows, label = rows[order], label[order]
-    size, n_classes = np.bincount(label), label.max() + 1
-    of_class = np.eye(n_classes, dtype=np.float32)[label]
-    parts = [slice(start, start + step) for start in range(0, len(rows), step)]
-
-    def by_class(part: slice) -> Iterator[tuple[int, slice]]:
-        """Yield the classes of some rows, and where each is among them."""
-        ends = np.searchsorted(label[part], np.arange(n_classes + 1))
-        for c in np.flatnonzero(np.diff(ends)):
-            yield int(c), slice(ends[c], ends[c + 1])
-
+    rows, label, pieces = group.rows, group.label, group.pieces
+    size = np.bincount(label)
+    n_classes = len(size)
+    of_class = np.eye(n_classes)
     with np.errstate(invalid="ignore"):  # states that are not finite
-        centre = sum(of_class[part].T @ read(rows[part]) for part in parts) / size[:, None]
+        centre = sum(of_class[:, label[piece]] @ read(rows[piece]) for piece in pieces) / size[:, None]
     if not np.isfinite(centre).all():
         return np.full(len(drawn.weights), np.nan), 0.0
     # The rows of centred means sum to 0, so one singular value is 0 by construction. It is taken out by working in the
@@ -174,36 +217,104 @@ def _variability(
     # draws in float32, in units in which nothing overflows: rounding far below their spread, in half the time.
     unit = np.abs(contrasts @ centre).max()
 
-    def around(part: slice) -> np.ndarray:
+    def around(piece: slice) -> np.ndarray:
         """Read some rows around the means of their classes."""
-        x = read(rows[part])
-        for c, inside in by_class(part):
+        x = read(rows[piece])
+        for c, inside in group.by_class(piece):
             x[inside] -= centre[c]
         return x
 
-    value = sum((np.square(around(part) @ own).sum(axis=1) / size[label[part]]).sum() for part in parts) / n_classes
+    kept = [around(pieces[0])] if len(pieces) == 1 else None
+    value = 0.0
+    for piece, x in zip(pieces, kept or map(around, pieces), strict=True):
+        value += (np.square(x @ own).sum(axis=1) / size[label[piece]]).sum() / n_classes
     if len(drawn.weights) == 1:
         return np.array([value]), 0.0
-    counts = sum(drawn.weights[:, drawn.ids[rows[part]]] @ of_class[part] for part in parts)  # (1 + draws, class)
-    usable = np.all(counts > 0, axis=1)  # a draw may leave a class out
-    share = 1 / np.maximum(counts, 1)
 
-    def in_units(part: slice) -> tuple[np.ndarray, np.ndarray]:
-        """The weights of some rows, those of a class summing to 1 (1 + draws, row), and their states."""
-        w = drawn.weights[:, drawn.ids[rows[part]]] * share.take(label[part], axis=1)
-        return w, (around(part) / unit).astype(np.float32)
+    def in_units() -> Iterator[np.ndarray]:
+        return ((x / unit).astype(np.float32) for x in kept or map(around, pieces))
 
-    kept = [in_units(parts[0])] if len(parts) == 1 else None
-    moved = memory[:n_classes]
+    means = contrasts @ centre / unit
+    if group.weights is None:
+        found = _by_means(in_units, means, group, drawn, memory)
+    else:
+        found = _by_products(next(in_units()), means, group)
+    nu = _traces(found, rank) / n_classes
+    nu[~np.all(group.counts > 0, axis=1)] = np.nan  # a draw may leave a class out
+    nu[0] = value
+    # Draws are as far from the sample's class means as those are from the truth.
+    noise = found.moved / n_classes / max(len(drawn.weights) - 1, 1)
+    return nu, float(noise * (n_classes - 1) / np.trace(found.between[0]))
+
+
+def _by_products(x: np.ndarray, means: np.ndarray, group: _Group) -> _Draws:
+    """From the products of states with each other: weights are taken of these, not of states.
+
+    Args:
+        x: (row, feature) around the means of their classes.
+        means: (C - 1, feature) of the sample, by contrasts of its classes.
+        group: with weights.
+    """
+    assert group.weights is not None
+    assert group.starts is not None
+    w, starts, n_classes = group.weights, group.starts, len(means) + 1
+    contrasts = _contrasts(n_classes)
+    centre = (contrasts.T @ means).astype(np.float32)  # of the classes, around their mean
+    of_class = np.eye(n_classes, dtype=np.float32)[group.label]
+    part = np.repeat(np.arange(len(starts)), np.diff(np.r_[starts, len(x)]))
+    sums = np.add.reduceat(x, starts) if len(starts) < len(x) else x
+    classes = list(_runs(group.label[starts]))
+    within, off = np.zeros((len(w), n_classes, n_classes)), np.zeros((n_classes, len(w), n_classes))
+    for start in range(0, len(x), _ROWS):
+        some = slice(start, start + _ROWS)
+        products = sums @ x[some].T
+        along = np.empty((n_classes, len(w), products.shape[1]), np.float32)  # of rows, the class means of every draw
+        for c, inside in classes:
+            np.matmul(w[:, inside], products[inside], out=along[c])
+        along += (centre @ x[some].T)[:, None]
+        weighted = along * w[:, part[some]]
+        within += weighted.transpose(1, 0, 2) @ along.transpose(1, 2, 0)
+        off += weighted @ of_class[some]
+    # Of every class how far its mean has moved, along all class means of the draw, and along those of the sample.
+    moved = off.transpose(1, 2, 0)
+    along_own = sums @ centre.T
+    own = np.stack([w[:, inside] @ along_own[inside] for _, inside in classes], axis=1).astype(np.float64)
+    within -= moved.transpose(0, 2, 1) @ moved
+    between = moved + own.transpose(0, 2, 1) + contrasts.T @ (means @ means.T) @ contrasts
+    total = np.einsum("wcc->", moved[1:] - own[1:])
+    between, within = (contrasts @ (k @ contrasts.T) for k in (between, within))
+    return _Draws(between, within, float(total))
+
+
+def _by_means(
+    in_units: Callable[[], Iterator[np.ndarray]], means: np.ndarray, group: _Group, drawn: Sample, memory: np.ndarray
+) -> _Draws:
+    """From the class means of every draw, some rows at a time.
+
+    Args:
+        in_units: reads the rows, piece by piece, as `x` of `_by_products`.
+        means, group: as there.
+        drawn: the sample.
+        memory: (class, 1 + draws, feature) to work in.
+    """
+    contrasts = _contrasts(len(means) + 1)
+    share = 1 / np.maximum(group.counts, 1)
+
+    def pieces() -> Iterator[tuple[slice, np.ndarray, np.ndarray]]:
+        """Yield some rows, their weights, those of a class summing to 1 (1 + draws, row), and their states."""
+        for piece, x in zip(group.pieces, in_units(), strict=True):
+            yield piece, drawn.weights[:, drawn.ids[group.rows[piece]]] * share[:, group.label[piece]], x
+
+    kept = list(pieces()) if len(group.pieces) == 1 else None
+    moved = memory[: len(contrasts) + 1]
     moved[:] = 0
-    for part, (w, x) in zip(parts, kept or map(in_units, parts), strict=True):
-        for c, inside in by_class(part):
+    for piece, w, x in kept or pieces():
+        for c, inside in group.by_class(piece):
             moved[c] += w[:, inside] @ x[inside]
-    reduced = (contrasts.astype(np.float32) @ moved.reshape(n_classes, -1)).reshape(-1, *moved.shape[1:])
-    reduced += (contrasts @ centre / unit).astype(np.float32)[:, None]  # (C - 1, 1 + draws, feature)
-
-    q = np.zeros((len(drawn.weights), len(contrasts), len(contrasts)))  # summed over classes
-    for w, x in kept or map(in_units, parts):
+    reduced = (contrasts.astype(np.float32) @ moved.reshape(len(moved), -1)).reshape(-1, *moved.shape[1:])
+    reduced += means.astype(np.float32)[:, None]  # (C - 1, 1 + draws, feature)
+    q = np.zeros((len(share), len(contrasts), len(contrasts)))  # summed over classes
+    for _, w, x in kept or pieces():
         for start in range(0, len(x), _ROWS):
             some = slice(start, start + _ROWS)
             along = (reduced.reshape(-1, reduced.shape[2]) @ x[some].T).reshape(*reduced.shape[:2], -1)
@@ -213,15 +324,21 @@ def _variability(
     off = moved.transpose(1, 0, 2) @ across.transpose(0, 2, 1)  # (1 + draws, class, C - 1)
     q -= off.transpose(0, 2, 1) @ off
     k = (across @ across.transpose(0, 2, 1)).astype(np.float64)
+    return _Draws(k, q, float(np.einsum("cwd,cwd->", moved[:, 1:], moved[:, 1:])))
+
+
+def _traces(found: _Draws, rank: int) -> np.ndarray:
+    """Return trace(K^-1 Q K^-1) of every draw (1 + draws,), in the directions in which classes lie apart."""
+    k, q = found.between, found.within
+    if rank == k.shape[1]:
+        with suppress(np.linalg.LinAlgError):  # a draw whose class means coincide
+            inverse = np.linalg.inv(k)
+            return np.asarray(np.einsum("wab,wba->w", inverse @ q, inverse))
     scale, axes = np.linalg.eigh(k)
     scale, axes = scale[:, -rank:], axes[:, :, -rank:]
-    along = np.einsum("wka,wka->wa", axes, q @ axes) / n_classes
+    along = np.einsum("wka,wka->wa", axes, q @ axes)
     with np.errstate(invalid="ignore", divide="ignore"):
-        nu = np.where(usable, (along / scale**2).sum(axis=1), np.nan)
-    nu[0] = value
-    # Draws are as far from the sample's class means as those are from the truth.
-    noise = np.einsum("cwd,cwd->", moved[:, 1:], moved[:, 1:]) / n_classes / max(len(drawn.weights) - 1, 1)
-    return nu, float(noise * (n_classes - 1) / np.trace(k[0]))
+        return np.asarray((along / scale**2).sum(axis=1))
 
 
 @cache

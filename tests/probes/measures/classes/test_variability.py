@@ -1,11 +1,15 @@
 """Variability against theory, closed forms and noise; the rest is in test_labels."""
 
+from importlib import import_module
+
 import brute_force
 import numpy as np
 import pytest
 from planted import classes_apart
 
 import probes
+
+MODULE = import_module("probes.measures.classes.variability")
 
 
 def test_shuffled_labels_are_much_worse():
@@ -50,3 +54,23 @@ def test_variability_of_more_classes_than_features_has_draws_of_its_own():
     assert out.value[0, 0] == pytest.approx(brute_force.variability(reps.hidden[0].values, reps.label.values))
     assert (out.low < 0.99 * out.value).all()
     assert (out.high > 1.01 * out.value).all()
+
+
+def test_draws_are_the_same_by_products_of_states_and_by_the_class_means_of_every_draw(monkeypatch):
+    x, y = classes_apart(classes=4, n=80)
+    other = x + np.random.default_rng(1).normal(size=x.shape)
+    ids, languages = np.tile(np.arange(len(x)), 2), np.repeat(["en", "fr"], len(x))
+    reps = probes.from_arrays(np.concatenate([x, other]), id=ids, language=languages, label=np.tile(y, 2))
+    by_products = probes.variability(reps, draws=20)
+    monkeypatch.setattr(MODULE, "_by_products", None)
+    monkeypatch.setattr(MODULE, "_ENTRIES", 0)
+    by_means = probes.variability(reps, draws=20)
+    for name in ("value", "low", "high", "draws"):
+        np.testing.assert_allclose(by_products[name], by_means[name], rtol=1e-5)
+
+
+def test_a_draw_whose_class_means_coincide_stops_no_other():
+    k = np.stack([np.diag([2.0, 4.0]), np.zeros((2, 2))])
+    found = MODULE._traces(MODULE._Draws(k, k, 0.0), rank=2)
+    assert found[0] == pytest.approx(1 / 2 + 1 / 4)
+    assert not np.isfinite(found[1])
