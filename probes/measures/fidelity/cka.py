@@ -10,7 +10,7 @@ import numpy as np
 from probes.measures.fidelity.cka_in_pieces import debias
 from probes.measures.fidelity.layer_pairs import ENTRIES, Correlation, Layers, Measure, Values
 
-_ROWS = 256  # of the Gram matrices at a time
+_ROWS = 128  # of the Gram matrices at a time
 _MANY = 10**8  # multiplications, from which on products of float32 states are taken in float32
 
 
@@ -77,13 +77,17 @@ def _products(x: Layers, y: Layers | None) -> tuple[np.ndarray, np.ndarray, np.n
         z = x(i) if y is None or i < n_x else y(i - n_x)
         return z.astype(dtype, copy=False)
 
-    both, squares = np.zeros((n, n_x, n_y)), np.zeros((n, layers))
+    sums, squares = np.zeros((n_x, n_y, n)), np.zeros((layers, n))
 
-    def add(part: slice, k: np.ndarray) -> None:
-        """Add what some examples have with others: k (example, layer, other example)."""
-        both[part] += np.matmul(k[:, :n_x], k[:, layers - n_y :].transpose(0, 2, 1))
+    def add(part: slice, grams: np.ndarray, along: str) -> None:
+        """Add what some examples have with others: grams (layer, example, example), summed along one
+        of the two. Without a product in memory, each layer is read from a cache nearby by all others.
+        """
+        for i in range(n_x):
+            first = i if y is None else 0
+            sums[i, first:, part] += np.einsum(f"ab,jab->j{along}", grams[i], grams[layers - n_y + first :])
         if y is not None:
-            squares[part] += np.einsum("alb,alb->al", k, k)
+            squares[:, part] += np.einsum(f"jab,jab->j{along}", grams, grams)
 
     memory = np.empty((layers, rows, n), dtype)
     for lo in range(0, n, rows):
@@ -94,15 +98,19 @@ def _products(x: Layers, y: Layers | None) -> tuple[np.ndarray, np.ndarray, np.n
             z = read(i)
             np.matmul(z[lo:hi], z[lo:].T, out=grams[i])
             np.fill_diagonal(grams[i], 0)
-        add(slice(lo, hi), grams.transpose(1, 0, 2))
-        add(slice(hi, n), np.ascontiguousarray(grams[:, :, hi - lo :].transpose(2, 0, 1)))
+        add(slice(lo, hi), grams, "a")
+        add(slice(hi, n), grams[:, :, hi - lo :], "b")
+    if y is None:
+        lower = np.tril_indices(n_x, -1)
+        sums[lower] = sums.transpose(1, 0, 2)[lower]
+    both = np.ascontiguousarray(sums.transpose(2, 0, 1))
     norms = [z.norms() for z in ((x,) if y is None else (x, y))]
     both += norms[0][:, :, None] * norms[-1][:, None, :]
     if y is None:
         own = np.einsum("aii->ai", both)
         return both, own, own
-    squares += np.square(np.concatenate(norms, axis=1))
-    return both, squares[:, :n_x], squares[:, n_x:]
+    own = squares.T + np.square(np.concatenate(norms, axis=1))
+    return both, own[:, :n_x], own[:, n_x:]
 
 
 def _along(x: np.ndarray, y: np.ndarray) -> np.ndarray:
