@@ -18,7 +18,16 @@ from transformers import PreTrainedModel, PreTrainedTokenizerBase, TrainerCallba
 from compress.matrices import Matrix, check_plain, covered, matrices_of, transposed
 from compress.moments import check_damping
 from compress.objectives.base import Objective
-from compress.pruning.criteria import NEED_TEXT, check_criterion, check_fed, few_threads, scores, smallest, sparsity_at
+from compress.pruning.criteria import (
+    NEED_TEXT,
+    check_criterion,
+    check_fed,
+    few_threads,
+    scores,
+    smallest,
+    smallest_by_lamp,
+    sparsity_at,
+)
 from compress.pruning.patterns import by_pattern, check_width, read_pattern
 from compress.pruning.second_order import prune_by_second_order
 from compress.saving import record
@@ -277,6 +286,19 @@ class Masks:
                 self.kept = by_pattern(found, self.kept, *self.pattern, self.transposed)
         self.apply()
 
+    def grow_by_lamp(self, sparsity: float) -> bool:
+        """Do the same by "lamp" over all matrices, without the score of every weight; return whether it
+        could be done so.
+        """
+        with few_threads(self.matrices):
+            found = smallest_by_lamp(
+                {n: w.detach().abs().float() for n, w in self.matrices.items()}, self.kept, sparsity
+            )
+        if found is not None:
+            self.kept = found
+            self.apply()
+        return found is not None
+
     def apply(self) -> None:
         """Set to zero what is gone."""
         with torch.no_grad(), few_threads(self.matrices):
@@ -348,6 +370,9 @@ class _Prunes(Keeps):
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         if state.global_step not in self.targets:
             return
+        target = self.targets[state.global_step]
+        if self.criterion == "lamp" and self.masks.scope == "global" and self.masks.grow_by_lamp(target):
+            return
         if self.criterion == "movement":
             found = self.movement
         else:
@@ -359,7 +384,7 @@ class _Prunes(Keeps):
                 tokenizer=self.tokenizer,
                 seed=self.seed + state.global_step,
             )
-        self.masks.grow(found, self.targets[state.global_step])
+        self.masks.grow(found, target)
 
 
 def _check_schedule(

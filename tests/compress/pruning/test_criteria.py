@@ -7,7 +7,7 @@ import torch
 
 import probes
 from compress.matrices import block_matrices
-from compress.pruning.criteria import SCOPES, check_criterion, scores, smallest, sparsity_at
+from compress.pruning.criteria import SCOPES, check_criterion, scores, smallest, smallest_by_lamp, sparsity_at
 
 TEXTS = ["red dog ran", "small bird sang under tree", "cat", "big cat sat over house and mat"]
 
@@ -257,6 +257,27 @@ def test_lamp_of_many_weights_by_its_definition(model, scale):
     assert len(np.unique(size[size > 0])) == (size > 0).sum()  # no ties, so the definition says it all
     expected = [[s**2 / (size[size >= s] ** 2).sum() for s in row] for row in size]
     np.testing.assert_allclose(found, expected, rtol=1e-6)
+
+
+def test_lamp_without_the_score_of_every_weight_prunes_the_same(model):
+    rng = np.random.default_rng(3)
+    shapes = [(64, 64), (64, 256), (1, 5), (100, 34)]
+    spread = [rng.gamma(2, size=(shape[0], 1)) * rng.gamma(2, size=shape[1]) for shape in shapes]
+    weights = {str(i): torch.tensor(rng.normal(size=s.shape) * s).float() for i, s in enumerate(spread)}
+    kept, done = keep_all(weights), 0
+    for sparsity in (0.0, 0.1, 0.1, 0.4, 0.6, 0.85, 0.99, 0.9999):
+        weights = {n: (w + 0.01 * torch.randn_like(w)) * kept[n] for n, w in weights.items()}
+        expected = smallest(scores(model, weights, "lamp"), kept, sparsity, "global", {})
+        found = smallest_by_lamp({n: w.abs() for n, w in weights.items()}, kept, sparsity)
+        done += found is not None
+        kept = expected
+        assert found is None or all(torch.equal(found[n], expected[n]) for n in weights)
+    assert done >= 6
+    equal = {"w": torch.ones(40, 50), "v": torch.full((3, 4), 2.0)}
+    assert smallest_by_lamp(equal, keep_all(equal), 0.5) is None
+    equal["w"][0, 0] = torch.nan
+    assert smallest_by_lamp(equal, keep_all(equal), 0.5) is None
+    assert smallest_by_lamp({"w": torch.ones(4, 5).double()}, keep_all(equal), 0.5) is None
 
 
 def test_lamp_of_equal_weights_grows_with_their_place(model):
