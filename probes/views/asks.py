@@ -63,10 +63,10 @@ def cheap(ask: Ask, scene: Scene) -> bool:
 def answer(ask: Ask, numbers: Numbers, asked: Asked) -> Answer:
     """Return the answer to a message of the front end, and its buffers.
 
-    `{"ask": "map", "model": 0, "kind": "pca"}`, kind "umap" with "layer" too; "drift" with "model";
-    "alignment" with "model" and "layer"; "similarity" with "one", "other" and "measure"; "sentence"
-    with "row" and "layer", and "fit" where its representers are to be computed. Of "sentence" the
-    answer says `more` where it is worth to ask so.
+    `{"ask": "map", "model": 0, "kind": "pca"}`, with "layer" for one alone, kind "umap" always with
+    "layer"; "drift" with "model"; "alignment" with "model" and "layer"; "similarity" with "one",
+    "other" and "measure"; "sentence" with "row" and "layer", and "fit" where its representers are to
+    be computed. Of "sentence" the answer says `more` where it is worth to ask so.
 
     Raises:
         InputError: it asks for what there is not.
@@ -81,6 +81,10 @@ def answer(ask: Ask, numbers: Numbers, asked: Asked) -> Answer:
         return {"give": "missing", "ask": dict(ask), "why": NOT_THERE}, []
     if what == "map" and ask.get("kind") == "umap":
         return _umap(ask, number, numbers, asked)
+    if what == "map" and "layer" in number:
+        points = numbers.map_of(number["model"], scene.last(number["model"], number["layer"]))
+        give = {"give": "map", "model": number["model"], "kind": "pca", "layer": number["layer"]}
+        return give, [to_uint16(points, numbers.domain()).tobytes()]
     if what == "map":
         maps = numbers.maps(number["model"])
         asked.noted(maps.notes)

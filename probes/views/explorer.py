@@ -159,6 +159,7 @@ class Explorer(anywidget.AnyWidget):
         self.latent, codes = latent, latent_in(scene, latent)
         probes, languages, self.curve_values = curves(scene)
         about = describe(scene, probes, languages) | {"token": uuid.uuid4().hex, "latent": codes.about()}
+        about["one_by_one"] = self.numbers.one_by_one
         about["colours"] += codes.names
         base = scene.names[scene.baseline]
         others = [m for m in scene.names if m != base]
@@ -213,9 +214,7 @@ class Explorer(anywidget.AnyWidget):
 
     def _picture(self) -> bytes:
         """Curves and maps as they are chosen now; of very many sentences the curves alone."""
-        shown = {self.scene.names[self.scene.baseline], *self.models}
-        states = sum(r["hidden"].nbytes for r in self.scene.reps if r.attrs["model"] in shown)
-        ready = states * self.scene.n / max(self.scene.total, 1) <= _AT_ONCE
+        ready = self.numbers.read_for(self.models) <= _AT_ONCE
         maps = self.models if ready and "maps" in self.parts and self.scene.reps else []
         return picture(self.about["title"], self._drawn_curves(), [self._drawn_map(name) for name in maps])
 

@@ -120,7 +120,8 @@ def turned(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
     """Return points turned to lie as near as they can to others: orthogonal Procrustes.
 
     Args:
-        points, onto: (example, 2), the same rows.
+        points: (example, 2).
+        onto: (example, 2), the same rows, or the first of them.
 
     Example:
         >>> square = np.array([[1.0, 0.0], [0.0, 2.0], [-1.0, 0.0], [0.0, -2.0]])
@@ -129,7 +130,7 @@ def turned(points: np.ndarray, onto: np.ndarray) -> np.ndarray:
     """
     if not points.any() or not onto.any():
         return points
-    return points @ scipy.linalg.orthogonal_procrustes(points, onto)[0]
+    return points @ scipy.linalg.orthogonal_procrustes(points[: len(onto)], onto)[0]
 
 
 def layer_maps(reps: xr.Dataset, rows: np.ndarray, onto: Maps | None = None, *, seed: int = 0) -> Maps:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import nullcontext
 from functools import cache, lru_cache, partial
 from typing import Any
@@ -24,6 +24,7 @@ from probes.views.maps import (
     domain,
     facing,
     keep_map,
+    layer_maps,
     one_thread,
     open_map,
     plain_map,
@@ -41,6 +42,8 @@ KEPT = 2**29  # bytes of directions that are kept
 NEAREST = 5
 _QUICK = ("cka", "cka_debiased", "neighbour_overlap")  # measures that are computed when they are asked for
 _FEW = 5000  # sentences, up to which several threads cost more than they bring
+MANY = 5000  # sentences, above which the map of the layer that is shown does not wait for those of others
+TURNED_BY = 2048  # of these, the first ones, all are turned then
 
 
 class Numbers:
@@ -66,15 +69,21 @@ class Numbers:
         self.similarity = lru_cache(maxsize=64)(self._similarity)
         self._lock = threading.RLock()
         self._maps: dict[int, Maps] = {}
+        self._of_first: Maps | None = None
         self._plains: dict[tuple[int, int], Plain] = {}
         self._umaps: dict[tuple[int, int], np.ndarray] = {}
+
+    @property
+    def one_by_one(self) -> bool:
+        """Whether there are so many sentences that each layer has its map by itself."""
+        return self.scene.n > MANY
 
     def maps(self, model: int) -> Maps:
         """The PCA maps of a model."""
         scene = self.scene
         with self._lock:
             if model not in self._maps:
-                onto = None if model == scene.baseline else self.maps(scene.baseline)
+                onto = self._onto(model)
                 plain = [self._plain(model, layer) for layer in range(len(scene.layers[model]))]
                 self._maps[model] = turned_maps(plain, onto)
                 for layer in range(len(plain)):
@@ -82,15 +91,39 @@ class Numbers:
             return self._maps[model]
 
     def map_of(self, model: int, layer: int) -> np.ndarray:
-        """The PCA map (example, 2) of one layer, without those of other layers where it can be; all
-        of the baseline are needed, since it is turned onto them.
+        """The PCA map (example, 2) of one layer, without those of other layers where it can be: of few
+        sentences all of the baseline are needed, since it is turned onto them.
         """
         scene = self.scene
         with self._lock:
-            if model == scene.baseline or model in self._maps:
+            onto = None if model in self._maps else self._onto(model)
+            if onto is None:
                 return self.maps(model).points[layer]
-            onto = facing(self.maps(scene.baseline), layer, len(scene.layers[model]))
-            return turned(self._plain(model, layer).points, onto).astype(np.float32)
+            side = facing(onto, layer, len(scene.layers[model]))
+            return turned(self._plain(model, layer).points, side).astype(np.float32)
+
+    def _onto(self, model: int) -> Maps | None:
+        """The maps that those of a model are turned onto: the baseline's, which are turned onto each
+        other. Of many sentences they are those of the first sentences, also for the baseline.
+        """
+        scene = self.scene
+        if not self.one_by_one:
+            return None if model == scene.baseline else self.maps(scene.baseline)
+        with self._lock:
+            if self._of_first is None:
+                self._of_first = layer_maps(scene.reps[scene.baseline], scene.rows[:TURNED_BY], seed=scene.seed)
+            return self._of_first
+
+    def read_for(self, models: Sequence[str]) -> float:
+        """Bytes of states that are read at most for the maps of a layer of some models, by name."""
+        scene = self.scene
+        base = scene.names[scene.baseline]
+        share = scene.n / max(scene.total, 1)
+        every = {r.attrs["model"]: r["hidden"].nbytes * share for r in scene.reps}
+        if not self.one_by_one:
+            return sum(size for name, size in every.items() if name in {base, *models})
+        first = every[base] * TURNED_BY / scene.n if every else 0.0
+        return first + sum(every[r.attrs["model"]] / r.sizes["layer"] for r in scene.reps if r.attrs["model"] in models)
 
     def _plain(self, model: int, layer: int) -> Plain:
         if (model, layer) not in self._plains:
@@ -100,7 +133,7 @@ class Numbers:
 
     def domain(self) -> float:
         """How far the axes of all maps go."""
-        return domain(self.maps(self.scene.baseline))
+        return domain(self._onto(self.scene.baseline) or self.maps(self.scene.baseline))
 
     def kept_umap(self, model: int, layer: int) -> np.ndarray | None:
         """The UMAP map of a layer, turned onto its PCA map, where it was computed before."""

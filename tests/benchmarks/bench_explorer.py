@@ -4,8 +4,10 @@ A step of the layer slider is timed in the page: from the event of the slider un
 time, on their way, and until the points have arrived; the layers in turns, with the time between two steps that a hand
 would need. Opening is `comparison.explore()` and the picture that is stored with it, on Representations read from zarr.
 The picture needs all layers of the baseline, onto which maps are turned, and of other models the layer that is shown:
-0.7 s of the processor at 2,000 x 4 x 13, where the maps of all layers took 1.7 s. Of 20,000 sentences the picture has
-curves only, and the first map waits for 13 layers of 0.18 s: 0.11 s of it reads zarr, 0.03 s is the Gram matrix.
+0.7 s of the processor at 2,000 x 4 x 13, where the maps of all layers took 1.7 s. Of 20,000 sentences it needs that
+layer of both models, and of the baseline's other layers the first 2,048 sentences, by which maps are turned: 0.8 s of
+the processor beside a busy neighbour. The maps of all layers take 3.5 s more (a layer 0.13 s, most of it reads zarr);
+the page asks for them once those of the layer that is shown are there.
 """
 
 import tempfile

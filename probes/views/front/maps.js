@@ -279,11 +279,15 @@ function markSelected(panel) {
 
 /** The answers that say where a map's points lie: PCA's, asked for where wanted, and UMAP's if that is chosen. */
 function pointsOf({ view }, { m }, send) {
-  const pca = answer(view, { ask: "map", model: m, kind: "pca" }, send);
+  const one = view.about.one_by_one;
+  // Of very many sentences the map of the layer that is shown does not wait for those of the others.
+  const pca = answer(view, everyLayer(m), send && !one) ?? (one ? answer(view, thisLayer(view, m), send) : undefined);
   const umap = view.state.kind === "umap" ? answer(view, umapOf(view, m), false) : null;
   return [pca, umap];
 }
 
+const everyLayer = (m) => ({ ask: "map", model: m, kind: "pca" });
+const thisLayer = (view, m) => ({ ...everyLayer(m), layer: layerOf(view, m) });
 const umapOf = (view, m) => ({ ask: "map", model: m, kind: "umap", layer: layerOf(view, m) });
 
 /** Let all points set out for where they lie at the present layer. */
@@ -292,10 +296,13 @@ function aim(panel) {
   const { n } = view;
   let moved = false;
   let trained = false;
-  for (const map of maps) {
-    const [pca, umap] = pointsOf(panel, map, true);
+  const found = maps.map((map) => pointsOf(panel, map, true));
+  if (found.every(([pca]) => pca)) for (const { m } of maps) answer(view, everyLayer(m)); // where only one was there
+  for (const [place, map] of maps.entries()) {
+    const [pca, umap] = found[place];
     describeMap(panel, map, pca, umap);
-    const [source, offset] = umap?.data ? [umap.data, 0] : [pca?.data, 2 * n * layerOf(view, map.m)];
+    const alone = umap?.data || pca?.layer !== undefined; // one layer, not all of a model
+    const [source, offset] = [umap?.data ?? pca?.data, alone ? 0 : 2 * n * layerOf(view, map.m)];
     if (!source || source.length < offset + 2 * n) continue;
     if (map.source === source && map.offset === offset) continue;
     Object.assign(map, { source, offset });
@@ -322,7 +329,7 @@ function placesIn(source, offset, out) {
 function passedPlaces(view, map) {
   const { n } = view;
   return stepsBetween(view, map.at, map.m).flatMap((m) => {
-    const data = answer(view, { ask: "map", model: m, kind: "pca" }, false)?.data;
+    const data = answer(view, everyLayer(m), false)?.data;
     const offset = 2 * n * layerOf(view, m);
     return data && data.length >= offset + 2 * n ? [placesIn(data, offset, new Float32Array(2 * n))] : [];
   });

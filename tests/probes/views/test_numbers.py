@@ -3,7 +3,7 @@ import pytest
 from shown import LANGUAGES, Comm, N, bare, cosines, every_answer
 
 import probes
-from probes.views import numbers, speakers
+from probes.views import maps, numbers, speakers
 from probes.widgets import Explorer
 
 
@@ -187,3 +187,34 @@ def test_one_map_of_a_model_needs_one_of_its_layers_and_is_the_one_among_all(sib
     np.testing.assert_array_equal(shown.map_of(0, 1), shown.maps(0).points[1])
     assert sorted(made[4:]) == [(near, 0), (near, 1)]  # what was there is not made again
     assert np.abs(found - shown.maps(1).points[1]).max() > 1e-3
+
+
+def test_of_many_sentences_the_map_of_one_layer_needs_no_other_and_is_the_one_among_all(siblings, monkeypatch):
+    base, near, *_ = siblings
+    few = Explorer({name: siblings[name] for name in (base, near)})
+    assert not few.about["one_by_one"]
+    every = [siblings[name]["hidden"].nbytes for name in (base, near)]
+    assert few.numbers.read_for([near]) == sum(every)
+    monkeypatch.setattr(numbers, "MANY", 3 * N - 1)
+    monkeypatch.setattr(numbers, "TURNED_BY", 30)
+    made = []
+    plain_map = numbers.plain_map
+    monkeypatch.setattr(
+        numbers,
+        "plain_map",
+        lambda reps, layer, *a, **k: made.append((reps.attrs["model"], layer)) or plain_map(reps, layer, *a, **k),
+    )
+    many = Explorer({name: siblings[name] for name in (base, near)})
+    assert many.about["one_by_one"]
+    shown = many.numbers
+    assert shown.read_for([near]) == pytest.approx(every[0] * 30 / (3 * N) + every[1] / 3)
+    found = [np.frombuffer(Comm(many).ask(ask="map", model=m, kind="pca", layer=2 - m)[1][0], "<u2") for m in (0, 1)]
+    assert made == [(base, 2), (near, 1)]
+    for model, codes in enumerate(found):
+        whole = np.frombuffer(Comm(many).ask(ask="map", model=model, kind="pca")[1][0], "<u2")
+        np.testing.assert_array_equal(codes, whole.reshape(3, -1)[2 - model])
+    # Turned as the first sentences alone would be.
+    first = maps.layer_maps(siblings[base], np.arange(30))
+    plain = plain_map(siblings[base], 2, np.arange(3 * N)).points
+    np.testing.assert_allclose(shown.map_of(0, 2), maps.turned(plain, first.points[2]), atol=1e-6)
+    assert shown.domain() == maps.domain(first)
