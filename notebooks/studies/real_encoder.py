@@ -4,9 +4,10 @@
 
 MODEL is a checkpoint of multilingual-e5-small, DATA has SIB-200; real_encoder.md says where both are to be had. Two
 hours of two cores for all that needs no training; with the fine-tuned models several evenings. Runs are kept in
-runs/study-real/, a file each; a study that was interrupted, or killed, goes on from there. Writes real_encoder.csv (a
-row a run and language), real_encoder.md (what came out) and figures beside this file. Of the runs that are there so
-far, without making any:
+runs/study-real/, a file each; a study that was interrupted, or killed, goes on from there. Writes beside this file
+real_encoder.csv (a row a run and language), real_encoder_runs.csv (a row a run), real_encoder.md (what came out) and
+figures; of the fine-tuned models real_encoder_trained.csv and real_encoder_trained_rows.csv, by which none is made
+twice on whichever machine, and real_encoder_trained.md. Of the runs that are there so far, without making any:
 
     python notebooks/studies/real_encoder.py --so-far
 
@@ -22,10 +23,12 @@ from typing import Any
 
 import common
 import real_encoder_answers as answers
+import real_encoder_kept as kept_of
 import real_encoder_methods as methods
 import real_encoder_page as page
 import real_encoder_runs as of
 import real_encoder_trained as trained
+import real_encoder_trained_page as trained_page
 
 PARTS = ("training-free", "fine-tuned")
 
@@ -63,10 +66,9 @@ def make(given: list[str]) -> None:
     model, data = folders(given)
     free, tuned = chosen(given[given.index("--only") + 1] if "--only" in given[:-1] else None)
     workers = int(given[given.index("--workers") + 1]) if "--workers" in given[:-1] else os.cpu_count() or 1
-    of.prepared(model, data)
+    about = of.prepared(model, data)
     failed = of.made(of.making(model, data), free, of.FOLDER, PARTS[0], workers)
-    failed += of.made(trained.making(model, data), tuned, trained.FOLDER, PARTS[1], workers)
-    for said in failed:
+    for said in failed + (kept_of.make(model, data, about, tuned, workers) if tuned else []):
         print(said)
 
 
@@ -75,13 +77,13 @@ def main() -> int:
     given = sys.argv[1:]
     if "--so-far" not in given:
         make(given)
-    every = methods.settings()
-    if not (there := [s for s in every if common.file_of(of.FOLDER, s).exists()]):
+    every, out = methods.settings(), 0
+    tuned = kept_of.keep()
+    if there := [s for s in every if common.file_of(of.FOLDER, s).exists()]:
+        out = common.written("real_encoder", *page.write(answers.Kept.read(of.FOLDER, there), len(every)))
+    elif not len(tuned.rows):
         raise SystemExit(f"{of.FOLDER} holds no run yet, so that there is nothing to write")
-    kept = answers.Kept.read(of.FOLDER, there)
-    tuned = trained.there(trained.settings())
-    found = page.write(kept, len(every), tuned)
-    return common.written("real_encoder", *found)
+    return out + common.written(trained_page.NAME, *trained_page.write(tuned))
 
 
 if __name__ == "__main__":

@@ -13,7 +13,7 @@ from typing import Any
 import common
 import numpy as np
 import pandas as pd
-from real_encoder_methods import PIVOT
+from real_encoder_methods import PIVOT, VOCABULARY
 from real_encoder_runs import ORIGINAL
 from scipy.stats import rankdata
 
@@ -49,6 +49,33 @@ LANGUAGES = {
     "swh_Latn": ("Bantu", "sw"),
     "fin_Latn": ("Uralic", "fi"),
 }
+# Billions of tokens in mC4, as counted in arXiv 2010.11934 (Hebrew is "iw" there).
+MC4 = {
+    "eng_Latn": 2733,
+    "fra_Latn": 318,
+    "deu_Latn": 347,
+    "spa_Latn": 433,
+    "ita_Latn": 162,
+    "por_Latn": 146,
+    "nld_Latn": 73,
+    "rus_Cyrl": 713,
+    "bul_Cyrl": 22,
+    "ukr_Cyrl": 41,
+    "pol_Latn": 130,
+    "ell_Grek": 43,
+    "tur_Latn": 71,
+    "arb_Arab": 57,
+    "heb_Hebr": 17,
+    "hin_Deva": 24,
+    "urd_Arab": 2.4,
+    "tha_Thai": 11,
+    "vie_Latn": 116,
+    "zho_Hans": 39,
+    "jpn_Jpan": 164,
+    "kor_Hang": 26,
+    "swh_Latn": 1,
+    "fin_Latn": 25,
+}
 LOST = ("retrieval", "accuracy")  # what a model can lose; both are shares, higher is better
 
 
@@ -59,6 +86,7 @@ class Kept:
     runs: pd.DataFrame
     rows: pd.DataFrame  # run, probe, layer, language, value, low, high, draws, state, ...
     about: dict[str, Any]
+    folder: Path
 
     @classmethod
     def read(cls, folder: Path, there: Sequence[dict[str, Any]]) -> Kept:
@@ -76,7 +104,7 @@ class Kept:
         last = rows.groupby("run")["layer"].transform("max")
         rows["end"] = (rows["layer"] == last) | (rows["layer"] == -1)
         about = json.loads((folder / ORIGINAL / "about.json").read_text(encoding="utf-8"))
-        return cls(runs, rows, about)
+        return cls(runs, rows, about, folder)
 
     @cached_property
     def languages(self) -> list[str]:
@@ -125,9 +153,31 @@ def name_of(setting: dict[str, Any]) -> str:
 
 
 def by_family(kept: Kept, x: np.ndarray) -> np.ndarray:
-    """The mean over families of the mean over the runs (run, ...) of each, so that no family counts for its number."""
+    """The mean over families of the mean over the runs (run, ...) of each, so that no family counts for its number.
+
+    But for smaller vocabularies: what they lose is by which languages' tokens were left out.
+    """
     families = kept.families.to_numpy()
-    return np.mean([x[families == f].mean(axis=0) for f in dict.fromkeys(families)], axis=0)
+    counted = [f for f in dict.fromkeys(families) if f != VOCABULARY] or [VOCABULARY]
+    return np.mean([x[families == f].mean(axis=0) for f in counted], axis=0)
+
+
+def why_least(kept: Kept, language: str) -> str:
+    """What the head says most of the language that it is least right in, and whether its states stand apart."""
+    folder = kept.folder / ORIGINAL
+    reps = probes.open_representations(folder / "states.zarr")
+    x, spoken = reps.hidden.isel(layer=-1).values.astype(float), reps.language.values
+    with np.load(folder / "head.npz") as saved:
+        said = saved["names"][(x @ saved["weights"] + saved["biases"]).argmax(axis=1)]
+    own = spoken == language
+    topic, count = next(iter(pd.Series(said[own]).value_counts().items()))
+    means = pd.DataFrame((x - x.mean(axis=0)) / x.std(axis=0)).groupby(spoken).mean()
+    apart = pd.Series(np.linalg.norm(means - means.mean(), axis=1), index=means.index)
+    true = int((reps.label.values[own].astype(str) == topic).sum())
+    why = f"it takes {count} of {own.sum()} sentences for {topic}, where {true} are"
+    return why + (
+        ", and no other language's mean state stands so far from the rest" if apart.idxmax() == language else ""
+    )
 
 
 def who_falls(kept: Kept, probe: str) -> pd.DataFrame:
@@ -164,6 +214,7 @@ def traits(kept: Kept, languages: Sequence[str]) -> dict[str, np.ndarray]:
         "more tokens a sentence": np.array([tokens[x] / tokens[PIVOT] for x in languages]),
         "a script other than Latin": np.array([float(not x.endswith("_Latn")) for x in languages]),
         "less text in CC-100": np.array([-float(sizes.get(LANGUAGES[x][1], np.nan)) for x in languages]),
+        "less text in mC4": np.array([-MC4[x] for x in languages]),
         "a family other than Germanic or Romance": np.array(
             [float(LANGUAGES[x][0] not in ("Germanic", "Romance")) for x in languages]
         ),
@@ -216,7 +267,7 @@ def yes_or_no(low: float, high: float) -> str:
     return "holds" if low > 0 else "the other way" if high < 0 else "cannot tell"
 
 
-def front(kept: Kept, probe: str, budgets: Sequence[float] = (0.3, 0.5, 0.8, 0.9, 0.95)) -> pd.DataFrame:
+def front(kept: Kept, probe: str, budgets: Sequence[float] = (0.15, 0.3, 0.5, 0.9, 0.95)) -> pd.DataFrame:
     """The run that keeps most within each budget of bytes, as a share of the original's as it is stored."""
     value, draws = kept.at_end(probe, ["pooled"])
     share = (kept.runs["stored_bytes"] / kept.runs["stored_bytes before"]).to_numpy()
@@ -352,8 +403,9 @@ def claims(kept: Kept) -> pd.DataFrame:
         )
         claim("LAMP keeps more than magnitude", "arXiv 2010.07611", probe, strengths("LAMP"), plain)
         rounded = strengths("rounding")
-        claim("GPTQ keeps more than rounding", "arXiv 2210.17323", probe, strengths("GPTQ", every), rounded)
-        claim("AWQ keeps more than rounding", "arXiv 2306.00978", probe, strengths("AWQ", every), rounded)
+        alike: dict[str, Any] = {"at": (3, 4)}  # bits; with fewer, ranges of plain rounding are chosen in another way
+        claim("GPTQ keeps more than rounding", "arXiv 2210.17323", probe, strengths("GPTQ", every), rounded, **alike)
+        claim("AWQ keeps more than rounding", "arXiv 2306.00978", probe, strengths("AWQ", every), rounded, **alike)
         claim(
             "SVD by activations keeps more than plain SVD",
             "arXiv 2312.05821",

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import textwrap
 from typing import Any
 
 import common
@@ -11,34 +10,28 @@ import numpy as np
 import pandas as pd
 import real_encoder_answers as answers
 import real_encoder_figures as figures_of
-import real_encoder_trained as trained
 import real_encoder_warning as warning
 from real_encoder_answers import LOST, Kept
 from real_encoder_figures import plain
-from real_encoder_methods import NEIGHBOURS, PIVOT, PROMPT, TEXTS, settings
+from real_encoder_methods import NEIGHBOURS, PIVOT, PROMPT, TEXTS, VOCABULARY, settings
 from real_encoder_runs import DRAWS, ORIGINAL, TOLERANCE
+from real_encoder_tables import middle_of, wide
 from real_encoder_text import TEXT
+from real_encoder_words import DPI, english_names, filled, shown, span, warning_in_words
 
+from probes.results.intervals import interval
 from probes.results.verdict import CEILING
 from probes.views.language_names import language_name
 
-DPI = 110
-FEW_RUNS = 20  # fewer models are no ground to choose a measure by
-
-
-def english_names(codes: list[str]) -> str:
-    """Languages in words."""
-    names = [language_name(x) for x in codes]
-    return ", ".join(names[:-1]) + f" and {names[-1]}" if len(names) > 1 else "".join(names)
-
-
-def span(value: float, low: float, high: float, digits: int = 2) -> str:
-    """A number with its interval."""
-    return f"{value:.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
+WORTH = 0.005  # of retrieval, that a run with more bytes keeps more
+SOME = (0.02, 0.5)  # of retrieval lost, by models that lost neither nothing nor all
 
 
 def answered(
-    kept: Kept, falls: dict[str, pd.DataFrame], follows: dict[str, pd.DataFrame], tables: dict[str, pd.DataFrame]
+    kept: Kept,
+    falls: dict[str, pd.DataFrame],
+    follows: dict[str, pd.DataFrame],
+    tables: dict[str, tuple[warning.Models, pd.DataFrame]],
 ) -> list[str]:
     """The answers, a paragraph each, made of the numbers."""
     out = [_what_is_kept(kept)]
@@ -65,7 +58,9 @@ def answered(
             f"is larger in languages that have {'; '.join(yes)}. " if yes else "follows none of what was looked at. "
         )
         out.append(said + (f"One cannot tell, or it is the other way, of: {'; '.join(other)}." if other else ""))
-    out.append(_warning_in_words(kept, tables))
+    if where := _where(kept):
+        out.insert(1, where)
+    out.append(warning_in_words(tables))
     return out
 
 
@@ -81,65 +76,61 @@ def _what_is_kept(kept: Kept) -> str:
             f"Of {probe} ({value[0, 0]:.3f} in the original), {len(lost)} of {len(states)} compressed models lost more "
             f"than {TOLERANCE[probe]:.2f} in at least one language, and {len(safe)} are shown not to in any"
             + (f" ({'; '.join(safe)})" if safe else "")
-            + "."
+            + f"; over all languages together {_together(ends, probe)}."
         )
+    said.append(
+        f"{kept.about['ids']} sentences are few to show that a language did not: even where none of them changed, "
+        "the interval for all languages at once reaches beyond that loss."
+    )
     own, _ = kept.at_end("accuracy", kept.languages)
-    order = np.argsort(own[0])
-    least, most = (f"{language_name(kept.languages[i])} ({own[0, i]:.3f})" for i in (order[0], order[-1]))
-    said.append(f"The head is right least often in {least} and most often in {most}, before any compression.")
+    least, most = (kept.languages[i] for i in (own[0].argmin(), own[0].argmax()))
+    said.append(
+        f"Before any compression the head is right least often in {language_name(least)} ({own[0].min():.3f}; "
+        f"{answers.why_least(kept, least)}), and most often in {language_name(most)} ({own[0].max():.3f})."
+    )
     table = answers.front(kept, "retrieval")
-    first_fit = table[table["best run"] != "none"].drop_duplicates("best run")
-    rows = [f"{r[2]}, {r[4]} of retrieval within {r[1]} of the bytes" for r in first_fit.itertuples()]
+    fits = table[table["best run"] != "none"].drop_duplicates("best run")
+    fits = fits[fits["retrieval"].astype(float).cummax().diff().fillna(1) > WORTH]
+    rows = [f"{r[2]}, {r[4]} of retrieval within {r[1]} of the bytes" for r in fits.itertuples()]
     return (
         "**What does compression cost?** "
         + " ".join(said)
-        + (f" At equal bytes the best were: {'; '.join(rows)}." if rows else "")
+        + (f" At equal bytes the best were: {'; '.join(rows)}; more bytes do not keep more." if rows else "")
     )
 
 
-def _warning_in_words(kept: Kept, tables: dict[str, pd.DataFrame]) -> str:
-    said = ["**Which measure warns, without labels?**"]
-    for probe, table in tables.items():
-        real = table[~table["measure"].isin([warning.BYTES, warning.CHANCE])]
-        best, second = real.iloc[0], real.iloc[1]
-        size = table.set_index("measure").loc[warning.BYTES]
-        said.append(
-            f"For {probe}, {plain(best['measure'])}: its rank correlation with what each language of each model "
-            f"lost is {span(best['over all'], best['low'], best['high'])}, in the family where it does worst "
-            f"{best['family left out']:.2f}; that of the bytes saved is "
-            f"{span(size['over all'], size['low'], size['high'])}."
-        )
-        within = real.sort_values("within a model", ascending=False, na_position="last").iloc[0]
-        said.append(
-            f"Which language of a model loses most is told best by {plain(within['measure'])}: over the languages of "
-            f"a model {span(within['within a model'], within['within low'], within['within high'])} on the mean."
-        )
-        found = warning.ahead(kept, probe, best["measure"], second["measure"])
-        sure = "is ahead of" if found[1] > 0 else "cannot be told apart from"
-        said.append(
-            f"Over all, {plain(best['measure'])} {sure} the next, {plain(second['measure'])} (by {span(*found)})."
-        )
-    if len(kept.runs) < FEW_RUNS:
-        count, families = len(kept.runs), len(set(kept.families))
-        said.append(f"These are {count} models of {families} families, too few to choose a measure by.")
-    return " ".join(said)
+def _together(ends: pd.DataFrame, probe: str) -> str:
+    """How many models are shown to lose, and not to lose, over all languages together."""
+    states = ends[(ends["probe"] == probe) & (ends["language"] == "pooled")]["state"]
+    did, safe = (states == "lost").sum(), states.isin(["kept", "gained", "not lost"]).sum()
+    return f"{did} did, and {safe} are shown not to"
 
 
-def shown(table: pd.DataFrame) -> str:
-    """The table of warnings as Markdown."""
-    out = pd.DataFrame(
-        {
-            "measure": table["measure"].map(plain),
-            "over all": [span(r["over all"], r["low"], r["high"]) for _, r in table.iterrows()],
-            "within a model": [
-                span(r["within a model"], r["within low"], r["within high"]) for _, r in table.iterrows()
-            ],
-            "mild": table["mild"],
-            "family left out": table["family left out"],
-            "explained": table["explained"],
-        }
+def _where(kept: Kept) -> str:
+    """At which depth retrieval is lost, over models of all layers that lost neither nothing nor all."""
+    lost, _ = kept.lost("retrieval", ["pooled"])
+    of = kept.rows[(kept.rows["probe"] == "retrieval") & (kept.rows["language"] == "pooled")]
+    deep = of.groupby("run")["layer"].max().reindex(kept.runs["run"]).to_numpy() == kept.about["layers"]
+    some = np.flatnonzero((lost[:, 0] > SOME[0]) & (lost[:, 0] < SOME[1]) & deep)
+    if len(some) < 3:
+        return ""
+    middle = middle_of(kept.about["layers"])
+    value, draws = kept.block(of[of["layer"] == middle], ["pooled"])
+    inside, drawn = (x[:1, 0] - x[1:, 0] for x in (value, draws))
+    _, at_end = kept.lost("retrieval", ["pooled"])
+    low, high = interval(np.array(inside[some].mean()), drawn[some].mean(axis=0))
+    ends = interval(np.array(lost[some, 0].mean()), at_end[some, 0].mean(axis=0))
+    back = drawn[some].mean(axis=0) - at_end[some, 0].mean(axis=0)
+    gained = inside[some].mean() - lost[some, 0].mean()
+    one = of[of["layer"] == 1].set_index("run")["value"]
+    first = float((one[ORIGINAL] - one.reindex(kept.runs["run"].to_numpy()[some])).mean())
+    return (
+        f"**At which layer?** Of the {len(some)} models that lost between {SOME[0]:.2f} and {SOME[1]:.1f} of retrieval "
+        f"and have all layers, the mean loss is {first:.3f} at layer 1, "
+        f"{span(inside[some].mean(), float(low), float(high), 3)} at layer {middle} and "
+        f"{span(lost[some, 0].mean(), float(ends[0]), float(ends[1]), 3)} at the end: the last layers find again "
+        f"{span(gained, *(float(x) for x in interval(np.array(gained), back)), 3)}."
     )
-    return common.markdown(out, 2)
 
 
 def overview(kept: Kept) -> str:
@@ -164,28 +155,33 @@ def overview(kept: Kept) -> str:
     return common.markdown(table).replace(" nan ", " ")
 
 
-def csv_of(kept: Kept) -> pd.DataFrame:
-    """A row a run and language: what is measured at its end."""
-    rows = kept.rows[kept.rows["end"]]
-    return rows.pivot_table("value", ["run", "language"], "probe", sort=False).reset_index()
+def runs_of(kept: Kept) -> pd.DataFrame:
+    """A row a run: how it was made, what it weighs and how fast it is."""
+    columns = ["run", "family", "method", "strength", "text", "stored_as"]
+    columns += [
+        f"{c}{end}" for c in ("parameters", "stored_bytes", "operations", "seconds_32") for end in ("", " before")
+    ]
+    return kept.runs[columns]
 
 
-def write(kept: Kept, every: int, tuned: pd.DataFrame) -> tuple[Any, ...]:
+def write(kept: Kept, every: int) -> tuple[Any, ...]:
     """Draw the figures, write the rows, and return the page's text and the table of claims."""
     falls = {p: answers.who_falls(kept, p) for p in LOST}
     follows = {p: answers.follows(kept, p) for p in LOST}
     tables = warning.of_all(kept)
     figures = {
+        "story": figures_of.story(kept),
         "tradeoff": figures_of.tradeoff(kept),
         "languages": figures_of.heat(kept),
         "layers": figures_of.depth(kept),
-        "warning": figures_of.warnings_figure(kept, tables),
+        "warning": figures_of.warnings_figure(tables),
     }
     for name, figure in figures.items():
         figure.savefig(common.HERE / f"real_encoder_{name}.png", dpi=DPI)
         plt.close(figure)
-    csv_of(kept).to_csv(common.HERE / "real_encoder.csv", index=False, float_format="%.5g")
-    claims = pd.concat([answers.claims(kept), trained.claims(tuned, answers.small_verdict)], ignore_index=True)
+    wide(kept.rows, "run").to_csv(common.HERE / "real_encoder.csv", index=False, float_format="%.4g")
+    runs_of(kept).to_csv(common.HERE / "real_encoder_runs.csv", index=False, float_format="%.6g")
+    claims = answers.claims(kept)
     about = kept.about
     coarse = (
         (
@@ -201,8 +197,6 @@ def write(kept: Kept, every: int, tuned: pd.DataFrame) -> tuple[Any, ...]:
         answers="\n\n".join(answered(kept, falls, follows, tables)),
         runs=len(kept.runs),
         every=every,
-        tuned=len(tuned),
-        all_tuned=len(trained.settings()),
         coarse=coarse,
         about=about,
         pivot=language_name(PIVOT),
@@ -221,14 +215,16 @@ def write(kept: Kept, every: int, tuned: pd.DataFrame) -> tuple[Any, ...]:
             f"### By {p}\n\n" + common.markdown(t.assign(language=t["language"].map(language_name)))
             for p, t in falls.items()
         ),
+        seen=figures_of.SEEN,
+        unseen=int((kept.lost("retrieval", kept.others("retrieval"))[0].max(axis=1) < figures_of.SEEN).sum()),
+        traits=len(follows["retrieval"]),
         follows="\n".join(f"### By {p}\n\n" + common.markdown(t) for p, t in follows.items()),
-        warned="\n".join(f"### {p.capitalize()} lost\n\n" + shown(t) for p, t in tables.items()),
+        warned="\n".join(f"### {p.capitalize()} lost\n\n" + shown(t) for p, (_, t) in tables.items()),
         overview=overview(kept),
         claims=common.markdown(claims),
-        trained=trained.means(tuned),
         mild=warning.MILD,
         missing=missing(kept),
-        families=len(set(kept.families)),
+        families=len(set(kept.families) - {VOCABULARY}),
         cpu=sum(float(kept.runs[c].mean()) for c in kept.runs if c.startswith("cpu ")),
         provenance=common.provenance(
             model=f"weights {about['weights']}, {about['layers']} layers of {about['features']} features, "
@@ -240,16 +236,6 @@ def write(kept: Kept, every: int, tuned: pd.DataFrame) -> tuple[Any, ...]:
         ),
     )
     return filled(text), claims[["claim", "gain", "verdict"]]
-
-
-def filled(text: str) -> str:
-    """The page with its paragraphs broken into lines; tables, headings, pictures and lists as they are."""
-    out = []
-    for part in text.split("\n\n"):
-        plain_text = not any(line.startswith(("|", "#", "!", "- ")) for line in part.split("\n"))
-        joined = " ".join(part.split("\n"))
-        out.append(textwrap.fill(joined, 120, break_long_words=False, break_on_hyphens=False) if plain_text else part)
-    return "\n\n".join(out)
 
 
 def missing(kept: Kept) -> str:

@@ -23,6 +23,7 @@ import pandas as pd
 import torch
 import xarray as xr
 from real_encoder_methods import PIVOT, PROMPT, SEED, compressed, corpus_of, family_of, rows_of_corpus
+from real_encoder_tables import middle_of
 from sklearn.linear_model import LogisticRegression
 from tqdm.auto import tqdm
 
@@ -177,20 +178,23 @@ def study(model: Path, data: Path, ids: int | None) -> Study:
     return Study(source, tokenizer, test, states, head, comparison)
 
 
-def middle_of(layers: int) -> int:
-    """The layer in the middle of a model of so many."""
-    return (layers + 1) // 2
-
-
-def geometry_of(reps: xr.Dataset) -> pd.DataFrame:
+def geometry_of(reps: xr.Dataset, draws: int | None = None) -> pd.DataFrame:
     """Rows of how states fill the space, in the middle and at the end alone: it takes longest of all."""
     end = int(reps.layer[-1])
-    found = probes.geometry(reps.sel(layer=sorted({middle_of(end), end})), draws=DRAWS, seed=SEED)
+    found = probes.geometry(reps.sel(layer=sorted({middle_of(end), end})), draws=draws or DRAWS, seed=SEED)
     index = pd.MultiIndex.from_product([found[d].values for d in ("measure", "layer", "language")])
     dims = ("measure", "layer", "language")
     table = pd.DataFrame({c: found[c].transpose(*dims).values.ravel() for c in ("value", "low", "high")}, index=index)
-    draws = found["draws"].transpose(*dims, "draw").values.reshape(len(table), -1).astype(np.float32)
-    return table.assign(draws=list(draws)).rename_axis(["probe", "layer", "language"]).reset_index()
+    drawn = found["draws"].transpose(*dims, "draw").values.reshape(len(table), -1).astype(np.float32)
+    return table.assign(draws=list(drawn)).rename_axis(["probe", "layer", "language"]).reset_index()
+
+
+def beside_own(rows: pd.DataFrame) -> pd.DataFrame:
+    """Rows of a model where of maps of layers by layers each layer stands with the one beside it alone."""
+    if "other_layer" not in rows:
+        return rows
+    beside = rows["baseline_layer"] if "baseline_layer" in rows else rows["layer"]
+    return rows[(rows["other_layer"] == -1) | (rows["other_layer"] == beside)].drop(columns="other_layer")
 
 
 def rows_of(comparison: probes.Comparison, name: str) -> bytes:
@@ -200,10 +204,7 @@ def rows_of(comparison: probes.Comparison, name: str) -> bytes:
     own = table[table["model"] == name].drop(columns="model")
     last = (own["layer"] == -1) | (own["layer"] == own["layer"].max())
     drawn = last | (own["layer"] == middle_of(int(own["layer"].max())))
-    own = own.assign(draws=draws.reindex(own.index).where(drawn))
-    if "other_layer" in own:  # of maps of layers by layers, each with the one beside it
-        beside = own["baseline_layer"] if "baseline_layer" in own else own["layer"]
-        own = own[(own["other_layer"] == -1) | (own["other_layer"] == beside)].drop(columns="other_layer")
+    own = beside_own(own.assign(draws=draws.reindex(own.index).where(drawn)))
     if name != ORIGINAL:
         said = comparison.verdict(judge=list(TOLERANCE), tolerance=TOLERANCE).languages
         said = said[["probe", "language", "state", "low", "high"]].rename(
@@ -245,18 +246,28 @@ def one_run(method: str, strength: float, text: str, *, model: Path, data: Path,
 
 
 def made(
-    run: Callable[..., dict[str, Any]], settings: list[dict[str, Any]], folder: Path, name: str, workers: int
+    run: Callable[..., dict[str, Any]],
+    settings: list[dict[str, Any]],
+    folder: Path,
+    name: str,
+    workers: int,
+    after: Callable[[], Any] | None = None,
 ) -> list[str]:
     """Make the runs that are not there yet, in their order, and return what was said of those that failed.
 
-    Each is kept as soon as it is whole, and one that fails stops no other.
+    Each is kept as soon as it is whole, and one that fails stops no other; `after` is called after each.
     """
     folder.mkdir(parents=True, exist_ok=True)
     missing = [(s, f) for s in settings if not (f := common.file_of(folder, s)).exists()]
     jobs = joblib.Parallel(n_jobs=workers, return_as="generator_unordered")(
         joblib.delayed(_kept)(run, *m) for m in missing
     )
-    return [said for said in tqdm(jobs, total=len(missing), desc=name, unit="run") if said]
+    failed = []
+    for said in tqdm(jobs, total=len(missing), desc=name, unit="run"):
+        failed += [said] if said else []
+        if after is not None:
+            after()
+    return failed
 
 
 def _kept(run: Callable[..., dict[str, Any]], setting: dict[str, Any], file: Path) -> str:

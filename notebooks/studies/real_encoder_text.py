@@ -8,7 +8,8 @@ multilingual-e5-small, {about[layers]} layers of {about[features]} features, is 
 ways, and what each copy makes of the same sentences in {languages} languages is measured at every layer. Retrieval is
 how often the nearest sentence of the other language is the translation, to and from {pivot}; accuracy is that of one
 linear head for seven topics, fitted once on the original's states of English text, so that all other languages are
-zero-shot. **{runs} of {every} runs without training, and {tuned} of {all_tuned} fine-tuned ones, are in it so far.**
+zero-shot. **{runs} of {every} runs without training are in it so far.** Models that were fine-tuned, and compressed
+while they were, are on [a page of their own](real_encoder_trained.md).
 
 ## Answers
 
@@ -17,13 +18,24 @@ zero-shot. **{runs} of {every} runs without training, and {tuned} of {all_tuned}
 {ceiling}An interval is over groups of sentences (articles), 95 %; where languages are named it holds for all of them
 at once.
 
+![what some models lost in each language](real_encoder_story.png)
+
+One mean over languages hides them: models that lost neither nothing nor all, and of each what every language lost.
+
 ![what is kept against bytes](real_encoder_tradeoff.png)
 
+Embeddings are 82 % of the parameters, so that what leaves them alone saves little; the axis leaves out what lies
+between. Dotted is the original.
+
 ![what each model lost in each language](real_encoder_languages.png)
+
+Models that lost less than {seen:.2f} of retrieval in every language, {unseen} of {runs}, are not drawn.
 
 ![retrieval by layer](real_encoder_layers.png)
 
 ![how well each measure tells what was lost](real_encoder_warning.png)
+
+Left, the rank correlation of each measure's damage with what was lost; right, the best one for retrieval.
 
 ## How it was done
 
@@ -48,10 +60,9 @@ original and a copy that it prunes itself, by plain transformers and NumPy; it f
 
 {missing}
 
-Of the fine-tuned models {tuned} of {all_tuned} are there. `make study-real MODEL=FOLDER DATA=FOLDER` goes on with
-what is missing; `--only "fine-tuned"` after the script makes that part alone. Not looked at: other encoders, other
-draws of calibration text, tasks other than retrieval and topics. What would change the mind: another encoder in which
-other languages fall first, or a family of compressions whose damage the best measure does not see.
+`make study-real MODEL=FOLDER DATA=FOLDER ONLY=training-free` goes on with what is missing. Not looked at: other
+encoders, other draws of calibration text, tasks other than retrieval and topics. What would change the mind: another
+encoder in which other languages fall first, or a family of compressions whose damage the best measure does not see.
 
 ## At equal bytes
 
@@ -61,17 +72,20 @@ flatters it a little.
 {front}
 ## Which languages fall first
 
-The mean over {families} families of compressions, each the mean of its runs; `beyond` is the distance to the mean
+The mean over {families} families of compressions, each the mean of its runs, without smaller vocabularies, which lose
+the languages whose tokens are left out; `beyond` is the distance to the mean
 over all languages, with an interval that holds for all at once.
 
 {falls}
 ## What the loss follows
 
 Spearman's correlation over languages of that loss with what a language is, higher where it is expected to lose more.
-Tokens are those of the encoder's tokenizer for the same sentences, beside English ones; text in CC-100 is what XLM-R
-read, from which the encoder's predecessor was distilled; the last is how far translations lie apart in the original.
-Intervals draw languages with repetition, and groups of sentences; they hold for all five at once. These traits go
-together, and a correlation names no cause.
+Tokens are those of the encoder's tokenizer for the same sentences, beside English ones; the last is how far
+translations lie apart in the original. How much text of each language the encoder itself read is not known: its report
+(arXiv 2402.05672) names sources of its pairs (mC4, CC News, NLLB, Wikipedia and others), and no amounts by language.
+Text in CC-100 is what XLM-R read, from which the encoder's predecessor was distilled (gibibytes); text in mC4, one of
+those sources, is as mT5 counts it (arXiv 2010.11934, tokens). Intervals draw languages with repetition, and groups of
+sentences; they hold for all {traits} at once. These traits go together, and a correlation names no cause.
 
 {follows}
 ## Which measure warns
@@ -99,9 +113,6 @@ At the end of each model, all languages together; times as fast on batches of 32
 simulated. What each keeps by language is in `real_encoder.csv`.
 
 {overview}
-## Fine-tuned on English topics
-
-{trained}
 ## Where the numbers come from
 
 {provenance}""".replace("{bytes}", warning.BYTES).replace("{chance}", warning.CHANCE)

@@ -1,7 +1,7 @@
 """Part 2 of the study of a real encoder: fine-tuned on English topics, its embeddings frozen, by seeds.
 
-Written like the runs without training: a file a run. A step of 32 sentences takes two to three seconds of a core, so
-that a run takes some minutes and all of them several evenings.
+A step of 32 sentences takes two to three seconds of a core, so that a run takes some minutes and all of them several
+evenings. What real_encoder_kept.py finds in the repository is not made again.
 """
 
 from __future__ import annotations
@@ -13,47 +13,96 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-import common
 import datasets
 import numpy as np
 import pandas as pd
 import real_encoder_methods as given
 import real_encoder_runs as of
 import torch
+import xarray as xr
+from real_encoder_tables import wide
 
 import compress
 import probes
-from compress import CrossEntropy, SoftLabels, TrainedLayers, recipes
+from compress import CrossEntropy, GradDrop, SoftLabels, TrainedLayers, recipes
+from compress.tuning.heads import with_head
+from probes.corpus import corpus_fingerprint
 from probes.errors import LayerscopeWarning
+from probes.files import locked
+from probes.models.fingerprint import weights_fingerprint
 
-FOLDER = of.FOLDER / "trained"
 SEEDS = (0, 1, 2, 3, 4)
 RATES, RATE_SEED = (3e-5, 1e-4, 3e-4), 100  # by accuracy on the English dev split, with a seed of its own
 STEPS = 66  # of 32 sentences: three times through the 701 of the train split
-PLAIN = "fine-tuned"
-SPARSITIES, BITS = (0.5, 0.7), (4, 3)
-COLUMNS = ["method", "runs", "accuracy eng_Latn", "accuracy zero-shot", "accuracy worst", "loyalty", "retrieval"]
+PRUNINGS, LOOKED_AT = 5, (0, 4)  # steps after a pruning at which the accuracy on the English dev split is measured
+TRIAL, PLAIN = "trial of a rate", "fine-tuned"
+
+Recipe = Callable[..., Any]
+UNIFORM: dict[str, Recipe] = {
+    "magnitude": recipes.magnitude_pruning,
+    "SDP cross-correlation": partial(recipes.self_distilled_pruning, variant="cross_correlation"),
+    "SDP soft labels": partial(recipes.self_distilled_pruning, variant="soft_labels"),
+    "aligned, cosine": partial(recipes.aligned_weights, form="cosine"),
+    "aligned, Frobenius": partial(recipes.aligned_weights, form="frobenius"),
+}
+CUBIC: dict[str, Recipe] = {
+    "progressive": recipes.sparse_progressive_distillation,
+    "SparseBERT": recipes.sparse_bert,
+}
+
+
+def _quant_noise(model: Any, tokenizer: Any, train: datasets.Dataset, **how: Any) -> Any:
+    return compress.quantize(model, tokenizer=tokenizer, train=train, activation_bits=8, **how)
+
+
+ROUNDED: dict[str, Recipe] = {
+    "Quant-Noise": _quant_noise,
+    "SDQ attention and logits": partial(recipes.self_distilled_quantization, symmetric=True, group="channel"),
+}
+STUDENTS: dict[str, list[Any]] = {
+    "labels alone": [CrossEntropy()],
+    "soft labels": [CrossEntropy(), SoftLabels()],
+    "soft labels, every language": [SoftLabels()],
+}
+DROPPED = {"gradient dropping": "step", "gradient dropping by epoch": "epoch"}  # fine-tuned in another way
+
+
+def family_of(trained: str) -> str:
+    """Which family of compressions a method belongs to; none where nothing is made smaller."""
+    kinds = {"pruning, trained": UNIFORM | CUBIC, "quantisation, trained": ROUNDED, "students": STUDENTS}
+    return next((family for family, methods in kinds.items() if trained in methods), "")
 
 
 def settings() -> list[dict[str, Any]]:
-    """All runs of part 2, seed by seed, the model that the others start from first."""
-    pruned = [
-        "magnitude",
-        "SDP cross-correlation",
-        "SDP soft labels",
-        "aligned, cosine",
-        "aligned, Frobenius",
-        "progressive",
+    """All runs of part 2, what decides most first: each claim with all of its seeds before the next."""
+    first: list[tuple[str, float]] = [
+        (PLAIN, 0),
+        ("magnitude", 0.7),
+        ("SDP cross-correlation", 0.7),
+        ("aligned, cosine", 0.7),
+        ("labels alone", 6),
+        ("soft labels", 6),
+        ("soft labels, every language", 6),
+        ("gradient dropping", 0.3),
     ]
-    rounded = ["Quant-Noise", "SDQ attention and logits"]
-    students = ["labels alone", "soft labels", "soft labels, every language"]
-    out = []
-    for seed in SEEDS:
-        out.append({"trained": PLAIN, "strength": 0.0, "seed": seed})
-        out += [{"trained": m, "strength": s, "seed": seed} for s in SPARSITIES for m in pruned]
-        out += [{"trained": m, "strength": float(b), "seed": seed} for b in BITS for m in rounded]
-        out += [{"trained": m, "strength": float(n), "seed": seed} for n in (6, 3) for m in students]
-    return out
+    then: list[tuple[str, float]] = [
+        ("Quant-Noise", 3),
+        ("SDQ attention and logits", 3),
+        ("progressive", 0.7),
+        ("SparseBERT", 0.7),
+        ("SDP soft labels", 0.7),
+        ("aligned, Frobenius", 0.7),
+        ("gradient dropping by epoch", 0.3),
+        *((method, 3) for method in STUDENTS),
+        *((method, 0.5) for method in (*UNIFORM, *CUBIC)),
+        *((method, 4) for method in ROUNDED),
+    ]
+    return [{"trained": m, "strength": float(s), "seed": seed} for m, s in first + then for seed in SEEDS]
+
+
+def trials() -> list[dict[str, Any]]:
+    """The learning rates that are tried."""
+    return [{"trained": TRIAL, "strength": rate, "seed": RATE_SEED} for rate in RATES]
 
 
 def english(data: Path, split: str) -> datasets.Dataset:
@@ -71,213 +120,214 @@ def every(data: Path) -> datasets.Dataset:
     return given.fed(chosen.drop(columns="label"))
 
 
-def finetuned(model: Path, data: Path, seed: int, rate: float, steps: int) -> Any:
-    """The encoder fine-tuned on English topics; kept, since others start from it."""
-    kept = FOLDER / "models" / f"{seed}-{rate:g}-{steps}"
-    if not (kept / "done").exists():
-        source: Any
-        source, tokenizer = probes.load_checkpoint(model)
-        source.pooler = None  # each seed draws its own, with the head
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", LayerscopeWarning)  # that a head is made
-            tuned = compress.finetune(
-                source,
-                tokenizer,
-                english(data, "train"),
-                steps=steps,
-                learning_rate=rate,
-                seed=seed,
-                layers=list(range(1, source.config.num_hidden_layers + 1)),
-                progress=False,
-            )
-        tuned.save_pretrained(kept)
-        tokenizer.save_pretrained(kept)
-        (kept / "done").touch()
-    return probes.load_checkpoint(kept)
+def made_of(about: dict[str, Any], data: Path, steps: int = STEPS) -> dict[str, Any]:
+    """What all runs are of: encoder, corpora and steps, by which one is known to be one of these."""
+    train = corpus_fingerprint(english(data, "train"))
+    return {"weights": about["weights"], "corpus": about["corpus"], "train": train, "steps": steps}
 
 
-def rate_of(model: Path, data: Path, steps: int = STEPS) -> float:
-    """The learning rate of the highest accuracy on the English dev split; tried once."""
-    file = FOLDER / f"rates-{steps}.csv"
-    if not file.exists():
-        dev, rows = english(data, "dev"), []
-        for rate in RATES:
-            tuned, tokenizer = finetuned(model, data, RATE_SEED, rate, steps)
-            reps = probes.capture(tuned, tokenizer, dev, progress=False)
-            rows.append([rate, float(probes.accuracy(reps, draws=2).value.sel(language="pooled").squeeze())])
-        file.parent.mkdir(parents=True, exist_ok=True)
-        pd.DataFrame(rows, columns=["rate", "accuracy"]).to_csv(file, index=False)
-    found = pd.read_csv(file)
-    return float(found.loc[found["accuracy"].idxmax(), "rate"])
+def encoder(model: Path) -> tuple[Any, Any]:
+    """The encoder before any fine-tuning, without a head: each seed draws its own, with its pooler."""
+    source, tokenizer = probes.load_checkpoint(model)
+    body: Any = source.base_model
+    body.pooler = None
+    return body, tokenizer
+
+
+def tune(model: Path, data: Path, seed: int, rate: float, steps: int, **how: Any) -> tuple[Any, Any]:
+    """The encoder fine-tuned on English topics, and its tokenizer."""
+    body, tokenizer = encoder(model)
+    train = english(data, "train")
+    if "gradients" not in how:
+        how["layers"] = list(range(1, body.config.num_hidden_layers + 1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", LayerscopeWarning)  # that a head is made
+        tuned = compress.finetune(
+            body, tokenizer, train, steps=steps, learning_rate=rate, seed=seed, progress=False, **how
+        )
+    return tuned, tokenizer
+
+
+def kept_at(seed: int, rate: float, steps: int) -> Path:
+    """Where the fine-tuned model of a seed is kept, with what it makes of the test split."""
+    return of.FOLDER / "trained" / "models" / f"{seed}-{rate:g}-{steps}"
+
+
+def original(
+    model: Path, data: Path, seed: int, rate: float, steps: int, ids: int | None = None
+) -> tuple[Any, Any, xr.Dataset]:
+    """The fine-tuned model of a seed, which all others of that seed start from and are held to.
+
+    It is trained, and run on the test split, once.
+    """
+    kept = kept_at(seed, rate, steps)
+    kept.parent.mkdir(parents=True, exist_ok=True)
+    with locked(kept):
+        if not (kept / "done").exists():
+            tuned, tokenizer = tune(model, data, seed, rate, steps)
+            tuned.save_pretrained(kept)
+            tokenizer.save_pretrained(kept)
+            (kept / "done").touch()
+        tuned, tokenizer = probes.load_checkpoint(kept)
+        test = given.corpus_of(data, "test", ids)
+        states = probes.capture(tuned, tokenizer, test, store=kept.with_name(f"{kept.name}.zarr"), **of.HOW)
+    return tuned, tokenizer, states.load()
+
+
+def tried(model: Path, data: Path, rate: float, steps: int) -> dict[str, float]:
+    """How right a model that is fine-tuned at some rate is on the English dev split."""
+    tuned, tokenizer = tune(model, data, RATE_SEED, rate, steps)
+    reps = probes.capture(tuned, tokenizer, english(data, "dev"), progress=False)
+    logits = torch.from_numpy(reps.logits.values).log_softmax(-1).numpy()
+    place = pd.Index(reps["class"].values.astype(str)).get_indexer(reps.label.values.astype(str))
+    nats = -logits[np.arange(len(logits)), place]
+    return {"dev accuracy": float((logits.argmax(1) == place).mean()), "dev nats": float(nats.mean())}
+
+
+def best_rate(table: pd.DataFrame) -> float:
+    """The rate of the highest accuracy of those tried, and of as high ones of the fewest nats."""
+    rows = table[table["trained"] == TRIAL].sort_values(["dev accuracy", "dev nats"], ascending=[False, True])
+    if len(rows) < len(RATES):
+        raise SystemExit(f"{len(rows)} of {len(RATES)} learning rates were tried, so that none can be chosen yet")
+    return float(rows["strength"].iloc[0])
+
+
+def looking(tokenizer: Any, data: Path) -> Callable[[Any], dict[str, float]]:
+    """What says how right a model is on the English dev split, quickly: what recovery is measured by."""
+    rows = english(data, "dev")
+    inputs = tokenizer(list(rows["text"]), padding=True, truncation=True, max_length=512, return_tensors="pt")
+    labels = np.array(rows["label"])
+
+    @torch.inference_mode()
+    def look(model: Any) -> dict[str, float]:
+        said = np.array([model.config.id2label[int(i)] for i in model(**inputs).logits.argmax(-1)])
+        return {"accuracy": float((said == labels).mean())}
+
+    return look
 
 
 def compressed(
-    method: str, strength: float, seed: int, tuned: Any, tokenizer: Any, data: Path, rate: float, steps: int
+    method: str,
+    strength: float,
+    seed: int,
+    tuned: Any,
+    tokenizer: Any,
+    model: Path,
+    data: Path,
+    rate: float,
+    steps: int,
 ) -> Any:
     """A compressed copy of a fine-tuned encoder, trained on English topics; its embeddings stay."""
     depth = round(strength) if method in STUDENTS else tuned.config.num_hidden_layers
     how: dict[str, Any] = {"learning_rate": rate, "seed": seed, "steps": steps, "progress": False}
     how["gradients"] = TrainedLayers(range(1, depth + 1))
     train = english(data, "train")
+    if method in DROPPED:
+        shares = [1.0] + depth * [strength]  # of the embeddings all
+        return tune(model, data, seed, rate, steps, gradients=GradDrop(shares, per=DROPPED[method]))[0]  # type: ignore[arg-type]
     if method in STUDENTS:
         text = every(data) if method.endswith("every language") else train
         return compress.distill(tuned, layers=depth, train=text, tokenizer=tokenizer, objective=STUDENTS[method], **how)
     if method in ROUNDED:
         return ROUNDED[method](tuned, tokenizer, train, bits=round(strength), **how)
+    if method == "SparseBERT":
+        start = with_head(encoder(model)[0], tokenizer, train, "classes", seed)
+        return CUBIC[method](start, tokenizer, train, teacher=tuned, sparsity=strength, **how)
     if method == "progressive":
         del how["gradients"]  # blocks alone are trained
-    return PRUNED[method](tuned, tokenizer, train, sparsity=strength, **how)
+        return CUBIC[method](tuned, tokenizer, train, sparsity=strength, **how)
+    prunings = min(PRUNINGS, max(1, steps // 3))
+    looked = [round(k * steps / (prunings + 1)) + after for k in range(1, prunings + 1) for after in LOOKED_AT]
+    how |= {"prunings": prunings, "evaluate": looking(tokenizer, data), "evaluate_at": looked}
+    return UNIFORM[method](tuned, tokenizer, train, sparsity=strength, **how)
 
 
-Recipe = Callable[..., Any]
-PRUNED: dict[str, Recipe] = {
-    "magnitude": recipes.magnitude_pruning,
-    "SDP cross-correlation": partial(recipes.self_distilled_pruning, variant="cross_correlation"),
-    "SDP soft labels": partial(recipes.self_distilled_pruning, variant="soft_labels"),
-    "aligned, cosine": partial(recipes.aligned_weights, form="cosine"),
-    "aligned, Frobenius": partial(recipes.aligned_weights, form="frobenius"),
-    "progressive": recipes.sparse_progressive_distillation,
-}
+def recovered(small: Any) -> dict[str, float]:
+    """What prunings cost on the English dev split, and what of it came back before the next."""
+    steps = compress.recovery(small.history)
+    lost = steps[steps["drop"] > 0.01]  # where there is something to recover
+    return {
+        "drop": float(steps["drop"].mean()),
+        "gap": float(steps["gap"].mean()),
+        "prunings that cost": len(lost),
+        "recovered": float(np.isfinite(lost["t90"]).mean()) if len(lost) else float("nan"),
+    }
 
 
-def _quant_noise(model: Any, tokenizer: Any, train: datasets.Dataset, **how: Any) -> Any:
-    return compress.quantize(model, tokenizer=tokenizer, train=train, activation_bits=8, **how)
+def by_language(base: xr.Dataset, reps: xr.Dataset | None = None) -> pd.DataFrame:
+    """A row a language, and of all together: what is measured at the end, and without labels in the middle too.
+
+    Values alone: seeds and sentences are what varies, and `right_by_group` is kept for the latter.
+    """
+    models = {of.ORIGINAL: base} | ({} if reps is None else {"run": reps})
+    asked = [*of.ALONE, *([] if reps is None else of.BESIDE)]
+    found = probes.compare(models, pivot=given.PIVOT, probes=asked, draws=2, progress=False)
+    name = list(models)[-1]
+    rows = of.beside_own(found.table[found.table["model"] == name])
+    spread = of.geometry_of(models[name], draws=2)
+    return wide(pd.concat([rows, spread], ignore_index=True))
 
 
-ROUNDED: dict[str, Recipe] = {
-    "Quant-Noise": _quant_noise,
-    "SDQ attention and logits": partial(recipes.self_distilled_quantization, symmetric=True, group="channel"),
-}
-STUDENTS: dict[str, list[Any]] = {
-    "labels alone": [CrossEntropy()],
-    "soft labels": [CrossEntropy(), SoftLabels()],
-    "soft labels, every language": [SoftLabels()],
-}
+def right_by_group(reps: xr.Dataset) -> dict[str, str]:
+    """How many texts of each group of sentences are right, of how many: in English, and in all other languages."""
+    place = pd.Index(reps["class"].values.astype(str)).get_indexer(reps.label.values.astype(str))
+    right = pd.Series(reps.logits.values.argmax(1) == place)
+    group = reps.group.values.astype(str)
+    out = {}
+    for name, own in (
+        ("English", reps.language.values == given.PIVOT),
+        ("zero-shot", reps.language.values != given.PIVOT),
+    ):
+        counted = right[own].groupby(group[own]).agg(["sum", "size"])
+        out[f"right {name}"] = " ".join(f"{a}/{b}" for a, b in counted.itertuples(index=False))
+    return out
 
 
 def one_run(
-    trained: str, strength: float, seed: int, *, model: Path, data: Path, ids: int | None, steps: int = STEPS
+    trained: str,
+    strength: float,
+    seed: int,
+    *,
+    model: Path,
+    data: Path,
+    rate: float | None,
+    made_of: dict[str, Any],
+    ids: int | None = None,
 ) -> dict[str, Any]:
     """Train, and measure the test split: accuracy by language, loyalty to the fine-tuned model, alignment, classes."""
     begun = time.process_time()
-    rate = rate_of(model, data, steps)
-    tuned, tokenizer = finetuned(model, data, seed, rate, steps)
-    torch.manual_seed(seed)
-    small = tuned if trained == PLAIN else compressed(trained, strength, seed, tuned, tokenizer, data, rate, steps)
-    test = given.corpus_of(data, "test", ids)
-    base = probes.capture(tuned, tokenizer, test, store=FOLDER / "models" / f"states-{seed}.zarr", **of.HOW)
-    reps = base if trained == PLAIN else probes.capture(small, tokenizer, test, **of.HOW)
-    few, last = {"draws": 2}, {"layer": int(reps.layer[-1])}
-    accuracy = probes.accuracy(reps, **few).value.squeeze()
-    out = {f"accuracy {x}": float(accuracy.sel(language=x)) for x in accuracy.language.values}
-    zero_shot = accuracy.drop_sel(language=[given.PIVOT, "pooled"])
-    out |= {"accuracy zero-shot": float(zero_shot.mean()), "accuracy worst": float(zero_shot.min()), "rate": rate}
-    loyal = probes.loyalty(base, reps, **few).value.sel(measure="label_loyalty").squeeze()
-    out["loyalty"] = float(loyal.drop_sel(language=[given.PIVOT, "pooled"]).mean())
-    aligned: dict[str, Any] = {"retrieval": probes.retrieval, "alignment gap": probes.alignment_gap}
-    told: dict[str, Any] = {"separability": probes.class_separability, "snr": probes.snr}
-    for name, probe in aligned.items():
-        out[name] = float(probe(reps, pivot=given.PIVOT, **few).value.sel(last).sel(language="pooled"))
-    for name, probe in told.items():
-        value = probe(reps, **few).value.sel(last)
-        out |= {f"{name} {x}": float(value.sel(language=x)) for x in (given.PIVOT, "pooled")}
+    steps = made_of["steps"]
+    if trained == TRIAL:
+        return made_of | tried(model, data, strength, steps) | {"cpu": round(time.process_time() - begun, 1)}
+    if rate is None:
+        raise ValueError("the learning rate is chosen by the trials, which come first")
+    tuned, tokenizer, base = original(model, data, seed, rate, steps, ids)
+    if trained == PLAIN:
+        small, reps = tuned, base
+    else:
+        torch.manual_seed(seed)
+        small = compressed(trained, strength, seed, tuned, tokenizer, model, data, rate, steps)
+        reps = probes.capture(small, tokenizer, given.corpus_of(data, "test", ids), **of.HOW)
+    rows = by_language(base, None if trained == PLAIN else reps)
+    accuracy = rows.set_index("language")["accuracy"]
+    zero_shot = accuracy.drop([given.PIVOT, "pooled"])
+    out: dict[str, Any] = made_of | {"rate": rate, "original": weights_fingerprint(tuned), "torch": torch.__version__}
+    out |= {
+        "accuracy English": float(accuracy[given.PIVOT]),
+        "accuracy zero-shot": float(zero_shot.mean()),
+        "accuracy worst": float(zero_shot.min()),
+        "worst": str(zero_shot.idxmin()),
+    }
+    if trained in UNIFORM:
+        out |= recovered(small)
     cost = compress.footprint(small).loc["model"]
     out |= {name: float(cost[name]) for name in ("parameters", "stored_bytes", "operations")}
-    return out | {"cpu": round(time.process_time() - begun, 1)}
+    out |= right_by_group(reps) | {"cpu": round(time.process_time() - begun, 1)}
+    return out | {"rows": rows.to_dict("records")}
 
 
-# Of the papers, what needs training: text, source, and the claim of the bundled model's study (page, text).
-CLAIMS: dict[tuple[str, str], tuple[str, str, str, str]] = {
-    ("SDP cross-correlation", "accuracy zero-shot"): (
-        "SDP, cross-correlation: zero-shot accuracy above magnitude's",
-        "arXiv 2109.15014",
-        "pruning",
-        "SDP cross-correlation: zero-shot accuracy above magnitude's",
-    ),
-    ("SDP soft labels", "accuracy zero-shot"): (
-        "SDP, soft labels: zero-shot accuracy above magnitude's",
-        "arXiv 2109.15014",
-        "pruning",
-        "SDP soft labels: zero-shot accuracy above magnitude's",
-    ),
-    ("aligned, cosine", "accuracy zero-shot"): (
-        "Aligned weights, cosine: zero-shot accuracy above magnitude's",
-        "arXiv 2204.01385",
-        "pruning",
-        "aligned, cosine: zero-shot accuracy above magnitude's",
-    ),
-    ("aligned, Frobenius", "accuracy zero-shot"): (
-        "Aligned weights, Frobenius: zero-shot accuracy above magnitude's",
-        "arXiv 2204.01385",
-        "pruning",
-        "aligned, Frobenius: zero-shot accuracy above magnitude's",
-    ),
-    ("progressive", "accuracy zero-shot"): (
-        "Progressive distillation: zero-shot accuracy above magnitude's",
-        "arXiv 2110.08190",
-        "pruning",
-        "progressive: zero-shot accuracy above magnitude's",
-    ),
-    ("SDQ attention and logits", "accuracy zero-shot"): (
-        "SDQ: zero-shot accuracy above Quant-Noise's",
-        "arXiv 2307.05972",
-        "quantization",
-        "SDQ attention and logits: accuracy zero-shot above Quant-Noise's",
-    ),
-}
-
-
-def claims(table: pd.DataFrame, small: Callable[[str, str], str]) -> pd.DataFrame:
-    """Hold what needs training against the seeds that are there (Student's t, seeds paired)."""
-    rows = []
-    for (method, value), (text, source, page, claim) in CLAIMS.items():
-        base = "Quant-Noise" if method in ROUNDED else "magnitude"
-        row = {"claim": f"{text} ({source})", "measure": value, "bundled model": small(page, claim)}
-        gains = pd.Series(dtype=float)
-        if len(table):
-            wide = table[table["trained"].isin([method, base])].pivot_table(value, ["seed", "strength"], "trained")
-            if {method, base} <= set(wide):
-                gains = (wide[method] - wide[base]).dropna().groupby("seed").mean()
-        if len(gains) < len(SEEDS):
-            rows.append(
-                row | {"at": "", "gain": "", "95 %": "", "verdict": f"not run ({len(gains)} of {len(SEEDS)} seeds)"}
-            )
-            continue
-        mean, low, high = common.interval(gains)
-        rows.append(
-            row
-            | {
-                "at": "all strengths",
-                "gain": f"{mean:+.3f}",
-                "95 %": f"{low:+.3f} to {high:+.3f}",
-                "verdict": common.verdict(low, high),
-            }
-        )
-    return pd.DataFrame(rows)[["claim", "measure", "at", "gain", "95 %", "verdict", "bundled model"]]
-
-
-def means(table: pd.DataFrame) -> str:
-    """Means over the seeds, a row a method and strength, as Markdown."""
-    if not len(table):
-        return "Not run.\n"
-    table = table.assign(method=table["trained"] + table["strength"].map(lambda s: f" {s:g}" if s else ""))
-    shown = table.groupby("method", sort=False)[COLUMNS[2:]].mean()
-    shown.insert(0, "runs", table.groupby("method", sort=False).size())
-    return common.markdown(shown.reset_index())
-
-
-def there(every_one: list[dict[str, Any]]) -> pd.DataFrame:
-    """The runs that are kept, as a table."""
-    files = [f for f in (common.file_of(FOLDER, s) for s in every_one) if f.exists()]
-    return pd.DataFrame([pd.read_json(f, typ="series").to_dict() for f in files])
-
-
-def spread_of(table: pd.DataFrame, column: str) -> str:
-    """Mean and standard deviation over the seeds of the fine-tuned model."""
-    values = table.loc[table["trained"] == PLAIN, column] if len(table) else pd.Series(dtype=float)
-    return f"{np.mean(values):.3f} ({np.std(values, ddof=1):.3f})" if len(values) > 1 else ""
-
-
-def making(model: Path, data: Path, ids: int | None = None, steps: int = STEPS) -> Callable[..., dict[str, Any]]:
+def making(
+    model: Path, data: Path, made_of: dict[str, Any], rate: float | None = None, ids: int | None = None
+) -> Callable[..., dict[str, Any]]:
     """What makes a run of its settings."""
-    return partial(one_run, model=model, data=data, ids=ids, steps=steps)
+    return partial(one_run, model=model, data=data, rate=rate, made_of=made_of, ids=ids)

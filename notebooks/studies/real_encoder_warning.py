@@ -2,32 +2,42 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import pandas as pd
 from real_encoder_answers import LOST, Kept, _rowwise, spearman
-from real_encoder_runs import middle_of
+from real_encoder_tables import LESS, MOVED, RATIO, middle_of
+from scipy.stats import rankdata
 from sklearn.isotonic import IsotonicRegression
 
+from probes.results.correlations import correlations
 from probes.results.intervals import interval
 
 RESAMPLES = 300
 MILD = 0.1  # a model that lost less than this over all languages is one that nobody has noticed yet
-# Measures without labels, and how what they say becomes a damage: less of it is more damage, it says how far it moved
-# from the original, or how far from the value of what has not changed.
-LESS = ("cosine_to_baseline", "signal_to_error", "cka", "probability_loyalty", "label_loyalty", "alignment_gap")
-MOVED = (
-    "mean_cosine_of_pairs",
-    "iso_score",
-    "effective_rank",
-    "participation_ratio",
-    "intrinsic_dimension",
-    "norm",
-    "largest_feature_share",
-)
-RATIO = ("norm_ratio",)
 BYTES, CHANCE = "share of bytes saved", "random numbers"  # what needs no measure, and what can know nothing
+
+
+class Models(NamedTuple):
+    """What compressed models lost in each language, and what measures without labels say of them."""
+
+    lost: np.ndarray  # (model, language)
+    draws: np.ndarray  # (model, language, draw of sentences)
+    said: dict[str, tuple[np.ndarray, np.ndarray]]  # measure -> the same two of the damage that it sees
+    families: np.ndarray
+    units: np.ndarray  # models of one setting, as of several seeds, are drawn together
+
+
+def of_runs(kept: Kept, probe: str) -> Models:
+    """The models without training, with their draws of sentences."""
+    languages = kept.others(probe)
+    return Models(
+        *kept.lost(probe, languages),
+        damages(kept, languages),
+        kept.families.to_numpy(),
+        np.arange(len(kept.runs)),
+    )
 
 
 def damages(kept: Kept, languages: list[str]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
@@ -42,29 +52,32 @@ def damages(kept: Kept, languages: list[str]) -> dict[str, tuple[np.ndarray, np.
             if own.empty:
                 continue
             value, draws = kept.block(own, languages)
-            found[f"{probe}, {place}"] = _damage(probe, value, draws)
-    shape = next(iter(found.values()))[1].shape
+            found[f"{probe}, {place}"] = damage(probe, value[1:], value[:1]), damage(probe, draws[1:], draws[:1])
     saved = 1 - (kept.runs["stored_bytes"] / kept.runs["stored_bytes before"]).to_numpy()
+    return found | without_measures(saved, next(iter(found.values()))[1].shape)
+
+
+def without_measures(saved: np.ndarray, shape: tuple[int, ...]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """What needs no measure, and what can know nothing, as if they were measured: shapes as of the draws."""
     chance = np.random.default_rng(0).normal(size=shape[:2])
-    for name, x in ((BYTES, np.broadcast_to(saved[:, None], shape[:2])), (CHANCE, chance)):
-        found[name] = x, np.broadcast_to(x[..., None], shape)
-    return found
+    both = {BYTES: np.broadcast_to(saved[:, None], shape[:2]), CHANCE: chance}
+    return {name: (x, np.broadcast_to(x[..., None], shape)) for name, x in both.items()}
 
 
-def _damage(probe: str, value: np.ndarray, draws: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Higher is more damage; the first row is the original's, of what is measured of one model alone."""
+def damage(probe: str, value: np.ndarray, base: np.ndarray) -> np.ndarray:
+    """What a measure says as a damage, higher is more; `base` is the original's, of what is measured of one model."""
     if probe == "alignment_gap":
-        return value[:1] - value[1:], draws[:1] - draws[1:]
+        return base - value
     if probe in LESS:
-        return -value[1:], -draws[1:]
+        return -value
     if probe in RATIO:
         with np.errstate(divide="ignore", invalid="ignore"):
-            return np.abs(np.log(value[1:])), np.abs(np.log(draws[1:]))
-    return np.abs(value[1:] - value[:1]), np.abs(draws[1:] - draws[:1])
+            return np.abs(np.log(value))
+    return np.abs(value - base)
 
 
-def warned(kept: Kept, probe: str) -> pd.DataFrame:
-    """Say for each measure how well it tells the losses of a probe, the best first.
+def warned(models: Models) -> pd.DataFrame:
+    """Say for each measure how well it tells what was lost, the best first.
 
     Returns:
         measure; `over all`, its rank correlation with the loss over all models and languages; `within a model`, over
@@ -73,18 +86,16 @@ def warned(kept: Kept, probe: str) -> pd.DataFrame:
         what the others teach, mean over families; each of the first two with an interval over sentences, models and
         languages.
     """
-    languages = kept.others(probe)
-    lost, lost_draws = kept.lost(probe, languages)
-    families = kept.families.to_numpy()
-    said = damages(kept, languages)
-    picks = resampled(families, len(languages), lost_draws.shape[2])
-    loss_again = [lost_draws[np.ix_(m, x)][..., d] for m, x, d in picks]
+    lost, families = models.lost, models.families
+    picks = resampled(models)
+    loss_again = [_Loss(models.draws[np.ix_(m, x)][..., d]) for m, x, d in picks]
+    loss = _Loss(lost)
     rows = []
-    for name, (value, draws) in said.items():
+    for name, (value, draws) in models.said.items():
         again = np.array(
-            [_both(draws[np.ix_(m, x)][..., d], loss) for (m, x, d), loss in zip(picks, loss_again, strict=True)]
+            [held.told(draws[np.ix_(m, x)][..., d]) for (m, x, d), held in zip(picks, loss_again, strict=True)]
         )
-        own = _both(value, lost)
+        own = loss.told(value)
         ends = [interval(np.array(own[k]), again[:, k]) for k in (0, 1)]
         mild = lost.mean(axis=1) < MILD
         within = {
@@ -107,29 +118,33 @@ def warned(kept: Kept, probe: str) -> pd.DataFrame:
     return pd.DataFrame(rows).sort_values("over all", ascending=False, ignore_index=True)
 
 
-def ahead(kept: Kept, probe: str, one: str, other: str) -> tuple[float, float, float]:
+def ahead(models: Models, one: str, other: str) -> tuple[float, float, float]:
     """By how much one measure's rank correlation with the loss is above another's, on the same resamples."""
-    languages = kept.others(probe)
-    lost, lost_draws = kept.lost(probe, languages)
-    said = damages(kept, languages)
-    picks = resampled(kept.families.to_numpy(), len(languages), lost_draws.shape[2])
+    said, lost = models.said, models.lost
     value = spearman(said[one][0].ravel(), lost.ravel()) - spearman(said[other][0].ravel(), lost.ravel())
     again = []
-    for m, x, d in picks:
-        loss = lost_draws[np.ix_(m, x)][..., d].ravel()
+    for m, x, d in resampled(models):
+        loss = models.draws[np.ix_(m, x)][..., d].ravel()
         first, second = (spearman(said[k][1][np.ix_(m, x)][..., d].ravel(), loss) for k in (one, other))
         again.append(first - second)
     low, high = interval(np.array(value), np.array(again))
     return value, float(low), float(high)
 
 
-def resampled(families: np.ndarray, languages: int, draws: int) -> list[tuple[np.ndarray, np.ndarray, int]]:
-    """Runs (drawn within their families), languages, and the draw of sentences of each resample."""
+def resampled(models: Models) -> list[tuple[np.ndarray, np.ndarray, int]]:
+    """Models (drawn within their families, those of a setting together), languages, and the draw of each resample."""
     generator = np.random.default_rng(0)
-    groups = [np.flatnonzero(families == f) for f in dict.fromkeys(families)]
+    languages, draws = models.draws.shape[1:]
+    groups = [
+        [
+            np.flatnonzero((models.families == f) & (models.units == u))
+            for u in np.unique(models.units[models.families == f])
+        ]
+        for f in dict.fromkeys(models.families)
+    ]
     return [
         (
-            np.concatenate([generator.choice(g, len(g)) for g in groups]),
+            np.concatenate([g[i] for g in groups for i in generator.integers(0, len(g), len(g))]),
             generator.integers(0, languages, languages),
             int(generator.integers(draws)),
         )
@@ -137,12 +152,27 @@ def resampled(families: np.ndarray, languages: int, draws: int) -> list[tuple[np
     ]
 
 
-def _both(value: np.ndarray, lost: np.ndarray) -> tuple[float, float]:
-    """The rank correlation over all, and the mean over models that lost something of that over languages."""
-    some = lost.mean(axis=1) > 0.01
-    within = _rowwise(value[some], lost[some]) if some.any() else np.array([np.nan])
-    within = within[np.isfinite(within)]
-    return spearman(value.ravel(), lost.ravel()), float(within.mean()) if len(within) else np.nan
+class _Loss:
+    """Losses (model, language) and their ranks, which all measures are held to."""
+
+    def __init__(self, lost: np.ndarray) -> None:
+        self.lost, self.some = lost, lost.mean(axis=1) > 0.01
+        self.over_all, self.within = rankdata(lost.ravel()), rankdata(lost[self.some], axis=1)
+
+    def told(self, value: np.ndarray) -> tuple[float, float]:
+        """The rank correlation over all, and the mean over models that lost something of that over languages."""
+        if np.isfinite(value).all():
+            over_all = _correlated(rankdata(value.ravel())[None], self.over_all[None])
+            within = _correlated(rankdata(value[self.some], axis=1), self.within)
+        else:
+            over_all = np.array([spearman(value.ravel(), self.lost.ravel())])
+            within = _rowwise(value[self.some], self.lost[self.some])
+        within = within[np.isfinite(within)]
+        return float(over_all[0]), float(within.mean()) if len(within) else np.nan
+
+
+def _correlated(x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    return correlations(x, y, np.ones_like(x))
 
 
 def explained(value: np.ndarray, lost: np.ndarray, families: np.ndarray) -> float:
@@ -165,6 +195,7 @@ def explained(value: np.ndarray, lost: np.ndarray, families: np.ndarray) -> floa
     return float(np.nanmean(out)) if out else np.nan
 
 
-def of_all(kept: Kept) -> dict[str, pd.DataFrame]:
-    """The table of each loss."""
-    return {probe: warned(kept, probe) for probe in LOST}
+def of_all(kept: Kept) -> dict[str, tuple[Models, pd.DataFrame]]:
+    """The models and the table of each loss."""
+    found = {probe: of_runs(kept, probe) for probe in LOST}
+    return {probe: (models, warned(models)) for probe, models in found.items()}

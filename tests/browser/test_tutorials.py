@@ -1,5 +1,7 @@
 """Every tutorial, run top to bottom in JupyterLab, then its solutions, and what it says held against the numbers."""
 
+import re
+import shutil
 from pathlib import Path
 
 import nbformat
@@ -23,6 +25,9 @@ def test_runs_in_jupyterlab(path, server, open_notebook):
     for source in (solutions(told), checks(path.stem)):
         told.cells.append(nbformat.v4.new_code_cell(source, id=f"cell-{len(told.cells)}"))
     nbformat.write(told, server.root / path.name)
+    (server.root / "studies").mkdir(exist_ok=True)
+    for table in re.findall(r"\bstudies/\w+\.csv", "".join(cell.source for cell in told.cells)):
+        shutil.copy(path.parent / table, server.root / table)
     with open_notebook(path.name) as notebook:
         notebook.run_all(timeout=900)
         outputs = [o for cell in notebook.cells() if cell["cell_type"] == "code" for o in cell["outputs"]]

@@ -140,7 +140,7 @@ def planted(of, loss, families):
                 add(run, "cka", 2, language, 1 - lost**2, 0.0)
     runs = pd.DataFrame({"run": names, "family": families, "stored_bytes": 1.0, "stored_bytes before": 2.0})
     about = {"tokens": dict.fromkeys(languages, 10) | {"hin_Deva": 30, "zho_Hans": 20, "swh_Latn": 15, "urd_Arab": 28}}
-    kept = of["answers"].Kept(runs, pd.DataFrame(rows), about)
+    kept = of["answers"].Kept(runs, pd.DataFrame(rows), about, Path())
     return kept, languages[1:]
 
 
@@ -178,14 +178,15 @@ def test_a_measure_that_knows_the_loss_warns_and_one_that_does_not_is_told_from_
     loss = np.random.default_rng(1).uniform(0.02, 0.4, (9, 6))
     loss[[0, 5]] /= 4
     kept, _ = planted(of, loss, ["a", "a", "a", "b", "b", "b", "c", "c", "c"])
-    found = of["warning"].warned(kept, "retrieval").set_index("measure")
+    models = of["warning"].of_runs(kept, "retrieval")
+    found = of["warning"].warned(models).set_index("measure")
     knows, guesses = found.loc["cka, end"], found.loc["norm, end"]
     assert knows[["over all", "within a model", "mild", "family left out"]].tolist() == pytest.approx([1, 1, 1, 1])
     assert knows["explained"] > 0.8
     assert knows["low"] > 0.9
     assert guesses["low"] < 0 < guesses["high"] or abs(guesses["over all"]) < 0.3
     assert guesses["explained"] < 0.2
-    ahead = of["warning"].ahead(kept, "retrieval", "cka, end", "norm, end")
+    ahead = of["warning"].ahead(models, "cka, end", "norm, end")
     assert ahead[1] > 0
 
 
