@@ -43,7 +43,7 @@ from probes.states.predictions import KEPT
 from probes.states.ragged import with_units
 from probes.states.ranks import fill, ranks_of
 from probes.states.remote_store import store_at
-from probes.states.representations import BLOCK, as_strings
+from probes.states.representations import BLOCK, as_strings, in_once
 from probes.states.running import check_settings, decoder_inputs, evaluating, place_of, precision
 from probes.states.store import DIMS
 from probes.states.texts import READ_LATER, of_column
@@ -363,7 +363,9 @@ def capture(
             sizes = {k: (*v.shape[:-2], int(bounds[k][-1]), v.shape[-1]) for k, v in first.items()}
             coordinates = {
                 # Beside states in memory texts are small, and beside those in a store they are all that grows.
-                c: of_column(corpus, c) if c in READ_LATER and target is not None else ("example", column_of(corpus, c))
+                c: of_column(corpus, c)
+                if c in READ_LATER and target is not None
+                else in_once("example", column_of(corpus, c))
                 for c in corpus.column_names
             }
             dataset = xr.Dataset(coords={"layer": np.arange(sizes["hidden"][0])} | coordinates)

@@ -8,7 +8,7 @@ memory does not grow with the corpus.
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -136,7 +136,9 @@ def open_representations(path: str | Path) -> xr.Dataset:
     if "hidden" not in reps or "done" in reps:
         raise InputError(f"{path}: the store is not complete or not one of Representations. Capture it again")
     # Ids, languages and labels are small and every probe needs them; `hidden` and texts stay on disk.
-    named = {c: (reps[c].dims, as_strings(reps[c].values)) for c in reps.coords if c not in ("layer", *READ_LATER)}
+    named = {
+        c: in_once(reps[c].dims, as_strings(reps[c].values)) for c in reps.coords if c not in ("layer", *READ_LATER)
+    }
     reps = reps.assign_coords(named | {c: of_store(reps[c].variable) for c in READ_LATER if c in reps.coords})
     reps.encoding["source"] = os.path.abspath(place) if isinstance(place, Path) else place
     return reps
@@ -252,8 +254,23 @@ def _dataset(hidden: np.ndarray, coordinates: dict[str, np.ndarray]) -> xr.Datas
             raise InputError(f"{name}: expected {n} values, one a row of the hidden states; found {len(values)}")
     return xr.Dataset(
         {"hidden": (("layer", "example", "feature"), hidden)},
-        coords={"layer": np.arange(hidden.shape[0])} | {k: ("example", v) for k, v in coordinates.items()},
+        coords={"layer": np.arange(hidden.shape[0])} | {k: in_once("example", v) for k, v in coordinates.items()},
     )
+
+
+def in_once(dims: Hashable, texts: np.ndarray) -> xr.Variable:
+    """Return Python strings as xarray takes them, in memory as often as they are; by itself it makes each
+    of them anew.
+
+    Example:
+        >>> en = "english"
+        >>> texts = as_strings([en, "french", en])
+        >>> all(text is en for text in in_once("example", texts).values[[0, 2]])
+        True
+    """
+    out = xr.Variable(dims, np.empty(len(texts), dtype=object))
+    out.values[:] = texts
+    return out
 
 
 def aligned(x: xr.Dataset, y: xr.Dataset) -> xr.Dataset:
