@@ -9,7 +9,7 @@ import real_encoder_warning as warning
 import seaborn as sns
 from matplotlib.ticker import MaxNLocator
 from real_encoder_answers import LANGUAGES, LOST, Kept
-from real_encoder_methods import VOCABULARY
+from real_encoder_methods import ENGLISH, VOCABULARY
 from real_encoder_runs import ORIGINAL
 
 from probes.results.intervals import interval
@@ -97,15 +97,27 @@ def heat(kept: Kept, probe: str = "retrieval") -> plt.Figure:
     return figure
 
 
-def story(kept: Kept, most: int = 8, least: float = 0.03) -> plt.Figure:
+def told(kept: Kept, most: int = 9, about: float = 0.12) -> list[int]:
+    """Places of runs that lost neither nothing nor all, near some loss, two of a family at most and one of a method."""
+    lost = kept.lost("retrieval", ["pooled"])[0][:, 0]
+    plain_runs = kept.runs[~kept.runs["method"].str.contains(",") & kept.runs["text"].ne(ENGLISH)]
+    some = [
+        i for i in np.argsort(np.abs(lost - about), kind="stable") if i in plain_runs.index and 0.03 < lost[i] < 0.5
+    ]
+    chosen: list[int] = []
+    for i in some:
+        own = kept.runs.iloc[chosen]
+        few = (own["family"] == kept.runs["family"].iloc[i]).sum() < 2
+        if few and kept.runs["method"].iloc[i] not in set(own["method"]) and len(chosen) < most:
+            chosen.append(int(i))
+    return sorted(chosen, key=lambda i: float(lost[i]))
+
+
+def story(kept: Kept) -> plt.Figure:
     """What some models that lost neither nothing nor all lost in each language: a dot each, the mean as a line."""
     languages = kept.others("retrieval")
     lost, _ = kept.lost("retrieval", languages)
-    mean, families = lost.mean(axis=1), kept.families.to_numpy()
-    some = [i for i in np.argsort(-mean, kind="stable") if least < mean[i] < 0.5]
-    of_family = [sum(families[j] == families[i] for j in some[:place]) for place, i in enumerate(some)]
-    chosen = [i for _, i in sorted(zip(of_family, some, strict=True), key=lambda x: x[0])][:most]
-    chosen = sorted(chosen, key=lambda i: mean[i])
+    mean, chosen = lost.mean(axis=1), told(kept)
     near = np.array([LANGUAGES[x][0] in ("Germanic", "Romance") for x in languages])
     figure, ax = plt.subplots(figsize=(10.4, 1.3 + 0.52 * len(chosen)))
     for y, i in enumerate(chosen):
@@ -147,11 +159,10 @@ def story(kept: Kept, most: int = 8, least: float = 0.03) -> plt.Figure:
     return figure
 
 
-def depth(kept: Kept, most: int = 8) -> plt.Figure:
+def depth(kept: Kept) -> plt.Figure:
     """Retrieval by layer: the original, and the runs that lost neither nothing nor all."""
     figure, ax = plt.subplots(figsize=(10.4, 4.8))
-    lost, _ = kept.lost("retrieval", ["pooled"])
-    names = kept.runs["run"].to_numpy()[np.argsort(np.abs(lost[:, 0] - 0.15), kind="stable")][:most]
+    names = kept.runs["run"].to_numpy()[told(kept)]
     of = kept.rows[(kept.rows["probe"] == "retrieval") & (kept.rows["language"] == "pooled")]
     own = of[of["run"] == ORIGINAL].sort_values("layer")
     ax.plot(own["layer"], own["value"], color="black", linewidth=2.2, label=ORIGINAL)

@@ -24,6 +24,7 @@ from probes.results.verdict import CEILING
 from probes.views.language_names import language_name
 
 WORTH = 0.005  # of retrieval, that a run with more bytes keeps more
+APART = 0.1  # between languages in the original, that what they lose may hang on
 SOME = (0.02, 0.5)  # of retrieval lost, by models that lost neither nothing nor all
 
 
@@ -49,6 +50,11 @@ def answered(
             else "None is shown to lose more than the mean. "
         )
         said += f"Shown to lose less: {english_names(late)}." if late else "None is shown to lose less."
+        there = kept.at_end(probe, list(table["language"]))[0][0]
+        if there.max() - there.min() > APART:
+            goes = answers.spearman(table["lost"].to_numpy(), there)
+            said += " Who has little can lose little: with what was there before, losses have a rank correlation of "
+            said += f"{goes:.2f}."
         out.append(said)
         does = follows[probe]
         yes = [f"{r._1} ({span(r.correlation, r.low, r.high)})" for r in does.itertuples() if r.verdict == "holds"]

@@ -8,7 +8,7 @@ multilingual-e5-small, {about[layers]} layers of {about[features]} features, is 
 ways, and what each copy makes of the same sentences in {languages} languages is measured at every layer. Retrieval is
 how often the nearest sentence of the other language is the translation, to and from {pivot}; accuracy is that of one
 linear head for seven topics, fitted once on the original's states of English text, so that all other languages are
-zero-shot. **{runs} of {every} runs without training are in it so far.** Models that were fine-tuned, and compressed
+zero-shot. **{runs} of {every} runs without training are in it.** Models that were fine-tuned, and compressed
 while they were, are on [a page of their own](real_encoder_trained.md).
 
 ## Answers
@@ -60,9 +60,9 @@ original and a copy that it prunes itself, by plain transformers and NumPy; it f
 
 {missing}
 
-`make study-real MODEL=FOLDER DATA=FOLDER ONLY=training-free` goes on with what is missing. Not looked at: other
-encoders, other draws of calibration text, tasks other than retrieval and topics. What would change the mind: another
-encoder in which other languages fall first, or a family of compressions whose damage the best measure does not see.
+`make study-real MODEL=FOLDER DATA=FOLDER ONLY=training-free` makes what is missing. Not looked at: other encoders,
+other draws of calibration text, tasks other than retrieval and topics. What would change the mind: another encoder in
+which other languages fall first, or a family of compressions whose damage the best measure does not see.
 
 ## At equal bytes
 
