@@ -42,6 +42,9 @@ def whole(tiny_models, said=SAID):
     with torch.no_grad():
         for parameter in model.parameters():
             parameter.normal_()
+    for name, codes in model.named_buffers():
+        if name.endswith(".codes"):  # of the output, one a word, as a file has them
+            codes.copy_(torch.arange(len(codes), dtype=codes.dtype)[:, None])
     apply_formats(model)
     return model
 
