@@ -102,6 +102,7 @@ def _what_is_kept(kept: Kept) -> str:
         "**What does compression cost?** "
         + " ".join(said)
         + (f" At equal bytes the best were: {'; '.join(rows)}; more bytes do not keep more." if rows else "")
+        + (" (Weights of this copy had been rounded to 4 bits before; see below.)" if kept.about["coarse"] else "")
     )
 
 
@@ -192,7 +193,7 @@ def write(kept: Kept, every: int) -> tuple[Any, ...]:
     coarse = (
         (
             "The copy measured here had been rounded to 4 bits in blocks of 32 before, so that its weights stand on a "
-            "grid: what rounding to 8 and 6 bits costs the full weights is not shown by it, and "
+            "grid: what rounding to 8, 6 and 4 bits costs the full weights is not shown by it, and "
             f"{about['zeros']:.0%} of the weights of its blocks are zero to begin with. "
         )
         if about["coarse"]
