@@ -168,7 +168,6 @@ def test_neighbours_that_faiss_misses_are_said(monkeypatch):
 
 
 def test_faiss_itself_finds_nearly_all():
-    pytest.importorskip("faiss")
     rng = np.random.default_rng(0)
     x = rng.normal(size=(1500, 24)) + 3 * rng.normal(size=(30, 24))[np.arange(1500) % 30]
     y = x + 0.3 * rng.normal(size=x.shape)
