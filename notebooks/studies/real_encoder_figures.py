@@ -57,6 +57,7 @@ def tradeoff(kept: Kept) -> plt.Figure:
             ax.set_ylim(0, 1.03)
             ax.xaxis.set_major_locator(MaxNLocator(4))
             ax.grid(color="0.93")
+            ax.set_axisbelow(True)
             if ax is not own[0]:
                 ax.set_yticklabels([])
         own[-1].set_title(f"{probe}, all languages together")
@@ -154,6 +155,7 @@ def story(kept: Kept) -> plt.Figure:
     ends = 100 * lost[chosen].min(), 100 * lost[chosen].max()
     ax.set_xlim(ends[0] - 0.17 * (ends[1] - ends[0]), ends[1] + 0.14 * (ends[1] - ends[0]))
     ax.grid(axis="x", color="0.93")
+    ax.set_axisbelow(True)
     ax.legend(fontsize=9, loc="lower right")
     figure.tight_layout()
     return figure
@@ -178,6 +180,7 @@ def depth(kept: Kept) -> plt.Figure:
     ax.set(xlabel="layer of the original (0: embeddings)", ylabel="retrieval, all languages", ylim=(0, 1.02))
     ax.legend(fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
     ax.grid(color="0.93")
+    ax.set_axisbelow(True)
     figure.tight_layout()
     return figure
 
@@ -202,6 +205,7 @@ def warnings_figure(tables: dict[str, tuple[warning.Models, pd.DataFrame]]) -> p
         ax.set(title=f"{probe} lost", xlabel="rank correlation", xlim=(min(-0.3, table["low"].min()), 1.02))
         ax.set_yticks(np.arange(len(names)), [plain(name) for name in names] if ax is axes[0] else [])
         ax.grid(color="0.93")
+        ax.set_axisbelow(True)
     for family in dict.fromkeys([*FAMILIES, *models.families]):
         of = models.families == family
         if of.any():
@@ -218,6 +222,7 @@ def warnings_figure(tables: dict[str, tuple[warning.Models, pd.DataFrame]]) -> p
     axes[2].xaxis.set_major_locator(MaxNLocator(5))
     axes[2].legend(fontsize=9)
     axes[2].grid(color="0.93")
+    axes[2].set_axisbelow(True)
     figure.tight_layout()
     return figure
 
