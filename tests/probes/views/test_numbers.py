@@ -171,14 +171,20 @@ def test_constant_and_broken_layers_are_drawn_and_said():
     assert not (every == 3).any()
 
 
-def test_one_map_of_a_model_needs_one_of_its_layers_and_is_the_one_among_all(siblings, monkeypatch):
-    made = []
-    plain_map = numbers.plain_map
-    monkeypatch.setattr(
-        numbers,
-        "plain_map",
-        lambda reps, layer, *a, **k: made.append((reps.attrs["model"], layer)) or plain_map(reps, layer, *a, **k),
-    )
+@pytest.fixture
+def made(monkeypatch):
+    """Of which model and layer maps have been made, in their order."""
+    found = []
+
+    def plain_map(reps, layer, *given, **how):
+        found.append((reps.attrs["model"], layer))
+        return maps.plain_map(reps, layer, *given, **how)
+
+    monkeypatch.setattr(numbers, "plain_map", plain_map)
+    return found
+
+
+def test_one_map_of_a_model_needs_one_of_its_layers_and_is_the_one_among_all(siblings, made):
     base, near, *_ = siblings
     shown = Explorer({name: siblings[name] for name in (base, near)}).numbers
     found = shown.map_of(1, 2)
@@ -189,7 +195,7 @@ def test_one_map_of_a_model_needs_one_of_its_layers_and_is_the_one_among_all(sib
     assert np.abs(found - shown.maps(1).points[1]).max() > 1e-3
 
 
-def test_of_many_sentences_the_map_of_one_layer_needs_no_other_and_is_the_one_among_all(siblings, monkeypatch):
+def test_of_many_sentences_the_map_of_one_layer_needs_no_other_and_is_the_one_among_all(siblings, monkeypatch, made):
     base, near, *_ = siblings
     few = Explorer({name: siblings[name] for name in (base, near)})
     assert not few.about["one_by_one"]
@@ -197,13 +203,6 @@ def test_of_many_sentences_the_map_of_one_layer_needs_no_other_and_is_the_one_am
     assert few.numbers.read_for([near]) == sum(every)
     monkeypatch.setattr(numbers, "MANY", 3 * N - 1)
     monkeypatch.setattr(numbers, "TURNED_BY", 30)
-    made = []
-    plain_map = numbers.plain_map
-    monkeypatch.setattr(
-        numbers,
-        "plain_map",
-        lambda reps, layer, *a, **k: made.append((reps.attrs["model"], layer)) or plain_map(reps, layer, *a, **k),
-    )
     many = Explorer({name: siblings[name] for name in (base, near)})
     assert many.about["one_by_one"]
     shown = many.numbers
@@ -215,6 +214,6 @@ def test_of_many_sentences_the_map_of_one_layer_needs_no_other_and_is_the_one_am
         np.testing.assert_array_equal(codes, whole.reshape(3, -1)[2 - model])
     # Turned as the first sentences alone would be.
     first = maps.layer_maps(siblings[base], np.arange(30))
-    plain = plain_map(siblings[base], 2, np.arange(3 * N)).points
+    plain = maps.plain_map(siblings[base], 2, np.arange(3 * N)).points
     np.testing.assert_allclose(shown.map_of(0, 2), maps.turned(plain, first.points[2]), atol=1e-6)
     assert shown.domain() == maps.domain(first)
