@@ -53,9 +53,10 @@ def _half_width(drawn: Sample, rows: np.ndarray, above: np.ndarray, below: np.nd
     np.add.at(a, of_row, above[rows].reshape(len(rows), -1))
     np.add.at(b, of_row, below[rows].reshape(len(rows), -1))
     with np.errstate(invalid="ignore", divide="ignore"):
-        whole = sums_over(drawn.weights, there, b)
-        ratio = sums_over(drawn.weights, there, a) / whole
-        of_a, of_both, of_b = (sums_over(drawn.weights, there, s) for s in (np.square(a), a * b, np.square(b)))
+        # All at once, so that the draws are looked up once.
+        sums = sums_over(drawn.weights, there, np.stack([a, b, np.square(a), a * b, np.square(b)], axis=1))
+        above_line, whole, of_a, of_both, of_b = np.moveaxis(sums, 1, 0)
+        ratio = above_line / whole
         squares = of_a - 2 * ratio * of_both + np.square(ratio) * of_b
         error = np.sqrt(np.maximum(squares, 0)) / whole
         away = np.abs(ratio[1:] - ratio[0])

@@ -226,7 +226,9 @@ def _results(run: Run, sums: np.ndarray, modules: list[str]) -> xr.Dataset:
     found: dict[str, dict[str, np.ndarray]] = {p.name: {} for p in MODULE_ERROR}
     for group in [*drawn.languages, POOLED]:
         rows = drawn.group(group)
-        size, accumulated, local = (sums_over(drawn.weights, drawn.ids[rows], s[rows]) for s in sums)
+        size, accumulated, local = np.moveaxis(
+            sums_over(drawn.weights, drawn.ids[rows], np.moveaxis(sums[:, rows], 0, 1)), 1, 0
+        )
         with np.errstate(invalid="ignore", divide="ignore"):
             found["accumulated_error"][group], found["local_error"][group] = accumulated / size, local / size
             found["amplification"][group] = np.where(local > 0, accumulated / local, np.nan)
