@@ -10,7 +10,8 @@ import numpy as np
 from probes.measures.fidelity.cka_in_pieces import debias
 from probes.measures.fidelity.layer_pairs import ENTRIES, Correlation, Layers, Measure, Values
 
-_ROWS = 128  # of the Gram matrices at a time
+_ROWS = 256  # of the Gram matrices at a time
+_NEAR = 64  # of these that fit into a cache nearby
 _MANY = 10**8  # multiplications, from which on products of float32 states are taken in float32
 
 
@@ -79,15 +80,22 @@ def _products(x: Layers, y: Layers | None) -> tuple[np.ndarray, np.ndarray, np.n
 
     sums, squares = np.zeros((n_x, n_y, n)), np.zeros((layers, n))
 
-    def add(part: slice, grams: np.ndarray, along: str) -> None:
-        """Add what some examples have with others: grams (layer, example, example), summed along one
-        of the two. Without a product in memory, each layer is read from a cache nearby by all others.
+    def add_own(part: slice, grams: np.ndarray) -> None:
+        """Add what some examples have with all that are there: grams (layer, example, other example)."""
+        of_both = grams[:n_x].transpose(1, 0, 2) @ grams[layers - n_y :].transpose(1, 2, 0)
+        sums[:, :, part] += of_both.transpose(1, 2, 0)
+        if y is not None:
+            squares[:, part] += np.einsum("jab,jab->ja", grams, grams)
+
+    def add_others(part: slice, grams: np.ndarray) -> None:
+        """Add what the others have with these. Without a product in memory, each layer is read from
+        a cache nearby by all others.
         """
         for i in range(n_x):
             first = i if y is None else 0
-            sums[i, first:, part] += np.einsum(f"ab,jab->j{along}", grams[i], grams[layers - n_y + first :])
+            sums[i, first:, part] += np.einsum("ab,jab->jb", grams[i], grams[layers - n_y + first :])
         if y is not None:
-            squares[:, part] += np.einsum(f"jab,jab->j{along}", grams, grams)
+            squares[:, part] += np.einsum("jab,jab->jb", grams, grams)
 
     memory = np.empty((layers, rows, n), dtype)
     for lo in range(0, n, rows):
@@ -98,8 +106,9 @@ def _products(x: Layers, y: Layers | None) -> tuple[np.ndarray, np.ndarray, np.n
             z = read(i)
             np.matmul(z[lo:hi], z[lo:].T, out=grams[i])
             np.fill_diagonal(grams[i], 0)
-        add(slice(lo, hi), grams, "a")
-        add(slice(hi, n), grams[:, :, hi - lo :], "b")
+        add_own(slice(lo, hi), grams)
+        for start in range(0, hi - lo, _NEAR):
+            add_others(slice(hi, n), grams[:, start : start + _NEAR, hi - lo :])
     if y is None:
         lower = np.tril_indices(n_x, -1)
         sums[lower] = sums.transpose(1, 0, 2)[lower]
