@@ -74,6 +74,7 @@ def by_method(table: pd.DataFrame) -> plt.Figure:
         ax.axvline(means.get(trained.PLAIN, float("nan")), color="0.6", linestyle=":", linewidth=1)
         ax.set(title=value, xlabel="", ylabel="")
         ax.grid(color="0.93")
+        ax.set_axisbelow(True)
     figure.tight_layout()
     return figure
 
