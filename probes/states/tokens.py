@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from itertools import chain
-from typing import Any, NamedTuple
+from typing import IO, Any, NamedTuple
 
 import datasets
 import numpy as np
@@ -22,6 +23,7 @@ from probes.states.transfers import sent
 from probes.states.vectors import counted, leading, length_of, of_prompt, prompted, settle
 
 _TOKENISED = 2 * BLOCK  # rows that are tokenised at a time
+_IN_MEMORY = 2**26  # bytes of what all rows have of one kind, up to which it is in memory
 
 
 def batches_of(
@@ -169,11 +171,12 @@ def tokenise(
     """Tokenise a corpus; raise `InputError` where a text has no tokens of its own, or one that the
     model lacks.
     """
-    pieces = [
-        _encode(tokenizer, corpus.select(range(start, min(start + _TOKENISED, len(corpus)))), limit)
-        for start in range(0, len(corpus), _TOKENISED)
-    ]
-    inputs = {key: _joined(key, [piece.pop(key) for piece in pieces]) for key in list(pieces[0])}
+    columns: dict[str, _EndToEnd] = {}
+    for start in range(0, len(corpus), _TOKENISED):
+        part = corpus.select(range(start, min(start + _TOKENISED, len(corpus))))
+        for key, values in _encode(tokenizer, part, limit).items():
+            columns.setdefault(key, _EndToEnd(key)).append(values)
+    inputs = {key: column.whole() for key, column in columns.items()}
     lengths, special, cut = inputs.pop("lengths"), inputs.pop("special_tokens_mask"), int(inputs.pop("cut").sum())
     if limit is not None and lengths.max() > limit:  # a tokenizer does not cut below its special tokens
         raise InputError(f"{name}: at most {limit} tokens leave no room for special tokens. Raise max_length")
@@ -207,18 +210,39 @@ def tokenise(
     return Tokens(inputs, special, lengths, padding_of(tokenizer, model), reads_padding(model), limit, cut)
 
 
-# In as few bytes as hold them: all tokens of a corpus are in memory.
-_STORED: dict[str, type] = {"special_tokens_mask": np.int8, "token_type_ids": np.int16}
+_STORED: dict[str, type] = {"special_tokens_mask": np.int8, "token_type_ids": np.int16}  # in as few bytes as hold them
 
 
-def _joined(key: str, parts: list[np.ndarray]) -> np.ndarray:
-    """What all rows have, end to end: ids of a small vocabulary in two bytes, types that are all 0 in none."""
-    if key == "token_type_ids" and not any(part.any() for part in parts):
-        return np.broadcast_to(np.zeros(1, np.int16), sum(map(len, parts)))
-    if key == "input_ids":
-        kind = np.min_scalar_type(max(int(part.max(initial=0)) for part in parts))
-        parts = [part.astype(kind) for part in parts]
-    return np.concatenate(parts)
+class _EndToEnd:
+    """What all rows have, end to end: in memory, and where it is much in a file that nobody else sees.
+
+    Ids of a small vocabulary are kept in two bytes, types that are all 0 in none.
+    """
+
+    def __init__(self, key: str) -> None:
+        self.key, self.bytes, self.nothing = key, 0, True
+        self.parts: list[np.ndarray] = []
+        self.file: IO[bytes] | None = None
+
+    def append(self, part: np.ndarray) -> None:
+        self.parts.append(part)
+        self.bytes += part.nbytes
+        self.nothing = self.nothing and not part.any()
+        if self.bytes > _IN_MEMORY:
+            self.file = self.file or tempfile.TemporaryFile()  # noqa: SIM115  # it goes with the last who reads it
+            for values in self.parts:
+                values.tofile(self.file)
+            self.parts = [part[:0]]
+
+    def whole(self) -> np.ndarray:
+        kind = self.parts[0].dtype
+        if self.key == "token_type_ids" and self.nothing:
+            return np.broadcast_to(np.zeros(1, kind), self.bytes // kind.itemsize)
+        if self.file is not None:
+            return np.memmap(self.file, kind, mode="r")
+        if self.key == "input_ids":
+            kind = np.min_scalar_type(max(int(part.max(initial=0)) for part in self.parts))
+        return np.concatenate([part.astype(kind, copy=False) for part in self.parts])
 
 
 def _encode(tokenizer: PreTrainedTokenizerBase, part: datasets.Dataset, limit: int | None) -> dict[str, np.ndarray]:

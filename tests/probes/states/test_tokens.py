@@ -140,3 +140,31 @@ def test_tokens_take_few_bytes_each(bert, tokenizer):
         types = {"token_type_ids": 2 if pairs else 0} if made_by is own else {}
         assert size == {"input_ids": 1, "special": 1} | types  # of a vocabulary of some dozens
         assert tokens.inputs["input_ids"].dtype == np.uint8
+
+
+@pytest.mark.parametrize("pooling", ["mean", "weighted", "last"])
+def test_many_tokens_lie_in_a_file_and_few_in_memory(monkeypatch, pooling):
+    tokenizer, model = tiny.tokenizer_of("bert"), tiny.make("bert")
+    corpus = make_corpus(TEXTS * 3, text_pair=TEXTS[::-1] * 3)
+    monkeypatch.setattr("probes.states.tokens._TOKENISED", 5)  # in four parts
+    few, values = tokenise(tokenizer, corpus, 9, model, "m"), capture(model, tokenizer, corpus, pooling=pooling)
+    monkeypatch.setattr("probes.states.tokens._IN_MEMORY", 70)  # bytes: some parts come before the file
+    many, again = tokenise(tokenizer, corpus, 9, model, "m"), capture(model, tokenizer, corpus, pooling=pooling)
+    np.testing.assert_array_equal(again.hidden.values, values.hidden.values)
+    one, other = ({**tokens.inputs, "special": tokens.special} for tokens in (few, many))
+    assert list(one) == list(other) == ["input_ids", "token_type_ids", "special"]
+    for name in one:
+        np.testing.assert_array_equal(other[name], one[name])
+        assert (isinstance(one[name], np.memmap), isinstance(other[name], np.memmap)) == (False, True), name
+    np.testing.assert_array_equal(many.lengths, few.lengths)
+    assert many.cut == few.cut > 0
+
+
+def test_types_that_are_all_0_take_nothing_where_tokens_lie_in_a_file_either(monkeypatch, corpus):
+    monkeypatch.setattr("probes.states.tokens._IN_MEMORY", 0)
+    tokens = tokenise(tiny.tokenizer_of("bert"), corpus, None, tiny.make("bert"), "m")
+    types = tokens.inputs["token_type_ids"]
+    assert not isinstance(types, np.memmap)
+    assert types.strides == (0,)
+    assert types.shape == tokens.special.shape
+    assert not types.any()
