@@ -1,12 +1,13 @@
 """Capture and all default probes against the bare forward pass and the usual way of extracting states.
 
-The default probes with 200 draws on 7 layers of 2,000 x 384 (8 languages) took 1.6 s of the processor beside a busy
-neighbour, 0.13 of the forward pass of MiniLM. At least 0.55 s of it are matrix products that are needed: 0.24 s CKA
+The default probes with 200 draws on 7 layers of 2,000 x 384 (8 languages) took 1.6 to 1.8 s of the processor, 0.11 to
+0.13 of the forward pass of MiniLM. At least 0.55 s of it are matrix products that are needed: 0.24 s CKA
 (the Gram matrices of 14 layers, half of each), 0.12 s SNR, 0.07 s variability, 0.08 s retrieval and margin retrieval,
 0.04 s alignment gap, at 110 thousand million operations a second in float32. Tables, labels and p-values are 1 %. What
-did not pay: products of torch in place of NumPy's (0.9 times as fast); the sums of CKA by batched products (twice the
-time of `einsum`) and by turned copies (four times); sums over parts along the other axis first; smaller blocks of
-distances. What would: where NumPy's OpenBLAS does not know the processor, `OPENBLAS_CORETYPE=SkylakeX` (see the guide).
+did not pay: products of torch in place of NumPy's (0.9 times as fast); the sums of CKA along the rows by batched
+products (twice the time of `einsum`; along the columns a quarter) and by turned copies (four times); sums over parts
+along the other axis first; smaller blocks of distances. What would: where NumPy's OpenBLAS does not know the
+processor, `OPENBLAS_CORETYPE=SkylakeX` (see the guide).
 """
 
 import tempfile
