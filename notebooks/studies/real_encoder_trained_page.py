@@ -91,7 +91,8 @@ def _answers(table: pd.DataFrame, claims: pd.DataFrame, rows: pd.DataFrame) -> l
             f"{plain['accuracy English'].mean():.3f} of the English sentences, "
             f"{plain['accuracy zero-shot'].mean():.3f} of those in other languages, and "
             f"{plain['accuracy worst'].mean():.3f} in the worst language (most often {language_name(worst)}). Of the "
-            f"translations {plain['retrieval'].mean():.3f} are found at the last layer, {before:.3f} before it."
+            f"translations {plain['retrieval'].mean():.3f} are found at the last layer; before fine-tuning it is "
+            f"{before:.3f}."
         )
     said = {
         word: claims.loc[claims["verdict"] == word, "claim"].tolist()
@@ -111,7 +112,9 @@ def _rate(found: Trained) -> str:
         return "not chosen yet"
     accuracy = ", ".join(f"{r.strength:g}: {r._asdict()['accuracy']:.3f}" for r in
                          tried.rename(columns={"dev accuracy": "accuracy"}).itertuples())  # fmt: skip
-    return f"{trained.best_rate(found.runs):g} (accuracy by rate: {accuracy})"
+    best = trained.best_rate(found.runs)
+    edge = ", the highest that was tried, so that a higher one may be better" if best == max(trained.RATES) else ""
+    return f"{best:g}{edge} (accuracy by rate: {accuracy})"
 
 
 def _missing(found: Trained, every: list[dict[str, Any]]) -> str:
