@@ -194,9 +194,9 @@ sentences too: squares of both half widths are added, which is rather too wide t
 Runs are kept in `{kept}` and not made twice, on whichever machine: `make study-real MODEL=FOLDER DATA=FOLDER
 ONLY=fine-tuned` goes on with what is missing, and `real_encoder.py --so-far` writes this page from what is there.
 Not looked at: other tasks, other encoders, longer trainings, embeddings that are trained, a learning rate for each
-method. Objectives count as much as the recipes say by default, which was not chosen here either: weights that are
-aligned by cosine, at 0.1, come out as magnitude's to a few thousandths, so that what the term would do where it
-counts is not known. What would change the mind: a claim that turns with a rate of its own, or with more steps.
+method. Objectives count as much as the recipes say by default, which was not chosen here either: a method that comes
+out as the one that it is held to may have a term that hardly counts.
+What would change the mind: a claim that turns with a rate of its own, or with more steps.
 
 ## Claims
 

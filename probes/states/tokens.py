@@ -216,7 +216,7 @@ _STORED: dict[str, type] = {"special_tokens_mask": np.int8, "token_type_ids": np
 class _EndToEnd:
     """What all rows have, end to end: in memory, and where it is much in a file that nobody else sees.
 
-    Ids of a small vocabulary are kept in two bytes, types that are all 0 in none.
+    In memory ids of a small vocabulary take two bytes; types that are all 0 take none.
     """
 
     def __init__(self, key: str) -> None:
@@ -226,16 +226,17 @@ class _EndToEnd:
 
     def append(self, part: np.ndarray) -> None:
         self.parts.append(part)
+        self.kind = part.dtype
         self.bytes += part.nbytes
         self.nothing = self.nothing and not part.any()
         if self.bytes > _IN_MEMORY:
             self.file = self.file or tempfile.TemporaryFile()  # noqa: SIM115  # it goes with the last who reads it
             for values in self.parts:
                 values.tofile(self.file)
-            self.parts = [part[:0]]
+            self.parts.clear()
 
     def whole(self) -> np.ndarray:
-        kind = self.parts[0].dtype
+        kind = self.kind
         if self.key == "token_type_ids" and self.nothing:
             return np.broadcast_to(np.zeros(1, kind), self.bytes // kind.itemsize)
         if self.file is not None:
