@@ -10,6 +10,7 @@ import numpy as np
 import pytest
 import threadpoolctl
 import xarray as xr
+from threaded import threads
 
 import probes
 from probes.errors import LayerscopeWarning
@@ -76,22 +77,19 @@ def test_threads_and_a_cluster_of_dask_measure_the_same_to_the_last_bit(one):
 def test_threads_are_limited_while_all_measure_and_left_as_they_were():
     reps, seen = models()["base"], []
 
-    def blas():
-        return [one["num_threads"] for one in threadpoolctl.threadpool_info() if one["user_api"] == "blas"]
-
     def measure(run, seconds):
-        seen.append(blas())
+        seen.append(threads())
         time.sleep(seconds)
-        seen.append(blas())
+        seen.append(threads())
         return catalogue.by_name()["norm"].measure(run)
 
     works = [Work(partial(measure, seconds=s), [str(s)]) for s in (0.01, 0.1)]
     run = Run(reps, sample(reps, draws=2, seed=0), progress=False)
     with threadpoolctl.threadpool_limits(2):
-        before = blas()
+        before = threads()
         with joblib.parallel_config("threading"):
             list(measured(works, run, "m", 2))
-        assert blas() == before
+        assert threads() == before
     assert {n for one in seen for n in one} == {1}
     assert set(before) == {2}
 
@@ -154,7 +152,7 @@ def test_small_layers_are_measured_on_one_thread_without_workers(monkeypatch):
     found = []
 
     def seen(run):
-        found.append({p["num_threads"] for p in threadpoolctl.threadpool_info() if p["user_api"] == "blas"})
+        found.append(set(threads()))
         return xr.Dataset(attrs={"probe": "norm"})
 
     reps = models()["base"]
