@@ -43,7 +43,7 @@ def kept(folder: Path | None = None) -> Trained:
     runs, rows = pd.DataFrame(columns=[*KEYS, *OF]), pd.DataFrame(columns=[*KEYS, "language"])
     if (folder / RUNS).exists():
         runs, rows = pd.read_csv(folder / RUNS, dtype=WORDS), pd.read_csv(folder / ROWS)
-    new = Trained(runs, rows).missing([*trained.trials(), *trained.settings()])
+    new = Trained(runs, rows).missing(trained.every_setting())
     files = [f for s in new if (f := common.file_of(of.FOLDER / "trained", s)).exists()]
     found = [json.loads(f.read_text(encoding="utf-8")) for f in files]
     languages = [pd.DataFrame(run.pop("rows")).assign(**{k: run[k] for k in KEYS}) for run in found if "rows" in run]
@@ -51,7 +51,7 @@ def kept(folder: Path | None = None) -> Trained:
     runs = pd.concat(parts, ignore_index=True) if parts else runs
     parts = [*([rows] if len(rows) else []), *languages]
     rows = pd.concat(parts, ignore_index=True) if parts else rows
-    order = {tuple(s[k] for k in KEYS): i for i, s in enumerate([*trained.trials(), *trained.settings()])}
+    order = {tuple(s[k] for k in KEYS): i for i, s in enumerate(trained.every_setting())}
     runs = _ordered(runs, order)
     return Trained(runs, _ordered(rows, order)[[*KEYS, *(c for c in rows if c not in KEYS)]])
 
@@ -94,16 +94,22 @@ def make(model: Path, data: Path, about: dict[str, Any], asked: list[dict[str, A
     failed = of.made(with_rates, found.missing(trained.trials()), folder, "learning rates", workers, keep)
     if failed:
         return failed
-    rate = trained.best_rate((found := keep()).runs)
+    at_rate = trained.making(model, data, made_of, trained.Chosen.of((found := keep()).runs))
     missing = found.missing(asked)
+    weights = found.missing(trained.trials_of_weights(missing))
+    failed = of.made(at_rate, weights, folder, "weights of objectives", workers, keep)
+    if failed:
+        return failed
+    chosen = trained.Chosen.of((found := keep()).runs)
+    run, rate = trained.making(model, data, made_of, chosen), chosen.rate
     seeds = sorted({run["seed"] for run in missing})
     plain = found.missing([{"trained": trained.PLAIN, "strength": 0.0, "seed": seed} for seed in seeds])
-    failed = of.made(trained.making(model, data, made_of, rate), plain, folder, "originals", workers, keep)
+    failed = of.made(run, plain, folder, "originals", workers, keep)
     # Those that another machine made are made again here, once each, for what starts from them.
     again = [s for s in seeds if not (trained.kept_at(s, rate, trained.STEPS) / "done").exists()]
     joblib.Parallel(n_jobs=workers)(joblib.delayed(_again)(model, data, s, rate) for s in again)
     rest = [s for s in missing if s["trained"] != trained.PLAIN]
-    return failed + of.made(trained.making(model, data, made_of, rate), rest, folder, "fine-tuned", workers, keep)
+    return failed + of.made(run, rest, folder, "fine-tuned", workers, keep)
 
 
 def _again(model: Path, data: Path, seed: int, rate: float) -> None:

@@ -11,7 +11,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import datasets
 import numpy as np
@@ -32,16 +32,24 @@ from probes.files import locked
 from probes.models.fingerprint import weights_fingerprint
 
 SEEDS = (0, 1, 2, 3, 4)
-RATES, RATE_SEED = (3e-5, 1e-4, 3e-4), 100  # by accuracy on the English dev split, with a seed of its own
+TRIAL_SEED = 100  # of what is chosen by accuracy on the English dev split:
+RATES, WEIGHTS = (3e-5, 1e-4, 3e-4), (0.1, 1.0, 10.0)  # a rate for all, and what aligned weights count beside the loss
+TRIED_AT = 0.7  # of the weights pruned, where these are chosen
 STEPS = 66  # of 32 sentences: three times through the 701 of the train split
 PRUNINGS, LOOKED_AT = 5, (0, 4)  # steps after a pruning at which the accuracy on the English dev split is measured
 TRIAL, PLAIN = "trial of a rate", "fine-tuned"
+TRIALS_OF_WEIGHTS = {
+    "trial of a weight, cosine": "aligned, cosine",
+    "trial of a weight, Frobenius": "aligned, Frobenius",
+}
+AS_GIVEN = "aligned, cosine, weight 0.1"  # which the recipe has by default
 
 Recipe = Callable[..., Any]
 UNIFORM: dict[str, Recipe] = {
     "magnitude": recipes.magnitude_pruning,
     "SDP cross-correlation": partial(recipes.self_distilled_pruning, variant="cross_correlation"),
     "SDP soft labels": partial(recipes.self_distilled_pruning, variant="soft_labels"),
+    AS_GIVEN: partial(recipes.aligned_weights, form="cosine"),
     "aligned, cosine": partial(recipes.aligned_weights, form="cosine"),
     "aligned, Frobenius": partial(recipes.aligned_weights, form="frobenius"),
 }
@@ -79,7 +87,7 @@ def settings() -> list[dict[str, Any]]:
         (PLAIN, 0),
         ("magnitude", 0.7),
         ("SDP cross-correlation", 0.7),
-        ("aligned, cosine", 0.7),
+        (AS_GIVEN, 0.7),
         ("labels alone", 6),
         ("soft labels", 6),
         ("soft labels, every language", 6),
@@ -90,11 +98,12 @@ def settings() -> list[dict[str, Any]]:
         ("SDQ attention and logits", 3),
         ("progressive", 0.7),
         ("SparseBERT", 0.7),
-        ("SDP soft labels", 0.7),
+        ("aligned, cosine", 0.7),
         ("aligned, Frobenius", 0.7),
+        ("SDP soft labels", 0.7),
         ("gradient dropping by epoch", 0.3),
         *((method, 3) for method in STUDENTS),
-        *((method, 0.5) for method in (*UNIFORM, *CUBIC)),
+        *((method, 0.5) for method in (*UNIFORM, *CUBIC) if method != AS_GIVEN),
         *((method, 4) for method in ROUNDED),
     ]
     return [{"trained": m, "strength": float(s), "seed": seed} for m, s in first + then for seed in SEEDS]
@@ -102,7 +111,24 @@ def settings() -> list[dict[str, Any]]:
 
 def trials() -> list[dict[str, Any]]:
     """The learning rates that are tried."""
-    return [{"trained": TRIAL, "strength": rate, "seed": RATE_SEED} for rate in RATES]
+    return [{"trained": TRIAL, "strength": rate, "seed": TRIAL_SEED} for rate in RATES]
+
+
+def trials_of_weights(asked: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
+    """The weights that are tried, at the rate that is chosen, of the methods of some runs which have one; or of all."""
+    methods = {run["trained"] for run in (settings() if asked is None else asked)}
+    tried = [(trial, w) for trial, method in TRIALS_OF_WEIGHTS.items() if method in methods for w in WEIGHTS]
+    return [{"trained": trial, "strength": w, "seed": TRIAL_SEED} for trial, w in tried]
+
+
+def every_setting() -> list[dict[str, Any]]:
+    """All that is made, in its order."""
+    return [*trials(), *trials_of_weights(), *settings()]
+
+
+def measured(runs: pd.DataFrame) -> pd.DataFrame:
+    """The runs that are no trials."""
+    return runs[~runs["trained"].isin([TRIAL, *TRIALS_OF_WEIGHTS])]
 
 
 def english(data: Path, split: str) -> datasets.Dataset:
@@ -153,13 +179,8 @@ def kept_at(seed: int, rate: float, steps: int) -> Path:
     return of.FOLDER / "trained" / "models" / f"{seed}-{rate:g}-{steps}"
 
 
-def original(
-    model: Path, data: Path, seed: int, rate: float, steps: int, ids: int | None = None
-) -> tuple[Any, Any, xr.Dataset]:
-    """The fine-tuned model of a seed, which all others of that seed start from and are held to.
-
-    It is trained, and run on the test split, once.
-    """
+def tuned_of(model: Path, data: Path, seed: int, rate: float, steps: int) -> tuple[Any, Any]:
+    """The fine-tuned model of a seed, which is trained once, and its tokenizer."""
     kept = kept_at(seed, rate, steps)
     kept.parent.mkdir(parents=True, exist_ok=True)
     with locked(kept):
@@ -168,28 +189,53 @@ def original(
             tuned.save_pretrained(kept)
             tokenizer.save_pretrained(kept)
             (kept / "done").touch()
-        tuned, tokenizer = probes.load_checkpoint(kept)
+    return probes.load_checkpoint(kept)
+
+
+def original(
+    model: Path, data: Path, seed: int, rate: float, steps: int, ids: int | None = None
+) -> tuple[Any, Any, xr.Dataset]:
+    """The fine-tuned model of a seed, which all others of that seed start from and are held to.
+
+    It is trained, and run on the test split, once.
+    """
+    tuned, tokenizer = tuned_of(model, data, seed, rate, steps)
+    kept = kept_at(seed, rate, steps)
+    with locked(kept):
         test = given.corpus_of(data, "test", ids)
         states = probes.capture(tuned, tokenizer, test, store=kept.with_name(f"{kept.name}.zarr"), **of.HOW)
     return tuned, tokenizer, states.load()
 
 
-def tried(model: Path, data: Path, rate: float, steps: int) -> dict[str, float]:
-    """How right a model that is fine-tuned at some rate is on the English dev split."""
-    tuned, tokenizer = tune(model, data, RATE_SEED, rate, steps)
-    reps = probes.capture(tuned, tokenizer, english(data, "dev"), progress=False)
+def on_dev(model: Any, tokenizer: Any, data: Path) -> dict[str, float]:
+    """How right a model is on the English dev split."""
+    reps = probes.capture(model, tokenizer, english(data, "dev"), progress=False)
     logits = torch.from_numpy(reps.logits.values).log_softmax(-1).numpy()
     place = pd.Index(reps["class"].values.astype(str)).get_indexer(reps.label.values.astype(str))
     nats = -logits[np.arange(len(logits)), place]
     return {"dev accuracy": float((logits.argmax(1) == place).mean()), "dev nats": float(nats.mean())}
 
 
-def best_rate(table: pd.DataFrame) -> float:
-    """The rate of the highest accuracy of those tried, and of as high ones of the fewest nats."""
-    rows = table[table["trained"] == TRIAL].sort_values(["dev accuracy", "dev nats"], ascending=[False, True])
-    if len(rows) < len(RATES):
-        raise SystemExit(f"{len(rows)} of {len(RATES)} learning rates were tried, so that none can be chosen yet")
+def best_of(table: pd.DataFrame, trial: str, tried: tuple[float, ...]) -> float:
+    """What had the highest accuracy of all that was tried, and of as high ones the fewest nats."""
+    rows = table[table["trained"] == trial].sort_values(["dev accuracy", "dev nats"], ascending=[False, True])
+    if len(rows) < len(tried):
+        raise SystemExit(f"{trial}: {len(rows)} of {len(tried)} were tried, so that none can be chosen yet")
     return float(rows["strength"].iloc[0])
+
+
+class Chosen(NamedTuple):
+    """What the trials say: a rate for all, and a weight for each method that has one."""
+
+    rate: float
+    weights: dict[str, float]
+
+    @classmethod
+    def of(cls, table: pd.DataFrame) -> Chosen:
+        """The best of what was tried; weights that were not tried are not there."""
+        tried = {trial: method for trial, method in TRIALS_OF_WEIGHTS.items() if trial in set(table["trained"])}
+        weights = {method: best_of(table, trial, WEIGHTS) for trial, method in tried.items()}
+        return cls(best_of(table, TRIAL, RATES), weights)
 
 
 def looking(tokenizer: Any, data: Path) -> Callable[[Any], dict[str, float]]:
@@ -214,17 +260,17 @@ def compressed(
     tokenizer: Any,
     model: Path,
     data: Path,
-    rate: float,
+    chosen: Chosen,
     steps: int,
 ) -> Any:
     """A compressed copy of a fine-tuned encoder, trained on English topics; its embeddings stay."""
     depth = round(strength) if method in STUDENTS else tuned.config.num_hidden_layers
-    how: dict[str, Any] = {"learning_rate": rate, "seed": seed, "steps": steps, "progress": False}
+    how: dict[str, Any] = {"learning_rate": chosen.rate, "seed": seed, "steps": steps, "progress": False}
     how["gradients"] = TrainedLayers(range(1, depth + 1))
     train = english(data, "train")
     if method in DROPPED:
         shares = [1.0] + depth * [strength]  # of the embeddings all
-        return tune(model, data, seed, rate, steps, gradients=GradDrop(shares, per=DROPPED[method]))[0]  # type: ignore[arg-type]
+        return tune(model, data, seed, chosen.rate, steps, gradients=GradDrop(shares, per=DROPPED[method]))[0]  # type: ignore[arg-type]
     if method in STUDENTS:
         text = every(data) if method.endswith("every language") else train
         return compress.distill(tuned, layers=depth, train=text, tokenizer=tokenizer, objective=STUDENTS[method], **how)
@@ -239,6 +285,8 @@ def compressed(
     prunings = min(PRUNINGS, max(1, steps // 3))
     looked = [round(k * steps / (prunings + 1)) + after for k in range(1, prunings + 1) for after in LOOKED_AT]
     how |= {"prunings": prunings, "evaluate": looking(tokenizer, data), "evaluate_at": looked}
+    if method in TRIALS_OF_WEIGHTS.values():
+        how["weight"] = chosen.weights[method]
     return UNIFORM[method](tuned, tokenizer, train, sparsity=strength, **how)
 
 
@@ -290,7 +338,7 @@ def one_run(
     *,
     model: Path,
     data: Path,
-    rate: float | None,
+    chosen: Chosen | None,
     made_of: dict[str, Any],
     ids: int | None = None,
 ) -> dict[str, Any]:
@@ -298,15 +346,24 @@ def one_run(
     begun = time.process_time()
     steps = made_of["steps"]
     if trained == TRIAL:
-        return made_of | tried(model, data, strength, steps) | {"cpu": round(time.process_time() - begun, 1)}
-    if rate is None:
+        found = on_dev(*tune(model, data, seed, strength, steps), data)
+        return made_of | found | {"cpu": round(time.process_time() - begun, 1)}
+    if chosen is None:
         raise ValueError("the learning rate is chosen by the trials, which come first")
+    rate = chosen.rate
+    if trained in TRIALS_OF_WEIGHTS:
+        tuned, tokenizer = tuned_of(model, data, seed, rate, steps)
+        method = TRIALS_OF_WEIGHTS[trained]
+        chosen = Chosen(rate, {method: strength})
+        small = compressed(method, TRIED_AT, seed, tuned, tokenizer, model, data, chosen, steps)
+        found = on_dev(small, tokenizer, data) | {"rate": rate, "cpu": round(time.process_time() - begun, 1)}
+        return made_of | found
     tuned, tokenizer, base = original(model, data, seed, rate, steps, ids)
     if trained == PLAIN:
         small, reps = tuned, base
     else:
         torch.manual_seed(seed)
-        small = compressed(trained, strength, seed, tuned, tokenizer, model, data, rate, steps)
+        small = compressed(trained, strength, seed, tuned, tokenizer, model, data, chosen, steps)
         reps = probes.capture(small, tokenizer, given.corpus_of(data, "test", ids), **of.HOW)
     rows = by_language(base, None if trained == PLAIN else reps)
     accuracy = rows.set_index("language")["accuracy"]
@@ -320,6 +377,8 @@ def one_run(
     }
     if trained in UNIFORM:
         out |= recovered(small)
+    if trained in chosen.weights:
+        out["weight"] = chosen.weights[trained]
     cost = compress.footprint(small).loc["model"]
     out |= {name: float(cost[name]) for name in ("parameters", "stored_bytes", "operations")}
     out |= right_by_group(reps) | {"cpu": round(time.process_time() - begun, 1)}
@@ -327,7 +386,7 @@ def one_run(
 
 
 def making(
-    model: Path, data: Path, made_of: dict[str, Any], rate: float | None = None, ids: int | None = None
+    model: Path, data: Path, made_of: dict[str, Any], chosen: Chosen | None = None, ids: int | None = None
 ) -> Callable[..., dict[str, Any]]:
     """What makes a run of its settings."""
-    return partial(one_run, model=model, data=data, rate=rate, made_of=made_of, ids=ids)
+    return partial(one_run, model=model, data=data, chosen=chosen, made_of=made_of, ids=ids)

@@ -12,7 +12,7 @@ import real_encoder_warning as warning
 from real_encoder_kept import KEYS, Trained
 from real_encoder_methods import PIVOT
 from real_encoder_tables import LESS, MOVED, RATIO
-from real_encoder_trained import PLAIN, SEEDS, family_of
+from real_encoder_trained import AS_GIVEN, PLAIN, SEEDS, family_of
 from scipy import stats
 
 DRAWS = 1000  # of groups of sentences
@@ -54,9 +54,9 @@ CLAIMS: list[tuple[str, str, str, str, str, int, str, str]] = [
             "magnitude",
             sign,
             "pruning",
-            f"{method}: {small}",
+            f"{method.removesuffix(', weight 0.1')}: {small}",
         )
-        for method in ("aligned, cosine", "aligned, Frobenius")
+        for method in (AS_GIVEN, "aligned, cosine", "aligned, Frobenius")
         for said, value, sign, small in (
             ("zero-shot accuracy above", "accuracy zero-shot", 1, "zero-shot accuracy above magnitude's"),
             (

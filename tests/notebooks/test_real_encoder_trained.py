@@ -54,7 +54,7 @@ def made(of, given):
         {"trained": of["trained"].PLAIN, "strength": 0.0, "seed": 0},
         {"trained": "magnitude", "strength": 0.7, "seed": 0},
     ]
-    run = of["trained"].making(model, data, made_of, RATE)
+    run = of["trained"].making(model, data, made_of, of["trained"].Chosen(RATE, {}))
     assert of["runs"].made(run, settings, of["runs"].FOLDER / "trained", "test", 1) == []
     return settings
 
@@ -80,13 +80,14 @@ def test_every_kind_trains_and_leaves_the_embeddings(of, given):
     model, data, _ = given
     trained = of["trained"]
     tuned, tokenizer = trained.tune(model, data, 0, RATE, STEPS)
+    chosen = trained.Chosen(RATE, dict.fromkeys(trained.TRIALS_OF_WEIGHTS.values(), 1.0))
     before = trained.encoder(model)[0].embeddings.word_embeddings.weight
     for method, strength in {(s["trained"], s["strength"]) for s in trained.settings()} - {(trained.PLAIN, 0.0)}:
         if method in trained.STUDENTS:
             strength = 1.0
         elif strength in (0.5, 4.0):
             continue  # as the other strength
-        made = trained.compressed(method, strength, 0, tuned, tokenizer, model, data, RATE, STEPS)
+        made = trained.compressed(method, strength, 0, tuned, tokenizer, model, data, chosen, STEPS)
         after = made.get_input_embeddings().weight
         assert torch.equal(after, before), method
         moved = made.base_model.encoder.layer[0].attention.self.query
@@ -127,9 +128,30 @@ def test_what_the_repository_has_is_not_made_again(of, made, given, tmp_path, mo
 def test_a_rate_is_chosen_by_accuracy_and_of_as_high_ones_by_nats(of):
     trained = of["trained"]
     rows = pd.DataFrame({"trained": trained.TRIAL, "strength": trained.RATES, "dev accuracy": [0.7, 0.8, 0.8]})
-    assert trained.best_rate(rows.assign(**{"dev nats": [0.1, 0.9, 0.8]})) == trained.RATES[2]
-    with pytest.raises(SystemExit, match=r"2 of 3 learning rates were tried"):
-        trained.best_rate(rows.assign(**{"dev nats": 1.0})[:2])
+    rows = rows.assign(**{"dev nats": [0.1, 0.9, 0.8]})
+    assert trained.Chosen.of(rows) == (trained.RATES[2], {})
+    weights = rows.assign(trained="trial of a weight, Frobenius", strength=trained.WEIGHTS)
+    assert trained.Chosen.of(pd.concat([rows, weights])) == (
+        trained.RATES[2],
+        {"aligned, Frobenius": trained.WEIGHTS[2]},
+    )
+    with pytest.raises(SystemExit, match=r"trial of a rate: 2 of 3 were tried"):
+        trained.Chosen.of(rows[:2])
+
+
+def test_weights_of_objectives_are_tried_where_a_method_has_one(of, given):
+    trained = of["trained"]
+    assert trained.trials_of_weights([{"trained": "magnitude"}]) == []
+    tried = trained.trials_of_weights([{"trained": "aligned, cosine"}, {"trained": "magnitude"}])
+    assert [t["strength"] for t in tried] == list(trained.WEIGHTS)
+    model, data, made_of = given
+    run = trained.making(model, data, made_of, trained.Chosen(RATE, {}))
+    few, many = (run(**tried[0] | {"strength": weight}) for weight in (0.0, 1e4))
+    assert few["rate"] == RATE
+    assert 0 <= few["dev accuracy"] <= 1
+    assert few["dev nats"] != many["dev nats"]  # the weight counts
+    runs = pd.DataFrame([few, many]).assign(trained="trial of a weight, cosine")
+    assert len(trained.measured(pd.concat([runs, runs.assign(trained="magnitude")]))) == 2
 
 
 def planted(of, gain, spread):
@@ -179,5 +201,5 @@ def test_the_page_is_of_the_runs_beside_it(of, tmp_path, monkeypatch):
     monkeypatch.setattr(of["runs"], "FOLDER", tmp_path)
     page = TOP / "notebooks" / "studies" / "real_encoder_trained.md"
     text, found = " ".join(page.read_text(encoding="utf-8").split()), of["kept"].kept()
-    measured = found.runs[found.runs["trained"] != of["trained"].TRIAL]
+    measured = of["trained"].measured(found.runs)
     assert f"**{len(measured)} of {len(of['trained'].settings())} fine-tuned runs" in text
