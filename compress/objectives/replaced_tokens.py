@@ -5,6 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -28,6 +29,7 @@ from compress.objectives.language_model import drawn_tokens
 from compress.objectives.masked import check_share
 from compress.objectives.token_heads import NarrowGenerator, check_encoder, check_maskable, embeddings_of, width_of
 from probes.errors import InputError
+from probes.models.checkpoint import load_checkpoint
 from probes.models.facts import embedding_rows, name_of, predicted_tokens
 from probes.models.fingerprint import weights_fingerprint
 
@@ -89,8 +91,10 @@ class ReplacedTokens:
 
     Args:
         generator: a model that predicts masked tokens of the student's vocabulary; a copy of it
-            learns. By default one is made: a narrower encoder of the student's kind, drawn at random,
-            on the student's own embeddings, which learn by both losses.
+            learns. With its tokenizer, as `probes.load_checkpoint` gives both, or as what that takes,
+            it is also held against the student's token by token; alone, by their number. By default
+            one is made: a narrower encoder of the student's kind, drawn at random, on the student's
+            own embeddings, which learn by both losses.
         weight: what the whole is multiplied by.
         detection: what the binary cross-entropy counts, at least 0.
         masked: the share of tokens that is masked, above 0 and below 1.
@@ -125,7 +129,7 @@ class ReplacedTokens:
         (['step', 'replaced_tokens', 'loss'], 'BertForSequenceClassification')
     """
 
-    generator: PreTrainedModel | None = None
+    generator: Any = None
     weight: float = 1.0
     detection: float = 50.0
     masked: float = 0.15
@@ -133,6 +137,7 @@ class ReplacedTokens:
     learning_rate: float | None = None
     name: str = "replaced_tokens"
     generator_weights: str | None = field(init=False, repr=False, default=None)  # kept with checkpoints
+    generator_tokenizer: Any = field(init=False, repr=False, default=None)
     needs: ClassVar[frozenset[str]] = frozenset({"hidden_states"})
 
     def __post_init__(self) -> None:
@@ -152,12 +157,24 @@ class ReplacedTokens:
                 f"objective {self.name}: size={self.size!r} is of a generator that is made, and one is given: leave "
                 "one of the two out"
             )
-        if not isinstance(self.generator, PreTrainedModel) or predicted_tokens(self.generator) != "masked":
+        made, tokenizer = self.generator, None
+        if isinstance(made, str | Path):
+            made, tokenizer = load_checkpoint(made)
+        elif isinstance(made, tuple | list) and len(made) == 2:
+            made, tokenizer = made
+        if (
+            not isinstance(made, PreTrainedModel)
+            or not isinstance(tokenizer, PreTrainedTokenizerBase | None)
+            or predicted_tokens(made) != "masked"
+        ):
             raise InputError(
-                f"objective {self.name}: the generator is a {type(self.generator).__name__}: expected a model of "
-                "transformers that predicts masked tokens, as AutoModelForMaskedLM loads; leave it out to have one made"
+                f"objective {self.name}: the generator is a {type(made).__name__}: expected a model of transformers "
+                "that predicts masked tokens, as AutoModelForMaskedLM loads, alone or with its tokenizer; leave it out "
+                "to have one made"
             )
-        object.__setattr__(self, "generator_weights", weights_fingerprint(self.generator))
+        object.__setattr__(self, "generator", made)
+        object.__setattr__(self, "generator_tokenizer", tokenizer)
+        object.__setattr__(self, "generator_weights", weights_fingerprint(made))
 
     def check(self, student: PreTrainedModel, teacher: PreTrainedModel | None) -> None:
         """Raise `InputError` where the student is no encoder, or no generator goes with it."""
@@ -175,8 +192,22 @@ class ReplacedTokens:
             )
 
     def check_text(self, student: PreTrainedModel, tokenizer: PreTrainedTokenizerBase, rows: Rows) -> None:
-        """Raise `InputError` where there is nothing to mask by, or nothing to mask."""
+        """Raise `InputError` where there is nothing to mask by, or nothing to mask, or the generator has
+        other tokens.
+        """
         check_maskable(tokenizer, rows, self.name)
+        if self.generator_tokenizer is None:
+            return
+        mine, its = (given.get_vocab() for given in (tokenizer, self.generator_tokenizer))
+        if other := sorted((number, token) for token, number in mine.items() if its.get(token) != number):
+            number, token = other[0]
+            found = self.generator_tokenizer.convert_ids_to_tokens(number) if number in its.values() else None
+            raise InputError(
+                f"objective {self.name}: the generator {name_of(self.generator)} has another vocabulary: of the "
+                f"student's {len(mine):,} tokens {len(other):,} have other numbers there or are unknown, as {number}, "
+                f"{token!r} here and {found!r} there. Give a generator that was trained with the student's tokenizer, "
+                "or none, to have one made"
+            )
 
     def prepare(self, student: PreTrainedModel, teacher: PreTrainedModel | None, rows: Rows, seed: int) -> Detecting:
         """Return the generator and the head of the student."""

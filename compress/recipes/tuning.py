@@ -158,7 +158,7 @@ def replaced_tokens(
     train: datasets.Dataset,
     *,
     steps: int,
-    generator: PreTrainedModel | None = None,
+    generator: Any = None,
     **settings: Any,
 ) -> PreTrainedModel:
     """Heal a compressed encoder on text without labels: which tokens has a small generator replaced?

@@ -282,7 +282,8 @@ def test_it_goes_on_where_it_was_interrupted(encoder, tokenizer, text, tmp_path)
         ({"size": 0}, r"size=0: expected a finite number above 0"),
         ({"size": 1.5}, r"size=1.5: expected at most 1, the student's width"),
         ({"learning_rate": 0}, r"learning_rate=0: expected a finite number above 0"),
-        ({"generator": "bundled"}, r"the generator is a str: expected a model of transformers that predicts masked"),
+        ({"generator": 3}, r"the generator is a int: expected a model of transformers that predicts masked"),
+        ({"generator": "bundled"}, r"the generator is a BertForSequenceClassification: expected a model of .* masked"),
     ],
 )
 def test_bad_settings_are_refused(settings, message):
@@ -291,7 +292,7 @@ def test_bad_settings_are_refused(settings, message):
 
 
 def test_models_and_text_that_do_not_fit_are_refused_before_any_step(
-    encoder, tokenizer, text, make_tokenizer, tiny_models, monkeypatch
+    encoder, tokenizer, text, make_tokenizer, tiny_models, monkeypatch, tmp_path
 ):
     monkeypatch.setattr(Detecting, "said", lambda *_: pytest.fail("it was trained"))
     with pytest.raises(InputError, match=r"the generator is a BertForSequenceClassification: .* predicts masked"):
@@ -301,6 +302,21 @@ def test_models_and_text_that_do_not_fit_are_refused_before_any_step(
     other = of_masked_tokens(make_tokenizer(words=[f"w{i}" for i in range(50)]))
     with pytest.raises(InputError, match=r"the generator \w+ has 54 tokens and the student \w+ 20: expected one vocab"):
         healed(encoder, tokenizer, text, ReplacedTokens(other))
+    # As many tokens, and others: told where the tokenizer is given too.
+    words = [w for w in tokenizer.get_vocab() if w not in tokenizer.all_special_tokens]
+    turned = make_tokenizer(words=[*sorted(words), "[MASK]"])
+    assert len(turned) == len(tokenizer)
+    stranger = of_masked_tokens(turned)
+    message = r"the generator \S+ has another vocabulary: of the student's 20 tokens \d+ have other numbers"
+    with pytest.raises(InputError, match=message):
+        healed(encoder, tokenizer, text, ReplacedTokens((stranger, turned)))
+    stranger.save_pretrained(tmp_path)
+    turned.save_pretrained(tmp_path)
+    with pytest.raises(InputError, match=message):
+        healed(encoder, tokenizer, text, ReplacedTokens(tmp_path))
+    ReplacedTokens((stranger, tokenizer)).check_text(encoder, tokenizer, [{"input_ids": [5]}])
+    with pytest.raises(InputError, match=r"the generator is a BertForMaskedLM: expected a model .* with its tokenizer"):
+        ReplacedTokens((stranger, "bundled"))
     bare = masking(make_tokenizer)
     bare.mask_token = None
     with pytest.raises(InputError, match=r"masks tokens, and the tokenizer has no mask token: set tokenizer.mask_t"):
