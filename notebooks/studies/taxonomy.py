@@ -149,19 +149,24 @@ none. What these calls cost and keep is [measured below](#what-they-cost-and-kee
 {families}
 ## What they cost and keep
 
-One member of each, on the bundled model, measured on {ids} sentences of its test split in all eight languages: `MB` as
-the smallest format that is known here would store the whole model, its embeddings too, which most members leave as they
-are; retrieval of translations by the last states (pivot English) and accuracy of the topics, both pooled over the
-languages, with the paired change to the model as it is and its 95 % interval ({draws} draws of sentences); seconds of
-processor time to make it. `how` is {steps} on the English labels (learning rate {rate}), `trained` the same without the
-corpus, `few` and `some` are 60 English sentences of the train split and 20 of the dev split in all languages,
-`untrained` is the model before any training.
+One member of each that makes the bundled model smaller, measured on {ids} sentences of its test split in all eight
+languages: `MB` as the smallest format that is known here would store the whole model, its embeddings too, which most
+members leave as they are; retrieval of translations by the last states (pivot English) and accuracy of the topics, both
+pooled over the languages, with the paired change to the model as it is and its 95 % interval ({draws} draws of
+sentences); seconds of processor time to make it. `how` is {steps} on the English labels (learning rate {rate}),
+`trained` the same without the corpus, `few` and `some` are 60 English sentences of the train split and 20 of the dev
+split in all languages, `untrained` is the model before any training.
 
 {members}
+What is of decoders, of samplers and of embeddings of sentences has tables of its own: [output codes, noise contrast,
+healing, near words, rewards and samplers](../studies/training.md), and
+[sparse embeddings](../reference/compress/retrieval/sparsify_embeddings.md).
+
 How to read it: the calls are not of equal size, so that rows of different `MB` are no ranking. Studies of their own
 compare [pruning](../studies/pruning.md), [quantisation](../studies/quantization.md),
 [distillation](../studies/distillation.md) and [what to give back](../studies/restore.md), with seeds. A training is on
-English alone, short and of one seed: it tells whether a member learns, not how far it gets.
+English alone (of a teacher that learns, which asks for several languages, on `some`), short and of one seed: it tells
+whether a member learns, not how far it gets.
 
 Retrieval alone says little here: weights taken away by chance, the control, leave it at {chance_retrieval:.2f} where
 the model, fine-tuned on topics, has {whole_retrieval:.2f}, and accuracy at {chance_accuracy:.2f}, chance among six

@@ -31,6 +31,9 @@ MEMBERS = {
     "hashed weights, trained": "compress.hash_weights(model, share=0.25, **how)",
     "shared layers": "compress.fuse(model, share=0.5)",
     "shared layers, trained": "compress.fuse(model, share=0.5, **how)",
+    "whole layers shared, by CKA": (
+        'compress.fuse(model, share=0.5, unit="layer", similarity="cka", corpus=some, tokenizer=tokenizer)'
+    ),
     "random, the control": 'compress.prune(model, sparsity=0.6, criterion="random")',
     "magnitude": "compress.prune(model, sparsity=0.6)",
     "magnitude, global": 'compress.prune(model, sparsity=0.6, scope="global")',
@@ -40,6 +43,12 @@ MEMBERS = {
     "aligned weights, trained": "compress.recipes.aligned_weights(model, tokenizer, train, sparsity=0.6, **trained)",
     "self-distilled, trained": (
         "compress.recipes.self_distilled_pruning(model, tokenizer, train, sparsity=0.6, **trained)"
+    ),
+    "module by module, trained": (
+        "compress.recipes.sparse_progressive_distillation(model, tokenizer, train, sparsity=0.6, **trained)"
+    ),
+    "pruned, 2 % given back": (
+        "compress.restore(compress.prune(model, sparsity=0.6), model, tokenizer, some, budget=0.02)"
     ),
     "movement, trained": 'compress.prune(model, sparsity=0.6, criterion="movement", **how)',
     "first-order Taylor": 'compress.prune(model, sparsity=0.6, criterion="gradient", train=few, tokenizer=tokenizer)',
@@ -53,17 +62,23 @@ MEMBERS = {
     "channels": "compress.prune_channels(model, 0.5)",
     "channels, Taylor": 'compress.prune_channels(model, 0.5, importance="taylor", corpus=few, tokenizer=tokenizer)',
     "layers": 'compress.drop_layers(model, 2, importance="similarity", corpus=some, tokenizer=tokenizer)',
+    "layers, by removal": 'compress.drop_layers(model, 2, importance="removal", corpus=some, tokenizer=tokenizer)',
     "SNIP, from scratch": "compress.recipes.snip(untrained, tokenizer, train, sparsity=0.6, **trained)",
     "low rank": "compress.factorize(model, budget=0.5)",
     "low rank of what is given": (
         'compress.factorize(model, budget=0.5, method="activation", calibrate=some, tokenizer=tokenizer)'
     ),
     "tensor train": 'compress.factorize(model, rank=32, method="tensor_train")',
+    "embeddings in factors": "compress.factorize(model, rank=32, embeddings=True)",
     "fewer layers": "compress.distill(model, layers=3, **how)",
     "narrower layers": "compress.distill(model, hidden_size=64, **how)",
     "patient": "compress.recipes.patient_distillation(model, tokenizer, train, layers=3, **trained)",
     "by contrast": "compress.recipes.codir(model, tokenizer, train, layers=3, **trained)",
     "by relations": "compress.recipes.relational_distillation(model, tokenizer, train, layers=3, **trained)",
+    "a teacher that learns": "compress.recipes.meta_distillation(model, tokenizer, some, layers=3, **trained)",
+    "fewer layers, near words": (
+        'compress.distill(model, layers=3, replace_words=compress.NearestWords("exponential"), **how)'
+    ),
     "8 bits": "compress.quantize(model, bits=8)",
     "8 bits, run by onnxruntime": 'compress.quantize(model, bits=8, backend="onnxruntime")',
     "8 bits, run by torchao": 'compress.quantize(model, bits=8, backend="torchao")',
@@ -109,12 +124,13 @@ FAMILIES: dict[str, tuple[Part, ...]] = {
         Part(
             "layers of one set of weights",
             (_M["shared layers"], 'compress.fuse(model, share=0.5, unit="layer")', _M["shared layers, trained"]),
-            "Universal Transformers and equilibrium models are other architectures; ALBERT, whose layers share, is "
-            "read and compressed as any checkpoint; tied embeddings stay tied",
+            "Universal Transformers, recurrently stacked layers and equilibrium models are other architectures; "
+            "ALBERT, whose layers share, is read and compressed as any checkpoint; attention shared where it hardly "
+            "differs (Jensen-Shannon) is another rule for which layers to fuse; tied embeddings stay tied",
         ),
         Part(
             "recursive layers",
-            ('compress.fuse(model, share=0.5, unit="layer", similarity="cka", corpus=some, tokenizer=tokenizer)',),
+            (_M["whole layers shared, by CKA"],),
             "recursive convolutions, units with a channel shuffle and template mixing are of networks for images",
         ),
     ),
@@ -122,7 +138,11 @@ FAMILIES: dict[str, tuple[Part, ...]] = {
         Part("magnitude", (_M["magnitude"], _M["magnitude, global"], _M["LAMP"], _M["lookahead"])),
         Part(
             "weight regularisation",
-            (_M["aligned weights, trained"], "compress.prune(model, sparsity=0.6, weight_decay=0.01, **how)"),
+            (
+                _M["aligned weights, trained"],
+                "compress.prune(model, sparsity=0.6, weight_decay=0.01, **how)",
+                _M["channels"],
+            ),
             "L1 and weight elimination shrink what magnitude then takes; by the count of a schedule they would take "
             "the same number",
         ),
@@ -160,20 +180,20 @@ FAMILIES: dict[str, tuple[Part, ...]] = {
             "while it is distilled",
             (
                 _M["self-distilled, trained"],
-                "compress.recipes.sparse_progressive_distillation(model, tokenizer, train, sparsity=0.6, **trained)",
+                _M["module by module, trained"],
                 "compress.recipes.sparse_bert(model, tokenizer, train, teacher=model, sparsity=0.6, **trained)",
             ),
         ),
         Part(
             "healed afterwards",
             (
-                "compress.restore(compress.prune(model, sparsity=0.6), model, tokenizer, some, budget=0.02)",
+                _M["pruned, 2 % given back"],
                 "compress.finetune(student, tokenizer, some, objective=compress.ReplacedTokens(), steps=200)",
             ),
         ),
         Part(
             "search",
-            ('compress.drop_layers(model, 2, importance="removal", corpus=some, tokenizer=tokenizer)',),
+            (_M["layers, by removal"],),
             "genetic algorithms, annealing, particles and reinforcement learning try hundreds of masks or layer-wise "
             "shares; layers are few enough to be tried one by one, and shares of bits are found exactly",
         ),
@@ -181,7 +201,9 @@ FAMILIES: dict[str, tuple[Part, ...]] = {
             "before training",
             (_M["SNIP, from scratch"],),
             "SynFlow and edge-popup need scores that flow through the weights alone, which softmax and norms do not "
-            "carry; a lottery ticket is the mask of a pruned model on the weights it began with, a line of your own",
+            "carry; weight-agnostic networks are architectures that are searched for; a lottery ticket is the mask of "
+            "a pruned model on the weights it began with, a line of your own. Of few texts, or none, are Wanda and "
+            "SparseGPT, magnitude and LAMP",
         ),
     ),
     "Tensor decomposition": (
@@ -195,14 +217,14 @@ FAMILIES: dict[str, tuple[Part, ...]] = {
             "CP and Tucker are of kernels with more than two dimensions; of a matrix both are the singular value "
             "decomposition, and convolutions are taken as matrices",
         ),
-        Part("embeddings", ("compress.factorize(model, rank=32, embeddings=True)",)),
+        Part("embeddings", (_M["embeddings in factors"],)),
     ),
     "Knowledge distillation": (
         Part(
             "logits",
             (_M["fewer layers"], "compress.SoftLabels(temperature=2.0)"),
-            "a teacher's assistant is two calls, one after the other; noisy and early-stopped teachers are another "
-            "`teacher=`",
+            "a teacher's assistant is two calls, one after the other; noisy and early-stopped teachers, and those "
+            "trained without smoothed labels, are another `teacher=`",
         ),
         Part(
             "hidden layers",
@@ -218,17 +240,19 @@ FAMILIES: dict[str, tuple[Part, ...]] = {
         ),
         Part(
             "sequences and Transformers",
-            ("compress.LanguageModel()", "compress.match_layers(model, student, some, tokenizer=tokenizer)"),
+            (
+                _M["fewer layers"],
+                "compress.LanguageModel()",
+                "compress.match_layers(model, student, some, tokenizer=tokenizer)",
+            ),
             "sequence-level distillation trains on what a teacher wrote: give its texts as the corpus",
         ),
         Part(
             "ensembles, learned teachers",
-            (
-                "compress.recipes.meta_distillation(model, tokenizer, train, layers=3, **trained)",
-                "compress.MetaTeacher()",
-            ),
+            (_M["a teacher that learns"], "compress.MetaTeacher()"),
             "mean teachers, on-the-fly ensembles and GANs train several networks beside each other; a rewarded student "
-            "of a policy over layers (N2N) searches architectures",
+            "of a policy over layers (N2N) searches architectures; variational students become sparse by a dropout "
+            "that is learned from scratch",
         ),
         Part(
             "metric and contrastive",
@@ -249,7 +273,7 @@ FAMILIES: dict[str, tuple[Part, ...]] = {
             "data",
             (
                 "compress.recipes.sparse_bert(model, tokenizer, train, teacher=model, copies=2, **trained)",
-                'compress.distill(model, layers=3, replace_words=compress.NearestWords("exponential"), **how)',
+                _M["fewer layers, near words"],
             ),
             "data-free distillation and distilled data sets make inputs by gradients, which words do not have",
         ),
@@ -266,7 +290,8 @@ FAMILIES: dict[str, tuple[Part, ...]] = {
             "ranges and clipping",
             (_M["4 bits, ranges clipped"], 'compress.quantize(model, bits=4, ranges="least_squares", group=32)'),
             "calibration by divergence and ACIQ choose the same number, where to clip, from a histogram or a normal "
-            "distribution; least squares chooses it from the weights",
+            "distribution; least squares chooses it from the weights. Value-aware codes keep the few largest weights "
+            "apart and whole: a format of two parts a matrix",
         ),
         Part(
             "retraining",
@@ -275,7 +300,8 @@ FAMILIES: dict[str, tuple[Part, ...]] = {
                 "compress.quantize(model, bits=2, noise=1.0, **how)",
                 _M["codewords, layer by layer"],
             ),
-            "incremental quantisation fixes weights in parts by size, as iPQ does layer by layer",
+            "incremental quantisation fixes weights in parts by size, as iPQ does layer by layer; DoReFa rounds "
+            "gradients too, to train in few bits",
         ),
         Part(
             "loss and Hessian aware",
@@ -313,7 +339,7 @@ FAMILIES: dict[str, tuple[Part, ...]] = {
         ),
         Part(
             "module replacing",
-            ("compress.recipes.sparse_progressive_distillation(model, tokenizer, train, sparsity=0.6, **trained)",),
+            (_M["module by module, trained"],),
         ),
         Part(
             "early exit, skipped tokens",
