@@ -6,8 +6,12 @@ import os
 
 os.environ["TOKENIZERS_PARALLELISM"] = "false"
 
+import math
 import time
 import warnings
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import cache
 from typing import Any
 
@@ -197,6 +201,32 @@ def near_words(method: str, seed: int) -> dict[str, float]:
     return {"nats": float(compress.language_model_loss(made, tokenizer, english("dev"))["nats"])}
 
 
+def bleu(text: list[int], reference: list[int], longest: int = 4) -> float:
+    """BLEU of one text of tokens, 0 to 1, beyond single tokens with one added to both counts (Lin and Och 2004)."""
+    if not text or not reference:
+        return 0.0
+    logs = []
+    for n in range(1, longest + 1):
+        mine, theirs = (Counter(zip(*(ids[i:] for i in range(n)), strict=False)) for ids in (text, reference))
+        found, of = sum((mine & theirs).values()) + (n > 1), sum(mine.values()) + (n > 1)
+        logs.append(math.log(found / of) if found else -math.inf)
+    return math.exp(sum(logs) / longest + min(0.0, 1 - len(reference) / len(text)))
+
+
+@dataclass(frozen=True)
+class BleuReward(compress.SimilarityReward):
+    """`SimilarityReward` with BLEU in the place of the encoder: of the whole text, at its end."""
+
+    def rewards(
+        self, texts: Sequence[Sequence[int]], references: Sequence[Sequence[int]], tokenizer: Any, ends: Sequence[int]
+    ) -> list[list[float]]:
+        own = [[token for token in text if token not in ends] for text in texts]
+        return [
+            [*[0.0] * (len(text) - 1), bleu(mine, list(reference))]
+            for text, mine, reference in zip(texts, own, references, strict=True)
+        ]
+
+
 def reward(method: str, seed: int) -> dict[str, float]:
     """A decoder of half the layers, rewarded for what the whole one writes: before and after, on prompts of dev."""
 
@@ -209,8 +239,9 @@ def reward(method: str, seed: int) -> dict[str, float]:
     given = {"train": english("train", 600), "tokenizer": tokenizer, "steps": 60, "learning_rate": 1e-3}
     student = compress.distill(model, layers=3, **given, **how)
     aim = compress.SimilarityReward(common.bundled(), length=12, kl=0.05)
+    trains = BleuReward(common.bundled(), length=12, kl=0.05) if method == "BLEU" else aim
     made = compress.finetune(
-        student, tokenizer, begun(english("train", PROMPTS)), objective=aim, teacher=model, steps=STEPS[REWARD],
+        student, tokenizer, begun(english("train", PROMPTS)), objective=trains, teacher=model, steps=STEPS[REWARD],
         batch_size=BATCH[REWARD], learning_rate=3e-4, **how,
     )  # fmt: skip
     trained = made.history["similarity_reward.reward"]
