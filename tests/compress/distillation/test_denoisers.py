@@ -5,6 +5,7 @@ import json
 import pandas as pd
 import pytest
 import torch
+from afresh import in_a_new_process
 from denoised import Tiny, rows, tiny
 from trained import same, weights
 
@@ -30,6 +31,9 @@ def test_what_is_saved_loads_again_with_equal_outputs_and_says_what_was_done(sav
     assert same(weights(fast), weights(back))
     noise, label = torch.randn(9, 2), torch.arange(9) % 3
     assert (compress.sample_diffusion(fast, noise, label) == compress.sample_diffusion(back, noise, label)).all()
+    code = "import compress\nfrom denoised import Tiny\nfast = compress.load_denoiser(given[0], Tiny)\n"
+    code += f"out = compress.sample_diffusion(fast, {noise.tolist()}, {label.tolist()})"
+    assert (in_a_new_process(code, folder) == compress.sample_diffusion(fast, noise, label)).all()
     assert back.compression == fast.compression
     assert not back.training
     pd.testing.assert_frame_equal(pd.read_csv(folder / "history.csv"), fast.history, check_exact=False)

@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from afresh import in_a_new_process
 from speaking import masking_tokenizer, spoken_corpus
 from trained import QUIET, same, weights
 
@@ -57,6 +58,9 @@ def test_it_trains_from_both_sides_and_comes_back_from_a_folder(model, tokenizer
         assert type(back) is BiLSTMLanguageModel
         assert same(weights(back), weights(tuned))
     assert back.config.compression["objective"] == ["pseudo_likelihood"]
+    code = "import compress\nmodel = compress.BiLSTMLanguageModel.from_pretrained(given[0]).eval()\n"
+    found = in_a_new_process(f"{code}out = model(torch.tensor([[4, 8, 15, 6]])).logits", tmp_path / "saved")
+    assert (torch.from_numpy(found) == tuned(torch.tensor([[4, 8, 15, 6]])).logits).all()
 
 
 def test_sizes_are_checked():

@@ -83,6 +83,11 @@ def test_the_loss_of_labels_is_minus_the_log_likelihood_over_bits(make_classifie
         with saying_bits(coded, says):
             found = CodedLabels(weight=3.0).each(Pass(coded, head(states)), None, {"labels": labels})
         np.testing.assert_allclose(found.detach(), 3 * np.array(expected), rtol=1e-12)
+        with saying_bits(coded, says):
+            loss = CodedLabels(weight=3.0)(Pass(coded, head(states)), None, {"labels": labels})
+        gradient = torch.autograd.grad(loss, head.linear.weight)[0]
+        likely = head.linear(states).detach().sigmoid() - head.table(labels)  # by each bit, in closed form
+        np.testing.assert_allclose(gradient, 3 * likely.T @ states / (4 * 5), rtol=1e-9, atol=1e-12)
     with pytest.raises(InputError, match="objective coded_labels: the batch has no labels"):
         CodedLabels()(Pass(coded, head(states)), None, {})
 

@@ -55,6 +55,10 @@ def test_the_loss_from_both_sides_is_by_hand(tokenizer):
     logs = logits.double().log_softmax(-1)
     by_hand = -sum(logs[i, j, ids[i, j]] for i in range(2) for j in range(3) if ids[i, j]) / 5 * 2
     assert found.item() == pytest.approx(by_hand.item())
+    (gradient,) = torch.autograd.grad(found, [logits])
+    there = (ids > 0).double()[..., None]
+    by_formula = (logs.exp() - torch.nn.functional.one_hot(ids, logits.shape[-1])) * there / 5 * 2
+    torch.testing.assert_close(gradient.double(), by_formula.detach(), rtol=1e-4, atol=1e-7)
 
 
 @pytest.mark.parametrize("make", [from_both_sides, of_the_next_token])

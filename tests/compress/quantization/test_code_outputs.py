@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 import torch
 import transformers
+from afresh import in_a_new_process
 from speaking import masking_tokenizer, of_kind, of_masked_tokens, of_the_next_token, spoken_corpus
 from trained import QUIET, make_corpus, same, weights
 
@@ -139,6 +140,54 @@ def test_it_is_loaded_with_the_same_outputs(model, tokenizer, tmp_path, packed):
     ids = torch.tensor([[4, 8, 15, 6]])
     assert torch.equal(loaded(ids).logits, coded(ids).logits)
     assert weights_fingerprint(loaded) == weights_fingerprint(coded)
+
+
+def test_a_new_process_loads_it_with_the_same_outputs(model, tokenizer, tmp_path):
+    coded = code_outputs(model, bits=11)
+    compress.save(coded, tmp_path / "coded", tokenizer)
+    code = "import probes\nout = probes.load_checkpoint(given[0])[0](torch.tensor([[4, 8, 15, 6]])).logits"
+    found = in_a_new_process(code, tmp_path / "coded")
+    assert np.array_equal(found, coded(torch.tensor([[4, 8, 15, 6]])).logits.detach().numpy())
+
+
+@pytest.mark.parametrize("assignment", ["random", "embedding"])
+def test_what_was_interrupted_goes_on_and_ends_as_it_would_have(
+    model, tokenizer, corpus, tmp_path, monkeypatch, assignment
+):
+    def run(folder, bits=7):
+        how = {"train": corpus, "tokenizer": tokenizer, "steps": 4, "folder": folder, "save_every": 2, **QUIET}
+        return code_outputs(model, bits=bits, assignment=assignment, mixture="curriculum", seed=3, **how)
+
+    def stops(self, *args):
+        calls.append(1)
+        if len(calls) == 4:
+            raise KeyboardInterrupt
+        return loss(self, *args)
+
+    whole, calls, loss = run(tmp_path / "whole"), [], compress.CodedTokens.__call__
+    with monkeypatch.context() as patch:
+        patch.setattr(compress.CodedTokens, "__call__", stops)
+        with pytest.raises(KeyboardInterrupt):
+            run(tmp_path / "run")
+    assert sorted(p.name for p in (tmp_path / "run").glob("checkpoint-*")) == ["checkpoint-2"]
+    again = run(tmp_path / "run")
+    assert same(weights(again), weights(whole))
+    assert again.history.equals(whole.history)
+    with pytest.raises(InputError, match="run holds checkpoints of another training: student is"):
+        run(tmp_path / "run", bits=9)
+
+
+def test_a_vocabulary_of_a_quarter_of_a_million_words_becomes_as_many_rows_as_bits():
+    config = transformers.LlamaConfig(
+        vocab_size=250_000, hidden_size=8, intermediate_size=8, num_hidden_layers=1, num_attention_heads=1
+    )
+    model = transformers.LlamaForCausalLM(config)
+    coded = code_outputs(model, bits=40, assignment="random")
+    assert coded.lm_head.linear.weight.shape == (40, 8)
+    cost = compress.footprint(model, coded)
+    assert cost.loc["model", "parameters"] - cost.loc["smaller", "parameters"] == 250_000 * 8 - 40 * 9
+    done = coded.config.compression
+    assert (done["output_bytes_of_parent"], done["output_bytes"]) == (8_000_000, 40 * 9 * 4 + 5 * 250_000)
 
 
 def test_tied_embeddings_stay_and_that_is_said(tokenizer, tmp_path):
