@@ -293,7 +293,7 @@ def test_long_texts_are_cut_at_the_positions_that_a_model_can_use(tiny_models, m
 
 # Two processes: trainings of classifiers, of a model of masked tokens, and of a decoder
 OF_BERT = ["all", "learned", "outputs", "weights", "prune", "settings", "dropped", "hard"]
-MASKED = ["packed", "detected"]
+MASKED, CODED = ["packed", "detected"], ["differentiable", "curriculum"]
 SPEAKING = ["replaced", "rewarded", "noise", "against"]
 
 
@@ -350,7 +350,8 @@ def everything(given, out):
     run("noise", NoiseContrast(noise="bigram", k=3), of="speaker", batch_size=5)
     run("against", SentenceContrast(k=2), of="speaker", batch_size=5)
     # What is said of words not read yet is mixed into what is read, of the whole batch in each process.
-    run("coded", CodedTokens(mixture="differentiable", batches=2), of="coded", batch_size=5, learning_rate=1e-3)
+    for name in CODED:
+        run(name, CodedTokens(mixture=name, batches=2), of="coded", batch_size=5, learning_rate=1e-3)
     # The generator reads and changes the whole of every batch.
     detected = ReplacedTokens(masked=0.4, size=0.5)
     run("detected", detected, of="masked", batch_size=5, on=corpus.remove_columns("label"))
@@ -403,16 +404,15 @@ def two_processes(tmp_path_factory, make_tokenizer, tiny_models):
     return given, one, two, done.stderr
 
 
-@pytest.mark.parametrize("name", [*OF_BERT, *MASKED, "coded", *SPEAKING])
+@pytest.mark.parametrize("name", [*OF_BERT, *MASKED, *CODED, *SPEAKING])
 def test_two_processes_train_as_one_does(two_processes, name):
     given, one, two, _ = two_processes
     expected, *found = (load_file(p / f"{name}-{r}.safetensors") for p, r in ((one, 0), (two, 0), (two, 1)))
     assert same(found[0], found[1])
     # Softmax does not see the biases of keys: their gradients are rounding, which Adam takes for a direction.
     real = {k: v for k, v in expected.items() if not k.endswith("key.bias")}
-    of = {"coded": "coded", **dict.fromkeys(MASKED, "masked"), **dict.fromkeys(SPEAKING, "speaker")}.get(
-        name, "student"
-    )
+    kinds = {"masked": MASKED, "coded": CODED, "speaker": SPEAKING}
+    of = next((kind for kind, names in kinds.items() if name in names), "student")
     assert len(real) == len(expected) - {"masked": 2, "coded": 0, "speaker": 0, "student": 3}[of]
     assert same(real, {k: found[0][k] for k in real}, atol=1e-6)
     assert same(expected, found[0], atol=1e-4)
