@@ -72,7 +72,7 @@ class SimilarityReward:
     Raises:
         InputError: a number or word is out of range; before a training: the student predicts no next
             token; a reference is missing; prompt and text are longer than the student reads; the
-            encoder knows no token of the texts of a language.
+            encoder's tokenizer knows no letter of the texts of a language, but bytes at most.
 
     Notes:
         O' Neill and Bollegala 2019, arXiv 1909.03622, an LSTM captioner rewarded by InferSent, with
@@ -198,11 +198,11 @@ class SimilarityReward:
                 f"{limit} that {name_of(student)} reads: lower length, or max_length"
             )
         for language, found in texts.items():
-            if not any(encoder.known(text) for text in found):
+            if not any(encoder.reads(text) for text in found):
                 raise InputError(
                     f"objective {self.name}: the encoder {name_of(self.encoder)} cannot embed the language "
-                    f"{language!r}: its tokenizer knows no token of its {len(found)} texts, as {found[0][:60]!r}. Give "
-                    "an encoder that was trained on it, or leave the language out"
+                    f"{language!r}: its tokenizer knows no letter of its {len(found)} texts, as {found[0][:60]!r}. "
+                    "Give an encoder that was trained on it, or leave the language out"
                 )
 
     def prepare(self, student: PreTrainedModel, teacher: PreTrainedModel | None, rows: Rows, seed: int) -> State:

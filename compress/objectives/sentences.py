@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Sequence
 
 import datasets
@@ -23,6 +24,8 @@ from probes.states.vectors import finished
 SIMILARITIES = ("cosine", "manhattan", "euclidean")
 # What similarities are multiplied by before they are squashed, where nothing is said.
 STEEPNESS = {"cosine": 10.0, "manhattan": 1.0, "euclidean": 1.0}
+_BYTE = re.compile(r"<0x[0-9A-Fa-f]{2}>")
+_BYTES = 512  # tokens, at most, of a tokenizer that has bytes alone, and means them
 
 
 class Sentences:
@@ -55,6 +58,19 @@ class Sentences:
         ids = self.tokenizer(text, add_special_tokens=False, verbose=False)["input_ids"] if text.strip() else []
         left_out = {*self.tokenizer.all_special_ids, self.tokenizer.unk_token_id}
         return [token for token in ids if token not in left_out]
+
+    def reads(self, text: str) -> bool:
+        """Say whether a token of a text that the encoder knows has a whole letter of it; of a text
+        without letters, whether any is known.
+
+        Many tokenizers cut a script that they do not know into spaces and bytes, which are tokens as
+        others are.
+        """
+        known = self.known(text)
+        if len(self.tokenizer) <= _BYTES or not any(map(str.isalpha, text)):
+            return bool(known)
+        whole = [token for token in known if not _BYTE.fullmatch(str(self.tokenizer.convert_ids_to_tokens(token)))]
+        return any(letter.isalpha() for token in whole for letter in str(self.tokenizer.decode([token])))
 
     def vectors(self, texts: Sequence[str]) -> torch.Tensor:
         """Return the vectors (text, feature) of some texts in float64, NaN for one without a known token."""

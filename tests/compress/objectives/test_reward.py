@@ -320,7 +320,12 @@ def test_what_does_not_fit_is_refused_before_a_step(encoder, speaker, classifier
             {},
             r"row 1 of those trained on \(language 'en'\) has no reference: expected a text in the col",
         ),
-        (speaker, strange, {}, r"cannot embed the language 'xx': its tokenizer knows no token of its 1 texts, as 'unh"),
+        (
+            speaker,
+            strange,
+            {},
+            r"cannot embed the language 'xx': its tokenizer knows no letter of its 1 texts, as 'unh",
+        ),
         (speaker, prompts.remove_columns("reference"), {}, r"the corpus has no column 'reference'"),
         (speaker, prompts, {"length": 40}, r"a prompt of 4 tokens and length=40 more are above the 32 that .* reads"),
         (speaker, prompts, {"layer": 7}, r"layer=7: expected 0, the embeddings of .*, to 1, its last layer"),

@@ -6,7 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import scipy.optimize
+import tokenizers
 import torch
+import transformers
 
 import probes
 from compress.objectives.sentences import Sentences, likeness, movers_similarity, repetition, sliding_similarity
@@ -37,6 +39,36 @@ def test_words_are_input_embeddings_of_known_tokens(encoder):
     at = tokenizer.convert_tokens_to_ids(["red", "dog"])
     np.testing.assert_allclose(words[0], model.get_input_embeddings().weight[at].detach().numpy(), atol=1e-7)
     assert words[1].shape == (0, 12)
+
+
+@pytest.mark.parametrize("kind", ["byte level", "byte fallback", "word level"])
+def test_a_script_that_falls_into_spaces_and_bytes_is_not_read(tiny_models, make_tokenizer, kind):
+    latin = "the dog sang, and the cat ran under the tree"
+    if kind == "byte level":
+        model, tokenizer = probes.load_checkpoint("bundled")
+        assert Sentences(model, tokenizer).reads("हम गाते हैं")  # trained on it
+    elif kind == "byte fallback":
+        pieces = [("<unk>", 0.0), ("▁", -9.0), *((f"▁{w}", -2.0) for w in latin.replace(",", "").split())]
+        pieces += [(f"<0x{i:02X}>", -20.0) for i in range(256)] + [(f"▁more{i}", -20.0) for i in range(300)]
+        backend = tokenizers.Tokenizer(tokenizers.models.Unigram(pieces, unk_id=0, byte_fallback=True))
+        backend.pre_tokenizer = tokenizers.pre_tokenizers.Metaspace()
+        backend.decoder = tokenizers.decoders.Sequence(
+            [tokenizers.decoders.ByteFallback(), tokenizers.decoders.Metaspace()]
+        )
+        tokenizer = transformers.PreTrainedTokenizerFast(tokenizer_object=backend, unk_token="<unk>")
+        model = tiny_models("BertModel")
+    else:
+        tokenizer = make_tokenizer(words=[*latin.replace(",", "").split(), *(f"w{i}" for i in range(600)), ","])
+        model = tiny_models("BertModel")
+    model.resize_token_embeddings(len(tokenizer))
+    encoder = Sentences(model, tokenizer)
+    assert encoder.reads(latin)
+    assert not encoder.reads("ሰላም ለዓለም")
+    assert not encoder.reads("")
+    if kind == "byte level":
+        assert encoder.known("ሰላም ለዓለም")  # bytes, which are tokens as others are
+        assert encoder.reads("42, 43")  # without letters any token will do
+        assert not encoder.reads("ሰላም, ለዓለም")  # a comma is none
 
 
 def test_shaping_is_as_the_figure_has_it():
