@@ -15,13 +15,15 @@ import torch
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-from compress.objectives.base import Pass, is_whole
+from compress.objectives.base import Pass, given_logits, is_whole
 from compress.objectives.by_text import inputs_by
 from compress.objectives.robust import Robust
 from compress.objectives.robust_adversaries import Adversary, relative_entropy
 from compress.rows import training_rows
+from compress.training.checkpoints import AGAIN
 from compress.training.kept import Keeps
 from probes.errors import InputError
+from probes.models.facts import head_of
 from probes.models.weights import stored_bytes
 from probes.states.running import evaluating
 
@@ -44,19 +46,22 @@ class MinmaxValidation(Keeps):
         dev: held-out text, with labels; no group is needed.
         every: steps from one look to the next, at least 1; there is one at the end of the training,
             where it is divided by it.
+        errors: count errors, each 0 or 1, in place of losses: of one class a text.
 
     Attributes:
         looks: one row a look: `step`, `loss` (plain), `robust` as it was then, and whether it was
-            `kept`.
+            `kept`; with `errors` both are of errors.
 
     Raises:
         InputError: the objective has no adversary, or needs a teacher; `every` is no whole number; at
-            the training, another objective is trained for.
+            the training, another objective is trained for, there are no classes to be wrong about, or
+            it goes on from one that counted the other.
 
     Notes:
-        Michel, Hashimoto and Neubig 2021, arXiv 2103.10282. Choices made here: r of P-DRO is brought to
-        the mean 1, and of all steps the best one until then is held to each new one, so that one that
-        was passed over does not come back.
+        Michel, Hashimoto and Neubig 2021, arXiv 2103.10282, by losses; 2022 (RP-DRO), arXiv
+        2204.06340, by errors. Choices made here: r of P-DRO is brought to the mean 1, and of all
+        steps the best one until then is held to each new one, so that one that was passed over does
+        not come back.
 
     Example:
         >>> import compress, probes
@@ -79,7 +84,13 @@ class MinmaxValidation(Keeps):
     file = "minmax.safetensors"
 
     def __init__(
-        self, objective: Robust, tokenizer: PreTrainedTokenizerBase, dev: datasets.Dataset, *, every: int
+        self,
+        objective: Robust,
+        tokenizer: PreTrainedTokenizerBase,
+        dev: datasets.Dataset,
+        *,
+        every: int,
+        errors: bool = False,
     ) -> None:
         """Check what can be before the training."""
         if not isinstance(objective, Robust) or objective.method not in ("rp-dro", "p-dro"):
@@ -95,7 +106,7 @@ class MinmaxValidation(Keeps):
             raise InputError(f"every={every!r}: expected a whole number of at least 1, steps from one look to the next")
         if "split" in dev.column_names:
             dev = dev.remove_columns("split")
-        self.objective, self.tokenizer, self.dev, self.every = objective, tokenizer, dev, every
+        self.objective, self.tokenizer, self.dev, self.every, self.errors = objective, tokenizer, dev, every, errors
         self.modules: Mapping[str, torch.nn.Module] = {}  # what objectives learn, which a training gives
         self.found: dict[str, np.ndarray] = {}
         self.weights: dict[str, torch.Tensor] = {}
@@ -115,10 +126,16 @@ class MinmaxValidation(Keeps):
                 f"MinmaxValidation is given objective {self.objective.name}, which is not trained for: give the same "
                 "to both"
             )
-        self.rows, _ = training_rows(self.dev, model, self.tokenizer, columns=self.objective.columns)
+        self.rows, labelled = training_rows(self.dev, model, self.tokenizer, columns=self.objective.columns)
+        if self.errors and not (labelled and head_of(model) == "classes"):
+            raise InputError(
+                "MinmaxValidation(errors=True) counts texts whose class is wrong: give a model with a head of classes "
+                "and dev a column 'label', or leave errors out"
+            )
         super().on_train_begin(args, state, control, model=model, **more)
         if not state.global_step:
             self.found["start"] = self._seen(model)[1]
+            self.found["errors"] = np.full(1, float(self.errors))
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """Look, where it is time."""
@@ -148,7 +165,7 @@ class MinmaxValidation(Keeps):
             model.load_state_dict(self.weights)
 
     def _seen(self, model: PreTrainedModel) -> tuple[np.ndarray, np.ndarray]:
-        """Return loss and log-ratio of each held-out text, as model and adversary are now."""
+        """Return loss, or error, and log-ratio of each held-out text, as model and adversary are now."""
         adversary: Any = self.modules[self.objective.name]
         losses, logs = [], []
         with evaluating(model, model.device), torch.no_grad():
@@ -160,7 +177,11 @@ class MinmaxValidation(Keeps):
                     batch["labels"] = torch.tensor([row["labels"] for row in rows], device=model.device)
                 given = {k: v for k, v in batch.items() if k not in ("modules", "index", "labels")}
                 student = Pass(model, model(**given, return_dict=True).logits)
-                losses.append(self.objective.objective.each(student, None, batch).double().cpu())  # type: ignore[attr-defined]
+                if self.errors:
+                    cost = given_logits(student, self.objective.name).argmax(1) != batch["labels"]
+                else:
+                    cost = self.objective.objective.each(student, None, batch)  # type: ignore[attr-defined]
+                losses.append(cost.double().cpu())
                 logs.append(adversary.logs(rows, model, batch).double().cpu())
         return torch.cat(losses).numpy(), torch.cat(logs).numpy()
 
@@ -177,6 +198,8 @@ class MinmaxValidation(Keeps):
         """Take up what was found until a checkpoint."""
         kept = load_file(path)
         self.found = {k.removeprefix("found/"): v.numpy() for k, v in kept.items() if k.startswith("found/")}
+        if bool(self.found.get("errors", np.zeros(1))[0]) != self.errors:
+            raise InputError(f"errors is {self.errors} here and was {not self.errors} there. {AGAIN}")
         self.weights = {k.removeprefix("weights/"): v for k, v in kept.items() if k.startswith("weights/")}
 
 

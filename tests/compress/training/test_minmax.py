@@ -1,5 +1,6 @@
 """The step that is kept by the worst adversary: by hand, in a training that is interrupted, and bad input."""
 
+import datasets
 import numpy as np
 import pandas as pd
 import pytest
@@ -68,6 +69,58 @@ def test_the_weights_of_the_kept_step_come_out_also_where_it_was_interrupted(
     found = run("run")
     pd.testing.assert_frame_equal(found[0], looks)
     assert same(found[1], expected)
+
+
+def test_errors_may_count_in_place_of_losses(make_classifier, tokenizer, tmp_path):
+    told = []
+
+    def run(folder, *callbacks, errors=True):
+        student = make_classifier()
+        kept = MinmaxValidation(OBJECTIVE, tokenizer, dev(), every=2, errors=errors)
+
+        def measured(model):
+            found = compress.quality(model, tokenizer, dev().remove_columns("split"), draws=2)
+            told.append(1 - found.loc[found["language"] == "pooled", "value"].iloc[0])
+            return {"error": told[-1]}
+
+        how = {"steps": 6, "folder": tmp_path / folder, "save_every": 2, "callbacks": [kept, *callbacks]}
+        how |= {"evaluate": measured, "evaluate_at": [2, 4, 6], **QUIET, "learning_rate": 2e-2}
+        compress.training.train(student, tokenizer, make_corpus(), objective=[OBJECTIVE], **how)
+        return kept, student
+
+    kept, student = run("whole")
+    looks = kept.looks
+    assert looks["loss"].tolist() == pytest.approx(told[::2])  # seen before and after each look
+    assert looks["loss"].nunique() > 1
+    assert (looks["robust"] >= looks["loss"] - 1e-9).all()
+    # The errors that were kept are those of the weights that come out, and the best until then by the worst adversary.
+    texts = dev()
+    with torch.no_grad():
+        said = student.eval()(**tokenizer(list(texts["text"]), padding=True, return_tensors="pt")).logits.argmax(1)
+    wrong = np.array([student.config.id2label[int(i)] for i in said]) != np.array(texts["label"])
+    np.testing.assert_array_equal(kept.found["best"], wrong)
+    assert worst(wrong, kept.found["r"]) <= looks["robust"].iloc[-1] + 1e-9
+    with pytest.raises(KeyboardInterrupt):
+        run("run", Stops(5))
+    again, found = run("run")
+    pd.testing.assert_frame_equal(again.looks, looks)
+    assert same(weights(found), weights(student))
+    with pytest.raises(KeyboardInterrupt):
+        run("other", Stops(5))
+    with pytest.raises(InputError, match=r"errors is False here and was True there\. Give the settings that it was"):
+        run("other", errors=False)
+
+
+def test_errors_are_of_classes(make_classifier, tokenizer):
+    # Candidates of a head of classes: which class is wrong is not told.
+    corpus = make_corpus().to_pandas()
+    candidates = datasets.Dataset.from_pandas(corpus.drop(columns="label").assign(labels="x y"))
+    objective = compress.Robust(compress.CandidateLabels(), temperature=0.1)
+    kept = MinmaxValidation(objective, tokenizer, candidates, every=1, errors=True)
+    with pytest.raises(InputError, match=r"errors=True\) counts texts whose class is wrong: give a model with a head"):
+        compress.finetune(
+            make_classifier(), tokenizer, candidates, objective=objective, steps=1, callbacks=[kept], **QUIET
+        )
 
 
 def test_the_disk_must_have_room_for_the_weights_that_are_kept(make_classifier, tokenizer, tmp_path, monkeypatch):
