@@ -88,7 +88,7 @@ def test_reliable_rows_are_the_largest_of_each_class():
 
 
 def test_the_loss_is_its_formula_over_epochs(student):
-    """Of six texts in two batches: a warm-up of one epoch, and then each kind of text."""
+    """Of six texts in two batches: a warm-up of one epoch, and then each kind of text; and so its gradient."""
     objective = CandidateLabels(weight=0.5, warmup=1, ramp=4, top_k=1, augment=3.0, confidence=0.5)
     module = objective.prepare(student, None, rows_of(), seed=0)
     seen, counts = np.zeros((6, 3)), np.zeros(3)
@@ -99,20 +99,21 @@ def test_the_loss_is_its_formula_over_epochs(student):
         index, epoch = np.arange(3) + 3 * (step % 2), step // 2
         if epoch and step % 2 == 0:
             chosen = reliable_rows(torch.tensor(seen), torch.tensor(SETS), 1).numpy()
-        z = draw(step, 3)
+        z = draw(step, 3).requires_grad_()
         batch = {"index": torch.tensor(index), "modules": {NAME: module}}
         batch |= {"views": [{"input_ids": [2, 4 + i, 3]} for i in index] if epoch else None}
         found = objective.each(Pass(student, z), None, batch)
         with torch.no_grad():
             views = [student(torch.tensor([[2, 4 + i, 3]])).logits[0].double().numpy() for i in index]
-        share, z = min(1, epoch / 4), z.numpy()
+        (moves,) = torch.autograd.grad(found.sum(), z)
+        share, z = min(1, epoch / 4), z.detach().numpy()
         known = {i: int(SETS[i].argmax()) for i in range(6) if SETS[i].sum() == 1}
         if epoch:
             for i, row in zip(index, z, strict=True):
                 if (y := known.get(i, chosen[i])) >= 0:
                     of_class[y].append(row)
         cov = {c: np.cov(np.array(x).T, bias=True) if x else np.zeros((3, 3)) for c, x in of_class.items()}
-        expected, targets = [], {}
+        expected, gradients, targets = [], [], {}
         for i, row in zip(index, z, strict=True):
             if epoch and i not in known:
                 y = chosen[i] if chosen[i] >= 0 else np.where(SETS[i], row, -np.inf).argmax()
@@ -123,19 +124,25 @@ def test_the_loss_is_its_formula_over_epochs(student):
                     confidently[i] = targets[i].argmax()
         counts = np.bincount(confidently + 1, minlength=4)
         for place, (i, row) in enumerate(zip(index, z, strict=True)):
-            logs = log_softmax(row)
-            extra = 0 if i in known else -(np.log(1 - np.exp(logs)) * ~SETS[i]).sum()
+            logs, p, one = log_softmax(row), softmax(row), np.eye(3)
+            extra, moved_by = 0, 0
+            if i not in known:
+                extra = -(np.log(1 - p) * ~SETS[i]).sum()
+                moved_by = sum(p[c] / (1 - p[c]) * (one[c] - p) for c in np.flatnonzero(~SETS[i]))
             if i in known:
                 kinds.add("known")
                 part = -logs[known[i]]
+                moved_by = moved_by + p - one[known[i]]
             elif not epoch:
                 kinds.add("warm-up")
                 part = -logs[SETS[i]].mean()
+                moved_by = moved_by + p - SETS[i] / SETS[i].sum()
             elif chosen[i] >= 0:
                 kinds.add("reliable")
                 y, s = chosen[i], cov[int(chosen[i])]
                 moved = [row[c] + 3.0 * share / 2 * (s[c, c] + s[y, y] - 2 * s[c, y]) for c in range(3)]
                 part = -share * log_softmax(moved)[y]
+                moved_by = moved_by + share * (softmax(moved) - one[y])
             else:
                 a = counts[1:] / counts.max()
                 c = targets[i].argmax()
@@ -143,7 +150,9 @@ def test_the_loss_is_its_formula_over_epochs(student):
                 kinds.add(f"other {bool(counted)}")
                 part = -share * counted * (targets[i] * log_softmax(views[place])).sum()
             expected.append(0.5 * (part + extra))
+            gradients.append(0.5 * (moved_by + np.zeros(3)))
         np.testing.assert_allclose(found.detach(), expected, rtol=1e-4, atol=1e-6)
+        np.testing.assert_allclose(moves, gradients, rtol=1e-4, atol=1e-6)  # neither targets nor spread have one
         seen[index] = z
     assert {"known", "warm-up", "reliable", "other True"} <= kinds
 

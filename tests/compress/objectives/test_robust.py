@@ -8,6 +8,7 @@ import pytest
 import torch
 from banked import some_rows
 from passes import BATCH, a_pass
+from scipy.special import log_softmax, softmax
 from speaking import masking, of_masked_tokens
 from stops import Stops
 from torch.autograd import gradcheck
@@ -100,6 +101,47 @@ def test_where_all_texts_count_alike_it_is_plain_training(make_classifier, token
     np.testing.assert_allclose(found[0][0], found[1][0], rtol=1e-5)
     real = [{k: v for k, v in w.items() if not k.endswith("key.bias")} for _, w in found]  # whose gradient is rounding
     assert same(*real, atol=1e-5)
+
+
+class Learned(Weights):
+    """Weighs texts by the softmax of numbers that it learns."""
+
+    def __init__(self):
+        super().__init__(0, None)
+        self.logs = torch.nn.Parameter(torch.linspace(-1, 1, BATCH))
+
+    def weigh(self, losses, batch, model):
+        return ratios(self.logs, None), ratio_loss(self.logs, losses.to(self.logs), 0.5, None)
+
+
+def test_an_adversary_learns_by_its_own_loss_and_the_student_by_the_weighted_one(model, batch):
+    objective, module = Robust(CrossEntropy(), weight=2), Learned()
+    given = batch | batch_of(module)
+    logits = a_pass(model, 0).logits.clone().requires_grad_()
+    loss = objective(Pass(model, logits), None, given)
+    loss.backward()
+    z, r = logits.detach().double().numpy(), BATCH * softmax(np.linspace(-1, 1, BATCH))
+    labels = LABELS.numpy()
+    losses = -log_softmax(z, axis=1)[np.arange(BATCH), labels]
+    assert float(loss.detach()) == pytest.approx(2 * (r * losses).mean(), rel=1e-5)
+    expected = 2 * r[:, None] / BATCH * (softmax(z, axis=1) - np.eye(z.shape[1])[labels])
+    np.testing.assert_allclose(logits.grad, expected, rtol=1e-4, atol=1e-6)
+    # By hand, of v = -loss + 0.5 log r: (r / n) (v - mean of r v).
+    v = -losses + 0.5 * np.log(r)
+    np.testing.assert_allclose(module.logs.grad, r / BATCH * (v - (r * v).mean()), rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.parametrize("batch_size", [7, 8])
+def test_a_ratio_of_a_high_temperature_is_plain_training_over_many_steps(make_classifier, tokenizer, batch_size):
+    steady = {"hidden_dropout_prob": 0.0, "attention_probs_dropout_prob": 0.0}
+    found = []
+    for objective in (CrossEntropy(), Robust(CrossEntropy(), temperature=1e6), Robust(CrossEntropy())):
+        student = make_classifier(**steady)
+        how = QUIET | {"batch_size": batch_size, "steps": 12}
+        found.append(train(student, tokenizer, make_corpus(), objective=[objective], **how)["loss"])
+    # AdamW takes steps of the learning rate also by rounding, so that ratios stay near 1, and not at it.
+    np.testing.assert_allclose(found[0], found[1], rtol=1e-3)
+    assert (found[0] - found[2]).abs().max() > 3 * (found[0] - found[1]).abs().max()
 
 
 def test_it_trains_language_models_and_keeps_what_an_objective_remembers(make_tokenizer):
