@@ -2,10 +2,13 @@
 
 import pytest
 import torch
+from ranked import together
+from safetensors.torch import load_file, save_file
 from trained import QUIET, make_corpus, same, weights
 
 import compress
 from compress.training.loop import train
+from compress.training.minmax import MinmaxValidation
 from probes.errors import InputError
 
 
@@ -50,3 +53,45 @@ def test_without_steps_it_is_refused(classifier, given):
         compress.finetune(classifier, train=given["train"], tokenizer=given["tokenizer"], steps=0)
     with pytest.raises(InputError, match="expected a model of transformers, found Linear"):
         compress.finetune(torch.nn.Linear(2, 2), **given)
+
+
+def by_the_worst_adversary(tokenizer):
+    objective = compress.Robust(compress.CrossEntropy(), temperature=0.1)
+    dev = make_corpus().filter(lambda row: row["split"] == "dev")
+    return {"objective": objective, "callbacks": [MinmaxValidation(objective, tokenizer, dev, every=2)]}
+
+
+@pytest.mark.parametrize(
+    "make_settings",
+    [
+        pytest.param(lambda _: {"best": "accuracy", "looks": 4}, id="best step"),
+        pytest.param(by_the_worst_adversary, id="worst adversary"),
+        pytest.param(lambda _: {"layers": "by variability", "tuned": 1}, id="by variability"),
+        pytest.param(lambda _: {"gradients": compress.GradualUnfreezing()}, id="unfreezing"),
+        pytest.param(lambda _: {"gradients": compress.GradDrop(0.5, per="layer")}, id="by layer"),
+        pytest.param(lambda _: {"gradients": compress.GradDrop(0.2, "epoch", accumulating=True)}, id="accumulating"),
+    ],
+)
+def test_two_processes_tune_as_one_does(make_classifier, given, tmp_path, make_settings):
+    how = given | {"steps": 10, "learning_rate": 5e-3}
+    model = make_classifier(hidden_dropout_prob=0.0, attention_probs_dropout_prob=0.0)
+
+    def tuned(folder):
+        def work(rank):
+            made = compress.finetune(model, **how, **make_settings(given["tokenizer"]))
+            save_file(weights(made), folder / f"{rank}.safetensors")
+            done = made.config.compression
+            return [done.get(name) for name in ("best", "layers", "head_layer", "gradients")]
+
+        return work
+
+    (tmp_path / "one").mkdir()
+    (_, expected), *_ = together(tuned(tmp_path / "one"), 1)
+    ends = together(tuned(tmp_path), 2)
+    assert ends == [("done", expected)] * 2
+    alone, *found = (load_file(tmp_path / name) for name in ("one/0.safetensors", "0.safetensors", "1.safetensors"))
+    assert same(*found)
+    # Softmax does not see the biases of keys: their gradients are rounding, which AdamW takes for a direction.
+    real = {name for name in alone if not name.endswith("key.bias")}
+    assert same({name: alone[name] for name in real}, {name: found[0][name] for name in real}, atol=1e-5)
+    assert not same({k: v for k, v in weights(model).items() if k in alone}, alone, atol=1e-4)  # it was trained
