@@ -35,6 +35,8 @@ def quality(
     other: PreTrainedModel | None = None,
     draws: int = 1000,
     seed: int = 0,
+    max_length: int | None = None,
+    prompt: str | None = None,
 ) -> pd.DataFrame:
     """Measure how well a model does what its head is for, or how far it says what another one says.
 
@@ -52,6 +54,8 @@ def quality(
         other: a model of the same tokenizer and head, as the one before a compression: in place of
             the labels stands what it says, right or wrong, and labels are not needed.
         draws, seed: of the bootstrap by id, or by group where the corpus has groups.
+        max_length, prompt: how texts are read, as of `probes.capture`; None for what the checkpoint
+            declares.
 
     Returns:
         A row a measure and language, and for all of them "pooled": `measure`, `language`, `value`,
@@ -93,7 +97,7 @@ def quality(
         raise InputError(f"draws={draws!r}: expected a whole number of at least 2")
     corpus = check_corpus(corpus)
     whole = corpus.remove_columns("split") if "split" in corpus.column_names else corpus
-    rows, labelled = training_rows(whole, model, tokenizer)
+    rows, labelled = training_rows(whole, model, tokenizer, max_length=max_length, prompt=prompt)
     if not labelled and (other is None or head == "words"):
         column, holds = COLUMNS[head]
         raise InputError(f"the corpus has no column {column!r}, {holds}: there is nothing to hold what is said against")

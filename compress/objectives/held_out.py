@@ -35,11 +35,13 @@ def language_model_loss(
     batch_size: int = 32,
     masked: float = 0.15,
     seed: int = 0,
+    max_length: int | None = None,
+    prompt: str | None = None,
 ) -> dict[str, float]:
     """Return how well a model predicts the tokens of a text that it was not trained on.
 
     Args:
-        model, tokenizer, corpus, batch_size, masked, seed: as in `text_losses`.
+        model, tokenizer, corpus, batch_size, masked, seed, max_length, prompt: as in `text_losses`.
 
     Returns:
         `nats` a predicted token, lower is better, `perplexity`, its exponential, and `tokens`, how
@@ -64,7 +66,8 @@ def language_model_loss(
         Traceback (most recent call last):
         probes.errors.InputError: objective language_model: BertForSequenceClassification predicts no tokens: ...
     """
-    losses = text_losses(model, tokenizer, corpus, batch_size=batch_size, masked=masked, seed=seed)
+    how: dict[str, Any] = {"batch_size": batch_size, "masked": masked, "seed": seed}
+    losses = text_losses(model, tokenizer, corpus, **how, max_length=max_length, prompt=prompt)
     nats, tokens = float(losses["nats"].sum()), int(losses["tokens"].sum())
     found = {"nats": nats / tokens if tokens else math.nan, "tokens": tokens}
     found["perplexity"] = math.exp(min(found["nats"], _MOST))
@@ -81,6 +84,8 @@ def text_losses(
     batch_size: int = 32,
     masked: float = 0.15,
     seed: int = 0,
+    max_length: int | None = None,
+    prompt: str | None = None,
 ) -> pd.DataFrame:
     """Return how well a model predicts the tokens of each text of a corpus.
 
@@ -92,6 +97,8 @@ def text_losses(
         masked: the share of tokens that is masked and predicted, of a model of masked tokens. The
             same are drawn for every model of one tokenizer.
         seed: of what is masked.
+        max_length, prompt: how texts are read, as of `probes.capture`; None for what the checkpoint
+            declares. Tokens of the prompt are predicted too.
 
     Returns:
         A row a text, in the order of the corpus: `id`, `language`, `nats`, the sum over `tokens`,
@@ -118,7 +125,7 @@ def text_losses(
         raise InputError(f"batch_size={batch_size!r}: expected a whole number of at least 1")
     corpus = check_corpus(corpus)
     whole = corpus.remove_columns([c for c in ("split", "label", "labels", "tags") if c in corpus.column_names])
-    rows, _ = training_rows(whole, model, tokenizer, numbered_by=None)
+    rows, _ = training_rows(whole, model, tokenizer, numbered_by=None, max_length=max_length, prompt=prompt)
     objective.check_text(model, tokenizer, rows)
     padding = padding_for(rows, tokenizer, model)
     forward = predicts_next(model, f"objective {LanguageModel.name}")

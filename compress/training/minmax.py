@@ -47,6 +47,8 @@ class MinmaxValidation(Keeps):
         every: steps from one look to the next, at least 1; there is one at the end of the training,
             where it is divided by it.
         errors: count errors, each 0 or 1, in place of losses: of one class a text.
+        max_length, prompt: how held-out text is read, those of the training; None for what the
+            checkpoint declares.
 
     Attributes:
         looks: one row a look: `step`, `loss` (plain), `robust` as it was then, and whether it was
@@ -91,6 +93,8 @@ class MinmaxValidation(Keeps):
         *,
         every: int,
         errors: bool = False,
+        max_length: int | None = None,
+        prompt: str | None = None,
     ) -> None:
         """Check what can be before the training."""
         if not isinstance(objective, Robust) or objective.method not in ("rp-dro", "p-dro"):
@@ -107,6 +111,7 @@ class MinmaxValidation(Keeps):
         if "split" in dev.column_names:
             dev = dev.remove_columns("split")
         self.objective, self.tokenizer, self.dev, self.every, self.errors = objective, tokenizer, dev, every, errors
+        self.reading: dict[str, Any] = {"max_length": max_length, "prompt": prompt}
         self.modules: Mapping[str, torch.nn.Module] = {}  # what objectives learn, which a training gives
         self.found: dict[str, np.ndarray] = {}
         self.weights: dict[str, torch.Tensor] = {}
@@ -126,7 +131,8 @@ class MinmaxValidation(Keeps):
                 f"MinmaxValidation is given objective {self.objective.name}, which is not trained for: give the same "
                 "to both"
             )
-        self.rows, labelled = training_rows(self.dev, model, self.tokenizer, columns=self.objective.columns)
+        columns = self.objective.columns
+        self.rows, labelled = training_rows(self.dev, model, self.tokenizer, columns=columns, **self.reading)
         if self.errors and not (labelled and head_of(model) == "classes"):
             raise InputError(
                 "MinmaxValidation(errors=True) counts texts whose class is wrong: give a model with a head of classes "

@@ -42,6 +42,7 @@ class Best(Keeps):
         steps: of the training.
         looks: how often it is measured, at even distances, last at its end; None for 10 times, or
             in fewer steps at each.
+        reading: max_length and prompt of the training: what is measured is read as what is trained on.
 
     Attributes:
         values: what was measured, by step.
@@ -65,6 +66,7 @@ class Best(Keeps):
         train: datasets.Dataset,
         steps: int,
         looks: int | None = None,
+        **reading: Any,
     ) -> None:
         """Check what can be before any work."""
         head = head_of(model)
@@ -72,8 +74,8 @@ class Best(Keeps):
         looks = min(10, steps) if looks is None else looks
         if not is_whole(looks) or not 1 <= looks <= steps:
             raise InputError(f"looks={looks!r}: expected a whole number from 1 to {steps}, the steps of the training")
-        self.dev = _rows(dev, train, languages)
-        if head != "tokens" and not training_rows(self.dev, model, tokenizer)[1]:
+        self.dev, self.reading = _rows(dev, train, languages), reading
+        if head != "tokens" and not training_rows(self.dev, model, tokenizer, **reading)[1]:
             raise InputError("dev has no labels, and the best step is told by them: add them, or leave best=... out")
         self.tokenizer, self.measure, self.sign = tokenizer, measure, -1 if measure in _LOWER else 1
         self.at = {round(k * steps / looks) for k in range(1, looks + 1)}
@@ -135,8 +137,8 @@ class Best(Keeps):
 
     def _measured(self, model: PreTrainedModel) -> float:
         if self.measure == "nats":
-            return language_model_loss(model, self.tokenizer, self.dev)["nats"]
-        found = quality(model, self.tokenizer, self.dev, draws=2)
+            return language_model_loss(model, self.tokenizer, self.dev, **self.reading)["nats"]
+        found = quality(model, self.tokenizer, self.dev, draws=2, **self.reading)
         row = (found["measure"] == self.measure) & (found["language"] == "pooled")
         return float(found.loc[row, "value"].iloc[0])
 

@@ -115,14 +115,14 @@ def finetune(
     kind = missing_head(model, train, given)
     student = copy.deepcopy(model) if kind is None else with_head(model, tokenizer, train, kind, seed)
     training = Training(student, train, tokenizer, steps, given, teacher, folder=folder, seed=seed, **settings)
+    reading = {name: settings[name] for name in ("max_length", "prompt") if name in settings}
     chosen: Best | None = None
     if best is not None and steps:
-        chosen = Best(student, tokenizer, dev, best, languages, train=train, steps=steps, looks=looks)
+        chosen = Best(student, tokenizer, dev, best, languages, train=train, steps=steps, looks=looks, **reading)
         training.settings["callbacks"] = [*training.settings.get("callbacks", ()), chosen]
     how: dict[str, Any] = {"method": "finetune"}
     head, kept = depth, None
     if layers == "by variability":
-        reading = {name: settings[name] for name in ("max_length", "prompt") if name in settings}
         head, share = least_variable(model, tokenizer, train, seed, **reading)
         how |= {"head_layer": head, "share_of_draws": share}
         if head < depth:

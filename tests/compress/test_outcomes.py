@@ -42,6 +42,14 @@ def test_numbers_are_those_of_scipy(measured):
     assert (found["value"] < found["high"]).all()
 
 
+def test_texts_are_read_as_said(tokenizer, tiny_models):
+    corpus, model = corpus_of("numbers"), model_of("numbers", tiny_models)
+    found = quality(model, tokenizer, corpus, draws=2, max_length=5, prompt="big cat ")
+    first = corpus.map(lambda row: {"text": " ".join(("big cat " + row["text"]).split()[:3])})  # and two special ones
+    pd.testing.assert_frame_equal(found, quality(model, tokenizer, first, draws=2))
+    assert not found.equals(quality(model, tokenizer, corpus, draws=2))
+
+
 def test_several_classes_are_those_of_scikit_learn(measured):
     found, said, corpus, _ = measured("several")
     one = (said > 0).astype(int)

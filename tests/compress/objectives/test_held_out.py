@@ -48,6 +48,17 @@ def test_the_loss_of_a_text_is_that_of_transformers(tokenizer, corpus):
         assert row.bytes == len(text.encode())
 
 
+def test_texts_are_read_as_said(tokenizer, corpus):
+    model = of_the_next_token(tokenizer)
+    found = text_losses(model, tokenizer, corpus, prompt="big cat ", max_length=6)
+    expected = text_losses(model, tokenizer, corpus.map(lambda row: {"text": "big cat " + row["text"]}), max_length=6)
+    pd.testing.assert_frame_equal(found.drop(columns="bytes"), expected.drop(columns="bytes"))
+    assert found["tokens"].max() == 5
+    assert found["bytes"].tolist() == [len(text.encode()) for text in corpus["text"]]  # of the text alone
+    plain = language_model_loss(model, tokenizer, corpus)["nats"]
+    assert language_model_loss(model, tokenizer, corpus, prompt="big cat ", max_length=6)["nats"] != plain
+
+
 def by_languages(shift=0.0, ids=30, seed=0):
     rng = np.random.default_rng(seed)
     tokens = rng.integers(1, 9, 2 * ids)

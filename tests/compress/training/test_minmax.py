@@ -111,6 +111,14 @@ def test_errors_may_count_in_place_of_losses(make_classifier, tokenizer, tmp_pat
         run("other", errors=False)
 
 
+def test_held_out_text_is_read_as_said(make_classifier, tokenizer):
+    kept = MinmaxValidation(OBJECTIVE, tokenizer, dev(), every=1, max_length=5, prompt="big cat ")
+    how = QUIET | {"max_length": 5, "prompt": "big cat ", "callbacks": [kept]}
+    compress.finetune(make_classifier(), tokenizer, make_corpus(), objective=OBJECTIVE, steps=1, **how)
+    first = [" ".join(("big cat " + text).split()[:3]) for text in dev()["text"]]
+    assert [row["input_ids"] for row in kept.rows] == tokenizer(first)["input_ids"]
+
+
 def test_errors_are_of_classes(make_classifier, tokenizer):
     # Candidates of a head of classes: which class is wrong is not told.
     corpus = make_corpus().to_pandas()

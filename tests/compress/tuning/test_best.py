@@ -8,6 +8,7 @@ from trained import QUIET, make_corpus, same, weights
 
 import compress
 import probes
+from compress.objectives.held_out import language_model_loss
 from compress.tuning.best import Best
 from probes.errors import InputError, LayerscopeWarning
 
@@ -85,6 +86,27 @@ def test_it_measures_the_dev_rows_of_the_languages_trained_on_and_disturbs_nothi
     assert alone.config.compression["best"] == done
     french = compress.finetune(make_classifier(), **given | {"train": both}, **BEST, languages=["fr"])
     assert french.config.compression["best"]["languages"] == ["fr"]
+
+
+def test_what_is_measured_is_read_as_what_is_trained_on(given, tiny_models):
+    reading = {"prompt": "big cat ", "max_length": 6}
+    frame = make_corpus().to_pandas()
+    train = probes.load_corpus(frame.assign(label=frame["label"].map({"x": "0.5", "y": "1.5", "z": "2.5"})))
+    numbers = tiny_models("BertForSequenceClassification", num_labels=1, problem_type="regression")
+    how = given | {"train": train} | BEST | {"best": "squared_error"}
+    tuned = compress.finetune(numbers, **how, **reading)
+    done = tuned.config.compression["best"]
+    dev = train.filter(lambda row: row["split"] == "dev").remove_columns("split")
+
+    def error(**how):
+        found = compress.quality(tuned, given["tokenizer"], dev, draws=2, **how)
+        return found.set_index(["measure", "language"]).loc[("squared_error", "pooled"), "value"]
+
+    assert error(**reading) == done["values"][str(done["step"])] != error()
+    how = BEST | {"best": "nats", "steps": 2, "looks": 1}
+    spoken = compress.finetune(tiny_models("GPT2LMHeadModel"), **given, **how, **reading)
+    (value,) = spoken.config.compression["best"]["values"].values()
+    assert value == language_model_loss(spoken, given["tokenizer"], dev, **reading)["nats"]
 
 
 def test_a_training_that_was_interrupted_ends_with_the_same_best_step(make_classifier, given, tmp_path, monkeypatch):
