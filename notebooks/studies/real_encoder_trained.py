@@ -24,7 +24,7 @@ from real_encoder_tables import wide
 
 import compress
 import probes
-from compress import CrossEntropy, GradDrop, SoftLabels, TrainedLayers, recipes
+from compress import CrossEntropy, GradDrop, GradualUnfreezing, SoftLabels, TrainedLayers, recipes
 from compress.tuning.heads import with_head
 from probes.corpus import corpus_fingerprint
 from probes.errors import LayerscopeWarning
@@ -72,7 +72,13 @@ STUDENTS: dict[str, list[Any]] = {
     "soft labels": [CrossEntropy(), SoftLabels()],
     "soft labels, every language": [SoftLabels()],
 }
-DROPPED = {"gradient dropping": "step", "gradient dropping by epoch": "epoch"}  # fine-tuned in another way
+# Fine-tuned in another way: how, by a strength and the number of layers, of the embeddings none.
+TUNED: dict[str, Callable[[float, int], dict[str, Any]]] = {
+    "gradient dropping": lambda share, depth: {"gradients": GradDrop([1.0] + depth * [share])},
+    "gradient dropping by epoch": lambda share, depth: {"gradients": GradDrop([1.0] + depth * [share], per="epoch")},
+    "gradual unfreezing": lambda *_: {"gradients": GradualUnfreezing()},  # three epochs reach the last two layers
+    "layers by variability": lambda tuned, _: {"layers": "by variability", "tuned": round(tuned)},
+}
 
 
 def family_of(trained: str) -> str:
@@ -89,9 +95,12 @@ def settings() -> list[dict[str, Any]]:
         ("SDP cross-correlation", 0.7),
         (AS_GIVEN, 0.7),
         ("labels alone", 6),
+        ("gradient dropping", 0.3),
+        ("gradient dropping by epoch", 0.3),
+        ("layers by variability", 2),
+        ("gradual unfreezing", 0),
         ("soft labels", 6),
         ("soft labels, every language", 6),
-        ("gradient dropping", 0.3),
     ]
     then: list[tuple[str, float]] = [
         ("Quant-Noise", 3),
@@ -101,7 +110,6 @@ def settings() -> list[dict[str, Any]]:
         ("aligned, cosine", 0.7),
         ("aligned, Frobenius", 0.7),
         ("SDP soft labels", 0.7),
-        ("gradient dropping by epoch", 0.3),
         *((method, 3) for method in STUDENTS),
         *((method, 0.5) for method in (*UNIFORM, *CUBIC) if method != AS_GIVEN),
         *((method, 4) for method in ROUNDED),
@@ -164,7 +172,7 @@ def tune(model: Path, data: Path, seed: int, rate: float, steps: int, **how: Any
     """The encoder fine-tuned on English topics, and its tokenizer."""
     body, tokenizer = encoder(model)
     train = english(data, "train")
-    if "gradients" not in how:
+    if not {"gradients", "layers"} & set(how):
         how["layers"] = list(range(1, body.config.num_hidden_layers + 1))
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", LayerscopeWarning)  # that a head is made
@@ -268,9 +276,8 @@ def compressed(
     how: dict[str, Any] = {"learning_rate": chosen.rate, "seed": seed, "steps": steps, "progress": False}
     how["gradients"] = TrainedLayers(range(1, depth + 1))
     train = english(data, "train")
-    if method in DROPPED:
-        shares = [1.0] + depth * [strength]  # of the embeddings all
-        return tune(model, data, seed, chosen.rate, steps, gradients=GradDrop(shares, per=DROPPED[method]))[0]  # type: ignore[arg-type]
+    if method in TUNED:
+        return tune(model, data, seed, chosen.rate, steps, **TUNED[method](strength, depth))[0]
     if method in STUDENTS:
         text = every(data) if method.endswith("every language") else train
         return compress.distill(tuned, layers=depth, train=text, tokenizer=tokenizer, objective=STUDENTS[method], **how)

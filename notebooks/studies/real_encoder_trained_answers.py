@@ -122,6 +122,38 @@ CLAIMS: list[tuple[str, str, str, str, str, int, str, str]] = [
             ("accuracy in the worst language", "accuracy worst", "worst language above plain"),
         )
     ),
+    *(
+        (f"{method}: {said} above plain fine-tuning's", source, value, name, PLAIN, 1, "finetune", small)
+        for method, name, source, said, value, small in (
+            (
+                "Gradual unfreezing",
+                "gradual unfreezing",
+                "arXiv 1801.06146",
+                "zero-shot accuracy",
+                "accuracy zero-shot",
+                "Gradual unfreezing: zero-shot accuracy above plain",
+            ),
+            (
+                "Gradual unfreezing",
+                "gradual unfreezing",
+                "arXiv 1801.06146",
+                "retrieval",
+                "retrieval",
+                "Gradual unfreezing: retrieval in the last layer above plain",
+            ),
+            *(
+                (
+                    "Two layers by variability",
+                    "layers by variability",
+                    "arXiv 2210.10041",
+                    f"{language} accuracy",
+                    f"accuracy {language}",
+                    f"2 layers by variability: {language} accuracy above all layers",
+                )
+                for language in ("English", "zero-shot")
+            ),
+        )
+    ),
 ]
 
 
