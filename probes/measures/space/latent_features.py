@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import warnings
+
 import numpy as np
 import xarray as xr
 from scipy.fft import dct
@@ -38,7 +40,8 @@ def latent_features(
         - `explained (layer, language)`, the share of squares around the mean that the sum explains,
           `pooled` over all languages from 0 to 1; below 0 where it is worse than the mean for one.
         - `bound (layer)`: what as many principal components of that layer explain, which no codes
-          exceed.
+          exceed; `nonnegative (layer)`, what as many parts of all layers explain whose shares in a
+          sentence and features are not negative, of each feature above its least.
         - `left (step)`: the share left after each step of the search, never rising.
         - `stability (code)`, 0 to 1: mean absolute correlation with the matching code of a refit,
           on sentences that the refit has not seen; `stability_chance`, the largest of a
@@ -56,7 +59,7 @@ def latent_features(
         After Chang et al. 2018, arXiv 1810.04754; here the sought directions lie in the leading
         components, in place of a semidefinite relaxation. Labels are permuted by group where each
         has one, else by id, else (as the languages of translations) within ids; p is of each code
-        alone. Memory is that of a matrix of sentences by sentences.
+        alone. Memory is that of a matrix of sentences by sentences and of the states of all layers.
 
     See also:
         `geometry`, `sparse_probe`, `probes.widgets.Explorer`, whose maps are coloured by a code.
@@ -94,6 +97,7 @@ def latent_features(
         bits = np.empty((n, whole.bits.shape[1]), bool)
         bits[order] = whole.bits
         out = _fitted(reps, drawn, bits)
+        out = out.assign(nonnegative=("layer", _of_parts(reps, order, squares, bits.shape[1], seed)))
     out = out.assign(left=("step", np.array(whole.left)), stability=("code", stable), stability_chance=np.mean(chance))
     names = [f"code {1 + j}" for j in range(bits.shape[1])]
     out = out.assign_coords(id=reps["id"].variable, of_language=("example", reps["language"].values), code=names)
@@ -169,6 +173,32 @@ def _fitted(reps: xr.Dataset, drawn: Sample, bits: np.ndarray) -> xr.Dataset:
         "bound": ("layer", bound),
     }
     return xr.Dataset(dims, coords={"layer": reps["layer"].values, "language": np.array(groups, dtype=object)})
+
+
+def _of_parts(reps: xr.Dataset, order: np.ndarray, squares: np.ndarray, k: int, seed: int) -> np.ndarray:
+    """What k parts that are not negative explain of each layer, with features by least squares, as of codes."""
+    from sklearn.decomposition import NMF
+    from sklearn.exceptions import ConvergenceWarning
+
+    n, width = len(order), reps.sizes["feature"]
+    there = np.flatnonzero(squares).tolist()
+    above = np.empty((n, len(there) * width), np.float32)
+    for place, layer in enumerate(there):
+        x = _around(reps, layer, order)[0] / np.sqrt(squares[layer] / n)
+        above[:, place * width : (place + 1) * width] = x - x.min(axis=0)
+    out = np.full(len(squares), np.nan)
+    if not k:
+        return out
+    init = "nndsvda" if k <= min(above.shape) else "random"
+    with warnings.catch_warnings():
+        # More steps changed it by 0.01 at most for the bundled encoder.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        shares = NMF(k, init=init, random_state=seed % 2**32).fit_transform(above).astype(np.float64)
+    around = shares - shares.mean(axis=0)
+    for layer in there:
+        x = _around(reps, layer, order)[0]
+        out[layer] = 1 - np.square(x - around @ np.linalg.lstsq(around, x, rcond=None)[0]).sum() / squares[layer]
+    return out
 
 
 def _again(gram: np.ndarray, bits: np.ndarray, times: np.ndarray, k: int, rng: np.random.Generator) -> np.ndarray:

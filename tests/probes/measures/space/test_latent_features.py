@@ -2,6 +2,7 @@
 
 import numpy as np
 import pytest
+from sklearn.decomposition import NMF
 from sklearn.metrics import mutual_info_score
 
 import probes
@@ -69,6 +70,43 @@ def test_what_is_explained_is_that_of_least_squares_below_principal_components(p
     assert (pooled <= found.bound.values).all()
     assert 1 - pooled.mean() == pytest.approx(found.left.values[-1])  # each layer counts alike
     assert (np.diff(found.left) <= 0).all()
+
+
+def test_two_independent_codes_that_every_principal_component_mixes_are_found():
+    codes = np.array([[0, 0], [0, 1], [1, 0], [1, 1]]).repeat(30, axis=0)
+    one, other = np.linalg.qr(np.random.default_rng(3).normal(size=(12, 2)))[0].T
+    weights = np.array([one + 0.5 * other, other + 0.5 * one])  # of one size, so that components are sum and difference
+    x = codes @ weights + 0.1 * np.random.default_rng(4).normal(size=(120, 12))
+    found = probes.latent_features(probes.from_arrays(x), k=2, refits=2)
+    assert all(any(same(found.codes.values[:, j], one) for j in range(2)) for one in codes.T)
+    components = np.linalg.svd(x - x.mean(axis=0))[0][:, :2]
+    split = [column > cut for column in components.T for cut in np.sort(column)[:-1]]
+    assert not any(same(one, code) for one in split for code in codes.T)
+
+
+def test_parts_that_are_not_negative_explain_what_those_of_scikit_learn_do(pair):
+    rng = np.random.default_rng(5)
+    x = rng.random((60, 3)) @ np.eye(3).repeat(4, axis=1) * 2
+    found = probes.latent_features(probes.from_arrays(np.stack([x, 0 * x + 1.3])), k=3, refits=2)
+    assert float(found.nonnegative[0]) == pytest.approx(1, abs=1e-3)
+    assert float(found.nonnegative[0]) > float(found.explained.sel(language="pooled")[0]) + 0.05
+    assert np.isnan(found.nonnegative[1])
+    reps, _, found = pair
+    assert (found.nonnegative.values <= found.bound.values + 1e-12).all()
+    order = np.lexsort((reps.language.values.astype(str), reps.id.values.astype(str)))
+    layers = [one - one.mean(axis=0) for one in reps.hidden.values[:, order].astype(float)]
+    whole = np.hstack([one / np.sqrt(np.square(one).mean()) for one in layers])
+    shares = NMF(3, init="nndsvda", random_state=0).fit_transform(whole - whole.min(axis=0))
+    design = np.column_stack([np.ones(120), shares])
+    for layer, one in enumerate(layers):
+        missed = np.square(one - design @ np.linalg.lstsq(design, one, rcond=None)[0]).sum()
+        assert float(found.nonnegative[layer]) == pytest.approx(1 - missed / np.square(one).sum(), abs=2e-3)
+
+
+def test_more_codes_than_features_have_parts_too():
+    found = probes.latent_features(probes.from_arrays(np.random.default_rng(6).normal(size=(40, 2))), k=4, refits=2)
+    assert found.sizes["code"] > 2
+    assert float(found.nonnegative[0]) == pytest.approx(1, abs=1e-4)
 
 
 def test_gaussian_states_have_codes_that_are_not_stable_and_tell_nothing():
