@@ -257,3 +257,17 @@ def test_a_number_for_each_layer_gives_the_order(pruned, model, how):
     for by, says in (({}, "by={}: expected the number of each layer"), ({1: np.nan}, "all of them finite")):
         with pytest.raises(InputError, match=says):
             compress.restore(pruned, model, by=by, **given)
+
+
+def test_the_order_of_depth_control_names_the_block_that_was_hurt():
+    model, tokenizer = probes.load_checkpoint("bundled")
+    corpus = probes.load_corpus("bundled", split="dev", languages=["en"]).select(range(60))
+    base = probes.capture(model, tokenizer, corpus, progress=False)
+    for block in (1, 4):
+        other = compress.prune(model, sparsity=0.9, only=rf"layer\.{block}\.")
+        found = probes.depth_control(base, probes.capture(other, tokenizer, corpus, progress=False))
+        by = found.value.sel(language="en").to_series().to_dict()
+        how = {"budget": 2, "units": "blocks", "texts": 16, "progress": False}
+        mended = compress.restore(other, model, tokenizer, corpus, by=by, **how)
+        assert mended.config.compression["given"][0]["layer"] == block + 1
+        assert same(weights(mended), weights(model))

@@ -3,6 +3,7 @@ import importlib
 import numpy as np
 import pytest
 from planted import planted, with_split
+from sklearn.linear_model import LogisticRegression
 
 import probes
 from probes.measures.classes.sparse_probe import likeness, needed, one_vs_rest, sparse_probe
@@ -45,6 +46,19 @@ def test_a_class_that_three_features_carry_takes_three_and_one_that_all_carry_ta
     assert stability[0] > stability[1] + 0.1
     assert (many["sparse_probe_features"].value > 10).all()
     assert (many["sparse_probe_features"].low >= 3).all()
+
+
+def test_a_linear_probe_reads_both_alike_and_spreads_its_weights_over_all():
+    reps, spread = carried(), carried(spread=True)
+    linear = [
+        split_measures(probes.linear_probe(one, pivot="l0", progress=False, draws=10))["linear_probe"].value
+        for one in (reps, spread)
+    ]
+    assert np.abs(linear[0] - linear[1]).max() < 0.1
+    x, y = reps.hidden[0].values[:300], reps.label.values[:300]
+    dense = LogisticRegression().fit(x, y).coef_[0]
+    assert (dense != 0).all()
+    assert (np.sort(np.abs(dense))[-3:] ** 2).sum() < 0.95 * (dense**2).sum()
 
 
 def test_the_same_features_in_both_languages_are_shared_and_others_are_not():
