@@ -42,6 +42,7 @@ from probes.measures.languages.margin_retrieval import margin_retrieval
 from probes.measures.languages.retrieval import retrieval
 from probes.measures.languages.word_movers import word_movers
 from probes.measures.of_graph import declare_facts
+from probes.measures.of_names import declare_names
 from probes.measures.own import probe
 from probes.measures.space.band_gates import band_gates
 from probes.measures.space.departure import departure
@@ -89,6 +90,7 @@ __all__ = [
     "class_separability",
     "compare",
     "declare_facts",
+    "declare_names",
     "departure",
     "depth_control",
     "depth_dynamics",

@@ -20,7 +20,7 @@ compress compress.__main__ > compress.commands > compress.verbs > compress.recip
 > probes probes.__main__ > probes.watching > probes.comparison > probes.several probes.extending > probes.comparing >
 probes.widgets > probes.views
 > probes.measures.choice probes.measures.measuring probes.measures.own probes.measures.of_graph
-probes.measures.provenance
+probes.measures.of_names probes.measures.provenance
 > probes.measures.catalogue probes.measures.workers > probes.measures.classes
 probes.measures.languages probes.measures.fidelity probes.measures.space probes.measures.attribution >
 probes.measures.probe probes.measures.threads > probes.results probes.costs > probes.states > probes.models

@@ -27,6 +27,7 @@ from probes.results.draws import POOLED, Sample, need_classes, sample
 from probes.results.intervals import of_shares
 from probes.results.result import result, stack_measures
 from probes.states.capture import capture
+from probes.states.pooling import POOLINGS
 from probes.states.representations import as_strings, check_representations, states
 
 TEMPERATURE = 0.5  # of the likeness of a text to all names
@@ -82,7 +83,7 @@ def label_names(
         likenesses are put on one scale by the dev rows, so that no test row depends on others.
 
     See also:
-        `linear_probe`, `class_separability`.
+        `linear_probe`, `declare_names` for a comparison.
 
     Example:
         >>> import probes
@@ -95,10 +96,25 @@ def label_names(
         >>> bool(out.sel(measure="label_names") > 0.8)
         True
     """
-    drawn = need_classes(sample(reps, draws=draws, seed=seed))
-    known = known_pivot(drawn, pivot)
+    drawn = sample(reps, draws=draws, seed=seed)
+    return measured_names(reps, drawn, names, support=support, models=(model, tokenizer), pivot=pivot, seed=seed)
+
+
+def measured_names(
+    reps: xr.Dataset,
+    drawn: Sample,
+    names: Mapping[str, Sequence[str]] | xr.Dataset,
+    *,
+    support: xr.Dataset | None = None,
+    models: tuple[Any, Any] = (None, None),
+    pivot: str | None = None,
+    seed: int = 0,
+    **settings: Any,
+) -> xr.Dataset:
+    """Return what `label_names` does, by given draws; `settings` are of `capture`, of batches."""
+    known = known_pivot(need_classes(drawn), pivot)
     parts = _parts(reps, drawn, known, support)
-    named = _named(reps, drawn, names, model, tokenizer)
+    named = _named(reps, drawn, names, *models, settings)
     support = reps.isel(example=parts["train"]) if support is None else support
     learned = np.flatnonzero(support["language"].values == known)
     learned = learned[np.argsort(support["id"].values[learned].astype(str), kind="stable")]
@@ -224,6 +240,12 @@ def _linear(x: np.ndarray, y: np.ndarray, units: np.ndarray, seed: int):  # type
         return fitted(x, y, inner)(x, [y])
 
 
+def check_parts(run: Run) -> None:
+    """Raise `InputError` where a corpus has no rows to learn from, to choose with or to test on."""
+    drawn = need_classes(run.sample)
+    _parts(run.reps, drawn, known_pivot(drawn, run.pivot), None)
+
+
 def _parts(reps: xr.Dataset, drawn: Sample, pivot: str, support: xr.Dataset | None) -> dict[str, np.ndarray]:
     """The pivot's rows to learn from and to choose with, in order of ids, and which rows are tested."""
     split = reps["split"].values if "split" in reps.coords else np.full(len(drawn.ids), "")
@@ -274,20 +296,38 @@ def _check_apart(reps: xr.Dataset, support: xr.Dataset, parts: Mapping[str, np.n
             )
 
 
-def _named(
-    reps: xr.Dataset, drawn: Sample, names: Mapping[str, Sequence[str]] | xr.Dataset, model: Any, tokenizer: Any
-) -> xr.Dataset:
-    """The states of the names, of all classes and at the layers of the texts."""
+def check_names(
+    names: Mapping[str, Sequence[str]] | xr.Dataset, classes: Sequence[object]
+) -> dict[str, list[str]] | None:
+    """Return the texts of the names by class, None of Representations; raise where a class has none."""
     texts = None
     if isinstance(names, xr.Dataset):
         there = set(as_strings(names["label"].values)) if "label" in names.coords else set()
-    else:
+    elif isinstance(names, Mapping):
         texts = {str(k): [v] if isinstance(v, str) else [*v] for k, v in names.items()}
         there = {k for k, v in texts.items() if v}
-    for c in map(str, drawn.classes):
+    else:
+        raise InputError(
+            f"names: expected the texts of every class, as {{'food': ['about food']}}, or Representations of them with "
+            f"labels; found {type(names).__name__}"
+        )
+    for c in map(str, classes):
         if c not in there:
             found = ", ".join(map(repr, sorted(there))) or "none"
             raise InputError(f"label {c!r} has no name; there are names of {found}. Give names={{{c!r}: [...]}} too")
+    return texts
+
+
+def _named(
+    reps: xr.Dataset,
+    drawn: Sample,
+    names: Mapping[str, Sequence[str]] | xr.Dataset,
+    model: Any,
+    tokenizer: Any,
+    settings: Mapping[str, Any],
+) -> xr.Dataset:
+    """The states of the names, of all classes and at the layers of the texts."""
+    texts = check_names(names, drawn.classes)
     if texts is not None:
         if model is None or tokenizer is None:
             raise InputError(
@@ -303,8 +343,7 @@ def _named(
                 "label": [c for c, _ in rows],
             }
         )
-        pooling = reps.attrs.get("pooling")
-        names = capture(model, tokenizer, corpus, pooling=pooling, progress=False)
+        names = capture(model, tokenizer, corpus, progress=False, **_as_texts(reps), **settings)
     assert isinstance(names, xr.Dataset)
     names = names.isel(example=np.isin(as_strings(names["label"].values), list(map(str, drawn.classes))))
     if names.sizes["feature"] != reps.sizes["feature"] or not set(reps["layer"].values) <= set(names["layer"].values):
@@ -313,6 +352,22 @@ def _named(
             f"{reps.sizes['layer']} of {reps.sizes['feature']}. Capture both with one model"
         )
     return names.sel(layer=reps["layer"].values)
+
+
+def _as_texts(reps: xr.Dataset) -> dict[str, Any]:
+    """How the vectors of texts were made, so that those of names are made alike."""
+    how = {k: reps.attrs[k] for k in ("pooling", "prompt", "normalize", "part") if k in reps.attrs}
+    if how.get("pooling", "mean") not in POOLINGS:
+        raise InputError(
+            f"names are texts, and the vectors of the Representations are {how['pooling']!r}, which cannot be made of "
+            f"names by themselves. Capture the texts with one of {', '.join(map(repr, POOLINGS))}, or give "
+            "Representations of the names"
+        )
+    if reps.attrs.get("dimensions", -1) > 0:
+        how["dimensions"] = int(reps.attrs["dimensions"])
+    if reps.attrs.get("modules"):
+        how["modules"] = [*reps.attrs["modules"]]
+    return how
 
 
 def _codes(labels: np.ndarray, classes: Sequence[object], where: str) -> np.ndarray:
@@ -349,7 +404,7 @@ def _results(
 
 
 def _without_names(run: Run) -> xr.Dataset:
-    raise InputError("label_names has to know the names: call probes.label_names(reps, names=...)")
+    raise InputError("label_names has to know the names: call probes.declare_names(names) first")
 
 
 _NAMES = of_labels(
@@ -361,7 +416,6 @@ _NAMES = of_labels(
     unchanged_by=("rotation", "common scale", "length of each vector", "order"),
     paper="Udandarao, Gupta, Albanie 2023, arXiv 2211.16198",
     needs=("labels", "pivot or one language"),
-    family="label_names",
     default=False,
     interval=f"{LARGE} of test rows",
     measure=_without_names,

@@ -1,3 +1,4 @@
+import datasets
 import numpy as np
 import pytest
 from planted import planted, with_split
@@ -121,6 +122,27 @@ def test_texts_are_run_by_the_model():
     assert value["label_names_support"] > max(0.8, value["label_names"] + 0.1)
     with pytest.raises(probes.InputError, match="names are texts, which a model has to run: give model="):
         label_names(reps, texts)
+
+
+def test_names_are_run_as_the_texts_were():
+    model, tokenizer = probes.load_checkpoint("bundled")
+    rows = probes.load_corpus("bundled", languages=["en"])
+    rows = rows.select(range(0, len(rows), 24))
+    texts = {c: [f"They talk about {c}."] for c in set(rows["label"])}
+    how = {"pooling": "first", "prompt": "It is said: ", "normalize": True, "dimensions": 32, "progress": False}
+    how |= {"modules": ["bert.embeddings", "bert.encoder.layer.1"]}
+    reps = probes.capture(model, tokenizer, rows, **how)
+    found = measured(reps, texts, pivot="en", model=model, tokenizer=tokenizer)
+    corpus = datasets.Dataset.from_dict(
+        {"id": list(texts), "language": ["und"] * len(texts), "text": [v[0] for v in texts.values()]}
+        | {"label": list(texts)}
+    )
+    named = probes.capture(model, tokenizer, corpus, **how)
+    for name, one in measured(reps, named, pivot="en").items():
+        np.testing.assert_array_equal(one.value, found[name].value)
+    reps = probes.capture(model, tokenizer, rows, pooling=probes.Band(1, 3), progress=False)
+    with pytest.raises(probes.InputError, match=r"are 'band\(1, 3\)', which cannot be made of names by themselves"):
+        label_names(reps, texts, model=model, tokenizer=tokenizer)
 
 
 def test_a_layer_without_length_has_no_value_and_is_named():
