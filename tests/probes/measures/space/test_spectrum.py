@@ -208,6 +208,20 @@ def test_a_path_that_is_too_short_or_has_a_layer_without_values_has_none():
         assert probes.depth_spectrum(flat).value.isnull().all()
 
 
+def test_intervals_of_a_path_hold():
+    rng = np.random.default_rng(14)
+    when = np.arange(5)[:, None, None] / 4
+
+    def found():
+        stays, drifts, noise = rng.normal(size=(30, 6)), rng.normal(size=(30, 6)), rng.normal(size=(5, 30, 6))
+        x = stays + when * drifts * rng.uniform(size=(30, 1)) + 0.2 * noise
+        return probes.depth_spectrum(probes.from_arrays(x)).sel(language="und")
+
+    every = [found() for _ in range(60)]
+    mean = np.mean([one.value for one in every], axis=0)
+    assert np.mean([(one.low <= mean) & (one.high >= mean) for one in every]) > 0.88
+
+
 def test_intervals_of_energies_hold():
     rng = np.random.default_rng(13)
     held = [
