@@ -10,7 +10,8 @@ import xarray as xr
 
 from probes.errors import InputError
 from probes.measures import catalogue
-from probes.measures.classes.label_names import LABEL_NAMES, check_names, check_parts, measured_names
+from probes.measures.classes.folds import known_pivot
+from probes.measures.classes.label_names import LABEL_NAMES, check_names, measured_names, parts_of
 from probes.measures.probe import Run
 from probes.results.draws import need_classes
 
@@ -51,7 +52,7 @@ def declare_names(names: Mapping[str, Sequence[str]]) -> list[str]:
 
     def check(run: Run) -> None:
         check_names(names, need_classes(run.sample).classes)
-        check_parts(run)
+        parts_of(run.reps, run.sample, known_pivot(run.sample, run.pivot))
 
     def measure(run: Run) -> xr.Dataset:
         assert run.models is not None  # it needs models to run

@@ -74,8 +74,9 @@ def label_names(
         `pooled` is in all the mean of the languages other than the pivot.
 
     Raises:
-        InputError: there is no support set, no dev or test row; a class has no name; an id is in
-            two splits, or a group; layers or features of names and texts differ.
+        InputError: there is no support set, no dev or test row; a class has no name, or fewer than
+            4 ids (or groups) in the support; an id is in two splits, or a group; layers or features
+            of names and texts differ.
 
     Notes:
         Udandarao, Gupta, Albanie 2023, arXiv 2211.16198 (TIP-X), with the term of TIP-Adapter. Here
@@ -113,7 +114,7 @@ def measured_names(
 ) -> xr.Dataset:
     """Return what `label_names` does, by given draws; `settings` are of `capture`, of batches."""
     known = known_pivot(need_classes(drawn), pivot)
-    parts = _parts(reps, drawn, known, support)
+    parts = parts_of(reps, drawn, known, support)
     named = _named(reps, drawn, names, *models, settings)
     support = reps.isel(example=parts["train"]) if support is None else support
     learned = np.flatnonzero(support["language"].values == known)
@@ -240,14 +241,8 @@ def _linear(x: np.ndarray, y: np.ndarray, units: np.ndarray, seed: int):  # type
         return fitted(x, y, inner)(x, [y])
 
 
-def check_parts(run: Run) -> None:
-    """Raise `InputError` where a corpus has no rows to learn from, to choose with or to test on."""
-    drawn = need_classes(run.sample)
-    _parts(run.reps, drawn, known_pivot(drawn, run.pivot), None)
-
-
-def _parts(reps: xr.Dataset, drawn: Sample, pivot: str, support: xr.Dataset | None) -> dict[str, np.ndarray]:
-    """The pivot's rows to learn from and to choose with, in order of ids, and which rows are tested."""
+def parts_of(reps: xr.Dataset, drawn: Sample, pivot: str, support: xr.Dataset | None = None) -> dict[str, np.ndarray]:
+    """Return the pivot's rows to learn from and to choose with, in order of ids, and which rows are tested."""
     split = reps["split"].values if "split" in reps.coords else np.full(len(drawn.ids), "")
     parts = {name: by_id(drawn, pivot, split == name) for name in ("train", "dev")} | {"test": split == "test"}
     for name, needed in (("dev", "chooses the factors"), ("test", "is classified")):
@@ -271,7 +266,17 @@ def _parts(reps: xr.Dataset, drawn: Sample, pivot: str, support: xr.Dataset | No
             f"support: expected Representations of texts of the pivot {pivot!r} with labels; found "
             f"{'no label' if 'label' not in support.coords else 'other languages only'}"
         )
-    _check_apart(reps, reps.isel(example=parts["train"]) if support is None else support, parts)
+    support = reps.isel(example=parts["train"]) if support is None else support
+    _check_apart(reps, support, parts)
+    learned = support.isel(example=support["language"].values == pivot)
+    unit, labels = learned["group" if "group" in learned.coords else "id"].values, as_strings(learned["label"].values)
+    for c in map(str, drawn.classes):
+        count = len(set(unit[labels == c]))
+        if count < FOLDS - 1:
+            raise InputError(
+                f"label {c!r} has {count} {'groups' if 'group' in learned.coords else 'sentences'} in the support, and "
+                f"the linear probe beside it needs at least {FOLDS - 1} to choose its strength. Add some, or drop it"
+            )
     return parts
 
 

@@ -9,7 +9,7 @@ import xarray as xr
 
 from probes.errors import InputError
 from probes.measures.probe import LARGE
-from probes.measures.space.spectrum import FOLDS, amplitudes_of, folds_of, named_right
+from probes.measures.space.spectrum import amplitudes_of, folds_of, named_right, need_units
 from probes.results.draws import POOLED, need_classes, sample
 from probes.results.intervals import linearised, of_shares
 from probes.results.result import result
@@ -50,7 +50,7 @@ def band_gates(
     Raises:
         InputError: there are no labels, or no states of tokens; there is no such layer, or there
             are more bands than the longest text has tokens; cost is below 0; a class has fewer than
-            5 ids.
+            5 ids (or groups).
 
     Notes:
         Xu et al. 2020, arXiv 2002.12416: gates by Gumbel softmax, straight through, on the mean
@@ -79,13 +79,7 @@ def band_gates(
     layers = reps["layer"].values.tolist()
     if layer not in layers:
         raise InputError(f"band_gates: layer={layer!r}: expected one of {', '.join(map(str, layers))}")
-    for number, name in enumerate(drawn.classes):
-        ids = len(np.unique(drawn.units[drawn.ids[drawn.label == number]]))
-        if ids < FOLDS:
-            raise InputError(
-                f"band_gates: class {str(name)!r} has {ids} sentences, and needs at least {FOLDS}. Give more, or leave "
-                "it out"
-            )
+    need_units(drawn, drawn.label, drawn.classes, "band_gates: class")
     x = amplitudes_of(reps, layers.index(layer), bands)
     if not np.isfinite(x).all():
         bad = int((~np.isfinite(x).all(axis=(1, 2))).sum())

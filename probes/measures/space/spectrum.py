@@ -46,7 +46,7 @@ def spectrum(reps: xr.Dataset, *, bands: int = 5, draws: int = 200, seed: int = 
 
     Raises:
         InputError: there are no states of tokens; there are more bands than the longest text has
-            tokens; a class or language has fewer than 5 sentences.
+            tokens; a class or language has fewer than 5 ids (or groups).
 
     Notes:
         The discrete cosine transform after Tamkin, Jurafsky and Goodman 2020, arXiv 2011.04823; of
@@ -190,14 +190,26 @@ def _kinds(drawn: Sample, asked: Sequence[str]) -> dict[str, np.ndarray]:
     every = {"language": drawn.language, "class": need_classes(drawn).label if "class" in asked else drawn.label}
     kinds = {kind: of_row for kind, of_row in every.items() if kind in asked}
     for kind, of_row in kinds.items():
-        names = drawn.languages if kind == "language" else drawn.classes
-        for number, count in enumerate(np.bincount(of_row)):
-            if count < FOLDS:
-                raise InputError(
-                    f"spectrum: {kind} {str(names[number])!r} has {count} sentences, and needs at least {FOLDS}. "
-                    "Give more, or leave it out"
-                )
+        need_units(drawn, of_row, drawn.languages if kind == "language" else drawn.classes, f"spectrum: {kind}")
     return kinds
+
+
+def need_units(drawn: Sample, of_row: np.ndarray, names: Sequence[object], who: str) -> None:
+    """Raise `InputError` where folds of ids, or groups, cannot each hold something of a class.
+
+    Args:
+        drawn: of the rows.
+        of_row: (row,) numbers of classes, or languages.
+        names: of them.
+        who: asks, and of what, as messages begin.
+    """
+    what = "groups" if drawn.grouped else "sentences"
+    for number, name in enumerate(names):
+        count = len(np.unique(drawn.units[drawn.ids[of_row == number]]))
+        if count < FOLDS:
+            raise InputError(
+                f"{who} {str(name)!r} has {count} {what}, and needs at least {FOLDS}. Give more, or leave it out"
+            )
 
 
 def folds_of(drawn: Sample, seed: int, of_row: np.ndarray) -> list[tuple[np.ndarray, np.ndarray]]:

@@ -171,6 +171,15 @@ def test_what_is_lacking_is_said():
     refused("names have 1 layers of 3 features, and texts 1 of 16", reps, names().isel(feature=slice(3)))
     refused("support: expected Representations of texts of the pivot 'l0'", reps, names(), support=names())
     refused("id '.*' is in the support and in split 'dev' or 'test'", reps, names(), support=reps)
+    train = np.flatnonzero((reps.split == "train").values & (reps.language == "l0").values)
+    some = reps.isel(example=train[(reps.label.values[train].astype(int) != 2) | (np.arange(len(train)) < 9)])
+    few = len(set(some.id.values[some.label.values.astype(str) == "2"]))
+    assert few < 4
+    rest = reps.isel(example=reps.split != "train")
+    refused(f"label '2' has {few} sentences in the support, and the linear probe", rest, names(), support=some)
+    groups = (np.arange(len(train)) % 3).astype(str).astype(object)
+    grouped = reps.isel(example=train).assign_coords(group=("example", groups))
+    refused("label '0' has . groups in the support", rest, names(), support=grouped)
 
 
 def test_groups_and_translations_of_what_is_classified_are_not_learned_or_chosen_by(monkeypatch):

@@ -164,6 +164,11 @@ def test_what_cannot_be_measured_is_refused_or_has_no_value():
     few = reps.assign_coords(label=("example", np.where(np.arange(40) == 3, "odd", "even")))
     with pytest.raises(probes.InputError, match="spectrum: class 'odd' has 1 sentences, and needs at least 5"):
         measured(few)
+    with pytest.raises(probes.InputError, match="spectrum: class 'odd' has 1 sentences, and needs at least 5"):
+        measured(reps.assign_coords(label=("example", np.where(reps.id.values == "3", "odd", "even"))))
+    grouped = reps.assign_coords(group=("example", (reps.id.values.astype(int) % 3).astype(str).astype(object)))
+    with pytest.raises(probes.InputError, match="spectrum: language 'en' has 3 groups, and needs at least 5"):
+        measured(grouped.drop_vars("label"))
     ones = reps.isel(example=slice(0, 20)).assign(token_count=("example", np.ones(20, int)))
     with pytest.raises(probes.InputError, match="bands=4: the longest text has 1 token, so that some bands are empty"):
         measured(ones)
