@@ -63,7 +63,7 @@ def spectrum(reps: xr.Dataset, *, bands: int = 5, draws: int = 200, seed: int = 
         >>> import probes
         >>> model, tokenizer = probes.load_checkpoint("bundled")
         >>> corpus = probes.load_corpus("bundled", split="dev", languages=["en", "zh"])
-        >>> few = corpus.filter(lambda row: row["id"] < "s0300")
+        >>> few = corpus.filter(lambda row: row["id"] < "s0400")
         >>> reps = probes.capture(model, tokenizer, few, tokens=True, progress=False)
         >>> found = spectrum(reps.isel(layer=[0]), bands=4, draws=20, progress=False)
         >>> found.value.sel(measure="spectrum_energy", language="en").sum("band").round(6).item()

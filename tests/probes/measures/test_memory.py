@@ -9,6 +9,7 @@ import probes
 from probes.states.store import Store
 
 FEATURES, MIB = 768, 2**20
+ROWS = (2_000, 20_000)
 
 
 def stored(folder, rows):
@@ -30,6 +31,12 @@ def stored(folder, rows):
     return probes.open_representations(store.path)
 
 
+@pytest.fixture(scope="module")
+def few_and_many(tmp_path_factory):
+    folder = tmp_path_factory.mktemp("stores")
+    return [stored(folder, rows) for rows in ROWS]
+
+
 def peak(probe, reps, **options):
     tracemalloc.start()
     try:
@@ -41,14 +48,14 @@ def peak(probe, reps, **options):
 
 @pytest.mark.filterwarnings("ignore:.*more than half of the distance")
 @pytest.mark.parametrize("probe", [probes.class_separability, probes.variability, probes.alignment_gap])
-def test_ten_times_the_rows_take_no_more_memory(probe, tmp_path):
+def test_ten_times_the_rows_take_no_more_memory(probe, few_and_many):
     options = {"pivot": "en"} if probe is probes.alignment_gap else {}
-    few, many = (peak(probe, stored(tmp_path, rows), **options) for rows in (2_000, 20_000))
+    few, many = (peak(probe, reps, **options) for reps in few_and_many)
     layer = 18_000 * FEATURES * 8 / MIB
     # What does grow is the numbers and weights of the ids, some bytes a row.
     assert many - few < 0.15 * layer, (few, many, layer)
 
 
-def test_the_measurement_sees_a_whole_layer(tmp_path):
-    few, many = (peak(lambda r, draws: r.hidden.values, stored(tmp_path, rows)) for rows in (2_000, 20_000))
+def test_the_measurement_sees_a_whole_layer(few_and_many):
+    few, many = (peak(lambda r, draws: r.hidden.values, reps) for reps in few_and_many)
     assert many - few > 18_000 * FEATURES * 4 / MIB * 0.9
