@@ -94,22 +94,26 @@ def make(model: Path, data: Path, about: dict[str, Any], asked: list[dict[str, A
     failed = of.made(with_rates, found.missing(trained.trials()), folder, "learning rates", workers, keep)
     if failed:
         return failed
-    at_rate = trained.making(model, data, made_of, trained.Chosen.of((found := keep()).runs))
-    missing = found.missing(asked)
-    weights = found.missing(trained.trials_of_weights(missing))
-    failed = of.made(at_rate, weights, folder, "weights of objectives", workers, keep)
-    if failed:
-        return failed
     chosen = trained.Chosen.of((found := keep()).runs)
-    run, rate = trained.making(model, data, made_of, chosen), chosen.rate
-    seeds = sorted({run["seed"] for run in missing})
+    missing, rate = found.missing(asked), chosen.rate
+    run = trained.making(model, data, made_of, chosen)
+    seeds = sorted({s["seed"] for s in missing})
     plain = found.missing([{"trained": trained.PLAIN, "strength": 0.0, "seed": seed} for seed in seeds])
     failed = of.made(run, plain, folder, "originals", workers, keep)
     # Those that another machine made are made again here, once each, for what starts from them.
     again = [s for s in seeds if not (trained.kept_at(s, rate, trained.STEPS) / "done").exists()]
     joblib.Parallel(n_jobs=workers)(joblib.delayed(_again)(model, data, s, rate) for s in again)
     rest = [s for s in missing if s["trained"] != trained.PLAIN]
-    return failed + of.made(run, rest, folder, "fine-tuned", workers, keep)
+    weighed = [i for i, s in enumerate(rest) if s["trained"] in trained.TRIALS_OF_WEIGHTS.values()]
+    first = weighed[0] if weighed else len(rest)
+    failed += of.made(run, rest[:first], folder, "fine-tuned", workers, keep)
+    if not weighed:
+        return failed
+    weights = found.missing(trained.trials_of_weights(rest))
+    if untried := of.made(run, weights, folder, "weights of objectives", workers, keep):
+        return failed + untried
+    run = trained.making(model, data, made_of, trained.Chosen.of(keep().runs))
+    return failed + of.made(run, rest[first:], folder, "fine-tuned", workers, keep)
 
 
 def _again(model: Path, data: Path, seed: int, rate: float) -> None:

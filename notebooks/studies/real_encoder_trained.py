@@ -33,7 +33,8 @@ from probes.models.fingerprint import weights_fingerprint
 
 SEEDS = (0, 1, 2, 3, 4)
 TRIAL_SEED = 100  # of what is chosen by accuracy on the English dev split:
-RATES, WEIGHTS = (3e-5, 1e-4, 3e-4), (0.1, 1.0, 10.0)  # a rate for all, and what aligned weights count beside the loss
+RATES = (3e-5, 1e-4, 3e-4)  # for all
+WEIGHTS = (0.1, 1.0, 10.0, 100.0, 1000.0)  # what aligned weights count beside the loss
 TRIED_AT = 0.7  # of the weights pruned, where these are chosen
 STEPS = 66  # of 32 sentences: three times through the 701 of the train split
 PRUNINGS, LOOKED_AT = 5, (0, 4)  # steps after a pruning at which the accuracy on the English dev split is measured
@@ -240,8 +241,9 @@ class Chosen(NamedTuple):
 
     @classmethod
     def of(cls, table: pd.DataFrame) -> Chosen:
-        """The best of what was tried; weights that were not tried are not there."""
-        tried = {trial: method for trial, method in TRIALS_OF_WEIGHTS.items() if trial in set(table["trained"])}
+        """The best of what was tried; weights that were not all tried are not there."""
+        count = table["trained"].value_counts()
+        tried = {t: method for t, method in TRIALS_OF_WEIGHTS.items() if count.get(t, 0) == len(WEIGHTS)}
         weights = {method: best_of(table, trial, WEIGHTS) for trial, method in tried.items()}
         return cls(best_of(table, TRIAL, RATES), weights)
 

@@ -132,11 +132,10 @@ def test_a_rate_is_chosen_by_accuracy_and_of_as_high_ones_by_nats(of):
     rows = pd.DataFrame({"trained": trained.TRIAL, "strength": trained.RATES, "dev accuracy": [0.7, 0.8, 0.8]})
     rows = rows.assign(**{"dev nats": [0.1, 0.9, 0.8]})
     assert trained.Chosen.of(rows) == (trained.RATES[2], {})
-    weights = rows.assign(trained="trial of a weight, Frobenius", strength=trained.WEIGHTS)
-    assert trained.Chosen.of(pd.concat([rows, weights])) == (
-        trained.RATES[2],
-        {"aligned, Frobenius": trained.WEIGHTS[2]},
-    )
+    right = {"dev accuracy": [0.7, 0.8, 0.8, 0.6, 0.5], "dev nats": [0.1, 0.9, 0.8, 0.2, 0.1]}
+    weights = pd.DataFrame({"trained": "trial of a weight, Frobenius", "strength": trained.WEIGHTS, **right})
+    assert trained.Chosen.of(pd.concat([rows, weights])).weights == {"aligned, Frobenius": trained.WEIGHTS[2]}
+    assert trained.Chosen.of(pd.concat([rows, weights[:4]])).weights == {}
     with pytest.raises(SystemExit, match=r"trial of a rate: 2 of 3 were tried"):
         trained.Chosen.of(rows[:2])
 
