@@ -89,6 +89,8 @@ def rows_of(chosen: list[tuple[Case, list[str]]], most: int, processes: int) -> 
         for name in names:
             whole = xr.concat([one[name] for one in found], "set")
             figures = counted(people, case.ids, whole, large[people.words].get(name))
+            if math.isfinite(figures["holds"]) and not math.isfinite(figures["width"]):  # values without intervals
+                continue
             row = dict(zip(pages.KEY, (*case.key(name), whole.sizes["set"]), strict=True))
             rows[name] = row | {k: round(v, 4) if math.isfinite(v) else None for k, v in figures.items()}
         yield rows

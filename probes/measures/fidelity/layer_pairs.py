@@ -76,6 +76,7 @@ class Measure(Probe):
         nothing: why a pair of layers that can be compared has no value, where there is such a thing.
         sure_below: from this value on, up to 1 itself, draws say too little of its spread, so that
             it has no interval.
+        sure_up_to: examples; of more draws say too little of its spread as well.
     """
 
     between: Callable[[Layers, Layers | None], Values]
@@ -86,6 +87,7 @@ class Measure(Probe):
     of_directions: bool = False
     nothing: str = ""
     sure_below: float = np.inf
+    sure_up_to: float = np.inf
     family: str = "similarity"
     compares: bool = True
     better: Literal["higher", "lower", ""] = "higher"

@@ -99,7 +99,8 @@ def similarity(
         even for unrelated states where examples are few against features; "cka_debiased" is not,
         and where it comes out below 0 it stays so. SVCCA and PWCCA have no value where the
         directions to match (99 % of the variance of both) are as many as the examples, and no
-        interval, which a warning says, where layers are nearly alike (0.95 and above). RSA ranks
+        interval, which a warning says, where layers are nearly alike (0.95 and above), as mutual
+        information of more than 200 examples. RSA ranks
         the pairs of at most 1,000 examples, drawn by the seed. The draws are of first order
         (Procrustes: second, as its rotation follows each example); the intervals are for samples of
         this size.
@@ -166,15 +167,20 @@ def _measured(about: Measure, run: Run) -> xr.Dataset:
 
 def _where_sure(about: Measure, found: xr.Dataset) -> xr.Dataset:
     """The result without the intervals that would be too narrow, and a warning that says so."""
-    unsure = (found["value"] >= about.sure_below) & (found["value"] < 1 - _EQUAL)
+    many = found["n"] > about.sure_up_to
+    unsure = (found["value"] < 1 - _EQUAL) & ((found["value"] >= about.sure_below) | many)
     if not unsure.any():
         return found
     layer, other, language = (int(at[0]) for at in np.nonzero(unsure.values))
+    of = (
+        f"more than {about.sure_up_to} examples"
+        if many.any()
+        else f"layers that are nearly alike ({about.sure_below} and above)"
+    )
     warnings.warn(
         f"{about.name} of model {found.attrs['model']} has no interval at {int(unsure.sum())} of {unsure.size} places, "
         f"the first of them layers {found['layer'].values[layer]} and {found['other_layer'].values[other]} "
-        f"({found['language'].values[language]}): of layers that are nearly alike ({about.sure_below} and above) its "
-        "draws spread too little. Take 'cka' there",
+        f"({found['language'].values[language]}): of {of} its draws spread too little. Take 'cka' there",
         LayerscopeWarning,
         stacklevel=4,
     )

@@ -80,6 +80,20 @@ def test_its_interval_holds_the_mean_over_samples_of_this_size():
     assert np.mean([float(out.low) <= truth <= float(out.high) for out in outs]) >= 0.85
 
 
+def test_many_examples_have_a_value_and_no_interval_and_a_warning_says_so():
+    rng = np.random.default_rng(0)
+    x, y = (probes.from_arrays(z) for z in gaussians(rng, 201, 3, 0.7))
+    said = r"mutual_information of model arrays has no interval at 2 of 2 .*of more than 200 examples .*Take 'cka'"
+    with pytest.warns(probes.LayerscopeWarning, match=said):
+        out = probes.similarity(x, y, measure="mutual_information")
+    assert (out.value > 0).all()
+    assert np.isnan(out.low).all()
+    assert np.isnan(out.draws).all()
+    few = [z.isel(example=slice(200)) for z in (x, y)]
+    assert (probes.similarity(*few, measure="mutual_information").low < out.value).all()
+    assert probes.similarity(x, measure="mutual_information").low.values == pytest.approx(1)  # the same in every sample
+
+
 def test_too_few_are_refused():
     with pytest.raises(probes.InputError, match="mutual_information: expected at least 11 examples; found 5"):
         information(np.eye(5), np.eye(5))
