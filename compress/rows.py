@@ -159,6 +159,16 @@ def every_row(
     return training_rows(corpus, model, tokenizer, numbered_by=None)[0]
 
 
+def reading_of(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Return those settings of a training that say how its text is read, as `training_rows` takes them.
+
+    Example:
+        >>> reading_of({"prompt": "query: ", "learning_rate": 1e-4})
+        {'prompt': 'query: '}
+    """
+    return {name: settings[name] for name in ("max_length", "prompt") if name in settings}
+
+
 def padding_for(
     rows: Sequence[Mapping[str, Any]],
     tokenizer: PreTrainedTokenizerBase,

@@ -66,8 +66,16 @@ def language_model_loss(
         Traceback (most recent call last):
         probes.errors.InputError: objective language_model: BertForSequenceClassification predicts no tokens: ...
     """
-    how: dict[str, Any] = {"batch_size": batch_size, "masked": masked, "seed": seed}
-    losses = text_losses(model, tokenizer, corpus, **how, max_length=max_length, prompt=prompt)
+    losses = text_losses(
+        model,
+        tokenizer,
+        corpus,
+        batch_size=batch_size,
+        masked=masked,
+        seed=seed,
+        max_length=max_length,
+        prompt=prompt,
+    )
     nats, tokens = float(losses["nats"].sum()), int(losses["tokens"].sum())
     found = {"nats": nats / tokens if tokens else math.nan, "tokens": tokens}
     found["perplexity"] = math.exp(min(found["nats"], _MOST))

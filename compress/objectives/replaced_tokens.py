@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, ClassVar
 
 import numpy as np
@@ -25,11 +24,11 @@ from compress.objectives.base import (
     wide,
 )
 from compress.objectives.by_text import inputs_of
+from compress.objectives.given import model_and_tokenizer
 from compress.objectives.language_model import drawn_tokens
 from compress.objectives.masked import check_share
 from compress.objectives.token_heads import NarrowGenerator, check_encoder, check_maskable, embeddings_of, width_of
 from probes.errors import InputError
-from probes.models.checkpoint import load_checkpoint
 from probes.models.facts import embedding_rows, name_of, predicted_tokens
 from probes.models.fingerprint import weights_fingerprint
 
@@ -157,11 +156,7 @@ class ReplacedTokens:
                 f"objective {self.name}: size={self.size!r} is of a generator that is made, and one is given: leave "
                 "one of the two out"
             )
-        made, tokenizer = self.generator, None
-        if isinstance(made, str | Path):
-            made, tokenizer = load_checkpoint(made)
-        elif isinstance(made, tuple | list) and len(made) == 2:
-            made, tokenizer = made
+        made, tokenizer = model_and_tokenizer(self.generator)
         if (
             not isinstance(made, PreTrainedModel)
             or not isinstance(tokenizer, PreTrainedTokenizerBase | None)

@@ -5,7 +5,6 @@ from __future__ import annotations
 import copy
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
 import torch
@@ -23,10 +22,10 @@ from compress.objectives.base import (
     is_whole,
     wide,
 )
+from compress.objectives.given import model_and_tokenizer
 from compress.objectives.sampling import continued
 from compress.objectives.sentences import SIMILARITIES, STEEPNESS, Sentences, likeness, repetition
 from probes.errors import InputError
-from probes.models.checkpoint import load_checkpoint
 from probes.models.facts import name_of, positions_of, size_of
 from probes.models.fingerprint import weights_fingerprint
 from probes.states.by_token import predicts_next
@@ -114,11 +113,7 @@ class SimilarityReward:
     encoded_by: str = field(default="", init=False)  # which weights, kept with the settings of a training
 
     def __post_init__(self) -> None:
-        encoder, tokenizer = self.encoder, None
-        if isinstance(encoder, str | Path):
-            encoder, tokenizer = load_checkpoint(encoder)
-        elif isinstance(encoder, tuple | list) and len(encoder) == 2:
-            encoder, tokenizer = encoder
+        encoder, tokenizer = model_and_tokenizer(self.encoder)
         if not isinstance(encoder, PreTrainedModel) or not isinstance(tokenizer, PreTrainedTokenizerBase | None):
             raise InputError(
                 f"objective {self.name}: the encoder is a {type(self.encoder).__name__}: expected a model of "

@@ -25,7 +25,7 @@ from compress.quantization.codewords import (
     given_codewords,
     random_codewords,
 )
-from compress.rows import training_rows
+from compress.rows import reading_of, training_rows
 from compress.saving import record
 from compress.training.inside import Training
 from probes.errors import InputError, LayerscopeWarning, check_choice
@@ -141,8 +141,7 @@ def code_outputs(
     )
     counts = np.zeros(words)
     if train is not None and tokenizer is not None:
-        reading = {name: settings[name] for name in ("max_length", "prompt") if name in settings}
-        counts = _counts(model, train, tokenizer, words, tokens, **reading)
+        counts = _counts(model, train, tokenizer, words, tokens, **reading_of(settings))
     if table is None:
         if assignment == "random":
             table = random_codewords(words, bits, seed)

@@ -14,6 +14,7 @@ from compress.matrices import check_plain
 from compress.objectives.base import Objective
 from compress.pruning.drop_layers import drop_layers
 from compress.pruning.prune import KeepsZeros
+from compress.rows import reading_of
 from compress.saving import record
 from compress.training.inside import Training
 from compress.tuning.best import Best
@@ -115,7 +116,7 @@ def finetune(
     kind = missing_head(model, train, given)
     student = copy.deepcopy(model) if kind is None else with_head(model, tokenizer, train, kind, seed)
     training = Training(student, train, tokenizer, steps, given, teacher, folder=folder, seed=seed, **settings)
-    reading = {name: settings[name] for name in ("max_length", "prompt") if name in settings}
+    reading = reading_of(settings)
     chosen: Best | None = None
     if best is not None and steps:
         chosen = Best(student, tokenizer, dev, best, languages, train=train, steps=steps, looks=looks, **reading)

@@ -46,7 +46,7 @@ def declare_names(names: Mapping[str, Sequence[str]]) -> list[str]:
     """
     if isinstance(names, xr.Dataset):
         raise InputError("declare_names: expected texts, which each model of a comparison runs; found Representations")
-    for label, texts in (check_names(names, list(names) if isinstance(names, Mapping) else []) or {}).items():
+    for label, texts in (check_names(names, names) or {}).items():
         if not all(isinstance(text, str) and text.strip() for text in texts):
             raise InputError(f"declare_names: label {label!r}: expected texts, none of them empty; found {texts!r}")
 

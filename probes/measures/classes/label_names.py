@@ -6,7 +6,7 @@ are there, against those too; no label of another language is used.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -302,7 +302,7 @@ def _check_apart(reps: xr.Dataset, support: xr.Dataset, parts: Mapping[str, np.n
 
 
 def check_names(
-    names: Mapping[str, Sequence[str]] | xr.Dataset, classes: Sequence[object]
+    names: Mapping[str, Sequence[str]] | xr.Dataset, classes: Iterable[object]
 ) -> dict[str, list[str]] | None:
     """Return the texts of the names by class, None of Representations; raise where a class has none."""
     texts = None

@@ -180,15 +180,15 @@ def _of_parts(reps: xr.Dataset, order: np.ndarray, squares: np.ndarray, k: int, 
     from sklearn.decomposition import NMF
     from sklearn.exceptions import ConvergenceWarning
 
+    out = np.full(len(squares), np.nan)
+    if not k:
+        return out
     n, width = len(order), reps.sizes["feature"]
     there = np.flatnonzero(squares).tolist()
     above = np.empty((n, len(there) * width), np.float32)
     for place, layer in enumerate(there):
         x = _around(reps, layer, order)[0] / np.sqrt(squares[layer] / n)
         above[:, place * width : (place + 1) * width] = x - x.min(axis=0)
-    out = np.full(len(squares), np.nan)
-    if not k:
-        return out
     init = "nndsvda" if k <= min(above.shape) else "random"
     with warnings.catch_warnings():
         # More steps changed it by 0.01 at most for the bundled encoder.
