@@ -66,9 +66,13 @@ def make(given: list[str]) -> None:
     model, data = folders(given)
     free, tuned = chosen(given[given.index("--only") + 1] if "--only" in given[:-1] else None)
     workers = int(given[given.index("--workers") + 1]) if "--workers" in given[:-1] else os.cpu_count() or 1
-    about = of.prepared(model, data)
-    failed = of.made(of.making(model, data), free, of.FOLDER, PARTS[0], workers)
-    for said in failed + (kept_of.make(model, data, about, tuned, workers) if tuned else []):
+    failed = []
+    if free:
+        of.prepared(model, data)
+        failed += of.made(of.making(model, data), free, of.FOLDER, PARTS[0], workers)
+    if tuned:
+        failed += kept_of.make(model, data, tuned, workers)
+    for said in failed:
         print(said)
 
 

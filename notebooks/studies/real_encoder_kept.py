@@ -84,9 +84,9 @@ def check(found: Trained, made_of: dict[str, Any]) -> None:
             )
 
 
-def make(model: Path, data: Path, about: dict[str, Any], asked: list[dict[str, Any]], workers: int) -> list[str]:
+def make(model: Path, data: Path, asked: list[dict[str, Any]], workers: int) -> list[str]:
     """Make the runs that are nowhere yet, what decides most first, and return what was said of those that failed."""
-    made_of, folder = trained.made_of(about, data), of.FOLDER / "trained"
+    made_of, folder = trained.made_of(model, data), of.FOLDER / "trained"
     check(found := keep(), made_of)
     if not found.missing(asked):
         return []

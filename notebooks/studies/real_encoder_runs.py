@@ -85,12 +85,17 @@ def with_head(reps: xr.Dataset, head: tuple[np.ndarray, np.ndarray, list[str]]) 
     return reps.assign(logits=(("example", "class"), logits.astype(np.float32))).assign_coords({"class": names})
 
 
+def fingerprints(source: Any, test: datasets.Dataset) -> dict[str, Any]:
+    """By what one knows which encoder and which corpus runs are of."""
+    return {"weights": weights_fingerprint(source), "corpus": corpus_fingerprint(test)}
+
+
 def prepared(model: Path, data: Path, ids: int | None = None) -> dict[str, Any]:
     """Measure the original, once, and say what all runs are of; refuse another model or corpus in the same folder."""
     kept = FOLDER / ORIGINAL
     source, tokenizer = probes.load_checkpoint(model)
     test = corpus_of(data, "test", ids)
-    own = {"weights": weights_fingerprint(source), "corpus": corpus_fingerprint(test)}
+    own = fingerprints(source, test)
     file = kept / "about.json"
     if file.exists():
         about: dict[str, Any] = json.loads(file.read_text(encoding="utf-8"))

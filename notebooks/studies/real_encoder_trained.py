@@ -34,11 +34,12 @@ from probes.models.fingerprint import weights_fingerprint
 SEEDS = (0, 1, 2, 3, 4)
 TRIAL_SEED = 100  # of what is chosen by accuracy on the English dev split:
 RATES = (3e-5, 1e-4, 3e-4)  # for all
+HIGHER = (1e-3,)  # tried after runs had been made: it chooses nothing, and tells whether it would have been better
 WEIGHTS = (0.1, 1.0, 10.0, 100.0, 1000.0)  # what aligned weights count beside the loss
 TRIED_AT = 0.7  # of the weights pruned, where these are chosen
 STEPS = 66  # of 32 sentences: three times through the 701 of the train split
 PRUNINGS, LOOKED_AT = 5, (0, 4)  # steps after a pruning at which the accuracy on the English dev split is measured
-TRIAL, PLAIN = "trial of a rate", "fine-tuned"
+TRIAL, LATER, PLAIN = "trial of a rate", "trial of a higher rate", "fine-tuned"
 TRIALS_OF_WEIGHTS = {
     "trial of a weight, cosine": "aligned, cosine",
     "trial of a weight, Frobenius": "aligned, Frobenius",
@@ -119,8 +120,9 @@ def settings() -> list[dict[str, Any]]:
 
 
 def trials() -> list[dict[str, Any]]:
-    """The learning rates that are tried."""
-    return [{"trained": TRIAL, "strength": rate, "seed": TRIAL_SEED} for rate in RATES]
+    """The learning rates that are tried, those that one is chosen of first."""
+    tried = [(TRIAL, rate) for rate in RATES] + [(LATER, rate) for rate in HIGHER]
+    return [{"trained": trial, "strength": rate, "seed": TRIAL_SEED} for trial, rate in tried]
 
 
 def trials_of_weights(asked: list[dict[str, Any]] | None = None) -> list[dict[str, Any]]:
@@ -137,7 +139,7 @@ def every_setting() -> list[dict[str, Any]]:
 
 def measured(runs: pd.DataFrame) -> pd.DataFrame:
     """The runs that are no trials."""
-    return runs[~runs["trained"].isin([TRIAL, *TRIALS_OF_WEIGHTS])]
+    return runs[~runs["trained"].isin([TRIAL, LATER, *TRIALS_OF_WEIGHTS])]
 
 
 def english(data: Path, split: str) -> datasets.Dataset:
@@ -155,10 +157,10 @@ def every(data: Path) -> datasets.Dataset:
     return given.fed(chosen.drop(columns="label"))
 
 
-def made_of(about: dict[str, Any], data: Path, steps: int = STEPS) -> dict[str, Any]:
+def made_of(model: Path, data: Path, steps: int = STEPS) -> dict[str, Any]:
     """What all runs are of: encoder, corpora and steps, by which one is known to be one of these."""
-    train = corpus_fingerprint(english(data, "train"))
-    return {"weights": about["weights"], "corpus": about["corpus"], "train": train, "steps": steps}
+    own = of.fingerprints(probes.load_checkpoint(model)[0], given.corpus_of(data, "test"))
+    return own | {"train": corpus_fingerprint(english(data, "train")), "steps": steps}
 
 
 def encoder(model: Path) -> tuple[Any, Any]:
@@ -354,7 +356,7 @@ def one_run(
     """Train, and measure the test split: accuracy by language, loyalty to the fine-tuned model, alignment, classes."""
     begun = time.process_time()
     steps = made_of["steps"]
-    if trained == TRIAL:
+    if trained in (TRIAL, LATER):
         found = on_dev(*tune(model, data, seed, strength, steps), data)
         return made_of | found | {"cpu": round(time.process_time() - begun, 1)}
     if chosen is None:

@@ -96,20 +96,36 @@ def _answers(table: pd.DataFrame, claims: pd.DataFrame, rows: pd.DataFrame) -> l
             f"translations {plain['retrieval'].mean():.3f} are found at the last layer; before fine-tuning it is "
             f"{before:.3f}."
         )
-    said = {
-        word: claims.loc[claims["verdict"] == word, "claim"].tolist()
-        for word in ("confirmed", "contradicted", "not confirmed")
-    }
+    return [*out, _claims_in_words(claims)]
+
+
+def _claims_in_words(claims: pd.DataFrame) -> str:
+    """Each claim that an interval decides with its gain, and how many of each method none does."""
+    said = {word: claims[claims["verdict"] == word] for word in ("confirmed", "contradicted", "not confirmed")}
     held = sum(map(len, said.values()))
-    out.append(
-        f"**Which claims hold?** Of {len(claims)} claims {held} have all their seeds. "
-        + " ".join(f"{word.capitalize()}: {'; '.join(which)}." for word, which in said.items() if which)
-    )
-    return out
+    out = [
+        f"**Which claims hold?** Of {len(claims)} claims {held} have all their seeds: {len(said['confirmed'])} are "
+        f"confirmed, {len(said['contradicted'])} contradicted, and of {len(said['not confirmed'])} one cannot tell. A "
+        "gain is positive where it is what the claim says."
+    ]
+    decided = [f"- {word}: {c['claim']}, {c['gain']} ({c['95 %']})"
+               for word in ("confirmed", "contradicted") for _, c in said[word].iterrows()]  # fmt: skip
+    out += ["\n".join(decided)] if decided else []
+    if len(open_ones := said["not confirmed"]):
+        counted = open_ones["claim"].str.split(":").str[0].value_counts(sort=False)
+        which = "; ".join(f"{method} ({count})" for method, count in counted.items())
+        out.append(
+            f"One cannot tell, since intervals hold both gains and losses: {which}. All are in the table of claims."
+        )
+    return "\n\n".join(out)
 
 
 def _rate(found: Trained) -> str:
-    return _best(found, trained.TRIAL, trained.RATES, "that was tried, so that a higher one may be better")
+    said = _best(found, trained.TRIAL, trained.RATES, "that was tried then")
+    later = found.runs[found.runs["trained"] == trained.LATER]
+    for rate, accuracy in zip(later["strength"], later["dev accuracy"], strict=True):
+        said += f"; {rate:g}, tried after runs had been made, has {accuracy:.3f}"
+    return said if len(later) else f"{said}; a higher one may be better"
 
 
 def _weights(found: Trained) -> str:

@@ -42,7 +42,7 @@ def given(of, tmp_path_factory):
     of["runs"].FOLDER = tmp_path_factory.mktemp("runs")
     whole, tokenizer = probes.load_checkpoint("bundled")
     compress.save(compress.drop_layers(whole, [2, 3, 4, 5]), model, tokenizer)
-    made_of = of["trained"].made_of({"weights": "w", "corpus": "c"}, data, STEPS)
+    made_of = of["trained"].made_of(model, data, STEPS)
     return model, data, made_of
 
 
@@ -184,6 +184,36 @@ def test_claims_have_intervals_of_seeds_and_sentences(of):
     said = answers.claims(answers.table_of(few), lambda *_: "").set_index("claim")
     assert said.loc[claim, "verdict"] == "not run (3 of 5 seeds)"
     assert set(said["verdict"]) <= {"not run (3 of 5 seeds)", "not run (0 of 5 seeds)"}
+
+
+def test_claims_in_words_say_each_that_is_decided_and_count_the_others(of):
+    rows = {
+        "claim": ["A: x above y", "B: x above y", "C: x", "C: y", "D: x"],
+        "gain": ["+0.1", "-0.2", "+0.0", "+0.0", ""],
+        "95 %": ["+0.1 to +0.2", "-0.3 to -0.1", "-0.1 to +0.1", "-0.1 to +0.1", ""],
+        "verdict": ["confirmed", "contradicted", "not confirmed", "not confirmed", "not run (0 of 5 seeds)"],
+    }
+    said = of["trained_page"]._claims_in_words(pd.DataFrame(rows))
+    assert "Of 5 claims 4 have all their seeds: 1 are confirmed, 1 contradicted, and of 2 one cannot tell." in said
+    lines = [line for line in said.split("\n") if line.startswith("- ")]
+    assert lines == [
+        "- confirmed: A: x above y, +0.1 (+0.1 to +0.2)",
+        "- contradicted: B: x above y, -0.2 (-0.3 to -0.1)",
+    ]
+    assert "C (2)" in said
+    assert "D" not in said
+
+
+def test_a_rate_that_was_tried_later_is_said_and_chooses_nothing(of):
+    trained, page = of["trained"], of["trained_page"]
+    tried = pd.DataFrame({"trained": trained.TRIAL, "strength": trained.RATES, "dev accuracy": [0.6, 0.7, 0.8]})
+    tried = tried.assign(**{"dev nats": 0.5})
+    later = pd.DataFrame({"trained": trained.LATER, "strength": [1e-3], "dev accuracy": [0.9], "dev nats": [0.1]})
+    alone, both = (of["kept"].Trained(t, pd.DataFrame()) for t in (tried, pd.concat([tried, later])))
+    assert page._rate(alone).endswith("; a higher one may be better")
+    assert page._rate(both).endswith("0.0003: 0.800); 0.001, tried after runs had been made, has 0.900")
+    assert trained.Chosen.of(both.runs) == (3e-4, {})
+    assert trained.measured(both.runs).empty
 
 
 def test_models_of_both_parts_warn_together_each_held_to_its_own_original(of, made):
