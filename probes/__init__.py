@@ -5,7 +5,7 @@ representations.
 import probes.installed  # isort: skip
 import probes.silence  # noqa: F401  # isort: skip
 from importlib import import_module
-from types import ModuleType
+from typing import TYPE_CHECKING, Any
 
 from probes.comparison import Comparison, Comparisons, compare
 from probes.corpus import describe, load_corpus
@@ -67,7 +67,9 @@ from probes.states.own_pooling import pooling
 from probes.states.ragged import each_token
 from probes.states.representations import from_arrays, open_representations
 from probes.views.style import style
-from probes.watching import Watch
+
+if TYPE_CHECKING:
+    from probes.watching import Watch
 
 __all__ = [
     "Band",
@@ -143,8 +145,14 @@ __all__ = [
 ]
 
 
-def __getattr__(name: str) -> ModuleType:
-    # What the widgets need is an extra, and takes a second to import.
+def __getattr__(name: str) -> Any:
+    # What takes a second to import, for those who use it: the widgets need an extra, and a Trainer brings peft.
     if name == "widgets":
         return import_module("probes.widgets")
+    if name == "Watch":
+        return import_module("probes.watching").Watch
     raise AttributeError(f"module 'probes' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__, "widgets"})

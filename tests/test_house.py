@@ -83,7 +83,7 @@ def not_installed() -> Iterator[str]:
     yield from PACKAGES - set(settings["tool"]["setuptools"]["packages"])
     for module in PACKAGES:
         defined = {n.name for n in TREES[module].body if isinstance(n, ast.ClassDef | ast.FunctionDef)}
-        if defined - {"__getattr__"} or not ast.get_docstring(TREES[module]):
+        if defined - {"__getattr__", "__dir__"} or not ast.get_docstring(TREES[module]):
             yield module
 
 

@@ -210,7 +210,10 @@ Fine-tuned is on the 701 English sentences of SIB-200's train split, {steps}, th
 accuracy on the English dev split, with a seed of its own: {rate}. All methods have it, also those that would do better
 with another one. From the fine-tuned model of each of {seeds} seeds the methods of `compress.recipes` start that prune,
 round and distil, again in {steps} on the same sentences; SparseBERT and what fine-tunes in another way start from the
-encoder before it. What aligned weights count beside the loss was chosen among {weights}, by the same accuracy of
+encoder before it. Students on English text learn its labels, with soft labels or without; on
+text of every language (as many sentences, each in one language) soft labels alone, so that these two differ in text and
+objective.
+What aligned weights count beside the loss was chosen among {weights}, by the same accuracy of
 models pruned by 70 %, with the same seed: {weight}.
 Those that prune uniformly do so {prunings} times; after each, and 4 steps later, accuracy on the dev split is
 measured, and `gap` is the mean distance below what it was before the pruning, until the next one.
