@@ -403,6 +403,8 @@ model or corpus would; and with this many claims one or two intervals that leave
 The learning rate is {rate}; what is fused or in factors, and what is distilled without further words, is trained on
 English labels.
 
+To some of these claims a real encoder is held on [its own page](real_encoder_trained.md#claims), with five seeds.
+
 {claims}
 ## Means over the seeds: students
 

@@ -594,6 +594,8 @@ t over the seeds), and the verdict says whether it leaves out zero. An interval 
 seed, not how another model, corpus or rate would; and with this many claims three or four intervals that leave out zero
 are to be expected by chance. {ran}.
 
+To some of these claims a real encoder is held on [its own page](real_encoder_trained.md#claims), with five seeds.
+
 {claims}
 Claims without two runs to compare by: {left_out}.
 

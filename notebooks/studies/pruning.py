@@ -217,6 +217,8 @@ the paper says; low and high are its 95 % interval (Student's t over the {seeds}
 varies from seed to seed, not how another model or corpus would; and with this many claims one or two intervals that
 leave out zero are to be expected by chance.
 
+To some of these claims a real encoder is held on [its own page](real_encoder_trained.md#claims), with five seeds.
+
 {claims}
 ## Means over the seeds
 
