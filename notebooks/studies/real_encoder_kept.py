@@ -21,6 +21,7 @@ from probes.files import write_whole
 
 RUNS, ROWS = "real_encoder_trained.csv", "real_encoder_trained_rows.csv"
 KEYS = ["trained", "strength", "seed"]
+DRAWN = "drawn retrieval"
 OF = ["weights", "corpus", "train", "steps"]
 WORDS = dict.fromkeys(["weights", "corpus", "train", "original", "torch"], str)  # hashes of digits alone are none
 
@@ -36,6 +37,13 @@ class Trained(NamedTuple):
         there = set(self.runs[KEYS].itertuples(index=False, name=None))
         return [s for s in settings if tuple(s[k] for k in KEYS) not in there]
 
+    def without_draws(self, settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
+        """Those of some settings whose run is there, but was made before draws of sentences were kept."""
+        runs = trained.measured(self.runs)
+        known = runs[DRAWN].notna() if DRAWN in runs else pd.Series(False, index=runs.index)
+        lacking = set(runs.loc[~known, KEYS].itertuples(index=False, name=None))
+        return [s for s in settings if tuple(s[k] for k in KEYS) in lacking]
+
 
 def kept(folder: Path | None = None) -> Trained:
     """What the repository has, and what lies in runs/ beside it, in the order of the settings."""
@@ -43,17 +51,24 @@ def kept(folder: Path | None = None) -> Trained:
     runs, rows = pd.DataFrame(columns=[*KEYS, *OF]), pd.DataFrame(columns=[*KEYS, "language"])
     if (folder / RUNS).exists():
         runs, rows = pd.read_csv(folder / RUNS, dtype=WORDS), pd.read_csv(folder / ROWS)
-    new = Trained(runs, rows).missing(trained.every_setting())
+    held, every = Trained(runs, rows), trained.every_setting()
+    new = held.missing(every) + held.without_draws(every)
     files = [f for s in new if (f := common.file_of(of.FOLDER / "trained", s)).exists()]
     found = [json.loads(f.read_text(encoding="utf-8")) for f in files]
+    made = pd.MultiIndex.from_tuples([tuple(run[k] for k in KEYS) for run in found], names=KEYS)
     languages = [pd.DataFrame(run.pop("rows")).assign(**{k: run[k] for k in KEYS}) for run in found if "rows" in run]
-    parts = [*([runs] if len(runs) else []), *([pd.DataFrame(found)] if found else [])]
-    runs = pd.concat(parts, ignore_index=True) if parts else runs
-    parts = [*([rows] if len(rows) else []), *languages]
-    rows = pd.concat(parts, ignore_index=True) if parts else rows
-    order = {tuple(s[k] for k in KEYS): i for i, s in enumerate(trained.every_setting())}
+    if found:
+        runs = pd.concat([_others(runs, made), pd.DataFrame(found)], ignore_index=True)
+        rows = pd.concat([_others(rows, made), *languages], ignore_index=True)
+    order = {tuple(s[k] for k in KEYS): i for i, s in enumerate(every)}
     runs = _ordered(runs, order)
     return Trained(runs, _ordered(rows, order)[[*KEYS, *(c for c in rows if c not in KEYS)]])
+
+
+def _others(table: pd.DataFrame, made: pd.MultiIndex) -> pd.DataFrame:
+    """The rows of runs that were not made since; none of no rows, whose columns have no types."""
+    kept = table[~pd.MultiIndex.from_frame(table[KEYS]).isin(made)]
+    return kept if len(kept) else pd.DataFrame()
 
 
 def _ordered(table: pd.DataFrame, order: dict[tuple[Any, ...], int]) -> pd.DataFrame:
@@ -88,17 +103,17 @@ def make(model: Path, data: Path, asked: list[dict[str, Any]], workers: int) -> 
     """Make the runs that are nowhere yet, what decides most first, and return what was said of those that failed."""
     made_of, folder = trained.made_of(model, data), of.FOLDER / "trained"
     check(found := keep(), made_of)
-    if not found.missing(asked):
+    if not (missing := [*found.missing(asked), *found.without_draws(asked)]):
         return []
     with_rates = trained.making(model, data, made_of)
     failed = of.made(with_rates, found.missing(trained.trials()), folder, "learning rates", workers, keep)
     if failed:
         return failed
     chosen = trained.Chosen.of((found := keep()).runs)
-    missing, rate = found.missing(asked), chosen.rate
-    run = trained.making(model, data, made_of, chosen)
+    rate, run = chosen.rate, trained.making(model, data, made_of, chosen)
     seeds = sorted({s["seed"] for s in missing})
-    plain = found.missing([{"trained": trained.PLAIN, "strength": 0.0, "seed": seed} for seed in seeds])
+    plain = [{"trained": trained.PLAIN, "strength": 0.0, "seed": seed} for seed in seeds]
+    plain = found.missing(plain) + found.without_draws(plain)
     failed = of.made(run, plain, folder, "originals", workers, keep)
     # Those that another machine made are made again here, once each, for what starts from them.
     again = [s for s in seeds if not (trained.kept_at(s, rate, trained.STEPS) / "done").exists()]

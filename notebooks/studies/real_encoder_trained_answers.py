@@ -16,6 +16,7 @@ from real_encoder_trained import AS_GIVEN, PLAIN, SEEDS, family_of
 from scipy import stats
 
 DRAWS = 1000  # of groups of sentences
+FOR, AGAINST = "for it, by seeds alone", "against it, by seeds alone"
 GRADDROP = "O' Neill and Dutta 2023"
 # What a paper says: text, source, measure, method, what it is held to ("" for nothing), which sign is the claim's, and
 # the claim of the study of the bundled model (page, text).
@@ -170,6 +171,10 @@ def table_of(found: Trained) -> pd.DataFrame:
     picks = np.random.default_rng(0).multinomial(groups, np.full(groups, 1 / groups), DRAWS)
     for name in ("English", "zero-shot"):
         runs[f"accuracy {name} drawn"] = [_drawn(cell, picks) for cell in runs[f"right {name}"]]
+    for column in (c for c in runs if c.startswith("drawn ")):
+        runs[f"{column.removeprefix('drawn ')} drawn"] = [
+            np.array(cell.split(), float) if isinstance(cell, str) else None for cell in runs[column]
+        ]
     plain = runs[runs["trained"] == PLAIN].set_index("seed")
     for end in ("", " drawn"):
         lost = {
@@ -197,7 +202,7 @@ def gains(
 ) -> tuple[list[float], dict[int, float], np.ndarray | None, int]:
     """By how much a method is above another: at which strengths, by seed, by draw of sentences, and of how many seeds.
 
-    Strengths count of which all seeds are there, in both; draws are None where the measure has none.
+    Strengths count of which all seeds are there, in both; draws are None where the measure or one of the runs has none.
     """
     nothing: tuple[list[float], dict[int, float], np.ndarray | None, int] = ([], {}, None, 0)
     if value not in table or one not in set(table["trained"]):
@@ -217,17 +222,24 @@ def gains(
     of = mine.index.get_level_values("strength").isin(whole) & there.to_numpy()
     gain = mine.loc[of, value] - (other.loc[of, value] if base else 0.0)
     drawn = None
-    if len(columns) > 1:
+    cells = [*mine.loc[of, columns[-1]], *(other.loc[of, columns[-1]] if base else [])]
+    if all(isinstance(cell, np.ndarray) for cell in cells):
         drawn = np.mean(list(mine.loc[of, columns[1]]), axis=0)
         drawn = drawn - (np.mean(list(other.loc[of, columns[1]]), axis=0) if base else 0.0)
     return whole, gain.groupby(level="seed").mean().to_dict(), drawn, len(SEEDS)
 
 
+def by_seeds(low: float, high: float) -> str:
+    """What an interval of seeds alone says: less than a verdict."""
+    return {"confirmed": FOR, "contradicted": AGAINST}.get(word := common.verdict(low, high), word)
+
+
 def claims(table: pd.DataFrame, small: Callable[[str, str], str]) -> pd.DataFrame:
     """Hold what papers say of training against the runs of all seeds, beside the small study's verdicts.
 
-    The interval is of seeds (Student's t), and, of accuracy, of groups of sentences too: the squares of both half
-    widths are added, which counts what varies with both twice and so is rather too wide than too narrow.
+    The interval is of seeds (Student's t), and of groups of sentences too: the squares of both half widths are added,
+    which counts what varies with both twice and so is rather too wide than too narrow. Where only seeds are drawn, the
+    verdict says so in other words.
     """
     rows = []
     for text, source, value, one, base, sign, page, claim in CLAIMS:
@@ -250,7 +262,9 @@ def claims(table: pd.DataFrame, small: Callable[[str, str], str]) -> pd.DataFram
         }
         row |= {
             "of": "seeds" if drawn is None else "seeds, sentences",
-            "verdict": common.verdict(mean - half, mean + half),
+            "verdict": common.verdict(mean - half, mean + half)
+            if drawn is not None
+            else by_seeds(mean - half, mean + half),
         }
         rows.append(row)
     return pd.DataFrame(rows)[["claim", "at", "gain", "95 %", "of", "verdict", "bundled model"]]

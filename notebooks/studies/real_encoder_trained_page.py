@@ -19,6 +19,7 @@ from real_encoder_words import DPI, filled, shown, warning_in_words
 from probes.views.language_names import language_name
 
 NAME = "real_encoder_trained"
+WORDS = ("confirmed", "contradicted", of.FOR, of.AGAINST, "not confirmed")
 
 
 def write(found: Trained) -> tuple[Any, ...]:
@@ -101,15 +102,16 @@ def _answers(table: pd.DataFrame, claims: pd.DataFrame, rows: pd.DataFrame) -> l
 
 def _claims_in_words(claims: pd.DataFrame) -> str:
     """Each claim that an interval decides with its gain, and how many of each method none does."""
-    said = {word: claims[claims["verdict"] == word] for word in ("confirmed", "contradicted", "not confirmed")}
+    said = {word: claims[claims["verdict"] == word] for word in WORDS}
     held = sum(map(len, said.values()))
     out = [
         f"**Which claims hold?** Of {len(claims)} claims {held} have all their seeds: {len(said['confirmed'])} are "
-        f"confirmed, {len(said['contradicted'])} contradicted, and of {len(said['not confirmed'])} one cannot tell. A "
-        "gain is positive where it is what the claim says."
+        f"confirmed, {len(said['contradicted'])} contradicted, "
+        f"{len(said[of.FOR]) + len(said[of.AGAINST])} told by seeds alone, and of {len(said['not confirmed'])} one "
+        "cannot tell. A gain is positive where it is what the claim says."
     ]
     decided = [f"- {word}: {c['claim']}, {c['gain']} ({c['95 %']})"
-               for word in ("confirmed", "contradicted") for _, c in said[word].iterrows()]  # fmt: skip
+               for word in WORDS[:-1] for _, c in said[word].iterrows()]  # fmt: skip
     out += ["\n".join(decided)] if decided else []
     if len(open_ones := said["not confirmed"]):
         counted = open_ones["claim"].str.split(":").str[0].value_counts(sort=False)
@@ -150,13 +152,27 @@ def _best(found: Trained, trial: str, every: tuple[float, ...], at_the_end: str)
 def _missing(found: Trained, every: list[dict[str, Any]]) -> str:
     lacking = pd.DataFrame(found.missing(every))
     if lacking.empty:
-        return "All runs are there."
+        return f"All runs are there.{_without_draws(found, every)}"
     seeds = lacking.groupby(["trained", "strength"], sort=False)["seed"].size()
     said = [
         f"{m}{f' {s:g}' if s else ''}{'' if n == len(trained.SEEDS) else f' ({n} seeds)'}"
         for (m, s), n in seeds.items()
     ]
-    return f"{len(lacking)} runs are missing, in the order in which they are made: {'; '.join(said)}."
+    return (
+        f"{len(lacking)} runs are missing, in the order in which they are made: {'; '.join(said)}."
+        f"{_without_draws(found, every)}"
+    )
+
+
+def _without_draws(found: Trained, every: list[dict[str, Any]]) -> str:
+    """Which runs are made again for the draws of their sentences."""
+    if not (without := found.without_draws(every)):
+        return ""
+    return (
+        f" {len(without)} runs were made before draws of sentences were kept, and are made again at the end: "
+        f"{'; '.join(dict.fromkeys(s['trained'] for s in without))}. Until then claims of them that are not of mean "
+        "accuracy are told by seeds alone."
+    )
 
 
 def _by_language(found: Trained) -> str:
@@ -219,8 +235,10 @@ Those that prune uniformly do so {prunings} times; after each, and 4 steps later
 measured, and `gap` is the mean distance below what it was before the pruning, until the next one.
 
 Measured is the test split in all 24 languages as on the other page, with the head that was trained, each model beside
-the fine-tuned one of its seed. Intervals of claims are of seeds (Student's t) and, of accuracies, of groups of
-sentences too: squares of both half widths are added, which is rather too wide than too narrow.
+the fine-tuned one of its seed. Intervals of claims are of seeds (Student's t) and of groups of sentences:
+squares of both half widths are added, which is rather too wide than too narrow. Where the column `of` has seeds alone,
+nothing is said to be confirmed or contradicted; of gaps after prunings, which are measured on the dev split, there are
+no draws of sentences.
 
 ## What is not in it
 

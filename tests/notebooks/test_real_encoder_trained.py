@@ -105,6 +105,8 @@ def test_a_run_says_what_it_is_of_and_what_each_language_has(of, made):
     assert np.isfinite(pruned["gap"])
     right = np.array([x.split("/") for x in pruned["right English"].split()], int)
     assert right[:, 0].sum() / right[:, 1].sum() == pytest.approx(pruned["accuracy English"])
+    for value in (*of["trained"].DRAWN, of["trained"].WORST):
+        assert len(pruned[f"drawn {value}"].split()) == of["trained"].DRAWS, value
     rows = found.rows.set_index(["trained", "language"])
     assert set(rows.loc["magnitude"].index) == {"eng_Latn", "hin_Deva", "pooled"}
     assert rows.loc[("magnitude", "hin_Deva"), ["cka, end", "cka, middle", "norm, middle", "retrieval"]].notna().all()
@@ -121,6 +123,7 @@ def test_what_the_repository_has_is_not_made_again(of, made, given, tmp_path, mo
     assert again.runs["original"].tolist() == first.runs["original"].tolist()
     assert again.missing(made) == []
     assert len(again.missing(of["trained"].settings())) == len(of["trained"].settings()) - 2
+    assert again.without_draws(made) == []
     kept.check(again, given[2])
     with pytest.raises(SystemExit, match=r"real_encoder_trained.csv: its runs are of steps 2, and these would be of 4"):
         kept.check(again, given[2] | {"steps": 4})
@@ -187,18 +190,22 @@ def test_claims_have_intervals_of_seeds_and_sentences(of):
 
 
 def test_claims_in_words_say_each_that_is_decided_and_count_the_others(of):
+    seeds = of["trained_answers"].FOR
     rows = {
-        "claim": ["A: x above y", "B: x above y", "C: x", "C: y", "D: x"],
-        "gain": ["+0.1", "-0.2", "+0.0", "+0.0", ""],
-        "95 %": ["+0.1 to +0.2", "-0.3 to -0.1", "-0.1 to +0.1", "-0.1 to +0.1", ""],
-        "verdict": ["confirmed", "contradicted", "not confirmed", "not confirmed", "not run (0 of 5 seeds)"],
+        "claim": ["A: x above y", "B: x above y", "C: x", "C: y", "D: x", "E: x"],
+        "gain": ["+0.1", "-0.2", "+0.0", "+0.0", "", "+0.3"],
+        "95 %": ["+0.1 to +0.2", "-0.3 to -0.1", "-0.1 to +0.1", "-0.1 to +0.1", "", "+0.2 to +0.4"],
+        "verdict": ["confirmed", "contradicted", "not confirmed", "not confirmed", "not run (0 of 5 seeds)", seeds],
     }
     said = of["trained_page"]._claims_in_words(pd.DataFrame(rows))
-    assert "Of 5 claims 4 have all their seeds: 1 are confirmed, 1 contradicted, and of 2 one cannot tell." in said
+    assert (
+        "Of 6 claims 5 have all their seeds: 1 are confirmed, 1 contradicted, 1 told by seeds alone, and of 2" in said
+    )
     lines = [line for line in said.split("\n") if line.startswith("- ")]
     assert lines == [
         "- confirmed: A: x above y, +0.1 (+0.1 to +0.2)",
         "- contradicted: B: x above y, -0.2 (-0.3 to -0.1)",
+        "- for it, by seeds alone: E: x, +0.3 (+0.2 to +0.4)",
     ]
     assert "C (2)" in said
     assert "D" not in said
@@ -214,6 +221,32 @@ def test_a_rate_that_was_tried_later_is_said_and_chooses_nothing(of):
     assert page._rate(both).endswith("0.0003: 0.800); 0.001, tried after runs had been made, has 0.900")
     assert trained.Chosen.of(both.runs) == (3e-4, {})
     assert trained.measured(both.runs).empty
+
+
+def test_retrieval_is_told_by_seeds_alone_until_all_runs_have_draws_of_sentences(of):
+    answers, kept = of["trained_answers"], of["kept"]
+    claim = "SDP cross-correlation: class separability (English) above magnitude's (arXiv 2109.15014)"
+    found = planted(of, 0.1, 0.02)
+    above = found.runs["trained"].eq("SDP cross-correlation") * 0.1
+    rows = found.rows.merge(found.runs[kept.KEYS].assign(class_separability=0.5 + above + found.runs["seed"] / 1e3))
+    found = found._replace(rows=rows)
+    settings = [dict(zip(kept.KEYS, k, strict=True)) for k in found.runs[kept.KEYS].itertuples(index=False, name=None)]
+    assert found.without_draws(settings) == settings
+    said = answers.claims(answers.table_of(found), lambda *_: "").set_index("claim")
+    assert said.loc[claim, ["of", "verdict"]].tolist() == ["seeds", answers.FOR]
+    rng = np.random.default_rng(0)
+    for spread, verdict in ((0.01, "confirmed"), (0.2, "not confirmed")):
+        drawn = [" ".join(f"{x:.4g}" for x in 0.5 + spread * rng.normal(size=100)) for _ in range(len(found.runs))]
+        runs = found.runs.assign(**{"drawn retrieval": "0.1 0.2", "drawn class_separability English": drawn})
+        every = found._replace(runs=runs)
+        assert every.without_draws(settings) == []
+        said = answers.claims(answers.table_of(every), lambda *_: "").set_index("claim")
+        assert said.loc[claim, ["of", "verdict"]].tolist() == ["seeds, sentences", verdict]
+    runs.loc[runs["trained"].eq("magnitude"), ["drawn retrieval", "drawn class_separability English"]] = np.nan
+    part = found._replace(runs=runs)
+    assert {s["trained"] for s in part.without_draws(settings)} == {"magnitude"}
+    said = answers.claims(answers.table_of(part), lambda *_: "").set_index("claim")
+    assert said.loc[claim, ["of", "verdict"]].tolist() == ["seeds", answers.FOR]
 
 
 def test_models_of_both_parts_warn_together_each_held_to_its_own_original(of, made):
