@@ -12,6 +12,7 @@ import datasets
 import numpy as np
 import pandas as pd
 import torch
+from safetensors import safe_open
 from safetensors.torch import load_file, save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
@@ -22,6 +23,7 @@ from compress.objectives.robust_adversaries import Adversary, relative_entropy
 from compress.rows import training_rows
 from compress.training.checkpoints import AGAIN
 from compress.training.kept import Keeps
+from probes.corpus import corpus_fingerprint
 from probes.errors import InputError
 from probes.models.facts import head_of
 from probes.models.weights import stored_bytes
@@ -57,7 +59,7 @@ class MinmaxValidation(Keeps):
     Raises:
         InputError: the objective has no adversary, or needs a teacher; `every` is no whole number; at
             the training, another objective is trained for, there are no classes to be wrong about, or
-            it goes on from one that counted the other.
+            it goes on from one that looked at other text, at other steps, or counted the other.
 
     Notes:
         Michel, Hashimoto and Neubig 2021, arXiv 2103.10282, by losses; 2022 (RP-DRO), arXiv
@@ -141,7 +143,6 @@ class MinmaxValidation(Keeps):
         super().on_train_begin(args, state, control, model=model, **more)
         if not state.global_step:
             self.found["start"] = self._seen(model)[1]
-            self.found["errors"] = np.full(1, float(self.errors))
 
     def on_step_end(self, args: Any, state: Any, control: Any, model: Any = None, **_: Any) -> None:
         """Look, where it is time."""
@@ -195,17 +196,25 @@ class MinmaxValidation(Keeps):
         """Return the bytes of the weights that are kept."""
         return stored_bytes(student)
 
+    def settings(self) -> dict[str, str]:
+        """Return what a training that goes on must have as it was."""
+        dev = f"text of fingerprint {corpus_fingerprint(self.dev)}"
+        return {"every": str(self.every), "errors": str(self.errors), "dev": dev}
+
     def write(self, path: Path) -> None:
         """Write what was found so far, and the best weights."""
         found = {f"found/{k}": torch.from_numpy(np.ascontiguousarray(v)) for k, v in self.found.items()}
-        save_file(found | {f"weights/{k}": v.contiguous() for k, v in self.weights.items()}, path)
+        save_file(found | {f"weights/{k}": v.contiguous() for k, v in self.weights.items()}, path, self.settings())
 
     def read(self, path: Path) -> None:
         """Take up what was found until a checkpoint."""
+        with safe_open(path, "pt") as file:
+            there = file.metadata() or {}
+        for name, value in self.settings().items():
+            if there.get(name) != value:
+                raise InputError(f"{name} is {value} here and was {there.get(name)} there. {AGAIN}")
         kept = load_file(path)
         self.found = {k.removeprefix("found/"): v.numpy() for k, v in kept.items() if k.startswith("found/")}
-        if bool(self.found.get("errors", np.zeros(1))[0]) != self.errors:
-            raise InputError(f"errors is {self.errors} here and was {not self.errors} there. {AGAIN}")
         self.weights = {k.removeprefix("weights/"): v for k, v in kept.items() if k.startswith("weights/")}
 
 

@@ -74,9 +74,9 @@ def test_the_weights_of_the_kept_step_come_out_also_where_it_was_interrupted(
 def test_errors_may_count_in_place_of_losses(make_classifier, tokenizer, tmp_path):
     told = []
 
-    def run(folder, *callbacks, errors=True):
+    def run(folder, *callbacks, errors=True, every=2, texts=None):
         student = make_classifier()
-        kept = MinmaxValidation(OBJECTIVE, tokenizer, dev(), every=2, errors=errors)
+        kept = MinmaxValidation(OBJECTIVE, tokenizer, texts or dev(), every=every, errors=errors)
 
         def measured(model):
             found = compress.quality(model, tokenizer, dev().remove_columns("split"), draws=2)
@@ -109,6 +109,11 @@ def test_errors_may_count_in_place_of_losses(make_classifier, tokenizer, tmp_pat
         run("other", Stops(5))
     with pytest.raises(InputError, match=r"errors is False here and was True there\. Give the settings that it was"):
         run("other", errors=False)
+    with pytest.raises(InputError, match=r"every is 3 here and was 2 there\. Give the settings that it was written by"):
+        run("other", every=3)
+    fewer = dev().select(range(len(dev()) - 1))
+    with pytest.raises(InputError, match=r"dev is text of fingerprint \w+ here and was text of fingerprint \w+ there"):
+        run("other", texts=fewer)
 
 
 def test_held_out_text_is_read_as_said(make_classifier, tokenizer):
