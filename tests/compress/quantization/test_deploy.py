@@ -76,7 +76,9 @@ def graph_of(op, weight, bias=None, **settings):
 
 
 def run(graph, x):
-    return onnxruntime.InferenceSession(graph.SerializeToString()).run(None, {"x": x})[0]
+    options = onnxruntime.SessionOptions()
+    options.add_session_config_entry("session.x64quantprecision", "1")  # as probes.load_checkpoint runs it
+    return onnxruntime.InferenceSession(graph.SerializeToString(), options).run(None, {"x": x})[0]
 
 
 def held_by(graph):
