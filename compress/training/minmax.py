@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 import torch
 from safetensors import safe_open
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from compress.objectives.base import Pass, given_logits, is_whole
@@ -117,6 +117,7 @@ class MinmaxValidation(Keeps):
         self.modules: Mapping[str, torch.nn.Module] = {}  # what objectives learn, which a training gives
         self.found: dict[str, np.ndarray] = {}
         self.weights: dict[str, torch.Tensor] = {}
+        self.fingerprint = corpus_fingerprint(dev)
 
     @property
     def looks(self) -> pd.DataFrame:
@@ -198,7 +199,7 @@ class MinmaxValidation(Keeps):
 
     def settings(self) -> dict[str, str]:
         """Return what a training that goes on must have as it was."""
-        dev = f"text of fingerprint {corpus_fingerprint(self.dev)}"
+        dev = f"text of fingerprint {self.fingerprint}"
         return {"every": str(self.every), "errors": str(self.errors), "dev": dev}
 
     def write(self, path: Path) -> None:
@@ -208,12 +209,12 @@ class MinmaxValidation(Keeps):
 
     def read(self, path: Path) -> None:
         """Take up what was found until a checkpoint."""
-        with safe_open(path, "pt") as file:
-            there = file.metadata() or {}
+        with safe_open(path, "pt") as opened:
+            there = opened.metadata() or {}
+            kept = {name: opened.get_tensor(name) for name in opened.keys()}  # noqa: SIM118
         for name, value in self.settings().items():
             if there.get(name) != value:
                 raise InputError(f"{name} is {value} here and was {there.get(name)} there. {AGAIN}")
-        kept = load_file(path)
         self.found = {k.removeprefix("found/"): v.numpy() for k, v in kept.items() if k.startswith("found/")}
         self.weights = {k.removeprefix("weights/"): v for k, v in kept.items() if k.startswith("weights/")}
 

@@ -21,7 +21,7 @@ from probes.files import write_whole
 
 RUNS, ROWS = "real_encoder_trained.csv", "real_encoder_trained_rows.csv"
 KEYS = ["trained", "strength", "seed"]
-DRAWN = "drawn retrieval"
+DRAWN_RETRIEVAL = "drawn retrieval"
 OF = ["weights", "corpus", "train", "steps"]
 WORDS = dict.fromkeys(["weights", "corpus", "train", "original", "torch"], str)  # hashes of digits alone are none
 
@@ -40,7 +40,7 @@ class Trained(NamedTuple):
     def without_draws(self, settings: list[dict[str, Any]]) -> list[dict[str, Any]]:
         """Those of some settings whose run is there, but was made before draws of sentences were kept."""
         runs = trained.measured(self.runs)
-        known = runs[DRAWN].notna() if DRAWN in runs else pd.Series(False, index=runs.index)
+        known = runs[DRAWN_RETRIEVAL].notna() if DRAWN_RETRIEVAL in runs else pd.Series(False, index=runs.index)
         lacking = set(runs.loc[~known, KEYS].itertuples(index=False, name=None))
         return [s for s in settings if tuple(s[k] for k in KEYS) in lacking]
 

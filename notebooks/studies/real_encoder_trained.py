@@ -38,7 +38,11 @@ HIGHER = (1e-3,)  # tried after runs had been made: it chooses nothing, and tell
 WEIGHTS = (0.1, 1.0, 10.0, 100.0, 1000.0)  # what aligned weights count beside the loss
 TRIED_AT = 0.7  # of the weights pruned, where these are chosen
 DRAWS = 100  # of groups of sentences, the same for every run
-DRAWN = {"retrieval": "pooled", "class_separability English": given.PIVOT, "snr English": given.PIVOT}
+DRAWN = {  # of which probe and language
+    "retrieval": ("retrieval", "pooled"),
+    "class_separability English": ("class_separability", given.PIVOT),
+    "snr English": ("snr", given.PIVOT),
+}
 WORST = "accuracy worst"
 STEPS = 66  # of 32 sentences: three times through the 701 of the train split
 PRUNINGS, LOOKED_AT = 5, (0, 4)  # steps after a pruning at which the accuracy on the English dev split is measured
@@ -347,24 +351,19 @@ def right_by_group(reps: xr.Dataset) -> dict[str, str]:
 
 def draws_at_end(reps: xr.Dataset) -> dict[str, str]:
     """What draws of groups of sentences make of that at the end which counts of right texts do not tell."""
-    asked = [name.split()[0] for name in DRAWN]
     found = probes.compare(
         {"run": reps.isel(layer=[-1])},
         pivot=given.PIVOT,
-        probes=[*asked, "accuracy"],
+        probes=[*(probe for probe, _ in DRAWN.values()), "accuracy"],
         draws=DRAWS,
         seed=0,
         progress=False,
     )
-    drawn = pd.DataFrame(found.draws["draws"].values, index=found.draws["row"].values)
-    probe, language = found.table["probe"], found.table["language"]
-    out = {
-        name: drawn.loc[found.table.index[(probe == name.split()[0]) & (language == of_)]]
-        for name, of_ in DRAWN.items()
-    }
-    others = found.table.index[(probe == "accuracy") & ~language.isin([given.PIVOT, "pooled"])]
-    out[WORST] = drawn.loc[others].min(axis=0).to_frame().T
-    return {f"drawn {name}": " ".join(f"{x:.4g}" for x in rows.to_numpy().squeeze(0)) for name, rows in out.items()}
+    drawn = pd.DataFrame(found.draws["draws"].values, index=found.draws["row"].values).reindex(found.table.index)
+    drawn.index = pd.MultiIndex.from_frame(found.table[["probe", "language"]])
+    out = {name: drawn.loc[of_] for name, of_ in DRAWN.items()}
+    out[WORST] = drawn.loc["accuracy"].drop([given.PIVOT, "pooled"]).min()
+    return {f"drawn {name}": " ".join(f"{x:.4g}" for x in values) for name, values in out.items()}
 
 
 def one_run(

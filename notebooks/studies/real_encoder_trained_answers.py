@@ -17,6 +17,7 @@ from scipy import stats
 
 DRAWS = 1000  # of groups of sentences
 FOR, AGAINST = "for it, by seeds alone", "against it, by seeds alone"
+BY_SEEDS = {"confirmed": FOR, "contradicted": AGAINST}  # what is said where no sentences are drawn: less than a verdict
 GRADDROP = "O' Neill and Dutta 2023"
 # What a paper says: text, source, measure, method, what it is held to ("" for nothing), which sign is the claim's, and
 # the claim of the study of the bundled model (page, text).
@@ -222,16 +223,10 @@ def gains(
     of = mine.index.get_level_values("strength").isin(whole) & there.to_numpy()
     gain = mine.loc[of, value] - (other.loc[of, value] if base else 0.0)
     drawn = None
-    cells = [*mine.loc[of, columns[-1]], *(other.loc[of, columns[-1]] if base else [])]
-    if all(isinstance(cell, np.ndarray) for cell in cells):
-        drawn = np.mean(list(mine.loc[of, columns[1]]), axis=0)
-        drawn = drawn - (np.mean(list(other.loc[of, columns[1]]), axis=0) if base else 0.0)
+    above, below = list(mine.loc[of, columns[-1]]), list(other.loc[of, columns[-1]]) if base else []
+    if all(isinstance(cell, np.ndarray) for cell in above + below):
+        drawn = np.mean(above, axis=0) - (np.mean(below, axis=0) if base else 0.0)
     return whole, gain.groupby(level="seed").mean().to_dict(), drawn, len(SEEDS)
-
-
-def by_seeds(low: float, high: float) -> str:
-    """What an interval of seeds alone says: less than a verdict."""
-    return {"confirmed": FOR, "contradicted": AGAINST}.get(word := common.verdict(low, high), word)
 
 
 def claims(table: pd.DataFrame, small: Callable[[str, str], str]) -> pd.DataFrame:
@@ -260,11 +255,10 @@ def claims(table: pd.DataFrame, small: Callable[[str, str], str]) -> pd.DataFram
             "gain": f"{mean:+.3f}",
             "95 %": f"{mean - half:+.3f} to {mean + half:+.3f}",
         }
+        verdict = common.verdict(mean - half, mean + half)
         row |= {
             "of": "seeds" if drawn is None else "seeds, sentences",
-            "verdict": common.verdict(mean - half, mean + half)
-            if drawn is not None
-            else by_seeds(mean - half, mean + half),
+            "verdict": BY_SEEDS.get(verdict, verdict) if drawn is None else verdict,
         }
         rows.append(row)
     return pd.DataFrame(rows)[["claim", "at", "gain", "95 %", "of", "verdict", "bundled model"]]

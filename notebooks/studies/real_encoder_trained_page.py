@@ -150,18 +150,15 @@ def _best(found: Trained, trial: str, every: tuple[float, ...], at_the_end: str)
 
 
 def _missing(found: Trained, every: list[dict[str, Any]]) -> str:
-    lacking = pd.DataFrame(found.missing(every))
+    lacking, again = pd.DataFrame(found.missing(every)), _without_draws(found, every)
     if lacking.empty:
-        return f"All runs are there.{_without_draws(found, every)}"
+        return f"All runs are there.{again}"
     seeds = lacking.groupby(["trained", "strength"], sort=False)["seed"].size()
     said = [
         f"{m}{f' {s:g}' if s else ''}{'' if n == len(trained.SEEDS) else f' ({n} seeds)'}"
         for (m, s), n in seeds.items()
     ]
-    return (
-        f"{len(lacking)} runs are missing, in the order in which they are made: {'; '.join(said)}."
-        f"{_without_draws(found, every)}"
-    )
+    return f"{len(lacking)} runs are missing, in the order in which they are made: {'; '.join(said)}.{again}"
 
 
 def _without_draws(found: Trained, every: list[dict[str, Any]]) -> str:
@@ -226,11 +223,10 @@ Fine-tuned is on the 701 English sentences of SIB-200's train split, {steps}, th
 accuracy on the English dev split, with a seed of its own: {rate}. All methods have it, also those that would do better
 with another one. From the fine-tuned model of each of {seeds} seeds the methods of `compress.recipes` start that prune,
 round and distil, again in {steps} on the same sentences; SparseBERT and what fine-tunes in another way start from the
-encoder before it. Students on English text learn its labels, with soft labels or without; on
-text of every language (as many sentences, each in one language) soft labels alone, so that these two differ in text and
-objective.
-What aligned weights count beside the loss was chosen among {weights}, by the same accuracy of
-models pruned by 70 %, with the same seed: {weight}.
+encoder before it. Students on English text learn its labels, with soft labels or without; on text of every language (as
+many sentences, each in one language) soft labels alone, so that these two differ in text and objective. What aligned
+weights count beside the loss was chosen among {weights}, by the same accuracy of models pruned by 70 %, with the same
+seed: {weight}.
 Those that prune uniformly do so {prunings} times; after each, and 4 steps later, accuracy on the dev split is
 measured, and `gap` is the mean distance below what it was before the pruning, until the next one.
 
