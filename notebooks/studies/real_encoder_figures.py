@@ -220,7 +220,7 @@ def warnings_figure(tables: dict[str, tuple[warning.Models, pd.DataFrame]]) -> p
             )
     axes[2].set(title="a point a model and language", xlabel=f"damage by {plain(best)}", ylabel="retrieval lost")
     axes[2].xaxis.set_major_locator(MaxNLocator(5))
-    axes[2].legend(fontsize=9)
+    axes[2].legend(fontsize=8, loc="upper center", bbox_to_anchor=(0.5, -0.1), ncols=3)  # it would cover points
     axes[2].grid(color="0.93")
     axes[2].set_axisbelow(True)
     figure.tight_layout()
